@@ -1,0 +1,32 @@
+"""Etude: study, practise and do fine-tuning of language models with LoRA and QLoRA.
+
+Importing this package stays light: torch is imported when the first function that needs it runs.
+
+    from etude import Recipe, load, tune
+
+    run = tune(Recipe.read("recipes/docstrings.yaml"))
+    print(load(run.folder).reply("def add(a, b): return a + b"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.tuning.recipe import Recipe as Recipe
+    from etude.tuning.run import load as load
+    from etude.tuning.run import tune as tune
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "__version__", "load", "tune"]
+
+_HOME = {"Recipe": "etude.tuning.recipe", "load": "etude.tuning.run", "tune": "etude.tuning.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module the first time it is asked for (PEP 562)."""
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'etude' has no attribute {name!r}")

@@ -1,0 +1,35 @@
+"""The command line: one file a verb, each a thin layer over the library.
+
+Verb modules import nothing heavy at the top, so that `etude --help` and tab completion answer
+at once; what a verb needs is imported inside its function.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from etude.errors import EtudeError
+
+app = typer.Typer(
+    name="etude",
+    help="Study, practise and do fine-tuning of language models with LoRA and QLoRA.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line: an input error is one line on stderr and exit code 2."""
+    try:
+        app()
+    except EtudeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader (`head`, a closed pager) has seen enough; that is no failure of ours.
+        sys.stderr.close()
+        sys.exit(0)

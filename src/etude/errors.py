@@ -1,0 +1,49 @@
+"""Every error that a person can cause and mend.
+
+The command line prints the message on one line and leaves with exit code 2; the library
+raises it. A message says what is wrong, where, and what to do: the caller adds nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EtudeError(Exception):
+    """Base of all errors that are the input's or the machine's, never a bug of ours."""
+
+
+class RecipeError(EtudeError):
+    """A recipe that cannot be run: unknown key, wrong type, options that exclude each other."""
+
+
+class DataError(EtudeError):
+    """Data that would train nothing, or something else than the person meant."""
+
+
+class ModelError(EtudeError):
+    """A model that is unknown, incomplete, damaged or of a kind not supported."""
+
+
+class AdapterError(EtudeError):
+    """An adapter that is damaged, or that belongs to another model."""
+
+
+class NoTargetMatchedError(AdapterError):
+    """A target name or pattern that matches no module of the model."""
+
+
+class RunError(EtudeError):
+    """A run that cannot start, go on or be read: locked folder, full disk, diverged loss."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the `count` names of `known` that look most like `name`, best first."""
+    return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known name, or an empty string."""
+    close = nearest(name, known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
