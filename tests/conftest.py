@@ -1,0 +1,123 @@
+"""Fixtures shared by all tests: real weights, real data, and a small model made in a second."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+# ChatML with a default system message, as SmolLM2's: the template that trips tools which forget
+# that a conversation may begin with tokens nobody wrote.
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou answer in one line.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, pulled once into Etude's data folder."""
+    from etude.tuning.models.pull import pull
+
+    (file,) = pull("smollm2-135m").glob("*.gguf")
+    return file
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets: `$ETUDE_DATA`, or `shared/data` beside the repository."""
+    chosen = os.environ.get("ETUDE_DATA")
+    folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data at {folder}; set ETUDE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer with ChatML's special tokens, trained on Python source."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    text = [inspect.getsource(module) for module in (textwrap, json.decoder, inspect)]
+    bpe.train_from_iterator(
+        text,
+        trainers.BpeTrainer(
+            vocab_size=512,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        unk_token="<|endoftext|>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(
+    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any
+) -> Callable[..., Path]:
+    """A factory of small random Llama folders (config, safetensors, tokenizer).
+
+    `tiny_llama(tied=True, layers=2, seed=0, **config)` writes a new folder at each call, so a test
+    may damage it. Hidden size 64, 4 heads sharing 2 key and value heads, 512 tokens, float32;
+    further keywords go to `LlamaConfig`.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def make(*, tied: bool = True, layers: int = 2, seed: int = 0, **config: Any) -> Path:
+        options: dict[str, Any] = {
+            "vocab_size": len(tiny_tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "tie_word_embeddings": tied,
+            # Large enough that attention and MLP visibly change the logits.
+            "initializer_range": 0.08,
+            "bos_token_id": tiny_tokenizer.bos_token_id,
+            "eos_token_id": tiny_tokenizer.eos_token_id,
+            "pad_token_id": tiny_tokenizer.pad_token_id,
+            **config,
+        }
+        folder = tmp_path_factory.mktemp("tiny-llama")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(LlamaConfig(**options))
+        model.save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
