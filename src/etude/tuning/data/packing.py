@@ -1,0 +1,161 @@
+"""Packing: samples laid end to end in one row, none of them aware of the others.
+
+A micro-batch is one row of T tokens made of several samples (segments). Three things keep a
+segment from knowing its neighbours: positions restart at 0 in each; attention is confined to
+the segment (its lengths go with the batch, the model's attention honours them); and no target
+crosses a boundary. The loss is then that of the same samples padded to equal length, without
+the time that padding costs.
+
+    input_ids    a0 a1 a2 a3 | b0 b1 b2
+    position_ids  0  1  2  3 |  0  1  2
+    targets      a1 a2 a3  · | b1 b2  ·      · is IGNORED; so is every token not trained
+
+Which samples share a row is found by best-fit decreasing (Johnson et al. 1974): longest
+first, each into the fullest row that still has room. It needs at most 11/9 of the rows of
+the best packing, plus one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from etude.tuning.data.encode import EncodedSample
+
+IGNORED = -100
+"""The target that cross-entropy leaves out."""
+
+Step = list[list[int]]
+"""One optimiser step: its micro-batches, each a list of sample indices."""
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Distribute items over bins by best-fit decreasing.
+
+    Args:
+        lengths: tokens of each item.
+        capacity: tokens a bin may hold; a longer item gets a bin of its own.
+
+    Returns:
+        Bins of indices into `lengths`, every index once, in the order in which bins were opened.
+    """
+    bins: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (room left, bin), ascending
+    for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+        length = lengths[index]
+        place = bisect_left(rooms, (length, -1))
+        if place == len(rooms):
+            bins.append([index])
+            room, number = capacity - length, len(bins) - 1
+        else:
+            room, number = rooms.pop(place)
+            bins[number].append(index)
+            room -= length
+        if room > 0:
+            insort(rooms, (room, number))
+    return bins
+
+
+def plan_steps(
+    lengths: Sequence[int], batch_samples: int, micro_tokens: int, seed: int, epoch: int
+) -> list[Step]:
+    """Plan one epoch: which samples each optimiser step takes, and how its rows are packed.
+
+    A pure function of its arguments, so that a resumed run finds the plan that it left. Each
+    epoch is a permutation of its own; the last step takes what remains.
+
+    Args:
+        lengths: tokens of each sample.
+        batch_samples: samples an optimiser step.
+        micro_tokens: tokens of one micro-batch; a longer sample is alone in its own.
+        seed: of the run.
+        epoch: from 0.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+    steps: list[Step] = []
+    for start in range(0, len(order), batch_samples):
+        members = order[start : start + batch_samples]
+        rows = pack([lengths[index] for index in members], micro_tokens)
+        steps.append([[members[item] for item in row] for row in rows])
+    return steps
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One row of T tokens made of whole samples."""
+
+    input_ids: torch.Tensor
+    """(1, T) int64."""
+
+    position_ids: torch.Tensor
+    """(1, T) int64, from 0 in each segment."""
+
+    targets: torch.Tensor
+    """(1, T) int64: the token that position t is to predict, or IGNORED. Already shifted."""
+
+    lengths: list[int]
+    """Tokens of each segment; their sum is T."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many targets count in the loss."""
+        return int((self.targets != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """B rows, one sample each, padded on the right to the longest, T tokens."""
+
+    input_ids: torch.Tensor
+    """(B, T) int64."""
+
+    attention_mask: torch.Tensor
+    """(B, T) int64, 1 on tokens and 0 on padding."""
+
+    targets: torch.Tensor
+    """(B, T) int64, as in PackedBatch; IGNORED on padding."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many targets count in the loss."""
+        return int((self.targets != IGNORED).sum())
+
+
+def collate(samples: Sequence[EncodedSample]) -> PackedBatch:
+    """Lay samples end to end; T is the sum of their lengths."""
+    return PackedBatch(
+        input_ids=_row(np.concatenate([sample.input_ids for sample in samples])),
+        position_ids=_row(np.concatenate([np.arange(len(sample)) for sample in samples])),
+        targets=_row(np.concatenate([_targets(sample) for sample in samples])),
+        lengths=[len(sample) for sample in samples],
+    )
+
+
+def collate_padded(samples: Sequence[EncodedSample], pad_id: int) -> PaddedBatch:
+    """Stack samples, one a row, padded on the right with `pad_id`."""
+    shape = (len(samples), max(len(sample) for sample in samples))
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    targets = np.full(shape, IGNORED, dtype=np.int64)
+    for row, sample in enumerate(samples):
+        input_ids[row, : len(sample)] = sample.input_ids
+        attention_mask[row, : len(sample)] = 1
+        targets[row, : len(sample)] = _targets(sample)
+    return PaddedBatch(
+        torch.from_numpy(input_ids), torch.from_numpy(attention_mask), torch.from_numpy(targets)
+    )
+
+
+def _targets(sample: EncodedSample) -> np.ndarray:
+    """Return (T,) int64: the next token where it is trained; a sample's last position has none."""
+    targets = np.full(len(sample), IGNORED, dtype=np.int64)
+    targets[:-1] = np.where(sample.trained[1:], sample.input_ids[1:], IGNORED)
+    return targets
+
+
+def _row(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))[None]

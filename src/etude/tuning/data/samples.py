@@ -1,0 +1,204 @@
+"""What a model learns from: samples, and which of them are held out.
+
+A sample is a conversation (`messages`) or plain text. Where it came from goes with it, so that
+every later complaint can name a file and a line. Whether a sample trains or evaluates depends
+on its own content and the seed alone: identical rows always fall on the same side, and adding
+rows to a file moves none of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
+from typing import Literal
+
+from etude.errors import DataError
+from etude.tuning.data.schema import Sample, sample_reader
+from etude.tuning.data.sources import Row, hub_rows, read_rows
+from etude.tuning.recipe import DataSpec
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Samples to train on and samples held out; no sample of one has its equal in the other."""
+
+    train: list[Sample]
+    eval: list[Sample]
+    notes: list[str] = field(default_factory=list[str])
+    """What a reader of the report should know: rows left out, repeats, how the split was made."""
+
+
+def load_samples(spec: DataSpec, seed: int) -> DataSplit:
+    """Read the data that `spec` names and split it.
+
+    Raises:
+        DataError: a file is missing, empty or not of its kind, a row lacks what the recipe asks
+            of it, or a side of the split is left without a sample.
+    """
+    if spec.kind == "docstrings":
+        from etude.tuning.data.docstrings import load_docstrings
+
+        return load_docstrings(spec, seed)
+    source = spec.train
+    if source is None:
+        raise DataError("data.train is missing: a file, or a data set's id")
+    if spec.kind == "hub":
+        train = hub_rows(source, spec.config, spec.train_split)
+        held_out = hub_rows(source, spec.config, spec.eval_split) if spec.eval_split else None
+    else:
+        train = read_rows(source)
+        held_out = read_rows(spec.eval) if spec.eval else None
+    return split_samples(
+        _samples(train, spec, source),
+        None if held_out is None else _samples(held_out, spec, spec.eval or source),
+        spec,
+        seed,
+    )
+
+
+def _samples(rows: Iterable[Row], spec: DataSpec, source: str) -> Iterator[Sample]:
+    """Turn rows into samples; the first row decides how all of them are read."""
+    read = None
+    for row in rows:
+        read = read or sample_reader(spec, row)
+        yield read(row)
+    if read is None:
+        raise DataError(f"{source} holds no rows")
+
+
+def split_samples(
+    train: Iterable[Sample], held_out: Iterable[Sample] | None, spec: DataSpec, seed: int
+) -> DataSplit:
+    """Split a stream of samples, keeping no more of them in memory than are used.
+
+    Args:
+        train: samples to train on, and to hold out from where `held_out` is None.
+        held_out: samples to evaluate on; a training sample equal to one of them is left out.
+        spec: gives `eval_fraction`, `max_train` and `max_eval`.
+        seed: decides which samples are held out and which are drawn.
+
+    Raises:
+        DataError: nothing is left to train on, or nothing is held out where something should be.
+    """
+    notes: list[str] = []
+    train_draw = _Draw(spec.max_train, seed)
+    eval_draw = _Draw(spec.max_eval, seed)
+    if held_out is None:
+        _hold_out(train, spec.eval_fraction, seed, train_draw, eval_draw)
+        if spec.eval_fraction > 0:
+            notes.append(
+                f"held out {eval_draw.seen:,} of {eval_draw.seen + train_draw.seen:,} samples "
+                f"by content (data.eval_fraction {spec.eval_fraction:g})"
+            )
+    else:
+        eval_keys: set[bytes] = set()
+        for sample in held_out:
+            eval_keys.add(content_key(sample))
+            eval_draw.add(sample)
+        shared = 0
+        for sample in train:
+            if content_key(sample) in eval_keys:
+                shared += 1
+            else:
+                train_draw.add(sample)
+        if shared:
+            notes.append(
+                f"left {shared:,} training samples out: they are also in the evaluation data"
+            )
+        if not train_draw.seen:
+            raise DataError("every training sample is also in the evaluation data")
+    for name, draw in (("training", train_draw), ("evaluation", eval_draw)):
+        if draw.limit is not None and draw.seen > draw.limit:
+            notes.append(f"drew {draw.limit:,} of {draw.seen:,} {name} samples")
+    return DataSplit(train_draw.samples(), eval_draw.samples(), notes)
+
+
+def _hold_out(
+    samples: Iterable[Sample], fraction: float, seed: int, train: _Draw, held: _Draw
+) -> None:
+    """Send each sample to `train` or `held` by a hash of its content.
+
+    The share held out is `fraction` in expectation. Where chance would leave nothing to
+    evaluate on (a short file), the content of the lowest hash so far is held out instead.
+    """
+    lowest = 1.0
+    waiting: list[Sample] = []
+    for sample in samples:
+        place = _unit(content_key(sample), seed, "side")
+        if place < fraction:
+            held.add(sample)
+        elif held.seen or fraction == 0:
+            train.add(sample)
+        elif place < lowest:
+            for earlier in waiting:
+                train.add(earlier)
+            lowest, waiting = place, [sample]
+        elif place == lowest:
+            waiting.append(sample)
+        else:
+            train.add(sample)
+        if held.seen and waiting:
+            for earlier in waiting:
+                train.add(earlier)
+            waiting = []
+    for sample in waiting:
+        held.add(sample)
+    if not train.seen:
+        raise DataError(
+            "nothing is left to train on: the data is one sample (or copies of one), and it is "
+            "held out to evaluate on; add samples, or set data.eval_fraction to 0"
+        )
+
+
+class _Draw:
+    """A seeded draw of at most `limit` samples from a stream, returned in the stream's order.
+
+    Each sample gets a number from a hash of its content, place and the seed; the lowest win.
+    Memory is that of the samples drawn, however long the stream.
+    """
+
+    def __init__(self, limit: int | None, seed: int) -> None:
+        self.limit = limit
+        self.seen = 0
+        self._seed = seed
+        # (minus the number, place in the stream, sample): the heap's root is the worst kept.
+        self._kept: list[tuple[float, int, Sample]] = []
+
+    def add(self, sample: Sample) -> None:
+        place = self.seen
+        self.seen += 1
+        if self.limit is None:
+            self._kept.append((0.0, place, sample))
+            return
+        number = _unit(content_key(sample) + sample.origin.encode(), self._seed, "draw")
+        entry = (-number, place, sample)
+        if len(self._kept) < self.limit:
+            heappush(self._kept, entry)
+        else:
+            heappushpop(self._kept, entry)
+
+    def samples(self) -> list[Sample]:
+        return [sample for _, _, sample in sorted(self._kept, key=lambda entry: entry[1])]
+
+
+def content_key(sample: Sample) -> bytes:
+    """Return 16 bytes that are equal for samples equal but for surrounding white space."""
+    digest = hashlib.blake2b(digest_size=16)
+    if sample.text is not None:
+        digest.update(sample.text.strip().encode("utf-8", "surrogatepass"))
+    for message in sample.messages:
+        digest.update(f"\0{message.role}\0".encode())
+        digest.update(message.content.strip().encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def _unit(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
+    """Return a number in [0, 1) that depends on `key`, `seed` and `purpose` alone."""
+    digest = hashlib.blake2b(key, digest_size=8, person=purpose.encode(), salt=_salt(seed))
+    return int.from_bytes(digest.digest(), "big") / 2**64
+
+
+def _salt(seed: int) -> bytes:
+    return (seed % 2**128).to_bytes(16, "big")
