@@ -16,6 +16,8 @@ def environment() -> dict[str, Any]:
 
     No environment variables, no user or host names, no paths: a run's folder gets shared.
     """
+    import torch
+
     machine = this_machine()
     packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {
@@ -28,6 +30,7 @@ def environment() -> dict[str, Any]:
         "instruction_sets": list(machine.instruction_sets),
         "physical_cores": machine.physical_cores,
         "logical_cores": machine.logical_cores,
+        "threads": torch.get_num_threads(),
         "memory_total": machine.memory_total,
         "memory_available": machine.memory_available,
         "git": _git_commit(),

@@ -55,6 +55,9 @@ class RunFolder:
         self._lock = FolderLock(self.path)
         self._metrics: int | None = None
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @classmethod
     def create(cls, name: str, base: str | os.PathLike[str] = "runs") -> Self:
         """Make `base/name-YYYYmmdd-HHMMSS` with its empty parts and let `base/latest` name it.

@@ -1,0 +1,293 @@
+"""What a terminal shows while something runs: the training view, and bars for the rest.
+
+On a terminal the view is redrawn in place, messages scroll by above it. Anywhere else (a file, a
+pipe, a log of a job) there is nothing to redraw, so it prints a plain line now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from etude.tuning.report import quantities as q
+from etude.tuning.report.series import smooth, sparkline
+
+RATE_WINDOW = 20
+"""Steps over which the speed for the time left is taken."""
+
+Record = dict[str, Any]
+
+
+@cache
+def stderr_console() -> Console:
+    """Return the one console for what is shown while waiting; stdout stays for results.
+
+    One, because a bar drawn while the training view stands must know of it.
+    """
+    return Console(stderr=True, highlight=False)
+
+
+class LiveView:
+    """The training run as it goes: step, loss, learning rate, speed, time left, memory.
+
+    with LiveView(total_steps=320) as view:
+        view.update(record)       # a training record of metrics.jsonl
+        view.evaluation(record)   # an evaluation record
+        view.message("Checkpoint at step 40")
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        console: Console | None = None,
+        quiet: bool = False,
+        line_every: float = 10.0,
+    ) -> None:
+        """Prepare the view; entering it starts the drawing.
+
+        Args:
+            total_steps: optimiser steps of the whole run, those before a resume included.
+            console: where to draw; standard error where None.
+            quiet: show nothing at all.
+            line_every: seconds of training between two plain lines off a terminal.
+        """
+        self.total_steps = total_steps
+        self.quiet = quiet
+        self.line_every = line_every
+        self.console = console or stderr_console()
+        self._losses: list[float | None] = []
+        self._times: deque[tuple[int, float]] = deque(maxlen=RATE_WINDOW + 1)
+        self._evaluations: list[Record] = []
+        self._last: Record = {}
+        self._printed_at: float | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if not self.quiet and self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self._draw,
+                console=self.console,
+                refresh_per_second=4,
+                redirect_stdout=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state on the screen and give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, record: Record) -> None:
+        """Take in a training record: step, loss, lr, grad_norm, tokens_per_s, rss, seconds."""
+        self._last = record
+        self._losses.append(record.get("loss"))
+        seconds = record.get("seconds")
+        if seconds is not None:
+            self._times.append((int(record["step"]), float(seconds)))
+        if self._live is not None or self.quiet:
+            return
+        now = float(seconds or 0.0)
+        due = self._printed_at is None or now - self._printed_at >= self.line_every
+        if due or record["step"] >= self.total_steps:
+            self._printed_at = now
+            self.console.print(self._plain_line(), soft_wrap=True)
+
+    def evaluation(self, record: Record) -> None:
+        """Take in an evaluation record: step, eval_loss."""
+        self._evaluations.append(record)
+        if self._live is None:
+            self.message(f"step {record['step']}  {self._evaluation_text()}")
+
+    def message(self, text: str) -> None:
+        """Print a line that stays, above the view where there is one."""
+        if not self.quiet:
+            self.console.print(escape(text), soft_wrap=True)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Training time left by the speed of the last steps; None before there is one."""
+        if len(self._times) < 2:
+            return None
+        (first_step, first), (last_step, last) = self._times[0], self._times[-1]
+        if last_step == first_step:
+            return None
+        return (self.total_steps - last_step) * (last - first) / (last_step - first_step)
+
+    def _evaluation_text(self) -> str:
+        first, last = self._evaluations[0], self._evaluations[-1]
+        text = f"evaluation loss {q.loss(last.get('eval_loss'))}"
+        if len(self._evaluations) > 1:
+            text += f" ({q.change(first.get('eval_loss'), last.get('eval_loss'))})"
+        return text
+
+    def _plain_line(self) -> str:
+        record = self._last
+        return "  ".join(
+            (
+                f"step {record['step']}/{self.total_steps}",
+                f"loss {q.loss(smooth(self._losses)[-1])} (last {q.loss(record.get('loss'))})",
+                f"lr {q.rate(record.get('lr'))}",
+                f"{q.number(record.get('tokens_per_s'))} tokens/s",
+                q.size(record.get("rss")),
+                f"{q.clock(self.seconds_left)} left",
+            )
+        )
+
+    def _draw(self) -> Group:
+        record = self._last
+        step = int(record.get("step", 0))
+        share = step / self.total_steps if self.total_steps else 1.0
+        width = max(8, min(40, self.console.width - 60))
+        head = Table.grid(padding=(0, 2, 0, 0))
+        head.add_row(
+            Text("Training", style="bold"),
+            ProgressBar(total=max(1, self.total_steps), completed=step, width=width),
+            f"step {step}/{self.total_steps}",
+            Text(f"{share * 100:.0f} %", style="bold"),
+            f"{q.clock(float(record.get('seconds') or 0.0))} gone",
+            Text(f"{q.clock(self.seconds_left)} left", style="bold"),
+        )
+        if not self._losses:
+            return Group(head)
+        losses = Text.assemble(
+            ("loss ", "dim"),
+            (q.loss(smooth(self._losses)[-1]), "bold"),
+            "  ",
+            (self._sparkline(24), "cyan"),
+            ("  last ", "dim"),
+            q.loss(record.get("loss")),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        if self._evaluations:
+            losses.append(f"   {self._evaluation_text()}", "dim")
+        figures = Text(no_wrap=True, overflow="ellipsis")
+        for label, value in (
+            ("lr ", q.rate(record.get("lr"))),
+            ("gradient norm ", q.loss(record.get("grad_norm"))),
+            ("tokens/s ", q.number(record.get("tokens_per_s"))),
+            ("memory ", q.size(record.get("rss"))),
+        ):
+            figures.append(label, "dim").append(f"{value}   ")
+        return Group(head, losses, figures)
+
+    def _sparkline(self, width: int) -> str:
+        """Return the curve of the loss so far, or nothing where the terminal lacks the blocks."""
+        return sparkline(self._losses, width) if "utf" in self.console.encoding else ""
+
+
+class TerminalProgress:
+    """A `Progress` with a bar on a terminal; elsewhere, a plain line when work took long.
+
+    A bar goes when its work is done, and work that took `patience` leaves one line behind.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        quiet: bool = False,
+        patience: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; nothing is drawn before `start`.
+
+        Args:
+            console: where to draw; standard error where None.
+            quiet: show nothing at all.
+            patience: seconds after which work is worth a line that stays.
+            clock: tells the time in seconds.
+        """
+        self.console = console or stderr_console()
+        self.quiet = quiet
+        self.patience = patience
+        self._clock = clock
+        self._label: str | None = None
+        self._unit = ""
+        self._total: int | None = None
+        self._done = 0
+        self._began = 0.0
+        self._announced = False
+        self._bars: Bars | None = None
+
+    def start(self, label: str, total: int | None, unit: str = "") -> None:
+        """Begin a piece of work, ending the one before. See `Progress`."""
+        self.finish()
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._began, self._announced = 0, self._clock(), False
+        if self.quiet or not self.console.is_terminal:
+            return
+        self._bars = Bars(*_columns(total, unit), console=self.console, transient=True)
+        self._bars.add_task(escape(label), total=total)
+        self._bars.start()
+
+    def advance(self, n: int = 1) -> None:
+        """Say that `n` more units are done."""
+        self._done += n
+        if self._bars is not None:
+            self._bars.advance(self._bars.task_ids[0], n)
+        elif not self._announced and self._clock() - self._began >= self.patience:
+            # Once, so that whoever reads the log knows what it is waiting for.
+            self._announced = True
+            self._print(f"{self._label} …")
+
+    def finish(self) -> None:
+        """End the piece of work; without one, nothing happens."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+        if self._label is None:
+            return
+        took = self._clock() - self._began
+        if took >= self.patience:
+            done = q.size(self._done) if self._unit == "B" else f"{self._done:,} {self._unit}"
+            self._print(f"{self._label}: {done.strip()} in {q.duration(took)}")
+        self._label = None
+
+    def _print(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(escape(text), soft_wrap=True)
+
+
+def _columns(total: int | None, unit: str) -> list[ProgressColumn]:
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=32)]
+    if unit == "B":
+        columns += [DownloadColumn(), TransferSpeedColumn()]
+    elif total is None:
+        columns.append(TextColumn(f"{{task.completed:,}} {escape(unit)}"))
+    else:
+        columns.append(TextColumn(f"{{task.completed:,}}/{{task.total:,}} {escape(unit)}"))
+    if total is not None:
+        columns.append(TimeRemainingColumn(compact=True))
+    return columns

@@ -1,0 +1,110 @@
+"""What a run's JSON files say, typed: summary.json, data.json, samples.jsonl.
+
+`tune` writes them, the report, `etude runs` and `etude eval` read them. Every key may be missing:
+a run that was stopped early has its report too. Losses are nats per trained token, scores lie
+between 0 and 1, sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class MemoryRow(TypedDict):
+    """Predicted memory of one way to fine-tune; see `memory_table`."""
+
+    method: str
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    total: int
+
+
+class Outcome(TypedDict, total=False):
+    """What one method came to: the run's own figures, or a row of `--compare`."""
+
+    method: str
+    """`qlora`, `lora` or `full`."""
+
+    eval_loss_before: float
+    eval_loss: float
+    rouge_before: float
+    rouge: float
+    seconds: float
+    """Of training, evaluation not counted."""
+
+    peak_rss: int
+    weight_bytes: int
+    """The base model's weights as held in memory."""
+
+    saved_bytes: int
+    """What the run left on disk to be used: the adapter, or the whole model."""
+
+    tokens_per_s: float
+    """Trained and context tokens, over the whole training."""
+
+
+class Module(TypedDict):
+    """One adapted module."""
+
+    name: str
+    """Its path in the model: `model.layers.0.self_attn.q_proj`."""
+
+    in_features: int
+    out_features: int
+    rank: int
+    parameters: int
+    """Trainable parameters that the adapter brought."""
+
+
+class Summary(Outcome, total=False):
+    """summary.json."""
+
+    name: str
+    model: str
+    state: str
+    steps: int
+    total_steps: int
+    train_samples: int
+    eval_samples: int
+    tokens: int
+    trained_tokens: int
+    trainable_parameters: int
+    parameters: int
+    """All parameters, the adapter's included."""
+
+    dtype: str
+    modules: list[Module]
+    memory_table: list[MemoryRow]
+    compare: list[Outcome]
+
+
+class LengthHistogram(TypedDict):
+    """Samples by length: `counts[i]` of them have `edges[i]` ≤ tokens < `edges[i + 1]`."""
+
+    edges: list[int]
+    counts: list[int]
+
+
+class DataFacts(TypedDict, total=False):
+    """data.json."""
+
+    length_histogram: LengthHistogram
+    totals: dict[str, int | float | str]
+    """Label and figure, in the order shown."""
+
+    sample_html: str
+    """One sample, token by token: escaped text in `<span class="trained|context|dropped">`."""
+
+
+class SampleRecord(TypedDict, total=False):
+    """A line of samples.jsonl."""
+
+    prompt: str
+    reference: str
+    before: str
+    after: str
+    rouge_before: float
+    rouge_after: float
+    origin: str
