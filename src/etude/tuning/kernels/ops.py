@@ -1,0 +1,187 @@
+"""The operations of 4-bit storage: one schema each, whatever the device.
+
+`reference` defines each of them and serves every device that has nothing faster; `cpu` replaces
+it on the processor. PyTorch's dispatcher picks by the device of the tensors, and the shapes
+registered here let `torch.compile` and the meta device look through. None is differentiable:
+what trains is the adapter, and the gradient to the layer's input needs the decoded weight only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etude.errors import ModelError
+from etude.tuning.kernels import cpu, reference
+from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
+
+# PyTorch's registration functions carry no complete types.
+_registry: Any = torch.library
+_library: Any = torch.library.Library("etude", "DEF")
+
+
+def _operation(
+    schema: str,
+    reference_kernel: Callable[..., Any],
+    cpu_kernel: Callable[..., Any],
+    shapes: Callable[..., Any],
+) -> Any:
+    """Define an operation and return it, callable."""
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, reference_kernel, "CompositeExplicitAutograd")
+    _library.impl(name, cpu_kernel, "CPU")
+    _registry.register_fake(f"etude::{name}", shapes, lib=_library)
+    return getattr(torch.ops.etude, name).default
+
+
+def _quantized_shapes(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    codes = x.new_empty(-(-x.numel() // 2), dtype=torch.uint8)
+    return codes, x.new_empty(-(-x.numel() // block), dtype=torch.float32)
+
+
+def _dequantized_shape(
+    codes: Tensor,
+    absmax: Tensor,  # noqa: ARG001 - the schema's
+    shape: Sequence[int],
+    block: int,  # noqa: ARG001 - the schema's
+    dtype: torch.dtype,
+) -> Tensor:
+    return codes.new_empty(*shape, dtype=dtype)
+
+
+def _quantized_absmax_shapes(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    scales = absmax.new_empty(-(-absmax.numel() // DYNAMIC_BLOCK))
+    return torch.empty_like(absmax, dtype=torch.uint8), scales, absmax.new_empty(())
+
+
+def _dequantized_absmax_shape(
+    codes: Tensor,
+    scales: Tensor,
+    offset: Tensor,  # noqa: ARG001 - the schema's
+) -> Tensor:
+    return torch.empty_like(codes, dtype=scales.dtype)
+
+
+_quantize_nf4 = _operation(
+    "quantize_nf4(Tensor x, int block) -> (Tensor codes, Tensor absmax)",
+    reference.quantize_nf4,
+    cpu.quantize_nf4,
+    _quantized_shapes,
+)
+_dequantize_nf4 = _operation(
+    "dequantize_nf4(Tensor codes, Tensor absmax, SymInt[] shape, int block, ScalarType dtype)"
+    " -> Tensor",
+    reference.dequantize_nf4,
+    cpu.dequantize_nf4,
+    _dequantized_shape,
+)
+_quantize_absmax = _operation(
+    "quantize_absmax(Tensor absmax) -> (Tensor codes, Tensor scales, Tensor offset)",
+    reference.quantize_absmax,
+    cpu.quantize_absmax,
+    _quantized_absmax_shapes,
+)
+_dequantize_absmax = _operation(
+    "dequantize_absmax(Tensor codes, Tensor scales, Tensor offset) -> Tensor",
+    reference.dequantize_absmax,
+    cpu.dequantize_absmax,
+    _dequantized_absmax_shape,
+)
+
+
+def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Quantize to 4-bit NormalFloat.
+
+    Args:
+        x: the weight, any shape, n elements; float32, bfloat16 or float16.
+        block: weights that share a scale: a power of two, 32 to 4096.
+
+    Returns:
+        codes: uint8 (ceil(n / 2),), two 4-bit codes a byte, the first in the high half.
+        absmax: float32 (ceil(n / block),), the scale of each block.
+
+    Raises:
+        ModelError: `x` holds NaN or infinity, which no code stands for.
+    """
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise TypeError(f"NF4 wants float32, bfloat16 or float16 weights, got {x.dtype}")
+    if x.numel() == 0:
+        raise ValueError("NF4 wants at least one weight")
+    if not 32 <= block <= 4096 or block & (block - 1):
+        raise ValueError(f"block must be a power of two from 32 to 4096, got {block}")
+    _refuse_non_finite(x)
+    return _quantize_nf4(x, block)
+
+
+def dequantize_nf4(
+    codes: Tensor, absmax: Tensor, shape: Sequence[int], block: int, dtype: torch.dtype
+) -> Tensor:
+    """Decode 4-bit NormalFloat: level times absmax in float32, rounded once to `dtype`.
+
+    Args:
+        codes: uint8 (ceil(n / 2),), n = prod(shape).
+        absmax: float32 (ceil(n / block),).
+        shape: of the weight.
+        block: as it was quantised with.
+        dtype: of the result; any floating type.
+
+    Returns:
+        The weight, `shape` in `dtype`.
+    """
+    count = prod(shape)
+    wanted = -(-count // 2), -(-count // block)
+    if (codes.numel(), absmax.numel()) != wanted:
+        raise ValueError(
+            f"{tuple(shape)} in blocks of {block} has {wanted[0]} bytes and {wanted[1]} scales, "
+            f"got {codes.numel()} and {absmax.numel()}"
+        )
+    return _dequantize_nf4(codes, absmax, shape, block, dtype)
+
+
+def quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantize the scales of a weight to 8 bits (double quantisation).
+
+    The offset is `absmax.mean()`, whose last bit may depend on the number of threads when there
+    are 32768 scales or more, as it does in bitsandbytes.
+
+    Args:
+        absmax: float32 (blocks,), the scales of one whole weight.
+
+    Returns:
+        codes: uint8 (blocks,). scales: float32 (ceil(blocks / 256),). offset: float32 ().
+
+    Raises:
+        ModelError: the scales are so large that their mean overflows.
+    """
+    codes, scales, offset = _quantize_absmax(absmax)
+    if offset.device.type != "meta" and not torch.isfinite(offset):
+        raise ModelError(
+            "the weight's scales are too large to be averaged in float32; "
+            "switch double quantisation off (quant.double: false)"
+        )
+    return codes, scales, offset
+
+
+def dequantize_absmax(codes: Tensor, scales: Tensor, offset: Tensor) -> Tensor:
+    """Decode the scales of a weight: level times scale plus offset, float32 (blocks,)."""
+    return _dequantize_absmax(codes, scales, offset)
+
+
+def _refuse_non_finite(x: Tensor) -> None:
+    if x.device.type == "meta":
+        return
+    low, high = torch.aminmax(x.detach())  # NaN comes through; no memory of the size of x
+    if torch.isfinite(low) and torch.isfinite(high):
+        return
+    bad = torch.nonzero(~torch.isfinite(x))
+    place = ", ".join(str(int(index)) for index in bad[0])
+    value = x[tuple(bad[0])].item()
+    raise ModelError(
+        f"holds {len(bad)} value(s) that are not finite, the first, {value}, at [{place}]; "
+        "the checkpoint is damaged, or overflowed when it was converted"
+    )
