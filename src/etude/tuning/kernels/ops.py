@@ -114,7 +114,7 @@ def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
         raise ValueError("NF4 wants at least one weight")
     if not 32 <= block <= 4096 or block & (block - 1):
         raise ValueError(f"block must be a power of two from 32 to 4096, got {block}")
-    _refuse_non_finite(x)
+    refuse_non_finite(x)
     return _quantize_nf4(x, block)
 
 
@@ -172,16 +172,22 @@ def dequantize_absmax(codes: Tensor, scales: Tensor, offset: Tensor) -> Tensor:
     return _dequantize_absmax(codes, scales, offset)
 
 
-def _refuse_non_finite(x: Tensor) -> None:
+def refuse_non_finite(x: Tensor, first_row: int = 0) -> None:
+    """Refuse NaN and infinity in `x`, rows `first_row` and on of a larger weight.
+
+    Raises:
+        ModelError: saying how many there are and where the first is.
+    """
     if x.device.type == "meta":
         return
     low, high = torch.aminmax(x.detach())  # NaN comes through; no memory of the size of x
     if torch.isfinite(low) and torch.isfinite(high):
         return
     bad = torch.nonzero(~torch.isfinite(x))
-    place = ", ".join(str(int(index)) for index in bad[0])
     value = x[tuple(bad[0])].item()
+    bad[0, 0] += first_row
+    place = ", ".join(str(int(index)) for index in bad[0])
     raise ModelError(
-        f"holds {len(bad)} value(s) that are not finite, the first, {value}, at [{place}]; "
-        "the checkpoint is damaged, or overflowed when it was converted"
+        f"the weight holds {len(bad)} value(s) that are not finite, the first, {value}, at "
+        f"[{place}]; the checkpoint is damaged, or overflowed when it was converted"
     )
