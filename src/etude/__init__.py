@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.tuning.recipe import Recipe as Recipe
-    from etude.tuning.run import load as load
+    from etude.tuning.tuned import load as load
     from etude.tuning.run import tune as tune
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "__version__", "load", "tune"]
 
-_HOME = {"Recipe": "etude.tuning.recipe", "load": "etude.tuning.run", "tune": "etude.tuning.run"}
+_HOME = {"Recipe": "etude.tuning.recipe", "load": "etude.tuning.tuned", "tune": "etude.tuning.run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,10 @@ class RunError(EtudeError):
     """A run that cannot start, go on or be read: locked folder, full disk, diverged loss."""
 
 
+class DivergedError(RunError):
+    """A loss or gradient that is not finite; the last good state is kept."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)

@@ -21,6 +21,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Each verb registers itself on `app` when its module is imported: one line a verb.
+from etude.cli import chat as _chat  # noqa: E402
+from etude.cli import evaluate as _evaluate  # noqa: E402
+from etude.cli import tune as _tune  # noqa: E402
+
+VERBS = (_chat, _evaluate, _tune)
+
 
 def main() -> None:
     """Run the command line: an input error is one line on stderr and exit code 2."""

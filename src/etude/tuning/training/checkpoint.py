@@ -2,28 +2,27 @@
 
 A checkpoint is one file, `checkpoints/step-000120.pt`: the trained weights, the optimiser's
 moments and a few counters. Nothing else is needed, because everything random is a pure function
-of (seed, step): the order of the data, and the dropout of a step. It is written beside its final
-name, flushed to the disk and renamed, so that at any moment every file with a final name is
-whole; the newest one before it is removed only after that.
+of (seed, step): the order of the data, and the dropout of a step. It appears under its name only
+when it is whole and on the disk, and older ones are removed only after that.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from etude.errors import RunError
+from etude.tuning.durable import replace_file
 
 _NAME = re.compile(r"step-(\d{6,})\.pt")
 
 
 @dataclass
-class Progress:
+class Counters:
     """Counters of a run, all of them at the end of optimiser step `step`."""
 
     step: int = 0
@@ -52,36 +51,9 @@ class Checkpoint:
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
-    progress: Progress
+    counters: Counters
     data: str
-    """Fingerprint of the encoded training data: another order of rows is another run."""
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write atomically: after a crash or a full disk the old file is whole or the new one is."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a full disk as a RuntimeError.
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot save {path.name} in {path.parent}: {_reason(error)}; "
-            "the previous checkpoint is untouched. Free some space and resume"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__context__ if isinstance(error, RuntimeError) else error
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return str(error).splitlines()[0]
+    """Fingerprint of the encoded training data: other rows, or another order, is another run."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
@@ -90,11 +62,37 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     Raises:
         RunError: the file cannot be written; what was there before is still valid.
     """
-    path = folder / f"step-{checkpoint.progress.step:06d}.pt"
-    _write(path, {**vars(checkpoint), "progress": asdict(checkpoint.progress)})
+    path = folder / f"step-{checkpoint.counters.step:06d}.pt"
+    content = {**vars(checkpoint), "counters": asdict(checkpoint.counters)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda aside: _save(content, aside))
+    except OSError as error:
+        raise RunError(
+            f"cannot save {path}: {error.strerror or error}; what was saved before is untouched. "
+            "Free some space and resume"
+        ) from None
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Let torch write the file; what the system said of a failure comes back as OSError."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # torch's zip writer hides a full disk behind an error of its own.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise OSError(str(error).splitlines()[0]) from None
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what a killed process left half written; call it with the run's lock held."""
+    for torn in folder.rglob(".step-*.pt.*"):
+        torn.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -111,7 +109,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
-        return Checkpoint(**{**content, "progress": Progress(**content["progress"])})
+        counters = Counters(**content.pop("counters"))
+        return Checkpoint(counters=counters, **content)
     except FileNotFoundError:
         raise RunError(f"no checkpoint at {path}") from None
     except Exception as error:

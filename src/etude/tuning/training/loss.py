@@ -90,7 +90,7 @@ def _plain_head(model: Any) -> torch.Tensor | None:
         getattr(config, name, None) not in (None, 1, 1.0)
         for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
     )
-    if shaped or type(head) is not torch.nn.Linear or head._parameters.get("bias") is not None:
+    if shaped or type(head) is not torch.nn.Linear or "bias" in dict(head.named_parameters()):
         return None
     return head.weight
 

@@ -1,0 +1,66 @@
+# Everything a person needs: `make quickstart` and `make test`. Both install what is missing.
+# PYTHON picks the interpreter, VENV the environment, TORCH another build of PyTorch.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+
+.PHONY: help quickstart compare install develop test lint browser bench lock clean
+
+help:            ## Show what there is to do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+quickstart: install  ## Fine-tune SmolLM2-135M by QLoRA on Python functions and show what changed
+	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/etude tune recipes/docstrings.yaml
+
+compare: install ## The same by QLoRA, LoRA and full fine-tuning, side by side
+	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/etude tune recipes/docstrings.yaml --compare
+
+install: $(VENV)/.installed  ## Make .venv with Etude in it
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	touch $@
+
+# PyTorch first: left to the other packages, pip would take a build with gigabytes of CUDA.
+$(VENV)/.torch: $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	touch $@
+
+develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too
+
+$(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+browser:         ## Install Chromium where the report's tests find none
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	  || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "no Chromium found: install it to run the browser tests"
+
+test: develop browser  ## Install what is missing and run all tests
+	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/python -m pytest
+
+lint: develop    ## Style, types and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+lock: develop    ## Write the versions in .venv to requirements.lock
+	{ echo "# Versions that were tested together; PyTorch is pinned in the Makefile."; \
+	  $(BIN)/python -m pip freeze --exclude-editable \
+	    | grep -vE '^(torch|pip|setuptools)==' ; } > requirements.lock
+
+clean:           ## Remove the environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,190 @@
+"""`etude chat`: talk to a base model and its tuned self, side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+if TYPE_CHECKING:
+    from etude.tuning.data.schema import Message
+    from etude.tuning.tuned import Tuned
+
+HELP = (
+    "Type a message and Enter. Open with three double quotes to write several lines, close with "
+    "three more. /new forgets the conversation, /quit (or Ctrl-D) leaves."
+)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "`etude chat runs/latest`\n\n"
+    "`etude chat smollm2-135m`\n\n"
+    "`cat function.py | etude chat runs/latest`"
+)
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run (`latest`, a name, a path), or a model: alias, hub id, folder, `.gguf`.",
+            autocompletion=complete_run,
+        ),
+    ] = "latest",
+    tuned_only: Annotated[bool, typer.Option("--tuned-only", help="Leave the base out.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+) -> None:
+    """Talk to a base model and its tuned self, side by side.
+
+    Reads one message from standard input where that is no terminal.
+    """
+    from etude.errors import RunError
+    from etude.tuning.report.live import TerminalProgress
+    from etude.tuning.runfolder import find_run
+    from etude.tuning.tuned import load, load_base
+
+    progress = TerminalProgress()
+    try:
+        folder = find_run(model, runs)
+    except RunError:
+        # A word without a slash that is no run may be a model; `latest` never is.
+        if model == "latest" or "runs" in Path(model).parts:
+            raise
+        tuned = load_base(model, progress=progress)
+    else:
+        tuned = load(folder, progress=progress)
+    voices = [True] if tuned_only or not tuned.adapted else [False, True]
+
+    def answer(turns: dict[bool, list[Message]]) -> None:
+        _answer(tuned, voices, turns, max_new_tokens, temperature)
+
+    if sys.stdin.isatty():
+        _converse(voices, answer)
+    else:
+        text = sys.stdin.read().strip()
+        if not text:
+            raise RunError("standard input is empty: there is no message to answer")
+        answer(_asked({voice: [] for voice in voices}, text))
+
+
+def _asked(turns: dict[bool, list[Message]], text: str) -> dict[bool, list[Message]]:
+    from etude.tuning.data.schema import Message
+
+    for conversation in turns.values():
+        conversation.append(Message("user", text))
+    return turns
+
+
+def _converse(voices: list[bool], answer: Callable[[dict[bool, list[Message]]], None]) -> None:
+    """Read messages until the end of input; Ctrl-C ends an answer, not the conversation."""
+    import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] - line editing
+
+    typer.echo(HELP, err=True)
+    turns: dict[bool, list[Message]] = {voice: [] for voice in voices}
+    while True:
+        try:
+            text = _read_message()
+        except (EOFError, KeyboardInterrupt):
+            typer.echo("", err=True)
+            return
+        if text in ("/quit", "/exit"):
+            return
+        if text == "/new":
+            turns = {voice: [] for voice in voices}
+        elif text in ("/help", "/?"):
+            typer.echo(HELP, err=True)
+        elif text:
+            try:
+                answer(_asked(turns, text))
+            except KeyboardInterrupt:
+                for conversation in turns.values():
+                    if conversation and conversation[-1].role == "user":
+                        conversation.pop()
+                typer.echo("(interrupted)", err=True)
+
+
+def _read_message() -> str:
+    line = input("\n> ").strip()
+    if not line.startswith('"""'):
+        return line
+    lines = [line.removeprefix('"""')]
+    while not lines[-1].rstrip().endswith('"""'):
+        lines.append(input("... "))
+    lines[-1] = lines[-1].rstrip().removesuffix('"""')
+    return "\n".join(lines).strip("\n")
+
+
+def _answer(
+    tuned: Tuned,
+    voices: list[bool],
+    turns: dict[bool, list[Message]],
+    max_new_tokens: int,
+    temperature: float,
+) -> None:
+    """Let each voice answer its own conversation, shown as it is written."""
+    from etude.tuning.data.schema import Message
+
+    with _columns(voices, tuned.adapted) as write:
+        for voice in voices:
+            reply = tuned.reply(
+                turns[voice],
+                tuned=voice,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                streamer=_streamer(tuned, lambda text, voice=voice: write(voice, text)),
+            )
+            turns[voice].append(Message("assistant", reply))
+
+
+def _streamer(tuned: Tuned, write: Callable[[str], None]) -> Any:
+    """Return a transformers streamer that hands finished pieces of text to `write`."""
+    from transformers import TextStreamer
+
+    class _Pieces(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            del stream_end
+            write(text)
+
+    tokenizer: Any = tuned.loaded.tokenizer
+    return _Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+@contextmanager
+def _columns(voices: list[bool], adapted: bool) -> Generator[Callable[[bool, str], None]]:
+    """Show what each voice writes: in columns on a terminal, else one after the other."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    names = {False: "base", True: "tuned" if adapted else "answer"}
+    texts = dict.fromkeys(voices, "")
+
+    def drawn() -> Table:
+        from rich.text import Text
+
+        table = Table(expand=True, show_lines=False)
+        for voice in voices:
+            table.add_column(names[voice], ratio=1, overflow="fold")
+        table.add_row(*(Text(texts[voice].strip()) for voice in voices))
+        return table
+
+    if not console.is_terminal:
+        yield lambda voice, text: texts.__setitem__(voice, texts[voice] + text)
+        for voice in voices:
+            if len(voices) > 1:
+                typer.echo(f"--- {names[voice]}")
+            typer.echo(texts[voice].strip())
+        return
+    with Live(get_renderable=drawn, console=console, refresh_per_second=8):
+        yield lambda voice, text: texts.__setitem__(voice, texts[voice] + text)

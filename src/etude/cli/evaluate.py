@@ -1,0 +1,66 @@
+"""`etude eval`: loss and ROUGE-L of a run or a model on held-out data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+
+@app.command(
+    "eval",
+    epilog="Examples:\n\n"
+    "`etude eval runs/latest`\n\n"
+    "`etude eval runs/latest --data questions.jsonl --base`",
+)
+def evaluate(
+    run: Annotated[
+        str,
+        typer.Argument(help="A run: `latest`, a name, or a path.", autocompletion=complete_run),
+    ] = "latest",
+    data: Annotated[
+        Path | None, typer.Option(help="Evaluate on this file instead of the run's own data.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Measure the base beside it.")] = False,
+    generate: Annotated[
+        int | None, typer.Option(min=0, help="Answers to generate and score by ROUGE-L.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a tuned model: loss, perplexity and ROUGE-L on held-out data."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from etude.tuning.evaluation import evaluate_run
+    from etude.tuning.report import quantities as q
+    from etude.tuning.report.live import TerminalProgress
+    from etude.tuning.runfolder import find_run
+
+    results = evaluate_run(
+        find_run(run, runs),
+        data=data,
+        base=base,
+        generate=generate,
+        progress=TerminalProgress(quiet=as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    table = Table()
+    for column in ("", "loss", "perplexity", "ROUGE-L", "samples"):
+        table.add_column(column, justify="right" if column else "left")
+    for voice, result in results.items():
+        table.add_row(
+            voice,
+            q.loss(result["loss"]),
+            q.loss(result["perplexity"]),
+            q.points(result["rouge"]),
+            q.number(result["samples"]),
+        )
+    Console(highlight=False).print(table)

@@ -1,0 +1,123 @@
+"""`etude tune`: fine-tune a model by a recipe, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_recipe_key, complete_run
+
+if TYPE_CHECKING:
+    from etude.tuning.recipe import Recipe
+
+
+class Method(StrEnum):
+    """What is trained, on what base."""
+
+    qlora = "qlora"
+    lora = "lora"
+    full = "full"
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "`etude tune recipes/docstrings.yaml`\n\n"
+    "`etude tune recipes/docstrings.yaml --set adapter.rank=8 --data path/to/my/package`\n\n"
+    "`etude tune --resume latest`"
+)
+def tune(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe, a YAML file.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one key of the recipe, as in `adapter.rank=8`. May be repeated.",
+            autocompletion=complete_recipe_key,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Train on this instead: a file, or for docstrings a package or folder."),
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option(help="QLoRA, LoRA or full fine-tuning, whatever the recipe.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run all three methods on the same data.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with this run: `latest`, a name, or a path.",
+            metavar="RUN",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Fine-tune a model and show what changed.
+
+    Ctrl-C keeps what was done: the line it ends with says how to go on.
+    """
+    from etude.errors import RecipeError
+    from etude.tuning.compare import compare_methods
+    from etude.tuning.recipe import Recipe
+    from etude.tuning.report.outcome import print_comparison, print_outcome
+    from etude.tuning.report.terminal import TerminalView
+    from etude.tuning.run import tune as run_tune
+    from etude.tuning.runfolder import RunFolder, find_run
+
+    if resume is not None:
+        if recipe or overrides or data or method or compare:
+            raise RecipeError("--resume goes on with a run's own recipe; it takes no other options")
+        folder = find_run(resume, runs)
+        if folder.state == "finished":
+            raise RecipeError(f"{folder.path} is finished; there is nothing to go on with")
+        chosen = Recipe.read(folder.recipe)
+    elif recipe is None:
+        raise RecipeError("name a recipe (etude tune recipes/docstrings.yaml) or use --resume RUN")
+    else:
+        folder = None
+        chosen = _with_options(Recipe.read(recipe, _data_override(recipe, overrides, data)), method)
+
+    silent = quiet or as_json
+    run = run_tune(chosen, base=runs, resume=folder, view=TerminalView(quiet=silent))
+    if run.state == "stopped":
+        typer.echo(f"stopped; go on with: etude tune --resume {run.folder}", err=True)
+        raise typer.Exit(130)
+    table = compare_methods(run, chosen, quiet=silent) if compare else None
+    if as_json:
+        typer.echo(RunFolder.open(run.folder).summary.read_text("utf-8"), nl=False)
+        return
+    print_outcome(run.folder, show=chosen.eval.show)
+    if table:
+        print_comparison(table)
+
+
+def _with_options(recipe: Recipe, method: Method | None) -> Recipe:
+    return recipe.with_method(method.value) if method else recipe
+
+
+def _data_override(recipe: Path, overrides: list[str] | None, data: str | None) -> list[str]:
+    """Return the overrides with `--data` among them, as the recipe's kind of data wants it."""
+    import json
+
+    from etude.tuning.recipe import Recipe
+
+    changed = list(overrides or [])
+    if data is not None:
+        spec = Recipe.read(recipe, changed).data
+        if spec.kind == "docstrings":
+            changed += [f"data.packages={json.dumps([data])}", "data.eval_packages=[]"]
+        else:
+            changed += ["data.kind=files", f"data.train={json.dumps(data)}", "data.eval=null"]
+    return changed

@@ -1,0 +1,88 @@
+"""The same data learnt three ways: QLoRA, LoRA and full fine-tuning, side by side.
+
+Each method runs in a process of its own, one after the other, so that peak memory is that
+method's alone and nobody shares the processor.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from etude.errors import RunError
+from etude.tuning.recipe import Recipe
+from etude.tuning.report.page import write_report
+from etude.tuning.report.summary import Outcome
+from etude.tuning.report.terminal import TerminalView
+from etude.tuning.run import Run, tune
+from etude.tuning.runfolder import RunFolder, list_runs
+from etude.tuning.training.interrupt import stop_request
+
+Method = Literal["qlora", "lora", "full"]
+METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
+
+
+def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Outcome]:
+    """Run the methods that `run` did not use, and write the table into its summary and report.
+
+    The runs are kept in `<run>/compare/`; a comparison that was stopped goes on where it was.
+
+    Returns:
+        One row a method, in the order of METHODS.
+
+    Raises:
+        RunError: a method failed or was stopped.
+    """
+    folder = RunFolder.open(run.folder)
+    rows: dict[str, dict[str, Any]] = {recipe.method: run.summary}
+    for method in METHODS:
+        if method not in rows:
+            rows[method] = _run_apart(recipe.with_method(method), run.folder / "compare", quiet)
+    table = [_row(rows[method]) for method in METHODS]
+    with folder:
+        folder.write_json("summary.json", {**run.summary, "compare": table})
+        write_report(folder)
+    return table
+
+
+def _row(summary: dict[str, Any]) -> Outcome:
+    keys = Outcome.__annotations__.keys() & summary.keys()
+    return cast("Outcome", {"seconds": summary["train_seconds"], **{k: summary[k] for k in keys}})
+
+
+def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:
+    """Run a recipe in a fresh process and return its summary."""
+    named = recipe.model_copy(update={"name": recipe.method})
+    done = _finished(named, base)
+    if done is None:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_child, args=(named.model_dump(mode="json"), str(base), quiet)
+        )
+        process.start()
+        # Ctrl-C reaches both processes; the child answers it with a checkpoint.
+        with stop_request():
+            process.join()
+        done = _finished(named, base)
+    if done is None:
+        raise RunError(
+            f"the {recipe.method} run of the comparison did not finish; see {base}. "
+            "What was done is kept: run the same command with --resume on that run"
+        )
+    return done
+
+
+def _finished(recipe: Recipe, base: Path) -> dict[str, Any] | None:
+    for folder in reversed(list_runs(base)):
+        if folder.state == "finished" and Recipe.read(folder.recipe) == recipe:
+            return folder.read_json("summary.json")
+    return None
+
+
+def _child(fields: dict[str, Any], base: str, quiet: bool) -> None:
+    recipe = Recipe.parse(fields)
+    view = TerminalView(quiet=quiet)
+    view.message(f"\nthe same by {recipe.method}")
+    waiting = [f for f in list_runs(base) if f.state in ("stopped", "killed")]
+    same = [f for f in waiting if Recipe.read(f.recipe) == recipe]
+    tune(recipe, base=base, resume=same[-1] if same else None, view=view)

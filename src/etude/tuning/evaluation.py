@@ -1,0 +1,87 @@
+"""Measuring a finished run again: on its own held-out data, or on a file."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+from etude.errors import RunError
+from etude.tuning.adapters.lora import adapter_disabled
+from etude.tuning.data.encode import EncodedSet, Encoder
+from etude.tuning.data.samples import load_samples
+from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.recipe import DataSpec, Recipe
+from etude.tuning.run import PreparedData, measure, prepare
+from etude.tuning.runfolder import RunFolder
+from etude.tuning.tuned import load
+
+
+def evaluate_run(
+    folder: RunFolder,
+    *,
+    data: Path | None = None,
+    base: bool = False,
+    generate: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure a run's model, and its base if asked.
+
+    Args:
+        folder: a finished run.
+        data: a file to evaluate on, every row of it; None: the run's own held-out samples.
+        base: also measure the model without its adapter.
+        generate: answers to generate; None: as many as the run's recipe says.
+        progress: told of every stage.
+
+    Returns:
+        By voice (`tuned`, `base`): loss (nats per trained token), perplexity, rouge (0 to 100, or
+        None), samples.
+
+    Raises:
+        EtudeError: the run is not finished, or the data cannot be used.
+    """
+    progress = progress or SilentProgress()
+    recipe = Recipe.read(folder.recipe)
+    if generate is not None:
+        recipe = recipe.model_copy(
+            update={"eval": recipe.eval.model_copy(update={"generate": generate})}
+        )
+    tuned = load(folder, progress=progress)
+    if base and not tuned.adapted:
+        raise RunError("full fine-tuning changed the base itself, so there is none to compare with")
+    if data is None:
+        prepared = prepare(recipe, tuned.loaded.tokenizer, progress)
+    else:
+        prepared = _whole_file(data, recipe, tuned.encoder)
+    results: dict[str, dict[str, Any]] = {}
+    for voice in ["tuned", "base"] if base else ["tuned"]:
+        silenced = adapter_disabled(cast("Any", tuned.loaded.model))
+        with silenced if voice == "base" else nullcontext():
+            measured = measure(tuned.loaded, prepared, recipe, progress)
+        results[voice] = {
+            "loss": measured.loss,
+            "perplexity": math.exp(measured.loss),
+            "rouge": measured.mean_rouge,
+            "samples": len(prepared.eval.samples),
+        }
+    return results
+
+
+def _whole_file(data: Path, recipe: Recipe, encoder: Encoder) -> PreparedData:
+    """Read a file as evaluation data only; columns are those of the run where it read files."""
+    columns = (
+        {"prompt", "completion", "text", "format"}
+        if recipe.data.kind != "docstrings"
+        else set[str]()
+    )
+    spec = DataSpec(
+        train=str(data),
+        eval_fraction=0.0,
+        system=recipe.data.system,
+        **{name: getattr(recipe.data, name) for name in columns},
+    )
+    split = load_samples(spec, recipe.train.seed)
+    encoded: EncodedSet = encoder.encode_all(split.train)
+    return PreparedData(encoded, encoded, encoder, split.notes)

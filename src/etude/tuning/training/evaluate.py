@@ -1,0 +1,112 @@
+"""Evaluation: loss on held-out answers, and what the model writes, scored by ROUGE-L."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+
+from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.packing import collate, pack
+from etude.tuning.progress import Progress
+from etude.tuning.quant.linear import dense_weights
+from etude.tuning.training.attention import packed_rows
+from etude.tuning.training.loss import completion_loss
+
+
+def evaluation_loss(
+    model: Any,
+    samples: Sequence[EncodedSample],
+    micro_tokens: int,
+    progress: Progress | None = None,
+) -> float:
+    """Return the mean cross-entropy in nats per trained token over all samples.
+
+    Every trained token weighs the same, whatever the length of its answer. Leaves the model in
+    evaluation mode.
+    """
+    model.eval()
+    total, trained = 0.0, 0
+    lengths = [len(sample.input_ids) for sample in samples]
+    if progress:
+        progress.start("evaluating", len(samples), "samples")
+    with torch.no_grad(), packed_rows(model):
+        for indices in pack(lengths, micro_tokens):
+            row = collate([samples[i] for i in indices])
+            loss = completion_loss(
+                model,
+                row.input_ids.to(model.device),
+                row.targets.to(model.device),
+                position_ids=row.position_ids.to(model.device),
+                segment_lengths=row.lengths,
+            )
+            total += float(loss)
+            trained += int((row.targets != -100).sum())
+            if progress:
+                progress.advance(len(indices))
+    if progress:
+        progress.finish()
+    return total / trained
+
+
+def generate_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_samples: int,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Return the greedy answer to each prompt, special tokens removed.
+
+    Args:
+        model: a transformers causal language model.
+        tokenizer: its tokenizer.
+        prompts: token ids that end where the answer begins.
+        max_new_tokens: an answer that has not ended by then is cut.
+        batch_samples: prompts a batch; those of like length go together, padded on the left.
+        progress: told of each prompt that is answered.
+    """
+    model.eval()
+    answers = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if progress:
+        progress.start("generating", len(prompts), "answers")
+    with torch.inference_mode(), dense_weights(model):
+        for start in range(0, len(order), batch_samples):
+            batch = order[start : start + batch_samples]
+            width = max(len(prompts[i]) for i in batch)
+            ids = torch.full((len(batch), width), pad, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[row, width - len(prompts[i]) :] = 1
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=pad,
+            )
+            for row, i in enumerate(batch):
+                text = tokenizer.decode(output[row, width:], skip_special_tokens=True)
+                answers[i] = str(text).strip()
+            if progress:
+                progress.advance(len(batch))
+    if progress:
+        progress.finish()
+    return answers
+
+
+def rouge_l(references: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """Return the ROUGE-L F-measure of each answer, 0 to 100, with Porter stemming (Lin 2004)."""
+    from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingTypeStubs]
+
+    scorer: Any = RougeScorer(["rougeL"], use_stemmer=True)
+    return [
+        100.0 * cast("float", scorer.score(reference, answer)["rougeL"].fmeasure)
+        for reference, answer in zip(references, answers, strict=True)
+    ]
