@@ -9,6 +9,7 @@ when it is whole and on the disk, and older ones are removed only after that.
 from __future__ import annotations
 
 import re
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -108,6 +109,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         RunError: the file is damaged or was not written by Etude.
     """
     try:
+        # torch.load does not check the archive's CRCs, so a flipped bit would train on.
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(damaged)
         content = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
         counters = Counters(**content.pop("counters"))
         return Checkpoint(counters=counters, **content)
