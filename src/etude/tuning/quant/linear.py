@@ -10,7 +10,8 @@ gradient goes to x alone; W is frozen (Dettmers et al. 2023, "QLoRA", eq. 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import torch
@@ -70,6 +71,8 @@ class QuantLinear(nn.Module):
         self.double_quantized = quant.double
         self.compute_dtype = compute_dtype
         self._filling: _Filling | None = None
+        self._keep_dense = False
+        self._dense: Tensor | None = None
 
         count = in_features * out_features
         blocks = -(-count // self.block)
@@ -189,7 +192,16 @@ class QuantLinear(nn.Module):
 
     def weight_for_compute(self) -> Tensor:
         """Return the decoded weight in the dtype of the product; the caller lets go of it."""
-        return self.dequantize(self.compute_dtype)
+        if not self._keep_dense:
+            return self.dequantize(self.compute_dtype)
+        if self._dense is None:
+            self._dense = self.dequantize(self.compute_dtype)
+        return self._dense
+
+    def keep_dense(self, keep: bool) -> None:
+        """Keep the decoded weight from its next use on, or drop it; see `dense_weights`."""
+        self._keep_dense = keep
+        self._dense = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + b: (..., in_features) to (..., out_features), in the dtype of x."""
@@ -213,6 +225,40 @@ class QuantLinear(nn.Module):
             f"bias={self.bias is not None}, nf4, block={self.block}, "
             f"double_quantized={self.double_quantized}, compute_dtype={self.compute_dtype}"
         )
+
+
+@contextmanager
+def dense_weights(model: nn.Module) -> Generator[None]:
+    """Within, every quantised layer of `model` decodes its weight once and keeps it.
+
+    For generation: one token a pass costs more in decoding than in products. Memory rises to that
+    of the unquantised model and falls again at the end; results are the same bits.
+    """
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    try:
+        for layer in layers:
+            layer.keep_dense(True)
+        yield
+    finally:
+        for layer in layers:
+            layer.keep_dense(False)
+
+
+@contextmanager
+def dense_weights(model: nn.Module) -> Generator[None]:
+    """Keep the decoded weights in memory inside the block.
+
+    Generating decodes the whole model once a token otherwise, which costs more than the product
+    with the few rows of that token; memory grows to that of the dense model for the while.
+    """
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    for layer in layers:
+        layer._dense = layer.dequantize(layer.compute_dtype)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._dense = None  # pyright: ignore[reportPrivateUsage]
 
 
 class _Filling:
