@@ -216,6 +216,7 @@ class QuantLinear(nn.Module):
             if moved.dtype != buffer.dtype:
                 setattr(self, name, buffer.to(moved.device))
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
+        self._dense = None
         return self
 
     def extra_repr(self) -> str:
@@ -242,23 +243,6 @@ def dense_weights(model: nn.Module) -> Generator[None]:
     finally:
         for layer in layers:
             layer.keep_dense(False)
-
-
-@contextmanager
-def dense_weights(model: nn.Module) -> Generator[None]:
-    """Keep the decoded weights in memory inside the block.
-
-    Generating decodes the whole model once a token otherwise, which costs more than the product
-    with the few rows of that token; memory grows to that of the dense model for the while.
-    """
-    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
-    for layer in layers:
-        layer._dense = layer.dequantize(layer.compute_dtype)  # pyright: ignore[reportPrivateUsage]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._dense = None  # pyright: ignore[reportPrivateUsage]
 
 
 class _Filling:
