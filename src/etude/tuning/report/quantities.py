@@ -55,8 +55,8 @@ def rate(value: float | None) -> str:
 
 
 def points(score: float | None) -> str:
-    """Return a score between 0 and 1 in points of a hundred: `27.9`."""
-    return UNKNOWN if score is None else f"{score * 100:.1f}"
+    """Return a score out of a hundred: `27.9`."""
+    return UNKNOWN if score is None else f"{score:.1f}"
 
 
 def percent(share: float | None) -> str:

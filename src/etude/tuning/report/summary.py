@@ -1,8 +1,8 @@
 """What a run's JSON files say, typed: summary.json, data.json, samples.jsonl.
 
 `tune` writes them, the report, `etude runs` and `etude eval` read them. Every key may be missing:
-a run that was stopped early has its report too. Losses are nats per trained token, scores lie
-between 0 and 1, sizes are bytes, times seconds.
+a run that was stopped early has its report too. Losses are nats per trained token, ROUGE-L is an
+F-measure from 0 to 100, sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
@@ -63,25 +63,30 @@ class Summary(Outcome, total=False):
 
     name: str
     model: str
-    state: str
     steps: int
-    total_steps: int
-    train_samples: int
-    eval_samples: int
     tokens: int
     trained_tokens: int
     trainable_parameters: int
-    parameters: int
-    """All parameters, the adapter's included."""
+    total_parameters: int
+    """The base model's and the adapter's."""
 
-    dtype: str
-    modules: list[Module]
+    trainable_share: float
+    train_seconds: float
+    total_seconds: float
+    """Loading, measuring and saving included."""
+
+    adapted_modules: list[Module]
     memory_table: list[MemoryRow]
     compare: list[Outcome]
+    ended: str
+    """Why training ended, in words."""
 
 
 class LengthHistogram(TypedDict):
-    """Samples by length: `counts[i]` of them have `edges[i]` ≤ tokens < `edges[i + 1]`."""
+    """Samples by length: `counts[i]` of them have `edges[i]` < tokens ≤ `edges[i + 1]`.
+
+    The first edge belongs to the first range.
+    """
 
     edges: list[int]
     counts: list[int]
@@ -93,6 +98,9 @@ class DataFacts(TypedDict, total=False):
     length_histogram: LengthHistogram
     totals: dict[str, int | float | str]
     """Label and figure, in the order shown."""
+
+    notes: list[str]
+    """What was left out or cut, and why."""
 
     sample_html: str
     """One sample, token by token: escaped text in `<span class="trained|context|dropped">`."""

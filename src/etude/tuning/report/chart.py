@@ -1,0 +1,278 @@
+"""Charts drawn by Python: complete without JavaScript, sharp at any width, a few kilobytes each.
+
+A drawing fills its box by stretching (SVG with `preserveAspectRatio="none"` and strokes that do
+not scale); its labels are HTML, placed in percent, so that text keeps its size on a phone. Where a
+logarithmic scale makes sense both drawings are in the page, and a checkbox chooses by CSS alone.
+
+The figures under each point travel beside the drawing as JSON, already written out, for the
+script that reads them out under the pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from etude.tuning.report.axis import Axis, linear_axis, logarithmic_axis
+from etude.tuning.report.series import thin
+
+POINTS = 600
+"""Points drawn of one line: more than a screen can tell apart."""
+
+BOX = 1000
+"""Side of the drawing's coordinate system."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One quantity: `y[i]` at `x[i]`, None where it was not finite."""
+
+    name: str
+    style: str
+    """CSS class: `raw`, `main` or `dots`."""
+
+    x: Sequence[float]
+    y: Sequence[float | None]
+    written: Callable[[float | None], str]
+    """Writes a value for the read-out."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value written beside its point; `left` and `top` in percent."""
+
+    left: float
+    top: float
+    text: str
+    anchor: str
+    """CSS class: `start`, `middle` or `end`."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What depends on the scale of the vertical axis."""
+
+    axis: Axis
+    paths: list[tuple[str, str]]
+    """CSS class and SVG path data."""
+
+    marks: list[Mark] = field(default_factory=list[Mark])
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of the legend, which is the read-out: a name and a value."""
+
+    name: str
+    style: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything the template needs to place a chart."""
+
+    id: str
+    title: str
+    unit: str
+    x_label: str
+    x_axis: Axis
+    linear: Drawing
+    logarithmic: Drawing | None
+    keys: list[Key]
+    at: str
+    """Where the values in `keys` were read: `step 320`."""
+
+    spoken: str
+    """The chart in a sentence, for who cannot see it."""
+
+    points: dict[str, Any]
+    """For the script: see `report.js`."""
+
+
+def line_chart(
+    chart_id: str,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    unit: str,
+    tick: Callable[[float, int], str],
+    from_zero: bool = False,
+    log_scale: bool = False,
+) -> Chart | None:
+    """Draw quantities over optimiser steps; None where no line has a finite value.
+
+    Args:
+        chart_id: its id in the page.
+        title: what is shown.
+        lines: drawn in order, the first at the bottom.
+        unit: of the vertical axis.
+        tick: writes a tick's value, given the decimals it needs.
+        from_zero: let the vertical axis begin at zero.
+        log_scale: draw it on a logarithmic scale as well, where all values are positive.
+    """
+    lines = [_thinned(line) for line in lines if any(value is not None for value in line.y)]
+    if not lines:
+        return None
+    steps = [x for line in lines for x in line.x]
+    values = [value for line in lines for value in line.y if value is not None]
+    x_axis = linear_axis([0, *steps], _whole, tight=True, count=8)
+    scales = [
+        linear_axis(values, tick, from_zero=from_zero),
+        logarithmic_axis(values, tick) if log_scale else None,
+    ]
+    drawings = [_draw(lines, x_axis, scale) if scale else None for scale in scales]
+    linear, logarithmic = drawings
+    assert linear is not None
+    last = int(max(steps))
+    return Chart(
+        id=chart_id,
+        title=title,
+        unit=unit,
+        x_label="optimiser step",
+        x_axis=x_axis,
+        linear=linear,
+        logarithmic=logarithmic,
+        keys=[Key(line.name, line.style, line.written(line.y[-1])) for line in lines],
+        at=f"step {last:,}",
+        spoken=f"{title} over {last:,} steps: " + "; ".join(map(_in_words, lines)) + ".",
+        points={
+            "group": "step",
+            "from": x_axis.low,
+            "to": x_axis.high,
+            "prefix": "step ",
+            "lines": [
+                {
+                    "x": list(line.x),
+                    "text": [line.written(value) for value in line.y],
+                    "linear": _heights(line.y, linear.axis),
+                    "log": _heights(line.y, logarithmic.axis) if logarithmic else None,
+                }
+                for line in lines
+            ],
+        },
+    )
+
+
+def histogram(
+    chart_id: str, title: str, edges: Sequence[int], counts: Sequence[int], *, unit: str
+) -> Chart | None:
+    """Draw how many samples lie in each range `edges[i]` < x ≤ `edges[i + 1]`; None without any."""
+    if not counts or not any(counts) or len(edges) != len(counts) + 1:
+        return None
+    # Whole numbers: the first range contains its lower edge, so its bar begins before it.
+    bounds = [edges[0] - 1, *edges[1:]]
+    x_axis = linear_axis(bounds, _whole, tight=True, count=8)
+    y_axis = linear_axis(counts, _whole, from_zero=True, count=4)
+    gap = (bounds[-1] - bounds[0]) * 0.002
+    bars = "".join(
+        f"M{_x(x_axis, low + gap)} {BOX}V{_y(y_axis, count)}H{_x(x_axis, high - gap)}V{BOX}z"
+        for (low, high), count in zip(pairwise(bounds), counts, strict=True)
+        if count
+    )
+    ranges = [f"{low + 1:,}–{high:,} {unit}" for low, high in pairwise(bounds)]
+    most = max(range(len(counts)), key=lambda index: counts[index])
+    total = sum(counts)
+    return Chart(
+        id=chart_id,
+        title=title,
+        unit="samples",
+        x_label=f"{unit} in a sample",
+        x_axis=x_axis,
+        linear=Drawing(y_axis, [("bars", bars)]),
+        logarithmic=None,
+        keys=[Key("samples", "bars", f"{counts[most]:,}")],
+        at=ranges[most],
+        spoken=f"{title}: {total:,} samples, most of them ({counts[most]:,}) with {ranges[most]}.",
+        points={
+            "group": chart_id,
+            "from": x_axis.low,
+            "to": x_axis.high,
+            "at": ranges,
+            "lines": [
+                {
+                    "x": [(low + high) / 2 for low, high in pairwise(bounds)],
+                    "text": [f"{count:,}" for count in counts],
+                    "linear": _heights(counts, y_axis),
+                    "log": None,
+                }
+            ],
+        },
+    )
+
+
+def _thinned(line: Line) -> Line:
+    kept = thin(line.y, POINTS)
+    return Line(
+        line.name, line.style, [line.x[i] for i in kept], [line.y[i] for i in kept], line.written
+    )
+
+
+def _draw(lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> Drawing:
+    paths: list[tuple[str, str]] = []
+    marks: list[Mark] = []
+    for line in lines:
+        path = _path(line, x_axis, y_axis)
+        if line.style == "dots":
+            paths.append(("joint", path))
+            known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
+            # A line of no length with round ends is a dot that does not stretch.
+            dots = "".join(f"M{_x(x_axis, x)} {_y(y_axis, y)}h0" for x, y in known)
+            paths.append(("dots", dots))
+            marks += _marks(known, line, x_axis, y_axis)
+        else:
+            paths.append((line.style, path))
+    return Drawing(y_axis, paths, marks)
+
+
+def _path(line: Line, x_axis: Axis, y_axis: Axis) -> str:
+    """Return SVG path data, broken where a value was not finite."""
+    path: list[str] = []
+    pen = "M"
+    for x, y in zip(line.x, line.y, strict=True):
+        if y is None:
+            pen = "M"
+            continue
+        path.append(f"{pen}{_x(x_axis, x)} {_y(y_axis, y)}")
+        pen = "L"
+    return "".join(path)
+
+
+def _marks(
+    known: Sequence[tuple[float, float]], line: Line, x_axis: Axis, y_axis: Axis
+) -> list[Mark]:
+    """Write the first, the least and the last value beside their points."""
+    least = min(range(len(known)), key=lambda index: known[index][1])
+    marks: list[Mark] = []
+    for index in sorted({0, least, len(known) - 1}):
+        x, y = known[index]
+        left = 100 * x_axis.position(x)
+        # The least value close to the last would be written over it.
+        if 0 < index == least != len(known) - 1 and left > 85:
+            continue
+        anchor = "start" if left < 10 else "end" if left > 90 else "middle"
+        marks.append(Mark(left, 100 * (1 - y_axis.position(y)), line.written(y), anchor))
+    return marks
+
+
+def _heights(values: Sequence[float | None], axis: Axis) -> list[int | None]:
+    return [None if value is None else round(BOX * axis.position(value)) for value in values]
+
+
+def _in_words(line: Line) -> str:
+    known = [value for value in line.y if value is not None]
+    return f"{line.name} from {line.written(known[0])} to {line.written(known[-1])}"
+
+
+def _whole(value: float, _decimals: int) -> str:
+    return f"{value:,.0f}"
+
+
+def _x(axis: Axis, value: float) -> str:
+    return f"{BOX * axis.position(value):.1f}".removesuffix(".0")
+
+
+def _y(axis: Axis, value: float) -> str:
+    return f"{BOX * (1 - axis.position(value)):.1f}".removesuffix(".0")

@@ -1,0 +1,200 @@
+"""write_report: a run's folder as one page to look at, keep and send.
+
+report.html needs nothing but itself: styles, script and drawings are inside, and its content
+security policy forbids every request and every script but its own, so that a run's texts, which
+anybody may have written, stay texts. It is made from the run's files alone, whichever of them
+exist, so a run that was stopped or is still going has its page as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+from markupsafe import Markup
+
+from etude import __version__
+from etude.tuning.report import quantities as q
+from etude.tuning.report.axis import thinned
+from etude.tuning.report.chart import Chart, Line, histogram, line_chart
+from etude.tuning.report.sections import (
+    banner,
+    comparison,
+    environment_facts,
+    headline,
+    lede,
+    memory_rows,
+    module_groups,
+    sample_view,
+    tally,
+)
+from etude.tuning.report.series import series, smooth
+from etude.tuning.report.spans import only_token_spans
+from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
+from etude.tuning.runfolder import RunFolder
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+SAMPLES_SHOWN = 5
+"""Samples that stand open; the rest are one click away."""
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` of a run and return its path.
+
+    Raises:
+        RunError: a file of the run is damaged, or the page cannot be written.
+    """
+    folder.write_text(folder.report.name, render(folder))
+    return folder.report
+
+
+def render(folder: RunFolder) -> str:
+    """Return the page of a run. Raises: RunError, where a file of the run is damaged."""
+    summary = cast("Summary", folder.read_json(folder.summary.name) or {})
+    data = cast("DataFacts", folder.read_json(folder.data.name) or {})
+    records = folder.read_metrics()
+    samples = cast("list[SampleRecord]", folder.read_samples())
+    script = (TEMPLATES / "report.js").read_text("utf-8")
+    length = data.get("length_histogram")
+    content: dict[str, Any] = {
+        "name": folder.name,
+        "lede": lede(summary),
+        "banner": banner(folder, records),
+        "figures": headline(summary, records),
+        "charts": training_charts(records),
+        "samples": [sample_view(record, index + 1) for index, record in enumerate(samples)],
+        "shown": SAMPLES_SHOWN,
+        "tally": tally(samples),
+        "lengths": histogram("lengths", "Sample length", **length, unit="tokens")
+        if length
+        else None,
+        "totals": [
+            (label, value if isinstance(value, str) else q.number(value))
+            for label, value in data.get("totals", {}).items()
+        ],
+        "notes": data.get("notes", []),
+        "token_sample": only_token_spans(data.get("sample_html", "")),
+        "modules": module_groups(summary.get("adapted_modules", [])),
+        "memory": memory_rows(summary),
+        "compare": comparison(summary.get("compare", [])),
+        "environment": environment_facts(folder.read_json(folder.environment.name) or {}),
+        "recipe": _text(folder.recipe),
+        "version": __version__,
+    }
+    content["sections"] = _sections(content)
+    page = _environment().get_template("report.html")
+    return (
+        page.render(
+            content,
+            style=Markup((TEMPLATES / "report.css").read_text("utf-8")),
+            script=Markup(script),
+            script_hash=_script_hash(script),
+            thinned=thinned,
+            as_data=_as_data,
+        ).lstrip()
+        + "\n"
+    )
+
+
+def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Draw loss, learning rate, gradient norm, speed and memory over the steps."""
+    train, held_out = series(records, "loss"), series(records, "eval_loss")
+    charts = [
+        line_chart(
+            "loss",
+            "Loss",
+            [
+                Line("train", "raw", train.steps, train.values, q.loss),
+                Line("smoothed", "main", train.steps, smooth(train.values), q.loss),
+                Line("evaluation", "dots", held_out.steps, held_out.values, q.loss),
+            ],
+            unit="nats per trained token",
+            tick=_decimal,
+            log_scale=True,
+        )
+    ]
+    for key, title, unit, written, tick, log_scale in (
+        ("lr", "Learning rate", "per optimiser step", q.rate, _exponent, False),
+        ("grad_norm", "Gradient norm", "before clipping", q.loss, _decimal, True),
+        ("tokens_per_s", "Speed", "tokens per second", q.number, _decimal, False),
+        ("rss", "Memory", "of the process", q.size, _size, False),
+    ):
+        values = series(records, key)
+        charts.append(
+            line_chart(
+                key.replace("_", "-"),
+                title,
+                [Line(title.lower(), "main", values.steps, values.values, written)],
+                unit=unit,
+                tick=tick,
+                from_zero=True,
+                log_scale=log_scale,
+            )
+        )
+    return [chart for chart in charts if chart is not None]
+
+
+def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (anchor, title) of the sections that this page has."""
+    present = {
+        "training": ("Training", content["charts"]),
+        "samples": ("Before and after", content["samples"]),
+        "data": ("Data", content["lengths"] or content["token_sample"] or content["totals"]),
+        "modules": ("Adapted modules", content["modules"]),
+        "memory": ("Memory", content["memory"]),
+        "compare": ("Methods compared", content["compare"]),
+        "setup": ("Recipe and environment", content["recipe"] or content["environment"]),
+    }
+    return [(anchor, title) for anchor, (title, there) in present.items() if there]
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _as_data(content: Any) -> Markup:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _script_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _decimal(value: float, decimals: int) -> str:
+    return f"{value:,.{max(0, decimals)}f}"
+
+
+def _exponent(value: float, _decimals: int) -> str:
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _size(value: float, _decimals: int) -> str:
+    if value == 0:
+        return "0"
+    text, unit = q.size(value).split(" ")
+    return f"{float(text):g} {unit}"

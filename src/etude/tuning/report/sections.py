@@ -1,0 +1,284 @@
+"""The report's words and tables: from figures to what the page says, nothing about how it looks."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etude.tuning.report import quantities as q
+from etude.tuning.report.lcs import shared_words
+from etude.tuning.report.series import series
+from etude.tuning.report.summary import MemoryRow, Module, Outcome, SampleRecord, Summary
+from etude.tuning.runfolder import RunFolder
+
+METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+    before: str = ""
+    change: str = ""
+    better: bool = True
+
+
+def lede(summary: Summary) -> str:
+    """Return the run in two sentences; empty before there is an outcome."""
+    if "eval_loss" not in summary or "eval_loss_before" not in summary:
+        return ""
+    method = METHODS.get(summary.get("method", ""), summary.get("method", ""))
+    before, after = summary["eval_loss_before"], summary["eval_loss"]
+    said = f"{summary.get('model', 'The model')}, tuned by {method}" + (
+        f" in {q.duration(summary['train_seconds'])}." if "train_seconds" in summary else "."
+    )
+    verb = "fell" if after < before else "rose"
+    said += f" Loss on held-out samples {verb} from {q.loss(before)} to {q.loss(after)}"
+    rouge_before, rouge = summary.get("rouge_before"), summary.get("rouge")
+    if rouge_before is not None and rouge is not None:
+        verb = "rose" if rouge > rouge_before else "fell"
+        said += f", ROUGE-L {verb} from {q.points(rouge_before)} to {q.points(rouge)}"
+    return said + "."
+
+
+def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
+    """Return what a reader must know about a run that did not finish; empty for one that did."""
+    state, detail = folder.state, str(folder.state_record().get("detail") or "")
+    if state == "finished":
+        return ""
+    step = max((int(record.get("step", 0)) for record in records), default=0)
+    total = max((int(record.get("total_steps", 0)) for record in records), default=0)
+    reached = f"step {step:,} of {total:,}" if total else f"step {step:,}"
+    said = {
+        "running": f"This run is still going: figures up to {reached}.",
+        "stopped": f"This run was stopped at {reached}; it can be resumed.",
+        "killed": f"This run was killed after {reached}; it can be resumed from its checkpoint.",
+        "diverged": f"This run diverged at {reached}: the loss was no longer finite.",
+        "failed": f"This run failed at {reached}.",
+    }[state]
+    return f"{said} {detail}".strip()
+
+
+def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure]:
+    """Return the figures at the top, those that are known."""
+    figures: list[Figure] = []
+    before, after = summary.get("eval_loss_before"), summary.get("eval_loss")
+    if after is not None:
+        figures.append(
+            Figure(
+                "Evaluation loss",
+                q.loss(after),
+                "nats per trained token",
+                before="" if before is None else q.loss(before),
+                change="" if before is None else q.change(before, after),
+                better=before is None or after < before,
+            )
+        )
+    rouge_before, rouge = summary.get("rouge_before"), summary.get("rouge")
+    if rouge is not None:
+        gain = None if rouge_before is None else rouge - rouge_before
+        figures.append(
+            Figure(
+                "ROUGE-L",
+                q.points(rouge),
+                "points",
+                before="" if rouge_before is None else q.points(rouge_before),
+                change="" if gain is None else q.signed(gain, 1),
+                better=gain is None or gain > 0,
+            )
+        )
+    if (trainable := summary.get("trainable_parameters")) is not None:
+        total = summary.get("total_parameters")
+        share = f"{q.percent(trainable / total)} of {q.short_number(total)}" if total else ""
+        saved = summary.get("saved_bytes")
+        note = ", ".join(filter(None, [share, f"{q.size(saved)} on disk" if saved else ""]))
+        figures.append(Figure("Trainable parameters", q.short_number(trainable), note))
+    if (speed := summary.get("tokens_per_s")) is not None:
+        tokens = summary.get("tokens")
+        note = f"{q.number(tokens)} tokens in all" if tokens else ""
+        figures.append(Figure("Tokens per second", q.number(speed), note))
+    if (peak := summary.get("peak_rss")) is not None:
+        weights = summary.get("weight_bytes")
+        note = f"{q.size(weights)} of it the base's weights" if weights else ""
+        figures.append(Figure("Peak memory", q.size(peak), note))
+    if (seconds := summary.get("train_seconds")) is not None:
+        total_seconds, steps = summary.get("total_seconds"), summary.get("steps")
+        notes = [
+            f"{q.number(steps)} steps" if steps else "",
+            f"{q.duration(total_seconds)} with loading and measuring" if total_seconds else "",
+        ]
+        figures.append(Figure("Training time", q.duration(seconds), ", ".join(filter(None, notes))))
+    return figures or _running_figures(records)
+
+
+def _running_figures(records: Sequence[dict[str, Any]]) -> list[Figure]:
+    """Return what is known before a run has its summary."""
+    figures: list[Figure] = []
+    for key, label, written, note in (
+        ("loss", "Training loss", q.loss, "nats per trained token"),
+        ("eval_loss", "Evaluation loss", q.loss, "nats per trained token"),
+        ("tokens_per_s", "Tokens per second", q.number, ""),
+        ("rss", "Memory", q.size, ""),
+        ("seconds", "Training time", q.duration, ""),
+    ):
+        if known := series(records, key).finite:
+            figures.append(Figure(label, written(known[-1]), note))
+    return figures
+
+
+def sample_view(record: SampleRecord, number: int) -> dict[str, Any]:
+    """Return one evaluation sample as the page shows it."""
+    reference = record.get("reference", "")
+    scored = record.get("rouge_after") is not None
+    return {
+        "number": number,
+        "origin": record.get("origin", ""),
+        "prompt": record.get("prompt", ""),
+        "reference": reference,
+        "before": shared_words(reference, record.get("before", "")),
+        "after": shared_words(reference, record.get("after", "")),
+        "score_before": q.points(record.get("rouge_before")),
+        "score_after": q.points(record.get("rouge_after")) if scored else "",
+    }
+
+
+def tally(samples: Sequence[SampleRecord]) -> dict[str, int] | None:
+    """Count the samples whose ROUGE-L rose, stayed and fell; None where none was scored."""
+    changes: list[float] = []
+    for record in samples:
+        before, after = record.get("rouge_before"), record.get("rouge_after")
+        if before is not None and after is not None:
+            changes.append(after - before)
+    if not changes:
+        return None
+    better = sum(change > 0 for change in changes)
+    worse = sum(change < 0 for change in changes)
+    return {
+        "better": better,
+        "same": len(changes) - better - worse,
+        "worse": worse,
+        "total": len(changes),
+    }
+
+
+def module_groups(modules: Sequence[Module]) -> dict[str, Any] | None:
+    """Group the adapted modules by their last name and shape, in the model's order."""
+    if not modules:
+        return None
+    groups: dict[tuple[str, int, int, int], list[Module]] = defaultdict(list)
+    for module in modules:
+        kind = module["name"].rpartition(".")[2]
+        shape = (module["out_features"], module["in_features"])
+        groups[kind, *shape, module["rank"]].append(module)
+    total = sum(module["parameters"] for module in modules)
+    return {
+        "count": q.number(len(modules)),
+        "parameters": q.number(total),
+        "names": [module["name"] for module in modules],
+        "groups": [
+            {
+                "kind": kind,
+                "count": q.number(len(members)),
+                "shape": f"{out_features:,} × {in_features:,}",
+                "rank": q.number(rank),
+                "parameters": q.number(parameters := sum(m["parameters"] for m in members)),
+                "share": q.percent(parameters / total if total else None),
+            }
+            for (kind, out_features, in_features, rank), members in groups.items()
+        ],
+    }
+
+
+def memory_rows(summary: Summary) -> dict[str, Any] | None:
+    """Return the predicted memory by method, with each part's share of the largest total."""
+    rows: list[MemoryRow] = summary.get("memory_table", [])
+    if not rows:
+        return None
+    largest = max(row["total"] for row in rows) or 1
+    peak = summary.get("peak_rss")
+    return {
+        "measured": q.size(peak) if peak is not None else "",
+        "rows": [
+            {
+                "method": METHODS.get(row["method"], row["method"]),
+                "weights": q.size(row["weights"]),
+                "gradients": q.size(row["gradients"]),
+                "optimizer": q.size(row["optimizer"]),
+                "activations": q.size(row["activations"]),
+                "total": q.size(row["total"]),
+                "bar": [
+                    ("w", 100 * row["weights"] / largest),
+                    ("g", 100 * row["gradients"] / largest),
+                    ("o", 100 * row["optimizer"] / largest),
+                    ("a", 100 * row["activations"] / largest),
+                ],
+            }
+            for row in rows
+        ],
+    }
+
+
+# Key, title, how a value is written, whether less is better.
+COMPARED = (
+    ("eval_loss", "loss", q.loss, True),
+    ("rouge", "ROUGE-L", q.points, False),
+    ("seconds", "time", q.duration, True),
+    ("tokens_per_s", "tokens/s", q.number, False),
+    ("peak_rss", "peak memory", q.size, True),
+    ("weight_bytes", "weights", q.size, True),
+    ("saved_bytes", "saved", q.size, True),
+)
+
+
+def comparison(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    """Return the methods side by side, each with whether it is the best of its column."""
+    if not outcomes:
+        return None
+    columns = [
+        column for column in COMPARED if any(row.get(column[0]) is not None for row in outcomes)
+    ]
+    best: dict[str, float] = {}
+    for key, _, _, less in columns:
+        known: list[Any] = [row.get(key) for row in outcomes if row.get(key) is not None]
+        best[key] = min(known) if less else max(known)
+    return {
+        "columns": [title for _, title, _, _ in columns],
+        "rows": [
+            {
+                "method": METHODS.get(row.get("method", ""), row.get("method", "")),
+                "cells": [
+                    (written(value), len(outcomes) > 1 and value == best[key])
+                    for key, _, written, _ in columns
+                    for value in [_figure(row, key)]
+                ],
+            }
+            for row in outcomes
+        ],
+    }
+
+
+def _figure(row: Outcome, key: str) -> float | None:
+    value: Any = row.get(key)
+    return value
+
+
+def environment_facts(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return environment.json as labels and values, empty ones left out."""
+    facts: list[tuple[str, str]] = []
+    for key, value in environment.items():
+        if value is None or value == []:
+            continue
+        label = re.sub(r"_+", " ", key)
+        if key.startswith("memory") and isinstance(value, int):
+            facts.append((label, q.size(value)))
+        elif isinstance(value, list):
+            facts.append((label, ", ".join(map(str, value))))  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            facts.append((label, str(value)))
+    return facts
