@@ -105,19 +105,21 @@ def _reporting_to(progress: Progress) -> Any:
 
     base: Any = tqdm
 
+    shown = 0
+
     class Reporting(base):
-        """Forwards the bar that counts bytes; draws nothing itself."""
+        """Draws nothing; forwards the bars that count bytes, of which the furthest counts."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
-            # The client adds its own keyword to name the bar's group.
+            # The client adds a keyword of its own, the name of the bar's group.
             options.pop("name", None)
-            super().__init__(*args, **options)
-            self._reported = 0
+            base.__init__(self, *args, **options)
 
         def display(self, *_: Any, **__: Any) -> bool:
-            if self.unit == "B" and getattr(self, "_reported", None) is not None:
-                progress.advance(int(self.n) - self._reported)
-                self._reported = int(self.n)
+            nonlocal shown
+            if self.unit == "B" and self.n > shown:
+                progress.advance(int(self.n) - shown)
+                shown = int(self.n)
             return True
 
     return Reporting

@@ -1,0 +1,302 @@
+"""The GGUF container: metadata and tensors, read without mapping the file into memory.
+
+A file is: magic, version, two counts, key-value metadata, one record a tensor, padding, data.
+Every number is little-endian. Tensors come in llama.cpp's block formats: a row is cut into blocks
+of 32 (or 256) weights, and a block is stored as small integers with one or two scales.
+
+The `gguf` package has a reader too. It maps the file and makes several NumPy views of every string
+of the vocabulary: for SmolLM2 that takes 160 MB and three seconds, which is all that a
+memory-bounded load may spend. Block formats and their decoders do come from that package,
+except for the three common ones, decoded here at several times its speed.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+import torch
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf.quants import dequantize
+
+from etude.errors import ModelError
+
+_MAGIC = b"GGUF"
+_DEFAULT_ALIGNMENT = 32
+
+_SCALARS = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """One tensor's record."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Row-major, as PyTorch counts: the last dimension is contiguous."""
+
+    type: GGMLQuantizationType
+    offset: int
+    """Bytes from the beginning of the file."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one slice along the first dimension."""
+        block, size = GGML_QUANT_SIZES[self.type]
+        return math.prod(self.shape[1:]) // block * size if self.shape[1:] else size
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole tensor in the file."""
+        return self.shape[0] * self.row_bytes
+
+
+class GGUFFile:
+    """An open GGUF file. Use as a context manager, or `close` it.
+
+    Raises:
+        ModelError: the file is missing, is no GGUF file, is damaged, or ends too early.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            self._size = path.stat().st_size
+            self.metadata, self.tensors = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; tensors can no longer be read."""
+        self._file.close()
+
+    def read_bytes(self, tensor: GGUFTensor, start: int, count: int) -> torch.Tensor:
+        """Return `count` bytes of a tensor as stored, from its byte `start` on: uint8."""
+        raw = torch.empty(count, dtype=torch.uint8)
+        into: Any = raw.numpy()
+        self._file.seek(tensor.offset + start)
+        if self._file.readinto(into) != count:
+            raise ModelError(f"{self.path} ends inside tensor {tensor.name}: fetch it again")
+        return raw
+
+    def read_rows(self, tensor: GGUFTensor, start: int, stop: int) -> torch.Tensor:
+        """Return rows `start` to `stop` along the first dimension, decoded to float32."""
+        size = tensor.row_bytes
+        raw = self.read_bytes(tensor, start * size, (stop - start) * size)
+        numbers = decode(raw.reshape(stop - start, size), tensor.type)
+        return numbers.reshape(stop - start, *tensor.shape[1:])
+
+    def _read_header(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+        header = _Header(self._file, self.path, self._size)
+        if self._file.read(4) != _MAGIC:
+            raise ModelError(f"{self.path} is not a GGUF file: it does not begin with 'GGUF'")
+        version = header.scalar("I")
+        if version not in (2, 3):
+            # A big-endian file shows its version in the high bytes.
+            raise ModelError(
+                f"{self.path} is GGUF version {version:#x}; only little-endian versions 2 and 3 "
+                "are read"
+            )
+        tensor_count = header.count(24)
+        entry_count = header.count(12)
+        metadata = {header.string(): header.value() for _ in range(entry_count)}
+        records = [header.tensor() for _ in range(tensor_count)]
+        alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+        data = -(-self._file.tell() // alignment) * alignment
+        tensors: dict[str, GGUFTensor] = {}
+        for name, shape, kind, offset in records:
+            tensor = GGUFTensor(name, shape, kind, data + offset)
+            if tensor.offset + tensor.bytes > self._size:
+                raise ModelError(
+                    f"{self.path} is cut short: tensor {name} ends at byte "
+                    f"{tensor.offset + tensor.bytes:,}, the file at {self._size:,}; fetch it again"
+                )
+            tensors[name] = tensor
+        return metadata, tensors
+
+
+class _Header:
+    """Reads the header's items in order; refuses what cannot be in a sound file."""
+
+    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
+        self._file = file
+        self._path = path
+        self._size = size
+
+    def _damaged(self, what: str) -> ModelError:
+        return ModelError(f"{self._path} is damaged: {what}; fetch it again")
+
+    def _read(self, count: int) -> bytes:
+        content = self._file.read(count)
+        if len(content) != count:
+            raise self._damaged("it ends inside its header")
+        return content
+
+    def scalar(self, code: str) -> Any:
+        form = "<" + code
+        return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+
+    def count(self, least_bytes: int) -> int:
+        """Read a number of items, each of which takes at least so many bytes of the file."""
+        count = cast("int", self.scalar("Q"))
+        if count * least_bytes > self._size:
+            raise self._damaged(f"it says it holds {count:,} items, more than its size allows")
+        return count
+
+    def string(self) -> str:
+        try:
+            return self._read(self.count(1)).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._damaged("a string of its header is not UTF-8") from None
+
+    def _kind(self) -> GGUFValueType:
+        number = self.scalar("I")
+        try:
+            return GGUFValueType(number)
+        except ValueError:
+            raise self._damaged(f"there is no metadata type {number}") from None
+
+    def value(self, kind: GGUFValueType | None = None) -> Any:
+        kind = self._kind() if kind is None else kind
+        if kind == GGUFValueType.STRING:
+            return self.string()
+        if kind != GGUFValueType.ARRAY:
+            return self.scalar(_SCALARS[kind])
+        inner = self._kind()
+        if inner in _SCALARS:
+            code = _SCALARS[inner]
+            width = struct.calcsize(code)
+            count = self.count(width)
+            return list(struct.unpack(f"<{count}{code}", self._read(count * width)))
+        return [self.value(inner) for _ in range(self.count(8))]
+
+    def tensor(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+        name = self.string()
+        dimensions = self.scalar("I")
+        if not 1 <= dimensions <= 4:
+            raise self._damaged(f"tensor {name} has {dimensions} dimensions")
+        # GGUF lists the contiguous dimension first.
+        shape = tuple(self.scalar("Q") for _ in range(dimensions))[::-1]
+        number = self.scalar("I")
+        try:
+            kind = GGMLQuantizationType(number)
+        except ValueError:
+            raise ModelError(
+                f"{self._path} stores tensor {name} in format {number}, which is not known"
+            ) from None
+        block, _ = GGML_QUANT_SIZES[kind]
+        if math.prod(shape) == 0 or shape[-1] % block:
+            raise self._damaged(f"tensor {name} of shape {shape} cannot be {kind.name}")
+        return name, shape, kind, self.scalar("Q")
+
+
+def decode(raw: torch.Tensor, kind: GGMLQuantizationType) -> torch.Tensor:
+    """Decode rows of blocks to numbers.
+
+    Args:
+        raw: (rows, bytes of a row), uint8.
+        kind: the blocks' format.
+
+    Returns:
+        (rows, weights of a row), float32.
+
+    Raises:
+        ModelError: the format has no decoder.
+    """
+    own = _DECODERS.get(kind)
+    if own is not None:
+        return own(raw)
+    try:
+        numbers: Any = dequantize(raw.numpy(), kind)
+        return torch.as_tensor(numbers)
+    except NotImplementedError:
+        raise ModelError(
+            f"weights in GGUF format {kind.name} cannot be decoded; use a file in "
+            f"{', '.join(known.name for known in _DECODERS)} or a K-quant"
+        ) from None
+
+
+def _float32(raw: torch.Tensor) -> torch.Tensor:
+    return raw.view(torch.float32)
+
+
+def _float16(raw: torch.Tensor) -> torch.Tensor:
+    return raw.view(torch.float16).float()
+
+
+def _bfloat16(raw: torch.Tensor) -> torch.Tensor:
+    return raw.view(torch.bfloat16).float()
+
+
+def _blocks(raw: torch.Tensor, kind: GGMLQuantizationType) -> torch.Tensor:
+    """Return (blocks, bytes of a block)."""
+    return raw.reshape(-1, GGML_QUANT_SIZES[kind][1])
+
+
+def _half(blocks: torch.Tensor, start: int) -> torch.Tensor:
+    """Return the float16 at byte `start` of each block, as float32: (blocks, 1)."""
+    return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
+
+
+def _nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """Return (blocks, 32) codes 0..15: first the low halves of 16 bytes, then the high ones."""
+    return torch.cat([codes & 15, codes >> 4], dim=1).float()
+
+
+def _q4_0(raw: torch.Tensor) -> torch.Tensor:
+    # d (float16), 16 bytes of codes; w = d · (code - 8)
+    blocks = _blocks(raw, GGMLQuantizationType.Q4_0)
+    return (_nibbles(blocks[:, 2:]).sub_(8).mul_(_half(blocks, 0))).reshape(len(raw), -1)
+
+
+def _q4_1(raw: torch.Tensor) -> torch.Tensor:
+    # d, m (float16), 16 bytes of codes; w = d · code + m
+    blocks = _blocks(raw, GGMLQuantizationType.Q4_1)
+    scaled = _nibbles(blocks[:, 4:]).mul_(_half(blocks, 0))
+    return scaled.add_(_half(blocks, 2)).reshape(len(raw), -1)
+
+
+def _q8_0(raw: torch.Tensor) -> torch.Tensor:
+    # d (float16), 32 signed bytes; w = d · code
+    blocks = _blocks(raw, GGMLQuantizationType.Q8_0)
+    codes = blocks[:, 2:].contiguous().view(torch.int8).float()
+    return codes.mul_(_half(blocks, 0)).reshape(len(raw), -1)
+
+
+_DECODERS: dict[GGMLQuantizationType, Callable[[torch.Tensor], torch.Tensor]] = {
+    GGMLQuantizationType.F32: _float32,
+    GGMLQuantizationType.F16: _float16,
+    GGMLQuantizationType.BF16: _bfloat16,
+    GGMLQuantizationType.Q8_0: _q8_0,
+    GGMLQuantizationType.Q4_0: _q4_0,
+    GGMLQuantizationType.Q4_1: _q4_1,
+}

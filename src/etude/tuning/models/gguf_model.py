@@ -1,0 +1,284 @@
+"""From a GGUF file to what transformers calls the same things: configuration, names, rows.
+
+GGUF names a model's parts its own way (`blk.3.attn_q.weight`), lists no configuration but
+metadata, and, for Llama, stores the rows of the query and key projections in another order:
+llama.cpp rotates neighbouring pairs of dimensions where transformers rotates halves (Su et al.
+2021, "RoFormer", eq. 34, up to a permutation of each head's dimensions).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.errors import ModelError
+from etude.tuning.models.checkpoint import TensorInfo
+from etude.tuning.models.gguf_file import GGUFFile, GGUFTensor
+from etude.tuning.models.gguf_tokenizer import build_tokenizer
+
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""GGUF architecture, which is also transformers' model type -> model class. Mistral and SmolLM2
+are `llama` in GGUF."""
+
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_ROPE_FACTORS = "rope_freqs.weight"
+
+# Metadata that says nothing of the weights: two files of the same model may differ in it.
+_NOT_IDENTITY = ("general.", "tokenizer.", "quantize.")
+
+
+class GGUFCheckpoint:
+    """A `Checkpoint` in one GGUF file.
+
+    Raises:
+        ModelError: the file is damaged, or its architecture or a part of it is not supported.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = GGUFFile(path)
+        try:
+            self._architecture = self._supported_architecture()
+            self._stored = self._by_transformers_name()
+            self.tensors: Mapping[str, TensorInfo] = {
+                name: TensorInfo(
+                    tensor.shape, tensor.type.name, tensor.bytes, self._interleaved_rows(name)
+                )
+                for name, tensor in self._stored.items()
+            }
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The file's key-value metadata."""
+        return self._file.metadata
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The metadata that describes the architecture."""
+        return {
+            "architecture": self._architecture,
+            **{
+                key: value
+                for key, value in self.metadata.items()
+                if not key.startswith(_NOT_IDENTITY)
+            },
+        }
+
+    @cached_property
+    def config(self) -> Any:
+        """The transformers configuration that the metadata and the tensors' shapes imply."""
+        heads = self._number("attention.head_count")
+        hidden = self._number("embedding_length")
+        fields: dict[str, Any] = {
+            "architectures": [ARCHITECTURES[self._architecture]],
+            "vocab_size": self._shape("model.embed_tokens.weight")[0],
+            "hidden_size": hidden,
+            "intermediate_size": self._number("feed_forward_length"),
+            "num_hidden_layers": self._number("block_count"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": self._number("attention.head_count_kv", heads),
+            "head_dim": self._head_dim,
+            "max_position_embeddings": self._number("context_length"),
+            "rms_norm_eps": _decimal(self._number("attention.layer_norm_rms_epsilon")),
+            "tie_word_embeddings": "lm_head.weight" not in self._stored,
+            "bos_token_id": self._token("bos"),
+            "eos_token_id": self._token("eos"),
+            "pad_token_id": self._token("padding"),
+        }
+        if self._architecture == "llama":
+            fields["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in self._stored
+            fields["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in self._stored
+        if self._architecture == "qwen2" and self._head_dim * heads != hidden:
+            raise ModelError(
+                f"{self.path}: qwen2 heads of {self._head_dim} dimensions do not make up "
+                f"its hidden size {hidden}"
+            )
+        fields["rope_parameters"] = self._rope_parameters(fields)
+        return _configuration(self._architecture, fields)
+
+    def generation_config(self) -> Any:
+        """End generation at the end-of-sequence and, if there is one, the end-of-turn token."""
+        from transformers import GenerationConfig
+
+        ends = [self._token("eos"), self._token("eot")]
+        known = list(dict.fromkeys(token for token in ends if token is not None))
+        return GenerationConfig(
+            bos_token_id=self._token("bos"),
+            eos_token_id=known[0] if len(known) == 1 else known or None,
+            pad_token_id=self._token("padding"),
+        )
+
+    def tokenizer(self) -> Any:
+        """Build the tokenizer from the file's vocabulary, merges and chat template."""
+        return build_tokenizer(self.metadata, str(self.path))
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of a tensor, float32, in transformers' order."""
+        rows = self._file.read_rows(self._stored[name], start, stop)
+        head = self.tensors[name].row_multiple
+        if head == 1:
+            return rows
+        # (heads, pairs, 2, ...) as llama.cpp lays a head out -> (heads, 2, pairs, ...)
+        paired = rows.reshape(-1, head // 2, 2, *rows.shape[1:])
+        return paired.transpose(1, 2).reshape(rows.shape)
+
+    def read_bytes(self, name: str, start: int, count: int) -> bytes:
+        """Return bytes of a tensor as stored."""
+        return self._file.read_bytes(self._stored[name], start, count).numpy().tobytes()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _supported_architecture(self) -> str:
+        found = self.metadata.get("general.architecture")
+        if found not in ARCHITECTURES:
+            raise ModelError(
+                f"{self.path} is a {found!r} model; GGUF files of {', '.join(ARCHITECTURES)} "
+                "can be loaded, other models from a folder of safetensors"
+            )
+        if self.metadata.get("split.count", 1) > 1:
+            raise ModelError(
+                f"{self.path} is one of {self.metadata['split.count']} parts: join them first, "
+                "with `llama-gguf-split --merge`"
+            )
+        if self.metadata.get(f"{found}.expert_count", 0):
+            raise ModelError(f"{self.path} is a mixture of experts, which cannot be loaded yet")
+        return found
+
+    def _by_transformers_name(self) -> dict[str, GGUFTensor]:
+        stored: dict[str, GGUFTensor] = {}
+        for name, tensor in self._file.tensors.items():
+            if name == _ROPE_FACTORS:
+                continue
+            block = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+            top = re.fullmatch(r"(\w+)\.(weight|bias)", name)
+            if block and block[2] in _BLOCK:
+                stored[f"model.layers.{block[1]}.{_BLOCK[block[2]]}.{block[3]}"] = tensor
+            elif top and top[1] in _TOP:
+                stored[f"{_TOP[top[1]]}.{top[2]}"] = tensor
+            else:
+                raise ModelError(
+                    f"{self.path} has a tensor {name!r}, which no {self._architecture} model has"
+                )
+        return stored
+
+    def _interleaved_rows(self, name: str) -> int:
+        interleaved = self._architecture == "llama" and ".self_attn." in name
+        if interleaved and name.rsplit(".", 2)[1] in ("q_proj", "k_proj"):
+            return self._head_dim
+        return 1
+
+    @cached_property
+    def _head_dim(self) -> int:
+        heads = self._number("attention.head_count")
+        size: int = self._number("attention.key_length", self._number("embedding_length") // heads)
+        for key in ("attention.value_length", "rope.dimension_count"):
+            if self._number(key, size) != size:
+                raise ModelError(
+                    f"{self.path} has {self._architecture}.{key} {self._number(key)} where its "
+                    f"heads have {size} dimensions, which {self._architecture} in transformers "
+                    "cannot have"
+                )
+        return size
+
+    def _rope_parameters(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how positions are encoded; refuse what is not understood rather than guess."""
+        theta = _decimal(self._number("rope.freq_base", 10000.0))
+        kind = self._number("rope.scaling.type", "none")
+        if kind not in ("none", "linear") or self._number("rope.scale_linear", 1.0) != 1.0:
+            raise ModelError(f"{self.path} scales RoPE by {kind!r}; none and linear are supported")
+        if kind == "linear":
+            factor = _decimal(self._number("rope.scaling.factor"))
+            return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+        if _ROPE_FACTORS not in self._file.tensors:
+            return {"rope_type": "default", "rope_theta": theta}
+        tensor = self._file.tensors[_ROPE_FACTORS]
+        factors = self._file.read_rows(tensor, 0, tensor.shape[0]).double()
+        return _llama3_rope(theta, factors, fields, str(self.path))
+
+    def _number(self, key: str, default: Any = None) -> Any:
+        """Return the metadata `<architecture>.<key>`, a number or word common to all layers."""
+        value = self.metadata.get(f"{self._architecture}.{key}", default)
+        if value is None:
+            raise ModelError(f"{self.path} lacks {self._architecture}.{key} in its metadata")
+        if isinstance(value, list):
+            raise ModelError(
+                f"{self.path} has {self._architecture}.{key} per layer, which cannot be loaded"
+            )
+        return value
+
+    def _token(self, role: str) -> int | None:
+        return self.metadata.get(f"tokenizer.ggml.{role}_token_id")
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._stored:
+            raise ModelError(f"{self.path} lacks the tensor of {name}")
+        return self._stored[name].shape
+
+
+def _configuration(model_type: str, fields: Mapping[str, Any]) -> Any:
+    """Return the transformers configuration of a model type."""
+    import transformers
+
+    auto: Any = transformers.AutoConfig
+    return auto.for_model(model_type, **fields)
+
+
+def _decimal(number: float) -> float:
+    """Return the shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(number)))
+
+
+def _llama3_rope(
+    theta: float, factors: torch.Tensor, fields: Mapping[str, Any], origin: str
+) -> dict[str, Any]:
+    """Recover Llama 3's RoPE scaling from the factors that GGUF lists for each frequency.
+
+    The rule leaves short wavelengths alone, divides long ones by `factor`, and blends between.
+    All published models share the three other numbers, which the factors confirm or refute.
+    """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling: dict[str, Any] = {
+        "rope_type": "llama3",
+        "rope_theta": theta,
+        "factor": _decimal(float(factors.max())),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    scale: Any = ROPE_INIT_FUNCTIONS["llama3"]
+    scaled, _ = scale(_configuration("llama", {**fields, "rope_parameters": scaling}))
+    exponents = torch.arange(len(factors), dtype=torch.float64) / len(factors)
+    if len(scaled) != len(factors) or not torch.allclose(
+        theta**-exponents / scaled.double(), factors, rtol=1e-4
+    ):
+        raise ModelError(f"{origin} scales RoPE's frequencies by factors that are not Llama 3's")
+    return scaling

@@ -1,0 +1,185 @@
+"""From a model's name to a model in memory, quantised while it is read.
+
+    checkpoint on disk ──row slice──▶ float32 ──quantise──▶ codes and scales of one Linear
+                                         └────cast────────▶ embeddings, norms, biases, head
+
+At no time does memory hold more than the finished model and a few slices, so a model can be loaded
+wherever its quantised form fits. NF4 and double quantisation: Dettmers et al. 2023, "QLoRA",
+section 3.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.errors import ModelError
+from etude.tuning.machine import this_machine
+from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
+from etude.tuning.models.folder import FolderCheckpoint
+from etude.tuning.models.gguf_model import GGUFCheckpoint
+from etude.tuning.models.pull import pull
+from etude.tuning.models.skeleton import Place, build_skeleton, match_tensors, put
+from etude.tuning.models.sources import ModelSource, resolve
+from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.recipe import ModelSpec, QuantSpec
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Which weights a model was made from; an adapter is for these and no others."""
+
+    name: str
+    """As the recipe says it."""
+
+    path: str
+    """Folder or file on this machine."""
+
+    fingerprint: str
+    """See `checkpoint.fingerprint`."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model, frozen, in evaluation mode, with its tokenizer."""
+
+    model: Any
+    """The transformers model; its Linears are `QuantLinear` if it was quantised."""
+
+    tokenizer: Any
+    origin: ModelOrigin
+    dtype: torch.dtype
+    """Of the forward pass, and of every weight that is not quantised."""
+
+
+def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = None) -> LoadedModel:
+    """Load a causal language model, fetching it first if it is not on this machine.
+
+    With `quant.kind` `nf4` every Linear but the output head is quantised; the head and the
+    embedding it may be tied to stay in the dtype of the forward pass.
+
+    Raises:
+        ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or is no
+            causal language model.
+    """
+    progress = progress or SilentProgress()
+    source = resolve(spec.id)
+    if source.path is None:
+        pull(spec.id, progress)
+        source = resolve(spec.id)
+    dtype = choose_dtype(spec)
+    with closing(open_checkpoint(source)) as checkpoint:
+        model = build_skeleton(checkpoint.config, dtype, spec.id)
+        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+        places = match_tensors(model, shapes, str(checkpoint.path))
+        linears = _replace_linears(model, quant, dtype, spec.id) if quant.kind == "nf4" else {}
+        total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
+        progress.start(f"Reading the weights of {spec.id}", total, "B")
+        for place in places:
+            _fill(model, linears, place, checkpoint, dtype, progress)
+        progress.finish()
+        tokenizer = checkpoint.tokenizer()
+        generation = checkpoint.generation_config()
+        origin = ModelOrigin(spec.id, str(checkpoint.path), fingerprint(checkpoint))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{spec.id} has embeddings for {rows} tokens, its tokenizer knows {len(tokenizer)}"
+        )
+    if generation is not None:
+        model.generation_config = generation
+    model.requires_grad_(False)
+    model.eval()
+    return LoadedModel(model, tokenizer, origin, dtype)
+
+
+def open_checkpoint(source: ModelSource) -> Checkpoint:
+    """Open the files that `source` was resolved to; the caller closes them.
+
+    Raises:
+        ModelError: they are damaged, or in a format that cannot be loaded.
+    """
+    assert source.path is not None, "pull first"
+    if source.format == "gguf":
+        return GGUFCheckpoint(source.path)
+    if source.format == "safetensors":
+        return FolderCheckpoint(source.path)
+    raise ModelError(
+        f"{source.name} is in CTranslate2's format: only causal language models in safetensors or "
+        "GGUF can be loaded at present"
+    )
+
+
+def choose_dtype(spec: ModelSpec) -> torch.dtype:
+    """Return the dtype of the forward pass; `auto` is bfloat16 only where that is faster."""
+    if spec.dtype == "float32":
+        return torch.float32
+    if spec.dtype == "bfloat16":
+        return torch.bfloat16
+    native = this_machine().native_bfloat16
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _replace_linears(
+    model: Any, quant: QuantSpec, dtype: torch.dtype, name: str
+) -> dict[str, QuantLinear]:
+    """Put an empty `QuantLinear` in the place of every Linear but the output head."""
+    head = model.get_output_embeddings()
+    found: dict[str, nn.Linear] = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if not found:
+        raise ModelError(
+            f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
+        )
+    replaced: dict[str, QuantLinear] = {}
+    for path, linear in found.items():
+        has_bias = "bias" in dict(linear.named_parameters())
+        bias = torch.zeros(linear.out_features) if has_bias else None
+        layer = QuantLinear.empty(linear.in_features, linear.out_features, quant, dtype, bias)
+        model.set_submodule(path, layer)
+        replaced[path] = layer
+    return replaced
+
+
+def _fill(
+    model: Any,
+    linears: dict[str, QuantLinear],
+    place: Place,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> None:
+    """Read one tensor, slice by slice, into its place."""
+    name = place.sources[0]
+    info = checkpoint.tensors[name]
+    owner, _, leaf = place.names[0].rpartition(".")
+    layer = linears.get(owner) if leaf == "weight" else None
+    value = None if layer else torch.empty(place.shape, dtype=dtype)
+    for start, stop in row_slices(info):
+        rows = checkpoint.read_rows(name, start, stop)
+        for copy in place.sources[1:]:
+            if not torch.equal(checkpoint.read_rows(copy, start, stop), rows):
+                raise ModelError(
+                    f"{checkpoint.path}: {copy} differs from {name}, to which its config.json ties "
+                    "it: set tie_word_embeddings there to what is true"
+                )
+        try:
+            if layer is not None:
+                layer.fill_rows(start, rows)
+        except ModelError as error:
+            raise ModelError(f"{checkpoint.path}: {name}: {error}") from None
+        if value is not None:
+            (value[start:stop] if value.dim() else value).copy_(rows)
+        progress.advance((stop - start) * info.bytes // (info.shape[0] if info.shape else 1))
+    if value is not None:
+        put(model, place.names, value)
