@@ -232,8 +232,10 @@ def summary_line(docstring: str) -> str | None:
 
 
 _FILLERS = frozenset(
-    ["a", "an", "the", "of", "to", "in", "on", "for", "from", "with", "by", "and", "or", "is"]
-    + ["this", "that", "self", "its"]
+    [
+        *("a", "an", "the", "this", "that", "its", "self", "and", "or", "is"),
+        *("of", "to", "in", "on", "for", "from", "with", "by"),
+    ]
 )
 
 

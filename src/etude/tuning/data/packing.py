@@ -75,7 +75,7 @@ def plan_steps(
         seed: of the run.
         epoch: from 0.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
     steps: list[Step] = []
     for start in range(0, len(order), batch_samples):
         members = order[start : start + batch_samples]
@@ -146,7 +146,7 @@ def collate_padded(samples: Sequence[EncodedSample], pad_id: int) -> PaddedBatch
         attention_mask[row, : len(sample)] = 1
         targets[row, : len(sample)] = _targets(sample)
     return PaddedBatch(
-        torch.from_numpy(input_ids), torch.from_numpy(attention_mask), torch.from_numpy(targets)
+        torch.as_tensor(input_ids), torch.as_tensor(attention_mask), torch.as_tensor(targets)
     )
 
 
@@ -158,4 +158,4 @@ def _targets(sample: EncodedSample) -> np.ndarray:
 
 
 def _row(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values.astype(np.int64))[None]
+    return torch.as_tensor(values.astype(np.int64))[None]

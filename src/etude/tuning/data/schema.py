@@ -16,7 +16,7 @@ from etude.tuning.data.sources import Row
 from etude.tuning.recipe import DataSpec
 
 Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,11 @@ def _message(turn: Any, where: str) -> Message:
     missing = [name for name in ("role", "content") if fields.get(name) is None]
     if missing:
         raise DataError(f"{where} has no {' and no '.join(missing)}; it has {_names(fields)}")
-    role: Any = fields["role"]
-    if role not in ROLES:
+    role = _ROLES.get(str(fields["role"]))
+    if role is None:
         raise DataError(
-            f"{where}: unknown role {role!r}{did_you_mean(str(role), ROLES)}; "
-            f"known: {', '.join(ROLES)}"
+            f"{where}: unknown role {fields['role']!r}{did_you_mean(str(fields['role']), _ROLES)}; "
+            f"known: {', '.join(_ROLES)}"
         )
     if fields.get("tool_calls"):
         raise DataError(f"{where} calls tools, which is not supported: leave such rows out")
@@ -135,14 +135,14 @@ def _message(turn: Any, where: str) -> Message:
         content = _joined_parts(cast("list[Any]", content), where)
     if not isinstance(content, str):
         raise DataError(f"{where}: content must be text, got {_shown(content)}")
-    return Message(cast("Role", role), content)
+    return Message(role, content)
 
 
 def _joined_parts(parts: list[Any], where: str) -> str:
     """Join content given as parts, `[{"type": "text", "text": ...}, ...]`."""
     texts: list[str] = []
     for part in parts:
-        fields = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+        fields: dict[str, Any] = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
         text: Any = fields.get("text")
         if fields.get("type") != "text" or not isinstance(text, str):
             raise DataError(

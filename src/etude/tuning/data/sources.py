@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -129,7 +130,7 @@ def _delimited(delimiter: str) -> Callable[[Path], Iterator[Row]]:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             line = 1
             try:
-                header = next(reader, [])
+                header = next(reader, list[str]())
                 if len(set(header)) < len(header):
                     raise DataError(
                         f"{file.name}:1: two columns have one name: {', '.join(header)}"
@@ -151,19 +152,20 @@ def _delimited(delimiter: str) -> Callable[[Path], Iterator[Row]]:
 
 
 def _parquet(file: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
-    from pyarrow.lib import ArrowException
-
-    library = cast("Any", pq)
+    # pyarrow has no types.
+    arrow: Any = import_module("pyarrow")
+    parquet_module: Any = import_module("pyarrow.parquet")
     number = 0
     try:
-        with library.ParquetFile(file) as parquet:
+        with parquet_module.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{file.name}:{number}", values)
-    except ArrowException as error:
-        raise DataError(f"{file} is not Parquet: {' '.join(str(error).split())}") from None
+    except arrow.ArrowException as error:
+        raise DataError(
+            f"{file} cannot be read as Parquet: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _paragraphs(file: Path) -> Iterator[Row]:
@@ -202,12 +204,11 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
             data set, configuration or split.
     """
     try:
-        import datasets
+        library: Any = import_module("datasets")
     except ImportError:
         raise DataError(
             f"the data set {name!r} needs the package 'datasets': pip install datasets"
         ) from None
-    library = cast("Any", datasets)
     library.disable_progress_bars()
     try:
         table: Any = library.load_dataset(name, config, split=split)
