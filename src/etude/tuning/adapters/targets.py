@@ -1,0 +1,105 @@
+"""Which Linear layers get an adapter: by name, by pattern, or all of them.
+
+A name means the modules whose dotted path ends in it (`q_proj`, `mlp.gate_proj`, or a whole path);
+a pattern with `*`, `?` or `[` is matched against the whole path; `all-linear` means every Linear
+but the output head. Each entry of a list must find something: a misspelt one that is passed over
+trains less than was asked for, and nothing in the loss curve shows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+from torch import nn
+
+from etude.errors import NoTargetMatchedError, nearest
+from etude.tuning.quant.linear import QuantLinear
+
+ALL_LINEAR = "all-linear"
+
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return all modules of `model` with their dotted paths, as torch does, but typed."""
+    return cast("list[tuple[str, nn.Module]]", list(model.named_modules()))
+
+
+def linear_modules(model: nn.Module) -> dict[str, nn.Linear | QuantLinear]:
+    """Return every Linear of `model`, dense or quantised, by its dotted path."""
+    return {
+        name: module
+        for name, module in named_modules(model)
+        if isinstance(module, nn.Linear | QuantLinear)
+    }
+
+
+def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
+    """Return the dotted paths of the modules that `targets` means, in the model's order.
+
+    Args:
+        model: without adapters.
+        targets: `all-linear`, a name, a pattern, or a list of them.
+
+    Raises:
+        NoTargetMatchedError: an entry matches no Linear; the message lists the nearest names and
+            all that exist.
+    """
+    linear = linear_modules(model)
+    entries = [targets] if isinstance(targets, str) else targets
+    if not entries:
+        raise NoTargetMatchedError(f"adapter.targets is empty; {_existing(linear)}")
+    chosen: set[str] = set()
+    for entry in entries:
+        found = _matches(model, linear, entry)
+        if not found:
+            raise NoTargetMatchedError(_nothing_found(model, linear, entry))
+        chosen |= found
+    return [name for name in linear if name in chosen]
+
+
+def name_matches(path: str, name: str) -> bool:
+    """Return whether the dotted `path` is `name` or ends in it."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _matches(model: nn.Module, linear: dict[str, nn.Linear | QuantLinear], entry: str) -> set[str]:
+    if entry == ALL_LINEAR:
+        head = _output_head(model)
+        return {name for name, module in linear.items() if module is not head}
+    if _is_pattern(entry):
+        return {name for name in linear if fnmatchcase(name, entry)}
+    return {name for name in linear if name_matches(name, entry)}
+
+
+def _is_pattern(entry: str) -> bool:
+    return any(character in entry for character in "*?[")
+
+
+def _output_head(model: Any) -> Any:
+    """Return the layer that turns hidden states into logits, where the model names one."""
+    get: Any = getattr(model, "get_output_embeddings", None)
+    return get() if get is not None else None
+
+
+def _nothing_found(model: nn.Module, linear: dict[str, nn.Linear | QuantLinear], entry: str) -> str:
+    for path, module in named_modules(model):
+        hit = fnmatchcase(path, entry) if _is_pattern(entry) else name_matches(path, entry)
+        if hit and path:
+            kind = cast("type[Any]", type(module)).__name__
+            return (
+                f"target {entry!r} matches {path!r}, a {kind}, but adapters go on Linear layers "
+                f"only; {_existing(linear)}"
+            )
+    names = {name.rpartition(".")[2] for name in linear}
+    close = nearest(entry, [*names, ALL_LINEAR, *(linear if "." in entry else ())])
+    near = f" (nearest: {', '.join(close)})" if close else ""
+    return f"target {entry!r} matches no module{near}; {_existing(linear)}"
+
+
+def _existing(linear: dict[str, nn.Linear | QuantLinear]) -> str:
+    if not linear:
+        return "the model has no Linear layers"
+    counts = Counter(name.rpartition(".")[2] for name in linear)
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"the model has {listed}"
