@@ -63,7 +63,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend, which is the read-out: a name and a value."""
+    """An entry of the legend, which is the read-out: a value, and a name where there are several."""
 
     name: str
     style: str
@@ -135,7 +135,11 @@ def line_chart(
         x_axis=x_axis,
         linear=linear,
         logarithmic=logarithmic,
-        keys=[Key(line.name, line.style, line.written(line.y[-1])) for line in lines],
+        # One line alone is named by the title.
+        keys=[
+            Key(line.name if len(lines) > 1 else "", line.style, line.written(line.y[-1]))
+            for line in lines
+        ],
         at=f"step {last:,}",
         spoken=f"{title} over {last:,} steps: " + "; ".join(map(_in_words, lines)) + ".",
         points={
@@ -183,7 +187,7 @@ def histogram(
         x_axis=x_axis,
         linear=Drawing(y_axis, [("bars", bars)]),
         logarithmic=None,
-        keys=[Key("samples", "bars", f"{counts[most]:,}")],
+        keys=[Key("", "bars", f"{counts[most]:,}")],
         at=ranges[most],
         spoken=f"{title}: {total:,} samples, most of them ({counts[most]:,}) with {ranges[most]}.",
         points={

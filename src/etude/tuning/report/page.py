@@ -119,18 +119,19 @@ def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
             log_scale=True,
         )
     ]
-    for key, title, unit, written, tick, log_scale in (
-        ("lr", "Learning rate", "per optimiser step", q.rate, _exponent, False),
-        ("grad_norm", "Gradient norm", "before clipping", q.loss, _decimal, True),
-        ("tokens_per_s", "Speed", "tokens per second", q.number, _decimal, False),
-        ("rss", "Memory", "of the process", q.size, _size, False),
+    for key, title, unit, written, tick, log_scale, scale in (
+        ("lr", "Learning rate", "per optimiser step", q.rate, _exponent, False, 1.0),
+        ("grad_norm", "Gradient norm", "before clipping", q.loss, _decimal, True, 1.0),
+        ("tokens_per_s", "Speed", "tokens per second", q.number, _decimal, False, 1.0),
+        ("rss", "Memory", "GB, of the process", _gigabytes, _decimal, False, 1e-9),
     ):
         values = series(records, key)
+        scaled = [None if value is None else value * scale for value in values.values]
         charts.append(
             line_chart(
                 key.replace("_", "-"),
                 title,
-                [Line(title.lower(), "main", values.steps, values.values, written)],
+                [Line(title.lower(), "main", values.steps, scaled, written)],
                 unit=unit,
                 tick=tick,
                 from_zero=True,
@@ -193,8 +194,5 @@ def _exponent(value: float, _decimals: int) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _size(value: float, _decimals: int) -> str:
-    if value == 0:
-        return "0"
-    text, unit = q.size(value).split(" ")
-    return f"{float(text):g} {unit}"
+def _gigabytes(value: float | None) -> str:
+    return q.size(None if value is None else value * 1e9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -188,7 +187,7 @@ def module_groups(modules: Sequence[Module]) -> dict[str, Any] | None:
                 "shape": f"{out_features:,} × {in_features:,}",
                 "rank": q.number(rank),
                 "parameters": q.number(parameters := sum(m["parameters"] for m in members)),
-                "share": q.percent(parameters / total if total else None),
+                "share": f"{100 * parameters / total:.1f} %" if total else q.UNKNOWN,
             }
             for (kind, out_features, in_features, rank), members in groups.items()
         ],
@@ -274,8 +273,11 @@ def environment_facts(environment: dict[str, Any]) -> list[tuple[str, str]]:
     for key, value in environment.items():
         if value is None or value == []:
             continue
-        label = re.sub(r"_+", " ", key)
-        if key.startswith("memory") and isinstance(value, int):
+        label = key.replace("_", " ")
+        if key == "git":
+            commit = str(value)
+            facts.append(("commit", commit[:12] + (", with changes" if commit[-1] == "+" else "")))
+        elif key.startswith("memory") and isinstance(value, int):
             facts.append((label, q.size(value)))
         elif isinstance(value, list):
             facts.append((label, ", ".join(map(str, value))))  # pyright: ignore[reportUnknownArgumentType]
