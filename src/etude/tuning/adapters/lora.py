@@ -201,6 +201,8 @@ def add_lora(model: nn.Module, spec: AdapterSpec, *, seed: int) -> list[AdaptedM
         AdapterError: the rank is larger than a matrix, or the model has adapters already.
     """
     names = find_targets(model, spec.targets)
+    for name in names:
+        _refuse_large_rank(name, cast("nn.Linear | QuantLinear", model.get_submodule(name)), spec)
     wrapped = wrap_modules(model, names, spec.rank, spec.alpha, spec.dropout)
     for name, layer in wrapped.items():
         layer.reset(_generator(seed, name))
@@ -213,23 +215,14 @@ def wrap_modules(
     """Put a zero adapter on each named Linear, in place, and freeze everything else.
 
     Raises:
-        AdapterError: the rank is larger than a matrix, or the model has adapters already.
+        AdapterError: the model has adapters already.
     """
     if adapted_layers(model):
         raise AdapterError("the model carries an adapter already; load the base anew")
-    layers = {name: model.get_submodule(name) for name in names}
-    for name, layer in layers.items():
-        base = cast("nn.Linear | QuantLinear", layer)
-        if rank > min(base.in_features, base.out_features):
-            raise AdapterError(
-                f"adapter.rank {rank} is larger than {name}, a matrix of {base.out_features} × "
-                f"{base.in_features}; use at most {min(base.in_features, base.out_features)}, or "
-                "leave it out of adapter.targets"
-            )
     model.requires_grad_(False)
     wrapped: dict[str, LoRALinear] = {}
-    for name, layer in layers.items():
-        base = cast("nn.Linear | QuantLinear", layer)
+    for name in names:
+        base = cast("nn.Linear | QuantLinear", model.get_submodule(name))
         wrapped[name] = LoRALinear(base, rank, alpha, dropout).train(base.training)
         replace_module(model, name, wrapped[name])
     return wrapped
@@ -280,6 +273,15 @@ def adapter_disabled(model: nn.Module) -> Generator[None]:
     finally:
         for layer in layers:
             layer.enabled = True
+
+
+def _refuse_large_rank(name: str, base: nn.Linear | QuantLinear, spec: AdapterSpec) -> None:
+    largest = min(base.in_features, base.out_features)
+    if spec.rank > largest:
+        raise AdapterError(
+            f"adapter.rank {spec.rank} is larger than {name}, a matrix of {base.out_features} × "
+            f"{base.in_features}; use at most {largest}, or leave it out of adapter.targets"
+        )
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
