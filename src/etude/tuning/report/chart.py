@@ -63,7 +63,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend, which is the read-out: a value, and a name where there are several."""
+    """An entry of the legend, which is the read-out: a value, named where there are several."""
 
     name: str
     style: str
