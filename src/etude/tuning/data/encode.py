@@ -144,12 +144,19 @@ class Encoder:
             raise DataError(f"{sample.origin}: {outcome.message}")
         return outcome
 
-    def encode_all(self, samples: Iterable[Sample], progress: Progress | None = None) -> EncodedSet:
+    def encode_all(
+        self,
+        samples: Iterable[Sample],
+        progress: Progress | None = None,
+        *,
+        may_be_empty: bool = False,
+    ) -> EncodedSet:
         """Encode samples in batches; leave out or refuse as the recipe says.
 
         Args:
             samples: read as a stream.
             progress: told of each batch; its caller starts and ends it.
+            may_be_empty: whether it is no error that none is left.
 
         Raises:
             DataError: a sample cannot be trained on and the recipe does not say to leave it out,
@@ -175,7 +182,7 @@ class Encoder:
                 kept.append(outcome)
                 sources.append(source)
             progress.advance(len(batch))
-        if not kept:
+        if not kept and not may_be_empty:
             reasons = "; ".join(f"{reason}: {tally}" for reason, tally in dropped.items())
             raise DataError(f"no sample is left to train on ({reasons or 'there were none'})")
         return EncodedSet(kept, sources, _stats(kept, dropped, cut))
@@ -374,7 +381,7 @@ def _stats(kept: list[EncodedSample], dropped: dict[str, Tally], cut: Tally) -> 
         samples=len(kept),
         tokens=sum(lengths),
         trained_tokens=sum(sample.trained_tokens for sample in kept),
-        longest=max(lengths),
+        longest=max(lengths, default=0),
         dropped=dropped,
         cut=cut,
         histogram=histogram(lengths),
@@ -383,6 +390,8 @@ def _stats(kept: list[EncodedSample], dropped: dict[str, Tally], cut: Tally) -> 
 
 def histogram(lengths: Sequence[int], bars: int = 12) -> list[tuple[int, int, int]]:
     """Count lengths in at most `bars` ranges of one round width: (from, to inclusive, count)."""
+    if not lengths:
+        return []
     longest = max(lengths)
     widths = (step * 10**power for power in range(10) for step in (1, 2, 5))
     width = next(width for width in widths if width * bars >= longest)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal, cast
 
-from etude.tuning.data.encode import EncodedSample
+import numpy as np
+
+from etude.errors import DataError
+from etude.tuning.data.encode import TOO_LONG, EncodedSample, Encoder, EncodingStats
+from etude.tuning.data.rendering import NOTHING_TRAINED
+from etude.tuning.data.samples import DataSplit
+from etude.tuning.data.schema import Sample
+from etude.tuning.recipe import DataSpec
 
 State = Literal["trained", "context", "dropped"]
 
@@ -20,33 +27,191 @@ class Piece:
     state: State
 
 
-def pieces(encoded: EncodedSample, tokenizer: Any) -> list[Piece]:
+@dataclass(frozen=True)
+class Look:
+    """One sample, piece by piece."""
+
+    origin: str
+    pieces: list[Piece]
+    note: str | None
+    """Why it is dropped or cut, if it is."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a run would see of some data."""
+
+    looks: list[Look]
+    train: EncodingStats
+    eval: EncodingStats
+    """Of the samples held out, if any are."""
+
+    notes: list[str]
+
+
+def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) -> Inspection:
+    """Look at the first `rows` training samples, and count all.
+
+    Samples that would stop a run for their length, or for training nothing, are counted as
+    dropped; the notes tell that they stop it.
+
+    Raises:
+        DataError: the template cannot be trained with, or a sample is refused for another reason.
+    """
+    encoder = Encoder(tokenizer, spec)
+    looks = [look(encoder, sample) for sample in split.train[:rows]]
+    lenient: dict[str, str] = {"no_trained_tokens": "drop"}
+    if spec.too_long == "error":
+        lenient["too_long"] = "drop"
+    counting = Encoder(tokenizer, spec.model_copy(update=lenient))
+    train = counting.encode_all(split.train, may_be_empty=True).stats
+    held_out = counting.encode_all(split.eval, may_be_empty=True).stats
+    return Inspection(looks, train, held_out, _stoppers(spec, train, held_out) + split.notes)
+
+
+def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
+    """Say which of the dropped samples would stop a run instead."""
+    stops = {TOO_LONG: spec.too_long == "error", NOTHING_TRAINED: spec.no_trained_tokens == "error"}
+    keys = {TOO_LONG: "data.too_long", NOTHING_TRAINED: "data.no_trained_tokens"}
+    return [
+        f"a run stops at {tally} of these: {reason}; mend them, or set {keys[reason]} to drop"
+        for side in stats
+        for reason, tally in side.dropped.items()
+        if stops[reason]
+    ]
+
+
+def look(encoder: Encoder, sample: Sample) -> Look:
+    """Look at one sample, whole, with what is dropped of it."""
+    try:
+        whole = encoder.encode_uncut(sample)
+    except DataError as error:
+        text = sample.text or "\n".join(f"{m.role}: {m.content}" for m in sample.messages)
+        return Look(sample.origin, [Piece(text, "dropped")], str(error))
+    limit = encoder.spec.max_length
+    if len(whole) <= limit:
+        return Look(sample.origin, pieces(whole, encoder.tokenizer), None)
+    dropped = np.ones(len(whole), dtype=np.bool_)
+    note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): dropped"
+    if encoder.spec.too_long == "error":
+        note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): a run stops here"
+    if encoder.spec.too_long == "cut_prompt":
+        try:
+            cut = encoder.encode(sample)
+        except DataError:
+            note += ", for the answer leaves no room for its prompt"
+        else:
+            start = _parting(whole, cut)
+            dropped[:] = False
+            dropped[start : start + len(whole) - len(cut)] = True
+            note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): prompt cut"
+    return Look(sample.origin, pieces(whole, encoder.tokenizer, dropped), note)
+
+
+def _parting(whole: EncodedSample, cut: EncodedSample) -> int:
+    """Return where a cut sample parts from the whole one."""
+    count = min(len(whole), len(cut))
+    differs = np.flatnonzero(whole.input_ids[:count] != cut.input_ids[:count])
+    return int(differs[0]) if len(differs) else count
+
+
+def pieces(
+    encoded: EncodedSample, tokenizer: Any, dropped: np.ndarray | None = None
+) -> list[Piece]:
     """Return a sample's text cut at its tokens; joined, it is the text of the whole.
 
-    A character of several tokens goes with the last of them; a token that has no text of its own
-    (part of a character) shows as an empty piece.
+    Args:
+        encoded: the sample, T tokens.
+        tokenizer: that it was encoded with.
+        dropped: (T,) which tokens the model will not see; None: it sees all.
+
+    Returns:
+        A piece a token. Tokens that only together are a character make one piece.
     """
     ids: list[int] = encoded.input_ids.tolist()
     found: list[Piece] = []
     start = 0
+    before = ""
     for end in range(1, len(ids) + 1):
-        text = cast("str", tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False))
-        # An unfinished character decodes to the replacement character; wait for its other tokens.
+        # Tokens before it decide whether a token begins with a space, in some vocabularies.
+        text = cast("str", tokenizer.decode(ids[max(0, start - 1) : end]))
+        # An unfinished character decodes to the replacement character: its other tokens follow.
         if text.endswith("\ufffd") and end < len(ids) and end - start < 4:
             continue
         state: State = "trained" if encoded.trained[end - 1] else "context"
-        found.append(Piece(text, state))
-        start = end
+        if dropped is not None and dropped[end - 1]:
+            state = "dropped"
+        found.append(Piece(text.removeprefix(before), state))
+        start, before = end, cast("str", tokenizer.decode(ids[end - 1 : end]))
     return found
 
 
 def html_sample(encoded: EncodedSample, tokenizer: Any) -> str:
-    """Return a sample as HTML: a span a run of tokens, of class trained, context or dropped.
+    """Return a sample as HTML, a span a token, of class trained, context or dropped.
 
-    Tokens are separated by `<wbr>`; the text is escaped. The caller brings the style sheet.
+    The text is escaped; the caller brings the style sheet and keeps white space.
     """
-    runs: list[str] = []
-    for state, run in groupby(pieces(encoded, tokenizer), key=lambda piece: piece.state):
-        text = "<wbr>".join(html.escape(piece.text) for piece in run)
-        runs.append(f'<span class="{state}">{text}</span>')
-    return "".join(runs)
+    return _spans(pieces(encoded, tokenizer))
+
+
+def inspection_page(inspection: Inspection, title: str) -> str:
+    """Return a self-contained HTML page of the samples looked at and the totals."""
+    sections = "".join(
+        f"<h2>{html.escape(shown.origin)}</h2>"
+        + (f"<p>{html.escape(shown.note)}</p>" if shown.note else "")
+        + f"<pre>{_spans(shown.pieces)}</pre>"
+        for shown in inspection.looks
+    )
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in totals(inspection.train)
+    )
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in inspection.notes)
+    legend = " ".join(
+        f'<span class="{state}">{state}</span> {meaning}' for state, meaning in LEGEND.items()
+    )
+    name = html.escape(title)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style><h1>{name}</h1><p>{legend}</p>{sections}"
+        f"<h2>Totals</h2><table>{rows}</table>{notes}</html>\n"
+    )
+
+
+def totals(stats: EncodingStats) -> list[tuple[str, str]]:
+    """Return what became of the samples as (name, value) for people."""
+    share = stats.trained_tokens / stats.tokens if stats.tokens else 0.0
+    rows = [
+        ("samples", f"{stats.samples:,}"),
+        ("tokens", f"{stats.tokens:,}"),
+        ("trained tokens", f"{stats.trained_tokens:,} ({share:.1%})"),
+        ("longest sample", f"{stats.longest:,} tokens"),
+    ]
+    rows += [(f"dropped: {reason}", str(tally)) for reason, tally in stats.dropped.items()]
+    if stats.cut.count:
+        rows.append(("prompt cut", str(stats.cut)))
+    return rows
+
+
+LEGEND: dict[State, str] = {
+    "trained": "the model learns to write it",
+    "context": "read, not learnt",
+    "dropped": "not seen",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem; border: 1px solid #8886; }
+pre span { box-shadow: inset 1px 0 #8888; }
+.trained { background: #2a96; border-bottom: 2px solid #2a9; }
+.dropped { background: #e524; text-decoration: line-through; }
+th { text-align: left; font-weight: normal; padding-right: 2rem; }
+"""
+
+
+def _spans(shown: Sequence[Piece]) -> str:
+    return "".join(
+        f'<span class="{piece.state}">{html.escape(piece.text)}</span>' for piece in shown
+    )
