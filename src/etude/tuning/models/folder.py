@@ -23,6 +23,7 @@ import torch
 
 from etude.errors import ModelError
 from etude.tuning.models.checkpoint import TensorInfo
+from etude.tuning.models.reason import reason
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -83,7 +84,7 @@ class FolderCheckpoint:
         except Exception as error:
             # A configuration is checked by each model's own code, with errors of any type.
             raise ModelError(
-                f"{self.path / 'config.json'} is not understood: {_first_line(error)}"
+                f"{self.path / 'config.json'} is not understood: {reason(error)}"
             ) from error
 
     @property
@@ -110,7 +111,7 @@ class FolderCheckpoint:
         except Exception as error:
             # Missing or broken files come as OSError, ValueError, KeyError or bare Exception.
             raise ModelError(
-                f"{self.path} has no tokenizer that can be read: {_first_line(error)}"
+                f"{self.path} has no tokenizer that can be read: {reason(error)}"
             ) from error
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -184,12 +185,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {_first_line(error)}") from None
+        raise ModelError(f"{path} is not JSON: {reason(error)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} does not hold a JSON object")
     return cast("dict[str, Any]", content)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

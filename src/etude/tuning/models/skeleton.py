@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from etude.errors import ModelError
+from etude.tuning.models.reason import reason
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def build_skeleton(config: Any, dtype: torch.dtype, origin: str) -> Any:
             config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
         )
     except (ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ModelError(f"{origin}: transformers cannot build this model: {reason}") from error
+        raise ModelError(
+            f"{origin}: transformers cannot build this model: {reason(error)}"
+        ) from error
     finally:
         hook.remove()
 

@@ -1,0 +1,134 @@
+"""Write small GGUF files the way llama.cpp's converter does, to have something to read.
+
+Names come from the `gguf` package's own table, and quantised blocks from its encoders, so that the
+reader under test shares no code with what made its input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType
+
+ARCHITECTURE = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
+
+
+@dataclass
+class Vocabulary:
+    """What a GGUF file says of its tokenizer."""
+
+    kind: str
+    tokens: list[str]
+    types: list[int]
+    pre: str | None = None
+    merges: list[str] | None = None
+    scores: list[float] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further `tokenizer.*` entries: ids of special tokens, flags, chat template."""
+
+
+def write_gguf(
+    path: Path,
+    model: Any,
+    vocabulary: Vocabulary,
+    matrices: GGMLQuantizationType = GGMLQuantizationType.F32,
+    rope_factors: np.ndarray | None = None,
+) -> Path:
+    """Write a transformers Llama, Qwen2 or Qwen3 and a vocabulary as one file.
+
+    Args:
+        path: of the file to write.
+        model: the transformers model.
+        vocabulary: its tokenizer.
+        matrices: format of everything with two dimensions; the rest is float32.
+        rope_factors: Llama 3's divisors of the rotary frequencies.
+    """
+    config = model.config
+    architecture = config.model_type
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    head_dim = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    if head_dim * config.num_attention_heads != config.hidden_size:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    _write_vocabulary(writer, vocabulary)
+    names = gguf.get_tensor_name_map(ARCHITECTURE[architecture], config.num_hidden_layers)
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_factors.astype(np.float32))
+    tied = config.tie_word_embeddings
+    for name, value in model.state_dict().items():
+        if tied and name == "lm_head.weight":
+            continue
+        array = value.float().numpy()
+        if architecture == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
+            heads = len(array) // head_dim
+            array = interleave(array, heads)
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        kind = matrices if array.ndim == 2 else GGMLQuantizationType.F32
+        blocks = gguf.quants.quantize(np.ascontiguousarray(array), kind)
+        writer.add_tensor(stored, blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Reorder each head's rows from halves (0..d/2, d/2..d) to pairs (0, d/2, 1, d/2 + 1, ...)."""
+    halves = rows.reshape(heads, 2, len(rows) // heads // 2, *rows.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(halves, 1, 2)).reshape(rows.shape)
+
+
+def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+    writer.add_tokenizer_model(vocabulary.kind)
+    if vocabulary.pre is not None:
+        writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.merges is not None:
+        writer.add_token_merges(vocabulary.merges)
+    if vocabulary.scores is not None:
+        writer.add_token_scores(vocabulary.scores)
+    for key, value in vocabulary.extra.items():
+        if isinstance(value, bool):
+            writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_string(key, value)
+
+
+def byte_level_vocabulary(tokenizer: Any, pre: str, **extra: Any) -> Vocabulary:
+    """Return the vocabulary of a byte-level BPE tokenizer of transformers."""
+    import json
+
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    special = set(tokenizer.all_special_tokens)
+    roles = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id}
+    roles["padding"] = tokenizer.pad_token_id
+    fields = {f"tokenizer.ggml.{role}_token_id": index for role, index in roles.items()}
+    return Vocabulary(
+        kind="gpt2",
+        tokens=tokens,
+        types=[3 if token in special else 1 for token in tokens],
+        pre=pre,
+        merges=[" ".join(merge) for merge in model["merges"]],
+        extra={**fields, "tokenizer.chat_template": tokenizer.chat_template, **extra},
+    )
