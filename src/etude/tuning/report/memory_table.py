@@ -94,6 +94,28 @@ def memory_table(
     """
     shape = measure_shape(config, rank, targets)
     number = choose_dtype(model).itemsize
+    return memory_rows(shape, rank, micro_tokens, number, quant, checkpointing=checkpointing)
+
+
+def memory_rows(
+    shape: Shape,
+    rank: int,
+    micro_tokens: int,
+    number: int,
+    quant: QuantSpec,
+    *,
+    checkpointing: bool = False,
+) -> list[MemoryRow]:
+    """Predict the memory of each method for a model of this shape; see `memory_table`.
+
+    Args:
+        shape: of the model.
+        rank: of the adapters.
+        micro_tokens: tokens of one forward pass.
+        number: bytes a number has in the forward pass.
+        quant: block size and double quantisation of the QLoRA row.
+        checkpointing: whether layers are recomputed in the backward pass.
+    """
     copies = 0 if number == FLOAT32 else number * shape.linear
     quantised = _nf4_bytes(shape.linear, quant)
     adapters = FLOAT32 * shape.adapter

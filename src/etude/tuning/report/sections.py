@@ -54,14 +54,14 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
     step = max((int(record.get("step", 0)) for record in records), default=0)
     total = max((int(record.get("total_steps", 0)) for record in records), default=0)
     reached = f"step {step:,} of {total:,}" if total else f"step {step:,}"
-    said = {
+    why = f" ({detail})" if detail else ""
+    return {
         "running": f"This run is still going: figures up to {reached}.",
-        "stopped": f"This run was stopped at {reached}; it can be resumed.",
+        "stopped": f"This run was stopped at {reached}{why}; it can be resumed.",
         "killed": f"This run was killed after {reached}; it can be resumed from its checkpoint.",
-        "diverged": f"This run diverged at {reached}: the loss was no longer finite.",
-        "failed": f"This run failed at {reached}.",
+        "diverged": f"This run diverged after {reached}{why}.",
+        "failed": f"This run failed after {reached}{why}.",
     }[state]
-    return f"{said} {detail}".strip()
 
 
 def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure]:

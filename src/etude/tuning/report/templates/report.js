@@ -108,6 +108,8 @@
     });
   }
 
+  document.getElementById("hint")?.removeAttribute("hidden");
+
   // Paper has no triangles to click.
   addEventListener("beforeprint", () => {
     document.querySelectorAll("details.print").forEach((details) => {
