@@ -31,7 +31,7 @@ class Line:
 
     name: str
     style: str
-    """CSS class: `raw`, `main` or `dots`."""
+    """CSS class: `raw`, `main`, `dots`, or `run-0` to `run-5`."""
 
     x: Sequence[float]
     y: Sequence[float | None]
@@ -137,7 +137,7 @@ def line_chart(
         logarithmic=logarithmic,
         # One line alone is named by the title.
         keys=[
-            Key(line.name if len(lines) > 1 else "", line.style, line.written(line.y[-1]))
+            Key(line.name if len(lines) > 1 else "", line.style, _last_value(line, last))
             for line in lines
         ],
         at=f"step {last:,}",
@@ -207,6 +207,19 @@ def histogram(
     )
 
 
+def decimal_tick(value: float, decimals: int) -> str:
+    """Write a tick as a plain number."""
+    return f"{value:,.{max(0, decimals)}f}"
+
+
+def exponent_tick(value: float, _decimals: int) -> str:
+    """Write a tick as a learning rate is written: `8e-4`."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def _thinned(line: Line) -> Line:
     kept = thin(line.y, POINTS)
     return Line(
@@ -263,6 +276,12 @@ def _marks(
 
 def _heights(values: Sequence[float | None], axis: Axis) -> list[int | None]:
     return [None if value is None else round(BOX * axis.position(value)) for value in values]
+
+
+def _last_value(line: Line, step: int) -> str:
+    """Write a line's last value, and where it ended if that was before the others."""
+    early = f" at {line.x[-1]:,.0f}" if line.x[-1] != step else ""
+    return line.written(line.y[-1]) + early
 
 
 def _in_words(line: Line) -> str:

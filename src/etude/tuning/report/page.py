@@ -1,27 +1,26 @@
 """write_report: a run's folder as one page to look at, keep and send.
 
-report.html needs nothing but itself: styles, script and drawings are inside, and its content
-security policy forbids every request and every script but its own, so that a run's texts, which
-anybody may have written, stay texts. It is made from the run's files alone, whichever of them
-exist, so a run that was stopped or is still going has its page as well.
+report.html needs nothing but itself; see `html` for how that is kept. It is made from the run's
+files alone, whichever of them exist, so a run that was stopped or is still going has its page as
+well.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import jinja2
-from markupsafe import Markup
-
-from etude import __version__
 from etude.tuning.report import quantities as q
-from etude.tuning.report.axis import thinned
-from etude.tuning.report.chart import Chart, Line, histogram, line_chart
+from etude.tuning.report.chart import (
+    Chart,
+    Line,
+    decimal_tick,
+    exponent_tick,
+    histogram,
+    line_chart,
+)
+from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import (
     banner,
     comparison,
@@ -37,8 +36,6 @@ from etude.tuning.report.series import series, smooth
 from etude.tuning.report.spans import only_token_spans
 from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
 from etude.tuning.runfolder import RunFolder
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 SAMPLES_SHOWN = 5
 """Samples that stand open; the rest are one click away."""
@@ -60,7 +57,6 @@ def render(folder: RunFolder) -> str:
     data = cast("DataFacts", folder.read_json(folder.data.name) or {})
     records = folder.read_metrics()
     samples = cast("list[SampleRecord]", folder.read_samples())
-    script = (TEMPLATES / "report.js").read_text("utf-8")
     length = data.get("length_histogram")
     content: dict[str, Any] = {
         "name": folder.name,
@@ -85,21 +81,11 @@ def render(folder: RunFolder) -> str:
         "compare": comparison(summary.get("compare", [])),
         "environment": environment_facts(folder.read_json(folder.environment.name) or {}),
         "recipe": _text(folder.recipe),
-        "version": __version__,
+        "kind": "Fine-tuning run",
+        "source": "the files of this run",
     }
     content["sections"] = _sections(content)
-    page = _environment().get_template("report.html")
-    return (
-        page.render(
-            content,
-            style=Markup((TEMPLATES / "report.css").read_text("utf-8")),
-            script=Markup(script),
-            script_hash=_script_hash(script),
-            thinned=thinned,
-            as_data=_as_data,
-        ).lstrip()
-        + "\n"
-    )
+    return render_page("report.html", content)
 
 
 def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -115,15 +101,15 @@ def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
                 Line("evaluation", "dots", held_out.steps, held_out.values, q.loss),
             ],
             unit="nats per trained token",
-            tick=_decimal,
+            tick=decimal_tick,
             log_scale=True,
         )
     ]
     for key, title, unit, written, tick, log_scale, scale in (
-        ("lr", "Learning rate", "per optimiser step", q.rate, _exponent, False, 1.0),
-        ("grad_norm", "Gradient norm", "before clipping", q.loss, _decimal, True, 1.0),
-        ("tokens_per_s", "Speed", "tokens per second", q.number, _decimal, False, 1.0),
-        ("rss", "Memory", "GB, of the process", _gigabytes, _decimal, False, 1e-9),
+        ("lr", "Learning rate", "per optimiser step", q.rate, exponent_tick, False, 1.0),
+        ("grad_norm", "Gradient norm", "before clipping", q.loss, decimal_tick, True, 1.0),
+        ("tokens_per_s", "Speed", "tokens per second", q.number, decimal_tick, False, 1.0),
+        ("rss", "Memory", "GB, of the process", _gigabytes, decimal_tick, False, 1e-9),
     ):
         values = series(records, key)
         scaled = [None if value is None else value * scale for value in values.values]
@@ -155,43 +141,11 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, title) for anchor, (title, there) in present.items() if there]
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _as_data(content: Any) -> Markup:
-    """Return JSON that cannot end the script element it stands in."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _script_hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode()).digest()
-    return "sha256-" + base64.b64encode(digest).decode()
-
-
 def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def _decimal(value: float, decimals: int) -> str:
-    return f"{value:,.{max(0, decimals)}f}"
-
-
-def _exponent(value: float, _decimals: int) -> str:
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{value:.3e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _gigabytes(value: float | None) -> str:

@@ -28,11 +28,11 @@ def number(count: float | None) -> str:
 
 
 def short_number(count: float | None) -> str:
-    """Return a count with three significant digits: `4.88 M`, `135 M`."""
+    """Return a count with three significant digits: `4.88 M`, `8.03 B` (billions)."""
     if count is None:
         return UNKNOWN
     value, unit = float(count), ""
-    for larger in ("k", "M", "G"):
+    for larger in ("k", "M", "B"):
         if abs(value) < 999.5:
             break
         value, unit = value / 1000, larger

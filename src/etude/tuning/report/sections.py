@@ -235,8 +235,13 @@ COMPARED = (
 )
 
 
-def comparison(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
-    """Return the methods side by side, each with whether it is the best of its column."""
+def comparison(outcomes: Sequence[Outcome], *, rank: bool = True) -> dict[str, Any] | None:
+    """Return outcomes side by side, each figure with whether it is the best of its column.
+
+    Args:
+        outcomes: one a row, named by its `method`.
+        rank: whether they can be ranked; a run that was stopped beats no other in time.
+    """
     if not outcomes:
         return None
     columns = [
@@ -252,7 +257,7 @@ def comparison(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
             {
                 "method": METHODS.get(row.get("method", ""), row.get("method", "")),
                 "cells": [
-                    (written(value), len(outcomes) > 1 and value == best[key])
+                    (written(value), rank and len(outcomes) > 1 and value == best[key])
                     for key, _, written, _ in columns
                     for value in [_figure(row, key)]
                 ],

@@ -1,0 +1,144 @@
+"""Several runs side by side: their figures, their curves, and what their recipes do not share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from etude.errors import RunError
+from etude.tuning.durable import replace_file
+from etude.tuning.report import quantities as q
+from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
+from etude.tuning.report.html import render_page
+from etude.tuning.report.sections import comparison
+from etude.tuning.report.series import Series, series, smooth
+from etude.tuning.report.summary import Outcome, Summary
+from etude.tuning.runfolder import RunFolder
+
+COLORS = 6
+"""Runs that get a colour of their own."""
+
+
+def outcomes(folders: Sequence[RunFolder]) -> list[Outcome]:
+    """Return each run's figures, under its name; a run without a summary has its last metrics."""
+    return [_outcome(folder) for folder in folders]
+
+
+def loss_curves(folders: Sequence[RunFolder]) -> dict[str, Series]:
+    """Return the smoothed training loss of each run."""
+    curves: dict[str, Series] = {}
+    for folder in folders:
+        loss = series(folder.read_metrics(), "loss")
+        curves[folder.name] = Series(loss.steps, smooth(loss.values))
+    return curves
+
+
+def recipe_differences(folders: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
+    """Return the recipe keys that not all runs share, each with every run's value.
+
+    The name does not count: runs may differ in it and be the same experiment.
+    """
+    recipes = [_flat(_recipe(folder)) for folder in folders]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe if key != "name")
+    rows = [(key, [_written(recipe.get(key)) for recipe in recipes]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
+    """Write runs side by side as one self-contained page.
+
+    Raises:
+        RunError: a run's file is damaged, or the page cannot be written.
+    """
+    names = [folder.name for folder in folders]
+    charts = _charts(folders)
+    comparable = all(folder.state == "finished" for folder in folders)
+    content: dict[str, Any] = {
+        "kind": "Runs compared",
+        "name": " · ".join(names),
+        "names": names,
+        "lede": "",
+        "banner": "",
+        "sections": [
+            ("outcomes", "Outcomes"),
+            *([("curves", "Curves")] if charts else []),
+            ("differences", "Differences"),
+        ],
+        "compare": comparison(outcomes(folders), rank=comparable),
+        "ranked": comparable,
+        "charts": charts,
+        "differences": recipe_differences(folders),
+        "source": "the files of these runs",
+    }
+    page = render_page("compare.html", content)
+    try:
+        replace_file(path, lambda file: file.write_text(page, "utf-8"))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
+    evaluations = {f.name: series(f.read_metrics(), "eval_loss") for f in folders}
+    charts = [
+        line_chart(
+            chart_id,
+            title,
+            [
+                Line(name, f"run-{index % COLORS}", curve.steps, curve.values, q.loss)
+                for index, (name, curve) in enumerate(curves.items())
+            ],
+            unit="nats per trained token",
+            tick=decimal_tick,
+            log_scale=True,
+        )
+        for chart_id, title, curves in (
+            ("loss", "Training loss, smoothed", loss_curves(folders)),
+            ("eval-loss", "Evaluation loss", evaluations),
+        )
+    ]
+    return [chart for chart in charts if chart is not None]
+
+
+def _outcome(folder: RunFolder) -> Outcome:
+    summary = cast("Summary", folder.read_json(folder.summary.name) or {})
+    known = {key: value for key, value in summary.items() if key in Outcome.__annotations__}
+    records = folder.read_metrics()
+    if not known:
+        for key, source in (("eval_loss", "eval_loss"), ("seconds", "seconds")):
+            if finite := series(records, source).finite:
+                known[key] = finite[-1]
+    elif "train_seconds" in summary:
+        known["seconds"] = summary["train_seconds"]
+    return cast("Outcome", {**known, "method": folder.name})
+
+
+def _recipe(folder: RunFolder) -> dict[str, Any]:
+    try:
+        loaded: Any = yaml.safe_load(folder.recipe.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"cannot read {folder.recipe}: {error}") from None
+    return cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return q.UNKNOWN
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in cast("list[Any]", value)) or "none"
+    return str(value)

@@ -1,0 +1,61 @@
+"""Curves in a terminal: a plot of characters, each run drawn with a letter of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import ascii_uppercase
+
+from etude.tuning.report.axis import linear_axis
+from etude.tuning.report.chart import decimal_tick
+from etude.tuning.report.series import Series
+
+
+def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -> str:
+    """Draw curves over steps as text, first curve as A, second as B and so on.
+
+    A column shows the mean of its stretch of steps. Where curves meet, the later one is seen.
+
+    Args:
+        curves: by name; those without a finite value are left out.
+        width: columns of the drawing, without the axis.
+        height: lines of the drawing, without the axis.
+    """
+    drawn = {name: curve for name, curve in curves.items() if curve}
+    if not drawn:
+        return ""
+    means = [_columns(curve, width, _last_step(drawn)) for curve in drawn.values()]
+    axis = linear_axis([mean for columns in means for mean in columns.values()], decimal_tick)
+    rows = [[" "] * width for _ in range(height)]
+    for letter, columns in zip(ascii_uppercase, means, strict=False):
+        for column, mean in columns.items():
+            rows[round((1 - axis.position(mean)) * (height - 1))][column] = letter
+    labels = {round((1 - tick.position) * (height - 1)): tick.label for tick in axis.ticks}
+    margin = max(len(label) for label in labels.values())
+    lines: list[str] = []
+    for index, row in enumerate(rows):
+        edge = "┤" if index in labels else "│"
+        lines.append(f"{labels.get(index, ''):>{margin}} {edge}{''.join(row)}".rstrip())
+    last = f"step {_last_step(drawn):,}"
+    lines.append(f"{'':>{margin}} └{'─' * width}")
+    lines.append(f"{'':>{margin}}  0{last:>{width - 1}}")
+    lines += [
+        f"{'':>{margin}}  {letter} {name}"
+        for letter, name in zip(ascii_uppercase, drawn, strict=False)
+    ]
+    return "\n".join(lines)
+
+
+def _last_step(curves: Mapping[str, Series]) -> int:
+    return max(curve.steps[-1] for curve in curves.values())
+
+
+def _columns(curve: Series, width: int, last_step: int) -> dict[int, float]:
+    """Return the mean of the finite values that fall into each column."""
+    sums: dict[int, tuple[float, int]] = {}
+    for step, value in zip(curve.steps, curve.values, strict=True):
+        if value is None:
+            continue
+        column = min(width - 1, step * width // max(1, last_step))
+        total, count = sums.get(column, (0.0, 0))
+        sums[column] = (total + value, count + 1)
+    return {column: total / count for column, (total, count) in sums.items()}
