@@ -1,0 +1,60 @@
+"""Etude's side of against_trl.py: `tune` on a settings file, timed by the same ruler.
+
+    python train_etude.py SETTINGS.json
+
+Nothing is set here that a person would not set in a recipe. The run's own evaluation, which the
+peer does not do, is cut to one row; both adapters are evaluated afterwards by another process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruler import Ruler
+
+from etude import Recipe, tune
+from etude.tuning.run import Unwatched
+
+
+class Timed(Unwatched):
+    """Passes the run's events on to the ruler."""
+
+    def __init__(self, ruler: Ruler) -> None:
+        self.ruler = ruler
+        self.losses: list[float] = []
+
+    def begin(self, total_steps: int, done: int = 0) -> None:
+        """The loop begins."""
+        del total_steps, done
+        self.ruler.begin()
+
+    def update(self, record: dict[str, Any]) -> None:
+        """An optimiser step has ended."""
+        self.ruler.step()
+        self.losses.append(record["loss"])
+
+
+def main() -> None:
+    settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    view = Timed(Ruler(settings["launched"]))
+    output = Path(settings["output"])
+    run = tune(Recipe.parse(settings["recipe"]), base=output, view=view)
+    shutil.copytree(run.folder / "adapter", output / "adapter")
+    view.ruler.record(
+        settings["record"],
+        tokens=run.summary["tokens"],
+        trained_tokens=run.summary["trained_tokens"],
+        # Packed rows: whatever goes through the model is a token of a sample.
+        computed_tokens=run.summary["tokens"],
+        losses=view.losses,
+        trainable_parameters=run.summary["trainable_parameters"],
+        adapter_dtypes=["float32"],
+    )
+
+
+if __name__ == "__main__":
+    main()
