@@ -24,6 +24,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -322,7 +323,11 @@ def list_runs(base: str | os.PathLike[str] = "runs") -> list[RunFolder]:
     parent = Path(base)
     if not parent.is_dir():
         return []
-    runs = [RunFolder(path) for path in parent.iterdir() if not path.is_symlink() and _is_run(path)]
+    runs = [
+        RunFolder(path)
+        for path in parent.iterdir()
+        if _is_run(path) and not path.is_symlink() and not path.name.startswith(".")
+    ]
     return sorted(runs, key=lambda run: (str(run.state_record().get("began")), run.path.name))
 
 
@@ -346,6 +351,32 @@ def find_run(name_or_path: str, base: str | os.PathLike[str] = "runs") -> RunFol
         raise RunError(f"{name_or_path!r} is the start of several runs: {', '.join(starting)}")
     near = nearest(name_or_path, names) or names[-3:]
     raise RunError(f"no run {name_or_path!r} in {Path(base)}; there is {', '.join(near)}")
+
+
+def remove_run(folder: RunFolder) -> None:
+    """Delete a run that nobody is writing, and let `latest` name the newest that is left.
+
+    Raises:
+        RunError: it is being written, or cannot be deleted.
+    """
+    folder.lock()
+    base = folder.path.parent
+    # Renamed first: a removal that is cut short leaves no half of a run in the list.
+    doomed = base / f".removed-{folder.path.name}"
+    try:
+        folder.path.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise RunError(f"cannot remove {folder.path}: {error.strerror}") from None
+    finally:
+        folder.release()
+    latest = base / LATEST
+    if _is_run(_follow_latest(latest)):
+        return
+    if left := list_runs(base):
+        _point_latest(base, left[-1].path.name)
+    else:
+        latest.unlink(missing_ok=True)
 
 
 def _is_run(path: Path) -> bool:

@@ -11,7 +11,7 @@ from etude.tuning.report.series import Series
 
 
 def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -> str:
-    """Draw curves over steps as text, first curve as A, second as B and so on.
+    """Draw curves over steps as text: one as dots, several as A, B and so on with a legend.
 
     A column shows the mean of its stretch of steps. Where curves meet, the later one is seen.
 
@@ -26,7 +26,8 @@ def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -
     means = [_columns(curve, width, _last_step(drawn)) for curve in drawn.values()]
     axis = linear_axis([mean for columns in means for mean in columns.values()], decimal_tick)
     rows = [[" "] * width for _ in range(height)]
-    for letter, columns in zip(ascii_uppercase, means, strict=False):
+    letters = ascii_uppercase if len(drawn) > 1 else "•"
+    for letter, columns in zip(letters, means, strict=False):
         for column, mean in columns.items():
             rows[round((1 - axis.position(mean)) * (height - 1))][column] = letter
     labels = {round((1 - tick.position) * (height - 1)): tick.label for tick in axis.ticks}
@@ -38,10 +39,8 @@ def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -
     last = f"step {_last_step(drawn):,}"
     lines.append(f"{'':>{margin}} └{'─' * width}")
     lines.append(f"{'':>{margin}}  0{last:>{width - 1}}")
-    lines += [
-        f"{'':>{margin}}  {letter} {name}"
-        for letter, name in zip(ascii_uppercase, drawn, strict=False)
-    ]
+    if len(drawn) > 1:
+        lines += [f"{'':>{margin}}  {a} {name}" for a, name in zip(letters, drawn, strict=False)]
     return "\n".join(lines)
 
 

@@ -1,0 +1,339 @@
+"""`etude runs`: list, show, compare and clean up what `etude tune` left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from etude.tuning.report.summary import Summary
+    from etude.tuning.runfolder import RunFolder
+
+runs_app = typer.Typer(
+    help="List, show, compare and clean up runs.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(runs_app, name="runs")
+
+Base = Annotated[Path, typer.Option("--runs", help="Folder that runs are kept in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RUNS = Path("runs")
+
+STATE_STYLES = {
+    "finished": "green",
+    "running": "cyan",
+    "stopped": "yellow",
+    "killed": "yellow",
+    "failed": "red",
+    "diverged": "red",
+}
+
+
+@runs_app.command(
+    "list", epilog="Examples:\n\n`etude runs list`\n\n`etude runs list --json | jq '.[].name'`"
+)
+def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
+    """List all runs, the oldest first."""
+    from etude.tuning.report import quantities as q
+    from etude.tuning.runfolder import list_runs
+
+    facts = [_facts(folder) for folder in list_runs(runs)]
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    if not facts:
+        typer.echo(f"no runs in {runs} yet; start one with: etude tune RECIPE")
+        return
+    rows = [
+        (
+            fact["name"],
+            fact["state"],
+            str(fact.get("method") or ""),
+            str(fact.get("model") or ""),
+            q.number(fact["steps"]),
+            _arrow(q.loss, fact.get("eval_loss_before"), fact.get("eval_loss")),
+            _arrow(q.points, fact.get("rouge_before"), fact.get("rouge")),
+            q.duration(fact["seconds"]),
+        )
+        for fact in facts
+    ]
+    _print_table(
+        ("name", "state", "method", "model", "steps", "loss", "ROUGE-L", "time"), rows, left=4
+    )
+
+
+@runs_app.command(
+    epilog="Examples:\n\n`etude runs show`\n\n`etude runs show docstrings-2026 --json`"
+)
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="`latest`, a name, the start of one, or a path.", autocompletion=complete_run
+        ),
+    ] = "latest",
+    runs: Base = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: how it stands, its figures, its loss curve."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from etude.tuning.report.differences import loss_curves
+    from etude.tuning.report.plot import text_plot
+    from etude.tuning.report.sections import headline
+    from etude.tuning.runfolder import find_run
+
+    folder = find_run(name, runs)
+    summary = cast("Summary", folder.read_json("summary.json") or {})
+    if as_json:
+        record = {
+            **_facts(folder),
+            "detail": folder.state_record().get("detail"),
+            "summary": summary,
+            "environment": folder.read_json("environment.json"),
+        }
+        typer.echo(json.dumps(record, indent=2))
+        return
+    console = Console(highlight=False)
+    state = folder.state
+    detail = str(folder.state_record().get("detail") or "")
+    console.print(
+        Text.assemble((folder.name, "bold"), "  ", (state, STATE_STYLES[state]), "  ", detail),
+        soft_wrap=True,
+    )
+    for figure in headline(summary, folder.read_metrics()):
+        before = f"{figure.before} → " if figure.before else ""
+        note = " ".join(filter(None, (figure.change, figure.note)))
+        console.print(f"{figure.label:>22}  {before}{figure.value}  [dim]{note}[/dim]")
+    if plot := text_plot(loss_curves([folder])):
+        console.print("\nTraining loss, smoothed\n" + plot, markup=False, soft_wrap=True)
+    for label, path in (("report", folder.report), ("adapter", folder.adapter)):
+        if path.exists():
+            console.print(f"{label:>22}  {path}", markup=False, soft_wrap=True)
+
+
+@runs_app.command(
+    epilog="Examples:\n\n`etude runs compare first-run second-run`\n\n"
+    "`etude runs compare lora-2026 qlora-2026 latest --html compare.html`"
+)
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(help="Two runs or more.", autocompletion=complete_run)
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with charts here instead.")
+    ] = None,
+    runs: Base = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: figures, loss curves, and what differs between their recipes."""
+    from etude.errors import RunError
+    from etude.tuning.report.differences import (
+        loss_curves,
+        outcomes,
+        recipe_differences,
+        write_comparison,
+    )
+    from etude.tuning.report.plot import text_plot
+    from etude.tuning.report.sections import comparison
+    from etude.tuning.runfolder import find_run
+
+    folders = list({run.name: run for run in (find_run(name, runs) for name in names)}.values())
+    if len(folders) < 2:
+        raise RunError("compare wants two different runs or more")
+    if html is not None:
+        write_comparison(folders, html)
+        typer.echo(html)
+        return
+    figures, differences = outcomes(folders), recipe_differences(folders)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "runs": [
+                        {**row, "name": row.get("method"), "method": _facts(folder).get("method")}
+                        for row, folder in zip(figures, folders, strict=True)
+                    ],
+                    "recipe": {
+                        key: dict(zip((f.name for f in folders), values, strict=True))
+                        for key, values in differences
+                    },
+                },
+                indent=2,
+            )
+        )
+        return
+    table = comparison(figures, rank=all(folder.state == "finished" for folder in folders))
+    assert table is not None
+    _print_table(
+        ("", *table["columns"]),
+        [
+            (row["method"], *(f"{text} *" if best else text for text, best in row["cells"]))
+            for row in table["rows"]
+        ],
+    )
+    if differences:
+        typer.echo("\nWhat differs between the recipes")
+        _print_table(
+            ("", *(folder.name for folder in folders)),
+            [(key, *values) for key, values in differences],
+        )
+    else:
+        typer.echo("\nThe recipes differ in nothing but the name")
+    typer.echo("\nTraining loss, smoothed")
+    typer.echo(text_plot(loss_curves(folders)))
+
+
+@runs_app.command(
+    epilog="Examples:\n\n`etude runs clean --failed --dry-run`\n\n"
+    "`etude runs clean --older-than 30d --yes`"
+)
+def clean(
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="Only runs last written this long ago: `12h`, `30d`, `8w`."),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only runs that failed or diverged.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs: Base = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Remove runs, never one that is running. With both filters, both must hold."""
+    from etude.errors import RunError
+    from etude.tuning.report import quantities as q
+    from etude.tuning.runfolder import list_runs, remove_run
+
+    if older_than is None and not failed:
+        raise RunError("say which runs may go: --older-than 30d, --failed, or both")
+    age = _age(older_than) if older_than is not None else None
+    doomed = [
+        folder
+        for folder in list_runs(runs)
+        if not folder.is_locked()
+        and (not failed or folder.state in ("failed", "diverged"))
+        and (age is None or _last_written(folder) >= age)
+    ]
+    sizes = [_size(folder.path) for folder in doomed]
+    if doomed and not dry_run and not yes:
+        if as_json or not sys.stdin.isatty():
+            raise RunError(f"{len(doomed)} runs would be removed; add --yes to do it unasked")
+        for folder, size in zip(doomed, sizes, strict=True):
+            typer.echo(f"{folder.path}  {q.size(size)}  {folder.state}")
+        typer.confirm(f"Remove {len(doomed)} runs, {q.size(sum(sizes))}?", abort=True)
+    for folder in doomed:
+        if not dry_run:
+            remove_run(folder)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "removed": [] if dry_run else [folder.name for folder in doomed],
+                    "would_remove": [folder.name for folder in doomed] if dry_run else [],
+                    "bytes": sum(sizes),
+                },
+                indent=2,
+            )
+        )
+        return
+    verb = "would remove" if dry_run else "removed"
+    for folder, size in zip(doomed, sizes, strict=True):
+        typer.echo(f"{verb} {folder.path}  {q.size(size)}")
+    typer.echo(f"{verb} {len(doomed)} runs, {q.size(sum(sizes))}")
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
+    """Return what a list says of a run; a run with a damaged file is listed all the same."""
+    from etude.errors import RunError
+    from etude.tuning.report.summary import Outcome
+
+    record = folder.state_record()
+    facts: dict[str, Any] = {
+        "name": folder.name,
+        "path": str(folder.path),
+        "state": folder.state,
+        "began": record.get("began"),
+        "updated": record.get("updated"),
+    }
+    try:
+        summary: dict[str, Any] = folder.read_json("summary.json") or {}
+        records = folder.read_metrics()
+    except RunError as error:
+        return {**facts, "steps": None, "seconds": None, "damaged": str(error)}
+    facts |= {key: summary.get(key) for key in ("model", *Outcome.__annotations__)}
+    if not summary:
+        losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
+        facts["eval_loss"] = losses[-1] if losses else None
+    facts["steps"] = max((int(entry.get("step", 0)) for entry in records), default=0)
+    timed = [entry["seconds"] for entry in records if "seconds" in entry]
+    facts["seconds"] = summary.get("train_seconds", timed[-1] if timed else None)
+    return facts
+
+
+def _arrow(written: Any, before: float | None, after: float | None) -> str:
+    return f"{written(before)} → {written(after)}" if before is not None else written(after)
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print rows aligned, the first `left` columns to the left, without cutting anything off."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    # A name that is cut off cannot be typed: wider than the terminal is better than shortened.
+    console = Console(highlight=False, width=1000)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for index, title in enumerate(head):
+        table.add_column(title, justify="left" if index < left else "right", no_wrap=True)
+    for row in rows:
+        cells = [escape(cell) for cell in row]
+        table.add_row(*(f"[{STATE_STYLES[c]}]{c}" if c in STATE_STYLES else c for c in cells))
+    console.print(table, soft_wrap=True)
+
+
+def _age(text: str) -> timedelta:
+    """Read `30d` as a span of time.
+
+    Raises:
+        RunError: it is no such span.
+    """
+    from datetime import timedelta
+
+    from etude.errors import RunError
+
+    match = re.fullmatch(r"(\d+)\s*([mhdw])", text.strip())
+    if match is None:
+        raise RunError(f"--older-than wants a span of time such as 12h, 30d or 8w; got {text!r}")
+    unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]
+    return timedelta(**{unit: int(match[1])})
+
+
+def _last_written(folder: RunFolder) -> timedelta:
+    """Return how long ago the run's state was last written."""
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC) - datetime.fromtimestamp(
+        (folder.path / "state.json").stat().st_mtime, UTC
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
