@@ -20,6 +20,7 @@ import sysconfig
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from etude.errors import DataError, did_you_mean
@@ -113,25 +114,30 @@ def load_docstrings(spec: DataSpec, seed: int) -> DataSplit:
 def _locate(name: str) -> Package:
     """Find a package by its import name, a folder or file by its path, or the standard library.
 
-    Only a package's place is looked up; a parent's `__init__` is not run either.
+    A package's place is looked up without running any of its code.
     """
     path = Path(name).expanduser()
+    top, *inner = name.split(".")
+    found = _find(top) if name.replace(".", "").isidentifier() else None
     if path.is_dir():
+        installed = [Path(place).resolve() for place in _places(found)]
+        if name == STDLIB or (installed and path.resolve() not in installed):
+            raise DataError(
+                f"{name!r} is a package installed on this machine and a folder here; write "
+                f"./{name} for the folder, or go elsewhere for the package"
+            )
         return _package(path.resolve().name, path.resolve())
     if path.suffix == ".py" and path.is_file():
         file = path.resolve()
         return Package(file.stem, file.parent, (file,))
     if name == STDLIB:
-        root = Path(sysconfig.get_path("stdlib"))
-        return _package(STDLIB, root)
-    top, *inner = name.split(".") if name.replace(".", "").replace("_", "").isalnum() else [""]
-    found = importlib.util.find_spec(top) if top else None
+        return _package(STDLIB, Path(sysconfig.get_path("stdlib")))
     if found is None:
         raise DataError(
             f"no installed package and no folder {name!r}{did_you_mean(name, _installed())}; "
             "packages go by the name they are imported by"
         )
-    for location in found.submodule_search_locations or ():
+    for location in _places(found):
         folder = Path(location, *inner)
         if folder.is_dir():
             return _package(name, folder)
@@ -140,6 +146,19 @@ def _locate(name: str) -> Package:
     if found.origin and found.origin.endswith(".py") and not inner:
         return Package(name, Path(found.origin).parent, (Path(found.origin),))
     raise DataError(f"{name!r} has no Python source on this machine")
+
+
+def _find(top: str) -> ModuleSpec | None:
+    """Return where a top-level package or module is installed; nothing is imported."""
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
+def _places(found: ModuleSpec | None) -> list[str]:
+    """Return the folders of a package; none for a module of one file."""
+    return list(found.submodule_search_locations or ()) if found else []
 
 
 def _package(name: str, root: Path) -> Package:
@@ -178,7 +197,8 @@ def _hold_out(
     """Split packages, or the modules of a single one, so that about `fraction` is held out."""
     if fraction == 0:
         return packages, []
-    groups = packages if len(packages) > 1 else _modules(packages)
+    whole = len(packages) > 1
+    groups = packages if whole else _modules(packages[0])
     if len(groups) < 2:
         raise DataError(
             f"{packages[0].name} is a single module, so none of it can be held out; name "
@@ -196,15 +216,20 @@ def _hold_out(
         chosen = {min(sizes, key=lambda name: (sizes[name], name))}
     held_out = [group for group in groups if group.name in chosen]
     rest = [group for group in groups if group.name not in chosen]
-    return rest, held_out
+    return (rest, held_out) if whole else ([_joined(rest)], [_joined(held_out)])
 
 
-def _modules(packages: list[Package]) -> list[Package]:
+def _modules(package: Package) -> list[Package]:
     return [
-        Package(str(file.relative_to(package.root)), package.root, (file,))
-        for package in packages
+        Package(file.relative_to(package.root).as_posix(), package.root, (file,))
         for file in package.files
     ]
+
+
+def _joined(modules: list[Package]) -> Package:
+    root = modules[0].root
+    files = tuple(file for module in modules for file in module.files)
+    return Package(f"{len(modules)} modules of {root.name}", root, files)
 
 
 def _order(key: str, seed: int) -> bytes:

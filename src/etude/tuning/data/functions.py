@@ -203,7 +203,7 @@ def _source_without(
 _ROLE = re.compile(r":[a-zA-Z:+-]+:`~?\.?([^`]*)`")
 _ASIDE = re.compile(
     r"deprecat|todo|fixme|xxx|>>>|->|:param|:return|@param|@return|\bargs:|\bparameters:|https?:|"
-    r"copied from|see (also|base|the docs|super|parent|:)|^same as|^overrid|^wrapper|^alias|"
+    r"copied from|^see |see also|see the docs|for usage|^same as|^overrid|^wrapper|^alias|"
     r"%\(|\{\}|\\",
     re.IGNORECASE,
 )

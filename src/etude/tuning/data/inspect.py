@@ -87,7 +87,9 @@ def look(encoder: Encoder, sample: Sample) -> Look:
         whole = encoder.encode_uncut(sample)
     except DataError as error:
         text = sample.text or "\n".join(f"{m.role}: {m.content}" for m in sample.messages)
-        return Look(sample.origin, [Piece(text, "dropped")], str(error))
+        return Look(
+            sample.origin, [Piece(text, "dropped")], str(error).removeprefix(f"{sample.origin}: ")
+        )
     limit = encoder.spec.max_length
     if len(whole) <= limit:
         return Look(sample.origin, pieces(whole, encoder.tokenizer), None)
@@ -167,8 +169,8 @@ def inspection_page(inspection: Inspection, title: str) -> str:
         for name, value in totals(inspection.train)
     )
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in inspection.notes)
-    legend = " ".join(
-        f'<span class="{state}">{state}</span> {meaning}' for state, meaning in LEGEND.items()
+    legend = "&emsp;".join(
+        f'<span class="{state}">{state}</span>: {meaning}' for state, meaning in LEGEND.items()
     )
     name = html.escape(title)
     return (
