@@ -10,7 +10,7 @@ the time that padding costs.
     position_ids  0  1  2  3 |  0  1  2
     targets      a1 a2 a3  · | b1 b2  ·      · is IGNORED; so is every token not trained
 
-Which samples share a row is found by best-fit decreasing (Johnson et al. 1974): longest
+Which samples share a row is found by best-fit decreasing (Johnson et al. 1974): the longest
 first, each into the fullest row that still has room. It needs at most 11/9 of the rows of
 the best packing, plus one.
 """

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from etude.errors import DataError
 
@@ -83,10 +83,13 @@ def tensor_loader(
     """
     if batch_size < 1:
         raise DataError(f"the batch size must be at least 1, got {batch_size}")
+    # A generator of the sampler's own: the loader draws from its generator as well, and how often
+    # depends on the workers.
+    shuffled = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        shuffle=shuffle,
+        sampler=shuffled if shuffle else SequentialSampler(dataset),
         generator=torch.Generator().manual_seed(seed),
         num_workers=workers,
         # Workers are started once, not anew each epoch.
