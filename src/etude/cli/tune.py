@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from etude.cli import app
 from etude.cli.complete import complete_recipe_key, complete_run
-
-if TYPE_CHECKING:
-    from etude.tuning.recipe import Recipe
 
 
 class Method(StrEnum):
@@ -87,7 +84,8 @@ def tune(
         raise RecipeError("name a recipe (etude tune recipes/docstrings.yaml) or use --resume RUN")
     else:
         folder = None
-        chosen = _with_options(Recipe.read(recipe, _data_override(recipe, overrides, data)), method)
+        chosen = Recipe.read(recipe, overrides, data=data)
+        chosen = chosen.with_method(method.value) if method else chosen
 
     silent = quiet or as_json
     run = run_tune(chosen, base=runs, resume=folder, view=TerminalView(quiet=silent))
@@ -101,23 +99,3 @@ def tune(
     print_outcome(run.folder, show=chosen.eval.show)
     if table:
         print_comparison(table)
-
-
-def _with_options(recipe: Recipe, method: Method | None) -> Recipe:
-    return recipe.with_method(method.value) if method else recipe
-
-
-def _data_override(recipe: Path, overrides: list[str] | None, data: str | None) -> list[str]:
-    """Return the overrides with `--data` among them, as the recipe's kind of data wants it."""
-    import json
-
-    from etude.tuning.recipe import Recipe
-
-    changed = list(overrides or [])
-    if data is not None:
-        spec = Recipe.read(recipe, changed).data
-        if spec.kind == "docstrings":
-            changed += [f"data.packages={json.dumps([data])}", "data.eval_packages=[]"]
-        else:
-            changed += ["data.kind=files", f"data.train={json.dumps(data)}", "data.eval=null"]
-    return changed

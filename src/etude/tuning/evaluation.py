@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from etude.errors import RunError
 from etude.tuning.adapters.lora import adapter_disabled
 from etude.tuning.data.encode import EncodedSet, Encoder
 from etude.tuning.data.samples import load_samples
+from etude.tuning.figures import PreparedData
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.recipe import DataSpec, Recipe
-from etude.tuning.run import PreparedData, measure, prepare
+from etude.tuning.run import measure, prepare
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.tuned import load
 
@@ -52,12 +53,12 @@ def evaluate_run(
     if base and not tuned.adapted:
         raise RunError("full fine-tuning changed the base itself, so there is none to compare with")
     if data is None:
-        prepared = prepare(recipe, tuned.loaded.tokenizer, progress)
+        prepared = prepare(recipe, tuned.loaded, progress)
     else:
         prepared = _whole_file(data, recipe, tuned.encoder)
     results: dict[str, dict[str, Any]] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:
-        silenced = adapter_disabled(cast("Any", tuned.loaded.model))
+        silenced = adapter_disabled(tuned.loaded.model)
         with silenced if voice == "base" else nullcontext():
             measured = measure(tuned.loaded, prepared, recipe, progress)
         results[voice] = {

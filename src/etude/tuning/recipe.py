@@ -302,8 +302,19 @@ class Recipe(Section):
             raise RecipeError(f"{origin}: {_explain(error)}") from None
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], overrides: list[str] | None = None) -> Recipe:
-        """Read a YAML file; `overrides` are `dotted.key=value`, values read as YAML.
+    def read(
+        cls,
+        path: str | os.PathLike[str],
+        overrides: list[str] | None = None,
+        *,
+        data: str | None = None,
+    ) -> Recipe:
+        """Read a YAML file.
+
+        Args:
+            path: the file.
+            overrides: `dotted.key=value`, values read as YAML.
+            data: what to train on instead: a file, or a package or folder for docstrings.
 
         Raises:
             RecipeError: the file is missing, is not YAML, or does not fit.
@@ -322,6 +333,8 @@ class Recipe(Section):
         fields = cast("dict[str, Any]", loaded)
         for override in overrides or []:
             apply_override(fields, override)
+        if data is not None:
+            _train_on(fields, data)
         return cls.parse(fields, str(file))
 
     def to_yaml(self) -> str:
@@ -358,6 +371,18 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
         section[part] = inner
         section = cast("dict[str, Any]", inner)
     section[last] = value
+
+
+def _train_on(fields: dict[str, Any], data: str) -> None:
+    """Put `data` in place of what the recipe trains on, held-out data included."""
+    section: Any = fields.get("data") or {}
+    if not isinstance(section, dict):
+        return  # the check of the whole recipe says what is wrong with it
+    kept = cast("dict[str, Any]", section)
+    if kept.get("kind") == "docstrings":
+        fields["data"] = {**kept, "packages": [data], "eval_packages": []}
+    else:
+        fields["data"] = {**kept, "kind": "files", "train": data, "eval": None}
 
 
 def _one_line(error: Exception) -> str:

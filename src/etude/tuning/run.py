@@ -1,12 +1,14 @@
 """tune(recipe): the whole main job, from a base model to a tuned one, each stage named once.
 
-load      the base, quantised tensor by tensor
-prepare   data to tokens, and which of them are trained
-adapt     adapters on the target modules, everything else frozen
-measure   loss and ROUGE-L before
-train     optimiser steps, checkpoints
-measure   the same after
-save      adapter, samples, figures, report
+Its stages, in order:
+
+    load      the base, quantised tensor by tensor
+    prepare   data to tokens, and which of them are trained
+    adapt     adapters on the target modules, everything else frozen
+    measure   loss and ROUGE-L before
+    train     optimiser steps, checkpoints
+    measure   the same after
+    save      adapter, samples, figures, report
 """
 
 from __future__ import annotations
@@ -14,78 +16,34 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 
 from etude.errors import DataError, DivergedError, EtudeError, RunError
 from etude.tuning.adapters.files import save_adapter
 from etude.tuning.adapters.lora import AdaptedModule, adapter_parameters, add_lora
-from etude.tuning.data.encode import EncodedSet, Encoder
-from etude.tuning.data.inspect import html_sample
+from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
-from etude.tuning.data.schema import Sample
 from etude.tuning.environment import environment
-from etude.tuning.machine import peak_rss, this_machine
+from etude.tuning.figures import (
+    Measurement,
+    PreparedData,
+    describe_data,
+    figures,
+    sample_records,
+    sizes,
+)
+from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.progress import Progress
 from etude.tuning.recipe import ModelSpec, Recipe
-from etude.tuning.report.memory_table import memory_table
 from etude.tuning.report.page import write_report
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.evaluate import evaluation_loss, generate_answers, rouge_l
 from etude.tuning.training.loop import Trainer, TrainingSet
-
-
-class RunView(Protocol):
-    """Who is told how a run goes."""
-
-    @property
-    def progress(self) -> Progress:
-        """Told of every stage that may take over two seconds."""
-        ...
-
-    def begin(self, total_steps: int, done: int = 0) -> None:
-        """Training starts, or goes on after `done` steps."""
-        ...
-
-    def update(self, record: dict[str, Any]) -> None:
-        """Show the record of an optimiser step."""
-        ...
-
-    def evaluation(self, record: dict[str, Any]) -> None:
-        """Show the record of an evaluation."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Show a line."""
-        ...
-
-    def end(self) -> None:
-        """Training is over."""
-        ...
-
-
-class Unwatched:
-    """A `RunView` that shows nothing."""
-
-    progress: Progress = SilentProgress()
-
-    def begin(self, total_steps: int, done: int = 0) -> None:
-        """Show nothing."""
-
-    def update(self, record: dict[str, Any]) -> None:
-        """Show nothing."""
-
-    def evaluation(self, record: dict[str, Any]) -> None:
-        """Show nothing."""
-
-    def message(self, text: str) -> None:
-        """Show nothing."""
-
-    def end(self) -> None:
-        """Show nothing."""
+from etude.tuning.view import RunView, Unwatched
 
 
 @dataclass(frozen=True)
@@ -97,37 +55,6 @@ class Run:
     """`finished` or `stopped`."""
     summary: dict[str, Any]
     """Figures of the run, as in summary.json; empty if it was stopped."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a model does on the held-out samples."""
-
-    loss: float
-    """Nats per trained token."""
-    answers: list[str]
-    """Greedy answers to the first `eval.generate` held-out samples."""
-    rouge: list[float]
-    """ROUGE-L of each answer, 0 to 100."""
-
-    @property
-    def mean_rouge(self) -> float | None:
-        """Mean ROUGE-L, or None where nothing was generated."""
-        return sum(self.rouge) / len(self.rouge) if self.rouge else None
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Encoded data, and what is needed to generate answers for the held-out part."""
-
-    train: EncodedSet
-    eval: EncodedSet
-    encoder: Encoder
-    notes: list[str]
-
-    def questions(self, count: int) -> list[Sample]:
-        """Return the first `count` held-out samples that ask for an answer."""
-        return [sample for sample in self.eval.sources if sample.messages][:count]
 
 
 def tune(
@@ -173,10 +100,10 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     began = time.perf_counter()
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
     loaded = load_model(_model_spec(recipe), recipe.quant, view.progress)
-    data = prepare(recipe, loaded.tokenizer, view.progress)
+    data = prepare(recipe, loaded, view.progress)
     for note in data.notes:
         view.message(note)
-    folder.write_json("data.json", _describe_data(data, loaded.tokenizer))
+    folder.write_json("data.json", describe_data(data, loaded.tokenizer))
     adapted, parameters = adapt(loaded.model, recipe)
 
     before = _measured_before(folder) or measure(loaded, data, recipe, view.progress)
@@ -203,35 +130,14 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     view.message(f"training ended: {outcome.reason}")
     save(loaded, recipe, folder)
     after = measure(loaded, data, recipe, view.progress)
-    _write_samples(folder, data, recipe, before, after)
-    counters = outcome.counters
-    trained = sum(p.numel() for p in parameters.values())
-    total = parameter_count(loaded.model) + (trained if adapted else 0)
+    folder.write_lines("samples.jsonl", sample_records(data, recipe, before, after))
     summary = {
+        **figures(before, after, outcome),
+        **sizes(loaded, recipe, folder, adapted, parameters),
         "name": folder.name,
         "method": recipe.method,
         "model": loaded.origin.name,
-        "eval_loss_before": before.loss,
-        "eval_loss": after.loss,
-        "rouge_before": before.mean_rouge,
-        "rouge": after.mean_rouge,
-        "trainable_parameters": trained,
-        "total_parameters": total,
-        "trainable_share": trained / total,
-        "adapted_modules": [vars(module) for module in adapted],
-        "steps": counters.step,
-        "tokens": counters.tokens,
-        "trained_tokens": counters.trained_tokens,
-        "train_seconds": counters.seconds,
         "total_seconds": time.perf_counter() - began,
-        "tokens_per_s": counters.tokens / counters.seconds,
-        "peak_rss": peak_rss(),
-        "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
-        "weight_bytes": weight_bytes(loaded.model),
-        "memory_table": memory_table(
-            loaded.model.config, recipe.adapter.rank, recipe.train.micro_tokens
-        ),
-        "ended": outcome.reason,
     }
     folder.write_json("summary.json", summary)
     folder.set_state("finished", outcome.reason)
@@ -239,8 +145,8 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     return Run(folder.path, "finished", summary)
 
 
-def prepare(recipe: Recipe, tokenizer: Any, progress: Progress) -> PreparedData:
-    """Read, split and encode the recipe's data.
+def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> PreparedData:
+    """Read, split and encode the recipe's data; a sample may be as long as the context at most.
 
     Raises:
         DataError: nothing to train or to evaluate on, or a sample that cannot be trained.
@@ -253,20 +159,20 @@ def prepare(recipe: Recipe, tokenizer: Any, progress: Progress) -> PreparedData:
             "there is nothing to evaluate on: name an evaluation file (data.eval), "
             "or hold a share out (data.eval_fraction)"
         )
-    encoder = Encoder(tokenizer, recipe.data)
+    notes = list(split.notes)
+    spec = recipe.data
+    context = getattr(loaded.model.config, "max_position_embeddings", None)
+    if context is not None and spec.max_length > context:
+        notes.append(f"data.max_length {spec.max_length} is cut to the model's context, {context}")
+        spec = spec.model_copy(update={"max_length": context})
+    encoder = Encoder(loaded.tokenizer, spec)
     progress.start("tokenising", None)
     train, held_out = encoder.encode_all(split.train), encoder.encode_all(split.eval)
     progress.finish()
-    notes = list(split.notes)
     for name, encoded in (("training", train), ("evaluation", held_out)):
         notes += [f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()]
         if encoded.stats.cut.count:
             notes.append(f"{name}: prompts cut from the left: {encoded.stats.cut}")
-        if recipe.model_fields_set and encoded.stats.longest > _context(tokenizer):
-            raise DataError(
-                f"{name}: the longest sample has {encoded.stats.longest} tokens, the model's "
-                f"context {_context(tokenizer)}; lower data.max_length"
-            )
     return PreparedData(train, held_out, encoder, notes)
 
 
@@ -319,22 +225,6 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
         ) from None
 
 
-def parameter_count(model: Any) -> int:
-    """Return the base model's parameters, shared ones once, quantised ones as if they were not."""
-    from etude.tuning.quant.linear import QuantLinear
-
-    modules = [m for m in cast("torch.nn.Module", model).modules() if isinstance(m, QuantLinear)]
-    quantised = sum(m.in_features * m.out_features for m in modules)
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    return quantised + (frozen or sum(p.numel() for p in model.parameters()))
-
-
-def weight_bytes(model: Any) -> int:
-    """Return the bytes that the model's weights and buffers take in memory, shared ones once."""
-    tensors = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
-    return sum(tensors.values())
-
-
 def _model_spec(recipe: Recipe) -> ModelSpec:
     """Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits."""
     if recipe.adapter.kind == "none":
@@ -369,57 +259,3 @@ def _keep_before(folder: RunFolder, before: Measurement) -> None:
 def _measured_before(folder: RunFolder) -> Measurement | None:
     kept = folder.read_json("before.json")
     return Measurement(**kept) if kept else None
-
-
-def _write_samples(
-    folder: RunFolder,
-    data: PreparedData,
-    recipe: Recipe,
-    before: Measurement,
-    after: Measurement,
-) -> None:
-    folder.write_lines(
-        "samples.jsonl",
-        [
-            {
-                "origin": sample.origin,
-                "prompt": sample.messages[-2].content if len(sample.messages) > 1 else "",
-                "reference": data.encoder.reference(sample),
-                "before": before.answers[i],
-                "after": after.answers[i],
-                "rouge_before": before.rouge[i],
-                "rouge_after": after.rouge[i],
-            }
-            for i, sample in enumerate(data.questions(recipe.eval.generate))
-        ],
-    )
-
-
-def _describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
-    """Return data.json: totals, the length histogram and a coloured sample."""
-    stats = data.train.stats
-    histogram = stats.histogram
-    return {
-        "totals": {
-            "training samples": stats.samples,
-            "evaluation samples": data.eval.stats.samples,
-            "tokens": stats.tokens,
-            "trained tokens": stats.trained_tokens,
-            "longest sample": stats.longest,
-            **{f"left out, {reason}": left.count for reason, left in stats.dropped.items()},
-        },
-        "length_histogram": {
-            "edges": [histogram[0][0], *(last for _, last, _ in histogram)],
-            "counts": [count for _, _, count in histogram],
-        },
-        "sample_html": html_sample(data.train.samples[0], tokenizer),
-        "notes": data.notes,
-    }
-
-
-def _context(tokenizer: Any) -> int:
-    return int(min(tokenizer.model_max_length, 2**31))
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

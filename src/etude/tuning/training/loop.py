@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal
 
 import torch
 
@@ -31,22 +31,10 @@ from etude.tuning.training.evaluate import evaluation_loss
 from etude.tuning.training.interrupt import StopRequest, stop_request
 from etude.tuning.training.loss import completion_loss
 from etude.tuning.training.schedule import learning_rate
+from etude.tuning.view import RunView
 
 # Steps after which a run with a time limit knows its speed; the first is slower than the rest.
 _MEASURED_STEPS = 4
-
-
-class View(Protocol):
-    """What the loop tells whoever is looking."""
-
-    def update(self, record: dict[str, Any]) -> None:
-        """Show the record of an optimiser step."""
-
-    def evaluation(self, record: dict[str, Any]) -> None:
-        """Show the record of an evaluation."""
-
-    def message(self, text: str) -> None:
-        """Show a line."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class Trainer:
         data: TrainingSet,
         recipe: Recipe,
         folder: RunFolder,
-        view: View,
+        view: RunView,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
@@ -180,7 +168,7 @@ class Trainer:
         epoch, index = divmod(counters.step, self.steps_per_epoch)
         step = self._steps_of(epoch)[index]
         began = time.perf_counter()
-        torch.manual_seed(_mix(spec.seed, counters.step))
+        torch.manual_seed(_mix(spec.seed, counters.step))  # pyright: ignore[reportUnknownMemberType]
         trained = sum(int(self.data.train[i].trained.sum()) for micro in step for i in micro)
         tokens = sum(self.lengths[i] for micro in step for i in micro)
         loss = 0.0
@@ -193,7 +181,7 @@ class Trainer:
         lr = learning_rate(spec, counters.step, counters.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         seconds = time.perf_counter() - began
         self._recent = [*self._recent[-7:], seconds]
         counters.step += 1
@@ -322,7 +310,7 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         weights = {name: p.detach() for name, p in self.parameters.items()}
-        state = cast("dict[str, Any]", self.optimizer.state_dict())
+        state = self.optimizer.state_dict()
         return Checkpoint(weights, state, self.counters, self.fingerprint)
 
     def _save(self) -> None:
