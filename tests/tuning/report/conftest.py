@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import random
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,15 +181,21 @@ def data() -> dict[str, Any]:
                 span("context", "&lt;|im_start|&gt;"),
                 span("context", "user\n"),
                 span("dropped", "# Copyright 2001\n"),
-                *(span("context", f"{word} ") for word in "def add ( a , b ) :".split()),
+                *(span("context", piece) for piece in ("def", " add", "(a", ", b", "):")),
                 span("context", "\n    return a &lt; b\n"),
                 span("context", "&lt;|im_end|&gt;\n&lt;|im_start|&gt;assistant\n"),
-                *(span("trained", f"{word} ") for word in "Return whether a is less".split()),
-                span("trained", "than b."),
+                *(span("trained", piece) for piece in ("Return", " whether", " a", " is", " less")),
+                span("trained", " than b."),
                 span("trained", "&lt;|im_end|&gt;"),
             ]
         ),
     }
+
+
+@pytest.fixture
+def hostile_text() -> str:
+    """What a sample may hold that wants to run in the page it is shown in."""
+    return HOSTILE
 
 
 @pytest.fixture
@@ -232,3 +239,30 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, Debian's or the one on the path; in CI it must be there."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "no chromium: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=found,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()

@@ -35,6 +35,9 @@ from etude.tuning.report.series import smooth, sparkline
 RATE_WINDOW = 20
 """Steps over which the speed for the time left is taken."""
 
+BAR_FROM = 80
+"""Columns of a terminal from which there is room for a bar."""
+
 Record = dict[str, Any]
 
 
@@ -168,16 +171,23 @@ class LiveView:
         record = self._last
         step = int(record.get("step", 0))
         share = step / self.total_steps if self.total_steps else 1.0
-        width = max(8, min(40, self.console.width - 60))
-        head = Table.grid(padding=(0, 2, 0, 0))
-        head.add_row(
-            Text("Training", style="bold"),
-            ProgressBar(total=max(1, self.total_steps), completed=step, width=width),
+        figures = (
             f"step {step}/{self.total_steps}",
             Text(f"{share * 100:.0f} %", style="bold"),
             f"{q.clock(float(record.get('seconds') or 0.0))} gone",
             Text(f"{q.clock(self.seconds_left)} left", style="bold"),
         )
+        head: Table | Text
+        if self.console.width >= BAR_FROM:
+            bar = ProgressBar(
+                total=max(1, self.total_steps),
+                completed=step,
+                width=min(40, self.console.width - 60),
+            )
+            head = Table.grid(padding=(0, 2, 0, 0))
+            head.add_row(Text("Training", style="bold"), bar, *figures)
+        else:
+            head = Text("  ", no_wrap=True, overflow="ellipsis").join(map(Text.assemble, figures))
         if not self._losses:
             return Group(head)
         losses = Text.assemble(
@@ -192,15 +202,15 @@ class LiveView:
         )
         if self._evaluations:
             losses.append(f"   {self._evaluation_text()}", "dim")
-        figures = Text(no_wrap=True, overflow="ellipsis")
+        rest = Text(no_wrap=True, overflow="ellipsis")
         for label, value in (
             ("lr ", q.rate(record.get("lr"))),
             ("gradient norm ", q.loss(record.get("grad_norm"))),
             ("tokens/s ", q.number(record.get("tokens_per_s"))),
             ("memory ", q.size(record.get("rss"))),
         ):
-            figures.append(label, "dim").append(f"{value}   ")
-        return Group(head, losses, figures)
+            rest.append(label, "dim").append(f"{value}   ")
+        return Group(head, losses, rest)
 
     def _sparkline(self, width: int) -> str:
         """Return the curve of the loss so far, or nothing where the terminal lacks the blocks."""

@@ -250,14 +250,16 @@ def comparison(outcomes: Sequence[Outcome], *, rank: bool = True) -> dict[str, A
     best: dict[str, float] = {}
     for key, _, _, less in columns:
         known: list[Any] = [row.get(key) for row in outcomes if row.get(key) is not None]
-        best[key] = min(known) if less else max(known)
+        # Where all are alike, none is the best.
+        if rank and len(set(known)) > 1:
+            best[key] = min(known) if less else max(known)
     return {
         "columns": [title for _, title, _, _ in columns],
         "rows": [
             {
                 "method": METHODS.get(row.get("method", ""), row.get("method", "")),
                 "cells": [
-                    (written(value), rank and len(outcomes) > 1 and value == best[key])
+                    (written(value), value is not None and value == best.get(key))
                     for key, _, written, _ in columns
                     for value in [_figure(row, key)]
                 ],
