@@ -334,8 +334,8 @@ class Trainer:
     @contextmanager
     def _training_mode(self) -> Generator[None]:
         if self.spec.checkpointing:
-            self.model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
+            self.model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False}
             )
         self.model.train()
         try:
@@ -347,7 +347,7 @@ class Trainer:
         finally:
             self.model.eval()
             if self.spec.checkpointing:
-                self.model.gradient_checkpointing_disable()
+                self.model.activation_checkpointing_disable()
 
     def _compute_dtype(self) -> torch.autocast:
         dtype = self.autocast or torch.bfloat16
