@@ -77,6 +77,7 @@ def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
 
 @runs_app.command(
     epilog="Examples:\n\n`etude runs show`\n\n`etude runs show docstrings-2026 --json`"
+    "\n\n`etude runs show latest --report`"
 )
 def show(
     name: Annotated[
@@ -85,6 +86,12 @@ def show(
             help="`latest`, a name, the start of one, or a path.", autocompletion=complete_run
         ),
     ] = "latest",
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Write its `report.html` anew; a run that was stopped has none yet."
+        ),
+    ] = False,
     runs: Base = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -93,11 +100,14 @@ def show(
     from rich.text import Text
 
     from etude.tuning.report.differences import loss_curves
+    from etude.tuning.report.page import write_report
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import headline
     from etude.tuning.runfolder import find_run
 
     folder = find_run(name, runs)
+    if report:
+        write_report(folder)
     summary = cast("Summary", folder.read_json("summary.json") or {})
     if as_json:
         record = {
