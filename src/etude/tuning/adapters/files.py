@@ -51,9 +51,6 @@ _FACTOR_KEY = re.compile(r"(?P<module>.+)\.(?P<factor>lora_[AB])\.weight")
 _NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 """Initialisations that leave the base alone; others (PiSSA, OLoRA, ...) train on a changed base."""
 
-_OFF = (None, False, "", [], {})
-"""An option that is not used. (0 is used: `layers_to_transform: 0` means the first layer.)"""
-
 _READ_OR_HARMLESS = {
     *("peft_type", "r", "lora_alpha", "lora_dropout", "bias", "init_lora_weights"),
     *("target_modules", "exclude_modules", "layers_pattern", "ensure_weight_tying"),
@@ -90,6 +87,8 @@ class SavedAdapter:
     """PEFT's `exclude_modules`."""
     factors: dict[str, dict[str, Tensor]]
     """By module: `lora_A` (r, in) and `lora_B` (out, r), float32."""
+    base: str | None
+    """The base model's name, as the folder says it."""
     provenance: Provenance | None
     """None where the folder was not written by Etude."""
 
@@ -151,6 +150,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         config.get("target_modules") or [],
         config.get("exclude_modules") or [],
         factors,
+        config.get("base_model_name_or_path"),
         _read_provenance(folder),
     )
 
@@ -276,7 +276,7 @@ def _refuse_unsupported(config: dict[str, Any], folder: Path) -> None:
     if kind != "LORA":
         raise AdapterError(f"{folder} is a {kind} adapter; only LORA is supported")
     options = {key: value for key, value in config.items() if key not in _READ_OR_HARMLESS}
-    bad = sorted(key for key, value in options.items() if value not in _OFF)
+    bad = sorted(key for key, value in options.items() if not _is_off(value))
     if config.get("bias", "none") != "none":
         bad.append("bias")
     if config.get("init_lora_weights", True) not in _NEUTRAL_INIT:
@@ -284,6 +284,11 @@ def _refuse_unsupported(config: dict[str, Any], folder: Path) -> None:
     if bad:
         listed = ", ".join(f"{key}: {json.dumps(config[key])}" for key in bad)
         raise AdapterError(f"{folder / CONFIG}: not supported yet: {listed}")
+
+
+def _is_off(value: Any) -> bool:
+    """Return whether an option is not used; 0 is used: `layers_to_transform: 0` is a layer."""
+    return value is None or value is False or value in ("", [], {})
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,364 @@
+"""Merging: one plain model, W + s·B A, for whatever cannot read adapters.
+
+Which W? An adapter trained on a 4-bit base has learnt to make up for that base's rounding too.
+So it is merged into the *dequantised* base by default, the very weights it was trained on: there
+only the final rounding to 16 bits is lost, about 3 % of ΔW when ‖ΔW‖ is 5 % of ‖W‖. Merging into
+the original weights instead changes the model by the whole quantisation error, 1.8 times ‖ΔW‖ in
+the same case.
+
+Never into 4 bits: the update of one weight is mostly smaller than the distance between two
+levels, so that rounding to them again undoes it (error 1.03 times ‖ΔW‖ in the same case).
+
+Layers are merged one at a time and replaced in place; memory stays near that of the merged model.
+At the end the folder is read back as any program would, and its logits compared with those of base
+and adapter: a merge that does not compute what was trained is never left behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.errors import AdapterError, RunError
+from etude.tuning.adapters.files import SavedAdapter, load_adapter, read_adapter
+from etude.tuning.adapters.lora import (
+    LoRALinear,
+    adapted_layers,
+    adapter_disabled,
+    replace_module,
+)
+from etude.tuning.adapters.targets import linear_modules
+from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
+from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.recipe import ModelSpec, QuantSpec
+
+Base = Literal["dequantized", "original"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_SAMPLE = (
+    "def mean(values):\n    total = sum(values)\n    return total / len(values)\n\n"
+    "The sun had set when they reached the harbour, and 17 boats lay in the bay. Who was the first "
+    "to see them? Nobody could say; the old man at the gate had counted them twice."
+)
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did and how well it agrees with base and adapter side by side."""
+
+    folder: Path
+    modules: int
+    """Adapted layers that were merged."""
+    base: Base
+    dtype: torch.dtype
+    largest_difference: float
+    """Largest difference of a logit, merged against unmerged, on the sample text."""
+    difference: float
+    """The same as root mean square."""
+    effect: float
+    """Root mean square of what the adapter changes in the logits."""
+
+
+def merge_adapter(
+    spec: ModelSpec,
+    adapter: str | Path,
+    output: str | Path,
+    *,
+    base: Base | None = None,
+    dtype: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Write the base with its adapter merged in, as a folder that transformers loads.
+
+    Args:
+        spec: the base model; its dtype is not used.
+        adapter: folder of the adapter.
+        output: folder to write; it appears whole or not at all.
+        base: weights to merge into. None: those the adapter was trained on.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: as the model is computed here.
+        overwrite: replace a model folder that is there.
+        progress: told of every stage.
+
+    Raises:
+        AdapterError: the adapter is damaged or of another model, a 4-bit dtype is asked for, or
+            the merged model does not agree with base and adapter.
+        RunError: the output is there already, or cannot be written.
+    """
+    output = Path(output)
+    _refuse_low_bits(dtype)
+    _refuse_existing(output, overwrite)
+    saved = read_adapter(adapter)
+    base = base or _trained_on(saved)
+    quant = _base_precision(saved, base)
+    # float16 is for other machines: it is computed in float32 here.
+    computed = dtype if dtype in ("auto", "bfloat16") else "float32"
+    loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
+    _refuse_base_folder(output, loaded.origin)
+    load_adapter(loaded.model, adapter, origin=loaded.origin)
+    target = loaded.dtype if dtype == "auto" else _DTYPES[dtype]
+
+    ids = sample_ids(loaded)
+    with adapter_disabled(loaded.model):
+        before = float32_logits(loaded.model, ids)
+    unmerged = float32_logits(loaded.model, ids)
+    modules = len(adapted_layers(loaded.model))
+    progress = progress or SilentProgress()
+    merge_layers(loaded.model, target, progress)
+
+    aside = _write_aside(loaded, output)
+    try:
+        origin = loaded.origin
+        del loaded
+        gc.collect()
+        merged = float32_logits(_read_back(aside, target), ids)
+        report = MergeReport(
+            output,
+            modules,
+            base,
+            target,
+            float((merged - unmerged).abs().max()),
+            _rms(merged - unmerged),
+            _rms(unmerged - before),
+        )
+        _refuse_disagreement(report, _rms(unmerged), origin)
+        _move(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return report
+
+
+@torch.no_grad()
+def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None = None) -> None:
+    """Turn every adapted or quantised layer of `model` into a plain Linear, in place.
+
+    W + s·B A is computed in float32 and rounded once, to `dtype`. An output head that shares its
+    weight with the embedding is untied if it was adapted, and stays tied if not.
+    """
+    progress = progress or SilentProgress()
+    layers: dict[str, LoRALinear | QuantLinear] = {**adapted_layers(model)}
+    for name, module in linear_modules(model).items():
+        if isinstance(module, QuantLinear) and name.removesuffix(".base") not in layers:
+            layers[name] = module
+    head: Any = cast("Any", model).get_output_embeddings()
+    untied = isinstance(head, LoRALinear)
+    progress.start("Merging", len(layers), "layers")
+    for name, layer in layers.items():
+        replace_module(model, name, _dense(layer, dtype))
+        progress.advance(1)
+    progress.finish()
+    if untied:
+        cast("Any", model).config.tie_word_embeddings = False
+    model.to(dtype)
+
+
+def sample_ids(loaded: LoadedModel) -> Tensor:
+    """Return a short text as the model's tokens, (1, tokens)."""
+    encoded: Any = loaded.tokenizer(_SAMPLE, return_tensors="pt")
+    return encoded.input_ids
+
+
+@torch.no_grad()
+def float32_logits(model: Any, ids: Tensor) -> Tensor:
+    """Return the logits of `ids`, (1, tokens, vocabulary), float32, computed in float32.
+
+    In 16-bit arithmetic two equal models of 30 layers differ by a percent or two, which is more
+    than many an adapter does. So each layer's weights are float32 while it computes, and only then:
+    the model never stands in memory in float32.
+    """
+    hooks = [
+        hook
+        for module in _computing_modules(model)
+        for hook in (
+            module.register_forward_pre_hook(_widen),
+            module.register_forward_hook(_narrow, always_call=True),
+        )
+    ]
+    try:
+        return model.eval()(input_ids=ids, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _computing_modules(module: nn.Module) -> list[nn.Module]:
+    """Return the modules that own weights, an adapted layer being one with its base."""
+    if isinstance(module, LoRALinear | QuantLinear):
+        return [module]
+    own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
+    return own + [found for child in module.children() for found in _computing_modules(child)]
+
+
+def _widen(module: nn.Module, arguments: Any) -> None:
+    del arguments
+    parts = module.modules() if isinstance(module, LoRALinear) else [module]
+    narrow: list[tuple[Any, str, Any]] = []
+    for part in cast("list[Any]", list(parts)):
+        if isinstance(part, QuantLinear):
+            narrow.append((part, "compute_dtype", part.compute_dtype))
+            narrow.append((part, "bias", part.bias))
+            part.compute_dtype = torch.float32
+            part.bias = None if part.bias is None else part.bias.float()
+        for parameter in part.parameters(recurse=False):
+            narrow.append((parameter, "data", parameter.data))
+            parameter.data = parameter.data.float()
+    cast("Any", module).narrow = narrow
+
+
+def _narrow(module: Any, arguments: Any, output: Any) -> None:
+    del arguments, output
+    for owner, attribute, value in module.narrow:
+        setattr(owner, attribute, value)
+    del module.narrow
+
+
+def _dense(layer: LoRALinear | QuantLinear, dtype: torch.dtype) -> nn.Linear:
+    base = layer.base if isinstance(layer, LoRALinear) else layer
+    if isinstance(base, QuantLinear):
+        weight = base.dequantize(torch.float32)
+    else:
+        # A copy: the weight may be the embedding's too.
+        weight = base.weight.detach().to(torch.float32, copy=True)
+    if isinstance(layer, LoRALinear):
+        weight.addmm_(layer.lora_B.float(), layer.lora_A.float(), alpha=layer.scaling)
+    linear = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
+    linear.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    if base.bias is not None:
+        linear.bias = nn.Parameter(base.bias.detach().to(dtype), requires_grad=False)
+    return linear
+
+
+def _trained_on(saved: SavedAdapter) -> Base:
+    quantized = saved.provenance is not None and saved.provenance.quant.kind == "nf4"
+    return "dequantized" if quantized else "original"
+
+
+def _base_precision(saved: SavedAdapter, base: Base) -> QuantSpec:
+    if base == "original":
+        return QuantSpec(kind="none")
+    if _trained_on(saved) == "original":
+        raise AdapterError(
+            f"{saved.folder} was not trained on a quantised base as far as it says; "
+            "merge it into the original (--base original)"
+        )
+    assert saved.provenance is not None
+    return saved.provenance.quant
+
+
+def _refuse_low_bits(dtype: str) -> None:
+    if dtype in ("auto", *_DTYPES):
+        return
+    if dtype in ("nf4", "fp4", "int4", "4bit", "int8", "8bit"):
+        raise AdapterError(
+            f"an adapter is not merged into {dtype}: its changes are mostly smaller than the steps "
+            "between the levels, and rounding to them would undo it; merge into bfloat16, or "
+            "keep the adapter beside the quantised base"
+        )
+    raise AdapterError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise RunError(f"{output} is there already; choose another folder, or --force to replace")
+    if not (output / "config.json").is_file():
+        raise RunError(f"{output} is no model folder, so it is not replaced; choose another")
+
+
+def _refuse_base_folder(output: Path, origin: ModelOrigin) -> None:
+    source = Path(origin.path).resolve()
+    if output.resolve() == source or output.resolve() in source.parents:
+        raise RunError(f"{output} holds the base model itself; choose another folder")
+
+
+def _write_aside(loaded: LoadedModel, output: Path) -> Path:
+    """Write the model into a new folder beside `output` and return it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from None
+    try:
+        loaded.model.save_pretrained(aside)
+        loaded.tokenizer.save_pretrained(aside)
+        aside.chmod(0o755)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if _is_disk_error(error):
+            reason = str(error).splitlines()[0]
+            raise RunError(f"cannot write {output}: {reason}; nothing is left there") from None
+        raise
+    return aside
+
+
+def _is_disk_error(error: BaseException) -> bool:
+    """Return whether the system refused; safetensors reports that as an error of its own."""
+    return isinstance(error, OSError) or "os error" in str(error)
+
+
+def _read_back(folder: Path, dtype: torch.dtype) -> Any:
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM
+    return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
+def _rms(difference: Tensor) -> float:
+    return math.sqrt(float(difference.double().square().mean()))
+
+
+def _refuse_disagreement(report: MergeReport, scale: float, origin: ModelOrigin) -> None:
+    """Refuse a merge that lost the adapter, or that computes something else.
+
+    Both are computed in float32. What may differ is the rounding of the merged weights: a relative
+    error of at most the unit roundoff u of their dtype, in random directions, which arrives at the
+    logits as one or two u; 8 are allowed. Float32 arithmetic itself adds some twenty units of its
+    own roundoff; 256 are allowed. Beyond that the merge is wrong. Within it, what was learnt must
+    still stand out: at most a quarter of the adapter's effect may be lost.
+    """
+    unit = torch.finfo(report.dtype).eps / 2
+    if report.effect == 0:
+        raise AdapterError(
+            f"the adapter changes no logit of {origin.name}: it is untrained; not merged"
+        )
+    allowed = 8 * unit + 256 * torch.finfo(torch.float32).eps / 2
+    if not report.difference <= allowed * scale:
+        raise AdapterError(
+            f"the merged model does not compute what base and adapter do (logits differ by up to "
+            f"{report.largest_difference:.3g}, {report.difference / scale:.1%} on average); "
+            "nothing was written. Please report this"
+        )
+    if report.difference > report.effect / 4:
+        raise AdapterError(
+            f"rounding to {report.dtype} moves the logits by {report.difference:.2g} where the "
+            f"adapter moves them by {report.effect:.2g}: most of it would be lost; merge with "
+            "--dtype float32, or keep the adapter beside its base"
+        )
+
+
+def _move(aside: Path, output: Path) -> None:
+    """Put the finished folder in its place; the old one goes only when the new one is there."""
+    old = aside.with_name(f"{aside.name}.old")
+    try:
+        if output.exists():
+            output.rename(old)
+        try:
+            aside.rename(output)
+        except OSError:
+            if old.exists():
+                old.rename(output)
+            raise
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from None
+    shutil.rmtree(old, ignore_errors=True)
