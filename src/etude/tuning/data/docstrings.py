@@ -194,17 +194,21 @@ def _apart(packages: list[Package], held_out: list[Package]) -> list[Package]:
 def _hold_out(
     packages: list[Package], fraction: float, seed: int
 ) -> tuple[list[Package], list[Package]]:
-    """Split packages, or the modules of a single one, so that about `fraction` is held out."""
+    """Split packages, or the modules of a single one, so that about `fraction` is held out.
+
+    Packages are weighed by their bytes, modules by their usable functions: in a small package the
+    modules held out could have none.
+    """
     if fraction == 0:
         return packages, []
     whole = len(packages) > 1
     groups = packages if whole else _modules(packages[0])
-    if len(groups) < 2:
+    sizes = {group.name: group.size if whole else _usable(group) for group in groups}
+    if sum(size > 0 for size in sizes.values()) < 2:
         raise DataError(
-            f"{packages[0].name} is a single module, so none of it can be held out; name "
-            "data.eval_packages"
+            f"{packages[0].name} has usable functions in one module at most, so none can be held "
+            "out; name data.eval_packages"
         )
-    sizes = {group.name: group.size for group in groups}
     goal = fraction * sum(sizes.values())
     chosen: set[str] = set()
     total = 0
@@ -212,8 +216,10 @@ def _hold_out(
         if total < goal and total + sizes[name] <= 1.5 * goal:
             chosen.add(name)
             total += sizes[name]
-    if not chosen:
-        chosen = {min(sizes, key=lambda name: (sizes[name], name))}
+    if not total:
+        chosen = {
+            min((name for name in sizes if sizes[name]), key=lambda name: (sizes[name], name))
+        }
     held_out = [group for group in groups if group.name in chosen]
     rest = [group for group in groups if group.name not in chosen]
     return (rest, held_out) if whole else ([_joined(rest)], [_joined(held_out)])
@@ -224,6 +230,10 @@ def _modules(package: Package) -> list[Package]:
         Package(file.relative_to(package.root).as_posix(), package.root, (file,))
         for file in package.files
     ]
+
+
+def _usable(package: Package) -> int:
+    return sum(len(read_functions(file, Counter())) for file in package.files)
 
 
 def _joined(modules: list[Package]) -> Package:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ast
 import gc
 import re
-import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -99,7 +98,7 @@ def read_functions(file: Path, refused: Counter[Refused]) -> list[Function]:
             return []
         raw = file.read_bytes()
         # Parsing is what takes the time, and half of all files hold no docstring of a function.
-        if not _HAS_DOCSTRING.search(raw) or _GENERATED.search(raw[:3000]):
+        if not _MAYBE_DOCSTRING.search(raw) or _GENERATED.search(raw[:3000]):
             return []
         text = raw.decode("utf-8")
         with warnings.catch_warnings():
@@ -119,7 +118,8 @@ def read_functions(file: Path, refused: Counter[Refused]) -> list[Function]:
     return found
 
 
-_HAS_DOCSTRING = re.compile(rb"""\bdef\b[^"']*?:[ \t]*(\#[^\n]*)?\n\s*[rRuU]?["']|\bdef\b.*["']""")
+# A line that ends in a colon, and a string on the next: needed for a docstring, if not enough.
+_MAYBE_DOCSTRING = re.compile(rb"""\:[ \t]*(\#[^\n]*)?\r?\n\s*[rRuU]?["']""")
 
 
 @contextmanager
@@ -197,7 +197,9 @@ def _source_without(
     after = lines[below:end]
     while after and not after[0].strip():
         after = after[1:]
-    return textwrap.dedent("".join(lines[start - 1 : above] + after)).strip("\n").expandtabs(4)
+    indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
+    kept = (line.removeprefix(indent) for line in lines[start - 1 : above] + after)
+    return "".join(kept).expandtabs(4).strip("\n")
 
 
 _ROLE = re.compile(r":[a-zA-Z:+-]+:`~?\.?([^`]*)`")
