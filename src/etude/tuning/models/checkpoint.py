@@ -54,6 +54,16 @@ class Checkpoint(Protocol):
         """What the files say of the architecture, in plain data, as they say it."""
         ...
 
+    @property
+    def license(self) -> str | None:
+        """What the files say of the weights' licence."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that turns messages into text."""
+        ...
+
     def generation_config(self) -> Any | None:
         """How the model wants to generate: end tokens, sampling; None if the files do not say."""
         ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -91,6 +92,27 @@ class FolderCheckpoint:
     def identity(self) -> Mapping[str, Any]:
         """`config.json` without what depends on who wrote it."""
         return {k: v for k, v in self._raw_config.items() if k not in _NOT_IDENTITY}
+
+    @property
+    def license(self) -> str | None:
+        """The licence in the front matter of the model card, `README.md`."""
+        try:
+            card = (self.path / "README.md").read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+        stated = re.search(r"^license: *(\S+)", front[1], re.MULTILINE) if front else None
+        return stated[1] if stated else None
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in `chat_template.jinja` or `tokenizer_config.json`."""
+        if (self.path / "chat_template.jinja").exists():
+            return (self.path / "chat_template.jinja").read_text("utf-8")
+        if (self.path / "tokenizer_config.json").exists():
+            template = _read_json(self.path / "tokenizer_config.json").get("chat_template")
+            return template if isinstance(template, str) else None
+        return None
 
     def generation_config(self) -> Any | None:
         """Return `generation_config.json`, if there is one."""

@@ -91,6 +91,16 @@ class GGUFCheckpoint:
             },
         }
 
+    @property
+    def license(self) -> str | None:
+        """The licence that the metadata names."""
+        return self.metadata.get("general.license")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template in the metadata."""
+        return self.metadata.get("tokenizer.chat_template")
+
     @cached_property
     def config(self) -> Any:
         """The transformers configuration that the metadata and the tensors' shapes imply."""

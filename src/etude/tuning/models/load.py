@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from etude.errors import ModelError
 from etude.tuning.machine import this_machine
@@ -23,7 +22,13 @@ from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.pull import pull
-from etude.tuning.models.skeleton import Place, build_skeleton, match_tensors, put
+from etude.tuning.models.skeleton import (
+    Place,
+    build_skeleton,
+    match_tensors,
+    put,
+    quantizable_linears,
+)
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
@@ -131,12 +136,7 @@ def _replace_linears(
     model: Any, quant: QuantSpec, dtype: torch.dtype, name: str
 ) -> dict[str, QuantLinear]:
     """Put an empty `QuantLinear` in the place of every Linear but the output head."""
-    head = model.get_output_embeddings()
-    found: dict[str, nn.Linear] = {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
+    found = quantizable_linears(model)
     if not found:
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"

