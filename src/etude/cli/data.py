@@ -104,7 +104,7 @@ def _chosen(
     changed: dict[str, Any] = {}
     if model is not None:
         changed["model"] = chosen.model.model_copy(update={"id": model})
-    if file is not None and recipe is not None:
+    if file is not None and (recipe is not None or chosen.data.kind == "docstrings"):
         changed["data"] = chosen.data.model_copy(update=_pointed_at(file, chosen.data))
     return chosen.model_copy(update=changed)
 

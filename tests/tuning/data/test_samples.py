@@ -129,6 +129,14 @@ def test_messages_are_read_with_roles_and_parts_of_text(tmp_path):
     assert as_turns(sample) == [("user", "ab"), ("assistant", "c")]
 
 
+def test_messages_are_read_from_nested_parquet(tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    pq.write_table(pa.Table.from_pylist([{"messages": turns}] * 2), tmp_path / "a.parquet")
+    samples = load(tmp_path / "a.parquet")
+    assert [as_turns(sample) for sample in samples] == [[("user", "a"), ("assistant", "b")]] * 2
+    assert samples[1].origin == "a.parquet:2"
+
+
 def test_templates_are_filled_from_columns(tmp_path):
     file = write(tmp_path / "a.csv", "question,unit,answer\nHow far?,km,12\n")
     (sample,) = load(file, prompt="{question} {{in}} {unit}", completion="answer")
@@ -221,6 +229,7 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
             '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}',
             r"message 1 calls tools",
         ),
+        ("a.jsonl", r'{"text": "ok \ud83d"}', r"a\.jsonl:1: .* half a character, '\\ud83d'"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, name, content, message):

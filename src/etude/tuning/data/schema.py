@@ -135,7 +135,7 @@ def _message(turn: Any, where: str) -> Message:
         content = _joined_parts(cast("list[Any]", content), where)
     if not isinstance(content, str):
         raise DataError(f"{where}: content must be text, got {_shown(content)}")
-    return Message(role, content)
+    return Message(role, _checked(content, where))
 
 
 def _joined_parts(parts: list[Any], where: str) -> str:
@@ -189,10 +189,22 @@ def _text(row: Row, column: str, key: str) -> str:
         raise _missing(row, column, key)
     value: Any = row.values[column]
     if isinstance(value, str):
-        return value
+        return _checked(value, f"{row.origin}: column {column!r}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     raise DataError(f"{row.origin}: column {column!r} must be text, got {_shown(value)}")
+
+
+def _checked(text: str, where: str) -> str:
+    """Return text that can be encoded; JSON can hold half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} holds half a character, {text[error.start]!r}, at place {error.start}; "
+            "write the data anew from its source"
+        ) from None
+    return text
 
 
 def _missing(row: Row, column: str, key: str) -> DataError:
