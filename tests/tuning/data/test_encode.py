@@ -199,13 +199,56 @@ MARKED = (
 
 
 @pytest.mark.parametrize(
-    ("end", "rest"), [("<|im_end|>", ""), ("", "<|im_end|>"), ("<|im_end|>\n", "")]
+    ("end", "rest"),
+    [
+        ("<|im_end|>", ""),
+        ("", "<|im_end|>"),
+        ("<|im_end|>\n", ""),
+        ("{% endgeneration %}{% generation %}<|im_end|>", ""),
+    ],
 )
 def test_a_template_that_marks_its_answers_is_believed_up_to_the_end_token(templated, end, rest):
     tokenizer = templated(MARKED.replace("END", end).replace("REST", rest))
     encoded = Encoder(tokenizer, SPEC).encode(user("a", "bc", "d", "ef"))
     trained = [text for is_trained, text in runs(encoded, tokenizer) if is_trained]
     assert trained == ["bc<|im_end|>", "<think></think>ef<|im_end|>"]
+
+
+def test_a_template_that_leaves_part_of_an_answer_out_is_refused(templated):
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    encoder = Encoder(templated(template), SPEC)
+    assert encoder.encode(user("a", "b")).trained.any()
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template changes answer 1"):
+        encoder.encode(user("a", "<think>two</think>b"))
+
+
+def test_a_template_that_marks_only_some_answers_is_refused(templated):
+    template = MARKED.replace("END", "<|im_end|>").replace("REST", "")
+    template = template.replace("m.role == 'assistant'", "m.role == 'assistant' and loop.last")
+    with pytest.raises(DataError, match="marks 1 answers of 2"):
+        Encoder(templated(template), SPEC).encode(user("a", "bc", "d", "ef"))
+
+
+def test_what_a_template_writes_at_the_end_of_a_conversation_is_not_trained(templated):
+    # The answer ends in one token, the whole in another (as Phi's do).
+    template = (
+        "{% for m in messages %}{{ m.role }}:{{ m.content | trim }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% else %}<|endoftext|>{% endif %}"
+    )
+    tokenizer = templated(template, eos_token="<|endoftext|>")
+    encoder = Encoder(tokenizer, SPEC)
+    assert encoder.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert runs(encoder.encode(user("a", " b", "c", "d\n")), tokenizer) == [
+        (False, "user:a<|im_end|>assistant:"),
+        (True, "b<|im_end|>"),
+        (False, "user:c<|im_end|>assistant:"),
+        (True, "d<|im_end|>"),
+        (False, "<|endoftext|>"),
+    ]
 
 
 def test_a_mark_that_begins_before_the_generation_prompt_ends_is_refused(templated):

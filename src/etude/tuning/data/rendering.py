@@ -95,6 +95,7 @@ class ChatLayout:
                 renderings.append(self._marked_answers(turns, *spans[0]))
             else:
                 renderings.append(self._answers(spans))
+            renderings[-1] = self._unchanged(turns, renderings[-1])
         return renderings
 
     def _wanted(self, turns: Sequence[Message]) -> list[int]:
@@ -173,6 +174,30 @@ class ChatLayout:
             answers.append((len(prompt), end))
         return Rendering(whole, answers)
 
+    def _unchanged(
+        self, turns: Sequence[Message], rendering: Rendering | Refusal
+    ) -> Rendering | Refusal:
+        """Refuse a rendering whose answers are not those of the data, white space aside.
+
+        Templates of reasoning models leave out what an answer says between thinking marks.
+        """
+        if isinstance(rendering, Refusal):
+            return rendering
+        answers = [turn.content for turn in turns if turn.role == "assistant"]
+        if len(answers) != len(rendering.answers):
+            return Refusal(
+                f"the chat template marks {len(rendering.answers)} answers of {len(answers)}"
+            )
+        for number, (answer, (start, end)) in enumerate(
+            zip(answers, rendering.answers, strict=True), start=1
+        ):
+            if " ".join(answer.split()) not in " ".join(rendering.text[start:end].split()):
+                return Refusal(
+                    f"the chat template changes answer {number}: of {answer[:60]!r} it makes "
+                    f"{rendering.text[start:end][:60]!r}"
+                )
+        return rendering
+
     def _marked_answers(
         self, turns: Sequence[Message], prompt: str, whole: str
     ) -> Rendering | Refusal:
@@ -190,8 +215,14 @@ class ChatLayout:
         )
         if text != whole or not whole.startswith(prompt):
             return Refusal(_differs(prompt, whole))
+        # One answer may be marked in several pieces that follow one another.
+        spans: list[tuple[int, int]] = []
+        for start, stop in cast("list[tuple[int, int]]", marks):
+            if spans and spans[-1][1] == start:
+                start = spans.pop()[0]  # noqa: PLW2901
+            spans.append((start, stop))
         answers: list[tuple[int, int]] = []
-        for number, (start, stop) in enumerate(cast("list[tuple[int, int]]", marks), start=1):
+        for number, (start, stop) in enumerate(spans, start=1):
             # Some templates mark the end token with the answer, some stop short of it.
             end = whole.find(self._end_text, start)
             if end < 0 or end > stop + len(self._ending) - len(self._end_text):
