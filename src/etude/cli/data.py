@@ -235,9 +235,11 @@ def _table(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=None, show_header=False, title=title or None, title_justify="left", padding=(0, 2, 0, 0)
-    )
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if title:
+        console.print(title, style="bold")
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     console.print(table)

@@ -5,7 +5,7 @@ packages are held out (whole modules where there is one package only), so that n
 evaluation comes from code that is trained on; and a function near another one in source or in
 summary (see `duplicates`) is left out, the evaluation's own kept first.
 
-Functions are drawn from the packages in turn, and within a package from eight files in turn, so
+Functions are drawn from the packages in turn, and within a package from four files in turn, so
 that none dominates; files are read as they are needed, in an order set by the seed. A draw of a
 thousand pairs so reads a few hundred files, not all of them.
 """
@@ -31,7 +31,7 @@ from etude.tuning.data.schema import Message, Sample
 from etude.tuning.recipe import DataSpec
 
 STDLIB = "stdlib"
-OPEN_FILES = 8
+OPEN_FILES = 4
 """Files of one package that functions are taken from in turn."""
 
 
