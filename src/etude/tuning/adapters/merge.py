@@ -20,6 +20,8 @@ import gc
 import math
 import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -290,7 +292,8 @@ def _write_aside(loaded: LoadedModel, output: Path) -> Path:
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror}") from None
     try:
-        loaded.model.save_pretrained(aside)
+        with _no_bars():
+            loaded.model.save_pretrained(aside)
         loaded.tokenizer.save_pretrained(aside)
         aside.chmod(0o755)
     except BaseException as error:
@@ -311,7 +314,22 @@ def _read_back(folder: Path, dtype: torch.dtype) -> Any:
     import transformers
 
     auto: Any = transformers.AutoModelForCausalLM
-    return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    with _no_bars():
+        return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
+@contextmanager
+def _no_bars() -> Generator[None]:
+    """Silence the bars that transformers draws by itself; `Progress` speaks for all."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _rms(difference: Tensor) -> float:
