@@ -1,0 +1,95 @@
+"""`etude merge`: one plain model from a base and its adapter."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+if TYPE_CHECKING:
+    from etude.tuning.adapters.files import SavedAdapter
+
+
+class BaseWeights(StrEnum):
+    """Which weights the adapter is added to."""
+
+    dequantized = "dequantized"
+    original = "original"
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "`etude merge latest --output merged`\n\n"
+    "`etude merge runs/docstrings-20260701-142501 --output merged --dtype float32`\n\n"
+    "`etude merge path/to/adapter --output merged --model smollm2-135m`"
+)
+def merge(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run (`latest`, a name, a path) or an adapter's folder.",
+            metavar="RUN_OR_ADAPTER",
+            autocompletion=complete_run,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    base: Annotated[
+        BaseWeights | None,
+        typer.Option(
+            help="Weights to merge into. Default: those trained on, so for a 4-bit base the "
+            "dequantised ones, whose rounding the adapter has learnt to make up for.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="`float32`, `bfloat16`, `float16`, or `auto`.")
+    ] = "auto",
+    model: Annotated[
+        str | None,
+        typer.Option(help="The base model, where the adapter does not say or it has moved."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+) -> None:
+    """Write base and adapter as one model folder, for programs that read no adapters.
+
+    The folder is read back and its logits are compared with those of base and adapter: a merge
+    that does not agree is not kept. Nothing is ever merged into 4 bits, which would undo it.
+    """
+    from etude.errors import AdapterError
+    from etude.tuning.adapters.files import CONFIG, read_adapter
+    from etude.tuning.adapters.merge import merge_adapter
+    from etude.tuning.recipe import ModelSpec
+    from etude.tuning.report.live import TerminalProgress
+    from etude.tuning.runfolder import find_run
+
+    folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
+    name = model or _base_name(read_adapter(folder))
+    if name is None:
+        raise AdapterError(f"{folder} does not say what model it is for; name it with --model")
+    report = merge_adapter(
+        ModelSpec(id=name),
+        folder,
+        output,
+        base=base.value if base else None,
+        dtype=dtype,
+        overwrite=force,
+        progress=TerminalProgress(quiet=quiet),
+    )
+    typer.echo(
+        f"{report.folder}: {report.modules} layers merged into the {report.base} base, "
+        f"{str(report.dtype).removeprefix('torch.')}"
+    )
+    typer.echo(
+        f"logits differ from base and adapter by at most {report.largest_difference:.2g} "
+        f"({report.difference:.2g} on average; the adapter's own effect is {report.effect:.2g})"
+    )
+
+
+def _base_name(adapter: SavedAdapter) -> str | None:
+    return adapter.provenance.base if adapter.provenance else adapter.base
