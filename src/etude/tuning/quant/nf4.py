@@ -9,6 +9,8 @@ weights are; so the negative half gets 8 levels, the positive half 8 more, and b
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import torch
 from torch import Tensor
 
@@ -25,12 +27,13 @@ WIDEST_HALF_GAP = float((NF4_LEVELS[1:] - NF4_LEVELS[:-1]).max() / 2)
 def derive_levels() -> Tensor:
     """Return the 16 levels from their definition, float64, ascending."""
 
-    def quantiles(count: int) -> Tensor:
-        probability = torch.linspace(OUTERMOST_QUANTILE, 0.5, count + 1, dtype=torch.float64)
-        return torch.special.ndtri(probability)[:-1]
+    def quantiles(count: int) -> list[float]:
+        step = (OUTERMOST_QUANTILE - 0.5) / count
+        normal = NormalDist()
+        return [normal.inv_cdf(OUTERMOST_QUANTILE - i * step) for i in range(count)]
 
-    levels = torch.cat([-quantiles(7), torch.zeros(1, dtype=torch.float64), quantiles(8)])
-    return levels.sort().values / levels.abs().max()
+    levels = sorted([*(-level for level in quantiles(7)), 0.0, *quantiles(8)])
+    return torch.tensor(levels, dtype=torch.float64) / levels[-1]
 
 
 def bits_per_weight(quant: QuantSpec) -> float:
