@@ -262,7 +262,7 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, help="optimiser steps (default: one pass over the rows)")
     add("--repeats", type=int, default=3, help="runs a side and method (3)")
     add("--eval-rows", type=int, default=64, help="rows the adapters are evaluated on (64)")
-    add("--peer-batch", type=int, default=8, choices=(1, 2, 4, 8, 16), help="TRL's batch (8)")
+    add("--peer-batch", type=int, default=4, choices=(1, 2, 4, 8, 16), help="TRL's batch (4)")
     add(
         "--peer-adapters",
         choices=("default", "float32"),

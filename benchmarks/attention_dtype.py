@@ -5,8 +5,8 @@
 `scaled_dot_product_attention`, causal, with the heads of SmolLM2-135M (9 query heads that share 3
 key and value heads, 64 wide), one segment of 64 to 1024 tokens, forward alone and with its
 backward. Inputs and outputs are bfloat16 in both columns, as the layers around them are; the
-float32 column pays for its casts. The engine's packed attention takes the faster one
-(src/etude/tuning/training/attention.py).
+float32 column pays for its casts. The engine's packed attention computes in float32
+(src/etude/tuning/training/attention.py); this says for which lengths that is right.
 
 The two are timed in turn, pair by pair, so that a machine that slows down slows both; the ratio
 is the median over pairs. Above 1, float32 is faster.
