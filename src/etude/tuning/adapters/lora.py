@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,8 @@ class LoRALinear(nn.Module):
 
     Attributes:
         base: the frozen layer.
-        lora_A: (rank, in_features), float32, trained.
-        lora_B: (out_features, rank), float32, trained.
+        lora_A: (rank, in_features), float32, trained; `.to` a 16-bit dtype leaves it so.
+        lora_B: (out_features, rank), likewise.
         scaling: s = alpha / rank.
         dropout: probability of zeroing an element of the adapter's input, in training.
         enabled: False makes the layer its base.
@@ -121,6 +121,15 @@ class LoRALinear(nn.Module):
         dropped = F.dropout(value, self.dropout) if self.training and self.dropout else None
         y = _adapted_product(value, dropped, self.lora_A, self.lora_B, self.scaling, self.base)
         return y.to(x.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to a device or dtype as any module, but keep the factors' precision."""
+        before = self.lora_A.data, self.lora_B.data
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+        for factor, value in zip((self.lora_A, self.lora_B), before, strict=True):
+            if factor.dtype in (torch.bfloat16, torch.float16):
+                factor.data = value.to(factor.device)
+        return self
 
     def extra_repr(self) -> str:
         """Describe the adapter; the base describes itself."""
