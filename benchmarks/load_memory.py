@@ -78,7 +78,6 @@ def load(mode: str, model: str) -> dict[str, Any]:
     from etude.tuning.quant.linear import QuantLinear
     from etude.tuning.recipe import ModelSpec, QuantSpec
 
-    torch.set_num_threads(1)
     start = time.perf_counter()
     dtype: Any = "bfloat16" if mode in ("nf4", "bfloat16") else "float32"
     quant = QuantSpec(kind="nf4" if mode == "nf4" else "none")
@@ -156,7 +155,7 @@ def main() -> None:
             "holds": holds,
             "environment": environment(),
         }
-        options.json.write_text(json.dumps(record, indent=2, default=str) + "\n", "utf-8")
+        options.json.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     sys.exit(0 if holds else 1)
 
 

@@ -132,6 +132,7 @@ def _in_words(facts: ModelFacts) -> list[tuple[str, str]]:
         f"{kind} {q.percent(count / sum(stored.values()))}" for kind, count in stored.items()
     )
     lines: list[tuple[str, Any]] = [
+        ("what it is", facts.summary),
         ("architecture", facts.architecture),
         ("parameters", facts.parameters and q.number(facts.parameters)),
         ("layers", facts.layers),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -401,3 +402,13 @@ def test_progress_reaches_the_size_of_the_weights(tiny_llama: TinyLlama) -> None
     assert recorder.done == recorder.total == 4 * numbers
     assert recorder.what == (f"Reading the weights of {folder}", "B")
     assert recorder.finished
+
+
+def test_a_load_leaves_the_number_of_threads_as_it_was(tiny_llama: TinyLlama) -> None:
+    folder = tiny_llama()
+    torch.set_num_threads(2)
+    load_folder(folder)
+    with ThreadPoolExecutor(1) as pool:
+        in_a_new_thread = pool.submit(torch.get_num_threads).result()
+
+    assert torch.get_num_threads() == in_a_new_thread == 2

@@ -46,6 +46,9 @@ class ModelFacts:
     """On disk, all files."""
 
     license: str | None
+    summary: str | None = None
+    """What it is, if it has an alias."""
+
     architecture: str | None = None
     parameters: int | None = None
     layers: int | None = None
@@ -77,10 +80,10 @@ def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
     assert source.path is not None, "pull first"
     assert source.format is not None
     known = CATALOG.get(source.name)
-    stated = known.license if known else None
+    stated, summary = (known.license, known.summary) if known else (None, None)
     size = _disk_bytes(source.path)
     if source.format == "ctranslate2":
-        return ModelFacts(source.name, source.format, str(source.path), size, stated)
+        return ModelFacts(source.name, source.format, str(source.path), size, stated, summary)
     with closing(open_checkpoint(source)) as checkpoint:
         config = checkpoint.config
         types: Counter[str] = Counter()
@@ -93,6 +96,7 @@ def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
             path=str(source.path),
             bytes=size,
             license=stated or checkpoint.license,
+            summary=summary,
             architecture=(config.architectures or [config.model_type])[0],
             parameters=types.total(),
             layers=getattr(config, "num_hidden_layers", None),

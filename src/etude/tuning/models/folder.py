@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -156,8 +157,7 @@ class FolderCheckpoint:
         file, offset = self._place[name]
         raw = torch.empty(count, dtype=torch.uint8)
         into: Any = raw.numpy()
-        file.seek(offset + start)
-        if file.readinto(into) != count:
+        if os.preadv(file.fileno(), [into], offset + start) != count:
             raise ModelError(f"{file.name} ends inside tensor {name}: fetch it again")
         return raw
 

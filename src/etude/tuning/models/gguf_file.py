@@ -15,6 +15,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,8 +104,7 @@ class GGUFFile:
         """Return `count` bytes of a tensor as stored, from its byte `start` on: uint8."""
         raw = torch.empty(count, dtype=torch.uint8)
         into: Any = raw.numpy()
-        self._file.seek(tensor.offset + start)
-        if self._file.readinto(into) != count:
+        if os.preadv(self._file.fileno(), [into], tensor.offset + start) != count:
             raise ModelError(f"{self.path} ends inside tensor {tensor.name}: fetch it again")
         return raw
 
