@@ -166,8 +166,9 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
         notes.append(f"data.max_length {spec.max_length} is cut to the model's context, {context}")
         spec = spec.model_copy(update={"max_length": context})
     encoder = Encoder(loaded.tokenizer, spec)
-    progress.start("tokenising", None)
-    train, held_out = encoder.encode_all(split.train), encoder.encode_all(split.eval)
+    progress.start("tokenising", len(split.train) + len(split.eval), "samples")
+    train = encoder.encode_all(split.train, progress)
+    held_out = encoder.encode_all(split.eval, progress)
     progress.finish()
     for name, encoded in (("training", train), ("evaluation", held_out)):
         notes += [f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()]
@@ -197,6 +198,7 @@ def measure(
             loaded.model,
             loaded.tokenizer,
             [data.encoder.prompt_ids(sample) for sample in questions],
+            data.encoder.end_id,
             max_new_tokens=spec.max_new_tokens,
             batch_samples=spec.batch_samples,
             progress=progress,

@@ -22,6 +22,7 @@ from etude.tuning.progress import Progress
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.recipe import DataSpec, ModelSpec, QuantSpec, Recipe
 from etude.tuning.runfolder import RunFolder, find_run
+from etude.tuning.training.evaluate import end_tokens
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Tuned:
                 input_ids=torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                 max_new_tokens=max_new_tokens,
+                eos_token_id=end_tokens(model, self.encoder.end_id),
                 pad_token_id=self.encoder.end_id,
                 streamer=streamer,
                 **options,

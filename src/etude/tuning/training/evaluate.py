@@ -54,6 +54,7 @@ def generate_answers(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
+    end_id: int,
     *,
     max_new_tokens: int,
     batch_samples: int,
@@ -65,6 +66,7 @@ def generate_answers(
         model: a transformers causal language model.
         tokenizer: its tokenizer.
         prompts: token ids that end where the answer begins.
+        end_id: the token that ends an answer in training; the model's own end tokens do, too.
         max_new_tokens: an answer that has not ended by then is cut.
         batch_samples: prompts a batch; those of like length go together, padded on the left.
         progress: told of each prompt that is answered.
@@ -72,14 +74,14 @@ def generate_answers(
     model.eval()
     answers = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ends = end_tokens(model, end_id)
     if progress:
         progress.start("generating", len(prompts), "answers")
     with torch.inference_mode(), dense_weights(model):
         for start in range(0, len(order), batch_samples):
             batch = order[start : start + batch_samples]
             width = max(len(prompts[i]) for i in batch)
-            ids = torch.full((len(batch), width), pad, dtype=torch.long)
+            ids = torch.full((len(batch), width), end_id, dtype=torch.long)
             mask = torch.zeros_like(ids)
             for row, i in enumerate(batch):
                 ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
@@ -89,7 +91,8 @@ def generate_answers(
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                pad_token_id=pad,
+                eos_token_id=ends,
+                pad_token_id=end_id,
             )
             for row, i in enumerate(batch):
                 text = tokenizer.decode(output[row, width:], skip_special_tokens=True)
@@ -99,6 +102,17 @@ def generate_answers(
     if progress:
         progress.finish()
     return answers
+
+
+def end_tokens(model: Any, end_id: int) -> list[int]:
+    """Return the tokens that end an answer: the one trained, and the model's own.
+
+    They differ where a chat template ends turns with another token than the tokenizer's.
+    """
+    own = cast("int | list[int] | None", model.generation_config.eos_token_id)
+    if own is None:
+        return [end_id]
+    return sorted({end_id, *(own if isinstance(own, list) else [own])})
 
 
 def rouge_l(references: Sequence[str], answers: Sequence[str]) -> list[float]:
