@@ -258,10 +258,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--only", choices=METHODS, help="one method instead of both")
-    add("--rows", type=int, default=384, help="training rows, a multiple of 16 (384)")
+    add("--rows", type=int, default=192, help="training rows, a multiple of 16 (192)")
     add("--steps", type=int, help="optimiser steps (default: one pass over the rows)")
     add("--repeats", type=int, default=3, help="runs a side and method (3)")
-    add("--eval-rows", type=int, default=64, help="rows the adapters are evaluated on (64)")
+    add("--eval-rows", type=int, default=48, help="rows the adapters are evaluated on (48)")
     add("--peer-batch", type=int, default=4, choices=(1, 2, 4, 8, 16), help="TRL's batch (4)")
     add(
         "--peer-adapters",
