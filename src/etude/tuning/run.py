@@ -151,7 +151,7 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
     Raises:
         DataError: nothing to train or to evaluate on, or a sample that cannot be trained.
     """
-    progress.start("reading the data", None)
+    progress.start("Reading the data", None)
     split = load_samples(recipe.data, recipe.train.seed)
     progress.finish()
     if not split.eval:
@@ -166,7 +166,7 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
         notes.append(f"data.max_length {spec.max_length} is cut to the model's context, {context}")
         spec = spec.model_copy(update={"max_length": context})
     encoder = Encoder(loaded.tokenizer, spec)
-    progress.start("tokenising", len(split.train) + len(split.eval), "samples")
+    progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
     train = encoder.encode_all(split.train, progress)
     held_out = encoder.encode_all(split.eval, progress)
     progress.finish()

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.tuning.data.encode import EncodedSample
-from etude.tuning.data.packing import IGNORED, collate, collate_padded, pack, plan_steps
+from etude.tuning.data.packing import (
+    IGNORED,
+    ROW_MULTIPLE,
+    collate,
+    collate_padded,
+    pack,
+    plan_steps,
+)
 
 lengths_lists = st.lists(st.integers(1, 150), min_size=1, max_size=80)
 
@@ -71,11 +78,23 @@ def test_an_item_goes_into_the_fullest_bin_that_has_room_for_it():
 @given(encoded_samples())
 def test_packed_positions_restart_and_lengths_add_up(samples):
     batch = collate(samples)
-    total = sum(len(sample) for sample in samples)
-    assert batch.input_ids.shape == batch.position_ids.shape == batch.targets.shape == (1, total)
-    assert batch.lengths == [len(sample) for sample in samples]
-    expected = [place for sample in samples for place in range(len(sample))]
+    lengths = [len(sample) for sample in samples]
+    filling = -sum(lengths) % ROW_MULTIPLE
+    segments = [*lengths, filling] if filling else lengths
+    shape = (1, sum(segments))
+    assert batch.input_ids.shape == batch.position_ids.shape == batch.targets.shape == shape
+    assert batch.lengths == segments
+    expected = [place for length in segments for place in range(length)]
     assert batch.position_ids[0].tolist() == expected
+
+
+@given(encoded_samples())
+def test_what_fills_a_row_up_is_never_trained(samples):
+    batch = collate(samples)
+    total = sum(len(sample) for sample in samples)
+    assert batch.input_ids.shape[1] % ROW_MULTIPLE == 0
+    assert batch.input_ids.shape[1] - total < ROW_MULTIPLE
+    assert batch.targets[0, total:].tolist() == [IGNORED] * (batch.input_ids.shape[1] - total)
 
 
 @given(encoded_samples())
@@ -106,7 +125,8 @@ def test_padding_asks_for_the_same_predictions_as_packing(samples):
         packed.targets[0].split(packed.lengths),
         strict=True,
     )
-    assert seen == [(ids.tolist(), targets.tolist()) for ids, targets in pieces]
+    pieces = [(ids.tolist(), targets.tolist()) for ids, targets in pieces]
+    assert seen == pieces[: len(samples)]
     assert (padded.input_ids[padded.attention_mask == 0] == 7).all()
     assert (padded.targets[padded.attention_mask == 0] == IGNORED).all()
 

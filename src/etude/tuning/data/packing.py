@@ -29,6 +29,11 @@ from etude.tuning.data.encode import EncodedSample
 IGNORED = -100
 """The target that cross-entropy leaves out."""
 
+ROW_MULTIPLE = 64
+"""What rows are filled up to. A processor's matrix library prepares code for each shape that it
+meets and keeps it, about a megabyte each: rows of every length would fill its cache with hundreds
+of them, and prepare them again once it overflows (benchmarks/row_lengths.py)."""
+
 Step = list[list[int]]
 """One optimiser step: its micro-batches, each a list of sample indices."""
 
@@ -98,7 +103,7 @@ class PackedBatch:
     """(1, T) int64: the token that position t is to predict, or IGNORED. Already shifted."""
 
     lengths: list[int]
-    """Tokens of each segment; their sum is T."""
+    """Tokens of each segment, the filling last; their sum is T."""
 
     @property
     def trained_tokens(self) -> int:
@@ -126,12 +131,19 @@ class PaddedBatch:
 
 
 def collate(samples: Sequence[EncodedSample]) -> PackedBatch:
-    """Lay samples end to end; T is the sum of their lengths."""
+    """Lay samples end to end and fill up to a multiple of `ROW_MULTIPLE` tokens.
+
+    What fills up is a segment of its own, of which nothing is trained.
+    """
+    lengths = [len(sample) for sample in samples]
+    filling = -sum(lengths) % ROW_MULTIPLE
+    nothing = np.zeros(filling, dtype=np.int64)
+    segments = [*lengths, filling] if filling else lengths
     return PackedBatch(
-        input_ids=_row(np.concatenate([sample.input_ids for sample in samples])),
-        position_ids=_row(np.concatenate([np.arange(len(sample)) for sample in samples])),
-        targets=_row(np.concatenate([_targets(sample) for sample in samples])),
-        lengths=[len(sample) for sample in samples],
+        input_ids=_row(np.concatenate([*(sample.input_ids for sample in samples), nothing])),
+        position_ids=_row(np.concatenate([np.arange(length) for length in segments])),
+        targets=_row(np.concatenate([*map(_targets, samples), nothing + IGNORED])),
+        lengths=segments,
     )
 
 

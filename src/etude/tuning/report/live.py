@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etude.tuning.report import quantities as q
-from etude.tuning.report.series import smooth, sparkline
+from etude.tuning.report.series import smooth, smoothing, sparkline
 
 RATE_WINDOW = 20
 """Steps over which the speed for the time left is taken."""
@@ -147,6 +147,10 @@ class LiveView:
             return None
         return (self.total_steps - last_step) * (last - first) / (last_step - first_step)
 
+    @property
+    def _smoothed(self) -> float | None:
+        return smooth(self._losses, smoothing(self.total_steps))[-1]
+
     def _evaluation_text(self) -> str:
         first, last = self._evaluations[0], self._evaluations[-1]
         text = f"evaluation loss {q.loss(last.get('eval_loss'))}"
@@ -159,7 +163,7 @@ class LiveView:
         return "  ".join(
             (
                 f"step {record['step']}/{self.total_steps}",
-                f"loss {q.loss(smooth(self._losses)[-1])} (last {q.loss(record.get('loss'))})",
+                f"loss {q.loss(self._smoothed)} (last {q.loss(record.get('loss'))})",
                 f"lr {q.rate(record.get('lr'))}",
                 f"{q.number(record.get('tokens_per_s'))} tokens/s",
                 q.size(record.get("rss")),
@@ -192,7 +196,7 @@ class LiveView:
             return Group(head)
         losses = Text.assemble(
             ("loss ", "dim"),
-            (q.loss(smooth(self._losses)[-1]), "bold"),
+            (q.loss(self._smoothed), "bold"),
             "  ",
             (self._sparkline(24), "cyan"),
             ("  last ", "dim"),
@@ -282,7 +286,8 @@ class TerminalProgress:
         took = self._clock() - self._began
         if took >= self.patience:
             done = q.size(self._done) if self._unit == "B" else f"{self._done:,} {self._unit}"
-            self._print(f"{self._label}: {done.strip()} in {q.duration(took)}")
+            what = f"{self._label}: {done.strip()}" if self._done else self._label
+            self._print(f"{what} in {q.duration(took)}")
         self._label = None
 
     def _print(self, text: str) -> None:

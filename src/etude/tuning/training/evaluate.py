@@ -30,7 +30,7 @@ def evaluation_loss(
     total, trained = 0.0, 0
     lengths = [len(sample.input_ids) for sample in samples]
     if progress:
-        progress.start("evaluating", len(samples), "samples")
+        progress.start("Evaluating", len(samples), "samples")
     with torch.no_grad(), packed_rows(model):
         for indices in pack(lengths, micro_tokens):
             row = collate([samples[i] for i in indices])
@@ -76,7 +76,7 @@ def generate_answers(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends = end_tokens(model, end_id)
     if progress:
-        progress.start("generating", len(prompts), "answers")
+        progress.start("Generating", len(prompts), "answers")
     with torch.inference_mode(), dense_weights(model):
         for start in range(0, len(order), batch_samples):
             batch = order[start : start + batch_samples]

@@ -21,6 +21,9 @@ import torch.nn.functional as F
 # 150,000-word vocabulary stay under 80 MB in float32.
 CHUNK = 128
 
+# Chunks are filled up to a multiple of this, for the same reason as rows: see packing.ROW_MULTIPLE.
+CHUNK_MULTIPLE = 32
+
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies of `hidden @ weight.T` against `targets`."""
@@ -36,19 +39,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # Full fine-tuning keeps float32 weights and computes in the dtype of `hidden`.
         matrix = weight.to(hidden.dtype)
         for start in range(0, hidden.shape[0], CHUNK):
-            rows = slice(start, start + CHUNK)
-            chunk, target = hidden[rows], targets[rows]
+            target = targets[start : start + CHUNK]
+            count = len(target)
+            chunk = F.pad(hidden[start : start + count], (0, 0, 0, -count % CHUNK_MULTIPLE))
             logits = (chunk @ matrix.t()).to(total.dtype)
             log_norm = logits.logsumexp(dim=1)
-            picked = logits.gather(1, target[:, None]).squeeze(1)
-            total += (log_norm - picked).sum()
+            picked = logits[:count].gather(1, target[:, None]).squeeze(1)
+            total += (log_norm[:count] - picked).sum()
             if grad_hidden is None and grad_weight is None:
                 continue
             probabilities = logits.sub_(log_norm[:, None]).exp_()
-            probabilities[torch.arange(len(target), device=target.device), target] -= 1
+            probabilities[torch.arange(count, device=target.device), target] -= 1
+            probabilities[count:] = 0
             gradient = probabilities.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(gradient, matrix, out=grad_hidden[rows])
+                grad_hidden[start : start + count] = (gradient @ matrix)[:count]
             if grad_weight is not None:
                 grad_weight += (gradient.t() @ chunk).to(grad_weight.dtype)
         ctx.gradients = (grad_hidden, grad_weight)
