@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.tuning.recipe import Recipe as Recipe
-    from etude.tuning.tuned import load as load
     from etude.tuning.run import tune as tune
+    from etude.tuning.tuned import load as load
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "__version__", "load", "tune"]

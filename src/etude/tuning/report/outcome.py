@@ -41,11 +41,9 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
             "ROUGE-L", q.points(rouge_before), q.points(rouge), q.signed(rouge - rouge_before, 1)
         )
     console.print(table)
+    trained = summary["trainable_parameters"]
     for label, text in (
-        (
-            "trained",
-            f"{summary['trainable_parameters']:,} parameters, {q.percent(summary['trainable_share'])}",
-        ),
+        ("trained", f"{trained:,} parameters, {q.percent(summary['trainable_share'])}"),
         ("speed", f"{q.number(summary['tokens_per_s'])} tokens/s"),
         ("time", f"{q.duration(summary['train_seconds'])} of training, {summary['steps']} steps"),
         ("peak memory", q.size(summary["peak_rss"])),
