@@ -13,7 +13,7 @@ from etude.tuning.report import quantities as q
 from etude.tuning.report.axis import linear_axis, logarithmic_axis
 from etude.tuning.report.chart import Line, decimal_tick, histogram, line_chart
 from etude.tuning.report.plot import text_plot
-from etude.tuning.report.series import Series, series, smooth, sparkline, thin
+from etude.tuning.report.series import Series, series, smooth, smoothing, sparkline, thin
 
 finite = st.integers(-(10**9), 10**9).map(lambda thousandths: thousandths / 1000)
 positive = st.floats(min_value=1e-6, max_value=1e6)
@@ -106,6 +106,12 @@ def test_smoothing_is_a_weighted_mean_of_the_past(values):
 
 def test_smoothing_passes_over_what_was_not_finite():
     assert smooth([None, 2.0, None, 2.0], 0.9) == [None, 2.0, 2.0, 2.0]
+
+
+def test_short_runs_are_not_smoothed_and_long_ones_over_ten_steps():
+    assert smooth([4.0, 2.0, 3.0], smoothing(3)) == [4.0, 2.0, 3.0]
+    assert smoothing(100) == pytest.approx(1 - 1 / 5)
+    assert smoothing(10_000) == pytest.approx(1 - 1 / 10)
 
 
 def test_step_recorded_twice_counts_once_the_later_record():

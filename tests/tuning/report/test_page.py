@@ -246,6 +246,16 @@ def test_headline_says_what_the_summary_says(make_run: MakeRun, visit: Visit):
     assert "1.12 GB" in text
 
 
+def test_losses_before_and_after_are_in_the_chart_of_a_run_without_evaluations_on_the_way(
+    make_run: MakeRun, visit: Visit
+):
+    folder = make_run()
+    folder.write_lines("metrics.jsonl", [r for r in folder.read_metrics() if "loss" in r])
+    page = visit(write_report(folder))
+    assert page.locator("#loss .linear .mark").all_inner_texts() == ["3.412", "2.563"]
+    assert "evaluation 2.563" in page.locator("#loss .readout").inner_text()
+
+
 def test_all_modules_are_listed_and_grouped_by_kind(make_run: MakeRun, visit: Visit):
     page = visit(write_report(make_run()))
     rows = page.locator("#modules tbody tr")

@@ -13,8 +13,8 @@ from etude.tuning.durable import replace_file
 from etude.tuning.report import quantities as q
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
-from etude.tuning.report.sections import comparison
-from etude.tuning.report.series import Series, series, smooth
+from etude.tuning.report.sections import comparison, evaluation_losses
+from etude.tuning.report.series import Series, series, smooth, smoothing
 from etude.tuning.report.summary import Outcome, Summary
 from etude.tuning.runfolder import RunFolder
 
@@ -32,7 +32,7 @@ def loss_curves(folders: Sequence[RunFolder]) -> dict[str, Series]:
     curves: dict[str, Series] = {}
     for folder in folders:
         loss = series(folder.read_metrics(), "loss")
-        curves[folder.name] = Series(loss.steps, smooth(loss.values))
+        curves[folder.name] = Series(loss.steps, smooth(loss.values, smoothing(len(loss.steps))))
     return curves
 
 
@@ -81,7 +81,10 @@ def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
 
 
 def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
-    evaluations = {f.name: series(f.read_metrics(), "eval_loss") for f in folders}
+    evaluations = {
+        folder.name: evaluation_losses(folder.read_metrics(), _summary(folder))
+        for folder in folders
+    }
     charts = [
         line_chart(
             chart_id,
@@ -103,7 +106,7 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
 
 
 def _outcome(folder: RunFolder) -> Outcome:
-    summary = cast("Summary", folder.read_json(folder.summary.name) or {})
+    summary = _summary(folder)
     known = {key: value for key, value in summary.items() if key in Outcome.__annotations__}
     records = folder.read_metrics()
     if not known:
@@ -113,6 +116,10 @@ def _outcome(folder: RunFolder) -> Outcome:
     elif "train_seconds" in summary:
         known["seconds"] = summary["train_seconds"]
     return cast("Outcome", {**known, "method": folder.name})
+
+
+def _summary(folder: RunFolder) -> Summary:
+    return cast("Summary", folder.read_json(folder.summary.name) or {})
 
 
 def _recipe(folder: RunFolder) -> dict[str, Any]:

@@ -12,8 +12,8 @@ Full fine-tuning keeps float32 weights, as steps of 1e-4 vanish in bfloat16's 8 
 not 4 the forward pass works on copies. Activations are what autograd keeps of one forward pass of
 `micro_tokens` tokens through blocks of Llama's kind; the terms are in `_kept_per_token`.
 
-It is an estimate. The interpreter with its libraries (some 400 MB), the allocator's slack and
-what lives for an instant only are not in it.
+It is an estimate. The interpreter with its libraries (some 480 MB), the gaps that the allocator
+leaves and what lives for an instant only are not in it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from etude.tuning.report.sections import (
     banner,
     comparison,
     environment_facts,
+    evaluation_losses,
     headline,
     lede,
     memory_rows,
@@ -32,7 +33,7 @@ from etude.tuning.report.sections import (
     sample_view,
     tally,
 )
-from etude.tuning.report.series import series, smooth
+from etude.tuning.report.series import series, smooth, smoothing
 from etude.tuning.report.spans import only_token_spans
 from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
 from etude.tuning.runfolder import RunFolder
@@ -63,7 +64,7 @@ def render(folder: RunFolder) -> str:
         "lede": lede(summary),
         "banner": banner(folder, records),
         "figures": headline(summary, records),
-        "charts": training_charts(records),
+        "charts": training_charts(records, summary),
         "samples": [sample_view(record, index + 1) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
         "tally": tally(samples),
@@ -88,16 +89,17 @@ def render(folder: RunFolder) -> str:
     return render_page("report.html", content)
 
 
-def training_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
+def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart]:
     """Draw loss, learning rate, gradient norm, speed and memory over the steps."""
-    train, held_out = series(records, "loss"), series(records, "eval_loss")
+    train, held_out = series(records, "loss"), evaluation_losses(records, summary)
+    smoothed = smooth(train.values, smoothing(len(train.steps)))
     charts = [
         line_chart(
             "loss",
             "Loss",
             [
                 Line("train", "raw", train.steps, train.values, q.loss),
-                Line("smoothed", "main", train.steps, smooth(train.values), q.loss),
+                Line("smoothed", "main", train.steps, smoothed, q.loss),
                 Line("evaluation", "dots", held_out.steps, held_out.values, q.loss),
             ],
             unit="nats per trained token",

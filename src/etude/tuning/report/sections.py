@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.tuning.report import quantities as q
 from etude.tuning.report.lcs import shared_words
-from etude.tuning.report.series import series
+from etude.tuning.report.series import Series, series
 from etude.tuning.report.summary import MemoryRow, Module, Outcome, SampleRecord, Summary
 from etude.tuning.runfolder import RunFolder
 
@@ -129,6 +129,19 @@ def _running_figures(records: Sequence[dict[str, Any]]) -> list[Figure]:
         if known := series(records, key).finite:
             figures.append(Figure(label, written(known[-1]), note))
     return figures
+
+
+def evaluation_losses(records: Sequence[dict[str, Any]], summary: Summary) -> Series:
+    """Return the evaluation loss over the steps, that before and after training included.
+
+    A run without evaluations on the way has these two in its summary only.
+    """
+    ends: list[dict[str, Any]] = []
+    if (before := summary.get("eval_loss_before")) is not None:
+        ends.append({"step": 0, "eval_loss": before})
+    if (after := summary.get("eval_loss")) is not None and "steps" in summary:
+        ends.append({"step": summary["steps"], "eval_loss": after})
+    return series([*ends, *records], "eval_loss")
 
 
 def sample_view(record: SampleRecord, number: int) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SMOOTHING = 0.9
-"""Weight of the past in the smoothed training loss: about the mean of the last ten steps."""
+LONGEST_WINDOW = 10
+"""Steps that the smoothed training loss averages over, about, in a run of 200 steps or more."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -43,11 +43,23 @@ def series(records: Sequence[dict[str, Any]], key: str) -> Series:
     return Series(steps, [values[step] for step in steps])
 
 
-def smooth(values: Sequence[float | None], weight: float = SMOOTHING) -> list[float | None]:
+def smoothing(steps: int) -> float:
+    """Return the weight of the past for a run of so many steps.
+
+    The window is a twentieth of the run, so that the curve of a short one does not lag behind it.
+    """
+    return 1 - 1 / min(LONGEST_WINDOW, max(1.0, steps / 20))
+
+
+def smooth(values: Sequence[float | None], weight: float) -> list[float | None]:
     """Return the exponential moving average, corrected for its start at zero.
 
     y_t = Σ w^(t-i) x_i / Σ w^(t-i) over the finite x_i: the first value is the first loss, not a
     tenth of it (Kingma and Ba 2015, section 3). It is None until a finite value was seen.
+
+    Args:
+        values: in order of steps.
+        weight: of the past, w; the window is about 1 / (1 - w) steps.
     """
     total = norm = 0.0
     smoothed: list[float | None] = []
