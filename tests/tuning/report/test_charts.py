@@ -110,7 +110,7 @@ def test_smoothing_passes_over_what_was_not_finite():
 
 def test_short_runs_are_not_smoothed_and_long_ones_over_ten_steps():
     assert smooth([4.0, 2.0, 3.0], smoothing(3)) == [4.0, 2.0, 3.0]
-    assert smoothing(100) == pytest.approx(1 - 1 / 5)
+    assert smoothing(50) == pytest.approx(1 - 1 / 5)
     assert smoothing(10_000) == pytest.approx(1 - 1 / 10)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_WINDOW = 10
-"""Steps that the smoothed training loss averages over, about, in a run of 200 steps or more."""
+"""Steps that the smoothed training loss averages over, about, in a run of 100 steps or more."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -46,9 +46,9 @@ def series(records: Sequence[dict[str, Any]], key: str) -> Series:
 def smoothing(steps: int) -> float:
     """Return the weight of the past for a run of so many steps.
 
-    The window is a twentieth of the run, so that the curve of a short one does not lag behind it.
+    The window is a tenth of the run, so that the curve of a short one does not lag behind it.
     """
-    return 1 - 1 / min(LONGEST_WINDOW, max(1.0, steps / 20))
+    return 1 - 1 / min(LONGEST_WINDOW, max(1.0, steps / 10))
 
 
 def smooth(values: Sequence[float | None], weight: float) -> list[float | None]:
