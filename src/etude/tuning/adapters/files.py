@@ -33,6 +33,7 @@ from etude.tuning.adapters.lora import (
     LoRALinear,
     adapted_layers,
     describe,
+    refuse_second_adapter,
     wrap_modules,
 )
 from etude.tuning.adapters.targets import linear_modules, name_matches, named_modules
@@ -175,6 +176,7 @@ def load_adapter(
     Raises:
         AdapterError: the folder is damaged, not supported, or of another model.
     """
+    refuse_second_adapter(model)
     saved = read_adapter(folder)
     if origin is not None and not force:
         _refuse_other_base(saved, origin)

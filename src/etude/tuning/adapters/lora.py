@@ -209,6 +209,7 @@ def add_lora(model: nn.Module, spec: AdapterSpec, *, seed: int) -> list[AdaptedM
         NoTargetMatchedError: an entry of the targets matches nothing.
         AdapterError: the rank is larger than a matrix, or the model has adapters already.
     """
+    refuse_second_adapter(model)
     names = find_targets(model, spec.targets)
     for name in names:
         _refuse_large_rank(name, cast("nn.Linear | QuantLinear", model.get_submodule(name)), spec)
@@ -221,13 +222,7 @@ def add_lora(model: nn.Module, spec: AdapterSpec, *, seed: int) -> list[AdaptedM
 def wrap_modules(
     model: nn.Module, names: list[str], rank: int, alpha: float, dropout: float
 ) -> dict[str, LoRALinear]:
-    """Put a zero adapter on each named Linear, in place, and freeze everything else.
-
-    Raises:
-        AdapterError: the model has adapters already.
-    """
-    if adapted_layers(model):
-        raise AdapterError("the model carries an adapter already; load the base anew")
+    """Put a zero adapter on each named Linear, in place, and freeze everything else."""
     model.requires_grad_(False)
     wrapped: dict[str, LoRALinear] = {}
     for name in names:
@@ -235,6 +230,16 @@ def wrap_modules(
         wrapped[name] = LoRALinear(base, rank, alpha, dropout).train(base.training)
         replace_module(model, name, wrapped[name])
     return wrapped
+
+
+def refuse_second_adapter(model: nn.Module) -> None:
+    """Refuse a model that has adapters.
+
+    Raises:
+        AdapterError: it has.
+    """
+    if adapted_layers(model):
+        raise AdapterError("the model carries an adapter already; load the base anew")
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
