@@ -141,6 +141,7 @@ def test_a_damaged_header_is_refused_or_read_but_never_crashes(
     try:
         checkpoint = GGUFCheckpoint(damaged)
         _ = checkpoint.config
+        checkpoint.tokenizer()
     except ModelError as error:
         assert "damaged.gguf" in str(error)
 

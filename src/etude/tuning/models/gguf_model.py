@@ -153,7 +153,7 @@ class GGUFCheckpoint:
 
     def tokenizer(self) -> Any:
         """Build the tokenizer from the file's vocabulary, merges and chat template."""
-        return build_tokenizer(self.metadata, str(self.path))
+        return build_tokenizer(self.metadata, self._count("context_length"), str(self.path))
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return rows of a tensor, float32, in transformers' order."""

@@ -18,6 +18,7 @@ from typing import Any, cast
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from etude.errors import ModelError
+from etude.tuning.models.reason import reason
 
 
 class TokenType(IntEnum):
@@ -72,11 +73,12 @@ _PRE_TOKENIZERS = {
 _WHOLE_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "llama-v3"})
 
 
-def build_tokenizer(metadata: Mapping[str, Any], origin: str) -> Any:
+def build_tokenizer(metadata: Mapping[str, Any], context: int, origin: str) -> Any:
     """Build the transformers tokenizer that `metadata` describes.
 
     Args:
         metadata: a GGUF file's key-value metadata.
+        context: tokens of the longest sequence.
         origin: the file, for messages.
 
     Raises:
@@ -93,15 +95,21 @@ def build_tokenizer(metadata: Mapping[str, Any], origin: str) -> Any:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or len(types) != len(tokens):
         raise ModelError(f"{origin} is damaged: its vocabulary has repeated or untyped tokens")
-    if kind == "gpt2":
-        backend = _byte_level(metadata, vocabulary, origin)
-    elif kind == "llama":
-        backend = _sentencepiece(metadata, vocabulary, types, origin)
-    else:
-        raise ModelError(
-            f"{origin} has a tokenizer of kind {kind!r}; gpt2 (byte-level BPE) and llama "
-            "(SentencePiece BPE) are supported"
-        )
+    try:
+        if kind == "gpt2":
+            backend = _byte_level(metadata, vocabulary, origin)
+        elif kind == "llama":
+            backend = _sentencepiece(metadata, vocabulary, types, origin)
+        else:
+            raise ModelError(
+                f"{origin} has a tokenizer of kind {kind!r}; gpt2 (byte-level BPE) and llama "
+                "(SentencePiece BPE) are supported"
+            )
+    except ModelError:
+        raise
+    except Exception as error:
+        # The tokenizers package raises bare exceptions for merges that do not fit the vocabulary.
+        raise ModelError(f"{origin} is damaged: no tokenizer: {reason(error)}") from error
     whole = (TokenType.CONTROL, TokenType.USER_DEFINED)
     backend.add_tokens(
         [
@@ -112,10 +120,13 @@ def build_tokenizer(metadata: Mapping[str, Any], origin: str) -> Any:
     )
 
     def role(name: str) -> str | None:
-        index = cast("int | None", metadata.get(f"tokenizer.ggml.{name}_token_id"))
-        return None if index is None else tokens[index]
+        index: Any = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if index is None:
+            return None
+        if not isinstance(index, int) or not 0 <= index < len(tokens):
+            raise ModelError(f"{origin} is damaged: its {name} token is number {index!r}")
+        return tokens[index]
 
-    architecture = metadata.get("general.architecture")
     # SentencePiece vocabularies begin a text with <s> unless the file says otherwise.
     begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
     return cast("Any", PreTrainedTokenizerFast)(
@@ -127,7 +138,7 @@ def build_tokenizer(metadata: Mapping[str, Any], origin: str) -> Any:
         add_bos_token=begins,
         add_eos_token=metadata.get("tokenizer.ggml.add_eos_token", False),
         chat_template=metadata.get("tokenizer.chat_template"),
-        model_max_length=metadata[f"{architecture}.context_length"],
+        model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
 

@@ -88,19 +88,21 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
         model = build_skeleton(checkpoint.config, dtype, spec.id)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path))
+        # Before the weights are read, for it fails in an instant if it fails.
+        tokenizer = checkpoint.tokenizer()
+        embeddings = len(model.get_input_embeddings().weight)
+        if len(tokenizer) > embeddings:
+            raise ModelError(
+                f"{spec.id} has embeddings for {embeddings} tokens, its tokenizer knows "
+                f"{len(tokenizer)}"
+            )
         linears = _replace_linears(model, quant, dtype, spec.id) if quant.kind == "nf4" else {}
         total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
         progress.start(f"Reading the weights of {spec.id}", total, "B")
         _fill_all(model, linears, places, checkpoint, dtype, progress)
         progress.finish()
-        tokenizer = checkpoint.tokenizer()
         generation = checkpoint.generation_config()
         origin = ModelOrigin(spec.id, str(checkpoint.path), fingerprint(checkpoint))
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"{spec.id} has embeddings for {rows} tokens, its tokenizer knows {len(tokenizer)}"
-        )
     if generation is not None:
         model.generation_config = generation
     model.requires_grad_(False)
