@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from etude.tuning.machine import Machine
     from etude.tuning.report.fits import Fit
 
-METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
-
 
 @app.command(
     epilog="Examples:\n\n`etude doctor`\n\n`etude doctor --json | jq .fits`\n\n"
@@ -162,7 +160,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
 def _fit_in_words(fit: Fit) -> str:
     from etude.tuning.report import quantities as q
 
-    method = METHODS[fit.method]
+    method = q.METHODS[fit.method]
     if fit.model is None:
         return f"{method}: not even a model of 135 million parameters"
     speed = f", {q.number(fit.tokens_per_s)} tokens/s" if fit.tokens_per_s else ""

@@ -15,7 +15,7 @@ from etude.tuning.data.schema import Sample
 from etude.tuning.machine import peak_rss
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import Recipe
+from etude.tuning.recipe import QuantSpec, Recipe
 from etude.tuning.report.memory_table import memory_table
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.training.loop import Outcome
@@ -132,6 +132,7 @@ def sizes(
             recipe.adapter.rank,
             recipe.train.micro_tokens,
             targets=recipe.adapter.targets,
+            quant=recipe.quant if recipe.quant.kind == "nf4" else QuantSpec(),
             model=recipe.model,
             checkpointing=recipe.train.checkpointing,
         ),

@@ -87,6 +87,7 @@ def tune(
             return _tune(recipe, folder, view or Unwatched())
         except DivergedError as error:
             folder.set_state("diverged", str(error))
+            write_report(folder)
             raise
         except EtudeError as error:
             folder.set_state("failed", str(error))
@@ -125,6 +126,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         view.end()
     if outcome.state == "stopped":
         folder.set_state("stopped", outcome.reason)
+        write_report(folder)
         return Run(folder.path, "stopped", {})
 
     view.message(f"training ended: {outcome.reason}")

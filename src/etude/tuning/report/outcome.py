@@ -13,8 +13,6 @@ from rich.table import Table
 from etude.tuning.report import quantities as q
 from etude.tuning.runfolder import RunFolder
 
-NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
-
 
 def print_outcome(path: Path, *, show: int, console: Console | None = None) -> None:
     """Print a finished run: its samples first, the figures last, where the eye is.
@@ -29,7 +27,9 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
     summary: dict[str, Any] = folder.read_json("summary.json")
     for number, sample in enumerate(folder.read_samples()[:show], start=1):
         _print_sample(console, number, sample)
-    table = Table(title=f"{NAMES[summary['method']]} of {summary['model']}", title_justify="left")
+    table = Table(
+        title=f"{q.METHODS[summary['method']]} of {summary['model']}", title_justify="left"
+    )
     table.add_column("")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
@@ -59,7 +59,7 @@ def print_comparison(table: Sequence[Mapping[str, Any]], *, console: Console | N
     shown = Table(title="Side by side, the same data", title_justify="left")
     shown.add_column("")
     for row in table:
-        shown.add_column(NAMES[row["method"]], justify="right")
+        shown.add_column(q.METHODS[row["method"]], justify="right")
     for label, read in (
         ("loss before", lambda r: q.loss(r["eval_loss_before"])),
         ("loss after", lambda r: q.loss(r["eval_loss"])),

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 
+METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+"""How people call what a recipe does."""
+
 UNKNOWN = "–"
 
 

@@ -13,8 +13,6 @@ from etude.tuning.report.series import Series, series
 from etude.tuning.report.summary import MemoryRow, Module, Outcome, SampleRecord, Summary
 from etude.tuning.runfolder import RunFolder
 
-METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -32,7 +30,7 @@ def lede(summary: Summary) -> str:
     """Return the run in two sentences; empty before there is an outcome."""
     if "eval_loss" not in summary or "eval_loss_before" not in summary:
         return ""
-    method = METHODS.get(summary.get("method", ""), summary.get("method", ""))
+    method = q.METHODS.get(summary.get("method", ""), summary.get("method", ""))
     before, after = summary["eval_loss_before"], summary["eval_loss"]
     said = f"{summary.get('model', 'The model')}, tuned by {method}" + (
         f" in {q.duration(summary['train_seconds'])}." if "train_seconds" in summary else "."
@@ -218,7 +216,7 @@ def memory_rows(summary: Summary) -> dict[str, Any] | None:
         "measured": q.size(peak) if peak is not None else "",
         "rows": [
             {
-                "method": METHODS.get(row["method"], row["method"]),
+                "method": q.METHODS.get(row["method"], row["method"]),
                 "weights": q.size(row["weights"]),
                 "gradients": q.size(row["gradients"]),
                 "optimizer": q.size(row["optimizer"]),
@@ -270,7 +268,7 @@ def comparison(outcomes: Sequence[Outcome], *, rank: bool = True) -> dict[str, A
         "columns": [title for _, title, _, _ in columns],
         "rows": [
             {
-                "method": METHODS.get(row.get("method", ""), row.get("method", "")),
+                "method": q.METHODS.get(row.get("method", ""), row.get("method", "")),
                 "cells": [
                     (written(value), value is not None and value == best.get(key))
                     for key, _, written, _ in columns
