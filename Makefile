@@ -54,7 +54,7 @@ test: develop browser  ## Install what is missing and run all tests
 lint: develop    ## Style, types and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 lock: develop    ## Write the versions in .venv to requirements.lock
