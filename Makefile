@@ -42,7 +42,6 @@ $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
 
 browser:         ## Install Chromium where the report's tests find none
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
-	  || command -v google-chrome >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "no Chromium found: install it to run the browser tests"

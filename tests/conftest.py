@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure: no test here asserts a time, hypothesis' deadlines included.
+settings.register_profile(
+    "etude", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("etude")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-WORDS = "add sub mul div read write open close sort find list map key value node edge".split()
+WORDS = ("add", "sub", "mul", "div", "read", "write", "open", "close")
+WORDS += ("sort", "find", "list", "map", "key", "value", "node", "edge")
 
 
 def write_rows(path: Path, count: int = 48) -> Path:
     """Write prompt and completion rows of varying length, all different."""
     rows = [
         {
-            "prompt": f"def {WORDS[i % 16]}_{WORDS[(i * 7) % 16]}({', '.join(WORDS[: 1 + i % 9])}):",
+            "prompt": f"def {WORDS[i % 16]}_{WORDS[i * 7 % 16]}({', '.join(WORDS[: 1 + i % 9])}):",
             "completion": f"{WORDS[i % 16].title()} the {WORDS[(i * 5) % 16]} number {i}.",
         }
         for i in range(count)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from small_models import load_tiny, randomize
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -331,3 +332,37 @@ def test_a_disabled_adapter_is_the_base_and_comes_back(llama):
             raise KeyError
         assert torch.equal(llama(input_ids=ids).logits, tuned)
     assert not torch.equal(base, tuned)
+
+
+def loss_and_gradients(model, ids) -> tuple[float, torch.Tensor]:
+    loss = model(input_ids=ids, labels=ids).loss
+    gradients = torch.autograd.grad(loss, list(adapter_parameters(model).values()))
+    return float(loss), torch.cat([gradient.double().flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_loss_and_gradients_of_qlora_are_those_of_the_dequantised_model_in_float64(
+    tiny_llama, dtype
+):
+    folder, spec = tiny_llama(layers=2), AdapterSpec(rank=4, alpha=8)
+    quantised = load_tiny(folder, "nf4").model
+    dense = copy.deepcopy(quantised).double()
+    for name, layer in list(dense.named_modules()):
+        if isinstance(layer, QuantLinear):
+            linear = nn.Linear(layer.in_features, layer.out_features, bias=False)
+            linear.weight = nn.Parameter(layer.dequantize(torch.float64))
+            dense.set_submodule(name, linear)
+    for model in (quantised, dense):
+        add_lora(model, spec, seed=0)
+        randomize(model)
+    quantised.to(dtype)
+    dense.double()
+    ids = torch.arange(5, 60)[None]
+    loss, gradient = loss_and_gradients(quantised, ids)
+    exact_loss, exact = loss_and_gradients(dense, ids)
+    # Some 25 roundings lie in series in each of two layers and their way back, each a relative
+    # error of at most u of what passes; together at most 100 u, were they all to point one way.
+    bound = 100 * torch.finfo(dtype).eps / 2
+    assert abs(loss - exact_loss) <= bound * exact_loss
+    assert float((gradient - exact).norm()) <= bound * float(exact.norm())
+    assert float(exact.norm()) > 0.1
