@@ -339,7 +339,12 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Return the resolved recipe, every key written out; `parse` gives back an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        fields = self.model_dump(mode="json")
+        text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+        # PyYAML writes a few line separators of Unicode unescaped and reads them as line ends.
+        if yaml.safe_load(text) != fields:
+            text = yaml.safe_dump(fields, sort_keys=False)
+        return text
 
 
 def apply_override(fields: dict[str, Any], override: str) -> None:
