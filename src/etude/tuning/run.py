@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from etude.errors import DataError, DivergedError, EtudeError, RunError
 from etude.tuning.adapters.files import save_adapter
@@ -219,6 +220,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
         return
     target = folder.path / "model"
+    disable_progress_bar()  # transformers draws one of its own, on top of ours
     try:
         loaded.model.save_pretrained(target)
         loaded.tokenizer.save_pretrained(target)
