@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,19 @@ def print_comparison(table: Sequence[Mapping[str, Any]], *, console: Console | N
     shown.add_column("")
     for row in table:
         shown.add_column(q.METHODS[row["method"]], justify="right")
-    for label, read in (
-        ("loss before", lambda r: q.loss(r["eval_loss_before"])),
-        ("loss after", lambda r: q.loss(r["eval_loss"])),
-        ("ROUGE-L before", lambda r: q.points(r["rouge_before"])),
-        ("ROUGE-L after", lambda r: q.points(r["rouge"])),
-        ("training time", lambda r: q.duration(r["seconds"])),
-        ("tokens/s", lambda r: q.number(r["tokens_per_s"])),
-        ("peak memory", lambda r: q.size(r["peak_rss"])),
-        ("weights in memory", lambda r: q.size(r["weight_bytes"])),
-        ("bytes saved on disk", lambda r: q.size(r["saved_bytes"])),
-    ):
-        shown.add_row(label, *(read(row) for row in table))
+    formats: list[tuple[str, str, Callable[[float | None], str]]] = [
+        ("loss before", "eval_loss_before", q.loss),
+        ("loss after", "eval_loss", q.loss),
+        ("ROUGE-L before", "rouge_before", q.points),
+        ("ROUGE-L after", "rouge", q.points),
+        ("training time", "seconds", q.duration),
+        ("tokens/s", "tokens_per_s", q.number),
+        ("peak memory", "peak_rss", q.size),
+        ("weights in memory", "weight_bytes", q.size),
+        ("bytes saved on disk", "saved_bytes", q.size),
+    ]
+    for label, key, write in formats:
+        shown.add_row(label, *(write(row.get(key)) for row in table))
     console.print(shown)
 
 
