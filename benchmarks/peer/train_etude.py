@@ -11,13 +11,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruler import Ruler
 
 from etude import Recipe, tune
+from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.packing import PackedBatch
 from etude.tuning.run import Unwatched
+from etude.tuning.training import loop
 
 
 class Timed(Unwatched):
@@ -38,9 +42,25 @@ class Timed(Unwatched):
         self.losses.append(record["loss"])
 
 
+class CountedRows:
+    """Lays packed rows as the trainer does, and counts their tokens, filling included."""
+
+    def __init__(self, collate: Callable[..., PackedBatch]) -> None:
+        self.collate = collate
+        self.tokens = 0
+
+    def __call__(self, samples: Sequence[EncodedSample]) -> PackedBatch:
+        """Lay one row."""
+        row = self.collate(samples)
+        self.tokens += row.input_ids.numel()
+        return row
+
+
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     view = Timed(Ruler(settings["launched"]))
+    # The trainer lays its rows by this name; evaluation has its own.
+    rows = loop.collate = CountedRows(loop.collate)
     output = Path(settings["output"])
     run = tune(Recipe.parse(settings["recipe"]), base=output, view=view)
     shutil.copytree(run.folder / "adapter", output / "adapter")
@@ -48,8 +68,7 @@ def main() -> None:
         settings["record"],
         tokens=run.summary["tokens"],
         trained_tokens=run.summary["trained_tokens"],
-        # Packed rows: whatever goes through the model is a token of a sample.
-        computed_tokens=run.summary["tokens"],
+        computed_tokens=rows.tokens,
         losses=view.losses,
         trainable_parameters=run.summary["trainable_parameters"],
         adapter_dtypes=["float32"],
