@@ -97,6 +97,8 @@ def start_puller(model: CatalogModel, stage: str = "", action: str = "") -> subp
         [sys.executable, "-c", PULLER, json.dumps(dataclasses.asdict(model)), stage, action],
         stdout=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
