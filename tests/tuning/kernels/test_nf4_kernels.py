@@ -147,6 +147,25 @@ def test_values_on_and_beside_every_midpoint_take_bitsandbytes_side():
     assert nibbles.tolist() == [15, *range(15)]
 
 
+@pytest.mark.parametrize("count", [64, 61])
+def test_weights_that_scaling_puts_near_a_midpoint_take_bitsandbytes_side(count):
+    # Whole blocks are multiplied by the reciprocal of their scale, a shorter last one is divided
+    # by it: the two roundings differ for weights a few units from midpoint times scale.
+    generator = torch.Generator().manual_seed(0)
+    near = neighbours(NF4_MIDPOINTS, 3)
+    differ = 0
+    for scale in torch.rand(200, generator=generator) + 0.01:
+        pick = near[torch.randperm(len(near), generator=generator)[: count - 1]]
+        x = torch.cat([scale[None], pick * scale])
+        codes, _ = ops.quantize_nf4(x, 64)
+        theirs, _ = bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")
+        assert_same(codes, theirs.view(-1))
+        other = x * (1 / scale) if count == 61 else x / scale
+        nibbles = torch.stack([codes >> 4, codes & 15], 1).view(-1)[:count]
+        differ += int((torch.bucketize(other, NF4_MIDPOINTS) != nibbles).sum())
+    assert differ > 100  # the other way of scaling would have shown
+
+
 def test_the_first_of_two_weights_is_in_the_high_half_of_a_byte():
     codes, _ = ops.quantize_nf4(torch.tensor([1.0, -1.0, 0.0, 1.0]), 64)
     assert codes.tolist() == [0xF0, 0x7F]

@@ -163,7 +163,6 @@ def quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     unit = blocks.mul_(scales.reciprocal()[:, None]).clamp_(-1, 1)
     position = unit.add_(1).mul_(0.5).mul_(DYNAMIC_CELLS - 1).add_(0.5).nan_to_num_(0.0)
     codes = _DYNAMIC_CODES[position.to(torch.int32)]
-    codes[scales == 0] = 0
     return codes.view(-1)[:count].clone(), scales, offset
 
 

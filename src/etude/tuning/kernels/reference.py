@@ -94,7 +94,6 @@ def quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     center = cell.double() / (DYNAMIC_CELLS - 1) * 2 - 1
     levels = DYNAMIC_LEVELS.to(absmax.device, torch.float64)
     codes = (center[..., None] > (levels[:-1] + levels[1:]) / 2).sum(-1).to(torch.uint8)
-    codes = torch.where(scales[:, None] > 0, codes, codes.new_zeros(()))
     return codes.view(-1)[:count], scales, offset
 
 
