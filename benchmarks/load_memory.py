@@ -76,7 +76,7 @@ def load(mode: str, model: str) -> dict[str, Any]:
     from etude.tuning.machine import peak_rss
     from etude.tuning.models.load import load_model
     from etude.tuning.quant.linear import QuantLinear
-    from etude.tuning.recipe import ModelSpec, QuantSpec
+    from etude.tuning.specs import ModelSpec, QuantSpec
 
     start = time.perf_counter()
     dtype: Any = "bfloat16" if mode in ("nf4", "bfloat16") else "float32"

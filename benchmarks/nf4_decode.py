@@ -30,7 +30,7 @@ from etude.tuning.environment import environment
 from etude.tuning.kernels import ops
 from etude.tuning.machine import this_machine
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 # (rows, columns): how many of them SmolLM2-135M has.
 SHAPES = {(576, 576): 60, (192, 576): 60, (1536, 576): 60, (576, 1536): 30, (4096, 4096): 0}

@@ -20,7 +20,7 @@ from typing import Any
 from etude.tuning.data.encode import EncodedSample, Encoder
 from etude.tuning.data.schema import Sample
 from etude.tuning.models.load import load_model
-from etude.tuning.recipe import DataSpec, ModelSpec, QuantSpec
+from etude.tuning.specs import DataSpec, ModelSpec, QuantSpec
 
 
 def fitting(

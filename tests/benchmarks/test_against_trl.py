@@ -14,7 +14,7 @@ import torch
 from etude.tuning.data.encode import EncodedSample
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 from etude.tuning.training.evaluate import evaluation_loss
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -14,7 +14,7 @@ import torch
 from etude.cli import main
 from etude.tuning import machine
 from etude.tuning.models.load import choose_dtype
-from etude.tuning.recipe import ModelSpec
+from etude.tuning.specs import ModelSpec
 
 
 @pytest.fixture

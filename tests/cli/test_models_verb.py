@@ -84,7 +84,7 @@ def test_the_memory_that_show_predicts_is_what_a_load_takes(
     etude_models: Etude, smollm2: Path
 ) -> None:
     from etude.tuning.models.load import load_model
-    from etude.tuning.recipe import ModelSpec, QuantSpec
+    from etude.tuning.specs import ModelSpec, QuantSpec
 
     _, out, _ = etude_models("show", str(smollm2), "--json")
     predicted = json.loads(out)["memory"]

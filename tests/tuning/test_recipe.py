@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import RecipeError
-from etude.tuning.recipe import AdapterSpec, DataSpec, QuantSpec, Recipe, TrainSpec, apply_override
+from etude.tuning.recipe import Recipe, apply_override
+from etude.tuning.specs import AdapterSpec, DataSpec, QuantSpec, TrainSpec
 
 MINIMAL = {"data": {"train": "rows.jsonl"}}
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from etude.tuning.data.inspect import Inspection, Look, Piece
     from etude.tuning.progress import Progress
-    from etude.tuning.recipe import DataSpec, Recipe
+    from etude.tuning.recipe import Recipe
+    from etude.tuning.specs import DataSpec
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before a model learns from it.")
 app.add_typer(data_app, name="data")

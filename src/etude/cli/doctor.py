@@ -51,8 +51,8 @@ def examine(*, measure: bool) -> dict[str, Any]:
     from etude.tuning.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype
-    from etude.tuning.recipe import ModelSpec
     from etude.tuning.report.fits import what_fits
+    from etude.tuning.specs import ModelSpec
 
     machine = this_machine()
     torch.set_num_threads(machine.physical_cores)

@@ -64,9 +64,9 @@ def merge(
     from etude.errors import AdapterError
     from etude.tuning.adapters.files import CONFIG, read_adapter
     from etude.tuning.adapters.merge import merge_adapter
-    from etude.tuning.recipe import ModelSpec
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runfolder import find_run
+    from etude.tuning.specs import ModelSpec
 
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     name = model or _base_name(read_adapter(folder))

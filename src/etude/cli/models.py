@@ -105,7 +105,7 @@ def show(
     from etude.errors import ModelError
     from etude.tuning.models.describe import describe
     from etude.tuning.models.sources import resolve
-    from etude.tuning.recipe import QuantSpec
+    from etude.tuning.specs import QuantSpec
 
     source = resolve(name)
     if source.path is None:

@@ -13,9 +13,10 @@ from etude.tuning.data.encode import EncodedSet, Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.figures import PreparedData
 from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.recipe import DataSpec, Recipe
+from etude.tuning.recipe import Recipe
 from etude.tuning.run import measure, prepare
 from etude.tuning.runfolder import RunFolder
+from etude.tuning.specs import DataSpec
 from etude.tuning.tuned import load
 
 

@@ -15,9 +15,10 @@ from etude.tuning.data.schema import Sample
 from etude.tuning.machine import peak_rss
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import QuantSpec, Recipe
+from etude.tuning.recipe import Recipe
 from etude.tuning.report.memory_table import memory_table
 from etude.tuning.runfolder import RunFolder
+from etude.tuning.specs import QuantSpec
 from etude.tuning.training.loop import Outcome
 
 

@@ -10,206 +10,22 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from etude.errors import RecipeError, did_you_mean
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are checked, then frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class AdapterSpec(Section):
-    """Which weights are trained, and how they are parametrised."""
-
-    kind: Literal["lora", "none"] = "lora"
-    """`lora`: ΔW = U Vᵀ on the target modules. `none`: full fine-tuning, every weight trained."""
-
-    rank: Annotated[int, Field(ge=1)] = 16
-    """r, the number of columns of U and V."""
-
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    """The update is scaled by alpha / rank."""
-
-    dropout: Fraction = 0.0
-    """Dropout on the adapter's input, in training only."""
-
-    targets: str | list[str] = "all-linear"
-    """`all-linear` (every Linear but the output head), module names, or patterns (`*.mlp.*`)."""
-
-
-class QuantSpec(Section):
-    """How the frozen base is held in memory."""
-
-    kind: Literal["nf4", "none"] = "nf4"
-    """`nf4`: 4-bit NormalFloat codes (QLoRA). `none`: the weights as they are."""
-
-    block: Literal[32, 64, 128, 256, 512, 1024, 2048, 4096] = 64
-    """Weights that share one scale."""
-
-    double: bool = True
-    """Quantise the scales too, to 8 bits, 256 of them sharing one scale."""
-
-
-class ModelSpec(Section):
-    """The base model."""
-
-    id: str = "smollm2-135m"
-    """An alias (`etude models list`), a hub id, a folder, or a `.gguf` file."""
-
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the forward pass. `auto`: bfloat16 where the processor has it natively."""
-
-
-class DataSpec(Section):
-    """What the model learns from."""
-
-    kind: Literal["files", "hub", "docstrings"] = "files"
-    """`files`: JSONL, CSV or Parquet. `hub`: a data set of the Hugging Face hub.
-    `docstrings`: (function source, summary line) pairs from installed Python packages."""
-
-    train: str | None = None
-    """Path of the training file, or the hub's id of the data set."""
-
-    eval: str | None = None
-    """Path of the evaluation file. None: `eval_fraction` of the training file is held out."""
-
-    eval_fraction: Fraction = 0.05
-    """Share of the rows held out where no evaluation file is named."""
-
-    train_split: str = "train"
-    """Split to train on (`hub` only)."""
-
-    eval_split: str | None = None
-    """Split to evaluate on (`hub` only). None: `eval_fraction` is held out."""
-
-    config: str | None = None
-    """Configuration of the data set (`hub` only)."""
-
-    packages: list[str] = []
-    """`docstrings` only: names of installed packages, or folders. Empty: all that is installed."""
-
-    eval_packages: list[str] = []
-    """`docstrings` only: packages held out of training and used to evaluate."""
-
-    format: Literal["auto", "messages", "prompt_completion", "text"] = "auto"
-    """How a row is read. `auto`: from its columns."""
-
-    prompt: str = "prompt"
-    """Column, or template with {columns}, of the prompt."""
-
-    completion: str = "completion"
-    """Column, or template with {columns}, of the answer."""
-
-    text: str = "text"
-    """Column of plain text."""
-
-    system: str | None = None
-    """System message put before every conversation that has none."""
-
-    max_train: Annotated[int, Field(ge=1)] | None = None
-    """Use at most this many training samples, drawn by the seed."""
-
-    max_eval: Annotated[int, Field(ge=1)] | None = None
-    """Use at most this many evaluation samples, drawn by the seed."""
-
-    max_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens a sample may have."""
-
-    too_long: Literal["drop", "cut_prompt", "error"] = "drop"
-    """A sample over `max_length`: leave it out and count it, cut its prompt from the left (never
-    the answer), or stop."""
-
-    no_trained_tokens: Literal["error", "drop"] = "error"
-    """A sample without a trained token: stop and name it, or leave it out and count it."""
-
-    packing: bool = True
-    """Lay samples end to end in one row, each attending to itself only, positions restarted."""
-
-
-class TrainSpec(Section):
-    """The training loop."""
-
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the training data."""
-
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many optimiser steps."""
-
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Plan the schedule to end within this many minutes of training, by the measured speed of the
-    first steps. A run planned by time is not the same run on another machine."""
-
-    batch_samples: Annotated[int, Field(ge=1)] = 16
-    """Samples an optimiser step."""
-
-    micro_tokens: Annotated[int, Field(ge=16)] = 1024
-    """Tokens of one forward pass; a step accumulates as many as its samples need."""
-
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate, per optimiser step."""
-
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after warm-up."""
-
-    warmup: Fraction = 0.05
-    """Share of the steps in which the learning rate rises from zero."""
-
-    final_lr: Fraction = 0.1
-    """Learning rate at the end, as a share of the peak (cosine, linear)."""
-
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay (AdamW)."""
-
-    beta1: Fraction = 0.9
-    """AdamW's decay of the first moment."""
-
-    beta2: Fraction = 0.999
-    """AdamW's decay of the second moment."""
-
-    clip: Annotated[float, Field(gt=0)] | None = 1.0
-    """Largest L2 norm of the gradient over all trained weights."""
-
-    checkpointing: bool = False
-    """Recompute each layer in the backward pass instead of keeping its activations."""
-
-    eval_every: Annotated[int, Field(ge=1)] | None = None
-    """Optimiser steps between evaluations. None: before and after training only."""
-
-    patience: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many evaluations without a better loss."""
-
-    save_every: Annotated[int, Field(ge=1)] = 20
-    """Optimiser steps between checkpoints: what a killed run loses at most."""
-
-    seed: int = 0
-    """Seeds initialisation, order and dropout."""
-
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """Processor threads. None: the physical cores that this process may use."""
-
-
-class EvalSpec(Section):
-    """What is measured before and after training."""
-
-    generate: Annotated[int, Field(ge=0)] = 64
-    """Evaluation samples for which an answer is generated and scored by ROUGE-L."""
-
-    show: Annotated[int, Field(ge=0)] = 3
-    """Samples printed before and after."""
-
-    max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    """Longest generated answer."""
-
-    batch_samples: Annotated[int, Field(ge=1)] = 16
-    """Answers generated at a time."""
+from etude.tuning.specs import (
+    AdapterSpec,
+    DataSpec,
+    EvalSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    QuantSpec,
+    Section,
+    TrainSpec,
+)
 
 
 class Recipe(Section):
@@ -232,6 +48,9 @@ class Recipe(Section):
 
     train: TrainSpec = TrainSpec()
     """How it is learnt."""
+
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """What is minimised."""
 
     eval: EvalSpec = EvalSpec()
     """How the outcome is measured."""
@@ -262,7 +81,7 @@ class Recipe(Section):
         """The common name of what this recipe does."""
         if self.adapter.kind == "none":
             return "full"
-        return "qlora" if self.quant.kind == "nf4" else "lora"
+        return "lora" if self.quant.kind == "none" else "qlora"
 
     def with_method(self, method: Literal["qlora", "lora", "full"]) -> Recipe:
         """Return this recipe with another method, everything else alike.
@@ -277,14 +96,14 @@ class Recipe(Section):
             lr /= 10
         elif self.method == "full":
             lr *= 10
+        adapter = "lora" if self.adapter.kind == "none" else self.adapter.kind
+        quant = "nf4" if self.quant.kind == "none" else self.quant.kind
+        adapter = "none" if method == "full" else adapter
+        quant = quant if method == "qlora" else "none"
         return self.model_copy(
             update={
-                "adapter": self.adapter.model_copy(
-                    update={"kind": "none" if method == "full" else "lora"}
-                ),
-                "quant": self.quant.model_copy(
-                    update={"kind": "nf4" if method == "qlora" else "none"}
-                ),
+                "adapter": self.adapter.model_copy(update={"kind": adapter}),
+                "quant": self.quant.model_copy(update={"kind": quant}),
                 "train": self.train.model_copy(update={"lr": lr}),
             }
         )

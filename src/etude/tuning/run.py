@@ -38,9 +38,10 @@ from etude.tuning.figures import (
 from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.progress import Progress
-from etude.tuning.recipe import ModelSpec, Recipe
+from etude.tuning.recipe import Recipe
 from etude.tuning.report.page import write_report
 from etude.tuning.runfolder import RunFolder
+from etude.tuning.specs import ModelSpec
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.evaluate import evaluation_loss, generate_answers, rouge_l
 from etude.tuning.training.loop import Trainer, TrainingSet

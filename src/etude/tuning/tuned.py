@@ -20,8 +20,9 @@ from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.progress import Progress
 from etude.tuning.quant.linear import dense_weights
-from etude.tuning.recipe import DataSpec, ModelSpec, QuantSpec, Recipe
+from etude.tuning.recipe import Recipe
 from etude.tuning.runfolder import RunFolder, find_run
+from etude.tuning.specs import DataSpec, ModelSpec, QuantSpec
 from etude.tuning.training.evaluate import end_tokens
 
 

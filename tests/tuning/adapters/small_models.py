@@ -6,7 +6,7 @@ import torch
 
 from etude.tuning.adapters.lora import adapter_parameters
 from etude.tuning.models.load import ModelOrigin, load_model
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 
 ORIGIN = ModelOrigin("some/model", "somewhere", "ab" * 32)
 

@@ -26,7 +26,7 @@ from etude.tuning.adapters.files import (
 )
 from etude.tuning.adapters.lora import adapter_parameters, add_lora
 from etude.tuning.models.load import ModelOrigin, load_model
-from etude.tuning.recipe import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
 
 SPEC = AdapterSpec(rank=4, alpha=6)
 

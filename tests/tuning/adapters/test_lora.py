@@ -26,7 +26,7 @@ from etude.tuning.adapters.lora import (
     add_lora,
 )
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import AdapterSpec, QuantSpec
+from etude.tuning.specs import AdapterSpec, QuantSpec
 
 
 def base_of(kind: str, in_features: int, out_features: int, bias: bool, dtype: torch.dtype):

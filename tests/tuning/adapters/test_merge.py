@@ -18,7 +18,7 @@ from etude.tuning.adapters.files import load_adapter, save_adapter
 from etude.tuning.adapters.lora import adapted_layers, add_lora
 from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_layers
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import AdapterSpec, ModelSpec
+from etude.tuning.specs import AdapterSpec, ModelSpec
 
 
 def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from etude.errors import NoTargetMatchedError
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from etude.tuning.data.encode import TOO_LONG, Encoder, histogram
 from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 SPEC = DataSpec(train="unused.jsonl", max_length=512)
 

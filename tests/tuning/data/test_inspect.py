@@ -13,7 +13,7 @@ from etude.tuning.data.encode import EncodedSample, Encoder
 from etude.tuning.data.inspect import html_sample, inspect_data, inspection_page, look, pieces
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 SPEC = DataSpec(train="unused.jsonl", max_length=100)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from etude.errors import DataError
 from etude.tuning.data.samples import content_key, load_samples, split_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 ROWS = [{"prompt": f"q{i}, “quoted”\nline", "completion": f"a{i}\tx"} for i in range(5)]
 

@@ -20,7 +20,7 @@ from etude.errors import ModelError
 from etude.tuning.models.gguf_file import GGUFFile, decode
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.load import load_model
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 
 DENSE = QuantSpec(kind="none")
 LLAMA_CPP: dict[str, Any] = json.loads(RECORD.read_text("utf-8"))

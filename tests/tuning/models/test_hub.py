@@ -43,7 +43,7 @@ try:
         print(resolve(name).path)
     else:
         from etude.tuning.models.load import load_model
-        from etude.tuning.recipe import ModelSpec, QuantSpec
+        from etude.tuning.specs import ModelSpec, QuantSpec
 
         loaded = load_model(ModelSpec(id=name, dtype="float32"), QuantSpec())
         print(loaded.origin.path, len(loaded.tokenizer), loaded.origin.name)

@@ -16,7 +16,7 @@ from etude.errors import ModelError
 from etude.tuning.models import checkpoint, load
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 
 DENSE = QuantSpec(kind="none")
 NF4 = QuantSpec(kind="nf4", block=64, double=True)

@@ -8,7 +8,7 @@ import torch
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import NF4_LEVELS
 from etude.tuning.quant.nf4 import bits_per_weight, derive_levels, worst_error
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 # Mean absolute and mean relative error of NF4 on N(0, 1), 1024 × 1024, by block size: the table
 # in bitsandbytes' test_functional.py, test_4bit_quant.

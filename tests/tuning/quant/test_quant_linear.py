@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from etude.errors import ModelError
 from etude.tuning.quant.linear import QuantLinear, dense_weights
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 

@@ -11,9 +11,9 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 from etude.errors import NoTargetMatchedError
 from etude.tuning.adapters.lora import add_lora
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.report.fits import KNOWN_MODELS, what_fits
 from etude.tuning.report.memory_table import measure_shape, memory_table
+from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.training.loss import CHUNK
 
 RANK, TOKENS = 8, 192

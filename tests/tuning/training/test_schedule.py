@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.tuning.recipe import TrainSpec
+from etude.tuning.specs import TrainSpec
 from etude.tuning.training.schedule import learning_rate
 
 

@@ -40,7 +40,7 @@ from etude.tuning.adapters.targets import linear_modules, name_matches, named_mo
 from etude.tuning.durable import replace_file, to_json
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import AdapterSpec, QuantSpec
+from etude.tuning.specs import AdapterSpec, QuantSpec
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

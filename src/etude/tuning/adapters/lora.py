@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from etude.errors import AdapterError
 from etude.tuning.adapters.targets import find_targets, named_modules
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import AdapterSpec
+from etude.tuning.specs import AdapterSpec
 
 
 @dataclass(frozen=True)

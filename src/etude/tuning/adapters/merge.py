@@ -41,7 +41,7 @@ from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 
 Base = Literal["dequantized", "original"]
 

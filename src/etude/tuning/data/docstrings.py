@@ -28,7 +28,7 @@ from etude.tuning.data.duplicates import NearDuplicates
 from etude.tuning.data.functions import Function, Refused, python_files, read_functions
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 STDLIB = "stdlib"
 OPEN_FILES = 4

@@ -30,7 +30,7 @@ from etude.tuning.data.rendering import (
 )
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 BATCH = 512
 """Samples tokenised in one call; the tokenizer works on the texts of a call in parallel."""

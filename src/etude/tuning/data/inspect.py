@@ -14,7 +14,7 @@ from etude.tuning.data.encode import TOO_LONG, EncodedSample, Encoder, EncodingS
 from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 State = Literal["trained", "context", "dropped"]
 

@@ -17,7 +17,7 @@ from typing import Literal
 from etude.errors import DataError
 from etude.tuning.data.schema import Sample, sample_reader
 from etude.tuning.data.sources import Row, hub_rows, read_rows
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from etude.errors import DataError, did_you_mean
 from etude.tuning.data.sources import Row
-from etude.tuning.recipe import DataSpec
+from etude.tuning.specs import DataSpec
 
 Role = Literal["system", "user", "assistant"]
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}

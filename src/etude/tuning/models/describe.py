@@ -18,7 +18,7 @@ from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
 from etude.tuning.models.sources import ModelSource
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 _NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
 

@@ -35,7 +35,7 @@ from etude.tuning.models.skeleton import (
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.recipe import ModelSpec, QuantSpec
+from etude.tuning.specs import ModelSpec, QuantSpec
 
 _MOST_READERS = 4
 """Threads that read tensors; each holds slices of its own, for which the peak leaves room."""

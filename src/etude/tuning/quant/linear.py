@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from etude.errors import ModelError
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 _SCALES = ("absmax", "absmax_scales", "absmax_offset")
 """Buffers that stay float32 whatever dtype the model is moved to: the codes mean nothing else."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK, NF4_LEVELS
-from etude.tuning.recipe import QuantSpec
+from etude.tuning.specs import QuantSpec
 
 OUTERMOST_QUANTILE = 0.9677083
 """Probability that a normal weight lies below the largest level: 1 - (1/32 + 1/30) / 2."""

@@ -28,8 +28,8 @@ from torch import nn
 from etude.tuning.adapters.targets import find_targets, linear_modules
 from etude.tuning.models.load import choose_dtype
 from etude.tuning.models.skeleton import build_skeleton
-from etude.tuning.recipe import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.report.summary import MemoryRow
+from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.training.loss import CHUNK
 
 # The recipe's own defaults.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from etude.tuning.recipe import TrainSpec
+from etude.tuning.specs import TrainSpec
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
