@@ -26,12 +26,13 @@ from etude.cli import chat as _chat  # noqa: E402
 from etude.cli import data as _data  # noqa: E402
 from etude.cli import doctor as _doctor  # noqa: E402
 from etude.cli import evaluate as _evaluate  # noqa: E402
+from etude.cli import export as _export  # noqa: E402
 from etude.cli import merge as _merge  # noqa: E402
 from etude.cli import models as _models  # noqa: E402
 from etude.cli import runs as _runs  # noqa: E402
 from etude.cli import tune as _tune  # noqa: E402
 
-VERBS = (_chat, _data, _doctor, _evaluate, _merge, _models, _runs, _tune)
+VERBS = (_chat, _data, _doctor, _evaluate, _export, _merge, _models, _runs, _tune)
 
 
 def main() -> None:

@@ -47,8 +47,53 @@ _BLOCK = {
 }
 _ROPE_FACTORS = "rope_freqs.weight"
 
+GGUF_ARCHITECTURE = {**{name: name for name in ARCHITECTURES}, "mistral": "llama"}
+"""transformers' model type -> what a GGUF file of such a model calls it."""
+
 # Metadata that says nothing of the weights: two files of the same model may differ in it.
 _NOT_IDENTITY = ("general.", "tokenizer.", "quantize.")
+
+
+def gguf_name(name: str) -> str | None:
+    """Return what GGUF calls transformers' `model.layers.3.mlp.up_proj.weight`; None: nothing."""
+    module, _, leaf = name.rpartition(".")
+    block = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
+    names = _BLOCK if block else _TOP
+    inner = block[2] if block else module
+    for stored, known in names.items():
+        if known == inner and leaf in ("weight", "bias"):
+            return f"blk.{block[1]}.{stored}.{leaf}" if block else f"{stored}.{leaf}"
+    return None
+
+
+def rows_are_paired(architecture: str, name: str) -> bool:
+    """Return whether a GGUF file keeps the rows of transformers' tensor `name` in another order.
+
+    Args:
+        architecture: as GGUF calls it.
+        name: transformers' name, of a weight or bias.
+    """
+    return architecture == "llama" and name.split(".")[-3:-1] in (
+        ["self_attn", "q_proj"],
+        ["self_attn", "k_proj"],
+    )
+
+
+def halves_from_pairs(rows: torch.Tensor, head: int) -> torch.Tensor:
+    """Bring rows from llama.cpp's order, pair after pair, to transformers': half after half.
+
+    Args:
+        rows: (heads * head, ...), of any dtype: numbers, or the bytes of blocks.
+        head: dimensions of a head.
+    """
+    paired = rows.reshape(-1, head // 2, 2, *rows.shape[1:])
+    return paired.transpose(1, 2).reshape(rows.shape)
+
+
+def pairs_from_halves(rows: torch.Tensor, head: int) -> torch.Tensor:
+    """Undo `halves_from_pairs`."""
+    halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 class GGUFCheckpoint:
@@ -78,6 +123,11 @@ class GGUFCheckpoint:
     def metadata(self) -> Mapping[str, Any]:
         """The file's key-value metadata."""
         return self._file.metadata
+
+    @property
+    def architecture(self) -> str:
+        """As GGUF calls it: a key of `ARCHITECTURES`."""
+        return self._architecture
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -159,11 +209,20 @@ class GGUFCheckpoint:
         """Return rows of a tensor, float32, in transformers' order."""
         rows = self._file.read_rows(self._stored[name], start, stop)
         head = self.tensors[name].row_multiple
-        if head == 1:
-            return rows
-        # (heads, pairs, 2, ...) as llama.cpp lays a head out -> (heads, 2, pairs, ...)
-        paired = rows.reshape(-1, head // 2, 2, *rows.shape[1:])
-        return paired.transpose(1, 2).reshape(rows.shape)
+        return rows if head == 1 else halves_from_pairs(rows, head)
+
+    def read_blocks(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows of a tensor as they are stored, but in transformers' order.
+
+        Returns:
+            uint8 (stop - start, bytes of a row).
+        """
+        tensor = self._stored[name]
+        size = tensor.row_bytes
+        raw = self._file.read_bytes(tensor, start * size, (stop - start) * size)
+        rows = raw.view(stop - start, size)
+        head = self.tensors[name].row_multiple
+        return rows if head == 1 else halves_from_pairs(rows, head)
 
     def read_bytes(self, name: str, start: int, count: int) -> bytes:
         """Return bytes of a tensor as stored."""
@@ -207,10 +266,7 @@ class GGUFCheckpoint:
         return stored
 
     def _interleaved_rows(self, name: str) -> int:
-        interleaved = self._architecture == "llama" and ".self_attn." in name
-        if interleaved and name.rsplit(".", 2)[1] in ("q_proj", "k_proj"):
-            return self._head_dim
-        return 1
+        return self._head_dim if rows_are_paired(self._architecture, name) else 1
 
     @cached_property
     def _head_dim(self) -> int:

@@ -1,0 +1,86 @@
+"""`etude export`: an adapter in the format of another program."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+
+class Format(StrEnum):
+    """What to write."""
+
+    gguf = "gguf"
+
+
+class Number(StrEnum):
+    """How the factors are stored."""
+
+    f32 = "f32"
+    f16 = "f16"
+
+
+def complete_base(incomplete: str) -> list[str]:
+    """Return the aliases that start with what is typed."""
+    from etude.tuning.models.catalog import CATALOG
+
+    return [alias for alias in CATALOG if alias.startswith(incomplete)]
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "`etude export latest --to gguf --output adapter.gguf`\n\n"
+    "`etude export path/to/adapter --to gguf --output adapter.gguf --model base.Q4_K_M.gguf`\n\n"
+    "then, with llama.cpp: `llama-cli -m base.gguf --lora adapter.gguf`"
+)
+def export(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run (`latest`, a name, a path) or an adapter's folder.",
+            metavar="RUN_OR_ADAPTER",
+            autocompletion=complete_run,
+        ),
+    ],
+    to: Annotated[Format, typer.Option("--to", help="`gguf`: a LoRA file that llama.cpp loads.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    number: Annotated[
+        Number, typer.Option("--type", help="How the factors are stored.")
+    ] = Number.f32,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The base to use it beside, where that is not the one trained on, or the "
+            "adapter does not say which it is.",
+            autocompletion=complete_base,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+) -> None:
+    """Write a run's adapter for llama.cpp, which loads it beside the same base.
+
+    The file holds the adapter alone: names and order of rows are llama.cpp's, and the scale is
+    kept, whatever the rank of each module.
+    """
+    from etude.tuning.adapters.files import CONFIG
+    from etude.tuning.export.gguf_lora import export_gguf_lora
+    from etude.tuning.report import quantities as q
+    from etude.tuning.runfolder import find_run
+
+    del to  # there is one format so far; the option keeps the command's meaning when there are more
+    folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
+    done = export_gguf_lora(folder, output, model=model, number=number.value, overwrite=force)
+    typer.echo(
+        f"{done.file}: {done.modules} layers for {done.architecture}, alpha {done.alpha:g}, "
+        f"{number.value}, {q.size(done.file.stat().st_size)}"
+    )
+    if done.rescaled:
+        typer.echo(f"{done.rescaled} of them have another scale, which is in their factor B")
+    if done.trained_on_base is False:
+        typer.echo(f"note: {done.base} is not the model this adapter was trained on")

@@ -1,0 +1,1 @@
+"""What was tuned, in the formats of the programs that run it."""
