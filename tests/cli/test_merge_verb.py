@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from etude.cli import main
+from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.files import save_adapter
-from etude.tuning.adapters.lora import adapter_parameters, add_lora
+from etude.tuning.adapters.named import adapter_parameters
 from etude.tuning.models.load import load_model
 from etude.tuning.recipe import Recipe
 from etude.tuning.runfolder import RunFolder
@@ -56,7 +57,7 @@ def run(tiny_llama, tmp_path) -> RunFolder:
     folder = RunFolder.create("small", tmp_path / "runs")
     folder.recipe.write_text(recipe.to_yaml(), "utf-8")
     loaded = load_model(recipe.model, recipe.quant)
-    add_lora(loaded.model, recipe.adapter, seed=0)
+    add_adapter(loaded.model, recipe.adapter, seed=0)
     with torch.no_grad():
         for parameter in adapter_parameters(loaded.model).values():
             parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))

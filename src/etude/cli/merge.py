@@ -12,7 +12,7 @@ from etude.cli import app
 from etude.cli.complete import complete_run
 
 if TYPE_CHECKING:
-    from etude.tuning.adapters.files import SavedAdapter
+    from etude.tuning.adapters.saved import SavedAdapter
 
 
 class BaseWeights(StrEnum):
@@ -62,8 +62,9 @@ def merge(
     that does not agree is not kept. Nothing is ever merged into 4 bits, which would undo it.
     """
     from etude.errors import AdapterError
-    from etude.tuning.adapters.files import CONFIG, read_adapter
     from etude.tuning.adapters.merge import merge_adapter
+    from etude.tuning.adapters.peft_config import CONFIG
+    from etude.tuning.adapters.saved import read_adapter
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runfolder import find_run
     from etude.tuning.specs import ModelSpec

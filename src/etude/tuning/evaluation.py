@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import RunError
-from etude.tuning.adapters.lora import adapter_disabled
+from etude.tuning.adapters.named import adapter_disabled
 from etude.tuning.data.encode import EncodedSet, Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.figures import PreparedData

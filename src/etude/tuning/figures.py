@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from etude.tuning.adapters.lora import AdaptedModule, adapter_parameters
+from etude.tuning.adapters.named import AdaptedModule, adapter_parameters
 from etude.tuning.data.encode import EncodedSet, Encoder
 from etude.tuning.data.inspect import html_sample
 from etude.tuning.data.schema import Sample

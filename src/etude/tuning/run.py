@@ -22,8 +22,9 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from etude.errors import DataError, DivergedError, EtudeError, RunError
+from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.files import save_adapter
-from etude.tuning.adapters.lora import AdaptedModule, adapter_parameters, add_lora
+from etude.tuning.adapters.named import AdaptedModule, adapter_parameters
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.environment import environment
@@ -186,7 +187,7 @@ def adapt(model: Any, recipe: Recipe) -> tuple[list[AdaptedModule], dict[str, to
     if recipe.adapter.kind == "none":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
-    adapted = add_lora(model, recipe.adapter, seed=recipe.train.seed)
+    adapted = add_adapter(model, recipe.adapter, seed=recipe.train.seed)
     return adapted, adapter_parameters(model)
 
 
@@ -217,7 +218,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    if recipe.adapter.kind == "lora":
+    if recipe.adapter.kind != "none":
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
         return
     target = folder.path / "model"

@@ -91,17 +91,17 @@ class AdapterSpec(Section):
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Another alpha for some modules, likewise."""
 
-    start: Literal["default", "gaussian", "orthogonal", "pissa", "loftq"] = "default"
+    start: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
     """First values of the factors. `default`: A uniform, B zero. `gaussian`: A normal, B zero.
-    `orthogonal`: both orthogonal, the product taken off the base. `pissa`: the base's principal
-    directions, taken off it (Meng et al. 2024). `loftq`: what quantising the base lost
-    (Li et al. 2023)."""
+    `orthogonal`: neither zero, their product zero. `pissa`: the base's principal directions, taken
+    off it (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024). `loftq`: what quantising
+    the base lost (Li et al. 2023)."""
 
     loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
     """Rounds of quantising and factorising (`start: loftq`)."""
 
     svd_iterations: Annotated[int, Field(ge=1)] | None = 16
-    """Subspace iterations of a randomised SVD (`pissa`, `loftq`). None: the exact SVD, slower."""
+    """Iterations of a randomised SVD (`pissa`, `loftq`). None: the exact SVD, slower."""
 
     modules_to_save: list[str] = []
     """Modules trained whole and saved with the adapter, by name: a head, an embedding."""
@@ -121,6 +121,11 @@ class AdapterSpec(Section):
             raise ValueError(f"adapter.start: {self.start} is for adapter.kind: lora")
         if self.kind not in ("lora", "dora") and self.factors.bits is not None:
             raise ValueError("adapter.factors.bits is for adapter.kind: lora or dora")
+        if self.start in ("pissa", "olora", "loftq") and self.factors.bits is not None:
+            raise ValueError(
+                f"adapter.start: {self.start} may change the base, whose change is kept in full; "
+                "it does not go with adapter.factors.bits"
+            )
         if self.kind == "vera" and (self.rank_pattern or self.alpha_pattern):
             raise ValueError(
                 "VeRA's modules share their factors: rank_pattern and alpha_pattern do not apply"

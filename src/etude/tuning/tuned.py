@@ -12,7 +12,7 @@ import torch
 
 from etude.errors import RunError
 from etude.tuning.adapters.files import load_adapter
-from etude.tuning.adapters.lora import adapter_disabled
+from etude.tuning.adapters.named import adapter_disabled
 from etude.tuning.data.docstrings import ask_for_summary
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from etude.tuning.adapters.lora import adapter_parameters
+from etude.tuning.adapters.named import adapter_parameters
 from etude.tuning.models.load import ModelOrigin, load_model
 from etude.tuning.specs import ModelSpec, QuantSpec
 

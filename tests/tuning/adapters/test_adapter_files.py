@@ -16,15 +16,11 @@ from small_models import ORIGIN, load_tiny, logits, randomize
 from transformers import AutoModelForCausalLM
 
 from etude.errors import AdapterError, RunError
-from etude.tuning.adapters.files import (
-    CONFIG,
-    PROVENANCE,
-    WEIGHTS,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
-from etude.tuning.adapters.lora import adapter_parameters, add_lora
+from etude.tuning.adapters.attach import add_adapter
+from etude.tuning.adapters.files import load_adapter, save_adapter
+from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.adapters.peft_config import CONFIG
+from etude.tuning.adapters.saved import PROVENANCE, WEIGHTS, read_adapter
 from etude.tuning.models.load import ModelOrigin, load_model
 from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
 
@@ -44,7 +40,7 @@ def base(folder):
 def saved(folder, tmp_path):
     """The folder of an adapter that Etude wrote, and the logits it had."""
     model = base(folder)
-    add_lora(model, SPEC, seed=0)
+    add_adapter(model, SPEC, seed=0)
     randomize(model)
     save_adapter(model, tmp_path / "adapter", SPEC, ORIGIN)
     return tmp_path / "adapter", logits(model)
@@ -57,7 +53,7 @@ TARGETS = ["all-linear", ["q_proj", "v_proj"], ["*.0.mlp.*"], ["lm_head", "down_
 def test_peft_computes_the_same_logits_from_what_etude_saves(folder, tmp_path, targets):
     spec = AdapterSpec(rank=4, alpha=6, targets=targets)
     model = base(folder)
-    add_lora(model, spec, seed=0)
+    add_adapter(model, spec, seed=0)
     randomize(model)
     save_adapter(model, tmp_path, spec, ORIGIN)
     theirs = PeftModel.from_pretrained(base(folder), tmp_path).eval()
@@ -84,7 +80,7 @@ def test_smollm2_adapters_travel_both_ways(smollm2, tmp_path):
     ids = torch.arange(100, 124)[None]
     loaded = load_model(ModelSpec(id=str(smollm2), dtype="float32"), QuantSpec(kind="none"))
     spec = AdapterSpec(rank=8, alpha=16)
-    add_lora(loaded.model, spec, seed=0)
+    add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std=0.02)
     save_adapter(loaded.model, tmp_path / "ours", spec, loaded.origin)
     ours = logits(loaded.model, ids)
@@ -109,7 +105,7 @@ def test_a_quantised_model_computes_what_bitsandbytes_and_peft_do(tiny_llama, tm
     # Rows of whole blocks: bitsandbytes 0.50.2 decodes others wrongly on processors with AVX-512.
     folder = tiny_llama(intermediate_size=192)
     ours = load_tiny(folder, quant="nf4")
-    add_lora(ours.model, SPEC, seed=0)
+    add_adapter(ours.model, SPEC, seed=0)
     randomize(ours.model)
     save_adapter(ours.model, tmp_path, SPEC, ours.origin)
 
@@ -142,13 +138,17 @@ def test_what_is_loaded_is_what_was_saved_and_frozen_unless_asked(folder, saved)
     assert not any(p.requires_grad for p in model.parameters())
     trainable = base(folder)
     load_adapter(trainable, path, trainable=True)
-    trained = {name for name, p in trainable.named_parameters() if p.requires_grad}
+    trained = {
+        name.replace("adapters.default.", "")
+        for name, p in trainable.named_parameters()
+        if p.requires_grad
+    }
     assert trained == adapter_parameters(trainable).keys()
 
 
 def test_an_adapter_knows_what_it_was_trained_on(folder, tmp_path):
     loaded = load_tiny(folder, quant="nf4")
-    add_lora(loaded.model, SPEC, seed=0)
+    add_adapter(loaded.model, SPEC, seed=0)
     save_adapter(loaded.model, tmp_path, SPEC, loaded.origin)
     provenance = read_adapter(tmp_path).provenance
     assert provenance is not None
@@ -261,17 +261,14 @@ def test_an_adapter_of_other_weights_of_the_same_shape_is_refused_unless_forced(
 
 
 OPTIONS = [
-    ("use_dora", True),
-    ("use_rslora", True),
-    ("rank_pattern", {"q_proj": 2}),
-    ("alpha_pattern", {"q_proj": 2}),
-    ("modules_to_save", ["lm_head"]),
+    ("rank_pattern", {"q_proj": 2.5}),
+    ("alpha_pattern", {"q_proj": "two"}),
+    ("use_qalora", True),
     ("bias", "all"),
     ("lora_bias", True),
     ("init_lora_weights", "pissa"),
     ("init_lora_weights", "olora"),
     ("layers_to_transform", 0),
-    ("fan_in_fan_out", True),
     ("trainable_token_indices", [3]),
     ("an_option_of_tomorrow", {"strength": 2}),
 ]
@@ -312,7 +309,7 @@ def test_nothing_worth_saving_is_not_saved(folder, tmp_path):
     model = base(folder)
     with pytest.raises(AdapterError, match="no adapter"):
         save_adapter(model, tmp_path / "a", SPEC, ORIGIN)
-    add_lora(model, SPEC, seed=0)
+    add_adapter(model, SPEC, seed=0)
     next(iter(adapter_parameters(model).values())).data[0, 0] = float("inf")
     with pytest.raises(AdapterError, match=r"q_proj\.lora_A holds NaN or infinity"):
         save_adapter(model, tmp_path / "a", SPEC, ORIGIN)
@@ -322,7 +319,7 @@ def test_nothing_worth_saving_is_not_saved(folder, tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(folder, tmp_path):
     (tmp_path / "file").touch()
     model = base(folder)
-    add_lora(model, SPEC, seed=0)
+    add_adapter(model, SPEC, seed=0)
     with pytest.raises(RunError, match="cannot save the adapter"):
         save_adapter(model, tmp_path / "file" / "adapter", SPEC, ORIGIN)
 
@@ -331,7 +328,7 @@ def test_a_disk_that_fills_up_leaves_the_previous_adapter(folder, saved):
     path, expected = saved
     model = base(folder)
     spec = AdapterSpec(rank=8, alpha=6)
-    add_lora(model, spec, seed=0)
+    add_adapter(model, spec, seed=0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))  # the system refuses byte 30001
     try:
@@ -357,7 +354,7 @@ def save_for_ever(model, target, first_is_done) -> None:
 
 def test_a_process_killed_while_saving_leaves_a_whole_adapter(folder, tmp_path):
     model = base(folder)
-    add_lora(model, SPEC, seed=0)
+    add_adapter(model, SPEC, seed=0)
     processes = multiprocessing.get_context("fork")
     draw = random.Random(0)
     for attempt in range(5):

@@ -1,4 +1,4 @@
-"""LoRALinear: values and gradients of W x + s B A x, whatever the base, under whatever autograd."""
+"""LoRA: values and gradients of W x + s B A x, whatever the base, under whatever autograd."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
 from etude.errors import AdapterError
-from etude.tuning.adapters.lora import (
+from etude.tuning.adapters.attach import add_adapter
+from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.lora import LoRA
+from etude.tuning.adapters.named import (
+    DEFAULT,
     AdaptedModule,
-    LoRALinear,
     adapted_layers,
     adapter_disabled,
     adapter_parameters,
-    add_lora,
 )
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import AdapterSpec, QuantSpec
@@ -37,17 +39,19 @@ def base_of(kind: str, in_features: int, out_features: int, bias: bool, dtype: t
     return QuantLinear.from_weight(linear.weight, quant, dtype, linear.bias)
 
 
-def adapter_on(base, rank=3, alpha=5.0, dropout=0.0, seed=0) -> LoRALinear:
+def adapter_on(base, rank=3, alpha=5.0, dropout=0.0, seed=0) -> AdaptedLayer:
     """An adapter whose factors are both random: as after training."""
-    layer = LoRALinear(base, rank, alpha, dropout)
+    layer = AdaptedLayer(base)
+    layer.adapters[DEFAULT] = LoRA(base, rank, alpha, dropout)
+    layer.active = (DEFAULT,)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        layer.lora_A.copy_(torch.randn(layer.lora_A.shape, generator=generator))
-        layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
+        layer.adapter.lora_A.copy_(torch.randn(layer.adapter.lora_A.shape, generator=generator))
+        layer.adapter.lora_B.copy_(torch.randn(layer.adapter.lora_B.shape, generator=generator))
     return layer
 
 
-def dense_weight(layer: LoRALinear) -> torch.Tensor:
+def dense_weight(layer: AdaptedLayer) -> torch.Tensor:
     base = layer.base
     return base.dequantize(torch.float64) if isinstance(base, QuantLinear) else base.weight.double()
 
@@ -80,8 +84,8 @@ def test_values_and_gradients_are_those_of_pefts_layer(
     theirs = get_peft_model(model, config)
     layer = theirs.base_model.model.proj
     with torch.no_grad():
-        layer.lora_A["default"].weight.data = ours.lora_A.detach().clone()
-        layer.lora_B["default"].weight.data = ours.lora_B.detach().clone()
+        layer.lora_A["default"].weight.data = ours.adapter.lora_A.detach().clone()
+        layer.lora_B["default"].weight.data = ours.adapter.lora_B.detach().clone()
     x = torch.randn(*batch, in_features, dtype=torch.float64, requires_grad=True)
     g = torch.randn(*batch, out_features, dtype=torch.float64)
     factors = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
@@ -90,7 +94,7 @@ def test_values_and_gradients_are_those_of_pefts_layer(
     expected = theirs(x)
     value = ours(x)
     wanted = torch.autograd.grad(expected, [x, *factors], g)
-    found = torch.autograd.grad(value, [x, ours.lora_A, ours.lora_B], g)
+    found = torch.autograd.grad(value, [x, ours.adapter.lora_A, ours.adapter.lora_B], g)
     # The same sums of at most 64 · 40 float64 products in another order.
     torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-11)
     for mine, other in zip(found, wanted, strict=True):
@@ -104,9 +108,11 @@ def test_gradients_are_the_numerical_ones(kind, bias):
     x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
 
     def value(x, A, B):
-        return torch.func.functional_call(layer, {"lora_A": A, "lora_B": B}, (x,))
+        return torch.func.functional_call(
+            layer, {"adapters.default.lora_A": A, "adapters.default.lora_B": B}, (x,)
+        )
 
-    assert torch.autograd.gradcheck(value, (x, layer.lora_A, layer.lora_B))
+    assert torch.autograd.gradcheck(value, (x, layer.adapter.lora_A, layer.adapter.lora_B))
 
 
 def test_a_second_derivative_is_refused_rather_than_wrong():
@@ -129,12 +135,16 @@ def test_bfloat16_is_within_its_rounding_of_float64(kind, in_features, out_featu
     torch.manual_seed(seed)
     rank = min(rank, in_features, out_features)
     layer = adapter_on(base_of(kind, in_features, out_features, True, torch.bfloat16), rank)
-    A, B, s = layer.lora_A.detach().double(), layer.lora_B.detach().double(), layer.scaling
+    A, B, s = (
+        layer.adapter.lora_A.detach().double(),
+        layer.adapter.lora_B.detach().double(),
+        layer.adapter.scaling,
+    )
     W, b = dense_weight(layer), layer.base.bias.double()
     x = torch.randn(4, in_features).bfloat16().requires_grad_()
     g = torch.randn(4, out_features).bfloat16()
     y = layer(x)
-    dx, dA, dB = torch.autograd.grad(y, [x, layer.lora_A, layer.lora_B], g)
+    dx, dA, dB = torch.autograd.grad(y, [x, layer.adapter.lora_A, layer.adapter.lora_B], g)
     assert (dx.dtype, dA.dtype, dB.dtype) == (torch.bfloat16, torch.float32, torch.float32)
 
     X, G = x.detach().double(), g.double()
@@ -156,20 +166,20 @@ def test_bfloat16_is_within_its_rounding_of_float64(kind, in_features, out_featu
 @pytest.mark.parametrize("kind", ["dense", "nf4"])
 def test_a_new_adapter_changes_no_bit(kind):
     base = base_of(kind, 20, 12, True, torch.bfloat16)
-    layer = LoRALinear(base, 4, 8.0, 0.3).train()
-    layer.reset(torch.Generator().manual_seed(0))
+    layer = adapter_on(base, 4, 8.0, 0.3).train()
+    layer.adapter.reset(base, torch.Generator().manual_seed(0))
     x = torch.randn(5, 20).bfloat16()
-    assert layer.lora_A.abs().max() > 0
+    assert layer.adapter.lora_A.abs().max() > 0
     assert torch.equal(layer(x), base(x))
 
 
 def test_the_factors_spell_the_update():
     layer = adapter_on(base_of("dense", 6, 5, True, torch.float32))
     x = torch.randn(3, 6)
-    torch.testing.assert_close(layer.U @ layer.V.T, layer.delta())
-    torch.testing.assert_close(layer(x), layer.base(x) + x @ layer.V @ layer.U.T)
-    assert layer.U.shape == (5, 3)
-    assert layer.V.shape == (6, 3)
+    torch.testing.assert_close(layer.adapter.U @ layer.adapter.V.T, layer.delta())
+    torch.testing.assert_close(layer(x), layer.base(x) + x @ layer.adapter.V @ layer.adapter.U.T)
+    assert layer.adapter.U.shape == (5, 3)
+    assert layer.adapter.V.shape == (6, 3)
 
 
 def test_dropout_falls_on_the_adapters_input_only_and_only_in_training():
@@ -178,10 +188,10 @@ def test_dropout_falls_on_the_adapters_input_only_and_only_in_training():
     g = torch.randn(7, 8, dtype=torch.float64)
 
     def plain(x):
-        update = F.dropout(x, 0.5) @ layer.lora_A.T @ layer.lora_B.T
-        return layer.base(x) + layer.scaling * update
+        update = F.dropout(x, 0.5) @ layer.adapter.lora_A.T @ layer.adapter.lora_B.T
+        return layer.base(x) + layer.adapter.scaling * update
 
-    inputs = [x, layer.lora_A, layer.lora_B]
+    inputs = [x, layer.adapter.lora_A, layer.adapter.lora_B]
     torch.manual_seed(4)
     expected = plain(x)
     wanted = torch.autograd.grad(expected, inputs, g)
@@ -253,17 +263,21 @@ def llama(tiny_llama):
 
 def test_only_the_adapters_train_and_the_report_lists_them(llama):
     spec = AdapterSpec(rank=4, targets=["q_proj", "down_proj"])
-    adapted = add_lora(llama, spec, seed=0)
+    adapted = add_adapter(llama, spec, seed=0)
     assert adapted[0] == AdaptedModule("model.layers.0.self_attn.q_proj", 64, 64, 4, 512)
     assert adapted[1] == AdaptedModule("model.layers.0.mlp.down_proj", 160, 64, 4, 896)
     assert len(adapted) == 4
-    trained = {name for name, p in llama.named_parameters() if p.requires_grad}
+    trained = {
+        name.replace("adapters.default.", "")
+        for name, p in llama.named_parameters()
+        if p.requires_grad
+    }
     assert trained == adapter_parameters(llama).keys()
 
 
 def test_factors_are_float32_on_a_bfloat16_base(tiny_llama):
     model = AutoModelForCausalLM.from_pretrained(tiny_llama(), dtype=torch.bfloat16)
-    add_lora(model, AdapterSpec(rank=4), seed=0)
+    add_adapter(model, AdapterSpec(rank=4), seed=0)
     assert {p.dtype for p in adapter_parameters(model).values()} == {torch.float32}
     model.to(torch.bfloat16)
     assert {p.dtype for p in adapter_parameters(model).values()} == {torch.float32}
@@ -276,7 +290,7 @@ def test_factors_are_float32_on_a_bfloat16_base(tiny_llama):
 def test_an_adapters_start_depends_on_the_seed_and_its_name_only(tiny_llama):
     def start(targets, seed):
         model = AutoModelForCausalLM.from_pretrained(tiny_llama(layers=2))
-        add_lora(model, AdapterSpec(rank=4, targets=targets), seed=seed)
+        add_adapter(model, AdapterSpec(rank=4, targets=targets), seed=seed)
         return {name: p.detach() for name, p in adapter_parameters(model).items()}
 
     some, all_ = start(["k_proj", "q_proj"], 1), start("all-linear", 1)
@@ -290,14 +304,14 @@ def test_an_adapters_start_depends_on_the_seed_and_its_name_only(tiny_llama):
 def test_the_start_is_uniform_within_pefts_bounds(tiny_llama):
     model = AutoModelForCausalLM.from_pretrained(tiny_llama(layers=2))
     theirs = get_peft_model(copy.deepcopy(model), LoraConfig(r=32, target_modules=["up_proj"]))
-    add_lora(model, AdapterSpec(rank=32, targets=["up_proj"]), seed=3)
+    add_adapter(model, AdapterSpec(rank=32, targets=["up_proj"]), seed=3)
     bound = 1 / math.sqrt(64)
     for layer in adapted_layers(model).values():
         # Kolmogorov and Smirnov's distance to the uniform distribution, at p = 0.001.
-        drawn = (layer.lora_A.detach().double().flatten() / bound + 1).sort().values / 2
+        drawn = (layer.adapter.lora_A.detach().double().flatten() / bound + 1).sort().values / 2
         ranks = torch.arange(2048, dtype=torch.float64) / 2048
         assert float((drawn - ranks).abs().max()) < 1.95 / math.sqrt(2048)
-        assert not layer.lora_B.any()
+        assert not layer.adapter.lora_B.any()
     for name, parameter in theirs.named_parameters():
         if "lora_A" in name:
             assert 0.99 * bound < float(parameter.detach().abs().max()) <= bound
@@ -305,22 +319,22 @@ def test_the_start_is_uniform_within_pefts_bounds(tiny_llama):
 
 def test_a_rank_above_a_matrix_is_refused_by_name_and_changes_nothing(llama):
     with pytest.raises(AdapterError, match=r"rank 40 .*layers\.0\.self_attn\.k_proj.*32 × 64"):
-        add_lora(llama, AdapterSpec(rank=40), seed=0)
+        add_adapter(llama, AdapterSpec(rank=40), seed=0)
     assert adapted_layers(llama) == {}
     assert all(p.requires_grad for p in llama.parameters())
 
 
 def test_a_second_adapter_is_refused(llama):
-    add_lora(llama, AdapterSpec(rank=4, targets=["q_proj"]), seed=0)
+    add_adapter(llama, AdapterSpec(rank=4, targets=["q_proj"]), seed=0)
     with pytest.raises(AdapterError, match="already"):
-        add_lora(llama, AdapterSpec(rank=4, targets=["k_proj"]), seed=0)
+        add_adapter(llama, AdapterSpec(rank=4, targets=["k_proj"]), seed=0)
 
 
 def test_a_disabled_adapter_is_the_base_and_comes_back(llama):
     ids = torch.arange(12)[None]
     with torch.no_grad():
         base = llama(input_ids=ids).logits
-        add_lora(llama, AdapterSpec(rank=4), seed=0)
+        add_adapter(llama, AdapterSpec(rank=4), seed=0)
         for parameter in adapter_parameters(llama).values():
             nn.init.normal_(parameter, std=0.1)
         tuned = llama(input_ids=ids).logits
@@ -353,7 +367,7 @@ def test_loss_and_gradients_of_qlora_are_those_of_the_dequantised_model_in_float
             linear.weight = nn.Parameter(layer.dequantize(torch.float64))
             dense.set_submodule(name, linear)
     for model in (quantised, dense):
-        add_lora(model, spec, seed=0)
+        add_adapter(model, spec, seed=0)
         randomize(model)
     quantised.to(dtype)
     dense.double()

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from etude.errors import AdapterError, RunError
 from etude.tuning.adapters import merge as merge_module
+from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.files import load_adapter, save_adapter
-from etude.tuning.adapters.lora import adapted_layers, add_lora
 from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_layers
+from etude.tuning.adapters.named import adapted_layers
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import AdapterSpec, ModelSpec
 
@@ -25,7 +26,7 @@ def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="floa
     """Save a random adapter trained, as it were, on the model of `folder`; return the model."""
     spec = AdapterSpec(rank=4, alpha=6, targets=targets)
     loaded = load_tiny(folder, quant, dtype)
-    add_lora(loaded.model, spec, seed=0)
+    add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std)
     save_adapter(loaded.model, path, spec, loaded.origin)
     return loaded.model
@@ -99,7 +100,11 @@ def test_sixteen_bits_are_rounded_to_once(folder, tmp_path, dtype):
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     for name, layer in adapted_layers(tuned).items():
         exact = layer.base.dequantize(torch.float32)
-        exact.addmm_(layer.lora_B.detach(), layer.lora_A.detach(), alpha=layer.scaling)
+        exact.addmm_(
+            layer.adapter.lora_B.detach(),
+            layer.adapter.lora_A.detach(),
+            alpha=layer.adapter.scaling,
+        )
         assert torch.equal(merged[f"{name}.weight"], exact.to(report.dtype)), name
     assert {tensor.dtype for tensor in merged.values()} == {report.dtype}
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
@@ -189,7 +194,7 @@ def test_a_merge_that_forgets_one_layer_is_refused_and_leaves_nothing(
     original = merge_layers
 
     def forgetful(model, dtype, progress):
-        adapted_layers(model)["model.layers.1.self_attn.k_proj"].lora_B.data.zero_()
+        adapted_layers(model)["model.layers.1.self_attn.k_proj"].adapter.lora_B.data.zero_()
         original(model, dtype, progress)
 
     monkeypatch.setattr(merge_module, "merge_layers", forgetful)
@@ -208,7 +213,7 @@ def test_an_adapter_too_small_for_the_dtype_is_refused_not_lost(folder, tmp_path
 def test_an_untrained_adapter_is_not_merged(folder, tmp_path):
     loaded = load_tiny(folder)
     spec = AdapterSpec(rank=4)
-    add_lora(loaded.model, spec, seed=0)
+    add_adapter(loaded.model, spec, seed=0)
     save_adapter(loaded.model, tmp_path / "adapter", spec, loaded.origin)
     with pytest.raises(AdapterError, match="untrained"):
         merge_adapter(spec_of(folder), tmp_path / "adapter", tmp_path / "merged")
@@ -242,7 +247,7 @@ def test_pefts_adapters_are_merged_into_the_original(folder, tmp_path):
 def test_smollm2_is_merged_from_its_four_bit_base(smollm2, tmp_path):
     spec = AdapterSpec(rank=8, alpha=16)
     loaded = load_tiny(smollm2, quant="nf4")
-    add_lora(loaded.model, spec, seed=0)
+    add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std=0.02)
     save_adapter(loaded.model, tmp_path / "adapter", spec, loaded.origin)
     ids = torch.arange(100, 124)[None]

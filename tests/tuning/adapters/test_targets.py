@@ -74,9 +74,9 @@ def test_quantised_layers_are_found_like_dense_ones(folder):
         (["q_proj", "vproj_TYPO"], r"'vproj_TYPO' matches no module \(nearest: .*v_proj"),
         ("qproj", r"nearest: q_proj"),
         ("all_linear", r"nearest: .*all-linear"),
-        ("proj", r"the model has q_proj \(2\), k_proj \(2\).*lm_head \(1\)"),
+        ("proj", r"the model has embed_tokens \(1\), q_proj \(2\), k_proj \(2\).*lm_head \(1\)"),
         (["*.mlp.*", "*.moe.*"], r"'\*\.moe\.\*' matches no module"),
-        ("embed_tokens", r"'model.embed_tokens', a Embedding, but adapters go on Linear"),
+        ("input_layernorm", r"'.*', a LlamaRMSNorm, but adapters go on Linear, Embedding"),
         ("mlp", r"'model.layers.0.mlp', a LlamaMLP"),
         ("", "matches no module"),
         ([], "empty"),
@@ -89,5 +89,5 @@ def test_an_entry_that_finds_nothing_is_an_error_with_what_exists(model, targets
 
 
 def test_a_model_without_linear_layers_says_so():
-    with pytest.raises(NoTargetMatchedError, match="no Linear layers"):
+    with pytest.raises(NoTargetMatchedError, match="no Linear, Embedding"):
         find_targets(torch.nn.Sequential(torch.nn.ReLU()), "all-linear")

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from etude.errors import NoTargetMatchedError
-from etude.tuning.adapters.lora import add_lora
+from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.report.fits import KNOWN_MODELS, what_fits
 from etude.tuning.report.memory_table import measure_shape, memory_table
@@ -64,7 +64,7 @@ def test_activations_are_what_autograd_keeps_within_five_percent(method, dtype):
     model = LlamaForCausalLM(config).to(dtype).train()
     if method == "lora":
         model.requires_grad_(False)
-        add_lora(model, AdapterSpec(rank=RANK), seed=0)
+        add_adapter(model, AdapterSpec(rank=RANK), seed=0)
     row = rows(config, str(dtype).removeprefix("torch."))[method]
     logits = CHUNK * config.vocab_size * (4 + dtype.itemsize)
     assert row["activations"] - logits == pytest.approx(kept_bytes(model, TOKENS), rel=0.05)
@@ -80,7 +80,7 @@ def test_weights_gradients_and_moments_of_full_and_lora_are_exact():
         weights,
         2 * weights,
     )
-    modules = add_lora(model, AdapterSpec(rank=RANK), seed=0)
+    modules = add_adapter(model, AdapterSpec(rank=RANK), seed=0)
     adapter = 4 * sum(module.parameters for module in modules)
     assert lora["weights"] == weights + adapter
     assert (lora["gradients"], lora["optimizer"]) == (adapter, 2 * adapter)

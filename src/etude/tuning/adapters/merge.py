@@ -16,6 +16,7 @@ and adapter: a merge that does not compute what was trained is never left behind
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import shutil
@@ -30,20 +31,19 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import AdapterError, RunError
-from etude.tuning.adapters.files import SavedAdapter, load_adapter, read_adapter
-from etude.tuning.adapters.lora import (
-    LoRALinear,
-    adapted_layers,
-    adapter_disabled,
-    replace_module,
-)
+from etude.tuning.adapters import bases
+from etude.tuning.adapters.files import load_adapter
+from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.named import adapted_layers, adapter_disabled, replace_module
+from etude.tuning.adapters.saved import SavedAdapter, read_adapter
+from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
 from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
 
-Base = Literal["dequantized", "original"]
+Into = Literal["dequantized", "original"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,7 +61,7 @@ class MergeReport:
     folder: Path
     modules: int
     """Adapted layers that were merged."""
-    base: Base
+    base: Into
     dtype: torch.dtype
     largest_difference: float
     """Largest difference of a logit, merged against unmerged, on the sample text."""
@@ -76,7 +76,7 @@ def merge_adapter(
     adapter: str | Path,
     output: str | Path,
     *,
-    base: Base | None = None,
+    base: Into | None = None,
     dtype: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -148,12 +148,15 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
     weight with the embedding is untied if it was adapted, and stays tied if not.
     """
     progress = progress or SilentProgress()
-    layers: dict[str, LoRALinear | QuantLinear] = {**adapted_layers(model)}
+    layers: dict[str, AdaptedLayer | SavedModule | QuantLinear] = {
+        **adapted_layers(model),
+        **saved_modules(model),
+    }
+    inside = tuple(f"{name}." for name in layers)
     for name, module in linear_modules(model).items():
-        if isinstance(module, QuantLinear) and name.removesuffix(".base") not in layers:
+        if isinstance(module, QuantLinear) and name not in layers and not name.startswith(inside):
             layers[name] = module
-    head: Any = cast("Any", model).get_output_embeddings()
-    untied = isinstance(head, LoRALinear)
+    untied = _tied_apart(model)
     progress.start("Merging", len(layers), "layers")
     for name, layer in layers.items():
         replace_module(model, name, _dense(layer, dtype))
@@ -162,6 +165,17 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
     if untied:
         cast("Any", model).config.tie_word_embeddings = False
     model.to(dtype)
+
+
+def _tied_apart(model: Any) -> bool:
+    """Return whether embedding and head share a weight that the adapter changes in one of them.
+
+    A module trained whole is shared as the weight was, so it does not part them.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not getattr(model.config, "tie_word_embeddings", False):
+        return False
+    return isinstance(embedding, AdaptedLayer) or isinstance(head, AdaptedLayer)
 
 
 def sample_ids(loaded: LoadedModel) -> Tensor:
@@ -195,7 +209,7 @@ def float32_logits(model: Any, ids: Tensor) -> Tensor:
 
 def _computing_modules(module: nn.Module) -> list[nn.Module]:
     """Return the modules that own weights, an adapted layer being one with its base."""
-    if isinstance(module, LoRALinear | QuantLinear):
+    if isinstance(module, AdaptedLayer | SavedModule | QuantLinear):
         return [module]
     own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
     return own + [found for child in module.children() for found in _computing_modules(child)]
@@ -203,7 +217,7 @@ def _computing_modules(module: nn.Module) -> list[nn.Module]:
 
 def _widen(module: nn.Module, arguments: Any) -> None:
     del arguments
-    parts = module.modules() if isinstance(module, LoRALinear) else [module]
+    parts = list(module.modules())
     narrow: list[tuple[Any, str, Any]] = []
     for part in cast("list[Any]", list(parts)):
         if isinstance(part, QuantLinear):
@@ -224,28 +238,49 @@ def _narrow(module: Any, arguments: Any, output: Any) -> None:
     del module.narrow
 
 
-def _dense(layer: LoRALinear | QuantLinear, dtype: torch.dtype) -> nn.Linear:
-    base = layer.base if isinstance(layer, LoRALinear) else layer
-    if isinstance(base, QuantLinear):
-        weight = base.dequantize(torch.float32)
-    else:
-        # A copy: the weight may be the embedding's too.
-        weight = base.weight.detach().to(torch.float32, copy=True)
-    if isinstance(layer, LoRALinear):
-        weight.addmm_(layer.lora_B.float(), layer.lora_A.float(), alpha=layer.scaling)
+@torch.no_grad()
+def _dense(layer: AdaptedLayer | SavedModule | QuantLinear, dtype: torch.dtype) -> nn.Module:
+    """Return the plain layer that computes what `layer` does, in `dtype`."""
+    if isinstance(layer, SavedModule):
+        return _dense_saved(layer, dtype)
+    base = layer.base if isinstance(layer, AdaptedLayer) else layer
+    matrix = bases.read_matrix(base)
+    if isinstance(layer, AdaptedLayer):
+        layer.add_delta(matrix)
+    if not isinstance(base, QuantLinear):
+        # A layer of its own: the weight may be that of another module, too.
+        merged = copy.copy(base)
+        vars(merged)["_parameters"] = dict(vars(base)["_parameters"])
+        weight = bases.as_stored(base, matrix).to(dtype).contiguous()
+        merged.weight = nn.Parameter(weight, requires_grad=False)
+        return merged
     linear = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-    linear.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    linear.weight = nn.Parameter(matrix.to(dtype), requires_grad=False)
     if base.bias is not None:
         linear.bias = nn.Parameter(base.bias.detach().to(dtype), requires_grad=False)
     return linear
 
 
-def _trained_on(saved: SavedAdapter) -> Base:
+def _dense_saved(module: SavedModule, dtype: torch.dtype) -> nn.Module:
+    """Return the original with the trained copy's weights in it; tied ones stay one tensor."""
+    for name in module.active:
+        if name not in module.copies:
+            continue
+        twin = module.copies[name].to(dtype)
+        for part, value in twin.named_parameters():
+            owner, _, leaf = part.rpartition(".")
+            target = module.base.get_submodule(owner)
+            if leaf in dict(target.named_parameters(recurse=False)):
+                setattr(target, leaf, value.requires_grad_(False))
+    return module.base
+
+
+def _trained_on(saved: SavedAdapter) -> Into:
     quantized = saved.provenance is not None and saved.provenance.quant.kind == "nf4"
     return "dequantized" if quantized else "original"
 
 
-def _base_precision(saved: SavedAdapter, base: Base) -> QuantSpec:
+def _base_precision(saved: SavedAdapter, base: Into) -> QuantSpec:
     if base == "original":
         return QuantSpec(kind="none")
     if _trained_on(saved) == "original":

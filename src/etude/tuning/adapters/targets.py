@@ -15,7 +15,8 @@ from typing import Any, cast
 from torch import nn
 
 from etude.errors import NoTargetMatchedError, nearest
-from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike
+from etude.tuning.adapters.layer import AdaptedLayer
 
 ALL_LINEAR = "all-linear"
 
@@ -26,13 +27,33 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(untyped.named_modules())
 
 
-def linear_modules(model: nn.Module) -> dict[str, nn.Linear | QuantLinear]:
-    """Return every Linear of `model`, dense or quantised, by its dotted path."""
+def linear_modules(model: nn.Module) -> dict[str, LinearLike]:
+    """Return every Linear of `model`, dense, quantised or Conv1D, by its dotted path."""
     return {
         name: module
-        for name, module in named_modules(model)
-        if isinstance(module, nn.Linear | QuantLinear)
+        for name, module in adaptable_modules(model).items()
+        if isinstance(module, LinearLike)
     }
+
+
+def adaptable_modules(model: nn.Module) -> dict[str, Base]:
+    """Return every layer that can carry an adapter, by its dotted path, itself if it carries one.
+
+    Copies of modules that are trained whole, and their originals, are not among them.
+    """
+    found: dict[str, Base] = {}
+    wrappers: list[str] = []
+    for name, module in named_modules(model):
+        if any(name.startswith(outer) for outer in wrappers):
+            continue
+        if isinstance(module, AdaptedLayer):
+            wrappers.append(f"{name}.")
+            found[name] = module.base
+        elif hasattr(module, "copies"):
+            wrappers.append(f"{name}.")
+        elif isinstance(module, Base):
+            found[name] = module
+    return found
 
 
 def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
@@ -46,7 +67,7 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
         NoTargetMatchedError: an entry matches no Linear; the message lists the nearest names and
             all that exist.
     """
-    linear = linear_modules(model)
+    linear = adaptable_modules(model)
     entries = [targets] if isinstance(targets, str) else targets
     if not entries:
         raise NoTargetMatchedError(f"adapter.targets is empty; {_existing(linear)}")
@@ -64,16 +85,21 @@ def name_matches(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def _matches(model: nn.Module, linear: dict[str, nn.Linear | QuantLinear], entry: str) -> set[str]:
+def _matches(model: nn.Module, linear: dict[str, Base], entry: str) -> set[str]:
     if entry == ALL_LINEAR:
         head = _output_head(model)
-        return {name for name, module in linear.items() if module is not head}
-    if _is_pattern(entry):
+        return {
+            name
+            for name, module in linear.items()
+            if isinstance(module, LinearLike) and module is not head
+        }
+    if is_pattern(entry):
         return {name for name in linear if fnmatchcase(name, entry)}
     return {name for name in linear if name_matches(name, entry)}
 
 
-def _is_pattern(entry: str) -> bool:
+def is_pattern(entry: str) -> bool:
+    """Return whether `entry` is matched as a pattern."""
     return any(character in entry for character in "*?[")
 
 
@@ -83,14 +109,14 @@ def _output_head(model: Any) -> Any:
     return get() if get is not None else None
 
 
-def _nothing_found(model: nn.Module, linear: dict[str, nn.Linear | QuantLinear], entry: str) -> str:
+def _nothing_found(model: nn.Module, linear: dict[str, Base], entry: str) -> str:
     for path, module in named_modules(model):
-        hit = fnmatchcase(path, entry) if _is_pattern(entry) else name_matches(path, entry)
+        hit = fnmatchcase(path, entry) if is_pattern(entry) else name_matches(path, entry)
         if hit and path:
             kind = cast("type[Any]", type(module)).__name__
             return (
-                f"target {entry!r} matches {path!r}, a {kind}, but adapters go on Linear layers "
-                f"only; {_existing(linear)}"
+                f"target {entry!r} matches {path!r}, a {kind}, but adapters go on {CAN_CARRY} "
+                f"layers only; {_existing(linear)}"
             )
     names = {name.rpartition(".")[2] for name in linear}
     close = nearest(entry, [*names, ALL_LINEAR, *(linear if "." in entry else ())])
@@ -98,9 +124,9 @@ def _nothing_found(model: nn.Module, linear: dict[str, nn.Linear | QuantLinear],
     return f"target {entry!r} matches no module{near}; {_existing(linear)}"
 
 
-def _existing(linear: dict[str, nn.Linear | QuantLinear]) -> str:
+def _existing(linear: dict[str, Base]) -> str:
     if not linear:
-        return "the model has no Linear layers"
+        return f"the model has no {CAN_CARRY}"
     counts = Counter(name.rpartition(".")[2] for name in linear)
     listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
     return f"the model has {listed}"

@@ -67,6 +67,7 @@ class QuantLinear(nn.Module):
             raise ValueError(f"QuantLinear holds NF4 weights, not {quant.kind!r}")
         self.in_features = in_features
         self.out_features = out_features
+        self.spec = quant
         self.block = quant.block
         self.double_quantized = quant.double
         self.compute_dtype = compute_dtype
@@ -158,6 +159,14 @@ class QuantLinear(nn.Module):
             raise ModelError(
                 f"the weight is incomplete: {self._filling.rows} of {self.out_features} rows came"
             )
+
+    @torch.no_grad()
+    def overwrite(self, weight: Tensor) -> None:
+        """Quantize another weight, (out, in), in place of this one."""
+        codes, absmax = ops.quantize_nf4(weight.detach(), self.block)
+        self.codes.copy_(codes)
+        self._set_absmax(absmax)
+        self._dense = None
 
     def _set_absmax(self, absmax: Tensor) -> None:
         if not self.double_quantized:

@@ -19,13 +19,15 @@ leaves and what lives for an instant only are not in it.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from etude.tuning.adapters.targets import find_targets, linear_modules
+from etude.tuning.adapters import bases
+from etude.tuning.adapters.targets import adaptable_modules, find_targets, linear_modules
 from etude.tuning.models.load import choose_dtype
 from etude.tuning.models.skeleton import build_skeleton
 from etude.tuning.report.summary import MemoryRow
@@ -155,8 +157,8 @@ def measure_shape(config: Any, rank: int, targets: str | list[str]) -> Shape:
     module: nn.Module = skeleton
     head: Any = skeleton.get_output_embeddings()
     linear = {name: layer for name, layer in linear_modules(module).items() if layer is not head}
-    sizes = {name: layer.in_features * layer.out_features for name, layer in linear.items()}
-    every = linear_modules(module)
+    sizes = {name: math.prod(bases.sizes(layer)) for name, layer in linear.items()}
+    every = adaptable_modules(module)
     adapted = [every[name] for name in find_targets(module, targets)]
     heads = int(config.num_attention_heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -164,7 +166,7 @@ def measure_shape(config: Any, rank: int, targets: str | list[str]) -> Shape:
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         linear=sum(sizes.values()),
         largest=max(sizes.values(), default=0),
-        adapter=sum(rank * (layer.in_features + layer.out_features) for layer in adapted),
+        adapter=sum(rank * sum(bases.sizes(layer)) for layer in adapted),
         adapted=len(adapted),
         layers=int(config.num_hidden_layers),
         hidden=int(config.hidden_size),

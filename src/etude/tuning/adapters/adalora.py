@@ -1,0 +1,181 @@
+"""AdaLoRA: a budget of ranks, moved in training to the modules that use them.
+
+    ΔW = s · P diag(e) Q,   P (out, r), Q (r, in), e (r,),   s = α / r
+
+Every module starts above its share. In training each triplet i of a module (e_i, its row of Q, its
+column of P) gets an importance,
+
+    S_i = s(e_i) + mean_j s(Q_ij) + mean_j s(P_ji),    s(w) = Ī(w) · Ū(w)
+
+where Ī smooths I = |w · ∂loss/∂w| by β₁ and Ū smooths |I − Ī| by β₂ (Zhang et al. 2023, "AdaLoRA",
+eqs. 7-10). The budget falls along a cubic from its start to its end (eq. 12), and after each step
+the e_i outside of the budget's most important ones, over all modules, are set to zero; they keep
+training, so one may come back. P and Q are held near orthogonal by a penalty
+‖PᵀP − I‖ + ‖QQᵀ − I‖ (eq. 6, with the norms unsquared, as the authors' code and PEFT have it).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.tuning.adapters import bases
+from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.lora import LowRank
+from etude.tuning.specs import AdaLoraSpec
+
+
+class AdaLoRA(LowRank):
+    """AdaLoRA on one module.
+
+    Attributes:
+        lora_A: Q, (r, in). lora_B: P, (out, r). lora_E: e, (r, 1). All trained.
+    """
+
+    kind = "adalora"
+
+    def __init__(self, base: Base, rank: int, alpha: float, dropout: float) -> None:
+        """Make the adapter with all factors zero; `reset`, or load it."""
+        super().__init__(base, rank, alpha, alpha / rank, dropout)
+        device = bases.device(base)
+        self.lora_A = nn.Parameter(torch.zeros(rank, self.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
+        self.lora_E = nn.Parameter(torch.zeros(rank, 1, device=device))
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw P and Q normal with deviation 0.02 and set e to zero, so that ΔW = 0."""
+        for factor in (self.lora_A, self.lora_B):
+            factor.copy_(torch.empty(factor.shape).normal_(0, 0.02, generator=generator))
+        self.lora_E.zero_()
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return diag(e)·Q and P."""
+        return self.lora_E * self.lora_A, self.lora_B
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return `lora_A`, `lora_B` and `lora_E`."""
+        return {"lora_A": self.lora_A, "lora_B": self.lora_B, "lora_E": self.lora_E}
+
+    def penalty(self) -> Tensor:
+        """Return ‖PᵀP − I‖ + ‖QQᵀ − I‖."""
+        P, Q = self.lora_B, self.lora_A
+        eye = torch.eye(self.rank, dtype=P.dtype, device=P.device)
+        return (P.T @ P - eye).square().sum().sqrt() + (Q @ Q.T - eye).square().sum().sqrt()
+
+
+class RankAllocator:
+    """Moves the ranks of a model's AdaLoRA modules; called once an optimiser step.
+
+    Args:
+        layers: the adapters by module.
+        spec: the recipe's.
+        target_rank: mean rank a module has at the end.
+        total_steps: optimiser steps of the run.
+    """
+
+    def __init__(
+        self, layers: dict[str, AdaLoRA], spec: AdaLoraSpec, target_rank: int, total_steps: int
+    ) -> None:
+        self.layers = dict(sorted(layers.items()))
+        self.spec = spec
+        self.first_budget = sum(layer.rank for layer in layers.values())
+        self.last_budget = min(self.first_budget, target_rank * len(layers))
+        self.total_steps = total_steps
+        self.state: dict[str, Tensor] = {}
+        for name, layer in self.layers.items():
+            for factor, parameter in layer.trained().items():
+                for what in ("importance", "uncertainty"):
+                    self.state[f"{name}.{factor}.{what}"] = torch.zeros_like(parameter)
+            self.state[f"{name}.kept"] = torch.ones(layer.rank, dtype=torch.bool)
+
+    def budget(self, step: int) -> tuple[int, bool]:
+        """Return how many ranks are left after `step` (1 is the first), and whether to prune now.
+
+        Zhang et al. 2023, eq. 12: all of them in the warm-up, then a cubic down to the target.
+        """
+        begin = int(self.spec.warmup * self.total_steps)
+        end = self.total_steps - int(self.spec.settle * self.total_steps)
+        if step <= begin:
+            return self.first_budget, False
+        if step > end:
+            return self.last_budget, step == end + 1
+        left = 1 - (step - begin) / (end - begin)
+        budget = int((self.first_budget - self.last_budget) * left**3 + self.last_budget)
+        return budget, step % self.spec.every == 0 or step == end
+
+    def before_step(self) -> None:
+        """Add the penalty's gradient to that of the loss."""
+        if not self.spec.orthogonality or not self.layers:
+            return
+        total = cast("Tensor", sum(layer.penalty() for layer in self.layers.values()))
+        weight = self.spec.orthogonality / (2 * len(self.layers))
+        (weight * total).backward()  # pyright: ignore[reportUnknownMemberType]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Update the importances from the gradients of this step, and prune to the budget."""
+        settled = step > self.total_steps - int(self.spec.settle * self.total_steps)
+        budget, prune = self.budget(step)
+        if not settled:
+            self._observe()
+        if prune:
+            self._prune(budget)
+        elif settled:
+            self._mask()
+
+    def ranks(self) -> dict[str, int]:
+        """Return the ranks left, by module."""
+        return {name: int(self.state[f"{name}.kept"].sum()) for name in self.layers}
+
+    def _observe(self) -> None:
+        b1, b2 = self.spec.beta1, self.spec.beta2
+        for name, layer in self.layers.items():
+            for factor, parameter in layer.trained().items():
+                if parameter.grad is None:
+                    continue
+                now = (parameter * parameter.grad).abs()
+                mean = self.state[f"{name}.{factor}.importance"]
+                mean.mul_(b1).add_(now, alpha=1 - b1)
+                spread = self.state[f"{name}.{factor}.uncertainty"]
+                spread.mul_(b2).add_((now - mean).abs(), alpha=1 - b2)
+
+    def _scores(self, name: str) -> Tensor:
+        def score(factor: str) -> Tensor:
+            key = f"{name}.{factor}"
+            return self.state[f"{key}.importance"] * self.state[f"{key}.uncertainty"]
+
+        rows, columns = score("lora_A").mean(1), score("lora_B").mean(0)
+        return score("lora_E").view(-1) + rows + columns
+
+    def _prune(self, budget: int) -> None:
+        scores = {name: self._scores(name) for name in self.layers}
+        everything = torch.cat(list(scores.values()))
+        out = everything.numel() - budget
+        threshold = everything.sort().values[out - 1] if out > 0 else everything.new_tensor(-1.0)
+        for name in self.layers:
+            self.state[f"{name}.kept"].copy_(scores[name] > threshold)
+        self._mask()
+
+    def _mask(self) -> None:
+        """Zero what was pruned. In the last part of the run it must stay zero."""
+        for name, layer in self.layers.items():
+            keep = self.state[f"{name}.kept"].to(layer.lora_E.device)
+            layer.lora_E.masked_fill_(~keep[:, None], 0)
+
+
+def as_lora(layer: AdaLoRA) -> tuple[Tensor, Tensor, float] | None:
+    """Return (A, B, alpha) of the plain LoRA that computes the same, or None where no rank is left.
+
+    Pruned ranks are dropped; alpha is such that alpha / rank is this layer's scale.
+    """
+    kept = layer.lora_E.detach().view(-1) != 0
+    rank = int(kept.sum())
+    if rank == 0:
+        return None
+    A, B = (factor.detach() for factor in layer.factors())
+    # Split e evenly, so that neither factor is out of proportion to the other.
+    root = layer.lora_E.detach().abs().sqrt()[kept]
+    return A[kept] / root, B[:, kept] * root.T, layer.scaling * rank

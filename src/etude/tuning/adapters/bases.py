@@ -1,0 +1,124 @@
+"""The layers that an adapter can sit on, each seen as one matrix W (out, in).
+
+    Linear, QuantLinear   y = x Wᵀ + b                        in: features
+    Conv1D                the same, W stored as (in, out)     in: features (GPT-2's Linear)
+    Conv1d, Conv2d        y = conv(x, W) + b                  in: channels × kernel, flattened
+    Embedding             y = W[:, id]                        in: tokens; W stored as (in, out)
+
+So ΔW = s·B A means the same on all of them: A (r, in), B (out, r).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from etude.errors import AdapterError
+from etude.tuning.quant.linear import QuantLinear
+
+Base = nn.Linear | QuantLinear | Conv1D | nn.Conv1d | nn.Conv2d | nn.Embedding
+LinearLike = nn.Linear | QuantLinear | Conv1D
+
+CAN_CARRY = "Linear, Embedding, Conv1d, Conv2d or Conv1D"
+
+
+def is_base(module: nn.Module) -> bool:
+    """Return whether an adapter can sit on `module`."""
+    return isinstance(module, Base)
+
+
+def refuse_unfit(name: str, base: Base) -> None:
+    """Refuse a layer whose kind fits but whose options do not.
+
+    Raises:
+        AdapterError: a grouped convolution: B A is dense, so it is no update of such a weight.
+    """
+    if isinstance(base, nn.Conv1d | nn.Conv2d) and base.groups > 1:
+        raise AdapterError(
+            f"{name} is a convolution of {base.groups} groups, which a product of two factors "
+            "cannot update; leave it out of adapter.targets"
+        )
+
+
+def sizes(base: Base) -> tuple[int, int]:
+    """Return (in, out), the sizes of W."""
+    if isinstance(base, Conv1D):
+        return cast("Any", base).nx, cast("Any", base).nf
+    if isinstance(base, nn.Conv1d | nn.Conv2d):
+        return base.in_channels * math.prod(base.kernel_size), base.out_channels
+    if isinstance(base, nn.Embedding):
+        return base.num_embeddings, base.embedding_dim
+    return base.in_features, base.out_features
+
+
+def device(base: Base) -> torch.device:
+    """Return where the weight is."""
+    return next(iter([*base.parameters(), *base.buffers()])).device
+
+
+def compute_dtype(base: Base) -> torch.dtype:
+    """Return the dtype that the base's product is computed in."""
+    return base.compute_dtype if isinstance(base, QuantLinear) else base.weight.dtype
+
+
+def bias(base: Base) -> Tensor | None:
+    """Return the bias, (out,), or None."""
+    return None if isinstance(base, nn.Embedding) else cast("Tensor | None", base.bias)
+
+
+@torch.no_grad()
+def read_matrix(base: Base) -> Tensor:
+    """Return a copy of W, (out, in) float32, decoded where it is quantised."""
+    if isinstance(base, QuantLinear):
+        return base.dequantize(torch.float32)
+    weight = base.weight.detach().to(torch.float32, copy=True)
+    if isinstance(base, Conv1D | nn.Embedding):
+        return weight.T.contiguous()
+    return weight.flatten(1)
+
+
+def as_stored(base: Base, matrix: Tensor) -> Tensor:
+    """Return W (out, in), or a change of it, in the shape that the base stores it in."""
+    if isinstance(base, Conv1D | nn.Embedding):
+        return matrix.T
+    if isinstance(base, nn.Conv1d | nn.Conv2d):
+        return matrix.view(base.weight.shape)
+    return matrix
+
+
+@torch.no_grad()
+def write_matrix(base: Base, matrix: Tensor) -> None:
+    """Overwrite W, (out, in) float32: rounded to the base's dtype, or quantised anew.
+
+    Raises:
+        AdapterError: the base holds blocks of a file, into which nothing is written.
+    """
+    if isinstance(base, QuantLinear):
+        base.overwrite(matrix)
+        return
+    base.weight.copy_(as_stored(base, matrix))
+
+
+def weight_for_product(base: LinearLike) -> Tensor:
+    """Return W, (out, in), in the dtype of the product; a view where the base is dense."""
+    if isinstance(base, QuantLinear):
+        return base.weight_for_compute()
+    return cast("Any", base.weight).T if isinstance(base, Conv1D) else base.weight
+
+
+def without_bias(base: Base, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Return base(x) without its bias; `y` is base(x) where that is known already."""
+    plain = cast("Tensor", base(x)) if y is None else y
+    b = bias(base)
+    return plain if b is None else plain - along_channels(base, b)
+
+
+def along_channels(base: Base, vector: Tensor) -> Tensor:
+    """Return `vector`, (out,), shaped to act on the base's output."""
+    if isinstance(base, nn.Conv1d | nn.Conv2d):
+        return vector.view(-1, *([1] * len(base.kernel_size)))
+    return vector

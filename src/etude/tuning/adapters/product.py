@@ -1,0 +1,105 @@
+"""The adapted product: base and low-rank update in one autograd node.
+
+    y = x Wᵀ + b + s · (x Aᵀ) Bᵀ                     (Hu et al. 2022, "LoRA", eq. 3)
+
+    dB = s · gᵀ h        dA = (s · g B)ᵀ x        dx = g W + (s · g B) A        h = x Aᵀ
+
+Autograd keeps x, the r-wide h and nothing else; a quantised W is decoded again in the backward
+pass. By associativity every product of the adapter goes through r, and none has the size of W.
+
+A and B are float32 and cast to the dtype of the base for the products; their gradients come back
+in float32, so that the optimiser's small steps are not rounded away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from etude.tuning.adapters.bases import LinearLike, weight_for_product
+
+
+class _AdaptedProduct(torch.autograd.Function):
+    """Base and adapter in one node; see the head of this module for the equations.
+
+    Where dropout is on, the adapter's input is another tensor than the base's, with a gradient of
+    its own, and autograd goes on through the dropout.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor | None,
+        A: Tensor,
+        B: Tensor,
+        scaling: float,
+        base: LinearLike,
+        with_bias: bool,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        source = rows if dropped is None else dropped.reshape(rows.shape)
+        h = source @ A.to(x.dtype).T
+        y = F.linear(rows, weight_for_product(base), base.bias if with_bias else None)
+        y.addmm_(h, B.to(x.dtype).T, alpha=scaling)
+        # W needs no gradient, so the base's own input is not kept.
+        ctx.save_for_backward(source, h, A, B)
+        ctx.scaling, ctx.base = scaling, base
+        ctx.shape, ctx.has_dropout = x.shape, dropped is not None
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides names
+        ctx: Any, grad_output: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        source, h, A, B = cast("tuple[Tensor, ...]", ctx.saved_tensors)
+        needs_x, needs_dropped, needs_A, needs_B, *_ = ctx.needs_input_grad
+        g = grad_output.reshape(-1, grad_output.shape[-1])
+        gh = (g @ B.to(g.dtype)).mul_(ctx.scaling)  # gradient of h, r wide
+
+        grad_B = (g.T @ h).to(B.dtype).mul_(ctx.scaling) if needs_B else None
+        grad_A = (gh.T @ source).to(A.dtype) if needs_A else None
+        grad_x = g @ weight_for_product(ctx.base) if needs_x else None
+        grad_dropped = None
+        if not ctx.has_dropout and grad_x is not None:
+            grad_x.addmm_(gh, A.to(g.dtype))
+        elif needs_dropped:
+            grad_dropped = (gh @ A.to(g.dtype)).view(ctx.shape)
+        grad_x = None if grad_x is None else grad_x.view(ctx.shape)
+        return grad_x, grad_dropped, grad_A, grad_B, None, None, None
+
+
+_apply = cast(
+    "Callable[..., Tensor]",
+    _AdaptedProduct.apply,  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+)
+
+
+def adapted_product(
+    base: LinearLike,
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    scaling: float,
+    *,
+    dropped: Tensor | None = None,
+    with_bias: bool = True,
+) -> Tensor:
+    """Return x (W + s·B A)ᵀ + b, differentiable in x, `dropped`, A and B.
+
+    Args:
+        base: the frozen layer.
+        x: (..., in), in the dtype of the product.
+        A: (r, in), float32.
+        B: (out, r), float32.
+        scaling: s.
+        dropped: what the adapter sees instead of x, where dropout is on.
+        with_bias: False leaves b out.
+    """
+    return _apply(x, dropped, A, B, scaling, base, with_bias)
