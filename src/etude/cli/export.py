@@ -68,7 +68,7 @@ def export(
     The file holds the adapter alone: names and order of rows are llama.cpp's, and the scale is
     kept, whatever the rank of each module.
     """
-    from etude.tuning.adapters.files import CONFIG
+    from etude.tuning.adapters.peft_config import CONFIG
     from etude.tuning.export.gguf_lora import export_gguf_lora
     from etude.tuning.report import quantities as q
     from etude.tuning.runfolder import find_run

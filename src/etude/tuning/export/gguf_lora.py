@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from etude.errors import AdapterError, ModelError, RunError
-from etude.tuning.adapters.files import SavedAdapter, read_adapter
+from etude.tuning.adapters.saved import SavedAdapter, read_adapter
 from etude.tuning.durable import replace_file
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint
 from etude.tuning.models.gguf_model import (
@@ -101,6 +101,7 @@ def export_gguf_lora(
     if output.exists() and not overwrite:
         raise RunError(f"{output} is there already: choose another name, or replace it by --force")
     saved = read_adapter(adapter)
+    _refuse_inexpressible(saved)
     name = model or _base_name(saved)
     source = resolve(name)
     if source.path is None:
@@ -118,6 +119,19 @@ def export_gguf_lora(
     _write(output, architecture, name, alpha, tensors, number)
     rescaled = sum(factor != 1.0 for factor in factors.values())
     return GGUFLora(output, architecture, len(factors), alpha, rescaled, name, same)
+
+
+def _refuse_inexpressible(saved: SavedAdapter) -> None:
+    """Refuse what is more than a pair of factors a module; llama.cpp would leave it out unsaid."""
+    what = (
+        "modules trained whole" if saved.modules else {"dora": "DoRA's magnitudes"}.get(saved.kind)
+    )
+    what = what or ("VeRA's vectors" if saved.kind == "vera" else None)
+    if what is not None:
+        raise AdapterError(
+            f"{saved.folder} has {what}, which a GGUF LoRA file cannot hold; merge the adapter "
+            "(etude merge) and convert the model instead"
+        )
 
 
 def _base_name(saved: SavedAdapter) -> str:
@@ -165,10 +179,7 @@ def _is_trained_on(saved: SavedAdapter, checkpoint: Checkpoint) -> bool | None:
 
 def _one_alpha(saved: SavedAdapter) -> tuple[float, dict[str, float]]:
     """Return the file's α, and by module the factor that its B takes to keep its own scale."""
-    alphas = {
-        module: saved.alpha / saved.rank * pair["lora_A"].shape[0]
-        for module, pair in saved.factors.items()
-    }
+    alphas = {module: part.scaling * part.rank for module, part in saved.parts.items()}
     (alpha, _), *_ = Counter(alphas.values()).most_common(1)
     return alpha, {module: own / alpha for module, own in alphas.items()}
 
