@@ -31,11 +31,12 @@ from etude.tuning.kernels.gguf import FORMATS, dequantize_gguf
 _MAGIC = b"GGUF"
 _DEFAULT_ALIGNMENT = 32
 
-_DENSE = {
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.F16: torch.float16,
-    GGMLQuantizationType.BF16: torch.bfloat16,
+DENSE = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
 }
+"""Formats that are plain numbers, by llama.cpp's names."""
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -242,8 +243,8 @@ def decode(raw: torch.Tensor, kind: GGMLQuantizationType) -> torch.Tensor:
     Raises:
         ModelError: the format has no decoder.
     """
-    if kind in _DENSE:
-        return raw.view(_DENSE[kind]).float()
+    if kind.name in DENSE:
+        return raw.view(DENSE[kind.name]).float()
     weights, size = GGML_QUANT_SIZES[kind]
     if kind.name in FORMATS:
         shape = len(raw), raw.shape[1] // size * weights
@@ -254,5 +255,5 @@ def decode(raw: torch.Tensor, kind: GGMLQuantizationType) -> torch.Tensor:
     except NotImplementedError:
         raise ModelError(
             f"weights in GGUF format {kind.name} cannot be decoded; use a file in "
-            f"{', '.join([*(dense.name for dense in _DENSE), *FORMATS])}"
+            f"{', '.join([*DENSE, *FORMATS])}"
         ) from None

@@ -1,7 +1,8 @@
 """From a model's name to a model in memory, quantised while it is read.
 
     checkpoint on disk ──row slice──▶ float32 ──quantise──▶ codes and scales of one Linear
-                                         └────cast────────▶ embeddings, norms, biases, head
+                           │             └────cast────────▶ embeddings, norms, biases, head
+                           └─────blocks of a GGUF file────▶ one Linear, as they are (`native`)
 
 At no time does memory hold more than the finished model and a few slices, so a model can be loaded
 wherever its quantised form fits. NF4 and double quantisation: Dettmers et al. 2023, "QLoRA",
@@ -10,7 +11,7 @@ section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from typing import Any
 import torch
 
 from etude.errors import ModelError
+from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.machine import this_machine
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint
+from etude.tuning.models.gguf_file import DENSE
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.pull import pull
 from etude.tuning.models.skeleton import (
@@ -35,6 +38,7 @@ from etude.tuning.models.skeleton import (
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.quant.native import GGUFLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
 
 _MOST_READERS = 4
@@ -72,7 +76,8 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
     """Load a causal language model, fetching it first if it is not on this machine.
 
     With `quant.kind` `nf4` every Linear but the output head is quantised; the head and the
-    embedding it may be tied to stay in the dtype of the forward pass.
+    embedding it may be tied to stay in the dtype of the forward pass. With `native` every such
+    Linear that the GGUF file keeps in blocks keeps them; the others are plain Linears.
 
     Raises:
         ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or is no
@@ -96,7 +101,7 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
                 f"{spec.id} has embeddings for {embeddings} tokens, its tokenizer knows "
                 f"{len(tokenizer)}"
             )
-        linears = _replace_linears(model, quant, dtype, spec.id) if quant.kind == "nf4" else {}
+        linears = _replace_linears(model, checkpoint, quant, dtype, spec.id)
         total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
         progress.start(f"Reading the weights of {spec.id}", total, "B")
         _fill_all(model, linears, places, checkpoint, dtype, progress)
@@ -140,22 +145,57 @@ def choose_dtype(spec: ModelSpec) -> torch.dtype:
 
 
 def _replace_linears(
-    model: Any, quant: QuantSpec, dtype: torch.dtype, name: str
+    model: Any, checkpoint: Checkpoint, quant: QuantSpec, dtype: torch.dtype, name: str
 ) -> dict[str, QuantLinear]:
-    """Put an empty `QuantLinear` in the place of every Linear but the output head."""
+    """Put an empty `QuantLinear` in the place of the Linears to quantise; never the output head."""
+    if quant.kind == "none":
+        return {}
     found = quantizable_linears(model)
     if not found:
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
         )
+    formats = _block_formats(checkpoint, found, name) if quant.kind == "native" else None
     replaced: dict[str, QuantLinear] = {}
     for path, linear in found.items():
         has_bias = "bias" in dict(linear.named_parameters())
         bias = torch.zeros(linear.out_features) if has_bias else None
-        layer = QuantLinear.empty(linear.in_features, linear.out_features, quant, dtype, bias)
+        sizes = linear.in_features, linear.out_features
+        if formats is None:
+            layer = QuantLinear.empty(*sizes, quant, dtype, bias)
+        elif path in formats:
+            layer = GGUFLinear.unfilled(*sizes, formats[path], dtype, bias)
+        else:
+            continue
         model.set_submodule(path, layer)
         replaced[path] = layer
     return replaced
+
+
+def _block_formats(checkpoint: Checkpoint, linears: Iterable[str], name: str) -> dict[str, str]:
+    """Return the block format of each Linear that the checkpoint keeps in one, by path.
+
+    Raises:
+        ModelError: it keeps none so, or one in a format that is only decoded.
+    """
+    formats: dict[str, str] = {}
+    if isinstance(checkpoint, GGUFCheckpoint):
+        formats = {path: checkpoint.tensors[f"{path}.weight"].format for path in linears}
+    blocks = {path: format_ for path, format_ in formats.items() if format_ in FORMATS}
+    if set(formats.values()) <= set(DENSE):
+        stored = formats or {info.format: info.format for info in checkpoint.tensors.values()}
+        raise ModelError(
+            f"quant.kind: native keeps the blocks of a quantised GGUF file, but the weights of "
+            f"{name} are {', '.join(sorted(set(stored.values())))}: set quant.kind: nf4 to "
+            "quantise them, or none"
+        )
+    for path, format_ in formats.items():
+        if format_ not in FORMATS and format_ not in DENSE:
+            raise ModelError(
+                f"{name} keeps {path} in {format_}, which cannot be trained on as it is (known: "
+                f"{', '.join(FORMATS)}): set quant.kind: nf4 or none"
+            )
+    return blocks
 
 
 def _fill_all(
@@ -208,8 +248,11 @@ def _fill(
     owner, _, leaf = place.names[0].rpartition(".")
     layer = linears.get(owner) if leaf == "weight" else None
     value = None if layer else torch.empty(place.shape, dtype=dtype)
+    read = checkpoint.read_rows
+    if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):
+        read = checkpoint.read_blocks
     for start, stop in row_slices(info):
-        rows = checkpoint.read_rows(name, start, stop)
+        rows = read(name, start, stop)
         for copy in place.sources[1:]:
             if not torch.equal(checkpoint.read_rows(copy, start, stop), rows):
                 raise ModelError(
