@@ -17,11 +17,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 MODES = {
     "imports": "imports alone",
     "nf4": "NF4",
+    "native": "the file's own blocks",
     "bfloat16": "dense bfloat16",
     "float32": "dense float32",
     "naive": "naive: float32, then NF4",
@@ -79,8 +80,8 @@ def load(mode: str, model: str) -> dict[str, Any]:
     from etude.tuning.specs import ModelSpec, QuantSpec
 
     start = time.perf_counter()
-    dtype: Any = "bfloat16" if mode in ("nf4", "bfloat16") else "float32"
-    quant = QuantSpec(kind="nf4" if mode == "nf4" else "none")
+    dtype: Any = "bfloat16" if mode in ("nf4", "native", "bfloat16") else "float32"
+    quant = QuantSpec(kind=cast("Any", mode) if mode in ("nf4", "native") else "none")
     loaded = load_model(ModelSpec(id=model, dtype=dtype), quant).model
     if mode == "naive":
         head = loaded.get_output_embeddings()

@@ -153,6 +153,8 @@ def _in_words(facts: ModelFacts) -> list[tuple[str, str]]:
             ),
             ("loaded in bfloat16", q.size(memory.dense)),
         ]
+        if memory.native is not None:
+            lines.append(("its own blocks", f"{q.size(memory.native)} (quant.kind: native)"))
     else:
         lines.append(("loading", "not yet: only causal language models can be loaded at present"))
     return [(label, str(value)) for label, value in lines if value is not None]

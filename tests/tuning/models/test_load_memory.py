@@ -28,3 +28,14 @@ def test_a_load_into_nf4_peaks_below_its_bound(smollm2: Path) -> None:
     assert quantized["largest"] == 49152 * 576
     assert quantized["size"] < 49152 * 576 * 2 + 106_168_320 * 4.2 / 8 + 100_000
     assert quantized["peak"] <= benchmark.bound(imports, quantized)
+
+
+@pytest.mark.weights
+def test_a_load_of_the_files_own_blocks_peaks_below_the_same_bound(smollm2: Path) -> None:
+    benchmark = load_benchmark()
+    imports = benchmark.measure("imports", str(smollm2))
+    native = benchmark.measure("native", str(smollm2))
+
+    # Q4_1 is five bits a weight, and nothing beside.
+    assert native["size"] < 49152 * 576 * 2 + 106_168_320 * 5 / 8 + 100_000
+    assert native["peak"] <= benchmark.bound(imports, native)

@@ -276,7 +276,7 @@ def _dense_saved(module: SavedModule, dtype: torch.dtype) -> nn.Module:
 
 
 def _trained_on(saved: SavedAdapter) -> Into:
-    quantized = saved.provenance is not None and saved.provenance.quant.kind == "nf4"
+    quantized = saved.provenance is not None and saved.provenance.quant.kind != "none"
     return "dequantized" if quantized else "original"
 
 

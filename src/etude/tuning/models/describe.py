@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from etude.errors import ModelError
 from etude.tuning.models.catalog import CATALOG
-from etude.tuning.models.load import open_checkpoint
+from etude.tuning.models.checkpoint import Checkpoint
+from etude.tuning.models.load import block_formats, open_checkpoint
 from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
 from etude.tuning.models.sources import ModelSource
 from etude.tuning.quant.linear import QuantLinear
@@ -33,6 +33,9 @@ class LoadedSize:
 
     nf4_peak: int
     """The most that loading it in NF4 adds to the process; see benchmarks/load_memory.py."""
+
+    native: int | None
+    """With the blocks of its GGUF file kept (`quant.kind: native`). None: it has none to keep."""
 
 
 @dataclass(frozen=True)
@@ -107,26 +110,37 @@ def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
             vocabulary=getattr(config, "vocab_size", None),
             tensor_types=dict(types.most_common()),
             chat_template=checkpoint.chat_template,
-            memory=_loaded_size(config, source.name, quant),
+            memory=_loaded_size(checkpoint, source.name, quant),
         )
 
 
-def _loaded_size(config: Any, name: str, quant: QuantSpec) -> LoadedSize | None:
+def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedSize | None:
     """Count what the loaded model will take, on a model without storage."""
     dtype = torch.bfloat16
     try:
-        model = build_skeleton(config, dtype, name)
+        model = build_skeleton(checkpoint.config, dtype, name)
     except ModelError:
         return None
     numbers = [parameter.numel() for parameter in model.parameters()]
     dense = sum(numbers) * dtype.itemsize
     dense += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    linears = quantizable_linears(model)
     saved = 0
-    for linear in quantizable_linears(model).values():
+    for linear in linears.values():
         layer = QuantLinear(linear.in_features, linear.out_features, quant, dtype, device="meta")
         saved += linear.weight.numel() * dtype.itemsize - layer.quantized_bytes
+    try:
+        kept = block_formats(checkpoint, linears, name)
+    except ModelError:
+        kept = {}
+    # A block's bytes in memory are its bytes in the file.
+    fewer = sum(
+        linears[path].weight.numel() * dtype.itemsize - checkpoint.tensors[f"{path}.weight"].bytes
+        for path in kept
+    )
     slack = max(numbers) * torch.float32.itemsize * 3 // 2
-    return LoadedSize(dense, dense - saved, dense - saved + slack)
+    native = dense - fewer if kept else None
+    return LoadedSize(dense, dense - saved, dense - saved + slack, native)
 
 
 def _disk_bytes(path: Path) -> int:

@@ -155,7 +155,7 @@ def _replace_linears(
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
         )
-    formats = _block_formats(checkpoint, found, name) if quant.kind == "native" else None
+    formats = block_formats(checkpoint, found, name) if quant.kind == "native" else None
     replaced: dict[str, QuantLinear] = {}
     for path, linear in found.items():
         has_bias = "bias" in dict(linear.named_parameters())
@@ -172,8 +172,8 @@ def _replace_linears(
     return replaced
 
 
-def _block_formats(checkpoint: Checkpoint, linears: Iterable[str], name: str) -> dict[str, str]:
-    """Return the block format of each Linear that the checkpoint keeps in one, by path.
+def block_formats(checkpoint: Checkpoint, linears: Iterable[str], name: str) -> dict[str, str]:
+    """Return, by path, the format of each of `linears` that `quant.kind: native` keeps in blocks.
 
     Raises:
         ModelError: it keeps none so, or one in a format that is only decoded.
