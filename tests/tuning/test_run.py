@@ -282,3 +282,53 @@ def test_samples_longer_than_the_models_context_are_left_out_and_counted(tiny_re
     )
     with pytest.raises(DataError, match=r"longer than data\.max_length: \d \("):
         _run(tiny_recipe, tmp_path, data={"train": str(data), "max_length": 4000})
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"kind": "dora"},
+        {"kind": "vera", "rank": 16},
+        {"kind": "adalora", "adalora": {"warmup": 0.1, "settle": 0.2}},
+        {"start": "pissa"},
+        {"start": "loftq", "loftq_iterations": 3},
+        {"factors": {"bits": 4, "when": "training"}},
+        {"factors": {"bits": 8, "when": "after"}},
+        {"rslora": True, "rank_pattern": {"*.mlp.*": 2}, "modules_to_save": ["norm"]},
+    ],
+    ids=str,
+)
+def test_every_kind_of_adapter_trains_and_answers_from_its_folder(tiny_recipe, tmp_path, adapter):
+    from etude.tuning.evaluation import evaluate_run
+
+    lr = {"vera": 0.2, "adalora": 0.1}.get(adapter.get("kind"), 0.02)
+    run = _run(
+        tiny_recipe,
+        tmp_path,
+        adapter=adapter,
+        quant={"kind": "nf4"},
+        train={"epochs": 6, "lr": lr},
+    )
+    assert run.summary["eval_loss"] < 0.95 * run.summary["eval_loss_before"]
+    again = evaluate_run(RunFolder.open(run.folder), base=True)
+    # The same weights, read back; AdaLoRA's are multiplied out and pruned in between.
+    assert again["tuned"]["loss"] == pytest.approx(run.summary["eval_loss"], rel=1e-6)
+    if adapter.get("start", "default") == "default":
+        before = run.summary["eval_loss_before"]
+        assert again["base"]["loss"] == pytest.approx(before, rel=1e-6)
+
+
+def test_a_stopped_adalora_goes_on_to_the_same_ranks_and_losses(tiny_recipe, tmp_path):
+    sections = {"adapter": {"kind": "adalora"}, "train": {"epochs": 4, "lr": 0.05}}
+    whole = _run(tiny_recipe, tmp_path, "whole", **sections)
+    recipe = Recipe.parse(tiny_recipe(**sections))
+    half = recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": 3})})
+    run = tune(half, base=tmp_path / "half")
+    folder = RunFolder.open(run.folder)
+    for checkpoint in sorted(folder.checkpoints.glob("step-*.pt"))[1:]:
+        checkpoint.unlink()
+    folder.set_state("stopped", "as if killed")
+    tune(half, base=tmp_path / "half", resume=RunFolder.open(run.folder))
+    assert _losses(run.folder) == _losses(whole.folder)
+    files = [f / "adapter" / "adapter_model.safetensors" for f in (run.folder, whole.folder)]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -22,9 +22,11 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from etude.errors import DataError, DivergedError, EtudeError, RunError
+from etude.tuning.adapters.adalora import AdaLoRA, RankAllocator
 from etude.tuning.adapters.attach import add_adapter
+from etude.tuning.adapters.factors import round_factors
 from etude.tuning.adapters.files import save_adapter
-from etude.tuning.adapters.named import AdaptedModule, adapter_parameters
+from etude.tuning.adapters.named import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.environment import environment
@@ -38,6 +40,7 @@ from etude.tuning.figures import (
 )
 from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.models.original import OriginalWeights
 from etude.tuning.progress import Progress
 from etude.tuning.recipe import Recipe
 from etude.tuning.report.page import write_report
@@ -45,7 +48,7 @@ from etude.tuning.runfolder import RunFolder
 from etude.tuning.specs import ModelSpec
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.evaluate import evaluation_loss, generate_answers, rouge_l
-from etude.tuning.training.loop import Trainer, TrainingSet
+from etude.tuning.training.loop import AllocateRanks, Trainer, TrainingSet
 from etude.tuning.view import RunView, Unwatched
 
 
@@ -108,7 +111,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     for note in data.notes:
         view.message(note)
     folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-    adapted, parameters = adapt(loaded.model, recipe)
+    adapted, parameters = adapt(loaded, recipe, view.progress)
 
     before = _measured_before(folder) or measure(loaded, data, recipe, view.progress)
     _keep_before(folder, before)
@@ -120,6 +123,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         folder,
         view,
         autocast=_autocast(recipe, loaded),
+        allocator=_allocator(loaded.model, recipe),
     )
     _resume(trainer, folder, view)
     view.begin(trainer.counters.total_steps, trainer.counters.step)
@@ -133,6 +137,8 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         return Run(folder.path, "stopped", {})
 
     view.message(f"training ended: {outcome.reason}")
+    if recipe.adapter.factors.bits is not None:
+        round_factors(loaded.model, recipe.adapter.factors)
     save(loaded, recipe, folder)
     after = measure(loaded, data, recipe, view.progress)
     folder.write_lines("samples.jsonl", sample_records(data, recipe, before, after))
@@ -182,13 +188,30 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
     return PreparedData(train, held_out, encoder, notes)
 
 
-def adapt(model: Any, recipe: Recipe) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
+def adapt(
+    loaded: LoadedModel, recipe: Recipe, progress: Progress | None = None
+) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
+    model = loaded.model
     if recipe.adapter.kind == "none":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
-    adapted = add_adapter(model, recipe.adapter, seed=recipe.train.seed)
+    with OriginalWeights(loaded.origin) as original:
+        adapted = add_adapter(
+            model, recipe.adapter, seed=recipe.train.seed, original=original, progress=progress
+        )
     return adapted, adapter_parameters(model)
+
+
+def _allocator(model: Any, recipe: Recipe) -> AllocateRanks | None:
+    """Return what AdaLoRA does between steps, told the length of the plan by the trainer."""
+    if recipe.adapter.kind != "adalora":
+        return None
+    layers = {
+        path: part for path, part in adapters_named(model).items() if isinstance(part, AdaLoRA)
+    }
+    spec = recipe.adapter
+    return lambda total: RankAllocator(layers, spec.adalora, spec.rank, total)
 
 
 def measure(

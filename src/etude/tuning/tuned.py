@@ -18,6 +18,7 @@ from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.models.original import OriginalWeights
 from etude.tuning.progress import Progress
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.recipe import Recipe
@@ -108,7 +109,8 @@ def load(
     if not folder.adapter.is_dir():
         raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")
     loaded = load_model(recipe.model, recipe.quant, progress)
-    load_adapter(loaded.model, folder.adapter, origin=loaded.origin)
+    with OriginalWeights(loaded.origin) as original:
+        load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
     return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=True)
 
 

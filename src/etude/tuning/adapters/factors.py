@@ -13,7 +13,11 @@ the largest code, so nothing is clipped, and the gradient is passed everywhere.
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from etude.tuning.quant.uniform import dequantize_uniform, quantize_uniform
 from etude.tuning.specs import FactorSpec
@@ -34,3 +38,22 @@ def round_factor(x: Tensor, spec: FactorSpec) -> Tensor:
     assert spec.bits is not None
     codes, scales = quantize_uniform(x, spec.bits, spec.scale, spec.block)
     return dequantize_uniform(codes, scales, spec.scale, spec.block).to(x.dtype)
+
+
+@torch.no_grad()
+def round_factors(model: nn.Module, spec: FactorSpec) -> None:
+    """Round every LoRA factor of `model` in place, to what will be stored.
+
+    After training without rounding (PTQ) this is where the loss comes; after QAT the model computes
+    what it did. Rounding again changes nothing.
+    """
+    for adapter in _loras(model):
+        adapter.lora_A.copy_(round_factor(adapter.lora_A, spec))
+        adapter.lora_B.copy_(round_factor(adapter.lora_B.T, spec).T)
+
+
+def _loras(model: Any) -> Iterator[Any]:
+    """Yield what has factors to round; LoRA itself rounds by this module, so by their names."""
+    for module in model.modules():
+        if hasattr(module, "rounding"):
+            yield module

@@ -39,6 +39,7 @@ from etude.tuning.adapters.saved import SavedAdapter, read_adapter
 from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
 from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
+from etude.tuning.models.original import OriginalWeights
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
@@ -107,7 +108,8 @@ def merge_adapter(
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
     loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
     _refuse_base_folder(output, loaded.origin)
-    load_adapter(loaded.model, adapter, origin=loaded.origin)
+    with OriginalWeights(loaded.origin) as original:
+        load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     target = loaded.dtype if dtype == "auto" else _DTYPES[dtype]
 
     ids = sample_ids(loaded)

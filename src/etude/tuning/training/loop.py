@@ -12,10 +12,10 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -63,6 +63,24 @@ class Outcome:
     """Why it ended, in words a person can act on."""
 
 
+class BetweenSteps(Protocol):
+    """What acts on the trained weights around the optimiser's steps; its state is checkpointed."""
+
+    state: dict[str, torch.Tensor]
+    total_steps: int
+
+    def before_step(self) -> None:
+        """Add to the gradients of a step, before they are clipped."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Act on the weights after optimiser step `step`, from 1; gradients are still there."""
+        ...
+
+
+AllocateRanks = Callable[[int], BetweenSteps]
+
+
 class _Abandoned(Exception):  # noqa: N818 - it is no error: a step that is not completed
     """A stop was asked for in mid-step; the step's gradients are thrown away."""
 
@@ -78,6 +96,7 @@ class Trainer:
         folder: where metrics and checkpoints go.
         view: who is told.
         autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
+        allocator: makes what acts between steps (AdaLoRA), from the steps planned; or None.
     """
 
     def __init__(
@@ -89,6 +108,7 @@ class Trainer:
         folder: RunFolder,
         view: RunView,
         autocast: torch.dtype | None = None,
+        allocator: AllocateRanks | None = None,
     ) -> None:
         self.model = model
         self.parameters = dict(parameters)
@@ -111,6 +131,7 @@ class Trainer:
         if self.spec.max_steps is not None:
             total = min(total, self.spec.max_steps)
         self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
+        self.between = allocator(total) if allocator is not None else None
         self._recent: list[float] = []
         self._saved_step = -1
 
@@ -125,11 +146,13 @@ class Trainer:
                 "the training data is not what this run began with, so it cannot go on to the "
                 "same result; start a new run, or bring the old data back"
             )
-        if checkpoint.weights.keys() != self.parameters.keys():
+        if checkpoint.weights.keys() != self._tensors().keys():
             raise RunError("the checkpoint holds other weights than this recipe trains")
         self._set_weights(checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.counters = checkpoint.counters
+        if self.between is not None:
+            self.between.total_steps = checkpoint.counters.total_steps
         self._saved_step = checkpoint.counters.step
         self.folder.truncate_metrics(checkpoint.counters.step)
 
@@ -177,11 +200,15 @@ class Trainer:
             if stop:
                 raise _Abandoned
             loss += self._accumulate([self.data.train[i] for i in micro], trained)
+        if self.between is not None:
+            self.between.before_step()
         norm = self._clip(step)
         lr = learning_rate(spec, counters.step, counters.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        if self.between is not None:
+            self.between.after_step(counters.step + 1)
         seconds = time.perf_counter() - began
         self._recent = [*self._recent[-7:], seconds]
         counters.step += 1
@@ -269,6 +296,8 @@ class Trainer:
                 f"{limit:g} minutes (train.max_minutes)"
             )
             counters.total_steps = possible
+            if self.between is not None:
+                self.between.total_steps = possible
         counters.planned = True
 
     def _out_of_time(self) -> bool:
@@ -309,7 +338,7 @@ class Trainer:
         return f"{reason}; keeping the weights of step {counters.best_step}, the best evaluation"
 
     def _checkpoint(self) -> Checkpoint:
-        weights = {name: p.detach() for name, p in self.parameters.items()}
+        weights = self._tensors()
         state = self.optimizer.state_dict()
         return Checkpoint(weights, state, self.counters, self.fingerprint)
 
@@ -320,8 +349,14 @@ class Trainer:
 
     def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(weights[name])
+            for name, tensor in self._tensors().items():
+                tensor.copy_(weights[name])
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Return what changes in training and is no state of the optimiser, by name."""
+        weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        between = self.between.state if self.between is not None else {}
+        return {**weights, **{f"between.{name}": value for name, value in between.items()}}
 
     def _steps_of(self, epoch: int) -> list[Step]:
         if getattr(self, "_epoch", None) != epoch:
