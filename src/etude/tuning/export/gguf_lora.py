@@ -10,7 +10,8 @@ s·r), and where a module's scale s is another one, the factor s·r/α goes into
 
     (α / r) · [s·r/α · B] A = s · B A = ΔW
 
-llama.cpp keeps the rows of Llama's query and key projections pair by pair; their B follows.
+llama.cpp keeps the rows of Llama's query and key projections pair by pair; their B follows. An
+embedding's A is stored transposed, (tokens, r): its rows are looked up, not multiplied.
 
 Facts: llama.cpp, `convert_lora_to_gguf.py`, `src/llama-adapter.cpp`.
 """
@@ -43,6 +44,8 @@ from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.sources import resolve
 
 Number = Literal["f32", "f16"]
+
+_EMBEDDING = "token_embd.weight"
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,8 @@ def export_gguf_lora(
 
 def _refuse_inexpressible(saved: SavedAdapter) -> None:
     """Refuse what is more than a pair of factors a module; llama.cpp would leave it out unsaid."""
-    what = (
-        "modules trained whole" if saved.modules else {"dora": "DoRA's magnitudes"}.get(saved.kind)
-    )
-    what = what or ("VeRA's vectors" if saved.kind == "vera" else None)
+    more = {"dora": "DoRA's magnitudes", "vera": "VeRA's vectors"}.get(saved.kind)
+    what = "modules trained whole" if saved.modules else more
     if what is not None:
         raise AdapterError(
             f"{saved.folder} has {what}, which a GGUF LoRA file cannot hold; merge the adapter "
@@ -157,10 +158,13 @@ def _targets(checkpoint: Checkpoint, name: str) -> tuple[str, Mapping[str, _Targ
             )
         architecture = known
     head = _head_dimensions(checkpoint.config)
+    tied = bool(checkpoint.config.tie_word_embeddings)
     targets: dict[str, _Target] = {}
     for tensor, info in checkpoint.tensors.items():
         stored = gguf_name(tensor)
-        if stored is not None and len(info.shape) == 2:
+        # llama.cpp multiplies a tied head with the embedding's tensor, and its adapter, too.
+        shared = stored == _EMBEDDING and tied
+        if stored is not None and len(info.shape) == 2 and not shared:
             paired = head if rows_are_paired(architecture, tensor) else 1
             targets[tensor.removesuffix(".weight")] = _Target(stored, info.shape, paired)
     return architecture, targets
@@ -199,20 +203,23 @@ def _tensors(
     for module, pair in saved.factors.items():
         target = targets.get(module)
         if target is None:
-            tied = module == "lm_head"
-            why = "its head is its embedding, " if tied else ""
-            raise AdapterError(f"{saved.folder} adapts {module}: {why}{base} has no such weight")
+            raise AdapterError(
+                f"{saved.folder} adapts {module}, which llama.cpp has no weight of its own for in "
+                f"{base}; leave it out of adapter.targets, or merge the adapter (etude merge)"
+            )
         a, b = pair["lora_A"], pair["lora_B"]
-        if (b.shape[0], a.shape[1]) != target.shape:
+        looked_up = target.name == _EMBEDDING
+        shape = target.shape[::-1] if looked_up else target.shape
+        if (b.shape[0], a.shape[1]) != shape:
             raise AdapterError(
                 f"{saved.folder} is for another model: its {module} is {b.shape[0]} × "
-                f"{a.shape[1]}, that of {base} {target.shape[0]} × {target.shape[1]}"
+                f"{a.shape[1]}, that of {base} {shape[0]} × {shape[1]}"
             )
         if factors[module] != 1.0:
             b = (b.double() * factors[module]).float()
         if target.paired_head > 1:
             b = pairs_from_halves(b, target.paired_head)
-        tensors[f"{target.name}.lora_a"] = a
+        tensors[f"{target.name}.lora_a"] = a.T if looked_up else a
         tensors[f"{target.name}.lora_b"] = b
     return tensors
 
