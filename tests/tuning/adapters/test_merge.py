@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 
+import bitsandbytes.functional as bnb
 import pytest
 import torch
 from peft import PeftModel
@@ -16,6 +17,7 @@ from etude.errors import AdapterError, RunError
 from etude.tuning.adapters import merge as merge_module
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.files import load_adapter, save_adapter
+from etude.tuning.adapters.low_bits import LOW_BITS, requantization_errors
 from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_layers
 from etude.tuning.adapters.named import adapted_layers
 from etude.tuning.quant.linear import QuantLinear
@@ -141,10 +143,29 @@ def test_the_check_computes_in_float32_whatever_the_model_holds(folder, tmp_path
 
 @pytest.mark.parametrize("dtype", ["nf4", "int4", "4bit", "int8"])
 def test_few_bits_are_refused_with_the_reason(folder, tmp_path, dtype):
-    with pytest.raises(AdapterError, match="rounding to them would undo it"):
-        merge_adapter(spec_of(folder), tmp_path, tmp_path / "merged", dtype=dtype)
+    train(folder, tmp_path / "adapter")
+    target = tmp_path / "merged"
+    with pytest.raises(AdapterError, match=r"move them by [\d.]+ times what the adapter does"):
+        merge_adapter(spec_of(folder), tmp_path / "adapter", target, dtype=dtype)
     with pytest.raises(AdapterError, match="unknown dtype 'half'"):
-        merge_adapter(spec_of(folder), tmp_path, tmp_path / "merged", dtype="half")
+        merge_adapter(spec_of(folder), tmp_path / "adapter", target, dtype="half")
+    assert not target.exists()
+
+
+def test_the_figures_of_a_refused_merge_are_those_of_bitsandbytes(folder):
+    model = load_tiny(folder, quant="none").model
+    add_adapter(model, AdapterSpec(rank=4, alpha=8, targets=["q_proj"]), seed=0)
+    randomize(model, 0.02)
+    found = requantization_errors(model, LOW_BITS["nf4"])
+    expected = []
+    for layer in adapted_layers(model).values():
+        change = layer.delta()
+        merged = layer.base.weight + change
+        codes, state = bnb.quantize_4bit(merged, blocksize=64, quant_type="nf4")
+        # Rows of whole blocks, which bitsandbytes 0.50.2 decodes rightly on every processor.
+        rounded = bnb.dequantize_4bit(codes, state).view(merged.shape)
+        expected.append(float((rounded - merged).norm() / change.norm()))
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_dequantised_base_that_never_was_quantised_is_refused(folder, tmp_path):

@@ -34,6 +34,7 @@ from etude.errors import AdapterError, RunError
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.files import load_adapter
 from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.low_bits import LOW_BITS, too_few_bits
 from etude.tuning.adapters.named import adapted_layers, adapter_disabled, replace_module
 from etude.tuning.adapters.saved import SavedAdapter, read_adapter
 from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
@@ -99,17 +100,20 @@ def merge_adapter(
         RunError: the output is there already, or cannot be written.
     """
     output = Path(output)
-    _refuse_low_bits(dtype)
+    _refuse_unknown(dtype)
     _refuse_existing(output, overwrite)
     saved = read_adapter(adapter)
     base = base or _trained_on(saved)
     quant = _base_precision(saved, base)
     # float16 is for other machines: it is computed in float32 here.
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
+    low_bits = LOW_BITS.get(dtype)
     loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
     _refuse_base_folder(output, loaded.origin)
     with OriginalWeights(loaded.origin) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
+    if low_bits is not None:
+        raise too_few_bits(loaded.model, dtype, low_bits, progress or SilentProgress())
     target = loaded.dtype if dtype == "auto" else _DTYPES[dtype]
 
     ids = sample_ids(loaded)
@@ -294,16 +298,9 @@ def _base_precision(saved: SavedAdapter, base: Into) -> QuantSpec:
     return saved.provenance.quant
 
 
-def _refuse_low_bits(dtype: str) -> None:
-    if dtype in ("auto", *_DTYPES):
-        return
-    if dtype in ("nf4", "fp4", "int4", "4bit", "int8", "8bit"):
-        raise AdapterError(
-            f"an adapter is not merged into {dtype}: its changes are mostly smaller than the steps "
-            "between the levels, and rounding to them would undo it; merge into bfloat16, or "
-            "keep the adapter beside the quantised base"
-        )
-    raise AdapterError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
+def _refuse_unknown(dtype: str) -> None:
+    if dtype not in ("auto", *_DTYPES, *LOW_BITS):
+        raise AdapterError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
