@@ -9,13 +9,15 @@ rows to a file moves none of the others.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from typing import Literal
 
 from etude.errors import DataError
-from etude.tuning.data.schema import Sample, sample_reader
+from etude.tuning.data.formats import sample_reader
+from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
 from etude.tuning.specs import DataSpec
 
@@ -121,14 +123,18 @@ def _hold_out(
     """Send each sample to `train` or `held` by a hash of its content.
 
     The share held out is `fraction` in expectation. Where chance would leave nothing to
-    evaluate on (a short file), the content of the lowest hash so far is held out instead.
+    evaluate on (a short file), the content of the lowest hash so far is held out instead; where
+    it would leave nothing to train on, that of the highest is trained on.
     """
     lowest = 1.0
     waiting: list[Sample] = []
+    early: list[tuple[float, Sample]] = []  # held out before any was kept to train on
     for sample in samples:
-        place = _unit(content_key(sample), seed, "side")
+        place = _unit(_prompt_key(sample), seed, "side")
         if place < fraction:
             held.add(sample)
+            if not train.seen:
+                early.append((place, sample))
         elif held.seen or fraction == 0:
             train.add(sample)
         elif place < lowest:
@@ -145,6 +151,11 @@ def _hold_out(
             waiting = []
     for sample in waiting:
         held.add(sample)
+    if not train.seen and len({place for place, _ in early}) > 1:
+        highest = max(place for place, _ in early)
+        held.clear()
+        for place, sample in early:
+            (train if place == highest else held).add(sample)
     if not train.seen:
         raise DataError(
             "nothing is left to train on: the data is one sample (or copies of one), and it is "
@@ -179,6 +190,10 @@ class _Draw:
         else:
             heappushpop(self._kept, entry)
 
+    def clear(self) -> None:
+        self.seen = 0
+        self._kept.clear()
+
     def samples(self) -> list[Sample]:
         return [sample for _, _, sample in sorted(self._kept, key=lambda entry: entry[1])]
 
@@ -189,9 +204,27 @@ def content_key(sample: Sample) -> bytes:
     if sample.text is not None:
         digest.update(sample.text.strip().encode("utf-8", "surrogatepass"))
     for message in sample.messages:
-        digest.update(f"\0{message.role}\0".encode())
-        digest.update(message.content.strip().encode("utf-8", "surrogatepass"))
+        digest.update(message.canonical().encode("utf-8", "surrogatepass"))
+    for message in sample.rejected:
+        digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
+    if sample.wanted is not None:
+        digest.update(b"\0wanted" if sample.wanted else b"\0unwanted")
+    if sample.tools:
+        digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.digest()
+
+
+def _prompt_key(sample: Sample) -> bytes:
+    """Return what decides which side a sample falls on: of answers to compare, their prompt.
+
+    Data of preferences hold several answers to a prompt. Were they parted by the answers, the
+    evaluation would ask what training has answered.
+    """
+    if sample.rejected or sample.wanted is not None:
+        return content_key(
+            replace(sample, messages=sample.messages[: sample.context], rejected=(), wanted=None)
+        )
+    return content_key(sample)
 
 
 def _unit(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
