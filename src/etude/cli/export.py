@@ -16,6 +16,7 @@ class Format(StrEnum):
     """What to write."""
 
     gguf = "gguf"
+    peft = "peft"
 
 
 class Number(StrEnum):
@@ -35,6 +36,7 @@ def complete_base(incomplete: str) -> list[str]:
 @app.command(
     epilog="Examples:\n\n"
     "`etude export latest --to gguf --output adapter.gguf`\n\n"
+    "`etude export latest --to peft --output adapter`\n\n"
     "`etude export path/to/adapter --to gguf --output adapter.gguf --model base.Q4_K_M.gguf`\n\n"
     "then, with llama.cpp: `llama-cli -m base.gguf --lora adapter.gguf`"
 )
@@ -47,8 +49,15 @@ def export(
             autocompletion=complete_run,
         ),
     ],
-    to: Annotated[Format, typer.Option("--to", help="`gguf`: a LoRA file that llama.cpp loads.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    to: Annotated[
+        Format,
+        typer.Option(
+            "--to",
+            help="`gguf`: a LoRA file that llama.cpp loads. `peft`: a folder for PEFT, quantised "
+            "factors decoded to float32.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File or folder to write.")],
     number: Annotated[
         Number, typer.Option("--type", help="How the factors are stored.")
     ] = Number.f32,
@@ -63,18 +72,25 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
 ) -> None:
-    """Write a run's adapter for llama.cpp, which loads it beside the same base.
+    """Write a run's adapter for another program, which loads it beside the same base.
 
-    The file holds the adapter alone: names and order of rows are llama.cpp's, and the scale is
-    kept, whatever the rank of each module.
+    For llama.cpp (`gguf`) the names and the order of rows are its own, and the scale is kept,
+    whatever the rank of each module.
     """
     from etude.tuning.adapters.peft_config import CONFIG
     from etude.tuning.export.gguf_lora import export_gguf_lora
+    from etude.tuning.export.peft import export_peft
     from etude.tuning.report import quantities as q
     from etude.tuning.runfolder import find_run
 
-    del to  # there is one format so far; the option keeps the command's meaning when there are more
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
+    if to is Format.peft:
+        written = export_peft(folder, output, overwrite=force)
+        before = ", its factors decoded" if written.was_packed else ""
+        typer.echo(
+            f"{written.folder}: {written.modules} layers, float32{before}, {q.size(written.bytes)}"
+        )
+        return
     done = export_gguf_lora(folder, output, model=model, number=number.value, overwrite=force)
     typer.echo(
         f"{done.file}: {done.modules} layers for {done.architecture}, alpha {done.alpha:g}, "

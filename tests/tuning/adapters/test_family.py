@@ -23,6 +23,7 @@ from etude.tuning.adapters.named import (
     delete_adapter,
     set_adapter,
 )
+from etude.tuning.export.peft import export_peft
 from etude.tuning.models.original import OriginalWeights
 from etude.tuning.specs import AdapterSpec, FactorSpec
 
@@ -350,6 +351,9 @@ def test_quantised_factors_are_saved_packed_and_load_as_the_same_bits(
     again = base(folder)
     load_adapter(again, tmp_path / "packed")
     assert torch.equal(logits(again), ours)
+    export_peft(tmp_path / "packed", tmp_path / "peft")
+    theirs = PeftModel.from_pretrained(base(folder), tmp_path / "peft").eval()
+    assert float((logits(theirs) - ours).abs().max()) <= 2e-5
     save_adapter(model, tmp_path / "plain", AdapterSpec(rank=4), ORIGIN)
     sizes = [
         sum(f.stat().st_size for f in (tmp_path / name).glob("*.safetensors"))

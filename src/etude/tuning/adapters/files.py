@@ -111,7 +111,7 @@ def save_adapter(
     packed = spec.factors.bits is not None
     content = pack_factors(tensors, spec.factors) if packed else tensors
     file, other = (PACKED, WEIGHTS) if packed else (WEIGHTS, PACKED)
-    _write(Path(folder), file, save(content, metadata={"format": "pt"}), texts)
+    write_adapter(folder, file, content, texts)
     (Path(folder) / other).unlink(missing_ok=True)
 
 
@@ -339,7 +339,17 @@ def _weight(path: str, base: Base, original: Original | None) -> Tensor:
     return original(path)
 
 
-def _write(folder: Path, name: str, weights: bytes, texts: dict[str, str]) -> None:
+def write_adapter(
+    folder: str | Path, name: str, tensors: dict[str, Tensor], texts: dict[str, str]
+) -> None:
+    """Write an adapter's files: the tensors as `name`, and small ones beside it.
+
+    Raises:
+        RunError: they cannot be written; a previous adapter in the folder is still valid.
+    """
+    folder = Path(folder)
+    weights = save(tensors, metadata={"format": "pt"})
+
     def write(aside: Path) -> None:
         aside.write_bytes(weights)
         # Only now, when the large file is known to fit on the disk, do the small ones change.

@@ -111,9 +111,9 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         AdapterError: a file is missing or damaged, or an option is not supported.
     """
     folder = Path(folder)
-    options = read_options(_read_json(folder / CONFIG), folder)
+    options = read_options(read_json(folder / CONFIG), folder)
     provenance = _read_provenance(folder)
-    tensors = _read_tensors(folder, provenance)
+    tensors = read_tensors(folder, provenance)
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise AdapterError(f"{folder}: {key} is no matrix of floating-point numbers")
@@ -257,7 +257,12 @@ def _projections(
     return Projections(shared["A"], shared["B"])
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read one of an adapter's small files.
+
+    Raises:
+        AdapterError: it is missing, or no JSON object.
+    """
     try:
         content: Any = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -270,7 +275,12 @@ def _read_json(file: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
-def _read_tensors(folder: Path, provenance: Provenance | None) -> dict[str, Tensor]:
+def read_tensors(folder: Path, provenance: Provenance | None) -> dict[str, Tensor]:
+    """Read an adapter's tensors by PEFT's names, packed factors decoded.
+
+    Raises:
+        AdapterError: the file is missing or damaged.
+    """
     file = folder / WEIGHTS
     packed = folder / PACKED
     if packed.exists() and provenance is not None and provenance.factors.bits is not None:
@@ -295,7 +305,7 @@ def _read_provenance(folder: Path) -> Provenance | None:
     file = folder / PROVENANCE
     if not file.exists():
         return None
-    content = _read_json(file)
+    content = read_json(file)
     try:
         base = content["base"]
         quant = QuantSpec.model_validate(content["quant"])

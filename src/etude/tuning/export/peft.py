@@ -1,0 +1,57 @@
+"""An adapter as any PEFT program loads it: packed factors decoded to float32, the rest as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.errors import RunError
+from etude.tuning.adapters.files import write_adapter
+from etude.tuning.adapters.peft_config import CONFIG
+from etude.tuning.adapters.saved import PROVENANCE, WEIGHTS, read_adapter, read_json, read_tensors
+from etude.tuning.durable import to_json
+from etude.tuning.specs import FactorSpec
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """What was written."""
+
+    folder: Path
+    modules: int
+    """Layers that the adapter changes."""
+    was_packed: bool
+    """Whether the factors were stored in few bits."""
+    bytes: int
+    """Of the weights' file."""
+
+
+def export_peft(adapter: str | Path, output: str | Path, *, overwrite: bool = False) -> PeftAdapter:
+    """Write an adapter as a folder in PEFT's format, float32.
+
+    Args:
+        adapter: its folder, factors packed or not.
+        output: folder to write.
+        overwrite: replace an adapter that is there.
+
+    Raises:
+        AdapterError: the adapter is damaged or not supported.
+        RunError: there is something in the folder already, or it cannot be written.
+    """
+    output, source = Path(output), Path(adapter)
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output} is a file: name a folder to write")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise RunError(f"{output} is there already: choose another, or replace it by --force")
+    if output.exists() and output.resolve() == source.resolve():
+        raise RunError(f"{output} is the adapter itself; choose another folder")
+    saved = read_adapter(source)
+    tensors = read_tensors(source, saved.provenance)
+    texts = {CONFIG: to_json(read_json(source / CONFIG), indent=2)}
+    packed = saved.provenance is not None and saved.provenance.factors.bits is not None
+    if (source / PROVENANCE).exists():
+        note = {**read_json(source / PROVENANCE), "factors": FactorSpec().model_dump()}
+        texts[PROVENANCE] = to_json(note, indent=2)
+    write_adapter(output, WEIGHTS, tensors, texts)
+    size = (output / WEIGHTS).stat().st_size
+    return PeftAdapter(output, len(saved.parts), packed, size)
