@@ -6,6 +6,7 @@ reader under test shares no code with what made its input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def write_gguf(
     path: Path,
     model: Any,
     vocabulary: Vocabulary,
-    matrices: GGMLQuantizationType = GGMLQuantizationType.F32,
+    matrices: GGMLQuantizationType | Callable[[str], GGMLQuantizationType] = (
+        GGMLQuantizationType.F32
+    ),
     rope_factors: np.ndarray | None = None,
 ) -> Path:
     """Write a transformers Llama, Qwen2 or Qwen3 and a vocabulary as one file.
@@ -48,7 +51,9 @@ def write_gguf(
         path: of the file to write.
         model: the transformers model.
         vocabulary: its tokenizer.
-        matrices: format of everything with two dimensions; the rest is float32.
+        matrices: format of everything with two dimensions, or what GGUF's name of one makes it;
+            the rest is float32. Formats that the gguf package cannot write are filled with random
+            blocks of the weights' size, so that the file is a model, but not this one.
         rope_factors: Llama 3's divisors of the rotary frequencies.
     """
     config = model.config
@@ -79,14 +84,45 @@ def write_gguf(
             heads = len(array) // head_dim
             array = interleave(array, heads)
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        kind = matrices if array.ndim == 2 else GGMLQuantizationType.F32
-        blocks = gguf.quants.quantize(np.ascontiguousarray(array), kind)
+        wanted = matrices(stored) if callable(matrices) else matrices
+        kind = wanted if array.ndim == 2 else GGMLQuantizationType.F32
+        blocks = encode(np.ascontiguousarray(array), kind)
         writer.add_tensor(stored, blocks, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def encode(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
+    """Return the blocks of `array`, or random ones; see `write_gguf`."""
+    try:
+        return gguf.quants.quantize(array, kind)
+    except NotImplementedError:
+        return random_blocks(array.shape, kind, float(array.std()))
+
+
+# Where a block of 256 keeps its float16 scales, and what they are if the weights' spread is 1:
+# codes and the groups' scales are uniform, and an offset takes off the mean of their product.
+_SCALES = {
+    "Q2_K": ((80, 1 / 10), (82, 1.5 / 10)),
+    "Q4_K": ((0, 1 / 190), (2, 7.5 / 190)),
+    "Q5_K": ((0, 1 / 390), (2, 15.5 / 390)),
+    "Q6_K": ((208, 1 / 1350),),
+}
+
+
+def random_blocks(
+    shape: tuple[int, ...], kind: GGMLQuantizationType, spread: float, seed: int = 0
+) -> np.ndarray:
+    """Return random blocks for weights of `shape` whose standard deviation is about `spread`."""
+    weights, size = gguf.GGML_QUANT_SIZES[kind]
+    draw = np.random.default_rng((seed, *shape))
+    rows = draw.integers(0, 256, (*shape[:-1], shape[-1] // weights, size), dtype=np.uint8)
+    for start, scale in _SCALES[kind.name]:
+        rows[..., start : start + 2] = np.array([scale * spread], np.float16).view(np.uint8)
+    return rows.reshape(*shape[:-1], -1)
 
 
 def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
