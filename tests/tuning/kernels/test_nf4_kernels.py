@@ -93,7 +93,11 @@ def test_decoded_weights_are_the_same_bits_in_all_three(count, block, dtype, kin
         cpu.PANEL = panel
     assert_same(decoded, reference.dequantize_nf4(codes, absmax, (count,), block, dtype))
     state = bnb.QuantState(absmax, (count,), NF4_LEVELS, block, "nf4", dtype)
-    assert_same(decoded, bnb.dequantize_4bit(codes[:, None], state).view(-1))
+    theirs = bnb.dequantize_4bit(codes[:, None], state).view(-1)
+    # The processor's bfloat16 conversion, which bitsandbytes uses on some lengths, makes zeros of
+    # subnormal numbers.
+    flushed = (decoded.abs() < torch.finfo(dtype).tiny) & (theirs == 0)
+    assert_same(torch.where(flushed, decoded * 0, decoded), theirs)
 
 
 @pytest.mark.parametrize("shape", [(7, 33), (3, 5, 31), (64, 192), (130, 100), (1, 1)])
