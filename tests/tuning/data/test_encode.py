@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etude.errors import DataError
-from etude.tuning.data.encode import TOO_LONG, Encoder, histogram
+from etude.tuning.data.counts import histogram
+from etude.tuning.data.encode import TOO_LONG, Encoder
 from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Sample

@@ -11,15 +11,17 @@ none before it, so it is never trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etude.errors import DataError
+from etude.tuning.data.counts import EncodingStats, Tally, histogram
+from etude.tuning.data.marking import Marker
 from etude.tuning.data.rendering import (
     ChatLayout,
     PlainLayout,
@@ -51,51 +53,29 @@ class EncodedSample:
     origin: str
     """Where the sample was read."""
 
+    rejected: EncodedSample | None = None
+    """Of a pair, the conversation that ends in the worse answer; this one has the better."""
+
+    wanted: bool | None = None
+    """Of a judged answer, whether it is wanted."""
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
     @property
     def trained_tokens(self) -> int:
-        """How many tokens are targets."""
+        """How many tokens are targets, those of `rejected` not counted."""
         return int(self.trained.sum())
 
+    @property
+    def sides(self) -> tuple[EncodedSample, ...]:
+        """The conversations it is made of: two of a pair, the better first, else itself."""
+        return (self,) if self.rejected is None else (self, self.rejected)
 
-@dataclass
-class Tally:
-    """How many samples something happened to, and where the first of them are."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list[str])
-
-    def add(self, origin: str) -> None:
-        """Count one more."""
-        self.count += 1
-        if len(self.first) < 3:
-            self.first.append(origin)
-
-    def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.first) else ""
-        return f"{self.count:,} ({', '.join(self.first)}{more})"
-
-
-@dataclass(frozen=True)
-class EncodingStats:
-    """What became of the samples."""
-
-    samples: int
-    tokens: int
-    trained_tokens: int
-    longest: int
-    """Tokens of the longest sample kept."""
-
-    dropped: dict[str, Tally]
-    """By reason."""
-
-    cut: Tally
-    """Samples whose prompt was shortened from the left."""
-
-    histogram: list[tuple[int, int, int]]
-    """Lengths as (from, up to and including, samples)."""
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest conversation."""
+        return max(len(side) for side in self.sides)
 
 
 @dataclass(frozen=True)
@@ -110,8 +90,8 @@ class EncodedSet:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each sample."""
-        return [len(sample) for sample in self.samples]
+        """Tokens of each sample's longest conversation."""
+        return [sample.longest for sample in self.samples]
 
 
 class Encoder:
@@ -128,7 +108,10 @@ class Encoder:
         self.tokenizer = tokenizer
         self.spec = spec
         self.templated = bool(tokenizer.chat_template)
-        self._chat = ChatLayout(tokenizer) if self.templated else PlainLayout(tokenizer)
+        self._marker = Marker(tokenizer)
+        self._chat = (
+            ChatLayout(tokenizer, spec.trained_turns) if self.templated else PlainLayout(tokenizer)
+        )
         self._plain = PlainLayout(tokenizer) if tokenizer.eos_token_id is not None else None
         self.end_id = self._chat.end_id
         """The token that ends an answer."""
@@ -166,11 +149,10 @@ class Encoder:
         kept: list[EncodedSample] = []
         sources: list[Sample] = []
         dropped: dict[str, Tally] = {}
-        cut = Tally()
+        cut, split = Tally(), Tally()
         stream = iter(samples)
         while batch := list(islice(stream, BATCH)):
-            outcomes = self._encode_within_length(batch)
-            for sample, (outcome, source) in zip(batch, outcomes, strict=True):
+            for sample, outcome, source in self._outcomes(batch, split):
                 if isinstance(outcome, Refusal):
                     reason = self._reason_to_drop(outcome)
                     if reason is None:
@@ -185,7 +167,7 @@ class Encoder:
         if not kept and not may_be_empty:
             reasons = "; ".join(f"{reason}: {tally}" for reason, tally in dropped.items())
             raise DataError(f"no sample is left to train on ({reasons or 'there were none'})")
-        return EncodedSet(kept, sources, _stats(kept, dropped, cut))
+        return EncodedSet(kept, sources, _stats(kept, dropped, cut, split))
 
     def encode_uncut(self, sample: Sample) -> EncodedSample:
         """Encode one sample in full, whatever its length, to look at it.
@@ -207,12 +189,45 @@ class Encoder:
         if not through_last_answer(sample):
             raise DataError(f"{sample.origin}: there is no answer to generate")
         prompt = self._chat.prompt(sample)
-        return [*self._chat.start_ids, *self._tokenize([prompt])[0]]
+        return [*self._chat.start_ids, *self._marker.tokenize([prompt])[0]]
 
     def reference(self, sample: Sample) -> str:
         """Return the last answer of `sample`, or an empty string."""
         turns = through_last_answer(sample)
-        return turns[-1].content if turns else ""
+        if not turns or turns[-1].content.strip() or not turns[-1].tool_calls:
+            return turns[-1].content if turns else ""
+        # Calls are compared as the template writes them.
+        rendering = self._chat.render([replace(sample, context=len(turns) - 1, rejected=())])[0]
+        if isinstance(rendering, Refusal):
+            return ""
+        start, stop = rendering.answers[-1]
+        end = cast("str", self.tokenizer.convert_ids_to_tokens(self.end_id))
+        return rendering.text[start:stop].removesuffix(end).strip()
+
+    # Several samples of one
+
+    def _outcomes(
+        self, batch: Sequence[Sample], split: Tally
+    ) -> Iterator[tuple[Sample, EncodedSample | Refusal, Sample]]:
+        """Encode a batch, and conversations that need it as one sample an answer.
+
+        Such a sample holds the conversation up to its answer, as the model is given it in use.
+
+        Yields:
+            Each sample, what became of it, and what was encoded.
+        """
+        for sample, (outcome, source) in zip(batch, self._encode_within_length(batch), strict=True):
+            if not isinstance(outcome, Refusal) or not outcome.rewrites or sample.rejected:
+                yield sample, outcome, source
+                continue
+            split.add(sample.origin)
+            parts = [
+                replace(sample, messages=sample.messages[: place + 1], context=place)
+                for place, turn in enumerate(sample.messages)
+                if turn.role == "assistant" and place >= sample.context
+            ]
+            for part, (own, cut) in zip(parts, self._encode_within_length(parts), strict=True):
+                yield part, own, cut
 
     # Length
 
@@ -227,11 +242,11 @@ class Encoder:
         """Encode, cutting prompts where the recipe says so; return the sample encoded as well."""
         outcomes: list[tuple[EncodedSample | Refusal, Sample]] = []
         for sample, encoded in zip(samples, self._encode_batch(samples), strict=True):
-            if isinstance(encoded, Refusal) or len(encoded) <= self.spec.max_length:
+            if isinstance(encoded, Refusal) or encoded.longest <= self.spec.max_length:
                 outcomes.append((encoded, sample))
                 continue
             shorter = self._cut(sample, encoded) if self.spec.too_long == "cut_prompt" else None
-            outcomes.append(shorter or (self._too_long(len(encoded)), sample))
+            outcomes.append(shorter or (self._too_long(encoded.longest), sample))
         return outcomes
 
     def _too_long(self, length: int) -> Refusal:
@@ -245,39 +260,35 @@ class Encoder:
         """Shorten the longest user message from the left until the sample fits, if it can.
 
         The message is cut, not the tokens of the whole: role headers and system message stay, so
-        the model sees in training the layout that it will see in use.
+        the model sees in training the layout that it will see in use. Of a pair, it is a message
+        that both answers share.
         """
-        places = [place for place, turn in enumerate(sample.messages) if turn.role == "user"]
+        shared = sample.messages[: sample.context] if sample.rejected else sample.messages
+        places = [place for place, turn in enumerate(shared) if turn.role == "user"]
         if not places:
             return None
         place = max(places, key=lambda place: len(sample.messages[place].content))
-        ids = self._tokenize([sample.messages[place].content])[0]
-        excess = len(encoded) - self.spec.max_length
+        ids = self._marker.tokenize([sample.messages[place].content])[0]
+        excess = encoded.longest - self.spec.max_length
         # Text that was cut may tokenise to a few tokens more, so once may not be enough.
         while 0 < excess < len(ids):
             ids = ids[excess:]
             # A cut within a character of several tokens leaves a piece that is no character.
             content = cast("str", self.tokenizer.decode(ids)).lstrip("\ufffd")
-            turns = list(sample.messages)
-            turns[place] = Message("user", content)
-            shorter = Sample(tuple(turns), None, sample.origin)
+            shorter = replace(
+                sample,
+                messages=_with_turn(sample.messages, place, content),
+                rejected=_with_turn(sample.rejected, place, content),
+            )
             outcome = self._encode_batch([shorter])[0]
             if isinstance(outcome, Refusal):
                 return None
-            excess = len(outcome) - self.spec.max_length
+            excess = outcome.longest - self.spec.max_length
             if excess <= 0:
                 return outcome, shorter
         return None
 
     # Tokens
-
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )
-        return cast("list[list[int]]", encoded["input_ids"])
 
     def _layout(self, sample: Sample) -> ChatLayout | PlainLayout:
         if sample.text is None:
@@ -287,7 +298,13 @@ class Encoder:
         return self._plain
 
     def _encode_batch(self, samples: Sequence[Sample]) -> list[EncodedSample | Refusal]:
-        """Render and tokenise samples, each in full, whatever its length."""
+        """Encode samples, each in full, whatever its length; of a pair, both sides."""
+        sides = [side for sample in samples for side in sample.sides()]
+        encoded = iter(self._encode_sides(sides))
+        return [_joined(sample, [next(encoded) for _ in sample.sides()]) for sample in samples]
+
+    def _encode_sides(self, samples: Sequence[Sample]) -> list[EncodedSample | Refusal]:
+        """Render and tokenise conversations and texts."""
         layouts = [self._layout(sample) for sample in samples]
         renderings: list[Rendering | Refusal] = [Refusal("")] * len(samples)
         for layout in set(layouts):
@@ -301,101 +318,59 @@ class Encoder:
             if isinstance(rendering, Rendering):
                 texts.append(rendering.text)
                 texts += [rendering.text[:start] for start, _ in rendering.answers]
-        tokens = iter(self._tokenize(texts))
+        tokens = iter(self._marker.tokenize(texts))
         outcomes: list[EncodedSample | Refusal] = []
         for sample, layout, rendering in zip(samples, layouts, renderings, strict=True):
-            if isinstance(rendering, Rendering):
-                whole = next(tokens)
-                prompts = [next(tokens) for _ in rendering.answers]
-                outcomes.append(self._mark(sample, layout, rendering, whole, prompts))
-            else:
+            if isinstance(rendering, Refusal):
                 outcomes.append(rendering)
+                continue
+            whole = next(tokens)
+            prompts = [next(tokens) for _ in rendering.answers]
+            marked = self._marker.mark(layout, rendering, whole, prompts)
+            outcomes.append(
+                marked if isinstance(marked, Refusal) else EncodedSample(*marked, sample.origin)
+            )
         return outcomes
 
-    def _mark(
-        self,
-        sample: Sample,
-        layout: ChatLayout | PlainLayout,
-        rendering: Rendering,
-        ids: list[int],
-        prompts: list[list[int]],
-    ) -> EncodedSample | Refusal:
-        """Mark which of a rendering's tokens are trained.
 
-        Args:
-            sample: what was rendered.
-            layout: how.
-            rendering: its text and answers.
-            ids: tokens of the text.
-            prompts: tokens of the text up to each answer.
-        """
-        if any(ids[: len(prompt)] != prompt for prompt in prompts):
-            pieces = self._pieces(rendering)
-            joined = [token for piece in pieces for token in piece]
-            if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
-                return Refusal(
-                    "the prompt's last token changes with the answer that follows; begin the "
-                    "answer with something other than white space"
-                )
-            ids = joined
-            lengths = np.cumsum([len(piece) for piece in pieces])
-            starts = [int(length) for length in lengths[:-1]]
-        else:
-            starts = [len(prompt) for prompt in prompts]
-        if layout.appends_end:
-            starts = [len(layout.start_ids) + starts[0]]
-            # A text may bring its end token along; an answer that does is refused.
-            ending = [] if ids[-1:] == [layout.end_id] else [layout.end_id]
-            ids = [*layout.start_ids, *ids, *ending]
-            stops = [len(ids)]
-        else:
-            stops = [ids.index(layout.end_id, start) + 1 for start in starts]
-        trained = np.zeros(len(ids), dtype=np.bool_)
-        for start, stop in zip(starts, stops, strict=True):
-            trained[start:stop] = True
-        trained[:1] = False
-        if self._starts_twice(ids):
-            name = self.tokenizer.convert_ids_to_tokens(ids[0])
-            return Refusal(f"the start token {name!r} stands twice; take it out of the data")
-        if not trained.any():
-            return nothing_trained("the text has no token beside its first")
-        return EncodedSample(np.array(ids, dtype=np.int32), trained, sample.origin)
-
-    def _pieces(self, rendering: Rendering) -> list[list[int]]:
-        """Tokenise so that every answer begins with a token of its own.
-
-        Where an answer begins with white space, a tokenizer may draw it into the prompt's last
-        token. In use the prompt is tokenised alone, so it must be here.
-        """
-        cuts = [0, *(start for start, _ in rendering.answers), len(rendering.text)]
-        return self._tokenize([rendering.text[start:stop] for start, stop in pairwise(cuts)])
-
-    def _starts_twice(self, ids: list[int]) -> bool:
-        start = self.tokenizer.bos_token_id
-        return start is not None and ids[:2] == [start, start]
+def _joined(sample: Sample, sides: list[EncodedSample | Refusal]) -> EncodedSample | Refusal:
+    """Return a sample's encoded sides as one, or what was wrong with one of them."""
+    better = sides[0]
+    for name, side in zip(("chosen", "rejected"), sides, strict=False):
+        if isinstance(side, Refusal):
+            told = f"{name}: {side.message}" if sample.rejected else side.message
+            return replace(side, message=told)
+    if isinstance(better, Refusal):
+        return better
+    if not sample.rejected:
+        return replace(better, wanted=sample.wanted)
+    worse = cast("EncodedSample", sides[1])
+    if np.array_equal(better.input_ids, worse.input_ids):
+        return nothing_trained("both answers are the same")
+    return replace(better, rejected=worse)
 
 
-def _stats(kept: list[EncodedSample], dropped: dict[str, Tally], cut: Tally) -> EncodingStats:
-    lengths = [len(sample) for sample in kept]
+def _with_turn(turns: tuple[Message, ...], place: int, content: str) -> tuple[Message, ...]:
+    """Return turns with other words in one of them; none where there are none."""
+    if not turns:
+        return ()
+    return (*turns[:place], replace(turns[place], content=content), *turns[place + 1 :])
+
+
+def _stats(
+    kept: list[EncodedSample], dropped: dict[str, Tally], cut: Tally, split: Tally
+) -> EncodingStats:
+    lengths = [sample.longest for sample in kept]
     return EncodingStats(
         samples=len(kept),
-        tokens=sum(lengths),
-        trained_tokens=sum(sample.trained_tokens for sample in kept),
+        tokens=sum(len(side) for sample in kept for side in sample.sides),
+        trained_tokens=sum(side.trained_tokens for sample in kept for side in sample.sides),
         longest=max(lengths, default=0),
         dropped=dropped,
         cut=cut,
+        split=split,
+        pairs=sum(sample.rejected is not None for sample in kept),
+        wanted=sum(sample.wanted is True for sample in kept),
+        unwanted=sum(sample.wanted is False for sample in kept),
         histogram=histogram(lengths),
     )
-
-
-def histogram(lengths: Sequence[int], bars: int = 12) -> list[tuple[int, int, int]]:
-    """Count lengths in at most `bars` ranges of one round width: (from, to inclusive, count)."""
-    if not lengths:
-        return []
-    longest = max(lengths)
-    widths = (step * 10**power for power in range(10) for step in (1, 2, 5))
-    width = next(width for width in widths if width * bars >= longest)
-    counts = np.bincount((np.asarray(lengths) - 1) // width)
-    return [
-        (place * width + 1, (place + 1) * width, int(count)) for place, count in enumerate(counts)
-    ]

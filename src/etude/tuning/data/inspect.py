@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from etude.errors import DataError
-from etude.tuning.data.encode import TOO_LONG, EncodedSample, Encoder, EncodingStats
+from etude.tuning.data.counts import EncodingStats
+from etude.tuning.data.encode import TOO_LONG, EncodedSample, Encoder
 from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
@@ -59,7 +60,7 @@ def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) ->
         DataError: the template cannot be trained with, or a sample is refused for another reason.
     """
     encoder = Encoder(tokenizer, spec)
-    looks = [look(encoder, sample) for sample in split.train[:rows]]
+    looks = [seen for sample in split.train[:rows] for seen in looks_at(encoder, sample)]
     lenient: dict[str, str] = {"no_trained_tokens": "drop"}
     if spec.too_long == "error":
         lenient["too_long"] = "drop"
@@ -81,8 +82,20 @@ def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
     ]
 
 
+def looks_at(encoder: Encoder, sample: Sample) -> list[Look]:
+    """Look at one sample: at both sides of a pair, at a judged answer with its judgement."""
+    names = ("chosen", "rejected") if sample.rejected else ("",)
+    if sample.wanted is not None:
+        names = ("wanted" if sample.wanted else "not wanted",)
+    return [
+        replace(seen, origin=f"{seen.origin} ({name})" if name else seen.origin)
+        for name, side in zip(names, sample.sides(), strict=True)
+        for seen in [look(encoder, side)]
+    ]
+
+
 def look(encoder: Encoder, sample: Sample) -> Look:
-    """Look at one sample, whole, with what is dropped of it."""
+    """Look at one conversation or text, whole, with what is dropped of it."""
     try:
         whole = encoder.encode_uncut(sample)
     except DataError as error:
@@ -153,7 +166,7 @@ def html_sample(encoded: EncodedSample, tokenizer: Any) -> str:
 
     The text is escaped; the caller brings the style sheet and keeps white space.
     """
-    return _spans(pieces(encoded, tokenizer))
+    return "\n\n".join(_spans(pieces(side, tokenizer)) for side in encoded.sides)
 
 
 def inspection_page(inspection: Inspection, title: str) -> str:
@@ -190,6 +203,12 @@ def totals(stats: EncodingStats) -> list[tuple[str, str]]:
         ("trained tokens", f"{stats.trained_tokens:,} ({share:.1%})"),
         ("longest sample", f"{stats.longest:,} tokens"),
     ]
+    if stats.pairs:
+        rows.append(("pairs of answers", f"{stats.pairs:,}"))
+    if stats.wanted or stats.unwanted:
+        rows.append(("answers wanted", f"{stats.wanted:,}, not wanted {stats.unwanted:,}"))
+    if stats.split.count:
+        rows.append(("split, a sample an answer", str(stats.split)))
     rows += [(f"dropped: {reason}", str(tally)) for reason, tally in stats.dropped.items()]
     if stats.cut.count:
         rows.append(("prompt cut", str(stats.cut)))

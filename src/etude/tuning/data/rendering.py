@@ -13,11 +13,12 @@ that holds the end token itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from etude.errors import DataError
+from etude.tuning.data.chat_form import ChatForm, unsaid, with_thought
 from etude.tuning.data.schema import Message, Sample
 
 NOTHING_TRAINED = "no trained token"
@@ -40,6 +41,10 @@ class Refusal:
     reason: str | None = None
     """Given where the recipe may have the sample left out instead: what it is counted under."""
 
+    rewrites: bool = False
+    """Whether the template writes an earlier answer otherwise once a later turn follows: the
+    conversation can be learnt from as one sample an answer."""
+
 
 class ChatLayout:
     """Conversations by the tokenizer's own chat template.
@@ -53,10 +58,12 @@ class ChatLayout:
 
     appends_end = False
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, trained_turns: Literal["all", "last"] = "all") -> None:
         self._tokenizer = tokenizer
+        self._trained_turns = trained_turns
         self._template = cast("str", tokenizer.get_chat_template())
         self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", self._template) is not None
+        self._form = ChatForm(self._template, self._apply)
         self._ending, self.end_id = self._probe()
         self._end_text = cast("str", tokenizer.convert_ids_to_tokens(self.end_id))
 
@@ -74,34 +81,43 @@ class ChatLayout:
         start is held against the generation prompt.
         """
         conversations = [through_last_answer(sample) for sample in samples]
+        wanted = [
+            self._wanted(sample, turns)
+            for sample, turns in zip(samples, conversations, strict=True)
+        ]
         before: list[tuple[Message, ...]] = []
         through: list[tuple[Message, ...]] = []
         owners: list[Sample] = []
-        for sample, turns in zip(samples, conversations, strict=True):
-            for place in self._wanted(turns):
+        for sample, turns, places in zip(samples, conversations, wanted, strict=True):
+            for place in places[-1:] if self._marked else places:
                 before.append(turns[:place])
                 through.append(turns[: place + 1])
                 owners.append(sample)
         prompts = iter(self._render(before, owners, for_generation=True))
         answered = iter(self._render(through, owners))
         renderings: list[Rendering | Refusal] = []
-        for turns in conversations:
-            spans = [(next(prompts), next(answered)) for _ in self._wanted(turns)]
-            if not turns:
+        for sample, turns, places in zip(samples, conversations, wanted, strict=True):
+            count = min(len(places), 1) if self._marked else len(places)
+            spans = [(next(prompts), next(answered)) for _ in range(count)]
+            if not places:
                 renderings.append(nothing_trained("the conversation has no answer"))
-            elif not all(turn.content.strip() for turn in turns if turn.role == "assistant"):
+            elif any(turns[place].is_empty for place in places):
                 renderings.append(nothing_trained("an answer is empty"))
             elif self._marked:
-                renderings.append(self._marked_answers(turns, *spans[0]))
+                renderings.append(self._marked_answers(sample, turns, places, *spans[0]))
             else:
-                renderings.append(self._answers(spans))
-            renderings[-1] = self._unchanged(turns, renderings[-1])
+                renderings.append(self._answers(turns, places, spans))
+            renderings[-1] = self._unchanged(turns, places, renderings[-1])
         return renderings
 
-    def _wanted(self, turns: Sequence[Message]) -> list[int]:
-        """Return which turns are to be rendered up to and through."""
-        places = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
-        return places[-1:] if self._marked else places
+    def _wanted(self, sample: Sample, turns: Sequence[Message]) -> list[int]:
+        """Return which turns are to be learnt."""
+        places = [
+            place
+            for place, turn in enumerate(turns)
+            if turn.role == "assistant" and place >= sample.context
+        ]
+        return places[-1:] if self._trained_turns == "last" else places
 
     def _probe(self) -> tuple[str, int]:
         """Learn what the template writes after an answer, through its end token, and that token."""
@@ -137,17 +153,18 @@ class ChatLayout:
         for_generation: bool = False,
     ) -> list[str]:
         """Render conversations; `samples` say whose they are, should the template refuse one."""
-        chats = [[turn.as_dict() for turn in turns] for turns in conversations]
-        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": for_generation}
         texts: list[str] = []
-        for chat, sample in zip(chats, samples, strict=True):
-            if not chat:
+        for turns, sample in zip(conversations, samples, strict=True):
+            if not turns:
                 raise DataError(
                     f"{sample.origin}: the conversation begins with its answer; put a "
                     "user's message before it"
                 )
             try:
-                texts.append(self._tokenizer.apply_chat_template(chat, **options))
+                if sample.tools and not self._form.takes_tools:
+                    raise DataError(_NO_TOOLS)
+                chat = self._form.dicts(turns)
+                texts.append(self._apply(chat, list(sample.tools) or None, for_generation))
             # Templates raise what they like: jinja2's errors, or Python's from inside them.
             except Exception as error:
                 raise DataError(
@@ -155,51 +172,71 @@ class ChatLayout:
                 ) from None
         return texts
 
-    def _answers(self, spans: list[tuple[str, str]]) -> Rendering | Refusal:
+    def _apply(
+        self,
+        chat: list[dict[str, Any]],
+        tools: list[Mapping[str, Any]] | None,
+        for_generation: bool = False,
+    ) -> str:
+        return cast(
+            "str",
+            self._tokenizer.apply_chat_template(
+                chat, tools=tools, tokenize=False, add_generation_prompt=for_generation
+            ),
+        )
+
+    def _answers(
+        self, turns: Sequence[Message], places: Sequence[int], spans: list[tuple[str, str]]
+    ) -> Rendering | Refusal:
         """Find each answer of a conversation from its (prompt, through the answer) renderings."""
         whole = spans[-1][1]
         answers: list[tuple[int, int]] = []
-        for number, (prompt, through) in enumerate(spans, start=1):
-            last = number == len(spans)
+        for place, (prompt, through) in zip(places, spans, strict=True):
+            number = _ordinal(turns, place)
             if not whole.startswith(prompt):
-                return Refusal(_differs(prompt, whole) if last else _rewrites(number))
+                last = place == places[-1]
+                return Refusal(_differs(prompt, whole)) if last else _rewrites(number)
             end = through.rfind(self._ending, len(prompt))
             if end < 0:
                 return Refusal(f"answer {number} does not end in the end token {self._end_text!r}")
             end += len(self._ending)
             if not whole.startswith(through[:end]):
-                return Refusal(_rewrites(number))
+                return _rewrites(number)
             if whole.find(self._end_text, len(prompt)) != end - len(self._end_text):
                 return self._holds_end(number)
             answers.append((len(prompt), end))
         return Rendering(whole, answers)
 
     def _unchanged(
-        self, turns: Sequence[Message], rendering: Rendering | Refusal
+        self, turns: Sequence[Message], places: Sequence[int], rendering: Rendering | Refusal
     ) -> Rendering | Refusal:
-        """Refuse a rendering whose answers are not those of the data, white space aside.
-
-        Templates of reasoning models leave out what an answer says between thinking marks.
-        """
+        """Refuse a rendering that leaves out what an answer, or a tool's result, says."""
         if isinstance(rendering, Refusal):
             return rendering
-        answers = [turn.content for turn in turns if turn.role == "assistant"]
-        if len(answers) != len(rendering.answers):
-            return Refusal(
-                f"the chat template marks {len(rendering.answers)} answers of {len(answers)}"
-            )
-        for number, (answer, (start, end)) in enumerate(
-            zip(answers, rendering.answers, strict=True), start=1
-        ):
-            if " ".join(answer.split()) not in " ".join(rendering.text[start:end].split()):
+        for place, (start, end) in zip(places, rendering.answers, strict=True):
+            answer = rendering.text[start:end]
+            if (lost := unsaid(turns[place], answer)) is not None:
+                number = _ordinal(turns, place)
                 return Refusal(
-                    f"the chat template changes answer {number}: of {answer[:60]!r} it makes "
-                    f"{rendering.text[start:end][:60]!r}"
+                    f"the chat template changes answer {number}: of {_full(turns[place])!r} it "
+                    f"makes {answer[:60]!r}, without {lost[:60]!r}; should that be reasoning, set "
+                    "data.reasoning to drop"
+                )
+        for turn in turns:
+            if turn.role == "tool" and unsaid(turn, rendering.text) is not None:
+                return Refusal(
+                    f"the chat template leaves a tool's result out, {turn.content[:60]!r}; use a "
+                    "model whose template takes tools"
                 )
         return rendering
 
     def _marked_answers(
-        self, turns: Sequence[Message], prompt: str, whole: str
+        self,
+        sample: Sample,
+        turns: Sequence[Message],
+        places: Sequence[int],
+        prompt: str,
+        whole: str,
     ) -> Rendering | Refusal:
         """Take the answers from the template's own marks, each through its end token."""
         from transformers.utils.chat_template_utils import (
@@ -208,8 +245,9 @@ class ChatLayout:
 
         render = cast("Any", render_jinja_template)
         (text,), (marks,) = render(
-            [[turn.as_dict() for turn in turns]],
+            [self._form.dicts(turns)],
             chat_template=self._template,
+            tools=list(sample.tools) or None,
             return_assistant_tokens_mask=True,
             **self._tokenizer.special_tokens_map,
         )
@@ -232,9 +270,12 @@ class ChatLayout:
             answers.append((start, end + len(self._end_text)))
         if not answers:
             return nothing_trained("the chat template marks no answer in it")
+        own = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+        if len(answers) != len(own):
+            return Refusal(f"the chat template marks {len(answers)} answers of {len(own)}")
         if answers[-1][0] != len(prompt):
             return Refusal(_differs(prompt, whole[: answers[-1][0]]))
-        return Rendering(whole, answers)
+        return Rendering(whole, [answers[own.index(place)] for place in places])
 
     def _holds_end(self, number: int) -> Refusal:
         return Refusal(
@@ -281,8 +322,13 @@ class PlainLayout:
         turns = through_last_answer(sample)
         if not turns:
             return nothing_trained("the conversation has no answer")
-        prompt, answer = self.prompt(sample), turns[-1].content
-        if not answer.strip():
+        last = turns[-1]
+        if sample.tools or last.tool_calls:
+            return Refusal(f"this model has no chat template, and so no tools; {_TAKE_TOOLS_OUT}")
+        prompt, answer = self.prompt(sample), last.content
+        if last.reasoning:
+            answer = with_thought(last.reasoning, answer)
+        if last.is_empty:
             return nothing_trained("the answer is empty")
         if self._end_text in answer:
             return Refusal(
@@ -318,10 +364,26 @@ def _start_ids(tokenizer: Any) -> tuple[int, ...]:
     return tuple(full[: next(starts, 0)])
 
 
-def _rewrites(number: int) -> str:
-    return (
+_TAKE_TOOLS_OUT = "use a model whose template takes them, or data without tools (data.tools)"
+_NO_TOOLS = f"it has no place for tools, so the model would not be told of them; {_TAKE_TOOLS_OUT}"
+
+
+def _ordinal(turns: Sequence[Message], place: int) -> int:
+    """Return which of a conversation's answers a turn is, from 1."""
+    return sum(turn.role == "assistant" for turn in turns[: place + 1])
+
+
+def _full(turn: Message) -> str:
+    """Return the beginning of what an answer says and calls."""
+    calls = [f"{call.name}({dict(call.arguments)})" for call in turn.tool_calls]
+    return " ".join(filter(None, [turn.reasoning, turn.content, *calls]))[:60]
+
+
+def _rewrites(number: int) -> Refusal:
+    return Refusal(
         f"the chat template writes answer {number} otherwise once a later turn follows it; split "
-        "the conversation, one row an answer"
+        "the conversation, one row an answer, or set data.trained_turns to last",
+        rewrites=True,
     )
 
 

@@ -1,0 +1,70 @@
+"""What became of the samples, in figures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Tally:
+    """How many samples something happened to, and where the first of them are."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list[str])
+
+    def add(self, origin: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(origin)
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.first) else ""
+        return f"{self.count:,} ({', '.join(self.first)}{more})"
+
+
+@dataclass(frozen=True)
+class EncodingStats:
+    """What became of the samples."""
+
+    samples: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    """Tokens of the longest sample kept."""
+
+    dropped: dict[str, Tally]
+    """By reason."""
+
+    cut: Tally
+    """Samples whose prompt was shortened from the left."""
+
+    split: Tally
+    """Conversations of which every answer became a sample, since the chat template writes earlier
+    answers otherwise once the talk goes on."""
+
+    pairs: int
+    """Samples that are two answers to compare."""
+
+    wanted: int
+    unwanted: int
+    """Samples that are judged answers, either way."""
+
+    histogram: list[tuple[int, int, int]]
+    """Lengths as (from, up to and including, samples)."""
+
+
+def histogram(lengths: Sequence[int], bars: int = 12) -> list[tuple[int, int, int]]:
+    """Count lengths in at most `bars` ranges of one round width: (from, to inclusive, count)."""
+    if not lengths:
+        return []
+    longest = max(lengths)
+    widths = (step * 10**power for power in range(10) for step in (1, 2, 5))
+    width = next(width for width in widths if width * bars >= longest)
+    counts = np.bincount((np.asarray(lengths) - 1) // width)
+    return [
+        (place * width + 1, (place + 1) * width, int(count)) for place, count in enumerate(counts)
+    ]
