@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from etude.errors import AdapterError, NoTargetMatchedError
 from etude.tuning.adapters.attach import add_adapter
+from etude.tuning.adapters.combine import combine_adapters, combine_folders
 from etude.tuning.adapters.files import load_adapter, save_adapter
 from etude.tuning.adapters.named import (
     adapted_layers,
@@ -19,11 +20,11 @@ from etude.tuning.adapters.named import (
     adapter_parameters,
     adapter_rows,
     adapters_named,
-    combine_adapters,
     delete_adapter,
     set_adapter,
 )
 from etude.tuning.export.peft import export_peft
+from etude.tuning.models.load import ModelOrigin
 from etude.tuning.models.original import OriginalWeights
 from etude.tuning.specs import AdapterSpec, FactorSpec
 
@@ -398,3 +399,53 @@ def test_a_tied_embedding_that_is_trained_stays_one_weight(tiny_llama, tmp_path)
     again = base(folder)
     load_adapter(again, tmp_path)
     assert torch.equal(logits(again), ours)
+
+
+def test_folders_are_combined_without_the_model(folder, tmp_path):
+    model = base(folder)
+    for number, name in enumerate(["one", "two"]):
+        spec = AdapterSpec(rank=2 + number, alpha=6, targets=["q_proj", "up_proj"])
+        if number:
+            spec = spec.model_copy(update={"targets": ["q_proj"], "start": "pissa"})
+        add_adapter(model, spec, seed=number, name=name)
+        with torch.no_grad():
+            for parameter in adapter_parameters(model, name).values():
+                parameter.add_(0.2 * torch.randn(parameter.shape))
+        save_adapter(model, tmp_path / name, spec, ORIGIN, name=name)
+        delete_adapter(model, name)
+    weights = [(tmp_path / "one", 0.7), (tmp_path / "two", -0.4)]
+    done = combine_folders(weights, tmp_path / "exact")
+    assert done.ranks == (2, 8)
+    expected = {}
+    for name in ("one", "two"):
+        other = base(folder)
+        load_adapter(other, tmp_path / name)
+        expected[name] = {
+            p: la.base.weight + la.delta() - base(folder).get_submodule(p).weight
+            for p, la in adapted_layers(other).items()
+        }
+    loaded = base(folder)
+    load_adapter(loaded, tmp_path / "exact")
+    for path, layer in adapted_layers(loaded).items():
+        wanted = 0.7 * expected["one"][path] - 0.4 * expected["two"].get(path, 0)
+        torch.testing.assert_close(layer.delta(), wanted, rtol=1e-4, atol=1e-5)
+    theirs = PeftModel.from_pretrained(base(folder), tmp_path / "exact").eval()
+    assert float((logits(theirs) - logits(loaded)).abs().max()) <= 2e-5
+    combine_folders(weights, tmp_path / "svd", method="svd", rank=3)
+    small = base(folder)
+    assert {module.rank for module in load_adapter(small, tmp_path / "svd")} == {2, 3}
+    for path, layer in adapted_layers(small).items():
+        exact = loaded.get_submodule(path).delta().double()
+        values = torch.linalg.svdvals(exact)
+        # Eckart-Young: no matrix of rank 3 is nearer.
+        error = float((layer.delta().double() - exact).norm())
+        assert error == pytest.approx(float(values[3:].norm()), rel=1e-3, abs=1e-5)
+
+
+def test_adapters_of_different_bases_are_not_combined(folder, tmp_path):
+    for name, origin in (("one", ORIGIN), ("two", ModelOrigin("other", "there", "cd" * 32))):
+        model = base(folder)
+        add_adapter(model, AdapterSpec(rank=2), seed=0)
+        save_adapter(model, tmp_path / name, AdapterSpec(rank=2), origin)
+    with pytest.raises(AdapterError, match="other weights"):
+        combine_folders([(tmp_path / "one", 1), (tmp_path / "two", 1)], tmp_path / "sum")

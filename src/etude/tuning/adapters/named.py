@@ -6,18 +6,15 @@ own (`adapter_rows`), so that one base in memory serves many fine-tunings at onc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from etude.errors import AdapterError, did_you_mean
-from etude.tuning.adapters.adalora import AdaLoRA, as_lora
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank
+from etude.tuning.adapters.lora import LowRank
 from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
 from etude.tuning.adapters.targets import named_modules
 
@@ -113,7 +110,7 @@ def set_adapter(
     chosen = (names,) if isinstance(names, str) else tuple(names or ())
     known = adapter_names(model)
     for name in chosen:
-        _refuse_unknown(name, known)
+        refuse_unknown(name, known)
     model.requires_grad_(False)
     for layer in adapted_layers(model).values():
         layer.active = chosen
@@ -131,7 +128,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     Raises:
         AdapterError: there is no adapter of this name.
     """
-    _refuse_unknown(name, adapter_names(model))
+    refuse_unknown(name, adapter_names(model))
     for path, layer in adapted_layers(model).items():
         if name in layer.adapters:
             del layer.adapters[name]
@@ -177,7 +174,7 @@ def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None
     for name in rows:
         if name is None:
             continue
-        _refuse_unknown(name, known)
+        refuse_unknown(name, known)
         if any(name in module.copies for module in saved_modules(model).values()):
             raise AdapterError(
                 f"adapter {name!r} has modules trained whole, which cannot differ within a batch"
@@ -213,100 +210,12 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def combine_adapters(
-    model: nn.Module,
-    weights: Mapping[str, float],
-    name: str,
-    *,
-    method: Literal["exact", "svd", "linear"] = "exact",
-    rank: int | None = None,
-) -> list[AdaptedModule]:
-    """Make a new adapter of the weighted sum of others: ΔW = Σ w_i ΔW_i; it becomes active.
-
-    Args:
-        model: with the adapters.
-        weights: w by name; negative ones subtract.
-        name: of the new adapter.
-        method: `exact` lays the factors side by side, so ranks add up. `svd` keeps the `rank`
-            largest directions of the sum. `linear` sums the factors themselves, each with √(w s),
-            which is not the sum of the changes but keeps their rank (PEFT's `linear`).
-        rank: of the result (`svd`). None: the largest of the parts.
+def refuse_unknown(name: str, known: list[str]) -> None:
+    """Refuse the name of an adapter that is not among `known`.
 
     Raises:
-        AdapterError: a name is unknown, or an adapter is not a sum of products (DoRA, modules
-            trained whole), or ranks differ (`linear`), or no weight is left.
+        AdapterError: it is not.
     """
-    if not weights:
-        raise AdapterError("no adapter is named to be combined")
-    refuse_name(model, name)
-    known = adapter_names(model)
-    for part in weights:
-        _refuse_unknown(part, known)
-        for module in saved_modules(model).values():
-            if part in module.copies:
-                raise AdapterError(f"adapter {part!r} has modules trained whole, which do not add")
-    for path, layer in adapted_layers(model).items():
-        own = layer.named()
-        parts = [(w, *_plain(own[n], n, layer, path)) for n, w in weights.items() if n in own]
-        parts = [part for part in parts if part[1].numel()]
-        if not parts:
-            continue
-        A, B = _combined(parts, method, rank, path)
-        adapter = LoRA(layer.base, len(A), float(len(A)), 0.0)
-        with torch.no_grad():
-            adapter.lora_A.copy_(A)
-            adapter.lora_B.copy_(B)
-        layer.adapters[name] = adapter.train(layer.training)
-    set_adapter(model, name)
-    return describe(model, name)
-
-
-def _plain(
-    adapter: LowRank, name: str, layer: AdaptedLayer, path: str
-) -> tuple[Tensor, Tensor, float]:
-    """Return (A, B, s) of an adapter that is s·B A and nothing else, relative to the first base."""
-    if adapter.magnitude is not None:
-        raise AdapterError(f"{path}: a DoRA adapter scales the base itself, so it does not add")
-    if isinstance(adapter, AdaLoRA):
-        reduced = as_lora(adapter)
-        if reduced is None:
-            return torch.empty(0, 0), torch.empty(0, 0), 0.0
-        return reduced[0], reduced[1], adapter.scaling
-    with torch.no_grad():
-        down, up = adapter.factors()
-    if layer.taken is not None and layer.taken.owner == name:
-        A0, B0 = layer.taken.factors()
-        down, up = torch.cat([down, A0]), torch.cat([up, -B0], 1)
-    return down.detach(), up.detach(), adapter.scaling
-
-
-def _combined(
-    parts: list[tuple[float, Tensor, Tensor, float]], method: str, rank: int | None, path: str
-) -> tuple[Tensor, Tensor]:
-    if method == "linear":
-        if len({len(A) for _, A, _, _ in parts}) > 1:
-            raise AdapterError(f"{path}: ranks differ; `linear` sums factors of one rank only")
-        if any(w < 0 for w, _, _, _ in parts):
-            raise AdapterError("`linear` takes the root of a weight, so none may be negative")
-        summed = torch.stack([(w * s) ** 0.5 * A for w, A, _, s in parts]).sum(0)
-        return summed, torch.stack([(w * s) ** 0.5 * B for w, _, B, s in parts]).sum(0)
-    down = torch.cat([A for _, A, _, _ in parts])
-    up = torch.cat([w * s * B for w, _, B, s in parts], 1)
-    if method == "exact":
-        return down, up
-    # The SVD of a product of thin factors, by way of their small middle.
-    linalg: Any = torch.linalg
-    wanted = min(rank or max(len(A) for _, A, _, _ in parts), *down.shape, len(up))
-    q_up, r_up = linalg.qr(up.double())
-    q_down, r_down = linalg.qr(down.T.double())
-    left, values, right = linalg.svd(r_up @ r_down.T)
-    root = values[:wanted].sqrt()
-    narrow: Tensor = (root[:, None] * right[:wanted]) @ q_down.T
-    wide: Tensor = (q_up @ left[:, :wanted]) * root
-    return narrow.float(), wide.float()
-
-
-def _refuse_unknown(name: str, known: list[str]) -> None:
     if name not in known:
         listed = ", ".join(known) or "none"
         raise AdapterError(

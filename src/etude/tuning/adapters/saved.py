@@ -79,6 +79,8 @@ class SavedAdapter:
     """`lora`, `dora` or `vera`."""
     parts: dict[str, SavedPart]
     """By module."""
+    not_linear: frozenset[str]
+    """Those of them that are embeddings or convolutions."""
     modules: dict[str, dict[str, Tensor]]
     """Modules trained whole: by path, the tensors by their names in the module."""
     embeddings: dict[str, Tensor]
@@ -132,6 +134,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         options=options,
         kind="lora" if options.kind == "adalora" else options.kind,
         parts=parts,
+        not_linear=frozenset(by_kind.not_linear),
         modules=by_kind.modules,
         embeddings=by_kind.embeddings,
         projections=_projections(by_kind.shared, parts, options, folder),
@@ -145,6 +148,7 @@ class _Sorted:
     modules: dict[str, dict[str, Tensor]]
     embeddings: dict[str, Tensor]
     shared: dict[str, Tensor]
+    not_linear: set[str]
 
 
 def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _Sorted:
@@ -157,6 +161,7 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     embeddings: dict[str, Tensor] = {}
     shared: dict[str, Tensor] = {}
+    not_linear: set[str] = set()
     unexpected: list[str] = []
     for key, tensor in tensors.items():
         if key in ("base_model.vera_A", "base_model.vera_B"):
@@ -172,6 +177,8 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _
             matrix = tensor.float()
             # A convolution's: (r, channels, kernel) and (out, r, 1).
             flat = match["weight"] and matrix.dim() > 2
+            if flat or match["embedding"]:
+                not_linear.add(match["module"])
             parts[match["module"]][factor] = matrix.flatten(1) if flat else matrix
         elif (stored := _EMBEDDING_KEY.fullmatch(name)) is not None:
             embeddings[stored["module"]] = tensor
@@ -181,7 +188,7 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _
             unexpected.append(key)
     if unexpected:
         raise AdapterError(f"{folder}: unexpected in {WEIGHTS}: {listed(unexpected)}")
-    return _Sorted(dict(parts), dict(modules), embeddings, shared)
+    return _Sorted(dict(parts), dict(modules), embeddings, shared, not_linear)
 
 
 def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:

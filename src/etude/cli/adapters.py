@@ -1,0 +1,128 @@
+"""`etude adapters`: look at saved adapters, and add them up."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli import app
+from etude.cli.complete import complete_run
+
+group = typer.Typer(no_args_is_help=True, help="Look at saved adapters, and add them up.")
+app.add_typer(group, name="adapters")
+
+_ONE = Annotated[
+    str,
+    typer.Argument(
+        help="A run (`latest`, a name, a path) or an adapter's folder.",
+        metavar="RUN_OR_ADAPTER",
+        autocompletion=complete_run,
+    ),
+]
+_RUNS = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
+
+
+class Method(StrEnum):
+    """How changes are added up."""
+
+    exact = "exact"
+    svd = "svd"
+    linear = "linear"
+
+
+@group.command(epilog="Example: `etude adapters show latest`")
+def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
+    """Show what an adapter is: kind, rank, modules, size, base."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from etude.tuning.adapters.saved import read_adapter
+    from etude.tuning.report import quantities as q
+
+    folder = _folder(run, runs)
+    saved = read_adapter(folder)
+    ranks = sorted({part.rank for part in saved.parts.values()})
+    numbers = sum(t.numel() for part in saved.parts.values() for t in part.tensors.values())
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    rows = [
+        ("kind", saved.kind),
+        ("rank", " to ".join(map(str, dict.fromkeys((ranks[0], ranks[-1])))) if ranks else "none"),
+        ("adapted layers", f"{len(saved.parts):,}"),
+        ("numbers", f"{numbers:,}"),
+        ("stored", q.size(stored)),
+        ("base", saved.base or "not said"),
+    ]
+    if saved.modules:
+        rows.insert(3, ("trained whole", ", ".join(saved.modules)))
+    note = saved.provenance
+    if note is not None:
+        quant = note.quant
+        held = quant.kind if quant.kind == "none" else f"{quant.kind}, block {quant.block}"
+        rows.append(("base held as", held))
+        rows.append(("fingerprint", note.fingerprint[:12]))
+        if note.factors.bits is not None:
+            rows.append(("factors", f"{note.factors.bits} bits, a scale a {note.factors.scale}"))
+        if note.start != "default":
+            rows.append(("start", f"{note.start}: half of each rank was taken off the base"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@group.command(
+    epilog="Examples:\n\n`etude adapters combine runs/law:0.7 runs/medicine:0.3 -o both`\n\n"
+    "`etude adapters combine chat:1 rude:-0.5 --method svd --rank 16 -o polite`"
+)
+def combine(
+    parts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs or adapters' folders, each with its weight: `RUN:0.7`.",
+            metavar="RUN_OR_ADAPTER:WEIGHT...",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="`exact`: ranks add up. `svd`: the nearest of `--rank`. `linear`: sums of the "
+            "factors, as PEFT's.",
+        ),
+    ] = Method.exact,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Rank of the result (`svd`); else the largest.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    runs: _RUNS = Path("runs"),
+) -> None:
+    """Write the weighted sum of adapters of one base as a new adapter."""
+    from etude.tuning.adapters.combine import combine_folders
+    from etude.tuning.report import quantities as q
+
+    weights = [_weighted(part, runs) for part in parts]
+    done = combine_folders(weights, output, method=method.value, rank=rank, overwrite=force)
+    low, high = done.ranks
+    shown = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    typer.echo(f"{done.folder}: {done.modules} layers, {shown}, {q.size(done.bytes)}")
+
+
+def _weighted(part: str, runs: Path) -> tuple[Path, float]:
+    from etude.errors import AdapterError
+
+    name, _, weight = part.rpartition(":")
+    try:
+        value = float(weight if name else "")
+    except ValueError:
+        raise AdapterError(f"{part!r} has no weight: write it as in {part}:0.5") from None
+    return _folder(name, runs), value
+
+
+def _folder(run: str, runs: Path) -> Path:
+    from etude.tuning.adapters.peft_config import CONFIG
+    from etude.tuning.runfolder import find_run
+
+    return Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
