@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
 from etude.tuning.data.encode import EncodedSample
-from etude.tuning.data.packing import collate, pack
+from etude.tuning.data.packing import pack
 from etude.tuning.progress import Progress
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.training.attention import packed_rows
-from etude.tuning.training.loss import completion_loss
+from etude.tuning.training.objective import Completion, Means, Objective, side_tokens
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an objective comes to on held-out samples."""
+
+    loss: float
+    """In the objective's unit."""
+    metrics: dict[str, float]
+    """What else the objective tells: rewards, margin, accuracy, ..."""
+
+
+def evaluate(
+    model: Any,
+    objective: Objective,
+    samples: Sequence[EncodedSample],
+    micro_tokens: int,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Return the mean loss over all samples, all of them taken as one step.
+
+    Leaves the model in evaluation mode.
+    """
+    model.eval()
+    total, means = 0.0, Means()
+    if progress:
+        progress.start("Evaluating", len(samples), "samples")
+    lengths = [side_tokens(objective, sample) for sample in samples]
+    rows = [[samples[i] for i in row] for row in pack(lengths, micro_tokens)]
+    with torch.no_grad(), packed_rows(model):
+        shared = objective.shared(model, rows, packing=True)
+        for row in rows:
+            loss = objective.loss(model, row, shared, packing=True)
+            total += float(loss.total)
+            means.add(loss.sums)
+            if progress:
+                progress.advance(len(row))
+    if progress:
+        progress.finish()
+    return Evaluation(total / objective.normalizer(samples), means.values())
 
 
 def evaluation_loss(
@@ -26,28 +67,7 @@ def evaluation_loss(
     Every trained token weighs the same, whatever the length of its answer. Leaves the model in
     evaluation mode.
     """
-    model.eval()
-    total, trained = 0.0, 0
-    lengths = [len(sample.input_ids) for sample in samples]
-    if progress:
-        progress.start("Evaluating", len(samples), "samples")
-    with torch.no_grad(), packed_rows(model):
-        for indices in pack(lengths, micro_tokens):
-            row = collate([samples[i] for i in indices])
-            loss = completion_loss(
-                model,
-                row.input_ids.to(model.device),
-                row.targets.to(model.device),
-                position_ids=row.position_ids.to(model.device),
-                segment_lengths=row.lengths,
-            )
-            total += float(loss)
-            trained += int((row.targets != -100).sum())
-            if progress:
-                progress.advance(len(indices))
-    if progress:
-        progress.finish()
-    return total / trained
+    return evaluate(model, Completion(), samples, micro_tokens, progress).loss
 
 
 def generate_answers(

@@ -33,7 +33,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        total = torch.zeros((), dtype=_accumulator(hidden.dtype), device=hidden.device)
+        total = torch.zeros((), dtype=accumulator(hidden.dtype), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         # Full fine-tuning keeps float32 weights and computes in the dtype of `hidden`.
@@ -66,7 +66,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (*(None if g is None else g * scale.to(g.dtype) for g in gradients), None)
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return what logits of `dtype` are summed in: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -87,8 +88,8 @@ def cross_entropy_sum(
     return apply(hidden, weight, targets)
 
 
-def _plain_head(model: Any) -> torch.Tensor | None:
-    """Return the output matrix if logits are simply hidden @ Wᵀ, else None."""
+def plain_head(model: Any) -> torch.Tensor | None:
+    """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None."""
     head = model.get_output_embeddings()
     config = model.config
     shaped = any(
@@ -120,7 +121,7 @@ def completion_loss(
     """
     trained = targets.flatten() != -100
     wanted = targets.flatten()[trained]
-    weight = _plain_head(model)
+    weight = plain_head(model)
     if weight is None:
         # Models that scale or cap their logits do so themselves.
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
