@@ -76,6 +76,7 @@ def load(mode: str, model: str) -> dict[str, Any]:
 
     from etude.tuning.machine import peak_rss
     from etude.tuning.models.load import load_model
+    from etude.tuning.quant import make
     from etude.tuning.quant.linear import QuantLinear
     from etude.tuning.specs import ModelSpec, QuantSpec
 
@@ -87,9 +88,7 @@ def load(mode: str, model: str) -> dict[str, Any]:
         head = loaded.get_output_embeddings()
         for name, module in list(loaded.named_modules()):
             if isinstance(module, torch.nn.Linear) and module is not head:
-                layer = QuantLinear.from_weight(
-                    module.weight, QuantSpec(), torch.bfloat16, module.bias
-                )
+                layer = make.quantized(module.weight, QuantSpec(), torch.bfloat16, module.bias)
                 loaded.set_submodule(name, layer)
         loaded.to(torch.bfloat16)
     seconds = time.perf_counter() - start

@@ -29,7 +29,7 @@ import torch
 from etude.tuning.environment import environment
 from etude.tuning.kernels import ops
 from etude.tuning.machine import this_machine
-from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.quant import make
 from etude.tuning.specs import QuantSpec
 
 # (rows, columns): how many of them SmolLM2-135M has.
@@ -68,7 +68,7 @@ def compare(
 def decoding(shape: tuple[int, int], dtype: torch.dtype, pairs: int) -> dict[str, float]:
     """Decode one weight."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    layer = QuantLinear.from_weight(weight, QuantSpec(), dtype)
+    layer = make.quantized(weight, QuantSpec(), dtype)
     packed, state = peer.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     if not torch.equal(layer.dequantize(dtype), peer.dequantize_4bit(packed, state)):
         raise SystemExit(f"{shape} in {dtype}: the two decode different weights")
@@ -81,7 +81,7 @@ def encoding(shape: tuple[int, int], dtype: torch.dtype, pairs: int) -> dict[str
     """Quantise one weight, scales left in float32."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     return compare(
-        lambda: ops.quantize_nf4(weight, 64),
+        lambda: ops.quantize_4bit(weight, 64, "nf4"),
         lambda: peer.quantize_4bit(weight, blocksize=64, quant_type="nf4"),
         pairs,
     )

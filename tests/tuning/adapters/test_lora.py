@@ -27,6 +27,7 @@ from etude.tuning.adapters.named import (
     adapter_disabled,
     adapter_parameters,
 )
+from etude.tuning.quant import make
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import AdapterSpec, QuantSpec
 
@@ -36,7 +37,7 @@ def base_of(kind: str, in_features: int, out_features: int, bias: bool, dtype: t
     if kind == "dense":
         return linear.to(dtype)
     quant = QuantSpec(block=32)
-    return QuantLinear.from_weight(linear.weight, quant, dtype, linear.bias)
+    return make.quantized(linear.weight, quant, dtype, linear.bias)
 
 
 def adapter_on(base, rank=3, alpha=5.0, dropout=0.0, seed=0) -> AdaptedLayer:

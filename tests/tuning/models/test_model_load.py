@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from etude.errors import ModelError
 from etude.tuning.models import checkpoint, load
 from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.quant import make
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
 
@@ -136,7 +137,7 @@ def test_nf4_weights_are_those_of_quantising_each_dense_weight(
     assert set(quantized) == linears - {"lm_head"}
     for name, layer in quantized.items():
         weight = dense.get_submodule(name).weight
-        expected = QuantLinear.from_weight(weight, quant, torch.float32)
+        expected = make.quantized(weight, quant, torch.float32)
         for key, buffer in expected.state_dict().items():
             assert torch.equal(layer.state_dict()[key], buffer), (name, key)
     for name, parameter in model.named_parameters():
@@ -156,7 +157,7 @@ def test_smollm2_in_nf4_is_its_dense_weights_quantised(smollm2: Path) -> None:
     ):
         layer = model.model.get_submodule(name)
         weight = dense.model.get_submodule(name).weight
-        expected = QuantLinear.from_weight(weight, NF4, torch.bfloat16)
+        expected = make.quantized(weight, NF4, torch.bfloat16)
         assert torch.equal(layer.codes, expected.codes)
         assert torch.equal(layer.scales, expected.scales)
     embedding = model.model.embed_tokens.weight

@@ -1,4 +1,4 @@
-"""QuantLinear: the codes of a whole weight, products and gradients of its decoded weight."""
+"""Quantised linears: the codes of a whole weight, products and gradients of its decoded weight."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from etude.errors import ModelError
-from etude.tuning.quant.linear import QuantLinear, dense_weights
+from etude.tuning.quant import make
+from etude.tuning.quant.linear import dense_weights
 from etude.tuning.specs import QuantSpec
 
+KINDS = ("nf4", "fp4", "int4", "int8")
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -27,7 +29,7 @@ def layer_of(out_features, in_features, dtype=torch.float32, *, bias=False, seed
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(out_features, in_features, generator=generator) * 0.1
     offset = torch.randn(out_features, generator=generator) if bias else None
-    return QuantLinear.from_weight(weight, QuantSpec(**quant), dtype, offset), weight
+    return make.quantized(weight, QuantSpec(**quant), dtype, offset), weight
 
 
 def assert_same_state(left: nn.Module, right: nn.Module) -> None:
@@ -44,16 +46,17 @@ def assert_same_state(left: nn.Module, right: nn.Module) -> None:
     in_features=st.integers(1, 200),
     block=st.sampled_from(BLOCKS),
     double=st.booleans(),
+    kind=st.sampled_from(KINDS),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     cuts=st.lists(st.integers(1, 40), max_size=6),
 )
 def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
-    out_features, in_features, block, double, dtype, cuts
+    out_features, in_features, block, double, kind, dtype, cuts
 ):
-    quant = QuantSpec(block=block, double=double)
+    quant = QuantSpec(kind=kind, block=block, double=double)
     weight = torch.randn(out_features, in_features).to(dtype)
-    whole = QuantLinear.from_weight(weight, quant, torch.float32)
-    pieces = QuantLinear.empty(in_features, out_features, quant, torch.float32)
+    whole = make.quantized(weight, quant, torch.float32)
+    pieces = make.unfilled(in_features, out_features, quant, torch.float32)
     edges = sorted({0, out_features, *(cut for cut in cuts if cut < out_features)})
     for start, stop in pairwise(edges):
         rows = weight[start:stop].clone()
@@ -63,8 +66,9 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
     assert_same_state(whole, pieces)
 
 
-def test_a_weight_with_rows_missing_is_no_weight():
-    layer = QuantLinear.empty(10, 4, QuantSpec(), torch.float32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_with_rows_missing_is_no_weight(kind):
+    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(3, 10))
     with pytest.raises(ModelError, match="3 of 4 rows"):
         layer.finish()
@@ -72,16 +76,18 @@ def test_a_weight_with_rows_missing_is_no_weight():
         layer(torch.ones(1, 10))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("start", "count"), [(1, 1), (3, 1), (2, 3), (2, 0)])
-def test_rows_out_of_order_are_refused(start, count):
-    layer = QuantLinear.empty(10, 4, QuantSpec(), torch.float32)
+def test_rows_out_of_order_are_refused(start, count, kind):
+    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     with pytest.raises(ValueError, match="do not follow row 1"):
         layer.fill_rows(start, torch.ones(count, 10))
 
 
-def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight():
-    layer = QuantLinear.empty(10, 4, QuantSpec(), torch.float32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight(kind):
+    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     rows = torch.ones(2, 10)
     rows[1, 7] = float("nan")
@@ -95,12 +101,13 @@ def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight():
     batch=st.lists(st.integers(1, 4), min_size=0, max_size=2),
     block=st.sampled_from(BLOCKS),
     double=st.booleans(),
+    kind=st.sampled_from(KINDS),
     bias=st.booleans(),
 )
 def test_product_and_gradient_are_those_of_the_decoded_weight_in_float64(
-    shape, batch, block, double, bias
+    shape, batch, block, double, kind, bias
 ):
-    layer, _ = layer_of(*shape, torch.float64, bias=bias, block=block, double=double)
+    layer, _ = layer_of(*shape, torch.float64, bias=bias, kind=kind, block=block, double=double)
     weight = layer.dequantize(torch.float64)
     x = torch.randn(*batch, shape[1], dtype=torch.float64, requires_grad=True)
     g = torch.randn(*batch, shape[0], dtype=torch.float64)
@@ -114,8 +121,9 @@ def test_product_and_gradient_are_those_of_the_decoded_weight_in_float64(
     assert ((dx - g @ weight).abs() <= bound * (g.abs() @ weight.abs())).all()
 
 
-def test_first_and_second_derivatives_are_the_numerical_ones():
-    layer, _ = layer_of(5, 7, torch.float64, bias=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_and_second_derivatives_are_the_numerical_ones(kind):
+    layer, _ = layer_of(5, 7, torch.float64, bias=True, kind=kind)
     x = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
 
     def squared(value):
@@ -175,15 +183,16 @@ def test_checkpointing_repeats_the_product():
     assert torch.equal(plain, again)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("double", [True, False])
-def test_state_survives_saving_and_copying(double):
-    layer, _ = layer_of(30, 70, torch.bfloat16, bias=True, double=double)
+def test_state_survives_saving_and_copying(double, kind):
+    layer, _ = layer_of(30, 70, torch.bfloat16, bias=True, double=double, kind=kind)
     buffer = io.BytesIO()
     torch.save(layer.state_dict(), buffer)
     buffer.seek(0)
-    other = QuantLinear(
-        70, 30, QuantSpec(double=double), torch.bfloat16, torch.zeros(30, dtype=torch.bfloat16)
-    )
+    quant = QuantSpec(kind=kind, double=double)
+    bias = torch.zeros(30, dtype=torch.bfloat16)
+    other = make.quantized(torch.zeros(30, 70), quant, torch.bfloat16, bias)
     other.load_state_dict(torch.load(buffer, weights_only=True))
     x = torch.randn(2, 70).bfloat16()
     assert_same_state(layer, other)
@@ -191,9 +200,10 @@ def test_state_survives_saving_and_copying(double):
     assert torch.equal(layer(x), copy.deepcopy(layer)(x))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_moving_the_model_to_a_dtype_changes_the_arithmetic_but_not_the_codes(dtype):
-    layer, _ = layer_of(30, 70, bias=True)
+def test_moving_the_model_to_a_dtype_changes_the_arithmetic_but_not_the_codes(dtype, kind):
+    layer, _ = layer_of(30, 70, bias=True, kind=kind)
     before = {name: value.clone() for name, value in layer.state_dict().items() if name != "bias"}
     model = nn.Sequential(layer, nn.Linear(30, 2)).to(dtype)
     assert layer.compute_dtype == layer.bias.dtype == dtype
@@ -223,6 +233,40 @@ def test_dense_weights_gives_the_same_bits_and_lets_go_of_them():
     assert x.grad is not None
 
 
-def test_only_nf4_is_held():
-    with pytest.raises(ValueError, match="none"):
-        QuantLinear(4, 4, QuantSpec(kind="none"), torch.float32)
+@pytest.mark.parametrize("kind", ["none", "native"])
+def test_what_does_not_quantise_makes_no_layer(kind):
+    with pytest.raises(ValueError, match=kind):
+        make.quantized(torch.ones(4, 4), QuantSpec(kind=kind), torch.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("double", [True, False])
+def test_the_size_is_known_before_anything_is_allocated(double, kind):
+    quant = QuantSpec(kind=kind, double=double, block=32)
+    layer, _ = layer_of(37, 71, kind=kind, double=double, block=32)
+    assert make.quantized_bytes(71, 37, quant) == layer.quantized_bytes
+    assert layer.quantized_bytes == sum(buffer.nbytes for buffer in layer.buffers())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_overwriting_is_quantising_anew(kind):
+    layer, weight = layer_of(12, 40, kind=kind)
+    layer.overwrite(3 * weight.flip(0))
+    assert_same_state(
+        layer, make.quantized(3 * weight.flip(0), QuantSpec(kind=kind), torch.float32)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_of_another_program_are_checked_before_they_are_taken(kind):
+    layer, _ = layer_of(12, 40, kind=kind)
+    other = make.layer_class(layer.spec).empty(40, 12, layer.spec, torch.float32)
+    tensors = {name: value.clone() for name, value in layer.named_buffers()}
+    with pytest.raises(ModelError, match="due"):
+        other.fill_codes({**tensors, "codes": tensors["codes"].flatten()[:-1]})
+    bad = next(n for n, v in reversed(tensors.items()) if v.is_floating_point())
+    with pytest.raises(ModelError, match="not finite"):
+        other.fill_codes({**tensors, bad: tensors[bad] * float("nan")})
+    other.fill_codes(tensors)
+    assert_same_state(layer, other)
+    other.finish()

@@ -10,7 +10,7 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from etude.errors import NoTargetMatchedError
 from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.quant import make
 from etude.tuning.report.fits import KNOWN_MODELS, what_fits
 from etude.tuning.report.memory_table import measure_shape, memory_table
 from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
@@ -97,8 +97,7 @@ def test_quantised_weights_are_as_large_as_quantised_layers_are(double):
     dense -= sum(layer.weight.nbytes for layer in linear)
     quantised = sum(
         sum(
-            buffer.nbytes
-            for buffer in QuantLinear.from_weight(layer.weight, quant, torch.float32).buffers()
+            buffer.nbytes for buffer in make.quantized(layer.weight, quant, torch.float32).buffers()
         )
         for layer in linear
     )

@@ -16,9 +16,9 @@ from etude.errors import AdapterError
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.named import adapted_layers
 from etude.tuning.adapters.starts import Requantize
-from etude.tuning.kernels import ops
 from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.quant.uniform import Scale, dequantize_uniform, quantize_uniform
+from etude.tuning.quant.make import requantized
+from etude.tuning.specs import QuantSpec
 
 
 @torch.no_grad()
@@ -61,24 +61,16 @@ def _norm(matrix: Tensor) -> float:
     return math.sqrt(float(matrix.double().square().sum()))
 
 
-def _nf4(weight: Tensor) -> Tensor:
-    codes, absmax = ops.quantize_nf4(weight, 64)
-    return ops.dequantize_nf4(codes, absmax, weight.shape, 64, torch.float32)
-
-
-def _uniform(bits: int, scale: Scale, block: int) -> Requantize:
-    def requantize(weight: Tensor) -> Tensor:
-        codes, steps = quantize_uniform(weight, bits, scale, block)
-        return dequantize_uniform(codes, steps, scale, block)
-
-    return requantize
+def _into(quant: QuantSpec) -> Requantize:
+    return lambda weight: requantized(weight, quant)
 
 
 LOW_BITS: dict[str, Requantize] = {
-    "nf4": _nf4,
-    "4bit": _nf4,
-    "int4": _uniform(4, "block", 64),
-    "int8": _uniform(8, "row", 64),
-    "8bit": _uniform(8, "row", 64),
+    "nf4": _into(QuantSpec(kind="nf4", double=False)),
+    "4bit": _into(QuantSpec(kind="nf4", double=False)),
+    "fp4": _into(QuantSpec(kind="fp4", double=False)),
+    "int4": _into(QuantSpec(kind="int4", double=False)),
+    "int8": _into(QuantSpec(kind="int8")),
+    "8bit": _into(QuantSpec(kind="int8")),
 }
 """What people ask to merge into, and what that would make of a weight."""

@@ -6,7 +6,7 @@ rounded into the output before the next is touched, so that memory sees the code
 result once.
 
 Encoding. Which of 15 midpoints lie below a value is found without searching: [-1, 1] is cut into
-256 equal cells, of which none holds two midpoints. A cell's first code is known beforehand, and
+1024 equal cells, of which none holds two midpoints. A cell's first code is known beforehand, and
 one comparison with the midpoint inside it, if there is one, decides. This is exact, whatever the
 rounding of the cell's index: the index never falls as the value rises, so a midpoint in a lower
 cell lies below every value of this one.
@@ -15,26 +15,50 @@ cell lies below every value of this one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
 from etude.tuning.kernels.codebooks import (
+    CODEBOOKS,
     DYNAMIC_BLOCK,
     DYNAMIC_CELLS,
     DYNAMIC_LEVELS,
-    NF4_LEVELS,
-    NF4_MIDPOINTS,
-    NF4_ZERO,
+    INT8_LARGEST,
+    SMALLEST_NUMBER,
     SMALLEST_SCALE,
+    Codebook,
 )
 
 PANEL = 1 << 18
 """Weights worked on at a time: one MiB in float32, a multiple of every block size. Smaller
 ones pay more for calls than for work, larger ones leave the cache."""
 
-_CELLS = 256
+_CELLS = 1024
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What a 4-bit format is, made ready for looking up."""
+
+    first: Tensor
+    """Place of a cell's smallest values in the order of levels, uint8 (cells,)."""
+
+    inside: Tensor
+    """The midpoint inside a cell, or infinity, float32 (cells,)."""
+
+    order: Tensor
+    """The code of each place, uint8 (16,)."""
+
+    sorted: bool
+    """Whether places are the codes themselves."""
+
+    pairs: Tensor
+    """The two levels of a byte, float32, as one int64, (256,)."""
+
+    zero: int
 
 
 def _cell_position(unit: Tensor) -> Tensor:
@@ -42,21 +66,22 @@ def _cell_position(unit: Tensor) -> Tensor:
     return (unit + 1).mul_(_CELLS / 2)
 
 
-def _cell_tables() -> tuple[Tensor, Tensor]:
-    """Return each cell's first code, uint8, and the midpoint inside it, or infinity."""
-    cells = _cell_position(NF4_MIDPOINTS).long()
+def _tables(book: Codebook) -> _Tables:
     first = torch.zeros(_CELLS + 1, dtype=torch.uint8)
     inside = torch.full((_CELLS + 1,), float("inf"))
-    inside[cells] = NF4_MIDPOINTS
-    for cell in cells:
-        first[int(cell) + 1 :] += 1
-    return first, inside
-
-
-def _level_pairs() -> Tensor:
-    """Return for each byte its two levels, float32, as one int64."""
+    for midpoint in book.midpoints:
+        if midpoint < -1:
+            first += 1
+            continue
+        cell = int(_cell_position(midpoint))
+        assert inside[cell].isinf(), "two midpoints in a cell: it cannot tell three levels apart"
+        inside[cell] = midpoint
+        first[cell + 1 :] += 1
     byte = torch.arange(256)
-    return torch.stack([NF4_LEVELS[byte >> 4], NF4_LEVELS[byte & 15]], 1).view(torch.int64).view(-1)
+    pairs = torch.stack([book.levels[byte >> 4], book.levels[byte & 15]], 1)
+    order = torch.tensor(book.order, dtype=torch.uint8)
+    ascending = book.order == tuple(range(16))
+    return _Tables(first, inside, order, ascending, pairs.view(torch.int64).view(-1), book.zero)
 
 
 def _dynamic_codes() -> Tensor:
@@ -66,16 +91,16 @@ def _dynamic_codes() -> Tensor:
     return torch.bucketize(center, (levels[:-1] + levels[1:]) / 2).to(torch.uint8)
 
 
-_FIRST_CODE, _MIDPOINT_INSIDE = _cell_tables()
-_LEVEL_PAIRS = _level_pairs()
+_TABLES = {kind: _tables(book) for kind, book in CODEBOOKS.items()}
 _DYNAMIC_CODES = _dynamic_codes()
 
 
-def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Quantize `x`; see `reference.quantize_nf4`. Temporary memory: a few panels.
+def quantize_4bit(x: Tensor, block: int, kind: str) -> tuple[Tensor, Tensor]:
+    """Quantize `x`; see `reference.quantize_4bit`. Temporary memory: a few panels.
 
     `x` is finite; where it is not contiguous it is copied first.
     """
+    tables = _TABLES[kind]
     flat = x.reshape(-1)
     count = flat.numel()
     codes = torch.empty(-(-count // 2), dtype=torch.uint8)
@@ -88,10 +113,12 @@ def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
         size = values.numel()
         unit = _to_unit(values, block, absmax[start // block : -(-(start + size) // block)])
         cell = _cell_position(unit).to(torch.int32)
-        torch.index_select(_FIRST_CODE, 0, cell, out=code[:size])
-        code[:size] += unit > _MIDPOINT_INSIDE.index_select(0, cell)
+        torch.index_select(tables.first, 0, cell, out=code[:size])
+        code[:size] += unit > tables.inside.index_select(0, cell)
+        if not tables.sorted:
+            code[:size] = tables.order.index_select(0, code[:size].int())
         if size % 2:
-            code[size] = NF4_ZERO
+            code[size] = tables.zero
             size += 1
         codes[start // 2 : (start + size) // 2] = _pack(code[:size])
     return codes, absmax
@@ -125,10 +152,16 @@ def _pack(code: Tensor) -> Tensor:
     return (pair << 4) | (pair >> 8)
 
 
-def dequantize_nf4(
-    codes: Tensor, absmax: Tensor, shape: Sequence[int], block: int, dtype: torch.dtype
+def dequantize_4bit(
+    codes: Tensor,
+    absmax: Tensor,
+    shape: Sequence[int],
+    block: int,
+    kind: str,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Decode; see `reference.dequantize_nf4`. Temporary memory: two panels."""
+    """Decode; see `reference.dequantize_4bit`. Temporary memory: two panels."""
+    pairs_of_levels = _TABLES[kind].pairs
     count = prod(shape)
     out = torch.empty(count, dtype=dtype)
     pairs = min(PANEL, count + 1) // 2
@@ -140,7 +173,7 @@ def dequantize_nf4(
         bytes_here = codes[start // 2 : -(-(start + size) // 2)]
         here = bytes_here.numel()
         index[:here].copy_(bytes_here)
-        torch.index_select(_LEVEL_PAIRS, 0, index[:here], out=word[:here])
+        torch.index_select(pairs_of_levels, 0, index[:here], out=word[:here])
         levels = word.view(torch.float32)[:size]
 
         scales = absmax[start // block : -(-(start + size) // block)]
@@ -172,3 +205,37 @@ def dequantize_absmax(codes: Tensor, scales: Tensor, offset: Tensor) -> Tensor:
     padded = DYNAMIC_LEVELS.new_zeros(scales.numel(), DYNAMIC_BLOCK)
     torch.index_select(DYNAMIC_LEVELS, 0, codes.int(), out=padded.view(-1)[:count])
     return padded.mul_(scales[:, None]).view(-1)[:count].add_(offset).clone()
+
+
+def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize rows; see `reference.quantize_int8`. Temporary memory: a few panels."""
+    rows, columns = x.shape
+    codes = torch.empty(rows, columns, dtype=torch.int8)
+    absmax = torch.empty(rows)
+    for start, stop in _row_panels(rows, columns):
+        values = x[start:stop].float()
+        scale = values.abs().amax(1)
+        absmax[start:stop] = scale
+        reciprocal = INT8_LARGEST / scale
+        scaled = values * reciprocal[:, None]
+        if (tiny := reciprocal.isinf()).any():
+            divisor = scale[tiny].clamp(min=SMALLEST_NUMBER)
+            scaled[tiny] = values[tiny] / divisor[:, None] * INT8_LARGEST
+        codes[start:stop] = scaled.round_().clamp_(-INT8_LARGEST, INT8_LARGEST)
+    return codes, absmax
+
+
+def dequantize_int8(codes: Tensor, absmax: Tensor, dtype: torch.dtype) -> Tensor:
+    """Decode rows; see `reference.dequantize_int8`. Temporary memory: a panel."""
+    out = torch.empty(codes.shape, dtype=dtype)
+    for start, stop in _row_panels(*codes.shape):
+        levels = codes[start:stop].float()
+        levels.mul_(absmax[start:stop, None]).mul_(1 / INT8_LARGEST)
+        out[start:stop].copy_(levels)
+    return out
+
+
+def _row_panels(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Cut a matrix into runs of rows of about a panel."""
+    step = max(1, PANEL // columns)
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]

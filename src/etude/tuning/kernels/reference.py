@@ -2,18 +2,24 @@
 
 A weight is read row after row as one line of numbers, and cut into blocks of `block` of them; the
 last block may be shorter. Each block has one scale, its absmax; each weight is divided by the
-scale and replaced by the index of the nearest of 16 levels, four bits, two to a byte, the first
-in the high half:
+scale and replaced by the code of the nearest of 16 levels (`codebooks`), four bits, two to a byte,
+the first in the high half:
 
     W ──flatten──▶ w₀ w₁ w₂ w₃ …  ──▶  absmax = max |w| over the block      (float32, one a block)
-                                       code   = #{midpoints < w / absmax}   (0..15)
+                                       place  = #{midpoints < w / absmax}   (0..15, by level)
+                                       code   = order[place]
                                        byte   = code₀ · 16 + code₁
 
 Decoding multiplies in float32 and rounds once, to the dtype asked for. Double quantisation
 applies the same idea to the scales: their mean is taken off, and blocks of 256 of what is left are
-coded in 8 bits (Dettmers et al. 2023, "QLoRA", section 3). The bytes are those of bitsandbytes,
-which fixes two details that the paper leaves open: whole blocks are multiplied by the reciprocal
-of the scale while the last, shorter one is divided by it, and the 8-bit code is looked up by cell.
+coded in 8 bits (Dettmers et al. 2023, "QLoRA", section 3). An 8-bit weight is uniform, and a row
+has one scale:
+
+    code = round(w · 127 / absmax)        ŵ = code · absmax / 127
+
+(Dettmers et al. 2022, "LLM.int8()", section 2.1). The bytes are those of bitsandbytes, which fixes
+two details that the papers leave open: whole blocks are multiplied by the reciprocal of the scale
+while the last, shorter one is divided by it, and the 8-bit code of a scale is looked up by cell.
 """
 
 from __future__ import annotations
@@ -25,17 +31,17 @@ import torch
 from torch import Tensor
 
 from etude.tuning.kernels.codebooks import (
+    CODEBOOKS,
     DYNAMIC_BLOCK,
     DYNAMIC_CELLS,
     DYNAMIC_LEVELS,
-    NF4_LEVELS,
-    NF4_MIDPOINTS,
-    NF4_ZERO,
+    INT8_LARGEST,
+    SMALLEST_NUMBER,
     SMALLEST_SCALE,
 )
 
 
-def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def quantize_4bit(x: Tensor, block: int, kind: str) -> tuple[Tensor, Tensor]:
     """Return the codes of `x`, uint8 (ceil(n / 2),), and absmax, float32 (ceil(n / block),).
 
     A block of zeros has absmax 0 and the code of zero; the last block, where it is shorter than
@@ -54,20 +60,26 @@ def quantize_nf4(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
     # A reciprocal below the normal range is coarse enough to leave |unit| above 1.
     unit = unit.clamp(-1, 1)
 
-    midpoints = NF4_MIDPOINTS.to(x.device)
-    codes = (unit[:, None] > midpoints).sum(1).to(torch.uint8)
+    book = CODEBOOKS[kind]
+    place = (unit[:, None] > book.midpoints.to(x.device)).sum(1)
+    codes = place.new_tensor(book.order)[place].to(torch.uint8)
     if codes.numel() % 2:
-        codes = torch.cat([codes, codes.new_tensor([NF4_ZERO])])
+        codes = torch.cat([codes, codes.new_tensor([book.zero])])
     return codes[::2] * 16 + codes[1::2], absmax
 
 
-def dequantize_nf4(
-    codes: Tensor, absmax: Tensor, shape: Sequence[int], block: int, dtype: torch.dtype
+def dequantize_4bit(
+    codes: Tensor,
+    absmax: Tensor,
+    shape: Sequence[int],
+    block: int,
+    kind: str,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Return the weight, `shape` in `dtype`: level of the code times absmax of its block."""
     count = prod(shape)
     nibbles = torch.stack([codes >> 4, codes & 15], dim=1).view(-1)[:count]
-    levels = NF4_LEVELS.to(codes.device)[nibbles.long()]
+    levels = CODEBOOKS[kind].levels.to(codes.device)[nibbles.long()]
     scales = absmax.repeat_interleave(block)[:count]
     return (levels * scales).to(dtype).view(*shape)
 
@@ -101,3 +113,22 @@ def dequantize_absmax(codes: Tensor, scales: Tensor, offset: Tensor) -> Tensor:
     """Return the scales, float32 (blocks,): level of the code times its scale, plus the offset."""
     levels = DYNAMIC_LEVELS.to(codes.device)[codes.long()]
     return levels * scales.repeat_interleave(DYNAMIC_BLOCK)[: codes.numel()] + offset
+
+
+def quantize_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the codes of `x`, int8 (rows, columns), and absmax, float32 (rows,).
+
+    Halves go to the even code. A row of zeros has absmax 0 and codes 0.
+    """
+    values = x.float()
+    absmax = values.abs().amax(1)
+    reciprocal = (INT8_LARGEST / absmax)[:, None]
+    # A row below 4e-37 has no reciprocal: there, and only there, the division comes first.
+    tiny = values / absmax.clamp(min=SMALLEST_NUMBER)[:, None]
+    scaled = torch.where(reciprocal.isinf(), tiny * INT8_LARGEST, values * reciprocal)
+    return scaled.round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8), absmax
+
+
+def dequantize_int8(codes: Tensor, absmax: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weight, (rows, columns) in `dtype`: code times absmax times 1/127."""
+    return (codes.float() * absmax[:, None] * (1 / INT8_LARGEST)).to(dtype)

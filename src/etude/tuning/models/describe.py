@@ -17,7 +17,7 @@ from etude.tuning.models.checkpoint import Checkpoint
 from etude.tuning.models.load import block_formats, open_checkpoint
 from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
 from etude.tuning.models.sources import ModelSource
-from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.quant.make import quantized_bytes
 from etude.tuning.specs import QuantSpec
 
 _NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
@@ -127,8 +127,8 @@ def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedS
     linears = quantizable_linears(model)
     saved = 0
     for linear in linears.values():
-        layer = QuantLinear(linear.in_features, linear.out_features, quant, dtype, device="meta")
-        saved += linear.weight.numel() * dtype.itemsize - layer.quantized_bytes
+        held = quantized_bytes(linear.in_features, linear.out_features, quant)
+        saved += linear.weight.numel() * dtype.itemsize - held
     try:
         kept = block_formats(checkpoint, linears, name)
     except ModelError:

@@ -37,6 +37,7 @@ from etude.tuning.models.skeleton import (
 )
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.quant import make
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.quant.native import GGUFLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
@@ -75,9 +76,9 @@ class LoadedModel:
 def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = None) -> LoadedModel:
     """Load a causal language model, fetching it first if it is not on this machine.
 
-    With `quant.kind` `nf4` every Linear but the output head is quantised; the head and the
-    embedding it may be tied to stay in the dtype of the forward pass. With `native` every such
-    Linear that the GGUF file keeps in blocks keeps them; the others are plain Linears.
+    Quantised is every Linear but the output head; the head and the embedding it may be tied to
+    stay in the dtype of the forward pass. With `quant.kind` `native` every such Linear that the
+    GGUF file keeps in blocks keeps them; the others are plain Linears.
 
     Raises:
         ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or is no
@@ -162,7 +163,7 @@ def _replace_linears(
         bias = torch.zeros(linear.out_features) if has_bias else None
         sizes = linear.in_features, linear.out_features
         if formats is None:
-            layer = QuantLinear.empty(*sizes, quant, dtype, bias)
+            layer: QuantLinear = make.unfilled(*sizes, quant, dtype, bias)
         elif path in formats:
             layer = GGUFLinear.unfilled(*sizes, formats[path], dtype, bias)
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etude.errors import AdapterError, ModelError
 from etude.tuning.kernels import ops
@@ -35,6 +35,8 @@ class GGUFLinear(QuantLinear):
         compute_dtype: dtype of the product; follows `.to(dtype)`, which leaves the blocks alone.
     """
 
+    codes: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -46,23 +48,17 @@ class GGUFLinear(QuantLinear):
         device: torch.device | str | None = None,
     ) -> None:
         """Make a layer without a weight; `from_blocks` and `unfilled` are what to call."""
-        nn.Module.__init__(self)
         block = FORMATS[format]
         if in_features % block.weights:
             raise ValueError(f"rows of {in_features} are no whole {format} blocks")
-        self.in_features = in_features
-        self.out_features = out_features
+        spec = QuantSpec(kind="native")
+        super().__init__(in_features, out_features, spec, compute_dtype, bias)
         self.format = format
-        self.spec = QuantSpec(kind="native")
-        self.compute_dtype = compute_dtype
-        self._keep_dense = False
-        self._dense: Tensor | None = None
         self._rows = out_features
         size = in_features // block.weights * block.bytes
         self.register_buffer(
             "codes", torch.empty(out_features, size, dtype=torch.uint8, device=device)
         )
-        self.register_buffer("bias", None if bias is None else bias.detach().to(compute_dtype))
 
     @classmethod
     def from_blocks(
@@ -158,9 +154,6 @@ class GGUFLinear(QuantLinear):
             "quant.kind: nf4"
         )
 
-    def extra_repr(self) -> str:
-        """Describe the layer, as torch's Linear does."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, {self.format}, compute_dtype={self.compute_dtype}"
-        )
+    def storage(self) -> str:
+        """Describe how the weight is stored."""
+        return self.format

@@ -1,4 +1,4 @@
-"""NF4: where its 16 levels come from, what a weight costs, and how far off one can be.
+"""The formats: what a weight costs, how far off one can be, and where NF4's levels come from.
 
 Trained weights are close to normal within a block. A code is used best if each of its levels is
 used equally often, so the levels are quantiles of the normal distribution, scaled so that the
@@ -14,18 +14,15 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK, NF4_LEVELS
+from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, INT8_LARGEST
 from etude.tuning.specs import QuantSpec
 
 OUTERMOST_QUANTILE = 0.9677083
 """Probability that a normal weight lies below the largest level: 1 - (1/32 + 1/30) / 2."""
 
-WIDEST_HALF_GAP = float((NF4_LEVELS[1:] - NF4_LEVELS[:-1]).max() / 2)
-"""Half the distance between the levels -1 and -0.696, in units of absmax."""
-
 
 def derive_levels() -> Tensor:
-    """Return the 16 levels from their definition, float64, ascending."""
+    """Return NF4's 16 levels from their definition, float64, ascending."""
 
     def quantiles(count: int) -> list[float]:
         step = (OUTERMOST_QUANTILE - 0.5) / count
@@ -39,32 +36,37 @@ def derive_levels() -> Tensor:
 def bits_per_weight(quant: QuantSpec) -> float:
     """Return the bits that a weight takes: 4.5 at block 64, 4.127 with double quantisation.
 
-    The few bytes of a weight's last, shorter blocks and its offset are left out.
+    The few bytes of a weight's last, shorter blocks and its offset are left out, and for `int8` the
+    scale of a row.
     """
-    if quant.kind != "nf4":
-        raise ValueError(f"no NF4: {quant.kind!r}")
+    if quant.kind == "int8":
+        return 8.0
+    if quant.kind not in CODEBOOKS:
+        raise ValueError(f"quant.kind: {quant.kind} has no bits of its own")
     scale_bits = 8 + 32 / DYNAMIC_BLOCK if quant.double else 32
     return 4 + scale_bits / quant.block
 
 
-def worst_error(absmax: Tensor, stored: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a bound of |w - ŵ| for the weights of each block.
+def worst_error(absmax: Tensor, stored: Tensor, dtype: torch.dtype, kind: str = "nf4") -> Tensor:
+    """Return a bound of |w - ŵ| for the weights that share each scale.
 
-    A weight is at most half the widest gap, in units of absmax, from its level. Finding the level
-    and multiplying it back takes four float32 roundings of numbers up to absmax. A scale that is
-    itself quantised moves every level by at most the scale's own error, and the result is rounded
-    once to its dtype.
+    A weight is at most half the widest gap between levels, in units of absmax, from its level.
+    Finding the level and multiplying it back takes four float32 roundings of numbers up to absmax.
+    A scale that is itself quantised moves every level by at most the scale's own error, and the
+    result is rounded once to its dtype.
 
     Args:
-        absmax: true scales, float32 (blocks,).
-        stored: scales that decoding uses, float32 (blocks,); equal without double quantisation.
+        absmax: true scales, float32 (blocks,), or (rows,) for int8.
+        stored: scales that decoding uses, likewise; equal without double quantisation.
         dtype: of the decoded weight.
+        kind: of the codes.
 
     Returns:
-        float64 (blocks,).
+        float64, of the shape of absmax.
     """
     true, used = absmax.double(), stored.double()
-    coding = true * (WIDEST_HALF_GAP + 4 * torch.finfo(torch.float32).eps / 2)
+    half_gap = 0.5 / INT8_LARGEST if kind == "int8" else CODEBOOKS[kind].widest_half_gap
+    coding = true * (half_gap + 4 * torch.finfo(torch.float32).eps / 2)
     # Halves below the normal range of the dtype are not relative: hence the smallest subnormal.
     rounding = used.abs() * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).smallest_normal
     return coding + (true - used).abs() + rounding

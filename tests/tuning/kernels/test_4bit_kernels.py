@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from etude.errors import ModelError
 from etude.tuning.kernels import cpu, ops, reference
-from etude.tuning.kernels.codebooks import DYNAMIC_LEVELS, NF4_LEVELS, NF4_MIDPOINTS
+from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_LEVELS
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-KINDS = ("normal", "heavy", "zero", "constant", "one spike", "subnormal", "tiny", "huge")
+FORMATS = ("nf4", "fp4")
+"""Those that bitsandbytes has too."""
+WEIGHTS = ("normal", "heavy", "zero", "constant", "one spike", "subnormal", "tiny", "huge")
 
 
-def weights(kind: str, count: int, seed: int = 0) -> torch.Tensor:
+def weights(of: str, count: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(count, generator=generator)
     spike = torch.zeros(count)
@@ -34,7 +36,7 @@ def weights(kind: str, count: int, seed: int = 0) -> torch.Tensor:
         "subnormal": normal * 1e-40,
         "tiny": normal * 1e-38,
         "huge": torch.tanh(normal) * 3.4e38,
-    }[kind]
+    }[of]
 
 
 def assert_same(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -47,7 +49,8 @@ def assert_same(left: torch.Tensor, right: torch.Tensor) -> None:
 
 
 def test_the_tables_are_those_of_bitsandbytes():
-    assert_same(NF4_LEVELS, bnb.get_4bit_type("nf4", "cpu"))
+    for kind in FORMATS:
+        assert_same(CODEBOOKS[kind].levels, bnb.get_4bit_type(kind, "cpu"))
     assert_same(DYNAMIC_LEVELS, bnb.create_dynamic_map())
 
 
@@ -56,19 +59,20 @@ def test_the_tables_are_those_of_bitsandbytes():
     count=st.integers(1, 9000),
     block=st.sampled_from(BLOCKS),
     dtype=st.sampled_from(DTYPES),
-    kind=st.sampled_from(KINDS),
+    of=st.sampled_from(WEIGHTS),
+    kind=st.sampled_from(FORMATS),
     seed=st.integers(0, 2**16),
 )
-def test_codes_and_scales_are_the_same_bytes_in_all_three(count, block, dtype, kind, seed):
-    x = weights(kind, count, seed).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+def test_codes_and_scales_are_the_same_bytes_in_all_three(count, block, dtype, of, kind, seed):
+    x = weights(of, count, seed).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
     panel = cpu.PANEL
     try:
         cpu.PANEL = 4096  # so that a few thousand weights cross panels
-        codes, absmax = ops.quantize_nf4(x, block)
+        codes, absmax = ops.quantize_4bit(x, block, kind)
     finally:
         cpu.PANEL = panel
-    defined = reference.quantize_nf4(x, block)
-    theirs, state = bnb.quantize_4bit(x, blocksize=block, quant_type="nf4")
+    defined = reference.quantize_4bit(x, block, kind)
+    theirs, state = bnb.quantize_4bit(x, blocksize=block, quant_type=kind)
     assert_same(codes, defined[0])
     assert_same(absmax, defined[1])
     assert_same(codes, theirs.view(-1))
@@ -80,51 +84,56 @@ def test_codes_and_scales_are_the_same_bytes_in_all_three(count, block, dtype, k
     count=st.integers(1, 9000),
     block=st.sampled_from(BLOCKS),
     dtype=st.sampled_from(DTYPES),
-    kind=st.sampled_from(KINDS),
+    of=st.sampled_from(WEIGHTS),
+    kind=st.sampled_from(FORMATS),
     seed=st.integers(0, 2**16),
 )
-def test_decoded_weights_are_the_same_bits_in_all_three(count, block, dtype, kind, seed):
-    codes, absmax = ops.quantize_nf4(weights(kind, count, seed), block)
+def test_decoded_weights_are_the_same_bits_in_all_three(count, block, dtype, of, kind, seed):
+    codes, absmax = ops.quantize_4bit(weights(of, count, seed), block, kind)
     panel = cpu.PANEL
     try:
         cpu.PANEL = 4096
-        decoded = ops.dequantize_nf4(codes, absmax, (count,), block, dtype)
+        decoded = ops.dequantize_4bit(codes, absmax, (count,), block, kind, dtype)
     finally:
         cpu.PANEL = panel
-    assert_same(decoded, reference.dequantize_nf4(codes, absmax, (count,), block, dtype))
-    state = bnb.QuantState(absmax, (count,), NF4_LEVELS, block, "nf4", dtype)
+    assert_same(decoded, reference.dequantize_4bit(codes, absmax, (count,), block, kind, dtype))
+    state = bnb.QuantState(absmax, (count,), CODEBOOKS[kind].levels, block, kind, dtype)
     theirs = bnb.dequantize_4bit(codes[:, None], state).view(-1)
     # The processor's bfloat16 conversion, which bitsandbytes uses on some lengths, makes zeros of
     # subnormal numbers.
     flushed = (decoded.abs() < torch.finfo(dtype).tiny) & (theirs == 0)
-    assert_same(torch.where(flushed, decoded * 0, decoded), theirs)
+    decoded = torch.where(flushed, decoded * 0, decoded)
+    if kind == "fp4":
+        # Code 8 is +0.0 in bitsandbytes' table and -0.0 in its native code for ragged lengths.
+        decoded, theirs = decoded + 0.0, theirs + 0.0
+    assert_same(decoded, theirs)
 
 
 @pytest.mark.parametrize("shape", [(7, 33), (3, 5, 31), (64, 192), (130, 100), (1, 1)])
 def test_blocks_run_on_over_the_ends_of_rows(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    codes, absmax = ops.quantize_nf4(x, 64)
-    flat = ops.quantize_nf4(x.reshape(-1), 64)
+    codes, absmax = ops.quantize_4bit(x, 64, "nf4")
+    flat = ops.quantize_4bit(x.reshape(-1), 64, "nf4")
     assert_same(codes, flat[0])
     assert_same(absmax, flat[1])
-    decoded = ops.dequantize_nf4(codes, absmax, shape, 64, torch.float32)
+    decoded = ops.dequantize_4bit(codes, absmax, shape, 64, "nf4", torch.float32)
     assert decoded.shape == shape
-    assert_same(decoded, reference.dequantize_nf4(codes, absmax, shape, 64, torch.float32))
+    assert_same(decoded, reference.dequantize_4bit(codes, absmax, shape, 64, "nf4", torch.float32))
     if shape[-1] % 2 or shape[-1] % 64 == 0:
         # For even rows that are no whole blocks, bitsandbytes 0.50.2 decodes with the wrong scales
         # where there is AVX-512: twice the error that its own portable code makes.
-        state = bnb.QuantState(absmax, shape, NF4_LEVELS, 64, "nf4", torch.float32)
+        state = bnb.QuantState(absmax, shape, CODEBOOKS["nf4"].levels, 64, "nf4", torch.float32)
         assert_same(decoded, bnb.dequantize_4bit(codes[:, None], state).view(shape))
 
 
 def test_whole_panels_of_real_size_agree_with_the_reference():
     x = weights("normal", cpu.PANEL * 2 + 4097).bfloat16()
-    codes, absmax = ops.quantize_nf4(x, 4096)
-    defined = reference.quantize_nf4(x, 4096)
+    codes, absmax = ops.quantize_4bit(x, 4096, "nf4")
+    defined = reference.quantize_4bit(x, 4096, "nf4")
     assert_same(codes, defined[0])
     assert_same(absmax, defined[1])
-    decoded = ops.dequantize_nf4(codes, absmax, x.shape, 4096, torch.bfloat16)
-    assert_same(decoded, reference.dequantize_nf4(*defined, x.shape, 4096, torch.bfloat16))
+    decoded = ops.dequantize_4bit(codes, absmax, x.shape, 4096, "nf4", torch.bfloat16)
+    assert_same(decoded, reference.dequantize_4bit(*defined, x.shape, 4096, "nf4", torch.bfloat16))
 
 
 def neighbours(values: torch.Tensor, steps: int) -> torch.Tensor:
@@ -137,41 +146,45 @@ def neighbours(values: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.cat(found)
 
 
-def test_values_on_and_beside_every_midpoint_take_bitsandbytes_side():
-    near = neighbours(NF4_MIDPOINTS, 200)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_values_on_and_beside_every_midpoint_take_bitsandbytes_side(kind):
+    near = neighbours(CODEBOOKS[kind].midpoints, 200)
     near = torch.cat([near, near.new_zeros(-len(near) % 63)]).view(-1, 63)
     x = torch.cat(
         [torch.ones(len(near), 1), near], dim=1
     )  # absmax 1: values reach the tables as they are
-    codes, _ = ops.quantize_nf4(x, 64)
-    theirs, _ = bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")
+    codes, _ = ops.quantize_4bit(x, 64, kind)
+    theirs, _ = bnb.quantize_4bit(x, blocksize=64, quant_type=kind)
     assert_same(codes, theirs.view(-1))
-    on_midpoint = ops.quantize_nf4(torch.cat([torch.ones(1), NF4_MIDPOINTS]), 64)[0]
+    book = CODEBOOKS[kind]
+    on_midpoint = ops.quantize_4bit(torch.cat([torch.ones(1), book.midpoints]), 64, kind)[0]
     nibbles = torch.stack([on_midpoint >> 4, on_midpoint & 15], 1).view(-1)
-    assert nibbles.tolist() == [15, *range(15)]
+    assert nibbles.tolist() == [book.order[15], *book.order[:15]]
 
 
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("count", [64, 61])
-def test_weights_that_scaling_puts_near_a_midpoint_take_bitsandbytes_side(count):
+def test_weights_that_scaling_puts_near_a_midpoint_take_bitsandbytes_side(count, kind):
     # Whole blocks are multiplied by the reciprocal of their scale, a shorter last one is divided
     # by it: the two roundings differ for weights a few units from midpoint times scale.
     generator = torch.Generator().manual_seed(0)
-    near = neighbours(NF4_MIDPOINTS, 3)
+    near = neighbours(CODEBOOKS[kind].midpoints, 3)
+    order = torch.tensor(CODEBOOKS[kind].order)
     differ = 0
     for scale in torch.rand(200, generator=generator) + 0.01:
         pick = near[torch.randperm(len(near), generator=generator)[: count - 1]]
         x = torch.cat([scale[None], pick * scale])
-        codes, _ = ops.quantize_nf4(x, 64)
-        theirs, _ = bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")
+        codes, _ = ops.quantize_4bit(x, 64, kind)
+        theirs, _ = bnb.quantize_4bit(x, blocksize=64, quant_type=kind)
         assert_same(codes, theirs.view(-1))
         other = x * (1 / scale) if count == 61 else x / scale
         nibbles = torch.stack([codes >> 4, codes & 15], 1).view(-1)[:count]
-        differ += int((torch.bucketize(other, NF4_MIDPOINTS) != nibbles).sum())
+        differ += int((order[torch.bucketize(other, CODEBOOKS[kind].midpoints)] != nibbles).sum())
     assert differ > 100  # the other way of scaling would have shown
 
 
 def test_the_first_of_two_weights_is_in_the_high_half_of_a_byte():
-    codes, _ = ops.quantize_nf4(torch.tensor([1.0, -1.0, 0.0, 1.0]), 64)
+    codes, _ = ops.quantize_4bit(torch.tensor([1.0, -1.0, 0.0, 1.0]), 64, "nf4")
     assert codes.tolist() == [0xF0, 0x7F]
 
 
@@ -184,8 +197,8 @@ def test_strided_weights_give_the_bytes_of_their_copy(view):
         "middle": x[3:41, 5:64],
         "expanded": x[:1].expand(9, -1),
     }[view]
-    codes, absmax = ops.quantize_nf4(strided, 32)
-    copy = ops.quantize_nf4(strided.clone(memory_format=torch.contiguous_format), 32)
+    codes, absmax = ops.quantize_4bit(strided, 32, "nf4")
+    copy = ops.quantize_4bit(strided.clone(memory_format=torch.contiguous_format), 32, "nf4")
     assert_same(codes, copy[0])
     assert_same(absmax, copy[1])
 
@@ -193,11 +206,11 @@ def test_strided_weights_give_the_bytes_of_their_copy(view):
 @settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 3000),
-    kind=st.sampled_from(["normal", "heavy", "zero", "constant", "subnormal", "tiny"]),
+    of=st.sampled_from(["normal", "heavy", "zero", "constant", "subnormal", "tiny"]),
     seed=st.integers(0, 2**16),
 )
-def test_quantised_scales_are_the_same_bytes_in_all_three(count, kind, seed):
-    absmax = weights(kind, count, seed).abs()
+def test_quantised_scales_are_the_same_bytes_in_all_three(count, of, seed):
+    absmax = weights(of, count, seed).abs()
     quantized = ops.quantize_absmax(absmax)
     codes, scales, offset = quantized
     for ours, defined in zip(quantized, reference.quantize_absmax(absmax), strict=True):
@@ -229,18 +242,18 @@ def test_scales_beside_every_change_of_code_take_bitsandbytes_side():
     assert abs(float(offset)) < 1e-6
 
 
-def test_a_whole_weight_is_what_bitsandbytes_makes_of_it_with_double_quantisation():
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_whole_weight_is_what_bitsandbytes_makes_of_it_with_double_quantisation(kind):
     weight = weights("normal", 300 * 448).view(300, 448).bfloat16()
-    codes, absmax = ops.quantize_nf4(weight, 64)
+    codes, absmax = ops.quantize_4bit(weight, 64, kind)
     packed = ops.quantize_absmax(absmax)
-    theirs, state = bnb.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    theirs, state = bnb.quantize_4bit(weight, quant_type=kind, compress_statistics=True)
     assert_same(codes, theirs.view(-1))
     assert_same(packed[0], state.absmax)
     assert_same(packed[1], state.state2.absmax)
     assert_same(packed[2], state.offset)
-    decoded = ops.dequantize_nf4(
-        codes, ops.dequantize_absmax(*packed), weight.shape, 64, torch.bfloat16
-    )
+    scales = ops.dequantize_absmax(*packed)
+    decoded = ops.dequantize_4bit(codes, scales, weight.shape, 64, kind, torch.bfloat16)
     assert_same(decoded, bnb.dequantize_4bit(theirs, state))
 
 
@@ -249,7 +262,7 @@ def test_a_weight_that_is_not_finite_is_refused_with_its_place(bad):
     x = torch.ones(5, 70)
     x[3, 17] = x[4, 2] = bad
     with pytest.raises(ModelError, match=r"2 value\(s\) that are not finite.*\[3, 17\]"):
-        ops.quantize_nf4(x, 64)
+        ops.quantize_4bit(x, 64, "nf4")
 
 
 def test_scales_whose_mean_overflows_are_refused():
@@ -267,28 +280,120 @@ def test_scales_whose_mean_overflows_are_refused():
         (torch.ones(4), 16, ValueError),
     ],
 )
-def test_what_cannot_be_quantised_is_refused(x, block, error):
+@pytest.mark.parametrize("kind", CODEBOOKS)
+def test_what_cannot_be_quantised_is_refused(x, block, error, kind):
     with pytest.raises(error):
-        ops.quantize_nf4(x, block)
+        ops.quantize_4bit(x, block, kind)
 
 
 def test_codes_of_another_shape_are_refused():
-    codes, absmax = ops.quantize_nf4(torch.ones(10, 10), 64)
+    codes, absmax = ops.quantize_4bit(torch.ones(10, 10), 64, "nf4")
     with pytest.raises(ValueError, match="50 bytes and 2 scales"):
-        ops.dequantize_nf4(codes, absmax[:1], (10, 10), 64, torch.float32)
+        ops.dequantize_4bit(codes, absmax[:1], (10, 10), 64, "nf4", torch.float32)
+
+
+def test_a_format_that_does_not_exist_is_refused_by_name():
+    with pytest.raises(ValueError, match="'nf5'; there are nf4, fp4, int4"):
+        ops.quantize_4bit(torch.ones(64), 64, "nf5")
+    with pytest.raises(ValueError, match="'nf5'"):
+        ops.dequantize_4bit(torch.ones(32).byte(), torch.ones(1), (64,), 64, "nf5", torch.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 9000),
+    block=st.sampled_from(BLOCKS),
+    dtype=st.sampled_from(DTYPES),
+    of=st.sampled_from(WEIGHTS),
+    seed=st.integers(0, 2**16),
+)
+def test_int4_is_the_uniform_quantiser_in_blocks(count, block, dtype, of, seed):
+    x = weights(of, count, seed).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+    codes, absmax = ops.quantize_4bit(x, block, "int4")
+    defined = reference.quantize_4bit(x, block, "int4")
+    assert_same(codes, defined[0])
+    assert_same(absmax, defined[1])
+    nibbles = torch.stack([codes >> 4, codes & 15], 1).view(-1)[:count].double() - 8
+    a = absmax.double().repeat_interleave(block)[:count]
+    scaled = torch.where(a > 1e-37, x.double() * 7 / a.clamp(min=1e-300), 0.0)
+    # round(s·x) in float64; float32 may take the other side within its rounding of a half.
+    beside = (scaled - scaled.floor() - 0.5).abs() < 7 * 2**-22
+    off = (nibbles - scaled.round()).abs()
+    assert (off[~beside & (a > 1e-37)] == 0).all()
+    assert (off[beside & (a > 1e-37)] <= 1).all()
+    decoded = ops.dequantize_4bit(codes, absmax, (count,), block, "int4", torch.float32)
+    assert_same(
+        decoded, reference.dequantize_4bit(codes, absmax, (count,), block, "int4", decoded.dtype)
+    )
+    step = a / 7
+    assert ((decoded.double() - x.double()).abs() <= step * (0.5 + 2**-20) + 1e-37).all()
 
 
 def test_the_operations_keep_torchs_contract_of_shapes_and_aliases():
     x = torch.randn(9, 33)
-    codes, absmax = ops.quantize_nf4(x, 64)
+    codes, absmax = ops.quantize_4bit(x, 64, "nf4")
     packed = ops.quantize_absmax(absmax)
     checks = ("test_schema", "test_faketensor")
     etude = torch.ops.etude
-    torch.library.opcheck(etude.quantize_nf4.default, (x, 64), test_utils=checks)
-    decode = (codes, absmax, (9, 33), 64, torch.bfloat16)
-    torch.library.opcheck(etude.dequantize_nf4.default, decode, test_utils=checks)
+    torch.library.opcheck(etude.quantize_4bit.default, (x, 64, "fp4"), test_utils=checks)
+    decode = (codes, absmax, (9, 33), 64, "nf4", torch.bfloat16)
+    torch.library.opcheck(etude.dequantize_4bit.default, decode, test_utils=checks)
     torch.library.opcheck(etude.quantize_absmax.default, (absmax,), test_utils=checks)
     torch.library.opcheck(etude.dequantize_absmax.default, packed, test_utils=checks)
+    torch.library.opcheck(etude.quantize_int8.default, (x,), test_utils=checks)
+    rows = (*ops.quantize_int8(x), torch.bfloat16)
+    torch.library.opcheck(etude.dequantize_int8.default, rows, test_utils=checks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 300),
+    dtype=st.sampled_from(DTYPES),
+    of=st.sampled_from(["normal", "heavy", "constant", "one spike"]),
+    seed=st.integers(0, 2**16),
+)
+def test_int8_codes_and_scales_are_the_same_bytes_in_all_three(rows, columns, dtype, of, seed):
+    x = weights(of, rows * columns, seed).view(rows, columns)
+    x = x.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+    panel = cpu.PANEL
+    try:
+        cpu.PANEL = 1024
+        codes, absmax = ops.quantize_int8(x)
+        decoded = ops.dequantize_int8(codes, absmax, torch.float32)
+    finally:
+        cpu.PANEL = panel
+    defined = reference.quantize_int8(x)
+    assert_same(codes, defined[0])
+    assert_same(absmax, defined[1])
+    assert_same(decoded, reference.dequantize_int8(codes, absmax, torch.float32))
+    # Of rows too small for a reciprocal bitsandbytes makes what casting infinity gives.
+    sound = absmax > 1e-36
+    theirs, stats, _ = bnb.int8_vectorwise_quant(x[sound])
+    assert_same(codes[sound], theirs)
+    assert_same(absmax[sound], stats)
+    assert_same(decoded[sound], bnb.int8_vectorwise_dequant(theirs, stats))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-45, 1e-40, 1e-38, 3e-37, 1.0, 2.6e36])
+def test_int8_rows_of_any_size_are_within_half_a_step(scale):
+    x = torch.linspace(-1, 1, 255)[None] * scale
+    codes, absmax = ops.quantize_int8(x)
+    assert_same(codes, reference.quantize_int8(x)[0])
+    decoded = ops.dequantize_int8(codes, absmax, torch.float32).double()
+    # Half a step, and below the normal range the spacing of float32 itself.
+    assert ((decoded - x.double()).abs() <= absmax.double() * (0.5 + 1e-4) / 127 + 2e-40).all()
+
+
+def test_int8_refuses_what_it_cannot_hold():
+    with pytest.raises(ModelError, match="not finite"):
+        ops.quantize_int8(torch.tensor([[1.0, float("inf")]]))
+    with pytest.raises(ModelError, match=r"above 2\.7e\+36"):
+        ops.quantize_int8(torch.tensor([[1.0, 3e36]]))
+    with pytest.raises(ValueError, match="matrix"):
+        ops.quantize_int8(torch.ones(4))
+    with pytest.raises(ValueError, match="one a row"):
+        ops.dequantize_int8(torch.ones(3, 4).char(), torch.ones(2), torch.float32)
 
 
 MEMORY = """
@@ -296,14 +401,14 @@ import resource, torch
 torch.set_num_threads(1)
 from etude.tuning.kernels import ops
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-warm = ops.quantize_nf4(torch.randn(1 << 18), 64)
-ops.dequantize_nf4(*warm, (1 << 18,), 64, torch.bfloat16)
+warm = ops.quantize_4bit(torch.randn(1 << 18), 64, "nf4")
+ops.dequantize_4bit(*warm, (1 << 18,), 64, "nf4", torch.bfloat16)
 x = torch.ones(1 << 26, dtype=torch.bfloat16)
 before = peak()
-codes, absmax = ops.quantize_nf4(x, 64)
+codes, absmax = ops.quantize_4bit(x, 64, "nf4")
 print(peak() - before - codes.nbytes - absmax.nbytes)
 before = peak()
-out = ops.dequantize_nf4(codes, absmax, x.shape, 64, torch.bfloat16)
+out = ops.dequantize_4bit(codes, absmax, x.shape, 64, "nf4", torch.bfloat16)
 print(peak() - before - out.nbytes)
 """
 
