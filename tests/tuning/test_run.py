@@ -28,7 +28,7 @@ def _run(tiny_recipe, tmp_path, name="runs", **sections):
     return tune(Recipe.parse(tiny_recipe(**sections)), base=tmp_path / name)
 
 
-@pytest.mark.parametrize("quant", ["none", "nf4"])
+@pytest.mark.parametrize("quant", ["none", "nf4", "fp4", "int4", "int8"])
 def test_a_run_learns_and_leaves_everything_behind(tiny_recipe, tmp_path, quant):
     run = _run(tiny_recipe, tmp_path, quant={"kind": quant}, train={"epochs": 6})
     assert run.state == "finished"

@@ -26,6 +26,7 @@ from etude.tuning.adapters.named import (
 from etude.tuning.export.peft import export_peft
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.models.original import OriginalWeights
+from etude.tuning.quant import make
 from etude.tuning.specs import AdapterSpec, FactorSpec
 
 FAMILY = {
@@ -166,10 +167,14 @@ def test_a_grouped_convolution_is_refused():
         add_adapter(model, AdapterSpec(rank=2, targets=["0"]), seed=0)
 
 
+@pytest.mark.parametrize("held", ["dense", "nf4", "fp4", "int4", "int8"])
 @pytest.mark.parametrize("kind", ["lora", "dora", "vera", "adalora"])
-def test_every_kind_starts_as_its_base_and_has_the_numerical_gradient(kind):
+def test_every_kind_starts_as_its_base_and_has_the_numerical_gradient(kind, held):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5)).double()
+    linear = nn.Linear(6, 5)
+    if held != "dense":
+        linear = make.quantized(linear.weight, QuantSpec(kind=held), torch.float64, linear.bias)
+    model = nn.Sequential(linear).double()
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     before = model(x)
     add_adapter(model, AdapterSpec(kind=kind, rank=2, targets=["0"]), seed=0)

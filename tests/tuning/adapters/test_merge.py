@@ -141,7 +141,7 @@ def test_the_check_computes_in_float32_whatever_the_model_holds(folder, tmp_path
         assert float((rounded - expected).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["nf4", "int4", "4bit", "int8"])
+@pytest.mark.parametrize("dtype", ["nf4", "fp4", "int4", "4bit", "int8", "8bit"])
 def test_few_bits_are_refused_with_the_reason(folder, tmp_path, dtype):
     train(folder, tmp_path / "adapter")
     target = tmp_path / "merged"

@@ -119,8 +119,17 @@ def test_a_checkpoint_of_the_trunk_alone_finds_its_places(
 
 
 @pytest.mark.parametrize("slice_numbers", [1, 7 * 160, 1 << 20])
-@pytest.mark.parametrize("quant", [NF4, QuantSpec(kind="nf4", block=128, double=False)])
-def test_nf4_weights_are_those_of_quantising_each_dense_weight(
+@pytest.mark.parametrize(
+    "quant",
+    [
+        NF4,
+        QuantSpec(kind="nf4", block=128, double=False),
+        QuantSpec(kind="fp4", double=True),
+        QuantSpec(kind="int4", block=32, double=False),
+        QuantSpec(kind="int8"),
+    ],
+)
+def test_quantised_weights_are_those_of_quantising_each_dense_weight(
     tiny_llama: TinyLlama,
     monkeypatch: pytest.MonkeyPatch,
     quant: QuantSpec,
