@@ -27,7 +27,7 @@ from etude.tuning.export.peft import export_peft
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.models.original import OriginalWeights
 from etude.tuning.quant import make
-from etude.tuning.specs import AdapterSpec, FactorSpec
+from etude.tuning.specs import AdapterSpec, FactorSpec, QuantSpec
 
 FAMILY = {
     "rslora": AdapterSpec(rank=4, alpha=6, rslora=True),
