@@ -74,6 +74,11 @@ class Recipe(Section):
             raise ValueError("data.train is missing: a file, or a data set's id")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
+        if self.train.lr_ratio_b != 1 and self.adapter.kind in ("none", "vera"):
+            raise ValueError(
+                "train.lr_ratio_b is the rate of a trained factor U, which adapter.kind: "
+                f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"
+            )
         return self
 
     @property
@@ -100,11 +105,12 @@ class Recipe(Section):
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
         adapter = "none" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"
+        ratio = 1.0 if method == "full" else self.train.lr_ratio_b
         return self.model_copy(
             update={
                 "adapter": self.adapter.model_copy(update={"kind": adapter}),
                 "quant": self.quant.model_copy(update={"kind": quant}),
-                "train": self.train.model_copy(update={"lr": lr}),
+                "train": self.train.model_copy(update={"lr": lr, "lr_ratio_b": ratio}),
             }
         )
 

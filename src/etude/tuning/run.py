@@ -49,6 +49,7 @@ from etude.tuning.specs import ModelSpec
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.evaluate import evaluation_loss, generate_answers, rouge_l
 from etude.tuning.training.loop import AllocateRanks, Trainer, TrainingSet
+from etude.tuning.training.optimizers import optimizer_figures
 from etude.tuning.view import RunView, Unwatched
 
 
@@ -145,6 +146,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     summary = {
         **figures(before, after, outcome),
         **sizes(loaded, recipe, folder, adapted, parameters),
+        **optimizer_figures(trainer.optimizer),
         "name": folder.name,
         "method": recipe.method,
         "model": loaded.origin.name,

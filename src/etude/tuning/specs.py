@@ -282,7 +282,9 @@ class TrainSpec(Section):
     """LoRA+: learning rate of the factor U (lora_B) over that of V (Hayou et al. 2024)."""
 
     optimizer: Literal["adamw", "adamw8bit", "lion", "adafactor"] = "adamw"
-    """`adamw8bit` keeps AdamW's moments in 8 bits, blocks of 256 sharing a scale."""
+    """`adamw8bit` keeps AdamW's moments in 8 bits, blocks of 256 sharing a scale. `lion` steps by
+    the sign of a momentum and wants a 3 to 10 times smaller `lr` (Chen et al. 2023). `adafactor`
+    keeps a second moment a row and a column (Shazeer and Stern 2018)."""
 
     paged: bool = False
     """Keep the optimiser's state out of the way: in a memory-mapped file (CPU) or in pinned host
@@ -298,13 +300,13 @@ class TrainSpec(Section):
     """Learning rate at the end, as a share of the peak (cosine, linear)."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay; not of biases, norms and DoRA's magnitudes."""
 
-    beta1: Fraction = 0.9
-    """AdamW's decay of the first moment."""
+    beta1: Fraction | None = None
+    """AdamW's decay of the first moment, Lion's share of the momentum in a step. None: 0.9."""
 
-    beta2: Fraction = 0.999
-    """AdamW's decay of the second moment."""
+    beta2: Fraction | None = None
+    """AdamW's decay of the second moment (None: 0.999), Lion's of the momentum (None: 0.99)."""
 
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest L2 norm of the gradient over all trained weights."""
@@ -326,6 +328,20 @@ class TrainSpec(Section):
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """Processor threads. None: the physical cores that this process may use."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.paged and self.optimizer not in ("adamw", "adamw8bit"):
+            raise ValueError(
+                f"train.paged is for train.optimizer: adamw or adamw8bit; {self.optimizer} keeps "
+                "its state in memory"
+            )
+        if self.optimizer == "adafactor" and (self.beta1 is not None or self.beta2 is not None):
+            raise ValueError(
+                "train.beta1 and train.beta2 do not apply to train.optimizer: adafactor, which has "
+                "no first moment and derives the second's decay from the step; leave them out"
+            )
+        return self
 
 
 class ObjectiveSpec(Section):

@@ -1,4 +1,4 @@
-"""The value tables that weights and their scales are rounded to.
+"""The value tables that weights, their scales and an optimiser's moments are rounded to.
 
 A 4-bit weight is one of 16 levels in [-1, 1], in units of its block's absmax:
 
@@ -11,10 +11,11 @@ A 4-bit weight is one of 16 levels in [-1, 1], in units of its block's absmax:
 
 The 8-bit dynamic map has 256 levels whose spacing grows with their magnitude, from 5.5e-7 to 1
 (Dettmers 2016, "8-Bit Approximations for Parallelism in Deep Learning"); it holds the scales of the
-blocks in double quantisation.
+blocks in double quantisation, and AdamW's first moment. Its unsigned form, for what is never
+negative, spends the sign's bit on twice as many levels and holds the second moment.
 
-The tables of nf4, fp4 and the dynamic map, as well as the rule for ties, are those of bitsandbytes,
-so that a weight quantised here is the same bytes as one quantised there.
+The tables of nf4, fp4 and the dynamic maps, as well as the rule for ties, are those of
+bitsandbytes, so that a weight quantised here is the same bytes as one quantised there.
 """
 
 from __future__ import annotations
@@ -113,20 +114,25 @@ DYNAMIC_CELLS = 65536
 """Equal cells that [-1, 1] is cut into; all values of a cell take the level nearest its center."""
 
 
-def _dynamic_levels() -> Tensor:
-    """Return the 8-bit dynamic map: ascending float32, -0.99297 to 1.
+def _dynamic_levels(*, signed: bool) -> Tensor:
+    """Return an 8-bit dynamic map, ascending float32: -0.99297 to 1, or 0 to 1 if not `signed`.
 
-    Decade e in 0..6 has 2^e levels of either sign, in the middle of 2^e equal parts of
-    [0.1, 1] times 10^(e - 6); 0 and 1 complete the 256. All arithmetic is float32: in double
-    precision some levels would come out one unit in the last place apart.
+    Decade e in 0..6 has 2^e levels of either sign, or 2^(e + 1) unsigned ones, in the middle of as
+    many equal parts of [0.1, 1] times 10^(e - 6); 0 and 1 complete the 256. All arithmetic is
+    float32: in double precision some levels would come out one unit in the last place apart.
     """
     magnitudes: list[Tensor] = []
     for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32)
+        parts = 2**exponent if signed else 2 ** (exponent + 1)
+        edges = torch.linspace(0.1, 1, parts + 1, dtype=torch.float32)
         magnitudes.append(10 ** (exponent - 6) * ((edges[:-1] + edges[1:]) / 2))
     positive = torch.cat(magnitudes)
-    return torch.cat([-positive, positive, torch.tensor([0.0, 1.0])]).sort().values
+    negative = -positive if signed else positive[:0]
+    return torch.cat([negative, positive, torch.tensor([0.0, 1.0])]).sort().values
 
 
-DYNAMIC_LEVELS = _dynamic_levels()
+DYNAMIC_LEVELS = _dynamic_levels(signed=True)
 """The value of each 8-bit code, in units of the second-level scale; ascending."""
+
+DYNAMIC_UNSIGNED_LEVELS = _dynamic_levels(signed=False)
+"""The same for numbers that are never negative; ascending."""

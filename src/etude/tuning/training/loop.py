@@ -2,7 +2,7 @@
 
 One optimiser step draws `batch_samples` samples, lays them in micro-batches of at most
 `micro_tokens` tokens, sums the gradient of Σ loss / (trained tokens of the whole step) over
-them, clips it and lets AdamW act. Everything random is a function of (seed, step), so a run
+them, clips it and lets the optimiser act. Everything random is a function of (seed, step), so a run
 that was stopped at any step goes on to the same numbers, bit for bit, on the same machine.
 """
 
@@ -30,6 +30,7 @@ from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoi
 from etude.tuning.training.evaluate import evaluation_loss
 from etude.tuning.training.interrupt import StopRequest, stop_request
 from etude.tuning.training.loss import completion_loss
+from etude.tuning.training.optimizers import make_optimizer, restore, set_learning_rate
 from etude.tuning.training.schedule import learning_rate
 from etude.tuning.view import RunView
 
@@ -120,12 +121,7 @@ class Trainer:
         self.autocast = autocast
         self.fingerprint = data.fingerprint()
         self.lengths = [len(sample.input_ids) for sample in data.train]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=self.spec.lr,
-            betas=(self.spec.beta1, self.spec.beta2),
-            weight_decay=self.spec.weight_decay,
-        )
+        self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
         total = math.ceil(self.spec.epochs * self.steps_per_epoch)
         if self.spec.max_steps is not None:
@@ -149,7 +145,7 @@ class Trainer:
         if checkpoint.weights.keys() != self._tensors().keys():
             raise RunError("the checkpoint holds other weights than this recipe trains")
         self._set_weights(checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        restore(self.optimizer, checkpoint.optimizer)
         self.counters = checkpoint.counters
         if self.between is not None:
             self.between.total_steps = checkpoint.counters.total_steps
@@ -204,8 +200,7 @@ class Trainer:
             self.between.before_step()
         norm = self._clip(step)
         lr = learning_rate(spec, counters.step, counters.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         if self.between is not None:
             self.between.after_step(counters.step + 1)
