@@ -7,7 +7,7 @@
                 of a matrix as row × column
 
 Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
-(Hayou et al. 2024, "LoRA+", section 4: B begins at zero and has to come further); an embedding's
+(Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
 U like any other's, magnitudes of DoRA and vectors of VeRA at the common rate. Weight decay is for
 what multiplies activations: not for biases and norms, where it has no such meaning, and not for
 DoRA's magnitudes, which begin at the norms of the base: decay would pull the base itself to zero,
