@@ -16,7 +16,13 @@ from etude.tuning.specs import TrainSpec
 from etude.tuning.training import adamw as adamw_module
 from etude.tuning.training.adamw import PagedAdamW
 from etude.tuning.training.adamw8bit import AdamW8bit
-from etude.tuning.training.optimizers import make_optimizer, restore, set_learning_rate
+from etude.tuning.training.checkpoint import (
+    Checkpoint,
+    Counters,
+    read_checkpoint,
+    save_checkpoint,
+)
+from etude.tuning.training.optimizers import let_go, make_optimizer, restore, set_learning_rate
 from etude.tuning.training.paged import MappedFile, StateMemory, Wanted, paged_memory
 
 
@@ -71,6 +77,30 @@ def test_paged_state_takes_no_resident_memory():
     assert paged < 0.1 * bytes_of_state
     assert kept.memory.paged is False
     assert also_kept.memory.paged is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_checkpoint_reads_paged_state_without_keeping_it_in_memory(tmp_path):
+    parameters = [torch.nn.Parameter(torch.ones(2 * 2**20)) for _ in range(4)]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    named = {str(i): parameter for i, parameter in enumerate(parameters)}
+    optimizer = make_optimizer(TrainSpec(paged=True), named, tmp_path)
+    optimizer.step()
+    resident = []
+
+    def written():
+        let_go(optimizer)
+        mapping = mapping_of(optimizer.state[parameters[0]]["exp_avg"])
+        resident.append(int(mapping["Rss"].split()[0]))
+
+    checkpoint = Checkpoint({}, optimizer.state_dict(), Counters(step=1), "data")
+    path = save_checkpoint(tmp_path / "checkpoints", checkpoint, written=written)
+    assert len(resident) > 8  # once a tensor at least
+    assert max(resident) < 64  # kB, of 64 MiB
+    assert path.stat().st_size > 64 * 2**20
+    saved = read_checkpoint(path).optimizer["state"][3]["exp_avg"]
+    assert torch.equal(saved, optimizer.state[parameters[3]]["exp_avg"])
 
 
 @pytest.mark.parametrize("reserves", [True, False])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 
@@ -57,8 +58,20 @@ class Checkpoint:
     """Fingerprint of the encoded training data: other rows, or another order, is another run."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    keep: int = 2,
+    written: Callable[[], None] | None = None,
+) -> Path:
     """Write `step-NNNNNN.pt` and remove all but the newest `keep` of the others.
+
+    Args:
+        folder: of the checkpoints.
+        checkpoint: what to write.
+        keep: how many there may be.
+        written: called after each tensor, whose memory may then be let go of.
 
     Raises:
         RunError: the file cannot be written; what was there before is still valid.
@@ -67,7 +80,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     content = {**vars(checkpoint), "counters": asdict(checkpoint.counters)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda aside: _save(content, aside))
+        replace_file(path, lambda aside: _save(content, aside, written))
     except OSError as error:
         raise RunError(
             f"cannot save {path}: {error.strerror or error}; what was saved before is untouched. "
@@ -78,11 +91,29 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     return path
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
+@dataclass
+class _Watched:
+    """A file that tells of every write; torch does one a tensor."""
+
+    file: IO[bytes]
+    written: Callable[[], None]
+
+    def write(self, data: bytes | memoryview) -> int:
+        count = self.file.write(data)
+        self.written()
+        return count
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(content: dict[str, Any], path: Path, written: Callable[[], None] | None) -> None:
     """Let torch write the file; what the system said of a failure comes back as OSError."""
     try:
         with path.open("wb") as file:
-            torch.save(content, file)
+            # torch wants no more of a file than to write and to flush it.
+            whole: Any = _Watched(file, written) if written is not None else file
+            torch.save(content, whole)
     except RuntimeError as error:
         # torch's zip writer hides a full disk behind an error of its own.
         if isinstance(error.__context__, OSError):

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -30,7 +32,12 @@ from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoi
 from etude.tuning.training.evaluate import evaluation_loss
 from etude.tuning.training.interrupt import StopRequest, stop_request
 from etude.tuning.training.loss import completion_loss
-from etude.tuning.training.optimizers import make_optimizer, restore, set_learning_rate
+from etude.tuning.training.optimizers import (
+    let_go,
+    make_optimizer,
+    restore,
+    set_learning_rate,
+)
 from etude.tuning.training.schedule import learning_rate
 from etude.tuning.view import RunView
 
@@ -316,7 +323,7 @@ class Trainer:
                 counters.step,
                 0,
             )
-            save_checkpoint(self.folder.checkpoints / "best", self._checkpoint(), keep=1)
+            self._write(self.folder.checkpoints / "best", keep=1)
         else:
             counters.bad_evaluations += 1
         return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
@@ -339,8 +346,12 @@ class Trainer:
 
     def _save(self) -> None:
         if self._saved_step != self.counters.step:
-            save_checkpoint(self.folder.checkpoints, self._checkpoint())
+            self._write(self.folder.checkpoints, keep=2)
             self._saved_step = self.counters.step
+
+    def _write(self, folder: Path, *, keep: int) -> None:
+        release = partial(let_go, self.optimizer)
+        save_checkpoint(folder, self._checkpoint(), keep=keep, written=release)
 
     def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():

@@ -125,6 +125,12 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
         ) from None
 
 
+def let_go(optimizer: torch.optim.Optimizer) -> None:
+    """Unmap what was read of paged state, by a checkpoint say."""
+    if isinstance(optimizer, PlacedAdamW):
+        optimizer.memory.let_go()
+
+
 def optimizer_figures(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what a run's summary says of its optimiser: name, bytes of state, and where."""
     states = cast("list[dict[str, Any]]", list(optimizer.state.values()))
