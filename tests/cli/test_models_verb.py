@@ -183,3 +183,27 @@ def test_tab_completes_aliases(empty_home: Path) -> None:
     )
 
     assert done.stdout.split() == ["smollm2-135m"]
+
+
+def test_quantize_writes_a_folder_that_says_what_it_is(
+    etude_models: Etude, tiny_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    dense, out = tiny_llama(), tmp_path / "out"
+    code, printed, _ = etude_models(
+        "quantize", str(dense), "--output", str(out), "--kind", "fp4", "--no-double", "--quiet"
+    )
+    assert code == 0
+    assert "14 layers in fp4" in printed
+    stated = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert stated["bnb_4bit_quant_type"] == "fp4"
+    assert stated["bnb_4bit_use_double_quant"] is False
+    code, printed, _ = etude_models("show", str(out), "--json")
+    assert code == 0
+    assert "fp4" in json.loads(printed)["tensor_types"]
+
+    code, _, err = etude_models("quantize", str(dense), "--output", str(out))
+    assert code == 2
+    assert "is there already" in err
+    code, _, err = etude_models("quantize", str(dense), "-o", str(out), "--block", "48")
+    assert code == 2
+    assert "a power of two is wanted" in err

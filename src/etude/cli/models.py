@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +22,22 @@ models_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app, name="models")
+
+
+class Coding(StrEnum):
+    """The formats that bitsandbytes has, too."""
+
+    nf4 = "nf4"
+    fp4 = "fp4"
+    int8 = "int8"
+
+
+class Dtype(StrEnum):
+    """What a model's other weights may be kept in."""
+
+    auto = "auto"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -118,6 +136,65 @@ def show(
     console.print(facts.name, style="bold", markup=False)
     for label, value in _in_words(facts):
         console.print(f"{label:>18}  {value}", markup=False, soft_wrap=True)
+
+
+def _block(value: int) -> int:
+    if not 32 <= value <= 4096 or value & (value - 1):
+        raise typer.BadParameter("a power of two is wanted, 32 to 4096")
+    return value
+
+
+@models_app.command(
+    epilog="Examples:\n\n"
+    "`etude models quantize smollm2-135m --output smollm2-nf4`\n\n"
+    "`etude models quantize path/to/model --output model-int8 --kind int8`"
+)
+def quantize(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"{NAME_HELP}, a folder or a `.gguf` file.", autocompletion=complete_model
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    kind: Annotated[Coding, typer.Option(help="Format of the weights.")] = Coding.nf4,
+    block: Annotated[
+        int,
+        typer.Option(
+            help="Weights that share a scale (4 bits).", min=32, max=4096, callback=_block
+        ),
+    ] = 64,
+    double: Annotated[
+        bool, typer.Option("--double/--no-double", help="Quantise the scales too (4 bits).")
+    ] = True,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of the weights that stay as they are; `auto`: as computed here.")
+    ] = Dtype.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+) -> None:
+    """Write a model in 4 or 8 bits, as transformers with bitsandbytes loads it.
+
+    The bytes are those that bitsandbytes makes of the same weights. To train on such a folder set
+    `quant.kind: native`: its codes are taken as they are.
+    """
+    from etude.tuning.export.bitsandbytes import quantize_model
+    from etude.tuning.report import quantities as q
+    from etude.tuning.report.live import TerminalProgress
+    from etude.tuning.specs import ModelSpec, QuantSpec
+
+    quant = {"kind": kind.value, "block": block, "double": double}
+    report = quantize_model(
+        ModelSpec.model_validate({"id": name, "dtype": dtype.value}),
+        QuantSpec.model_validate(quant),
+        output,
+        overwrite=force,
+        progress=TerminalProgress(quiet=quiet),
+    )
+    typer.echo(
+        f"{report.folder}: {report.layers} layers in {kind}, {q.size(report.bytes)} "
+        f"({q.size(report.dense_bytes)} unquantised)"
+    )
 
 
 def _in_words(facts: ModelFacts) -> list[tuple[str, str]]:

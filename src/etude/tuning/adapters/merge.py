@@ -20,17 +20,15 @@ import copy
 import gc
 import math
 import shutil
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from etude.errors import AdapterError, RunError
+from etude.errors import AdapterError
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.files import load_adapter
 from etude.tuning.adapters.layer import AdaptedLayer
@@ -41,6 +39,13 @@ from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
 from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.models.original import OriginalWeights
+from etude.tuning.models.output import (
+    move,
+    no_bars,
+    refuse_base_folder,
+    refuse_existing,
+    write_aside,
+)
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
@@ -101,7 +106,7 @@ def merge_adapter(
     """
     output = Path(output)
     _refuse_unknown(dtype)
-    _refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite)
     saved = read_adapter(adapter)
     base = base or _trained_on(saved)
     quant = _base_precision(saved, base)
@@ -109,7 +114,7 @@ def merge_adapter(
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
     low_bits = LOW_BITS.get(dtype)
     loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
-    _refuse_base_folder(output, loaded.origin)
+    refuse_base_folder(output, loaded.origin)
     with OriginalWeights(loaded.origin) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     if low_bits is not None:
@@ -124,7 +129,7 @@ def merge_adapter(
     progress = progress or SilentProgress()
     merge_layers(loaded.model, target, progress)
 
-    aside = _write_aside(loaded, output)
+    aside = write_aside(output, partial(_save, loaded))
     try:
         origin = loaded.origin
         del loaded
@@ -140,7 +145,7 @@ def merge_adapter(
             _rms(unmerged - before),
         )
         _refuse_disagreement(report, _rms(unmerged), origin)
-        _move(aside, output)
+        move(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return report
@@ -303,67 +308,18 @@ def _refuse_unknown(dtype: str) -> None:
         raise AdapterError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
 
 
-def _refuse_existing(output: Path, overwrite: bool) -> None:
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not overwrite:
-        raise RunError(f"{output} is there already; choose another folder, or --force to replace")
-    if not (output / "config.json").is_file():
-        raise RunError(f"{output} is no model folder, so it is not replaced; choose another")
-
-
-def _refuse_base_folder(output: Path, origin: ModelOrigin) -> None:
-    source = Path(origin.path).resolve()
-    if output.resolve() == source or output.resolve() in source.parents:
-        raise RunError(f"{output} holds the base model itself; choose another folder")
-
-
-def _write_aside(loaded: LoadedModel, output: Path) -> Path:
-    """Write the model into a new folder beside `output` and return it."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from None
-    try:
-        with _no_bars():
-            loaded.model.save_pretrained(aside)
-        loaded.tokenizer.save_pretrained(aside)
-        aside.chmod(0o755)
-    except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if _is_disk_error(error):
-            reason = str(error).splitlines()[0]
-            raise RunError(f"cannot write {output}: {reason}; nothing is left there") from None
-        raise
-    return aside
-
-
-def _is_disk_error(error: BaseException) -> bool:
-    """Return whether the system refused; safetensors reports that as an error of its own."""
-    return isinstance(error, OSError) or "os error" in str(error)
+def _save(loaded: LoadedModel, folder: Path) -> None:
+    with no_bars():
+        loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
 
 
 def _read_back(folder: Path, dtype: torch.dtype) -> Any:
     import transformers
 
     auto: Any = transformers.AutoModelForCausalLM
-    with _no_bars():
+    with no_bars():
         return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
-
-
-@contextmanager
-def _no_bars() -> Generator[None]:
-    """Silence the bars that transformers draws by itself; `Progress` speaks for all."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _rms(difference: Tensor) -> float:
@@ -397,20 +353,3 @@ def _refuse_disagreement(report: MergeReport, scale: float, origin: ModelOrigin)
             f"adapter moves them by {report.effect:.2g}: most of it would be lost; merge with "
             "--dtype float32, or keep the adapter beside its base"
         )
-
-
-def _move(aside: Path, output: Path) -> None:
-    """Put the finished folder in its place; the old one goes only when the new one is there."""
-    old = aside.with_name(f"{aside.name}.old")
-    try:
-        if output.exists():
-            output.rename(old)
-        try:
-            aside.rename(output)
-        except OSError:
-            if old.exists():
-                old.rename(output)
-            raise
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from None
-    shutil.rmtree(old, ignore_errors=True)

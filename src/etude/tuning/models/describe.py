@@ -14,7 +14,8 @@ import torch
 from etude.errors import ModelError
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint
-from etude.tuning.models.load import block_formats, open_checkpoint
+from etude.tuning.models.kept import kept_formats
+from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
 from etude.tuning.models.sources import ModelSource
 from etude.tuning.quant.make import quantized_bytes
@@ -35,7 +36,7 @@ class LoadedSize:
     """The most that loading it in NF4 adds to the process; see benchmarks/load_memory.py."""
 
     native: int | None
-    """With the blocks of its GGUF file kept (`quant.kind: native`). None: it has none to keep."""
+    """With what is quantised on disk kept so (`quant.kind: native`). None: nothing is."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,17 @@ def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedS
         held = quantized_bytes(linear.in_features, linear.out_features, quant)
         saved += linear.weight.numel() * dtype.itemsize - held
     try:
-        kept = block_formats(checkpoint, linears, name)
+        kept = kept_formats(checkpoint, linears, QuantSpec(kind="native"), name)
     except ModelError:
         kept = {}
-    # A block's bytes in memory are its bytes in the file.
-    fewer = sum(
-        linears[path].weight.numel() * dtype.itemsize - checkpoint.tensors[f"{path}.weight"].bytes
-        for path in kept
-    )
+    fewer = 0
+    for path, form in kept.items():
+        linear = linears[path]
+        if isinstance(form, str):  # a block's bytes in memory are its bytes in the file
+            held = checkpoint.tensors[f"{path}.weight"].bytes
+        else:
+            held = quantized_bytes(linear.in_features, linear.out_features, form)
+        fewer += linear.weight.numel() * dtype.itemsize - held
     slack = max(numbers) * torch.float32.itemsize * 3 // 2
     native = dense - fewer if kept else None
     return LoadedSize(dense, dense - saved, dense - saved + slack, native)

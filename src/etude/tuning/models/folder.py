@@ -37,6 +37,7 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     "I64": torch.int64,
     "I32": torch.int32,
+    "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
@@ -57,13 +58,8 @@ class FolderCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._raw_config = _read_json(path / "config.json")
-        if method := self._raw_config.get("quantization_config"):
-            raise ModelError(
-                f"{path} holds weights already quantised "
-                f"({method.get('quant_method', 'by an unnamed method')}): give the unquantised "
-                "model, which is quantised while it is loaded"
-            )
+        self._raw_config = read_json(path / "config.json")
+        self._check_quantization(quantization_of(self._raw_config))
         self._open = ExitStack()
         self._place: dict[str, tuple[BufferedReader, int]] = {}
         tensors: dict[str, TensorInfo] = {}
@@ -74,6 +70,15 @@ class FolderCheckpoint:
             self._open.close()
             raise
         self.tensors: Mapping[str, TensorInfo] = tensors
+
+    def _check_quantization(self, stated: Mapping[str, Any] | None) -> None:
+        """Refuse weights in a format that is not read here."""
+        if stated is not None:
+            method = stated.get("quant_method", "by an unnamed method")
+            raise ModelError(
+                f"{self.path} holds weights already quantised ({method}): give the unquantised "
+                "model, which is quantised while it is loaded, or one that bitsandbytes quantised"
+            )
 
     @cached_property
     def config(self) -> Any:
@@ -111,7 +116,7 @@ class FolderCheckpoint:
         if (self.path / "chat_template.jinja").exists():
             return (self.path / "chat_template.jinja").read_text("utf-8")
         if (self.path / "tokenizer_config.json").exists():
-            template = _read_json(self.path / "tokenizer_config.json").get("chat_template")
+            template = read_json(self.path / "tokenizer_config.json").get("chat_template")
             return template if isinstance(template, str) else None
         return None
 
@@ -164,7 +169,7 @@ class FolderCheckpoint:
     def _files(self) -> list[Path]:
         if (self.path / SINGLE).exists():
             return [self.path / SINGLE]
-        index = _read_json(self.path / INDEX)
+        index = read_json(self.path / INDEX)
         names = cast("dict[str, str]", index.get("weight_map", {})).values()
         return [self.path / name for name in sorted(set(names))]
 
@@ -201,7 +206,18 @@ class FolderCheckpoint:
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what `config.json` says of how the weights were quantised, if they were."""
+    stated = config.get("quantization_config")
+    return cast("Mapping[str, Any]", stated) if isinstance(stated, dict) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ModelError: it cannot be read, or is no JSON object.
+    """
     try:
         content: Any = json.loads(path.read_text("utf-8"))
     except OSError as error:

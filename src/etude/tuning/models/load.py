@@ -3,6 +3,7 @@
     checkpoint on disk ──row slice──▶ float32 ──quantise──▶ codes and scales of one Linear
                            │             └────cast────────▶ embeddings, norms, biases, head
                            └─────blocks of a GGUF file────▶ one Linear, as they are (`native`)
+                                 codes of bitsandbytes
 
 At no time does memory hold more than the finished model and a few slices, so a model can be loaded
 wherever its quantised form fits. NF4 and double quantisation: Dettmers et al. 2023, "QLoRA",
@@ -11,7 +12,7 @@ section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ from typing import Any
 import torch
 
 from etude.errors import ModelError
-from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.machine import this_machine
+from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
-from etude.tuning.models.folder import FolderCheckpoint
-from etude.tuning.models.gguf_file import DENSE
+from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
+from etude.tuning.models.kept import kept_formats
 from etude.tuning.models.pull import pull
 from etude.tuning.models.skeleton import (
     Place,
@@ -38,7 +39,7 @@ from etude.tuning.models.skeleton import (
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant import make
-from etude.tuning.quant.linear import QuantLinear
+from etude.tuning.quant.linear import CodedLinear, QuantLinear
 from etude.tuning.quant.native import GGUFLinear
 from etude.tuning.specs import ModelSpec, QuantSpec
 
@@ -77,8 +78,8 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
     """Load a causal language model, fetching it first if it is not on this machine.
 
     Quantised is every Linear but the output head; the head and the embedding it may be tied to
-    stay in the dtype of the forward pass. With `quant.kind` `native` every such Linear that the
-    GGUF file keeps in blocks keeps them; the others are plain Linears.
+    stay in the dtype of the forward pass. With `quant.kind` `native` every such Linear that is
+    quantised on disk stays as it is there, see `kept`; the others are plain Linears.
 
     Raises:
         ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or is no
@@ -126,7 +127,9 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
     if source.format == "gguf":
         return GGUFCheckpoint(source.path)
     if source.format == "safetensors":
-        return FolderCheckpoint(source.path)
+        stated = quantization_of(read_json(source.path / "config.json"))
+        coded = stated is not None and stated.get("quant_method") == METHOD
+        return BitsAndBytesCheckpoint(source.path) if coded else FolderCheckpoint(source.path)
     raise ModelError(
         f"{source.name} is in CTranslate2's format: only causal language models in safetensors or "
         "GGUF can be loaded at present"
@@ -149,54 +152,30 @@ def _replace_linears(
     model: Any, checkpoint: Checkpoint, quant: QuantSpec, dtype: torch.dtype, name: str
 ) -> dict[str, QuantLinear]:
     """Put an empty `QuantLinear` in the place of the Linears to quantise; never the output head."""
-    if quant.kind == "none":
-        return {}
     found = quantizable_linears(model)
-    if not found:
+    if quant.kind != "none" and not found:
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
         )
-    formats = block_formats(checkpoint, found, name) if quant.kind == "native" else None
+    kept = kept_formats(checkpoint, found, quant, name)
     replaced: dict[str, QuantLinear] = {}
     for path, linear in found.items():
         has_bias = "bias" in dict(linear.named_parameters())
         bias = torch.zeros(linear.out_features) if has_bias else None
         sizes = linear.in_features, linear.out_features
-        if formats is None:
-            layer: QuantLinear = make.unfilled(*sizes, quant, dtype, bias)
-        elif path in formats:
-            layer = GGUFLinear.unfilled(*sizes, formats[path], dtype, bias)
+        held = kept.get(path)
+        layer: QuantLinear
+        if isinstance(held, str):
+            layer = GGUFLinear.unfilled(*sizes, held, dtype, bias)
+        elif held is not None:
+            layer = make.unfilled(*sizes, held, dtype, bias)
+        elif quant.kind not in ("native", "none"):
+            layer = make.unfilled(*sizes, quant, dtype, bias)
         else:
             continue
         model.set_submodule(path, layer)
         replaced[path] = layer
     return replaced
-
-
-def block_formats(checkpoint: Checkpoint, linears: Iterable[str], name: str) -> dict[str, str]:
-    """Return, by path, the format of each of `linears` that `quant.kind: native` keeps in blocks.
-
-    Raises:
-        ModelError: it keeps none so, or one in a format that is only decoded.
-    """
-    formats: dict[str, str] = {}
-    if isinstance(checkpoint, GGUFCheckpoint):
-        formats = {path: checkpoint.tensors[f"{path}.weight"].format for path in linears}
-    blocks = {path: format_ for path, format_ in formats.items() if format_ in FORMATS}
-    if set(formats.values()) <= set(DENSE):
-        stored = formats or {info.format: info.format for info in checkpoint.tensors.values()}
-        raise ModelError(
-            f"quant.kind: native keeps the blocks of a quantised GGUF file, but the weights of "
-            f"{name} are {', '.join(sorted(set(stored.values())))}: set quant.kind: nf4 to "
-            "quantise them, or none"
-        )
-    for path, format_ in formats.items():
-        if format_ not in FORMATS and format_ not in DENSE:
-            raise ModelError(
-                f"{name} keeps {path} in {format_}, which cannot be trained on as it is (known: "
-                f"{', '.join(FORMATS)}): set quant.kind: nf4 or none"
-            )
-    return blocks
 
 
 def _fill_all(
@@ -248,6 +227,17 @@ def _fill(
     info = checkpoint.tensors[name]
     owner, _, leaf = place.names[0].rpartition(".")
     layer = linears.get(owner) if leaf == "weight" else None
+    if (
+        isinstance(layer, CodedLinear)
+        and isinstance(checkpoint, BitsAndBytesCheckpoint)
+        and checkpoint.format_of(name) is not None
+    ):
+        try:
+            layer.fill_codes(checkpoint.read_codes(name))
+        except ModelError as error:
+            raise ModelError(f"{checkpoint.path}: {name}: {error}") from None
+        advance(info.bytes)
+        return
     value = None if layer else torch.empty(place.shape, dtype=dtype)
     read = checkpoint.read_rows
     if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):

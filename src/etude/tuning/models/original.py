@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from etude.errors import ModelError
+from etude.tuning.models.bitsandbytes import BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint, row_slices
 from etude.tuning.models.load import ModelOrigin, open_checkpoint
 from etude.tuning.models.sources import resolve
@@ -53,6 +54,11 @@ class OriginalWeights:
         name = next((name for name in names if name in checkpoint.tensors), None)
         if name is None:
             raise ModelError(f"{checkpoint.path} has no weight for {path}")
+        if isinstance(checkpoint, BitsAndBytesCheckpoint) and checkpoint.format_of(name):
+            raise ModelError(
+                f"{checkpoint.path} holds {path} rounded to few bits, not as it was before, which "
+                "is wanted here: give the unquantised model, or adapter.start: default"
+            )
         info = checkpoint.tensors[name]
         weight = torch.empty(info.shape)
         for start, stop in row_slices(info):
