@@ -50,7 +50,8 @@ def tiny_recipe(tiny_llama, tmp_path) -> Callable[..., dict[str, Any]]:
             "eval": {"generate": 2, "max_new_tokens": 4},
         }
         for name, section in sections.items():
-            fields[name] = {**fields[name], **section} if isinstance(section, dict) else section
+            merged = {**fields.get(name, {}), **section} if isinstance(section, dict) else section
+            fields[name] = merged
         return fields
 
     return make

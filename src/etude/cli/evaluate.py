@@ -53,14 +53,18 @@ def evaluate(
         typer.echo(json.dumps(results, indent=2))
         return
     table = Table()
-    for column in ("", "loss", "perplexity", "ROUGE-L", "samples"):
-        table.add_column(column, justify="right" if column else "left")
+    columns = [
+        ("loss", "loss", q.loss),
+        ("perplexity", "perplexity", q.loss),
+        ("accuracy", "preferences right", q.percent),
+        ("margin", "reward margin", q.loss),
+        ("rouge", "ROUGE-L", q.points),
+        ("samples", "samples", q.number),
+    ]
+    shown = [column for column in columns if any(column[0] in r for r in results.values())]
+    table.add_column("")
+    for _, title, _ in shown:
+        table.add_column(title, justify="right")
     for voice, result in results.items():
-        table.add_row(
-            voice,
-            q.loss(result["loss"]),
-            q.loss(result["perplexity"]),
-            q.points(result["rouge"]),
-            q.number(result["samples"]),
-        )
+        table.add_row(voice, *(written(result[key]) for key, _, written in shown))
     Console(highlight=False).print(table)

@@ -14,10 +14,14 @@ from etude.tuning.data.samples import load_samples
 from etude.tuning.figures import PreparedData
 from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.recipe import Recipe
-from etude.tuning.run import measure, prepare
+from etude.tuning.run import REFERENCE, measure, prepare
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.specs import DataSpec
+from etude.tuning.training.objectives import make_objective
+from etude.tuning.training.reference import Kept
 from etude.tuning.tuned import load
+
+_COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
 
 
 def evaluate_run(
@@ -38,8 +42,8 @@ def evaluate_run(
         progress: told of every stage.
 
     Returns:
-        By voice (`tuned`, `base`): loss (nats per trained token), perplexity, rouge (0 to 100, or
-        None), samples.
+        By voice (`tuned`, `base`): loss, in `unit`; perplexity, where that is nats per trained
+        token; what else the objective tells; rouge (0 to 100, or None), samples.
 
     Raises:
         EtudeError: the run is not finished, or the data cannot be used.
@@ -57,14 +61,19 @@ def evaluate_run(
         prepared = prepare(recipe, tuned.loaded, progress)
     else:
         prepared = _whole_file(data, recipe, tuned.encoder)
+    held_out = prepared.eval.samples
+    reference = None if tuned.adapted else Kept(folder.read_json(REFERENCE) or {})
+    objective = make_objective(recipe.objective, [], held_out, recipe.train.seed, reference)
     results: dict[str, dict[str, Any]] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:
         silenced = adapter_disabled(tuned.loaded.model)
         with silenced if voice == "base" else nullcontext():
-            measured = measure(tuned.loaded, prepared, recipe, progress)
+            measured = measure(tuned.loaded, prepared, recipe, progress, objective)
         results[voice] = {
             "loss": measured.loss,
-            "perplexity": math.exp(measured.loss),
+            "unit": objective.unit,
+            **({"perplexity": math.exp(measured.loss)} if objective.name == "completion" else {}),
+            **measured.metrics,
             "rouge": measured.mean_rouge,
             "samples": len(prepared.eval.samples),
         }
@@ -73,11 +82,7 @@ def evaluate_run(
 
 def _whole_file(data: Path, recipe: Recipe, encoder: Encoder) -> PreparedData:
     """Read a file as evaluation data only; columns are those of the run where it read files."""
-    columns = (
-        {"prompt", "completion", "text", "format"}
-        if recipe.data.kind != "docstrings"
-        else set[str]()
-    )
+    columns = _COLUMNS if recipe.data.kind != "docstrings" else ()
     spec = DataSpec(
         train=str(data),
         eval_fraction=0.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ class Measurement:
     """What a model does on the held-out samples."""
 
     loss: float
-    """Nats per trained token."""
+    """In the unit of the objective: nats per trained token, where answers are learnt."""
     answers: list[str]
     """Greedy answers to the first `eval.generate` held-out samples."""
     rouge: list[float]
     """ROUGE-L of each answer, 0 to 100."""
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    """What else the objective tells: of preferences, rewards, margin and accuracy."""
 
     @property
     def mean_rouge(self) -> float | None:
@@ -99,6 +101,8 @@ def figures(before: Measurement, after: Measurement, outcome: Outcome) -> dict[s
     return {
         "eval_loss_before": before.loss,
         "eval_loss": after.loss,
+        **{f"{name}_before": value for name, value in before.metrics.items()},
+        **after.metrics,
         "rouge_before": before.mean_rouge,
         "rouge": after.mean_rouge,
         "steps": counters.step,

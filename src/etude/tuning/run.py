@@ -47,10 +47,16 @@ from etude.tuning.report.page import write_report
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.specs import ModelSpec
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
-from etude.tuning.training.evaluate import evaluation_loss, generate_answers, rouge_l
+from etude.tuning.training.evaluate import evaluate, generate_answers, rouge_l
 from etude.tuning.training.loop import AllocateRanks, Trainer, TrainingSet
+from etude.tuning.training.objective import Completion, Objective
+from etude.tuning.training.objectives import compared_samples, make_objective
 from etude.tuning.training.optimizers import optimizer_figures
+from etude.tuning.training.reference import Kept, kept_values
 from etude.tuning.view import RunView, Unwatched
+
+REFERENCE = "reference.json"
+"""In a run's folder: what the base gave the answers, where training overwrites the base."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,9 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     folder.write_json("data.json", describe_data(data, loaded.tokenizer))
     adapted, parameters = adapt(loaded, recipe, view.progress)
 
-    before = _measured_before(folder) or measure(loaded, data, recipe, view.progress)
+    objective = _objective(recipe, loaded, data, folder, view.progress)
+
+    before = _measured_before(folder) or measure(loaded, data, recipe, view.progress, objective)
     _keep_before(folder, before)
     trainer = Trainer(
         loaded.model,
@@ -125,6 +133,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         view,
         autocast=_autocast(recipe, loaded),
         allocator=_allocator(loaded.model, recipe),
+        objective=objective,
     )
     _resume(trainer, folder, view)
     view.begin(trainer.counters.total_steps, trainer.counters.step)
@@ -141,7 +150,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     if recipe.adapter.factors.bits is not None:
         round_factors(loaded.model, recipe.adapter.factors)
     save(loaded, recipe, folder)
-    after = measure(loaded, data, recipe, view.progress)
+    after = measure(loaded, data, recipe, view.progress, objective)
     folder.write_lines("samples.jsonl", sample_records(data, recipe, before, after))
     summary = {
         **figures(before, after, outcome),
@@ -149,6 +158,8 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         **optimizer_figures(trainer.optimizer),
         "name": folder.name,
         "method": recipe.method,
+        "objective": objective.name,
+        "loss_unit": objective.unit,
         "model": loaded.origin.name,
         "total_seconds": time.perf_counter() - began,
     }
@@ -217,12 +228,27 @@ def _allocator(model: Any, recipe: Recipe) -> AllocateRanks | None:
 
 
 def measure(
-    loaded: LoadedModel, data: PreparedData, recipe: Recipe, progress: Progress
+    loaded: LoadedModel,
+    data: PreparedData,
+    recipe: Recipe,
+    progress: Progress,
+    objective: Objective | None = None,
 ) -> Measurement:
-    """Measure loss and answers on the held-out samples."""
+    """Measure loss and answers on the held-out samples.
+
+    Args:
+        loaded: the model, as it is.
+        data: encoded.
+        recipe: of the run.
+        progress: told of both stages.
+        objective: whose loss; None: the cross-entropy of the answers.
+    """
     spec = recipe.eval
-    with torch.autocast("cpu", torch.bfloat16, enabled=_autocast(recipe, loaded) is not None):
-        loss = evaluation_loss(loaded.model, data.eval.samples, recipe.train.micro_tokens, progress)
+    objective = objective or Completion()
+    with _compute_dtype(recipe, loaded):
+        evaluation = evaluate(
+            loaded.model, objective, data.eval.samples, recipe.train.micro_tokens, progress
+        )
         questions = data.questions(spec.generate)
         answers = generate_answers(
             loaded.model,
@@ -234,7 +260,31 @@ def measure(
             progress=progress,
         )
     references = [data.encoder.reference(sample) for sample in questions]
-    return Measurement(loss, answers, rouge_l(references, answers))
+    rouge = rouge_l(references, answers)
+    return Measurement(evaluation.loss, answers, rouge, evaluation.metrics)
+
+
+def _objective(
+    recipe: Recipe, loaded: LoadedModel, data: PreparedData, folder: RunFolder, progress: Progress
+) -> Objective:
+    """Return what is minimised; what full fine-tuning will overwrite is measured first, and kept.
+
+    Raises:
+        DataError: the data cannot be learnt from by the recipe's objective.
+    """
+    train, held_out = data.train.samples, data.eval.samples
+    seed = recipe.train.seed
+    if recipe.adapter.kind != "none":
+        return make_objective(recipe.objective, train, held_out, seed)
+    known: dict[str, float] = folder.read_json(REFERENCE) or {}
+    objective = make_objective(recipe.objective, train, held_out, seed, Kept(known))
+    wanted = compared_samples(objective, [*train, *held_out])
+    if wanted and not known:
+        with _compute_dtype(recipe, loaded):
+            known = kept_values(loaded.model, wanted, recipe.train.micro_tokens, progress)
+        folder.write_json(REFERENCE, known)
+        objective = make_objective(recipe.objective, train, held_out, seed, Kept(known))
+    return objective
 
 
 def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
@@ -263,6 +313,11 @@ def _model_spec(recipe: Recipe) -> ModelSpec:
     if recipe.adapter.kind == "none":
         return recipe.model.model_copy(update={"dtype": "float32"})
     return recipe.model
+
+
+def _compute_dtype(recipe: Recipe, loaded: LoadedModel) -> torch.autocast:
+    """Compute as training does."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=_autocast(recipe, loaded) is not None)
 
 
 def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:

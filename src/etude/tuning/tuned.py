@@ -126,5 +126,6 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
         raise RunError(
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
-    loaded = load_model(ModelSpec(id=str(path)), recipe.quant, progress)
+    spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
+    loaded = load_model(spec, recipe.quant, progress)
     return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)

@@ -7,7 +7,7 @@ of 32 (or 256) weights, and a block is stored as small integers with one or two 
 The `gguf` package has a reader too. It maps the file and makes several NumPy views of every string
 of the vocabulary: for SmolLM2 that takes 160 MB and three seconds, which is all that a
 memory-bounded load may spend. Block sizes do come from that package, and the decoders of rare
-formats; the common ones are an operation of ours, tens of times as fast (`kernels/gguf.py`).
+formats; the common ones are an operation of ours, several times as fast (`kernels/gguf.py`).
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """

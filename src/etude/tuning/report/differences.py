@@ -13,7 +13,7 @@ from etude.tuning.durable import replace_file
 from etude.tuning.report import quantities as q
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
-from etude.tuning.report.sections import comparison, evaluation_losses
+from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
 from etude.tuning.report.series import Series, series, smooth, smoothing
 from etude.tuning.report.summary import Outcome, Summary
 from etude.tuning.runfolder import RunFolder
@@ -85,6 +85,9 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
         folder.name: evaluation_losses(folder.read_metrics(), _summary(folder))
         for folder in folders
     }
+    # Losses of different objectives cannot be compared: then the chart has no one unit.
+    units = {loss_unit(_summary(folder), folder.read_metrics()) for folder in folders}
+    unit = units.pop() if len(units) == 1 else ""
     charts = [
         line_chart(
             chart_id,
@@ -93,7 +96,7 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
                 Line(name, f"run-{index % COLORS}", curve.steps, curve.values, q.loss)
                 for index, (name, curve) in enumerate(curves.items())
             ],
-            unit="nats per trained token",
+            unit=unit,
             tick=decimal_tick,
             log_scale=True,
         )

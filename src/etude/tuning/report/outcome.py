@@ -35,6 +35,12 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
         table.add_column(column, justify="right")
     before, after = summary["eval_loss_before"], summary["eval_loss"]
     table.add_row("evaluation loss", q.loss(before), q.loss(after), q.change(before, after))
+    if (right := summary.get("accuracy")) is not None:
+        right_before = summary["accuracy_before"]
+        gain = f"{q.signed(100 * (right - right_before), 1)} points"
+        table.add_row("preferences right", q.percent(right_before), q.percent(right), gain)
+        margins = summary["margin_before"], summary["margin"]
+        table.add_row("reward margin", *map(q.loss, margins), q.signed(margins[1] - margins[0], 3))
     if summary["rouge"] is not None:
         rouge_before, rouge = summary["rouge_before"], summary["rouge"]
         table.add_row(

@@ -28,6 +28,7 @@ from etude.tuning.report.sections import (
     evaluation_losses,
     headline,
     lede,
+    loss_unit,
     memory_rows,
     module_groups,
     sample_view,
@@ -102,10 +103,11 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
                 Line("smoothed", "main", train.steps, smoothed, q.loss),
                 Line("evaluation", "dots", held_out.steps, held_out.values, q.loss),
             ],
-            unit="nats per trained token",
+            unit=loss_unit(summary, records),
             tick=decimal_tick,
             log_scale=True,
-        )
+        ),
+        *_preference_charts(records),
     ]
     for key, title, unit, written, tick, log_scale, scale in (
         ("lr", "Learning rate", "per optimiser step", q.rate, exponent_tick, False, 1.0),
@@ -127,6 +129,26 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
             )
         )
     return [chart for chart in charts if chart is not None]
+
+
+def _preference_charts(records: Sequence[dict[str, Any]]) -> list[Chart | None]:
+    """Draw what objectives of preferences tell beside the loss; nothing for others."""
+    charts: list[Chart | None] = []
+    for key, title, unit, written in (
+        ("accuracy", "Preferences right", "share", q.percent),
+        ("margin", "Reward margin", "wanted less unwanted", q.loss),
+    ):
+        train, held_out = series(records, key), series(records, f"eval_{key}")
+        if not train.steps:
+            continue
+        smoothed = smooth(train.values, smoothing(len(train.steps)))
+        lines = [
+            Line("train", "raw", train.steps, train.values, written),
+            Line("smoothed", "main", train.steps, smoothed, written),
+            Line("evaluation", "dots", held_out.steps, held_out.values, written),
+        ]
+        charts.append(line_chart(key, title, lines, unit=unit, tick=decimal_tick))
+    return charts
 
 
 def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:

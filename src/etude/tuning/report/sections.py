@@ -71,10 +71,23 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
             Figure(
                 "Evaluation loss",
                 q.loss(after),
-                "nats per trained token",
+                loss_unit(summary, records),
                 before="" if before is None else q.loss(before),
                 change="" if before is None else q.change(before, after),
                 better=before is None or after < before,
+            )
+        )
+    right_before, right = summary.get("accuracy_before"), summary.get("accuracy")
+    if right is not None:
+        gain = None if right_before is None else 100 * (right - right_before)
+        figures.append(
+            Figure(
+                "Preferences right",
+                q.percent(right),
+                "of the held-out answers",
+                before="" if right_before is None else q.percent(right_before),
+                change="" if gain is None else q.signed(gain, 1),
+                better=gain is None or gain > 0,
             )
         )
     rouge_before, rouge = summary.get("rouge_before"), summary.get("rouge")
@@ -114,12 +127,19 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
     return figures or _running_figures(records)
 
 
+def loss_unit(summary: Summary, records: Sequence[dict[str, Any]]) -> str:
+    """Return the unit of a run's losses; one of preferences that has not ended does not say."""
+    preferences = any("accuracy" in record for record in records)
+    return summary.get("loss_unit", "" if preferences else "nats per trained token")
+
+
 def _running_figures(records: Sequence[dict[str, Any]]) -> list[Figure]:
     """Return what is known before a run has its summary."""
     figures: list[Figure] = []
+    unit = loss_unit({}, records)
     for key, label, written, note in (
-        ("loss", "Training loss", q.loss, "nats per trained token"),
-        ("eval_loss", "Evaluation loss", q.loss, "nats per trained token"),
+        ("loss", "Training loss", q.loss, unit),
+        ("eval_loss", "Evaluation loss", q.loss, unit),
         ("tokens_per_s", "Tokens per second", q.number, ""),
         ("rss", "Memory", q.size, ""),
         ("seconds", "Training time", q.duration, ""),

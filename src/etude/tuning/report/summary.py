@@ -1,8 +1,8 @@
 """What a run's JSON files say, typed: summary.json, data.json, samples.jsonl.
 
 `tune` writes them, the report, `etude runs` and `etude eval` read them. Every key may be missing:
-a run that was stopped early has its report too. Losses are nats per trained token, ROUGE-L is an
-F-measure from 0 to 100, sizes are bytes, times seconds.
+a run that was stopped early has its report too. Losses are in the unit of the objective, ROUGE-L is
+an F-measure from 0 to 100, sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,22 @@ class Outcome(TypedDict, total=False):
     method: str
     """`qlora`, `lora` or `full`."""
 
+    objective: str
+    """`completion`, `dpo`, `orpo` or `kto`."""
+
+    loss_unit: str
+    """Of the objective's loss."""
+
     eval_loss_before: float
     eval_loss: float
+    accuracy_before: float
+    accuracy: float
+    """Of preferences: share of pairs whose better answer, or of answers whose verdict, is right."""
+
+    margin_before: float
+    margin: float
+    """Of preferences: mean reward of wanted answers less that of others."""
+
     rouge_before: float
     rouge: float
     seconds: float

@@ -1,9 +1,10 @@
 """The training loop: optimiser steps over packed micro-batches, checkpoints, evaluation, an end.
 
 One optimiser step draws `batch_samples` samples, lays them in micro-batches of at most
-`micro_tokens` tokens, sums the gradient of Σ loss / (trained tokens of the whole step) over
-them, clips it and lets the optimiser act. Everything random is a function of (seed, step), so a run
-that was stopped at any step goes on to the same numbers, bit for bit, on the same machine.
+`micro_tokens` tokens, sums the gradient of Σ loss / normaliser over them (the trained tokens of the
+whole step, or what else the objective divides by), clips it and lets the optimiser act. Everything
+random is a function of (seed, step), so a run that was stopped at any step goes on to the same
+numbers, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import torch
 
 from etude.errors import DivergedError, RunError
 from etude.tuning.data.encode import EncodedSample
-from etude.tuning.data.packing import Step, collate, collate_padded, plan_steps
+from etude.tuning.data.packing import Step, plan_steps
 from etude.tuning.machine import rss
 from etude.tuning.recipe import Recipe
 from etude.tuning.runfolder import RunFolder
 from etude.tuning.training.attention import packed_rows
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
-from etude.tuning.training.evaluate import evaluation_loss
+from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.interrupt import StopRequest, stop_request
-from etude.tuning.training.loss import completion_loss
+from etude.tuning.training.objective import Completion, LossSum, Means, Objective, side_tokens
 from etude.tuning.training.optimizers import (
     let_go,
     make_optimizer,
@@ -56,8 +57,11 @@ class TrainingSet:
         """Return a hash over all training tokens and their order."""
         digest = hashlib.sha256()
         for sample in self.train:
-            digest.update(sample.input_ids.tobytes())
-            digest.update(sample.trained.tobytes())
+            for side in sample.sides:
+                digest.update(side.input_ids.tobytes())
+                digest.update(side.trained.tobytes())
+            if sample.wanted is not None:
+                digest.update(b"wanted" if sample.wanted else b"unwanted")
         return digest.hexdigest()
 
 
@@ -105,6 +109,7 @@ class Trainer:
         view: who is told.
         autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
         allocator: makes what acts between steps (AdaLoRA), from the steps planned; or None.
+        objective: what is minimised; None: the cross-entropy of the answers.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class Trainer:
         view: RunView,
         autocast: torch.dtype | None = None,
         allocator: AllocateRanks | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.model = model
         self.parameters = dict(parameters)
@@ -127,7 +133,8 @@ class Trainer:
         self.view = view
         self.autocast = autocast
         self.fingerprint = data.fingerprint()
-        self.lengths = [len(sample.input_ids) for sample in data.train]
+        self.objective = objective or Completion()
+        self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
         self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
         total = math.ceil(self.spec.epochs * self.steps_per_epoch)
@@ -195,14 +202,21 @@ class Trainer:
         step = self._steps_of(epoch)[index]
         began = time.perf_counter()
         torch.manual_seed(_mix(spec.seed, counters.step))  # pyright: ignore[reportUnknownMemberType]
-        trained = sum(int(self.data.train[i].trained.sum()) for micro in step for i in micro)
-        tokens = sum(self.lengths[i] for micro in step for i in micro)
-        loss = 0.0
+        rows = [[self.data.train[i] for i in micro] for micro in step]
+        samples = [sample for row in rows for sample in row]
+        sides = [side for sample in samples for side in self.objective.sides(sample)]
+        trained = sum(side.trained_tokens for side in sides)
+        tokens = sum(len(side) for side in sides)
+        loss, means = 0.0, Means()
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in step:
+        with self._compute_dtype():
+            shared = self.objective.shared(self.model, rows, self.recipe.data.packing)
+        for row in rows:
             if stop:
                 raise _Abandoned
-            loss += self._accumulate([self.data.train[i] for i in micro], trained)
+            part = self._accumulate(row, self.objective.normalizer(samples), shared)
+            loss += float(part.total)
+            means.add(part.sums)
         if self.between is not None:
             self.between.before_step()
         norm = self._clip(step)
@@ -224,6 +238,7 @@ class Trainer:
             "tokens": counters.tokens,
             "trained_tokens": counters.trained_tokens,
             "loss": loss,
+            **means.values(),
             "lr": lr,
             "grad_norm": norm,
             "tokens_per_s": round(tokens / seconds, 1),
@@ -231,30 +246,16 @@ class Trainer:
             "seconds": round(counters.seconds, 3),
         }
 
-    def _accumulate(self, samples: list[EncodedSample], trained: int) -> float:
-        """Add one micro-batch's gradient of Σ loss / `trained`; return its share of the loss."""
+    def _accumulate(self, samples: list[EncodedSample], normalizer: int, shared: Any) -> LossSum:
+        """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
         with self._compute_dtype():
-            if self.recipe.data.packing:
-                row = collate(samples)
-                batch = {
-                    "input_ids": row.input_ids,
-                    "targets": row.targets,
-                    "position_ids": row.position_ids,
-                    "segment_lengths": row.lengths,
-                }
-            else:
-                padded = collate_padded(samples, pad_id=0)
-                batch = {
-                    "input_ids": padded.input_ids,
-                    "targets": padded.targets,
-                    "attention_mask": padded.attention_mask,
-                }
-            loss = completion_loss(self.model, **_on(self.model.device, batch)) / trained
+            part = self.objective.loss(self.model, samples, shared, self.recipe.data.packing)
+            loss = part.total / normalizer
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._diverged(f"the loss became {value}", samples)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        return value
+        return LossSum(loss.detach(), part.sums)
 
     def _clip(self, step: Step) -> float:
         """Clip the gradient in place and return its norm before that."""
@@ -312,9 +313,13 @@ class Trainer:
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
         with self._compute_dtype():
-            loss = evaluation_loss(self.model, self.data.eval, self.spec.micro_tokens)
+            evaluation = evaluate(
+                self.model, self.objective, self.data.eval, self.spec.micro_tokens
+            )
         self.model.train()
-        record = {"step": counters.step, "eval_loss": loss}
+        loss = evaluation.loss
+        told = {f"eval_{name}": value for name, value in evaluation.metrics.items()}
+        record = {"step": counters.step, "eval_loss": loss, **told}
         self.folder.append_metrics(record)
         self.view.evaluation(record)
         if loss < counters.best_loss:
@@ -399,7 +404,3 @@ def _mix(seed: int, step: int) -> int:
     """Return a seed for one step: neighbouring steps must not share random streams."""
     digest = hashlib.sha256(f"{seed}:{step}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _on(device: torch.device, batch: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

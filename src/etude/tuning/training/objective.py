@@ -34,6 +34,9 @@ class LossSum:
 class Objective(Protocol):
     """What is minimised."""
 
+    name: str
+    """As in `objective.kind`."""
+
     unit: str
     """Of the loss, for people."""
 
@@ -66,6 +69,7 @@ class Objective(Protocol):
 class Completion:
     """Cross-entropy of the answers, every trained token alike; of a pair, the better answer."""
 
+    name = "completion"
     unit = "nats per trained token"
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:

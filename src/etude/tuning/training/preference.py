@@ -98,7 +98,10 @@ def kto_loss(
         unwanted_weight: λ_U.
     """
     value = torch.sigmoid(beta * torch.where(wanted, rewards - kl, kl - rewards))
-    return torch.where(wanted, wanted_weight, unwanted_weight) * (1 - value)
+    weights = torch.where(
+        wanted, value.new_tensor(wanted_weight), value.new_tensor(unwanted_weight)
+    )
+    return weights * (1 - value)
 
 
 # The objectives
@@ -125,6 +128,8 @@ class Pairs:
 class DPO(Pairs):
     """Direct preference optimisation; see the head of this module."""
 
+    name = "dpo"
+
     def __init__(self, spec: ObjectiveSpec, reference: Reference) -> None:
         self.spec = spec
         self.reference = reference
@@ -145,6 +150,8 @@ class DPO(Pairs):
 
 class ORPO(Pairs):
     """Odds ratio preference optimisation; see the head of this module."""
+
+    name = "orpo"
 
     def __init__(self, spec: ObjectiveSpec) -> None:
         self.spec = spec
@@ -173,6 +180,7 @@ class KTO:
         partners: for each sample, its prompt with another sample's answer; see `mismatched`.
     """
 
+    name = "kto"
     unit = "per answer"
 
     def __init__(
