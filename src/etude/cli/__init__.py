@@ -24,6 +24,7 @@ app = typer.Typer(
 # Each verb registers itself on `app` when its module is imported: one line a verb.
 from etude.cli import adapters as _adapters  # noqa: E402
 from etude.cli import chat as _chat  # noqa: E402
+from etude.cli import check as _check  # noqa: E402
 from etude.cli import data as _data  # noqa: E402
 from etude.cli import doctor as _doctor  # noqa: E402
 from etude.cli import evaluate as _evaluate  # noqa: E402
@@ -33,7 +34,19 @@ from etude.cli import models as _models  # noqa: E402
 from etude.cli import runs as _runs  # noqa: E402
 from etude.cli import tune as _tune  # noqa: E402
 
-VERBS = (_adapters, _chat, _data, _doctor, _evaluate, _export, _merge, _models, _runs, _tune)
+VERBS = (
+    _adapters,
+    _chat,
+    _check,
+    _data,
+    _doctor,
+    _evaluate,
+    _export,
+    _merge,
+    _models,
+    _runs,
+    _tune,
+)
 
 
 def main() -> None:

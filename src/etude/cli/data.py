@@ -77,7 +77,7 @@ def inspect(
         return
     if file is None and recipe is None:
         raise DataError("name a data file, or a recipe by --recipe")
-    inspection = _inspected(_chosen(file, model, recipe, overrides or []), rows)
+    inspection = _inspected(chosen_recipe(file, model, recipe, overrides or []), rows)
     _show(console, inspection)
     if html is not None:
         from etude.tuning.data.inspect import inspection_page
@@ -89,10 +89,10 @@ def inspect(
         console.print(f"written to {html}", soft_wrap=True)
 
 
-def _chosen(
+def chosen_recipe(
     file: str | None, model: str | None, recipe: Path | None, overrides: list[str]
 ) -> Recipe:
-    """Return the recipe to inspect by: the one named, or one made for the file."""
+    """Return the recipe to look at data by: the one named, or one made for the file."""
     from etude.tuning.recipe import Recipe, apply_override
 
     if recipe is not None:
@@ -126,14 +126,14 @@ def _inspected(recipe: Recipe, rows: int) -> Inspection:
     progress.start("Reading the data", None)
     split = load_samples(recipe.data, recipe.train.seed)
     progress.finish()
-    tokenizer = _tokenizer(recipe.model.id, progress)
+    tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
     inspection = inspect_data(tokenizer, recipe.data, split, rows)
     progress.finish()
     return inspection
 
 
-def _tokenizer(model: str, progress: Progress) -> Any:
+def tokenizer_of(model: str, progress: Progress) -> Any:
     """Return a model's tokenizer, fetching the model first if it is not on this machine."""
     from contextlib import closing
 

@@ -24,6 +24,9 @@ THRESHOLD = 0.8
 BANDS, ROWS = 16, 4
 PRIME = 2**31 - 1
 
+_COMPARED = 32
+"""Texts that share a band and are compared exactly, at most."""
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -47,6 +50,10 @@ class NearDuplicates:
 
     def find(self, text: str) -> bool:
         """Tell whether a text near `text` was added before."""
+        return self.nearest(text) is not None
+
+    def nearest(self, text: str) -> int | None:
+        """Return which of the texts added is near `text`, the first of them; None: none is."""
         shingles = self._shingles(text)
         return self._near(shingles, self._bands(shingles))
 
@@ -57,9 +64,14 @@ class NearDuplicates:
             self._buckets[band].append(len(self._texts))
         self._texts.append(shingles)
 
-    def _near(self, shingles: frozenset[int], bands: list[tuple[int, bytes]]) -> bool:
-        candidates = {number for band in bands for number in self._buckets.get(band, ())}
-        return any(jaccard(shingles, self._texts[number]) >= THRESHOLD for number in candidates)
+    def _near(self, shingles: frozenset[int], bands: list[tuple[int, bytes]]) -> int | None:
+        # Texts of one template can share a band by the thousand and not be near: the first that do
+        # are compared, so that a text costs the same however many there are.
+        candidates = {
+            number for band in bands for number in self._buckets.get(band, ())[:_COMPARED]
+        }
+        near = (n for n in sorted(candidates) if jaccard(shingles, self._texts[n]) >= THRESHOLD)
+        return next(near, None)
 
     def _shingles(self, text: str) -> frozenset[int]:
         words = _WORD.findall(text.lower())

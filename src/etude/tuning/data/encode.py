@@ -180,6 +180,10 @@ class Encoder:
             raise DataError(f"{sample.origin}: {outcome.message}")
         return outcome
 
+    def outcomes_uncut(self, samples: Sequence[Sample]) -> list[EncodedSample | Refusal]:
+        """Encode samples in full, whatever their length; of one that cannot be, say why."""
+        return self._encode_batch(samples)
+
     def prompt_ids(self, sample: Sample) -> list[int]:
         """Return the tokens that the model is given to generate the last answer of `sample`.
 

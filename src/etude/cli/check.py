@@ -1,0 +1,176 @@
+"""`etude data check`: what would silently ruin a run, found before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli.complete import complete_recipe_key
+from etude.cli.data import chosen_recipe, data_app, tokenizer_of
+
+if TYPE_CHECKING:
+    from etude.tuning.data.check.linter import DataReport
+
+_COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def complete_check(incomplete: str) -> list[str]:
+    """Return the checks that start with what is typed."""
+    from etude.tuning.data.check.linter import CHECKS
+
+    names = [*CHECKS, *(name for checks in CHECKS.values() for name in checks.split())]
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+@data_app.command(
+    "check",
+    epilog="Examples:\n\n"
+    "`etude data check train.jsonl --eval test.jsonl`\n\n"
+    "`etude data check --recipe recipes/chat.yaml --set data.train=conversations.jsonl`\n\n"
+    "`etude data check train.jsonl --fix train.fixed.jsonl --html findings.html`",
+)
+def check(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="A data file. Without it, the recipe's own data.", show_default=False),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="The file that is evaluated on.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Whose tokenizer and chat template: an alias, a hub id, or a path."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe that says how rows are read.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one key of the recipe, as in `data.prompt=question`. May be repeated.",
+            autocompletion=complete_recipe_key,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Make this check or family only.", autocompletion=complete_check),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave this check or family out.", autocompletion=complete_check),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="Write the training rows here as JSONL, with what is safe put right."),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the findings here, every row number (`-`: print)."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the findings as a web page.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=0, help="Row numbers to print of each finding.")] = 8,
+) -> None:
+    """Find what silently ruins a run: copies, overlap, cut answers, wrong templates, secrets.
+
+    Exit code: 0 if there is no error, 1 if there is one, 2 if the data cannot be read at all.
+    Secrets are masked wherever they are shown.
+    """
+    from etude.errors import DataError
+    from etude.tuning.data.check.fixing import write_fixed
+    from etude.tuning.data.check.linter import check_data
+    from etude.tuning.data.check.page import report_page
+    from etude.tuning.report.live import TerminalProgress
+
+    if file is None and recipe is None:
+        raise DataError("name a data file, or a recipe by --recipe")
+    chosen = chosen_recipe(file, model, recipe, overrides or [])
+    spec = chosen.data
+    if evaluation is not None:
+        spec = spec.model_copy(update={"eval": str(evaluation)})
+    to_stdout = json_file is not None and str(json_file) == "-"
+    progress = TerminalProgress(quiet=to_stdout)
+    tokenizer = tokenizer_of(chosen.model.id, progress)
+    report = check_data(
+        spec,
+        tokenizer,
+        chosen.train.seed,
+        only=only or (),
+        skip=skip or (),
+        progress=progress,
+    )
+    title = f"Findings in {file or recipe}"
+    if to_stdout:
+        typer.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(report, rows)
+        if json_file is not None:
+            text = json.dumps(report.as_json(), indent=2, ensure_ascii=False)
+            _write(json_file, text + "\n")
+    if html is not None:
+        _write(html, report_page(report, title))
+    if fix is not None:
+        done = write_fixed(spec, report, fix, chosen.train.seed)
+        told = ", ".join(f"{what}: {count:,}" for what, count in done.items())
+        typer.echo(f"{fix}: {told}", err=to_stdout)
+    worst = report.worst()
+    if worst == "error" or (strict and worst == "warning"):
+        raise typer.Exit(1)
+
+
+def _show(report: DataReport, rows: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    read = " and ".join(f"{count:,} {side} rows" for side, count in report.rows.items())
+    if not report.findings:
+        console.print(f"{read or 'no rows'}: nothing was found")
+        return
+    for found in report.findings:
+        line = Text()
+        line.append(f"{found.severity:>8}", style=_COLORS[found.severity])
+        line.append(f"  {found.title}", style="bold")
+        line.append(f"  {found.count:,}", style="bold")
+        line.append(f"  [{found.check}]", style="dim")
+        console.print(line, soft_wrap=True)
+        _indented(console, found.advice + (f"; --fix {found.fix}" if found.fix else ""))
+        for example in found.examples:
+            _indented(console, example, "dim")
+        shown = ", ".join(found.rows[:rows])
+        more = f" and {found.count - rows:,} more" if found.count > rows else ""
+        if shown and not all(row in " ".join(found.examples) for row in found.rows):
+            _indented(console, f"rows {shown}{more}", "dim")
+    counts = [
+        f"{number} {severity}{'s' if number != 1 else ''}"
+        for severity in _COLORS
+        if (number := sum(found.severity == severity for found in report.findings))
+    ]
+    console.print(f"\n{read}: {', '.join(counts)}")
+
+
+def _indented(console: object, text: str, style: str = "") -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    assert isinstance(console, Console)
+    visible = "".join(c if c.isprintable() else f"<{ord(c):x}>" for c in text)
+    console.print(Padding(Text(visible, style=style), (0, 0, 0, 10)))
+
+
+def _write(file: Path, text: str) -> None:
+    from etude.errors import DataError
+
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {file}: {error.strerror}") from None
+    typer.echo(f"written to {file}")

@@ -1,0 +1,1 @@
+"""A linter for training data: what silently ruins runs, found before a model is trained."""

@@ -1,0 +1,198 @@
+"""Reading data once and telling every check of each row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from etude.errors import DataError, did_you_mean
+from etude.tuning.data.check.answers import Answers, Labels
+from etude.tuning.data.check.encodings import Encodings
+from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Side
+from etude.tuning.data.check.languages import Languages
+from etude.tuning.data.check.private import Secrets
+from etude.tuning.data.check.repeats import Repeats
+from etude.tuning.data.check.tokens import Tokens
+from etude.tuning.data.formats import sample_reader
+from etude.tuning.data.samples import load_samples, split_samples
+from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources import Row, hub_rows, read_rows
+from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.specs import DataSpec
+
+ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+
+CHECKS = {
+    "tokens": "wrong-template rendered-twice doubled-start missing-end too-long not-trainable "
+    "no-template split-marks",
+    "repeats": "duplicates near-duplicates overlap overlap-prompt overlap-near contradictions",
+    "answers": "empty-answers empty-prompts role-order identical-pair given-away",
+    "labels": "label-imbalance rare-labels label-spelling unseen-labels verdict-imbalance",
+    "encodings": "mojibake lost-characters control-characters invisible-characters "
+    "direction-marks decomposed line-ends",
+    "languages": "languages",
+    "private": "private",
+    "rows": "unreadable",
+}
+"""Families of checks and what they may find; `--only` and `--skip` take either."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """All that was found."""
+
+    findings: list[Finding]
+    """Errors first, then by the rows they are about."""
+
+    rows: dict[str, int]
+    """Rows read, by side."""
+
+    def worst(self) -> Severity | None:
+        """Return the gravest severity that was found."""
+        return next((s for s in ORDER if any(f.severity == s for f in self.findings)), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data, every row number in it."""
+        return {
+            "rows": self.rows,
+            "findings": [{**asdict(found), "count": found.count} for found in self.findings],
+        }
+
+
+def known_check(name: str) -> str:
+    """Return the name of a check or family, or refuse it.
+
+    Raises:
+        DataError: there is none, naming the nearest.
+    """
+    names = [*CHECKS, *(check for checks in CHECKS.values() for check in checks.split())]
+    if name not in names:
+        raise DataError(f"no check is called {name!r}{did_you_mean(name, names)}")
+    return name
+
+
+def check_data(
+    spec: DataSpec,
+    tokenizer: Any,
+    seed: int = 0,
+    *,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> DataReport:
+    """Check the data of a recipe.
+
+    Args:
+        spec: where they are and how they are read.
+        tokenizer: of the model to be tuned; None leaves out what needs one.
+        seed: of the run, by which samples are held out.
+        only: checks or families to make; empty: all.
+        skip: checks or families to leave out.
+        progress: told of every row.
+
+    Raises:
+        DataError: a file is missing or of an unknown kind, or a check has no such name.
+    """
+    progress = progress or SilentProgress()
+    chosen = {known_check(name) for name in only}
+    passed = {known_check(name) for name in skip}
+
+    def wanted(family: str, check: str) -> bool:
+        names = {family, check}
+        return not names & passed and (not chosen or bool(names & chosen))
+
+    families: dict[str, Check] = {
+        family: make()
+        for family, make in _families(tokenizer, spec).items()
+        if any(wanted(family, check) for check in CHECKS[family].split())
+    }
+    unreadable = Finding(
+        "unreadable",
+        "error",
+        "rows that cannot be read as the recipe says",
+        "a run stops at the first of them",
+    )
+    entries = read_entries(spec, seed, unreadable)
+    rows: Counter[str] = Counter()
+    progress.start("Checking the data", len(entries), "rows")
+    for entry in entries:
+        rows[entry.side] += 1
+        for check in families.values():
+            check.see(entry)
+        progress.advance(1)
+    progress.finish()
+    findings = [unreadable] if unreadable.rows and wanted("rows", "unreadable") else []
+    for family, check in families.items():
+        findings += [found for found in check.findings() if wanted(family, found.check)]
+    findings.sort(key=lambda found: (ORDER.index(found.severity), -found.count))
+    return DataReport(findings, dict(rows))
+
+
+def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
+    families: dict[str, Callable[[], Check]] = {
+        "repeats": Repeats,
+        "answers": Answers,
+        "labels": Labels,
+        "encodings": Encodings,
+        "languages": Languages,
+        "private": Secrets,
+    }
+    if tokenizer is not None:
+        families["tokens"] = lambda: Tokens(tokenizer, spec)
+    return families
+
+
+def read_entries(spec: DataSpec, seed: int, unreadable: Finding) -> list[Entry]:
+    """Read all samples, evaluation first, with the rows they came from.
+
+    Rows that are no samples are added to `unreadable`.
+    """
+    if spec.kind == "docstrings":
+        split = load_samples(spec, seed)
+        return [
+            *(Entry(sample, "eval", None) for sample in split.eval),
+            *(Entry(sample, "train", None) for sample in split.train),
+        ]
+    source = spec.train
+    if source is None:
+        raise DataError("data.train is missing: a file, or a data set's id")
+    train = list(_entries(_rows(spec, source, spec.train_split), spec, "train", unreadable))
+    if spec.kind == "hub":
+        held = spec.eval_split and _rows(spec, source, spec.eval_split)
+    else:
+        held = spec.eval and read_rows(spec.eval)
+    if held:
+        return [*_entries(held, spec, "eval", unreadable), *train]
+    whole = spec.model_copy(update={"max_train": None, "max_eval": None})
+    if not train or spec.eval_fraction == 0:
+        return train
+    split = split_samples((entry.sample for entry in train), None, whole, seed)
+    out = {id(sample) for sample in split.eval}
+    held_out = [Entry(e.sample, "eval", e.row) for e in train if id(e.sample) in out]
+    return [*held_out, *(entry for entry in train if id(entry.sample) not in out)]
+
+
+def _rows(spec: DataSpec, source: str, split: str) -> Iterator[Row]:
+    return hub_rows(source, spec.config, split) if spec.kind == "hub" else read_rows(source)
+
+
+def _entries(
+    rows: Iterator[Row], spec: DataSpec, side: Side, unreadable: Finding
+) -> Iterator[Entry]:
+    read: Callable[[Row], Sample] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except DataError as error:
+            # The file is damaged here: a reader does not know where it goes on.
+            unreadable.add(f"{error}".partition(": ")[0], f"{error}; nothing after it was read")
+            return
+        try:
+            read = read or sample_reader(spec, row)
+            yield Entry(read(row), side, row)
+        except DataError as error:
+            unreadable.add(row.origin, str(error))

@@ -1,0 +1,182 @@
+"""What only the tokenizer can tell: templates, start and end tokens, the context.
+
+Text that a chat template would write (`<|im_start|>`, `[INST]`, ...) means a row was rendered
+before, by this model's template or by another's. Where it is this one's, the text becomes control
+tokens inside a turn; where it is another's, it becomes letters that no program writes in use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from etude.errors import DataError
+from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
+from etude.tuning.data.encode import EncodedSample, Encoder
+from etude.tuning.data.rendering import Refusal
+from etude.tuning.specs import DataSpec
+
+MARKERS = {
+    "ChatML": ("<|im_start|>", "<|im_end|>"),
+    "Llama 2": ("[INST]", "[/INST]", "<<SYS>>"),
+    "Llama 3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>"),
+    "Gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "Phi": ("<|user|>", "<|assistant|>", "<|end|>"),
+    "DeepSeek": ("<｜User｜>", "<｜Assistant｜>"),
+    "Command": ("<|START_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+    "Alpaca": ("### Instruction:", "### Response:"),
+    "Vicuna": ("USER: ", "ASSISTANT: "),
+}
+"""What the common chat templates write around turns."""
+
+_SPECIAL = re.compile(r"<[|｜][^|｜<>\s]{2,40}[|｜]>|<(?:start|end)_of_turn>")
+_BATCH = 256
+
+
+class Tokens:
+    """Checks by one model's tokenizer.
+
+    Args:
+        tokenizer: of the model to be tuned.
+        spec: how samples are read and how long they may be.
+    """
+
+    def __init__(self, tokenizer: Any, spec: DataSpec) -> None:
+        self._tokenizer = tokenizer
+        self._spec = spec
+        self._encoder = Encoder(tokenizer, spec)
+        self._waiting: list[Entry] = []
+        self._conversations = 0
+        self._lost = self._tokens = 0
+        self._template: str = tokenizer.chat_template or ""
+        own = {name for name, marks in MARKERS.items() if any(m in self._template for m in marks)}
+        self._own = tuple(mark for name in sorted(own) for mark in MARKERS[name])
+        self._foreign = {name: marks for name, marks in MARKERS.items() if name not in own}
+        self.cut = Finding("too-long", "warning", "", "")
+        self.doubled = Finding(
+            "doubled-start",
+            "error",
+            "samples that begin with two start tokens",
+            "in use there is one; take it out of the data, the tokenizer writes it",
+        )
+        self.unended = Finding(
+            "missing-end",
+            "error",
+            "texts rendered before whose last answer has no end token",
+            "the model learns not to stop; write it, or give the conversation as messages",
+        )
+        self.foreign = Finding(
+            "wrong-template",
+            "error",
+            "rows rendered by the chat template of another model",
+            "its marks are letters to this tokenizer; give the conversations as messages, which "
+            "the right template renders",
+        )
+        self.own = Finding(
+            "rendered-twice",
+            "warning",
+            "turns that hold the marks of this model's own chat template",
+            "they become control tokens inside the turn; take them out",
+        )
+        self.refused = Finding(
+            "not-trainable",
+            "error",
+            "samples that cannot be trained on",
+            "a run stops at the first of them",
+        )
+
+    def see(self, entry: Entry) -> None:
+        """Look for marks at once, and encode in batches."""
+        for text in entry.texts:
+            self._look(entry, text)
+        self._conversations += entry.sample.text is None
+        self._waiting.append(entry)
+        if len(self._waiting) >= _BATCH:
+            self._encode()
+
+    def _look(self, entry: Entry, text: str) -> None:
+        plain = entry.sample.text is not None
+        if any(mark in text for mark in self._own) and not plain:
+            mark = next(mark for mark in self._own if mark in text)
+            self.own.add(entry.origin, f"{entry.origin}: {excerpt(text, text.index(mark))}")
+        for name, marks in self._foreign.items():
+            hits = [mark for mark in marks if mark in text]
+            # One of them may be what a text is about; two are a template at work.
+            if len(hits) >= 2:
+                told = f"{entry.origin} ({name}): {excerpt(text, text.index(hits[0]))}"
+                self.foreign.add(entry.origin, told)
+                return
+        rendered = plain and sum(text.count(mark) for mark in self._own) >= 2
+        end = self._tokenizer.convert_ids_to_tokens(self._encoder.end_id)
+        if rendered and not text.rstrip().endswith(end):
+            self.unended.add(entry.origin, f"{entry.origin}: … {text.rstrip()[-40:]!r}")
+
+    def _encode(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            outcomes = self._encoder.outcomes_uncut([entry.sample for entry in waiting])
+        except DataError as error:
+            self.refused.add(waiting[0].origin, str(error))
+            return
+        for entry, outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                if outcome.rewrites:
+                    continue  # learnt as one sample an answer
+                told = f"{entry.origin}: {outcome.message}"
+                (self.doubled if "stands twice" in outcome.message else self.refused).add(
+                    entry.origin, told
+                )
+            elif outcome.longest > self._spec.max_length:
+                self._too_long(entry, outcome)
+
+    def _too_long(self, entry: Entry, encoded: EncodedSample) -> None:
+        over = encoded.longest - self._spec.max_length
+        self._lost += over
+        told = f"{entry.origin}: {encoded.longest:,} tokens, {over:,} too many"
+        answer = max(int(side.trained.sum()) for side in encoded.sides)
+        if answer >= self._spec.max_length:
+            told += f", its answers alone {answer:,}"
+        self.cut.add(entry.origin, told)
+
+    def findings(self) -> Iterable[Finding]:
+        """Return what the tokenizer tells."""
+        if self._waiting:
+            self._encode()
+        limit = self._spec.max_length
+        action = {
+            "drop": ("warning", "are left out of training"),
+            "cut_prompt": ("note", "have their prompt cut from the left"),
+            "error": ("error", "stop the run"),
+        }[self._spec.too_long]
+        self.cut.severity = action[0]  # pyright: ignore[reportAttributeAccessIssue] - one of three
+        self.cut.title = f"samples longer than data.max_length, {limit:,} tokens"
+        self.cut.advice = (
+            f"they {action[1]} (data.too_long: {self._spec.too_long}), {self._lost:,} tokens too "
+            "many in all; raise data.max_length, or shorten them"
+        )
+        yield from found(self.refused, self.doubled, self.unended, self.foreign, self.own, self.cut)
+        yield from self._of_the_template()
+
+    def _of_the_template(self) -> Iterable[Finding]:
+        if self._conversations and not self._template:
+            yield Finding(
+                "no-template",
+                "warning",
+                "conversations, but this model has no chat template",
+                "turns are joined plainly; take a model that was tuned to chat, or one-turn data",
+                rows=[f"{self._conversations:,} conversations"],
+            )
+        split = [
+            mark
+            for mark in sorted(set(_SPECIAL.findall(self._template)))
+            if len(self._tokenizer(mark, add_special_tokens=False)["input_ids"]) != 1
+        ]
+        if split:
+            yield Finding(
+                "split-marks",
+                "error",
+                "marks of the chat template that are several tokens",
+                "template and tokenizer do not belong together; take both from one model",
+                rows=split,
+            )
