@@ -45,8 +45,8 @@ def write(path, count=12, **change):
         "rope",
     ]
     rows = [
-        {"prompt": f"Why does the {words[i % len(words)]} number {i} stand?", "completion": f"It is {i}."}
-        for i in range(count)
+        {"prompt": f"Why does the {word} number {i} stand?", "completion": f"It is {i}."}
+        for i, word in zip(range(count), [*words, *words], strict=False)
     ]
     rows[3] |= change
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
