@@ -38,6 +38,10 @@ class RunError(EtudeError):
     """A run that cannot start, go on or be read: locked folder, full disk, diverged loss."""
 
 
+class MemoryPlanError(RunError):
+    """A run that would need more memory than there is."""
+
+
 class DivergedError(RunError):
     """A loss or gradient that is not finite; the last good state is kept."""
 

@@ -31,6 +31,7 @@ from etude.cli import evaluate as _evaluate  # noqa: E402
 from etude.cli import export as _export  # noqa: E402
 from etude.cli import merge as _merge  # noqa: E402
 from etude.cli import models as _models  # noqa: E402
+from etude.cli import plan as _plan  # noqa: E402
 from etude.cli import runs as _runs  # noqa: E402
 from etude.cli import tune as _tune  # noqa: E402
 
@@ -44,6 +45,7 @@ VERBS = (
     _export,
     _merge,
     _models,
+    _plan,
     _runs,
     _tune,
 )

@@ -57,6 +57,9 @@ def tune(
             autocompletion=complete_run,
         ),
     ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Begin even if the memory plan says it cannot fit.")
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -88,7 +91,8 @@ def tune(
         chosen = chosen.with_method(method.value) if method else chosen
 
     silent = quiet or as_json
-    run = run_tune(chosen, base=runs, resume=folder, view=TerminalView(quiet=silent))
+    view = TerminalView(quiet=silent)
+    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=anyway)
     if run.state == "stopped":
         typer.echo(f"stopped; go on with: etude tune --resume {run.folder}", err=True)
         raise typer.Exit(130)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from etude.errors import DataError, DivergedError, EtudeError, RunError
+from etude.errors import DataError, DivergedError, EtudeError, ModelError, RunError
 from etude.tuning.adapters.adalora import AdaLoRA, RankAllocator
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.factors import round_factors
@@ -41,6 +41,8 @@ from etude.tuning.figures import (
 from etude.tuning.machine import this_machine
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.original import OriginalWeights
+from etude.tuning.plan.fit import plan_recipe, refuse_what_cannot_fit
+from etude.tuning.plan.parts import MemoryPlan
 from etude.tuning.progress import Progress
 from etude.tuning.recipe import Recipe
 from etude.tuning.report.page import write_report
@@ -76,6 +78,7 @@ def tune(
     base: str | Path = "runs",
     resume: RunFolder | None = None,
     view: RunView | None = None,
+    anyway: bool = False,
 ) -> Run:
     """Fine-tune a model as `recipe` says.
 
@@ -84,6 +87,7 @@ def tune(
         base: folder that the run's folder is made in.
         resume: a stopped or killed run to go on with; `recipe` must be its own.
         view: who is told how it goes.
+        anyway: begin even if the memory plan says that the run cannot fit.
 
     Returns:
         The run, finished or (after Ctrl-C or SIGTERM) stopped.
@@ -97,7 +101,7 @@ def tune(
         folder.write_text("recipe.yaml", recipe.to_yaml())
         folder.write_json("environment.json", environment())
         try:
-            return _tune(recipe, folder, view or Unwatched())
+            return _tune(recipe, folder, view or Unwatched(), anyway=anyway)
         except DivergedError as error:
             folder.set_state("diverged", str(error))
             write_report(folder)
@@ -110,8 +114,9 @@ def tune(
             raise
 
 
-def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
+def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> Run:
     began = time.perf_counter()
+    plan = _planned(recipe, view, anyway=anyway)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
     loaded = load_model(_model_spec(recipe), recipe.quant, view.progress)
     data = prepare(recipe, loaded, view.progress)
@@ -160,6 +165,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
         "method": recipe.method,
         "objective": objective.name,
         "loss_unit": objective.unit,
+        "memory_plan": plan and plan.as_json(),
         "model": loaded.origin.name,
         "total_seconds": time.perf_counter() - began,
     }
@@ -167,6 +173,23 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView) -> Run:
     folder.set_state("finished", outcome.reason)
     write_report(folder)
     return Run(folder.path, "finished", summary)
+
+
+def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryPlan | None:
+    """Predict the peak memory; None where a model cannot be planned for.
+
+    Raises:
+        MemoryPlanError: the run cannot fit, and it is not wanted anyway.
+    """
+    try:
+        plan = plan_recipe(recipe)
+    except ModelError as error:
+        # What is wrong with the model itself, loading it will say; a plan is not worth a run.
+        view.message(f"no memory plan: {error}")
+        return None
+    if not anyway:
+        refuse_what_cannot_fit(plan, recipe, this_machine().memory_available)
+    return plan
 
 
 def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> PreparedData:
