@@ -10,7 +10,8 @@ whose lengths vary up to the longest that the recipe lets in, and the process's 
 compared with the plan. Answers are not generated, as in a plan for training alone. Exit code 1 if
 a prediction is off by more than 10 %. About fifteen minutes on two cores.
 
-One constant of the plan, the allocator's share, was set by `smollm2 lora`; the others test it.
+The allocator's two constants were set by the first eight rows, all of them adapters on SmolLM2;
+full fine-tuning and the other models test them.
 """
 
 from __future__ import annotations

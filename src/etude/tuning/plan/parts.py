@@ -4,8 +4,9 @@
 
 `trace` measures activations, logits and workspace on a model without numbers; weights, gradients
 and optimiser state are counted. Two parts are constants measured on this engine: what the process
-takes before any weight, and what the C library's allocator holds on to beyond what is in use, a
-share of all that comes and goes. benchmarks/memory_plan.py prints prediction and measurement.
+takes before any weight, and what the C library's allocator and the products hold on to beyond what
+is in use: a fixed part, and a share of all that comes and goes. benchmarks/memory_plan.py prints
+prediction and measurement.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from etude.tuning.recipe import Recipe
 PROCESS = 430_000_000
 """Bytes of the interpreter with torch, transformers and a tokenizer at work."""
 
-ALLOCATOR = 0.35
+SCRATCH = 170_000_000
+"""Bytes that training adds whatever the model: compiled kernels and scratch of the products, one
+for every length of row, and pieces that evaluation and loading leave with the allocator."""
+
+ALLOCATOR = 0.28
 """Of what comes and goes in a step, what stays with the allocator beside it. Rows differ in length,
 so that freed pieces rarely fit the next row's."""
 
@@ -133,7 +138,7 @@ def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> Memor
         "activations": trace.kept,
         "logits": max(0, trace.forward_peak - trace.kept),
         "workspace": workspace,
-        "allocator": round(ALLOCATOR * comes_and_goes),
+        "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
     if recipe.eval.generate and weights.dense:
@@ -142,6 +147,10 @@ def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> Memor
         if more > 0:
             parts["workspace"] += more
             notes.append("the peak is while answers are generated, with decoded weights")
+    if weights.experts and recipe.quant.kind != "none":
+        notes.append(
+            f"{weights.experts:,} numbers of experts are stacked, no Linears: not quantised"
+        )
     return MemoryPlan(recipe.method, parts, weights.parameters, weights.trained, notes)
 
 

@@ -80,6 +80,9 @@ class Weights:
 
     parameters: int
 
+    experts: int
+    """Numbers of experts that are stacked in one tensor, which no quantiser here takes."""
+
 
 class _Live(TorchDispatchMode):
     """Counts the bytes of all storages alive."""
@@ -130,6 +133,12 @@ def weigh(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Weight
             sizes=tuple(tuple(p.shape) for p in trained),
             dense=dense * dtype.itemsize,
             parameters=sum(p.numel() for p in outside) + dense,
+            experts=sum(
+                p.numel()
+                for module in model.modules()
+                if _are_experts(module)
+                for p in module.parameters(recurse=False)
+            ),
         )
 
 
@@ -208,7 +217,9 @@ def _trace(
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
         ids = torch.zeros(batch, length, dtype=torch.long)
-        inputs: dict[str, Any] = {"attention_mask": torch.ones_like(ids)}
+        # Rows that are padded have a mask of their own each, which keys are repeated for.
+        mask = torch.ones(batch, 1, length, length, dtype=torch.bool)
+        inputs: dict[str, Any] = {"attention_mask": mask}
         if recipe.data.packing:
             inputs = {
                 "position_ids": torch.arange(length)[None],

@@ -231,9 +231,10 @@ def memory_rows(summary: Summary) -> dict[str, Any] | None:
     if not rows:
         return None
     largest = max(row["total"] for row in rows) or 1
-    peak = summary.get("peak_rss")
+    peak, plan = summary.get("peak_rss"), summary.get("memory_plan")
     return {
         "measured": q.size(peak) if peak is not None else "",
+        "planned": q.size(plan.get("total")) if plan else "",
         "rows": [
             {
                 "method": q.METHODS.get(row["method"], row["method"]),

@@ -10,6 +10,13 @@ from __future__ import annotations
 from typing import TypedDict
 
 
+class MemoryPlanRecord(TypedDict, total=False):
+    """A memory plan as plain data; see `etude.tuning.plan.parts`."""
+
+    parts: dict[str, int]
+    total: int
+
+
 class MemoryRow(TypedDict):
     """Predicted memory of one way to fine-tune; see `memory_table`."""
 
@@ -91,6 +98,8 @@ class Summary(Outcome, total=False):
 
     adapted_modules: list[Module]
     memory_table: list[MemoryRow]
+    memory_plan: MemoryPlanRecord | None
+    """The plan made before the run."""
     compare: list[Outcome]
     ended: str
     """Why training ended, in words."""
