@@ -68,6 +68,14 @@ def test_weights_are_counted_to_the_byte(tiny_llama, quant, kind):
         assert found.parameters == base
 
 
+def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
+    base = plan_memory(llama(), recipe(), torch.bfloat16)
+    more = plan_memory(llama(), recipe(adapter={"modules_to_save": ["norm"]}), torch.bfloat16)
+    assert more.trained - base.trained == 64
+    assert more.parts["weights"] - base.parts["weights"] == 4 * 64
+    assert more.parameters == base.parameters
+
+
 def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama):
     folder = tiny_llama(layers=3)
     chosen = recipe(quant={"kind": "nf4"})
@@ -163,7 +171,7 @@ def test_each_option_moves_the_part_that_it_is_about():
 
 def test_generating_answers_may_be_the_peak():
     chosen = recipe(eval={"generate": 8}, train={"micro_tokens": 64, "checkpointing": True})
-    wide = llama(hidden_size=512, intermediate_size=2048, num_hidden_layers=8)
+    wide = llama(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16)
     plan = plan_memory(wide, chosen, torch.bfloat16)
     assert any("generated" in note for note in plan.notes)
 

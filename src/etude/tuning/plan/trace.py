@@ -29,12 +29,15 @@ from torch.utils._pytree import tree_leaves
 from etude.errors import ModelError
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.adapters.targets import name_matches
 from etude.tuning.models.reason import reason
 from etude.tuning.models.skeleton import quantizable_linears
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.recipe import Recipe
 from etude.tuning.training.attention import packed_rows
 from etude.tuning.training.loss import cross_entropy_sum, plain_head
+
+_TWIN = "_trained_copy"
 
 Held = Callable[[str, nn.Linear, torch.dtype], QuantLinear | None]
 """Makes the layer that holds the weight of a Linear, by path; None: it stays as it is."""
@@ -125,7 +128,11 @@ def weigh(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Weight
         dense = sum(layer.in_features * layer.out_features for layer in layers)
         inside = {id(b) for layer in layers for b in layer.buffers()}
         adapters = {id(p) for p in adapter_parameters(model).values()}
-        outside = [p for p in model.parameters() if id(p) not in inside | adapters]
+        outside = [
+            p
+            for name, p in model.named_parameters()
+            if id(p) not in inside | adapters and not name.endswith(_TWIN)
+        ]
         return Weights(
             held=sum(tensor.nbytes for tensor in tensors.values()),
             trained=sum(p.numel() for p in trained),
@@ -197,9 +204,24 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
             model.set_submodule(path, layer)
     if not full:
         # Where factors begin changes numbers, not shapes.
-        plain = recipe.adapter.model_copy(update={"start": "default"})
-        add_adapter(model, plain, seed=0)
+        changed = {"start": "default", "modules_to_save": list[str]()}
+        add_adapter(model, recipe.adapter.model_copy(update=changed), seed=0)
+        _copy_saved(model, recipe.adapter.modules_to_save)
     return model
+
+
+def _copy_saved(model: Any, names: list[str]) -> None:
+    """Give modules that are trained whole their float32 copies.
+
+    Fake tensors cannot be converted in place, as copying the module itself would.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    for path, module in modules.items():
+        if not any(name_matches(path, name) for name in names):
+            continue
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            twin = torch.empty(parameter.shape, dtype=torch.float32)
+            module.register_parameter(f"{name}{_TWIN}", nn.Parameter(twin))
 
 
 def _trace(
