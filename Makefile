@@ -5,7 +5,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop test lint browser bench lock clean
+.PHONY: help quickstart compare install develop test lint reference browser bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -39,6 +39,9 @@ develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too
 $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+reference: develop  ## Write docs/reference/recipe.md from the keys' own words
+	$(BIN)/etude recipe keys --markdown > docs/reference/recipe.md
 
 browser:         ## Install Chromium where the report's tests find none
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \

@@ -2,8 +2,8 @@
 
     python benchmarks/memory_plan.py [--only NAME ...] [--jobs 2] [--json FILE]
 
-Fifteen configurations on a processor: SmolLM2-135M and made-up models of other shapes (Qwen2,
-GPT-2, a wide Llama, Mixtral's experts), full fine-tuning, LoRA and QLoRA, with and without
+Fourteen configurations on a processor: SmolLM2-135M and made-up models of other shapes (Qwen2,
+GPT-2, a wide Llama), full fine-tuning, LoRA and QLoRA, with and without
 checkpointing and packing, other lengths, ranks, kinds and optimisers. Each is planned from its
 configuration alone, then trained for a few steps in a process of its own, on rows of made-up words
 whose lengths vary up to the longest that the recipe lets in, and the process's peak (VmHWM) is
@@ -70,16 +70,12 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen2 full, lion": {"model": "qwen2", **FULL, "train": {"optimizer": "lion", "lr": 1e-5}},
     "gpt2 lora": {"model": "gpt2", **DENSE, "data": {"max_length": 512}},
     "wide llama qlora": {"model": "wide"},
-    "mixtral qlora on attention": {
-        "model": "mixtral",
-        "adapter": {"targets": ["q_proj", "v_proj"]},
-    },
 }
 
 
 def shapes() -> dict[str, Any]:
     """Return the configurations of the made-up models."""
-    from transformers import GPT2Config, LlamaConfig, MixtralConfig, Qwen2Config
+    from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
     return {
         "qwen2": Qwen2Config(
@@ -103,18 +99,6 @@ def shapes() -> dict[str, Any]:
             num_key_value_heads=4,
             vocab_size=49152,
             max_position_embeddings=2048,
-        ),
-        "mixtral": MixtralConfig(
-            hidden_size=512,
-            intermediate_size=1024,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            num_key_value_heads=2,
-            num_local_experts=8,
-            num_experts_per_tok=2,
-            vocab_size=49152,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
         ),
     }
 

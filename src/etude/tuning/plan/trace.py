@@ -37,6 +37,9 @@ from etude.tuning.recipe import Recipe
 from etude.tuning.training.attention import packed_rows
 from etude.tuning.training.loss import cross_entropy_sum, plain_head
 
+_PADDED_SHARE = 0.75
+"""Mean length of samples over the longest of their batch, where rows are padded; data decide it."""
+
 _TWIN = "_trained_copy"
 
 Held = Callable[[str, nn.Linear, torch.dtype], QuantLinear | None]
@@ -265,14 +268,16 @@ def _trace(
 
 
 def row_shape(recipe: Recipe) -> tuple[int, int, list[int]]:
-    """Return rows, tokens a row, and lengths of the samples in it, as full as they may be."""
+    """Return rows, tokens a row, and lengths of the samples in it, as full as they may well be."""
     longest = recipe.data.max_length
     if recipe.data.packing:
         # A sample longer than a micro-batch has a row of its own.
         total = max(recipe.train.micro_tokens, longest)
         count, rest = divmod(total, longest)
         return 1, total, [longest] * count + ([rest] if rest else [])
-    return max(1, recipe.train.micro_tokens // longest), longest, [longest]
+    # A micro-batch is cut by its tokens before they are padded to the longest of its samples.
+    rows = round(recipe.train.micro_tokens / (_PADDED_SHARE * longest))
+    return max(1, rows), longest, [longest]
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""`etude recipe`: every key there is, what a recipe comes to, and whether it is sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli import app
+
+if TYPE_CHECKING:
+    from etude.tuning.recipe import Recipe
+
+recipe_app = typer.Typer(no_args_is_help=True, help="Look up keys, check recipes, resolve them.")
+app.add_typer(recipe_app, name="recipe")
+
+
+@recipe_app.command(
+    "keys", epilog="Examples:\n\n`etude recipe keys`\n\n`etude recipe keys learning`"
+)
+def keys(
+    word: Annotated[
+        str, typer.Argument(help="Keys with this in their name or meaning. Without it, all.")
+    ] = "",
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the page of docs/reference/recipe.md.")
+    ] = False,
+) -> None:
+    """List the keys of a recipe: what each takes, its default, its meaning."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from etude.errors import RecipeError
+    from etude.tuning import recipe_reference as reference
+    from etude.tuning.recipe import Recipe
+
+    if markdown:
+        typer.echo(reference.markdown(Recipe, reference.EXAMPLE), nl=False)
+        return
+    found = reference.search(Recipe, word)
+    if not found:
+        raise RecipeError(f"no key has {word!r} in its name or meaning; etude recipe keys has all")
+    console = Console(highlight=False)
+    for key in found:
+        line = Text(key.name, style="bold")
+        line.append(f"  {key.words}; default {reference.as_yaml(key.default)}", style="dim")
+        console.print(line, soft_wrap=True)
+        console.print(Padding(Text(key.meaning), (0, 0, 0, 4)))
+
+
+@recipe_app.command("show", epilog="Examples:\n\n`etude recipe show recipes/docstrings.yaml`")
+def show(
+    file: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only what differs from the default.")
+    ] = False,
+) -> None:
+    """Print a recipe with every default written out; what differs from it is marked."""
+    from etude.tuning import recipe_reference as reference
+    from etude.tuning.recipe import Recipe
+
+    recipe, _ = _read(file)
+    values = reference.flatten(recipe.model_dump(mode="json"), Recipe)
+    defaults = {key.name: key.default for key in reference.keys(Recipe)}
+    differ = [name for name, value in values.items() if value != defaults[name]]
+    notes = {name: [f"default {reference.as_yaml(defaults[name])}"] for name in differ}
+    if changed:
+        values = {name: values[name] for name in differ}
+    typer.echo(reference.nested(values, Recipe, notes), nl=False)
+
+
+@recipe_app.command("check", epilog="Examples:\n\n`etude recipe check recipes/*.yaml`")
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
+) -> None:
+    """Check recipes: every fault of each by its key, and exit code 2 if there is one."""
+    from etude.errors import RecipeError
+
+    faulty = False
+    for file in files:
+        try:
+            _, note = _read(file)
+        except RecipeError as error:
+            faulty = True
+            typer.echo(f"error: {error}", err=True)
+        else:
+            typer.echo(f"{file}: sound{note}")
+    if faulty:
+        raise typer.Exit(2)
+
+
+def _read(file: Path) -> tuple[Recipe, str]:
+    """Read a recipe; one that leaves its data to `--data` is whole, too."""
+    from etude.errors import RecipeError
+    from etude.tuning.recipe import Recipe
+
+    try:
+        return Recipe.read(file), ""
+    except RecipeError as error:
+        if "data.train is missing" not in str(error):
+            raise
+        return Recipe.read(file, ["data.train=rows.jsonl"]), ", with its data named by --data"
+
+
+@recipe_app.command("schema", epilog="Examples:\n\n`etude recipe schema > recipe.schema.json`")
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors that check YAML while it is typed."""
+    from etude.tuning.recipe import Recipe
+    from etude.tuning.recipe_reference import json_schema
+
+    typer.echo(json.dumps(json_schema(Recipe), indent=2))
