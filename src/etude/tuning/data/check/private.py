@@ -46,7 +46,8 @@ def luhn(number: str) -> bool:
 def iban(account: str) -> bool:
     """Tell whether an account number has the remainder 1 of ISO 13616."""
     text = account.replace(" ", "")
-    if not 15 <= len(text) <= 34:
+    # Check digits are 98 less a remainder of 97, so that 00, 01 and 99 are none.
+    if not 15 <= len(text) <= 34 or not 2 <= int(text[2:4]) <= 98:
         return False
     return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
 
