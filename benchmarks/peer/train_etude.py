@@ -20,8 +20,8 @@ from ruler import Ruler
 from etude import Recipe, tune
 from etude.tuning.data.encode import EncodedSample
 from etude.tuning.data.packing import PackedBatch
-from etude.tuning.run import Unwatched
-from etude.tuning.training import loop
+from etude.tuning.training import rows as training_rows
+from etude.tuning.view import Unwatched
 
 
 class Timed(Unwatched):
@@ -60,7 +60,7 @@ def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     view = Timed(Ruler(settings["launched"]))
     # The trainer lays its rows by this name; evaluation has its own.
-    rows = loop.collate = CountedRows(loop.collate)
+    rows = training_rows.collate = CountedRows(training_rows.collate)
     output = Path(settings["output"])
     run = tune(Recipe.parse(settings["recipe"]), base=output, view=view)
     shutil.copytree(run.folder / "adapter", output / "adapter")

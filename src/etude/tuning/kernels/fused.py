@@ -1,0 +1,211 @@
+"""What a decoder layer does between its matrix products, each in one pass over memory.
+
+Each function is defined by its namesake in `fused_reference`, in plain PyTorch; here it is done by
+the C++ kernels on float32 or bfloat16 tensors of the processor, with float32 arithmetic. Rows are
+(T, width): the tokens of a packed row, or of several rows laid end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etude.tuning.kernels.native import function
+
+DTYPES = (torch.bfloat16, torch.float32)
+"""Dtypes that there are kernels for."""
+
+HEAD_MULTIPLE = 16
+"""Attention takes heads of a multiple of this."""
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    """Call a kernel; tensors are passed by address."""
+    # Wide enough that no argument is cut: ctypes passes plain ints as 32 bits.
+    function(name, dtype)(*map(_as_argument, arguments))
+
+
+def _as_argument(value: Any) -> Any:
+    import ctypes  # noqa: PLC0415
+
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return ctypes.c_int64(int(value))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return weight ∘ x / rms(x), (T, H), and 1 / rms(x), (T,) float32."""
+    y, rstd = torch.empty_like(x), torch.empty(len(x))
+    _call("rms_norm", x.dtype, x, weight, y, rstd, len(x), x.shape[1], float(eps))
+    return y, rstd
+
+
+def rms_norm_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None
+) -> Tensor:
+    """Return the gradient to x, (T, H), plus `residual`; the weight is frozen."""
+    dx = torch.empty_like(x)
+    _call(
+        "rms_norm_backward", x.dtype, gradient, x, weight, rstd, residual, dx, len(x), x.shape[1]
+    )
+    return dx
+
+
+def rotate(
+    x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, backwards: bool = False
+) -> Tensor:
+    """Turn each head of x, (T, heads · width), by its row's angles, in place; return x.
+
+    Args:
+        x: rows may have a step between them.
+        cosine: (T, width) float32.
+        sine: likewise.
+        heads: of a row.
+        backwards: apply the transposed rotation: the gradient of the first.
+    """
+    width = x.shape[1] // heads
+    _call(
+        "rotate", x.dtype, x, x.stride(0), cosine, sine, len(x), heads, width, bool(backwards)
+    )
+    return x
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) ∘ up."""
+    y = torch.empty_like(gate)
+    _call("swiglu", gate.dtype, gate, up, y, gate.numel())
+    return y
+
+
+def swiglu_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """Turn `gate` and `up` into their gradients, in place; return silu(gate) ∘ up anew."""
+    y = torch.empty_like(gate)
+    _call("swiglu_backward", gate.dtype, gradient, gate, up, y, gate.numel())
+    return y
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+    """Return logsumexp − logit of the target, (N,) float32, of logits (N, V).
+
+    With `gradient`, the logits become softmax − one-hot, in place.
+    """
+    loss = torch.empty(len(logits))
+    _call(
+        "cross_entropy", logits.dtype, logits, targets, loss, len(logits), logits.shape[1], gradient
+    )
+    return loss
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What attention is over."""
+
+    query: int
+    """Heads of the queries."""
+    key: int
+    """Heads of keys and values; each serves query / key heads of the queries."""
+    width: int
+    """Of one head."""
+    scale: float
+    """Factor on the scores."""
+    window: int | None = None
+    """Positions that a query sees, itself included; None: all before it."""
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], heads: Heads
+) -> tuple[Tensor, Tensor]:
+    """Attend causally inside each segment.
+
+    Args:
+        q: (T, query heads · width); rows may have a step between them, as for k and v.
+        k: (T, key heads · width).
+        v: likewise.
+        lengths: of the segments; they sum to T.
+        heads: what attention is over.
+
+    Returns:
+        (T, query heads · width), and the log of each softmax's sum, (query heads, T) float32.
+    """
+    out = torch.empty(q.shape, dtype=q.dtype)
+    log_norm = torch.empty(heads.query, len(q))
+    starts = _starts(lengths)
+    _call(
+        "attention", q.dtype, q, k, v, out, log_norm, starts, len(lengths),
+        *_sizes(q, k, v, out, heads),
+    )  # fmt: skip
+    return out, log_norm
+
+
+def attention_backward(
+    gradient: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    log_norm: Tensor,
+    lengths: Sequence[int],
+    heads: Heads,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients to q, k and v, each in the layout of its tensor."""
+    dq, dk, dv = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in (q, k, v))
+    parts = torch.empty(2, heads.query, len(q), heads.width)
+    starts = _starts(lengths)
+    _call(
+        "attention_backward", q.dtype, q, k, v, out, gradient, log_norm, dq, dk, dv, parts, starts,
+        len(lengths), *_sizes(q, k, v, out, heads),
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+def _starts(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def _sizes(q: Tensor, k: Tensor, v: Tensor, out: Tensor, heads: Heads) -> tuple[Any, ...]:
+    steps = (t.stride(0) for t in (q, k, v, out))
+    return (
+        heads.query, heads.key, heads.width, *steps, float(heads.scale), heads.window or 0,
+    )  # fmt: skip
+
+
+def int8_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return codes, (T, K) int8, and scales, (T,) float32, of x ∘ columns: codes ∘ scale ≈ x.
+
+    Args:
+        x: (T, K).
+        columns: (K,) float32 to multiply each row with first, or None.
+    """
+    codes, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
+    _call("int8_rows", x.dtype, x, x.stride(0), columns, codes, scales, len(x), x.shape[1])
+    return codes, scales
+
+
+def int32_scaled(
+    sums: Tensor,
+    rows: Tensor,
+    columns: Tensor | None,
+    dtype: torch.dtype,
+    add: Tensor | None = None,
+) -> Tensor:
+    """Return sums ∘ rows ∘ columns + add in `dtype`.
+
+    Args:
+        sums: (T, N) int32.
+        rows: (T,) float32, a factor for each row.
+        columns: (N,) float32, one for each column, or None.
+        dtype: of the result.
+        add: (T, N) or (N,) in `dtype`, or None.
+    """
+    out = torch.empty(sums.shape, dtype=dtype)
+    step = 0 if add is None or add.dim() == 1 else add.stride(0)
+    _call("int32_scaled", dtype, sums, rows, columns, add, step, out, len(sums), sums.shape[1])
+    return out

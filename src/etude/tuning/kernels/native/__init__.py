@@ -1,0 +1,16 @@
+"""Kernels in C++, compiled for the processor at hand when they are first wanted.
+
+    rows.cpp        RMS norm, rotary positions, SwiGLU, cross-entropy of a row of logits
+    attention.cpp   causal attention inside the segments of a packed row
+    quantized.cpp   4-bit weights to numbers, 8-bit activations and integer products
+
+They need nothing but a C++ compiler: they know pointers and sizes, no header of PyTorch's, so that
+all of them compile in seconds and one file serves every PyTorch. Where there is no compiler, or
+`ETUDE_NATIVE=0` says so, plain PyTorch does the same work: `status()` says which, and why.
+"""
+
+from __future__ import annotations
+
+from etude.tuning.kernels.native.build import Status, function, status
+
+__all__ = ["Status", "function", "status"]

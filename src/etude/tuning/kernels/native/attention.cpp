@@ -1,0 +1,455 @@
+// Causal attention inside each segment of a packed row, forward and backward, without a matrix of
+// the size of a segment squared.
+//
+//     S = scale Q K^T     P = softmax(S), row i over keys j <= i     O = P V     L = logsumexp(S)
+//
+//     P = e^(S - L)   dP = dO V^T   D = rowsum(dO * O)   dS = scale P * (dP - D)
+//     dQ = dS K       dK = dS^T Q   dV = P^T dO              (Dao et al. 2022, "FlashAttention")
+//
+// One task is a head of a segment. It takes the queries in blocks of rows, so few that their
+// scores stay in the processor's cache, and all keys before them. All six products are one micro
+// kernel: units of 32 bits, which are pairs of bfloat16 along the contraction (multiplied in one
+// instruction where the processor has it) or single floats, 6 rows by up to 64 columns at a time.
+// Scores and sums are float; P and dS are rounded to the storage type for their products.
+#include <algorithm>
+#include <vector>
+
+#include "vectors.h"
+
+using namespace etude;
+
+namespace {
+
+template <class E>
+struct Unit;
+template <>
+struct Unit<bf16> {
+    static constexpr int along = 2;  // elements of a unit along the contraction
+};
+template <>
+struct Unit<float> {
+    static constexpr int along = 1;
+};
+
+template <class E>
+inline floats accumulate(floats total, uint32_t a, words b);
+
+template <>
+inline floats accumulate<float>(floats total, uint32_t a, words b) {
+    return total + reinterpret<float>(a) * reinterpret<floats>(b);
+}
+
+template <>
+inline floats accumulate<bf16>(floats total, uint32_t a, words b) {
+#if defined(__AVX512BF16__)
+    return reinterpret<floats>(_mm512_dpbf16_ps(reinterpret<__m512>(total),
+                                                reinterpret<__m512bh>(words{} + a),
+                                                reinterpret<__m512bh>(b)));
+#else
+    total += reinterpret<float>(a << 16) * reinterpret<floats>(b << 16);
+    return total + reinterpret<float>(a & 0xffff0000u) * reinterpret<floats>(b & 0xffff0000u);
+#endif
+}
+
+// c (ROWS, 16 VECTORS) (+)= a b over `depth` units. Unit (row, k) of a is at a[row row_step +
+// k depth_step]; row k of b is at b + k b_step.
+template <class E, int ROWS, int VECTORS>
+void tile(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32_t* b,
+          int64_t b_step, int64_t depth, float* c, int64_t c_step, bool add) {
+    floats total[ROWS][VECTORS];
+#pragma GCC unroll 6
+    for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v)
+            total[row][v] = add ? load(c + row * c_step + v * LANES) : floats{};
+    for (int64_t k = 0; k < depth; ++k) {
+        words column[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v)
+            std::memcpy(&column[v], b + k * b_step + v * LANES, sizeof(words));
+#pragma GCC unroll 6
+        for (int row = 0; row < ROWS; ++row) {
+            const uint32_t unit = a[row * row_step + k * depth_step];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; ++v)
+                total[row][v] = accumulate<E>(total[row][v], unit, column[v]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; ++v) store(c + row * c_step + v * LANES, total[row][v]);
+}
+
+template <class E, int VECTORS>
+void strip(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32_t* b,
+           int64_t b_step, int64_t depth, float* c, int64_t c_step, int64_t rows, bool add) {
+    int64_t row = 0;
+    for (; row + 6 <= rows; row += 6)
+        tile<E, 6, VECTORS>(a + row * row_step, row_step, depth_step, b, b_step, depth,
+                            c + row * c_step, c_step, add);
+    for (; row + 2 <= rows; row += 2)
+        tile<E, 2, VECTORS>(a + row * row_step, row_step, depth_step, b, b_step, depth,
+                            c + row * c_step, c_step, add);
+    for (; row < rows; ++row)
+        tile<E, 1, VECTORS>(a + row * row_step, row_step, depth_step, b, b_step, depth,
+                            c + row * c_step, c_step, add);
+}
+
+// As `tile`, for any number of rows and any multiple of 16 columns.
+template <class E>
+void multiply(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32_t* b,
+              int64_t b_step, int64_t depth, float* c, int64_t c_step, int64_t rows,
+              int64_t columns, bool add) {
+    int64_t column = 0;
+    for (; column + 64 <= columns; column += 64)
+        strip<E, 4>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
+    if (column + 32 <= columns) {
+        strip<E, 2>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
+        column += 32;
+    }
+    if (column + 16 <= columns)
+        strip<E, 1>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
+}
+
+inline int64_t up_to(int64_t count, int64_t multiple) {
+    return (count + multiple - 1) / multiple * multiple;
+}
+
+constexpr int64_t COLUMNS = 64;      // keys a tile of scores
+constexpr int64_t SCORES = 1 << 16;  // scores that a block of rows may have: 256 KiB
+
+// Rows of one head, (n, width) with a step between rows, as units.
+template <class E>
+const uint32_t* units(const E* rows) {
+    return reinterpret_cast<const uint32_t*>(rows);
+}
+
+// out[k][j] = unit k of row j: the contraction runs over a row's own elements.
+template <class E>
+void pack_across(const E* rows, int64_t step, int64_t count, int64_t width, uint32_t* out,
+                 int64_t padded) {
+    const int64_t depth = width / Unit<E>::along;
+    for (int64_t k = 0; k < depth; ++k) std::fill(out + k * padded + count, out + (k + 1) * padded, 0u);
+    for (int64_t first = 0; first < count; first += LANES) {
+        const int64_t last = std::min<int64_t>(first + LANES, count);
+        for (int64_t k = 0; k < depth; ++k)
+            for (int64_t j = first; j < last; ++j) {
+                uint32_t unit;
+                std::memcpy(&unit, reinterpret_cast<const char*>(rows + j * step) + 4 * k, 4);
+                out[k * padded + j] = unit;
+            }
+    }
+}
+
+// out[j / along][c] = elements (j, c) and, of a pair, (j + 1, c): the contraction runs over rows.
+inline void pack_down(const bf16* rows, int64_t step, int64_t count, int64_t width, uint32_t* out,
+                      int64_t out_step) {
+    for (int64_t j = 0; j < count; j += 2) {
+        const bf16 *first = rows + j * step, *second = rows + (j + 1) * step;
+        uint32_t* to = out + j / 2 * out_step;
+        if (j + 1 < count)
+            for (int64_t c = 0; c < width; ++c)
+                to[c] = first[c].bits | uint32_t(second[c].bits) << 16;
+        else
+            for (int64_t c = 0; c < width; ++c) to[c] = first[c].bits;
+    }
+}
+
+inline void pack_down(const float* rows, int64_t step, int64_t count, int64_t width, uint32_t* out,
+                      int64_t out_step) {
+    for (int64_t j = 0; j < count; ++j) std::memcpy(out + j * out_step, rows + j * step, 4 * width);
+}
+
+template <class E>
+struct Shape {
+    int64_t heads, key_heads, width;
+    int64_t q_step, k_step, v_step, o_step;  // between rows, in elements
+    float scale;
+    int64_t window;  // keys a query may see, itself included; 0: all before it
+};
+
+struct Scratch {
+    std::vector<uint32_t> memory;
+    uint32_t* take(int64_t& used, int64_t count) {
+        uint32_t* place = memory.data() + used;
+        used += up_to(count, LANES);
+        return place;
+    }
+};
+
+int64_t rows_a_block(int64_t keys) {
+    const int64_t rows = SCORES / up_to(keys, COLUMNS);
+    return std::clamp<int64_t>(rows / 6 * 6, 6, 96);
+}
+
+// First key tile that a block of queries from `first` sees, by the window.
+inline int64_t first_key(int64_t first, int64_t window) {
+    if (window <= 0 || first - window + 1 <= 0) return 0;
+    return (first - window + 1) / COLUMNS * COLUMNS;
+}
+
+template <class E>
+void forward_head(const E* q, const E* k, const E* v, E* out, float* log_norm, int64_t n,
+                  const Shape<E>& s, Scratch& scratch) {
+    constexpr int along = Unit<E>::along;
+    const int64_t width = s.width, padded = up_to(n, COLUMNS), block = rows_a_block(n);
+    const int64_t depth = width / along;
+    scratch.memory.resize(depth * padded + up_to(n, 2) / along * width +
+                          block * (padded + padded / along + width) + 8 * LANES);
+    int64_t used = 0;
+    uint32_t* keys = scratch.take(used, depth * padded);
+    uint32_t* values = scratch.take(used, up_to(n, 2) / along * width);
+    float* scores = reinterpret_cast<float*>(scratch.take(used, block * padded));
+    E* probabilities = reinterpret_cast<E*>(scratch.take(used, block * padded / along));
+    float* result = reinterpret_cast<float*>(scratch.take(used, block * width));
+    pack_across(k, s.k_step, n, width, keys, padded);
+    pack_down(v, s.v_step, n, width, values, width);
+
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t rows = std::min(block, n - first);
+        const int64_t from = first_key(first, s.window);
+        const int64_t seen = up_to(first + rows, COLUMNS);
+        multiply<E>(units(q + first * s.q_step), s.q_step / along, 1, keys + from, padded, depth,
+                    scores + from, padded, rows, seen - from, false);
+        float inverse[96];
+        for (int64_t row = 0; row < rows; ++row) {
+            float* at = scores + row * padded;
+            E* p = probabilities + row * padded;
+            const int64_t end = first + row + 1;
+            const int64_t begin = s.window > 0 ? std::max<int64_t>(0, end - s.window) : 0;
+            for (int64_t j = from; j < begin; ++j) at[j] = -__builtin_inff();
+            for (int64_t j = end; j < up_to(end, LANES); ++j) at[j] = -__builtin_inff();
+            floats highest = splat(-__builtin_inff());
+            const int64_t stop = up_to(end, LANES);
+            for (int64_t j = from; j < stop; j += LANES) highest = most(load(at + j), highest);
+            const float top = largest(highest) * s.scale;
+            floats total = {};
+            for (int64_t j = from; j < stop; j += LANES) {
+                const floats e = exponential(load(at + j) * s.scale - top);
+                total += e;
+                store(p + j, e);
+            }
+            for (int64_t j = stop; j < seen; j += LANES) store(p + j, floats{});
+            const float norm = sum(total);
+            inverse[row] = 1.0f / norm;
+            log_norm[first + row] = top + __builtin_logf(norm);
+        }
+        const int64_t last = std::min(up_to(n, along), seen);
+        multiply<E>(units(probabilities + from), padded / along, 1, values + from / along * width,
+                    width, (last - from) / along, result, width, rows, width, false);
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t c = 0; c < width; c += LANES)
+                store(out + (first + row) * s.o_step + c, load(result + row * width + c) * inverse[row]);
+    }
+}
+
+// dK and dV of one query head, (n, width) float, are written whole.
+template <class E>
+void backward_head(const E* q, const E* k, const E* v, const E* out, const E* gradient,
+                   const float* log_norm, E* dq, int64_t dq_step, float* dk, float* dv, int64_t n,
+                   const Shape<E>& s, Scratch& scratch) {
+    constexpr int along = Unit<E>::along;
+    const int64_t width = s.width, padded = up_to(n, COLUMNS), block = rows_a_block(2 * n);
+    const int64_t depth = width / along;
+    const int64_t scores_size = block * padded;
+    scratch.memory.resize(2 * depth * padded + up_to(n, 2) / along * width + 2 * scores_size +
+                          3 * scores_size / along + 2 * up_to(block, 2) / along * width +
+                          block * width + 12 * LANES);
+    int64_t used = 0;
+    uint32_t* keys = scratch.take(used, depth * padded);      // K, contraction over width
+    uint32_t* values = scratch.take(used, depth * padded);    // V, likewise
+    uint32_t* keys_down = scratch.take(used, up_to(n, 2) / along * width);  // K, over keys
+    float* scores = reinterpret_cast<float*>(scratch.take(used, scores_size));
+    float* upstream = reinterpret_cast<float*>(scratch.take(used, scores_size));
+    E* ds = reinterpret_cast<E*>(scratch.take(used, scores_size / along));
+    uint32_t* p_down = scratch.take(used, scores_size / along);   // P, contraction over queries
+    uint32_t* ds_down = scratch.take(used, scores_size / along);  // dS, likewise
+    uint32_t* q_down = scratch.take(used, up_to(block, 2) / along * width);
+    uint32_t* g_down = scratch.take(used, up_to(block, 2) / along * width);
+    float* result = reinterpret_cast<float*>(scratch.take(used, block * width));
+    pack_across(k, s.k_step, n, width, keys, padded);
+    pack_across(v, s.v_step, n, width, values, padded);
+    pack_down(k, s.k_step, n, width, keys_down, width);
+    std::fill(dk, dk + n * width, 0.0f);
+    std::fill(dv, dv + n * width, 0.0f);
+
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t rows = std::min(block, n - first);
+        const int64_t from = first_key(first, s.window);
+        const int64_t seen = up_to(first + rows, COLUMNS);
+        const E* g = gradient + first * s.o_step;
+        multiply<E>(units(q + first * s.q_step), s.q_step / along, 1, keys + from, padded, depth,
+                    scores + from, padded, rows, seen - from, false);
+        multiply<E>(units(g), s.o_step / along, 1, values + from, padded, depth, upstream + from,
+                    padded, rows, seen - from, false);
+        // Pairs of rows are written together; a last odd row gets zeros beside it.
+        for (int64_t row = 0; row < rows; row += along) {
+            uint32_t* p_to = p_down + row / along * padded;
+            uint32_t* ds_to = ds_down + row / along * padded;
+            floats norm[along], mean[along];
+            int64_t begin[along], end[along];
+            for (int part = 0; part < along; ++part) {
+                const int64_t i = row + part;
+                if (i >= rows) {
+                    begin[part] = end[part] = from;
+                    norm[part] = mean[part] = floats{};
+                    continue;
+                }
+                end[part] = first + i + 1;
+                begin[part] = s.window > 0 ? std::max<int64_t>(0, end[part] - s.window) : 0;
+                floats products = {};
+                for (int64_t c = 0; c < width; c += LANES)
+                    products += load(g + i * s.o_step + c) * load(out + (first + i) * s.o_step + c);
+                mean[part] = splat(sum(products));
+                norm[part] = splat(log_norm[first + i]);
+            }
+            for (int64_t j = from; j < seen; j += LANES) {
+                floats p[along], d[along];
+                for (int part = 0; part < along; ++part) {
+                    const int64_t i = row + part;
+                    if (j >= end[part] || j + LANES <= begin[part]) {
+                        p[part] = d[part] = floats{};
+                    } else {
+                        const floats exponent = load(scores + i * padded + j) * s.scale - norm[part];
+                        p[part] = exponential(exponent);
+                        if (j + LANES > end[part] || j < begin[part]) {
+                            const ints key = lanes() + int(j);
+                            const ints open = (key < int(end[part])) & (key >= int(begin[part]));
+                            p[part] = choose(open, p[part], floats{});
+                        }
+                        d[part] = p[part] * (load(upstream + i * padded + j) - mean[part]) * s.scale;
+                    }
+                    if (i < rows) store(ds + i * padded + j, d[part]);
+                }
+                if constexpr (along == 1) {
+                    std::memcpy(p_to + j, &p[0], sizeof(floats));
+                    std::memcpy(ds_to + j, &d[0], sizeof(floats));
+                } else {
+                    const words low = __builtin_convertvector(to_bf16(p[0]), words);
+                    const words high = __builtin_convertvector(to_bf16(p[along - 1]), words);
+                    const words pair = low | high << 16;
+                    std::memcpy(p_to + j, &pair, sizeof pair);
+                    const words d_low = __builtin_convertvector(to_bf16(d[0]), words);
+                    const words d_high = __builtin_convertvector(to_bf16(d[along - 1]), words);
+                    const words d_pair = d_low | d_high << 16;
+                    std::memcpy(ds_to + j, &d_pair, sizeof d_pair);
+                }
+            }
+        }
+        pack_down(q + first * s.q_step, s.q_step, rows, width, q_down, width);
+        pack_down(g, s.o_step, rows, width, g_down, width);
+        const int64_t count = first + rows - from, deep = up_to(rows, along) / along;
+        multiply<E>(p_down + from, 1, padded, g_down, width, deep, dv + from * width, width, count,
+                    width, true);
+        multiply<E>(ds_down + from, 1, padded, q_down, width, deep, dk + from * width, width, count,
+                    width, true);
+        const int64_t last = std::min(up_to(n, along), seen);
+        multiply<E>(units(ds + from), padded / along, 1, keys_down + from / along * width, width,
+                    (last - from) / along, result, width, rows, width, false);
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t c = 0; c < width; c += LANES)
+                store(dq + (first + row) * dq_step + c, load(result + row * width + c));
+    }
+}
+
+// Tasks, the longest segments first, so that no thread is left with a long one at the end.
+std::vector<int64_t> by_length(const int64_t* starts, int64_t segments) {
+    std::vector<int64_t> order(segments);
+    for (int64_t i = 0; i < segments; ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+        return starts[a + 1] - starts[a] > starts[b + 1] - starts[b];
+    });
+    return order;
+}
+
+template <class E>
+void forward(const E* q, const E* k, const E* v, E* out, float* log_norm, const int64_t* starts,
+             int64_t segments, const Shape<E>& s) {
+    const std::vector<int64_t> order = by_length(starts, segments);
+    const int64_t total = starts[segments];
+#pragma omp parallel
+    {
+        Scratch scratch;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < segments * s.heads; ++task) {
+            const int64_t segment = order[task / s.heads], head = task % s.heads;
+            const int64_t start = starts[segment], n = starts[segment + 1] - start;
+            const int64_t key_head = head / (s.heads / s.key_heads);
+            if (n > 0)
+                forward_head(q + start * s.q_step + head * s.width,
+                             k + start * s.k_step + key_head * s.width,
+                             v + start * s.v_step + key_head * s.width,
+                             out + start * s.o_step + head * s.width,
+                             log_norm + head * total + start, n, s, scratch);
+        }
+    }
+}
+
+template <class E>
+void backward(const E* q, const E* k, const E* v, const E* out, const E* gradient,
+              const float* log_norm, E* dq, E* dk, E* dv, const int64_t* starts, int64_t segments,
+              float* parts, const Shape<E>& s) {
+    // `parts`: 2 (heads, T, width) float: dK and dV of each query head, added up at the end, so
+    // that the heads of a group can be worked on at once and the sum does not depend on who was
+    // first.
+    const std::vector<int64_t> order = by_length(starts, segments);
+    const int64_t total = starts[segments], size = total * s.width;
+#pragma omp parallel
+    {
+        Scratch scratch;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < segments * s.heads; ++task) {
+            const int64_t segment = order[task / s.heads], head = task % s.heads;
+            const int64_t start = starts[segment], n = starts[segment + 1] - start;
+            const int64_t key_head = head / (s.heads / s.key_heads);
+            if (n > 0)
+                backward_head(q + start * s.q_step + head * s.width,
+                              k + start * s.k_step + key_head * s.width,
+                              v + start * s.v_step + key_head * s.width,
+                              out + start * s.o_step + head * s.width,
+                              gradient + start * s.o_step + head * s.width,
+                              log_norm + head * total + start,
+                              dq + start * s.q_step + head * s.width, s.q_step,
+                              parts + head * size + start * s.width,
+                              parts + (s.heads + head) * size + start * s.width, n, s, scratch);
+        }
+        const int64_t group = s.heads / s.key_heads;
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < total; ++row)
+            for (int64_t key_head = 0; key_head < s.key_heads; ++key_head)
+                for (int64_t c = 0; c < s.width; c += LANES) {
+                    floats a = {}, b = {};
+                    for (int64_t member = 0; member < group; ++member) {
+                        const int64_t head = key_head * group + member;
+                        a += load(parts + head * size + row * s.width + c);
+                        b += load(parts + (s.heads + head) * size + row * s.width + c);
+                    }
+                    store(dk + row * s.k_step + key_head * s.width + c, a);
+                    store(dv + row * s.v_step + key_head * s.width + c, b);
+                }
+    }
+}
+
+}  // namespace
+
+#define ATTENTION(name, E)                                                                        \
+    extern "C" void attention_##name(const E* q, const E* k, const E* v, E* out, float* log_norm, \
+                                     const int64_t* starts, int64_t segments, int64_t heads,      \
+                                     int64_t key_heads, int64_t width, int64_t q_step,            \
+                                     int64_t k_step, int64_t v_step, int64_t o_step, float scale, \
+                                     int64_t window) {                                            \
+        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window}; \
+        forward(q, k, v, out, log_norm, starts, segments, s);                                     \
+    }                                                                                             \
+    extern "C" void attention_backward_##name(                                                    \
+        const E* q, const E* k, const E* v, const E* out, const E* gradient,                      \
+        const float* log_norm, E* dq, E* dk, E* dv, float* parts, const int64_t* starts,          \
+        int64_t segments, int64_t heads, int64_t key_heads, int64_t width, int64_t q_step,        \
+        int64_t k_step, int64_t v_step, int64_t o_step, float scale, int64_t window) {            \
+        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window}; \
+        backward(q, k, v, out, gradient, log_norm, dq, dk, dv, starts, segments, parts, s);       \
+    }
+
+ATTENTION(bf16, bf16)
+ATTENTION(float, float)

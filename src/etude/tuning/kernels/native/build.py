@@ -1,0 +1,131 @@
+"""Compiling the C++ kernels and loading them.
+
+The library's name is a hash of its sources, the compiler, its options and the processor's
+instruction sets, so that a changed source, another compiler or a home folder shared between
+machines never meets a library that is not its own. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from etude.paths import home
+from etude.tuning.machine import this_machine
+
+SWITCH = "ETUDE_NATIVE"
+"""Environment variable; 0 keeps the C++ kernels out."""
+
+_SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp")
+_HEADERS = ("vectors.h",)
+# -ffp-contract=fast: products and sums of one expression may be one instruction. Nothing that
+# changes what NaN, infinity or the order of sums mean is allowed.
+_OPTIONS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
+_COMPILE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether the C++ kernels are there."""
+
+    library: ctypes.CDLL | None
+    reason: str
+    """Of a library that is not there, for people; else the compiler."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether they are."""
+        return self.library is not None
+
+
+@cache
+def status() -> Status:
+    """Return the kernels' state; compiles and loads them when it is first asked."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return Status(None, f"{SWITCH}=0")
+    compiler = _compiler()
+    if compiler is None:
+        return Status(None, "no C++ compiler found (install g++ or clang++, or set CXX)")
+    try:
+        return Status(ctypes.CDLL(str(_library(compiler))), compiler[0])
+    except subprocess.TimeoutExpired:
+        return Status(None, f"{compiler[0]} took over {_COMPILE_SECONDS} seconds")
+    except subprocess.CalledProcessError as error:
+        said = str(error.stderr).strip().splitlines() or ["it said nothing"]
+        return Status(None, f"{compiler[0]} failed: {said[0]}")
+    except OSError as error:
+        return Status(None, str(error))
+
+
+def function(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    """Return a kernel for tensors of `dtype`, bfloat16 or float32; `status().ready` is a must."""
+    library = status().library
+    if library is None:
+        raise RuntimeError("the C++ kernels are not there")
+    suffix = {torch.bfloat16: "bf16", torch.float32: "float"}[dtype]
+    kernel = getattr(library, f"{name}_{suffix}")
+    kernel.restype = None
+    return kernel
+
+
+def _compiler() -> list[str] | None:
+    chosen = os.environ.get("CXX")
+    if chosen:
+        command = shlex.split(chosen)
+        return command if shutil.which(command[0]) else None
+    found = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
+    return [found] if found else None
+
+
+def _library(compiler: list[str]) -> Path:
+    """Return the library's file, made if it is not there."""
+    here = Path(__file__).parent
+    version = _run([*compiler, "--version"])
+    digest = hashlib.sha256("\0".join([*compiler, version, *_OPTIONS]).encode())
+    machine = this_machine()
+    digest.update("\0".join([machine.processor, *machine.instruction_sets]).encode())
+    for name in (*_SOURCES, *_HEADERS):
+        digest.update((here / name).read_bytes())
+    target = home() / "native" / f"kernels-{digest.hexdigest()[:16]}.so"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as folder:
+        made = Path(folder) / "kernels.so"
+        # Linked without the compiler's own OpenMP: the loader finds PyTorch's, so that the two
+        # share one pool of threads instead of waiting for each other's.
+        objects = [Path(folder) / f"{Path(name).stem}.o" for name in _SOURCES]
+        threads = "-fopenmp"
+        for source, made_object in zip(_SOURCES, objects, strict=True):
+            command = [*compiler, *_OPTIONS, threads, "-c", str(here / source)]
+            _run([*command, "-o", str(made_object)])
+        _run([*compiler, "-shared", *map(str, objects), "-o", str(made)])
+        made.replace(target)
+    return target
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS
+    )
+    return done.stdout

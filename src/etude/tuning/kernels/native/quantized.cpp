@@ -1,0 +1,131 @@
+// Weights in 4 bits to numbers; activations to 8 bits and integer products back to numbers.
+#include "vectors.h"
+
+using namespace etude;
+
+namespace {
+
+// out[i] = round(levels[code i] * absmax[i / block]); two codes a byte, the high one first.
+template <class E>
+void dequantize(const uint8_t* codes, const float* absmax, const float* levels, E* out,
+                int64_t count, int64_t block) {
+    constexpr int64_t PART = 1 << 14;
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < count; begin += PART) {
+        const int64_t end = begin + PART < count ? begin + PART : count;
+        int64_t i = begin;
+#if defined(__AVX512F__)
+        if (block % 32 == 0) {
+            const __m512 table = _mm512_loadu_ps(levels);
+            for (; i + 32 <= end; i += 32) {
+                const __m512i bytes =
+                    _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + i / 2)));
+                const __m512 scale = _mm512_set1_ps(absmax[i / block]);
+                // The permutation looks at the low 4 bits of each index only.
+                const __m512 first =
+                    _mm512_mul_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table), scale);
+                const __m512 second = _mm512_mul_ps(_mm512_permutexvar_ps(bytes, table), scale);
+                if constexpr (sizeof(E) == 2) {
+                    const words low = __builtin_convertvector(to_bf16((floats)first), words);
+                    const words high = __builtin_convertvector(to_bf16((floats)second), words);
+                    const words pair = low | high << 16;
+                    std::memcpy(out + i, &pair, sizeof pair);
+                } else {
+                    const __m512i even = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
+                                                           6, 22, 7, 23);
+                    const __m512i odd = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13,
+                                                          29, 14, 30, 15, 31);
+                    store(out + i, (floats)_mm512_permutex2var_ps(first, even, second));
+                    store(out + i + 16, (floats)_mm512_permutex2var_ps(first, odd, second));
+                }
+            }
+        }
+#endif
+        for (; i < end; i += LANES) {
+            const int64_t here = end - i < LANES ? end - i : LANES;
+            floats value = {}, scale = {};
+            for (int64_t lane = 0; lane < here; ++lane) {
+                const uint8_t byte = codes[(i + lane) / 2];
+                value[lane] = levels[(i + lane) % 2 ? byte & 15 : byte >> 4];
+                scale[lane] = absmax[(i + lane) / block];
+            }
+            store(out + i, value * scale, here);
+        }
+    }
+}
+
+// codes = round(x / scale), scale = max |x| / 127 of the row; x is first multiplied by `columns`,
+// one number a column, where that is not null.
+template <class E>
+void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, float* scales,
+               int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const E* from = x + row * step;
+        floats highest = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            floats v = load(from + i, width - i);
+            if (columns) v *= load(columns + i, width - i);
+            highest = most(most(v, -v), highest);
+        }
+        const float top = largest(highest);
+        scales[row] = top / 127.0f;
+        const float inverse = top > 0 ? 127.0f / top : 0.0f;
+        const floats shift = splat(12582912.0f);  // 1.5 * 2^23: rounds to a whole number, even on ties
+        for (int64_t i = 0; i < width; i += LANES) {
+            floats v = load(from + i, width - i);
+            if (columns) v *= load(columns + i, width - i);
+            const ints whole = reinterpret<ints>(v * inverse + shift);
+            typedef int8_t bytes __attribute__((vector_size(16)));
+            const bytes low = __builtin_convertvector(whole, bytes);
+            const int64_t here = width - i < LANES ? width - i : LANES;
+            std::memcpy(codes + row * width + i, &low, here);
+        }
+    }
+}
+
+// out = sums * row_scale * column_scale + add; column_scale and add may be null. `add` has the
+// shape of out, or is one row for all (add_step 0).
+template <class E>
+void int32_scaled(const int32_t* sums, const float* row_scale, const float* column_scale,
+                  const E* add, int64_t add_step, E* out, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const int32_t* from = sums + row * width;
+        const float scale = row_scale[row];
+        for (int64_t i = 0; i < width; i += LANES) {
+            const int64_t left = width - i;
+            ints whole = {};
+            std::memcpy(&whole, from + i, 4 * (left < LANES ? left : LANES));
+            floats v = __builtin_convertvector(whole, floats) * scale;
+            if (column_scale) v *= load(column_scale + i, left);
+            if (add) v += load(add + row * add_step + i, left);
+            store(out + row * width + i, v, left);
+        }
+    }
+}
+
+}  // namespace
+
+#define BOTH(name, parameters, call)                                 \
+    extern "C" void name##_bf16 parameters(bf16) { call; }           \
+    extern "C" void name##_float parameters(float) { call; }
+
+#define PARAMETERS(E)                                                                       \
+    (const uint8_t* codes, const float* absmax, const float* levels, E* out, int64_t count, \
+     int64_t block)
+BOTH(dequantize, PARAMETERS, dequantize(codes, absmax, levels, out, count, block))
+#undef PARAMETERS
+
+#define PARAMETERS(E)                                                                           \
+    (const E* x, int64_t step, const float* columns, int8_t* codes, float* scales, int64_t rows, \
+     int64_t width)
+BOTH(int8_rows, PARAMETERS, int8_rows(x, step, columns, codes, scales, rows, width))
+#undef PARAMETERS
+
+#define PARAMETERS(E)                                                                         \
+    (const int32_t* sums, const float* row_scale, const float* column_scale, const E* add,   \
+     int64_t add_step, E* out, int64_t rows, int64_t width)
+BOTH(int32_scaled, PARAMETERS,
+     int32_scaled(sums, row_scale, column_scale, add, add_step, out, rows, width))
+#undef PARAMETERS

@@ -1,0 +1,174 @@
+// What a decoder layer does to each row between its matrix products: RMS norm, rotary positions,
+// SwiGLU; and the softmax cross-entropy of a row of logits. See kernels/fused.py for definitions.
+#include "vectors.h"
+
+using namespace etude;
+
+namespace {
+
+// y = w * round(x * rstd), rstd = 1 / sqrt(mean(x^2) + eps); rounded in between as the model's own
+// code does, which writes the normalised row in the dtype of the weights.
+template <class E>
+void rms_norm(const E* x, const E* weight, E* y, float* rstd, int64_t rows, int64_t width,
+              float eps) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const E* from = x + row * width;
+        floats squares = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            const floats v = load(from + i, width - i);
+            squares += v * v;
+        }
+        const float scale = 1.0f / __builtin_sqrtf(sum(squares) / width + eps);
+        if (rstd) rstd[row] = scale;
+        for (int64_t i = 0; i < width; i += LANES) {
+            const floats normal = rounded<E>(load(from + i, width - i) * scale);
+            store(y + row * width + i, normal * load(weight + i, width - i), width - i);
+        }
+    }
+}
+
+// dx = residual + rstd * (w g - xn * mean(w g * xn)), xn = x * rstd; `residual` may be null.
+template <class E>
+void rms_norm_backward(const E* gradient, const E* x, const E* weight, const float* rstd,
+                       const E* residual, E* dx, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const E *g = gradient + row * width, *from = x + row * width;
+        const float scale = rstd[row];
+        floats products = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            const int64_t left = width - i;
+            products += load(g + i, left) * load(weight + i, left) * load(from + i, left);
+        }
+        const float mean = sum(products) * scale / width;
+        for (int64_t i = 0; i < width; i += LANES) {
+            const int64_t left = width - i;
+            const floats normal = load(from + i, left) * scale;
+            floats d = (load(g + i, left) * load(weight + i, left) - normal * mean) * scale;
+            if (residual) d += load(residual + row * width + i, left);
+            store(dx + row * width + i, d, left);
+        }
+    }
+}
+
+// In place, each head of each row: (a, b) -> (a c1 - b s1, b c2 + a s2), a and b its two halves,
+// c and s the row's cosines and sines, (width,) float; or, backwards, the transposed rotation.
+template <class E>
+void rotate(E* x, int64_t stride, const float* cosine, const float* sine, int64_t rows,
+            int64_t heads, int64_t width, bool backwards) {
+    const int64_t half = width / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const float *c = cosine + row * width, *s = sine + row * width;
+        for (int64_t head = 0; head < heads; ++head) {
+            E* at = x + row * stride + head * width;
+            for (int64_t i = 0; i < half; i += LANES) {
+                const int64_t left = half - i;
+                const floats a = load(at + i, left), b = load(at + half + i, left);
+                const floats c1 = load(c + i, left), c2 = load(c + half + i, left);
+                const floats s1 = load(s + i, left), s2 = load(s + half + i, left);
+                const floats first = backwards ? a * c1 + b * s2 : a * c1 - b * s1;
+                const floats second = backwards ? b * c2 - a * s1 : b * c2 + a * s2;
+                store(at + i, first, left);
+                store(at + half + i, second, left);
+            }
+        }
+    }
+}
+
+inline floats sigmoid(floats x) {
+    // e^-x overflows below -88: there the quotient is 0, as it should be.
+    return splat(1.0f) / (splat(1.0f) + exponential(most(splat(-88.0f), choose(x > splat(88.0f), splat(-88.0f), -x))));
+}
+
+template <class E>
+void swiglu(const E* gate, const E* up, E* y, int64_t count) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i += LANES) {
+        const int64_t left = count - i;
+        const floats g = load(gate + i, left);
+        // silu is rounded before the product, as the model's own code writes it.
+        const floats s = rounded<E>(g * sigmoid(g));
+        store(y + i, s * load(up + i, left), left);
+    }
+}
+
+// In place: gate and up become their gradients; y, if not null, gets silu(gate) * up again.
+template <class E>
+void swiglu_backward(const E* gradient, E* gate, E* up, E* y, int64_t count) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i += LANES) {
+        const int64_t left = count - i;
+        const floats d = load(gradient + i, left);
+        const floats g = load(gate + i, left), u = load(up + i, left);
+        const floats sigma = sigmoid(g), s = g * sigma;
+        if (y) store(y + i, rounded<E>(s) * u, left);
+        store(gate + i, d * u * (sigma + s * (splat(1.0f) - sigma)), left);
+        store(up + i, d * s, left);
+    }
+}
+
+// loss[row] = logsumexp(logits) - logits[target]; in place, logits become softmax - one-hot.
+template <class E>
+void cross_entropy(E* logits, const int64_t* targets, float* loss, int64_t rows, int64_t width,
+                   bool gradient) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        E* at = logits + row * width;
+        const int64_t whole = width - width % LANES, target = targets[row];
+        floats highest = splat(-__builtin_inff());
+        for (int64_t i = 0; i < whole; i += LANES) highest = most(load(at + i), highest);
+        float top = largest(highest);
+        for (int64_t i = whole; i < width; ++i) top = __builtin_fmaxf(top, as_float(at[i]));
+        floats total = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            floats e = exponential(load(at + i, width - i) - top);
+            if (width - i < LANES) e = choose(lanes() < int(width - i), e, splat(0));
+            total += e;
+        }
+        const float log_norm = top + __builtin_logf(sum(total));
+        loss[row] = log_norm - as_float(at[target]);
+        if (!gradient) continue;
+        const float picked = sum(exponential(splat(as_float(at[target]) - log_norm))) / LANES - 1;
+        for (int64_t i = 0; i < width; i += LANES)
+            store(at + i, exponential(load(at + i, width - i) - log_norm), width - i);
+        store(at + target, splat(picked), 1);
+    }
+}
+
+}  // namespace
+
+#define BOTH(name, parameters, call)                        \
+    extern "C" void name##_bf16 parameters(bf16) { call; }  \
+    extern "C" void name##_float parameters(float) { call; }
+
+#define PARAMETERS(E) \
+    (const E* x, const E* w, E* y, float* rstd, int64_t rows, int64_t width, float eps)
+BOTH(rms_norm, PARAMETERS, rms_norm(x, w, y, rstd, rows, width, eps))
+#undef PARAMETERS
+
+#define PARAMETERS(E)                                                                         \
+    (const E* g, const E* x, const E* w, const float* rstd, const E* residual, E* dx,        \
+     int64_t rows, int64_t width)
+BOTH(rms_norm_backward, PARAMETERS, rms_norm_backward(g, x, w, rstd, residual, dx, rows, width))
+#undef PARAMETERS
+
+#define PARAMETERS(E)                                                                         \
+    (E* x, int64_t stride, const float* cosine, const float* sine, int64_t rows, int64_t heads, \
+     int64_t width, int backwards)
+BOTH(rotate, PARAMETERS, rotate(x, stride, cosine, sine, rows, heads, width, backwards != 0))
+#undef PARAMETERS
+
+#define PARAMETERS(E) (const E* gate, const E* up, E* y, int64_t count)
+BOTH(swiglu, PARAMETERS, swiglu(gate, up, y, count))
+#undef PARAMETERS
+
+#define PARAMETERS(E) (const E* gradient, E* gate, E* up, E* y, int64_t count)
+BOTH(swiglu_backward, PARAMETERS, swiglu_backward(gradient, gate, up, y, count))
+#undef PARAMETERS
+
+#define PARAMETERS(E) \
+    (E* logits, const int64_t* targets, float* loss, int64_t rows, int64_t width, int gradient)
+BOTH(cross_entropy, PARAMETERS, cross_entropy(logits, targets, loss, rows, width, gradient != 0))
+#undef PARAMETERS
