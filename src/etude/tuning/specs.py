@@ -149,6 +149,10 @@ class QuantSpec(Section):
     double: bool = True
     """Quantise the scales too, to 8 bits, 256 of them sharing one scale (`nf4`, `fp4`, `int4`)."""
 
+    compute: Literal["decoded", "int8"] = "decoded"
+    """Products with the base. `decoded`: its weights as numbers. `int8` (kind `int8` only): 8-bit
+    integers on both sides, activations and gradients rounded row by row: faster, less exact."""
+
 
 class ModelSpec(Section):
     """The base model."""

@@ -81,7 +81,7 @@ class AdaptedLayer(nn.Module):
     @torch.no_grad()
     def add_delta(self, W: Tensor) -> Tensor:
         """Add `delta` to a matrix, (out, in) float32, in place; to the base's own, to merge."""
-        for adapter in self._chosen():
+        for adapter in self.chosen():
             A, B = adapter.factors()
             if adapter.magnitude is None:
                 W.addmm_(B.float(), A.float(), alpha=adapter.scaling)
@@ -95,7 +95,7 @@ class AdaptedLayer(nn.Module):
         """Return the adapted output, in the shape and dtype that the base gives."""
         if self.rows is not None and self.enabled:
             return self._by_rows(x, self.rows)
-        adapters = self._chosen()
+        adapters = self.chosen()
         if not adapters:
             return self.base(x)
         if isinstance(self.base, nn.Linear | QuantLinear | Conv1D):
@@ -108,7 +108,8 @@ class AdaptedLayer(nn.Module):
             y = y + self._change(adapter, x, y if len(adapters) == 1 else None)
         return y
 
-    def _chosen(self) -> list[LowRank]:
+    def chosen(self) -> list[LowRank]:
+        """Return what acts now: the active adapters, and what a start took off the base."""
         own = self.named()
         names = self.active if self.enabled else ()
         chosen = [own[name] for name in names if name in own]

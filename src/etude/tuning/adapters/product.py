@@ -22,6 +22,28 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
+from etude.tuning.quant.rows import RowLinear
+
+
+def base_product(
+    base: LinearLike, rows: Tensor, add: Tensor | None = None, *, with_bias: bool = True
+) -> Tensor:
+    """Return rows Wᵀ + b + add of a frozen layer, (T, out); `add`, (T, out), may be None."""
+    if isinstance(base, RowLinear) and base.computes_int8:
+        return base.product(rows, add, with_bias=with_bias)
+    W, b = weight_for_product(base), base.bias if with_bias else None
+    if add is None:
+        return F.linear(rows, W, b)
+    y = torch.addmm(add, rows, W.T)
+    return y if b is None else y.add_(b)
+
+
+def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Tensor:
+    """Return g W + add, (T, in), the gradient to the layer's input; writes over `add`."""
+    if isinstance(base, RowLinear) and base.computes_int8:
+        return base.input_gradient(g, add)
+    W = weight_for_product(base)
+    return g @ W if add is None else add.addmm_(g, W)
 
 
 class _AdaptedProduct(torch.autograd.Function):
@@ -45,7 +67,7 @@ class _AdaptedProduct(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         source = rows if dropped is None else dropped.reshape(rows.shape)
         h = source @ A.to(x.dtype).T
-        y = F.linear(rows, weight_for_product(base), base.bias if with_bias else None)
+        y = base_product(base, rows, with_bias=with_bias)
         y.addmm_(h, B.to(x.dtype).T, alpha=scaling)
         # W needs no gradient, so the base's own input is not kept.
         ctx.save_for_backward(source, h, A, B)
@@ -65,7 +87,7 @@ class _AdaptedProduct(torch.autograd.Function):
 
         grad_B = (g.T @ h).to(B.dtype).mul_(ctx.scaling) if needs_B else None
         grad_A = (gh.T @ source).to(A.dtype) if needs_A else None
-        grad_x = g @ weight_for_product(ctx.base) if needs_x else None
+        grad_x = base_gradient(ctx.base, g) if needs_x else None
         grad_dropped = None
         if not ctx.has_dropout and grad_x is not None:
             grad_x.addmm_(gh, A.to(g.dtype))

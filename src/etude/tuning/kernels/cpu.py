@@ -21,6 +21,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from etude.tuning.kernels import native
 from etude.tuning.kernels.codebooks import (
     CODEBOOKS,
     DYNAMIC_BLOCK,
@@ -161,9 +162,13 @@ def dequantize_4bit(
     dtype: torch.dtype,
 ) -> Tensor:
     """Decode; see `reference.dequantize_4bit`. Temporary memory: two panels."""
-    pairs_of_levels = _TABLES[kind].pairs
     count = prod(shape)
     out = torch.empty(count, dtype=dtype)
+    if dtype in (torch.bfloat16, torch.float32) and native.status().ready:
+        levels = CODEBOOKS[kind].levels
+        native.call("dequantize", dtype, codes, absmax, levels, out, count, block)
+        return out.view(*shape)
+    pairs_of_levels = _TABLES[kind].pairs
     pairs = min(PANEL, count + 1) // 2
     index = torch.empty(pairs, dtype=torch.int32)
     word = torch.empty(pairs, dtype=torch.int64)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.tuning.kernels.native import function
+from etude.tuning.kernels.native import call
 
 DTYPES = (torch.bfloat16, torch.float32)
 """Dtypes that there are kernels for."""
@@ -23,28 +23,10 @@ HEAD_MULTIPLE = 16
 """Attention takes heads of a multiple of this."""
 
 
-def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
-    """Call a kernel; tensors are passed by address."""
-    # Wide enough that no argument is cut: ctypes passes plain ints as 32 bits.
-    function(name, dtype)(*map(_as_argument, arguments))
-
-
-def _as_argument(value: Any) -> Any:
-    import ctypes  # noqa: PLC0415
-
-    if value is None:
-        return ctypes.c_void_p(None)
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, float):
-        return ctypes.c_float(value)
-    return ctypes.c_int64(int(value))
-
-
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return weight ∘ x / rms(x), (T, H), and 1 / rms(x), (T,) float32."""
     y, rstd = torch.empty_like(x), torch.empty(len(x))
-    _call("rms_norm", x.dtype, x, weight, y, rstd, len(x), x.shape[1], float(eps))
+    call("rms_norm", x.dtype, x, weight, y, rstd, len(x), x.shape[1], float(eps))
     return y, rstd
 
 
@@ -53,7 +35,7 @@ def rms_norm_backward(
 ) -> Tensor:
     """Return the gradient to x, (T, H), plus `residual`; the weight is frozen."""
     dx = torch.empty_like(x)
-    _call(
+    call(
         "rms_norm_backward", x.dtype, gradient, x, weight, rstd, residual, dx, len(x), x.shape[1]
     )
     return dx
@@ -72,7 +54,7 @@ def rotate(
         backwards: apply the transposed rotation: the gradient of the first.
     """
     width = x.shape[1] // heads
-    _call(
+    call(
         "rotate", x.dtype, x, x.stride(0), cosine, sine, len(x), heads, width, bool(backwards)
     )
     return x
@@ -81,14 +63,14 @@ def rotate(
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) ∘ up."""
     y = torch.empty_like(gate)
-    _call("swiglu", gate.dtype, gate, up, y, gate.numel())
+    call("swiglu", gate.dtype, gate, up, y, gate.numel())
     return y
 
 
 def swiglu_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """Turn `gate` and `up` into their gradients, in place; return silu(gate) ∘ up anew."""
     y = torch.empty_like(gate)
-    _call("swiglu_backward", gate.dtype, gradient, gate, up, y, gate.numel())
+    call("swiglu_backward", gate.dtype, gradient, gate, up, y, gate.numel())
     return y
 
 
@@ -98,7 +80,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     With `gradient`, the logits become softmax − one-hot, in place.
     """
     loss = torch.empty(len(logits))
-    _call(
+    call(
         "cross_entropy", logits.dtype, logits, targets, loss, len(logits), logits.shape[1], gradient
     )
     return loss
@@ -138,7 +120,7 @@ def attention(
     out = torch.empty(q.shape, dtype=q.dtype)
     log_norm = torch.empty(heads.query, len(q))
     starts = _starts(lengths)
-    _call(
+    call(
         "attention", q.dtype, q, k, v, out, log_norm, starts, len(lengths),
         *_sizes(q, k, v, out, heads),
     )  # fmt: skip
@@ -159,7 +141,7 @@ def attention_backward(
     dq, dk, dv = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in (q, k, v))
     parts = torch.empty(2, heads.query, len(q), heads.width)
     starts = _starts(lengths)
-    _call(
+    call(
         "attention_backward", q.dtype, q, k, v, out, gradient, log_norm, dq, dk, dv, parts, starts,
         len(lengths), *_sizes(q, k, v, out, heads),
     )  # fmt: skip
@@ -175,37 +157,3 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor, out: Tensor, heads: Heads) -> tuple[
     return (
         heads.query, heads.key, heads.width, *steps, float(heads.scale), heads.window or 0,
     )  # fmt: skip
-
-
-def int8_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return codes, (T, K) int8, and scales, (T,) float32, of x ∘ columns: codes ∘ scale ≈ x.
-
-    Args:
-        x: (T, K).
-        columns: (K,) float32 to multiply each row with first, or None.
-    """
-    codes, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
-    _call("int8_rows", x.dtype, x, x.stride(0), columns, codes, scales, len(x), x.shape[1])
-    return codes, scales
-
-
-def int32_scaled(
-    sums: Tensor,
-    rows: Tensor,
-    columns: Tensor | None,
-    dtype: torch.dtype,
-    add: Tensor | None = None,
-) -> Tensor:
-    """Return sums ∘ rows ∘ columns + add in `dtype`.
-
-    Args:
-        sums: (T, N) int32.
-        rows: (T,) float32, a factor for each row.
-        columns: (N,) float32, one for each column, or None.
-        dtype: of the result.
-        add: (T, N) or (N,) in `dtype`, or None.
-    """
-    out = torch.empty(sums.shape, dtype=dtype)
-    step = 0 if add is None or add.dim() == 1 else add.stride(0)
-    _call("int32_scaled", dtype, sums, rows, columns, add, step, out, len(sums), sums.shape[1])
-    return out

@@ -13,6 +13,7 @@ from etude.tuning.data.packing import pack
 from etude.tuning.progress import Progress
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.training.attention import packed_rows
+from etude.tuning.training.fusion import fused_layers
 from etude.tuning.training.objective import Completion, Means, Objective, side_tokens
 
 
@@ -43,7 +44,7 @@ def evaluate(
         progress.start("Evaluating", len(samples), "samples")
     lengths = [side_tokens(objective, sample) for sample in samples]
     rows = [[samples[i] for i in row] for row in pack(lengths, micro_tokens)]
-    with torch.no_grad(), packed_rows(model):
+    with torch.no_grad(), packed_rows(model), fused_layers(model):
         shared = objective.shared(model, rows, packing=True)
         for row in rows:
             loss = objective.loss(model, row, shared, packing=True)

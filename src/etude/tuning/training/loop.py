@@ -31,6 +31,7 @@ from etude.tuning.runfolder import RunFolder
 from etude.tuning.training.attention import packed_rows
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import evaluate
+from etude.tuning.training.fusion import fused_layers
 from etude.tuning.training.interrupt import StopRequest, stop_request
 from etude.tuning.training.objective import Completion, LossSum, Means, Objective, side_tokens
 from etude.tuning.training.optimizers import (
@@ -386,7 +387,7 @@ class Trainer:
         self.model.train()
         try:
             if self.recipe.data.packing:
-                with packed_rows(self.model):
+                with packed_rows(self.model), fused_layers(self.model):
                     yield
             else:
                 yield

@@ -11,6 +11,6 @@ all of them compile in seconds and one file serves every PyTorch. Where there is
 
 from __future__ import annotations
 
-from etude.tuning.kernels.native.build import Status, function, status
+from etude.tuning.kernels.native.build import Status, call, status
 
-__all__ = ["Status", "function", "status"]
+__all__ = ["Status", "call", "status"]

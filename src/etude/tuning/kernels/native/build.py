@@ -18,8 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from etude.paths import home
 from etude.tuning.machine import this_machine
@@ -77,15 +79,32 @@ def status() -> Status:
         return Status(None, str(error))
 
 
-def function(name: str, dtype: torch.dtype) -> Callable[..., None]:
-    """Return a kernel for tensors of `dtype`, bfloat16 or float32; `status().ready` is a must."""
+@cache
+def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
     library = status().library
     if library is None:
-        raise RuntimeError("the C++ kernels are not there")
+        raise RuntimeError(f"the C++ kernels are not there: {status().reason}")
     suffix = {torch.bfloat16: "bf16", torch.float32: "float"}[dtype]
     kernel = getattr(library, f"{name}_{suffix}")
     kernel.restype = None
     return kernel
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
+    """Call a kernel for numbers of `dtype`, bfloat16 or float32.
+
+    Tensors go by address, whole numbers as 64 bits, floats as 32. `status().ready` is a must.
+    """
+    _function(name, dtype)(*map(_as_argument, arguments))
+
+
+def _as_argument(value: Tensor | float | None) -> Any:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    # Plain whole numbers would be cut to 32 bits.
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
 
 
 def _compiler() -> list[str] | None:

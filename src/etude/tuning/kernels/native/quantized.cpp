@@ -26,8 +26,10 @@ void dequantize(const uint8_t* codes, const float* absmax, const float* levels, 
                     _mm512_mul_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table), scale);
                 const __m512 second = _mm512_mul_ps(_mm512_permutexvar_ps(bytes, table), scale);
                 if constexpr (sizeof(E) == 2) {
-                    const words low = __builtin_convertvector(to_bf16((floats)first), words);
-                    const words high = __builtin_convertvector(to_bf16((floats)second), words);
+                    const words low =
+                        __builtin_convertvector(to_bf16_exactly((floats)first), words);
+                    const words high =
+                        __builtin_convertvector(to_bf16_exactly((floats)second), words);
                     const words pair = low | high << 16;
                     std::memcpy(out + i, &pair, sizeof pair);
                 } else {
@@ -49,7 +51,13 @@ void dequantize(const uint8_t* codes, const float* absmax, const float* levels, 
                 value[lane] = levels[(i + lane) % 2 ? byte & 15 : byte >> 4];
                 scale[lane] = absmax[(i + lane) / block];
             }
-            store(out + i, value * scale, here);
+            value *= scale;
+            if constexpr (sizeof(E) == 2) {
+                const halves bits = to_bf16_exactly(value);
+                std::memcpy(out + i, &bits, 2 * here);
+            } else {
+                store(out + i, value, here);
+            }
         }
     }
 }

@@ -34,14 +34,19 @@ inline To reinterpret(From from) {
 }
 
 // Round to nearest, ties to even; NaN stays NaN.
-inline halves to_bf16(floats x) {
-#if defined(__AVX512BF16__)
-    return reinterpret<halves>(_mm512_cvtneps_pbh(reinterpret<__m512>(x)));
-#else
+inline halves to_bf16_exactly(floats x) {
     words bits = reinterpret<words>(x);
     words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     words nan = reinterpret<words>(x != x);
     return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0u), halves);
+}
+
+// The same in one instruction where there is one, which takes numbers below 2^-126 for zero.
+inline halves to_bf16(floats x) {
+#if defined(__AVX512BF16__)
+    return reinterpret<halves>(_mm512_cvtneps_pbh(reinterpret<__m512>(x)));
+#else
+    return to_bf16_exactly(x);
 #endif
 }
 

@@ -1,0 +1,256 @@
+"""A decoder layer, adapters and all, as one step of autograd with its own backward pass.
+
+    n₁ = norm(x)      q, k, v = n₁ Wᵀ (+ LoRA)     o = attention(rotate(q), rotate(k), v)
+    y  = x + o Wᵀ (+ LoRA)
+    n₂ = norm(y)      g, u = n₂ Wᵀ (+ LoRA)        a = silu(g) ∘ u
+    z  = y + a Wᵀ (+ LoRA)
+
+Left to autograd, a layer is some hundred nodes, each with a pass over memory and a tensor that is
+kept. Here seven matrix products are what remains, and what is between them is fused
+(`kernels.fused`). Kept for the backward pass are x, q, k, v, o, y, g, u and what is r wide; n₁, n₂
+and a are computed again, each in one pass. Products that share their input share the thin product
+with their A's; the weights are frozen, so that no gradient of their size is made, and the gradient
+to x only where something below it is trained.
+
+The equations of the adapted products stand in `adapters.product`; those of attention in
+`kernels/native/attention.cpp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from etude.tuning.adapters.bases import LinearLike
+from etude.tuning.adapters.product import base_gradient, base_product
+from etude.tuning.kernels import fused
+from etude.tuning.kernels.fused import Heads
+
+Factors = tuple[Tensor, Tensor]
+"""A (r, in) and B (out, r)."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A frozen linear layer and the scale of what is adapted beside it."""
+
+    base: LinearLike
+    scaling: float | None
+    """s; None: no adapter."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMS norm, frozen."""
+
+    weight: Tensor
+    eps: float
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """What a layer computes with; nothing of it is trained but the factors passed beside it."""
+
+    attention_norm: Norm
+    qkv: tuple[Projection, Projection, Projection]
+    output: Projection
+    mlp_norm: Norm
+    gate_up: tuple[Projection, Projection]
+    down: Projection
+    heads: Heads
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """All seven, in the order in which their factors are passed."""
+        return (*self.qkv, self.output, *self.gate_up, self.down)
+
+
+class _Group:
+    """Projections of one input, with their factors; an adapter's thin product is done once."""
+
+    def __init__(self, members: Sequence[Projection], factors: Sequence[Factors | None]) -> None:
+        self.members = members
+        self.factors = factors
+        self.low = [pair for pair in factors if pair is not None]
+        self.ranks = [len(A) for A, _ in self.low]
+
+    def _stacked(self, dtype: torch.dtype) -> Tensor:
+        """Return all A's, one below the other, (Σ r, in)."""
+        return torch.cat([A for A, _ in self.low]).to(dtype)
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return each member's output (the only one's plus `add`), and the thin product h."""
+        h = x @ self._stacked(x.dtype).T if self.low else x.new_empty(len(x), 0)
+        thin = iter(h.split(self.ranks, 1)) if self.low else iter(())
+        outputs: list[Tensor] = []
+        for member, pair in zip(self.members, self.factors, strict=True):
+            y = base_product(member.base, x, add)
+            if pair is not None and member.scaling is not None:
+                y.addmm_(next(thin), pair[1].to(y.dtype).T, alpha=member.scaling)
+            outputs.append(y)
+        return outputs, h
+
+    def factor_gradients(
+        self, x: Tensor, h: Tensor, gradients: Sequence[Tensor], gh: Tensor | None
+    ) -> list[Tensor | None]:
+        """Return the gradients to A and B of each member, flat, given those of outputs and of h."""
+        thin = iter(h.split(self.ranks, 1)) if self.low else iter(())
+        grad_A = iter((gh.T @ x).split(self.ranks)) if gh is not None else iter(())
+        flat: list[Tensor | None] = []
+        for member, pair, g in zip(self.members, self.factors, gradients, strict=True):
+            if pair is None or member.scaling is None:
+                flat += [None, None]
+                continue
+            A, B = pair
+            flat.append(next(grad_A).to(A.dtype))
+            flat.append((g.T @ next(thin)).to(B.dtype).mul_(member.scaling))
+        return flat
+
+    def input_gradient(self, gradients: Sequence[Tensor], gh: Tensor | None) -> Tensor:
+        """Return the gradient to x, given those of the outputs and of h."""
+        dx: Tensor | None = None
+        for member, g in zip(self.members, gradients, strict=True):
+            dx = base_gradient(member.base, g, dx)
+        assert dx is not None, "a group has members"
+        return dx if gh is None else dx.addmm_(gh, self._stacked(gh.dtype))
+
+    def thin_gradient(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """Return the gradient of h, (T, Σ r); None where nothing is adapted."""
+        parts = [
+            (g @ pair[1].to(g.dtype)).mul_(member.scaling)
+            for member, pair, g in zip(self.members, self.factors, gradients, strict=True)
+            if pair is not None and member.scaling is not None
+        ]
+        return torch.cat(parts, 1) if parts else None
+
+
+def _pairs(factors: Sequence[Tensor | None]) -> list[Factors | None]:
+    both = zip(factors[::2], factors[1::2], strict=True)
+    return [None if A is None or B is None else (A, B) for A, B in both]
+
+
+class _Layer(torch.autograd.Function):
+    """See the head of this module. Rows are (T, H), whole segments one after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        layer: DecoderLayer,
+        cosine: Tensor,
+        sine: Tensor,
+        lengths: list[int],
+        *factors: Tensor | None,
+    ) -> Tensor:
+        pairs, heads = _pairs(factors), layer.heads
+        qkv, output, gate_up, down = _groups(layer, pairs)
+        n1, rstd1 = fused.rms_norm(x, layer.attention_norm.weight, layer.attention_norm.eps)
+        (q, k, v), h1 = qkv.forward(n1)
+        del n1
+        fused.rotate(q, cosine, sine, heads.query)
+        fused.rotate(k, cosine, sine, heads.key)
+        o, log_norm = fused.attention(q, k, v, lengths, heads)
+        (y,), h2 = output.forward(o, x)
+        n2, rstd2 = fused.rms_norm(y, layer.mlp_norm.weight, layer.mlp_norm.eps)
+        (g, u), h3 = gate_up.forward(n2)
+        del n2
+        a = fused.swiglu(g, u)
+        (z,), h4 = down.forward(a, y)
+        if any(ctx.needs_input_grad):
+            present = [f for f in factors if f is not None]
+            kept = (x, rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4, cosine, sine)
+            ctx.save_for_backward(*kept, *present)
+            ctx.layer, ctx.lengths = layer, lengths
+            ctx.given = [f is not None for f in factors]
+            ctx.spent = False
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides names
+        ctx: Any, grad_output: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        if ctx.spent:
+            raise RuntimeError("a fused layer's backward pass uses its memory up; it runs once")
+        ctx.spent = True
+        saved = cast("tuple[Tensor, ...]", ctx.saved_tensors)
+        x, rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4, cosine, sine = saved[:17]
+        present = iter(saved[17:])
+        layer: DecoderLayer = ctx.layer
+        pairs, heads = _pairs([next(present) if given else None for given in ctx.given]), layer.heads
+        qkv, output, gate_up, down = _groups(layer, pairs)
+        dz = grad_output.contiguous()
+
+        # The gradient to a comes before a itself, which is computed again on the way.
+        gh = down.thin_gradient([dz])
+        a = fused.swiglu_backward(down.input_gradient([dz], gh), g, u)
+        of_down = down.factor_gradients(a, h4, [dz], gh)
+        del a
+
+        n2, _ = fused.rms_norm(y, layer.mlp_norm.weight, layer.mlp_norm.eps)
+        gh = gate_up.thin_gradient([g, u])
+        of_gate_up = gate_up.factor_gradients(n2, h3, [g, u], gh)
+        dn2 = gate_up.input_gradient([g, u], gh)
+        dy = fused.rms_norm_backward(dn2, y, layer.mlp_norm.weight, rstd2, dz)
+        del n2, dn2
+
+        gh = output.thin_gradient([dy])
+        of_output = output.factor_gradients(o, h2, [dy], gh)
+        do = output.input_gradient([dy], gh)
+        dq, dk, dv = fused.attention_backward(do, q, k, v, o, log_norm, ctx.lengths, heads)
+        fused.rotate(dq, cosine, sine, heads.query, backwards=True)
+        fused.rotate(dk, cosine, sine, heads.key, backwards=True)
+        del do
+
+        n1, _ = fused.rms_norm(x, layer.attention_norm.weight, layer.attention_norm.eps)
+        gh = qkv.thin_gradient([dq, dk, dv])
+        of_qkv = qkv.factor_gradients(n1, h1, [dq, dk, dv], gh)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dn1 = qkv.input_gradient([dq, dk, dv], gh)
+            dx = fused.rms_norm_backward(dn1, x, layer.attention_norm.weight, rstd1, dy)
+        return dx, None, None, None, None, *of_qkv, *of_output, *of_gate_up, *of_down
+
+
+def _groups(layer: DecoderLayer, pairs: Sequence[Factors | None]) -> tuple[_Group, ...]:
+    return (
+        _Group(layer.qkv, pairs[:3]),
+        _Group([layer.output], pairs[3:4]),
+        _Group(layer.gate_up, pairs[4:6]),
+        _Group([layer.down], pairs[6:]),
+    )
+
+
+_apply = cast(
+    "Callable[..., Tensor]",
+    _Layer.apply,  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+)
+
+
+def decoder_layer(
+    x: Tensor,
+    layer: DecoderLayer,
+    cosine: Tensor,
+    sine: Tensor,
+    lengths: list[int],
+    factors: Sequence[Factors | None],
+) -> Tensor:
+    """Return the layer's output, differentiable in x and the factors.
+
+    Args:
+        x: (T, H), float32 or bfloat16, contiguous.
+        layer: what it computes with.
+        cosine: (T, head width) float32, of each position's angles.
+        sine: likewise.
+        lengths: of the segments; they sum to T.
+        factors: A and B of each projection, in the order of `DecoderLayer.projections`.
+    """
+    flat: list[Tensor | None] = []
+    for pair in factors:
+        flat += [None, None] if pair is None else [*pair]
+    return _apply(x, layer, cosine, sine, lengths, *flat)
