@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etude.tuning.kernels import native
 from etude.tuning.kernels.native import call
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -21,6 +22,11 @@ DTYPES = (torch.bfloat16, torch.float32)
 
 HEAD_MULTIPLE = 16
 """Attention takes heads of a multiple of this."""
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Return whether there are kernels for a tensor: its dtype, its device, and a compiler."""
+    return x.dtype in DTYPES and x.device.type == "cpu" and native.status().ready
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from etude.tuning.kernels import native
 from etude.tuning.kernels.codebooks import INT8_LARGEST
+from etude.tuning.kernels.fused import has_kernels
 
 
 def int8_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -23,7 +24,7 @@ def int8_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]
         x: (T, K), each row contiguous.
         columns: (K,) float32 to multiply each row with first, or None.
     """
-    if not _native(x):
+    if not has_kernels(x):
         return _rows_plain(x, columns)
     codes, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
     native.call(
@@ -49,18 +50,13 @@ def int32_scaled(
         add: (T, N) in `dtype`, or None.
     """
     out = torch.empty(sums.shape, dtype=dtype, device=sums.device)
-    if not _native(out):
+    if not has_kernels(out):
         return _scaled_plain(sums, rows, columns, dtype, add)
     step = 0 if add is None else add.stride(0)
     native.call(
         "int32_scaled", dtype, sums, rows, columns, add, step, out, len(sums), sums.shape[1]
     )  # fmt: skip
     return out
-
-
-def _native(x: Tensor) -> bool:
-    known = x.dtype in (torch.bfloat16, torch.float32)
-    return known and x.device.type == "cpu" and native.status().ready
 
 
 def _rows_plain(x: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,15 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from etude.tuning.kernels.fused import cross_entropy, has_kernels
 
 # Positions a chunk: large enough for full matrix speed, small enough that logits of a
-# 150,000-word vocabulary stay under 80 MB in float32.
+# 150,000-word vocabulary stay under 80 MB, in float32 or, where they are turned into their gradient
+# in place, in bfloat16.
 CHUNK = 128
+FUSED_CHUNK = 256
 
 # Chunks are filled up to a multiple of this, for the same reason as rows: see packing.ROW_MULTIPLE.
 CHUNK_MULTIPLE = 32
@@ -30,28 +35,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor
+    ) -> Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=accumulator(hidden.dtype), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         # Full fine-tuning keeps float32 weights and computes in the dtype of `hidden`.
         matrix = weight.to(hidden.dtype)
-        for start in range(0, hidden.shape[0], CHUNK):
-            target = targets[start : start + CHUNK]
+        fused = has_kernels(hidden)
+        step = FUSED_CHUNK if fused else CHUNK
+        for start in range(0, hidden.shape[0], step):
+            target = targets[start : start + step]
             count = len(target)
             chunk = F.pad(hidden[start : start + count], (0, 0, 0, -count % CHUNK_MULTIPLE))
-            logits = (chunk @ matrix.t()).to(total.dtype)
-            log_norm = logits.logsumexp(dim=1)
-            picked = logits[:count].gather(1, target[:, None]).squeeze(1)
-            total += (log_norm[:count] - picked).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
-            probabilities = logits.sub_(log_norm[:, None]).exp_()
-            probabilities[torch.arange(count, device=target.device), target] -= 1
-            probabilities[count:] = 0
-            gradient = probabilities.to(hidden.dtype)
+            logits = chunk @ matrix.t()
+            rows = _fused_rows if fused else _plain_rows
+            loss, gradient = rows(logits, target, gradient=wants_hidden or wants_weight)
+            total += loss
             if grad_hidden is not None:
                 grad_hidden[start : start + count] = (gradient @ matrix)[:count]
             if grad_weight is not None:
@@ -60,10 +61,38 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         scale = upstream[0]
-        gradients = cast("tuple[torch.Tensor | None, torch.Tensor | None]", ctx.gradients)
+        gradients = cast("tuple[Tensor | None, Tensor | None]", ctx.gradients)
         return (*(None if g is None else g * scale.to(g.dtype) for g in gradients), None)
+
+
+def _plain_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
+    """Return Σ logsumexp − logit of the target over the rows that have one, and softmax − one-hot.
+
+    Args:
+        logits: (n, V), n at least the number of targets; further rows are filling.
+        target: (N,) int64.
+        gradient: False leaves the second out, and the logits as they are.
+    """
+    count, dtype = len(target), logits.dtype
+    logits = logits.to(accumulator(dtype))
+    log_norm = logits.logsumexp(dim=1)
+    picked = logits[:count].gather(1, target[:, None]).squeeze(1)
+    loss = (log_norm[:count] - picked).sum()
+    if gradient:
+        logits.sub_(log_norm[:, None]).exp_()
+        logits[torch.arange(count, device=target.device), target] -= 1
+        logits[count:] = 0
+    return loss, logits.to(dtype)
+
+
+def _fused_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
+    """Do as `_plain_rows`, each row in cache, softmax − one-hot written over the logits."""
+    count = len(target)
+    loss = cross_entropy(logits[:count], target, gradient=gradient)
+    logits[count:] = 0
+    return loss.sum(), logits
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -72,8 +101,8 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def cross_entropy_sum(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
+    hidden: Tensor, weight: Tensor, targets: Tensor
+) -> Tensor:
     """Return Σ cross-entropy in nats, differentiable in `hidden` and `weight`.
 
     Args:
@@ -84,11 +113,11 @@ def cross_entropy_sum(
     Returns:
         A scalar, float32 (float64 for float64 input).
     """
-    apply = cast("Callable[..., torch.Tensor]", _ChunkedCrossEntropy.apply)  # pyright: ignore[reportUnknownMemberType]
+    apply = cast("Callable[..., Tensor]", _ChunkedCrossEntropy.apply)  # pyright: ignore[reportUnknownMemberType]
     return apply(hidden, weight, targets)
 
 
-def plain_head(model: Any) -> torch.Tensor | None:
+def plain_head(model: Any) -> Tensor | None:
     """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None."""
     head = model.get_output_embeddings()
     config = model.config
@@ -103,10 +132,10 @@ def plain_head(model: Any) -> torch.Tensor | None:
 
 def completion_loss(
     model: Any,
-    input_ids: torch.Tensor,
-    targets: torch.Tensor,
+    input_ids: Tensor,
+    targets: Tensor,
     **inputs: Any,
-) -> torch.Tensor:
+) -> Tensor:
     """Return the summed cross-entropy of a batch over its trained positions, in nats.
 
     Args:
@@ -127,8 +156,8 @@ def completion_loss(
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
         output = model(input_ids=input_ids, logits_to_keep=positions, use_cache=False, **inputs)
         kept = targets[:, positions]
-        logits = cast("torch.Tensor", output.logits).float()
+        logits = cast("Tensor", output.logits).float()
         return F.cross_entropy(logits.flatten(0, 1), kept.flatten(), reduction="sum")
     output = model.base_model(input_ids=input_ids, use_cache=False, **inputs)
-    hidden = cast("torch.Tensor", output.last_hidden_state)
+    hidden = cast("Tensor", output.last_hidden_state)
     return cross_entropy_sum(hidden.flatten(0, 1)[trained], weight, wanted)
