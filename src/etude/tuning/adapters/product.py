@@ -13,7 +13,7 @@ in float32, so that the optimiser's small steps are not rounded away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -22,20 +22,40 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
+from etude.tuning.kernels.integers import Codes, int8_rows
 from etude.tuning.quant.rows import RowLinear
 
 
 def base_product(
-    base: LinearLike, rows: Tensor, add: Tensor | None = None, *, with_bias: bool = True
+    base: LinearLike,
+    rows: Tensor,
+    add: Tensor | None = None,
+    *,
+    with_bias: bool = True,
+    rounded: Codes | None = None,
 ) -> Tensor:
-    """Return rows Wᵀ + b + add of a frozen layer, (T, out); `add`, (T, out), may be None."""
+    """Return rows Wᵀ + b + add of a frozen layer, (T, out).
+
+    Args:
+        base: the layer.
+        rows: (T, in).
+        add: (T, out), or None.
+        with_bias: False leaves b out.
+        rounded: `rounded_for([base], rows)`, where several layers share their input.
+    """
     if isinstance(base, RowLinear) and base.computes_int8:
-        return base.product(rows, add, with_bias=with_bias)
+        return base.product(rows, add, with_bias=with_bias, rounded=rounded)
     W, b = weight_for_product(base), base.bias if with_bias else None
     if add is None:
         return F.linear(rows, W, b)
     y = torch.addmm(add, rows, W.T)
     return y if b is None else y.add_(b)
+
+
+def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> Codes | None:
+    """Return `rows` in 8 bits, if a layer among `bases` multiplies integers."""
+    wanted = any(isinstance(base, RowLinear) and base.computes_int8 for base in bases)
+    return int8_rows(rows) if wanted else None
 
 
 def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Tensor:

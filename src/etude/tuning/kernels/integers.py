@@ -17,7 +17,11 @@ from etude.tuning.kernels.codebooks import INT8_LARGEST
 from etude.tuning.kernels.fused import has_kernels
 
 
-def int8_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+Codes = tuple[Tensor, Tensor]
+"""Codes, (T, K) int8, and the scale of each row, (T,) float32."""
+
+
+def int8_rows(x: Tensor, columns: Tensor | None = None) -> Codes:
     """Return codes, (T, K) int8, and scales, (T,) float32, so that codes ∘ scale ≈ x ∘ columns.
 
     Args:
@@ -59,7 +63,7 @@ def int32_scaled(
     return out
 
 
-def _rows_plain(x: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor]:
+def _rows_plain(x: Tensor, columns: Tensor | None) -> Codes:
     value = x.float() if columns is None else x.float() * columns
     top = value.abs().amax(1)
     inverse = torch.where(top > 0, INT8_LARGEST / top, 0.0)

@@ -23,7 +23,7 @@ from torch import Tensor
 from etude.errors import ModelError
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import INT8_LARGEST
-from etude.tuning.kernels.integers import int8_rows, int32_scaled
+from etude.tuning.kernels.integers import Codes, int8_rows, int32_scaled
 from etude.tuning.quant.linear import CodedLinear
 from etude.tuning.specs import QuantSpec
 
@@ -113,9 +113,19 @@ class RowLinear(CodedLinear):
         """Whether products are those of integers."""
         return self.spec.compute == "int8"
 
-    def product(self, x: Tensor, add: Tensor | None = None, *, with_bias: bool = True) -> Tensor:
-        """Return x Ŵᵀ + b + add in integers, (T, out), in the dtype of x, (T, in)."""
-        codes, scales = int8_rows(x.contiguous())
+    def product(
+        self,
+        x: Tensor,
+        add: Tensor | None = None,
+        *,
+        with_bias: bool = True,
+        rounded: Codes | None = None,
+    ) -> Tensor:
+        """Return x Ŵᵀ + b + add in integers, (T, out), in the dtype of x, (T, in).
+
+        `rounded` is `int8_rows(x)`, where layers share their input.
+        """
+        codes, scales = rounded or int8_rows(x.contiguous())
         sums = torch._int_mm(codes, self.codes.T)
         y = int32_scaled(sums, scales, self._scales(), x.dtype, add)
         return y.add_(self.bias) if with_bias and self.bias is not None else y

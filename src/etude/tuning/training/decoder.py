@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from etude.tuning.adapters.bases import LinearLike
-from etude.tuning.adapters.product import base_gradient, base_product
+from etude.tuning.adapters.product import base_gradient, base_product, rounded_for
 from etude.tuning.kernels import fused
 from etude.tuning.kernels.fused import Heads
 
@@ -88,8 +88,9 @@ class _Group:
         h = x @ self._stacked(x.dtype).T if self.low else x.new_empty(len(x), 0)
         thin = iter(h.split(self.ranks, 1)) if self.low else iter(())
         outputs: list[Tensor] = []
+        rounded = rounded_for((member.base for member in self.members), x)
         for member, pair in zip(self.members, self.factors, strict=True):
-            y = base_product(member.base, x, add)
+            y = base_product(member.base, x, add, rounded=rounded)
             if pair is not None and member.scaling is not None:
                 y.addmm_(next(thin), pair[1].to(y.dtype).T, alpha=member.scaling)
             outputs.append(y)

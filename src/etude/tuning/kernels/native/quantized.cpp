@@ -70,10 +70,13 @@ void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, fl
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
         const E* from = x + row * step;
+        const auto value = [&](int64_t i) {
+            const floats v = load(from + i, width - i);
+            return columns ? v * load(columns + i, width - i) : v;
+        };
         floats highest = {};
         for (int64_t i = 0; i < width; i += LANES) {
-            floats v = load(from + i, width - i);
-            if (columns) v *= load(columns + i, width - i);
+            const floats v = value(i);
             highest = most(most(v, -v), highest);
         }
         const float top = largest(highest);
@@ -81,13 +84,8 @@ void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, fl
         const float inverse = top > 0 ? 127.0f / top : 0.0f;
         const floats shift = splat(12582912.0f);  // 1.5 * 2^23: rounds to a whole number, even on ties
         for (int64_t i = 0; i < width; i += LANES) {
-            floats v = load(from + i, width - i);
-            if (columns) v *= load(columns + i, width - i);
-            const ints whole = reinterpret<ints>(v * inverse + shift);
-            typedef int8_t bytes __attribute__((vector_size(16)));
-            const bytes low = __builtin_convertvector(whole, bytes);
-            const int64_t here = width - i < LANES ? width - i : LANES;
-            std::memcpy(codes + row * width + i, &low, here);
+            const ints whole = __builtin_convertvector((value(i) * inverse + shift) - shift, ints);
+            store(codes + row * width + i, to_bytes(whole), width - i);
         }
     }
 }
@@ -103,9 +101,7 @@ void int32_scaled(const int32_t* sums, const float* row_scale, const float* colu
         const float scale = row_scale[row];
         for (int64_t i = 0; i < width; i += LANES) {
             const int64_t left = width - i;
-            ints whole = {};
-            std::memcpy(&whole, from + i, 4 * (left < LANES ? left : LANES));
-            floats v = __builtin_convertvector(whole, floats) * scale;
+            floats v = __builtin_convertvector(load(from + i, left), floats) * scale;
             if (column_scale) v *= load(column_scale + i, left);
             if (add) v += load(add + row * add_step + i, left);
             store(out + row * width + i, v, left);

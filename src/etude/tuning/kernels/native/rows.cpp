@@ -77,9 +77,10 @@ void rotate(E* x, int64_t stride, const float* cosine, const float* sine, int64_
     }
 }
 
+// Beyond 88 either way e^-x leaves the range of float; the quotient is 0 or 1 there to all digits.
 inline floats sigmoid(floats x) {
-    // e^-x overflows below -88: there the quotient is 0, as it should be.
-    return splat(1.0f) / (splat(1.0f) + exponential(most(splat(-88.0f), choose(x > splat(88.0f), splat(-88.0f), -x))));
+    const floats power = exponential(least(-x, splat(88.0f)));
+    return splat(1.0f) / (splat(1.0f) + power);
 }
 
 template <class E>

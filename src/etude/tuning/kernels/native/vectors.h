@@ -117,11 +117,11 @@ inline float largest(floats x) {
     return most;
 }
 
-inline floats choose(ints mask, floats yes, floats no) {
-    return reinterpret<floats>((reinterpret<ints>(yes) & mask) | (reinterpret<ints>(no) & ~mask));
-}
+inline floats choose(ints mask, floats yes, floats no) { return mask ? yes : no; }
 
-inline floats most(floats a, floats b) { return choose(a > b, a, b); }
+inline floats most(floats a, floats b) { return a > b ? a : b; }
+
+inline floats least(floats a, floats b) { return a < b ? a : b; }
 
 inline ints lanes() { return ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
@@ -131,7 +131,7 @@ inline ints lanes() { return ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 
 // whose remainder there is below 2^-27 of the value.
 inline floats exponential(floats x) {
     const ints tiny = x < splat(-87.3f);
-    const floats clipped = choose(tiny, splat(-87.3f), x);
+    const floats clipped = tiny ? splat(-87.3f) : x;
     // Adding and taking off 1.5 * 2^23 rounds to a whole number.
     const floats shift = splat(12582912.0f);
     const floats n = (clipped * 1.44269504f + shift) - shift;
@@ -147,7 +147,34 @@ inline floats exponential(floats x) {
     p = p * r + 1.0f;
     const ints power = (__builtin_convertvector(n, ints) + 127) << 23;
     const floats value = p * reinterpret<floats>(power);
-    return choose(tiny, splat(0), value);
+    return tiny ? splat(0) : value;
+}
+
+typedef int8_t bytes __attribute__((vector_size(16)));
+
+// Whole numbers from -128 to 127.
+inline bytes to_bytes(ints x) {
+#if defined(__AVX512F__)
+    return reinterpret<bytes>(_mm512_cvtepi32_epi8(reinterpret<__m512i>(x)));
+#else
+    return __builtin_convertvector(x, bytes);
+#endif
+}
+
+inline void store(int8_t* to, bytes x, int64_t count) {
+    if (count >= LANES)
+        std::memcpy(to, &x, sizeof x);
+    else
+        std::memcpy(to, &x, count);
+}
+
+inline ints load(const int32_t* from, int64_t count) {
+    ints x = {};
+    if (count >= LANES)
+        std::memcpy(&x, from, sizeof x);
+    else
+        std::memcpy(&x, from, 4 * count);
+    return x;
 }
 
 }  // namespace etude
