@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
-from etude.tuning.kernels.integers import Codes, int8_rows
+from etude.tuning.kernels.integers import RoundedRows, rounded_rows
 from etude.tuning.quant.rows import RowLinear
 
 
@@ -32,30 +32,39 @@ def base_product(
     add: Tensor | None = None,
     *,
     with_bias: bool = True,
-    rounded: Codes | None = None,
+    thin: tuple[Tensor, Tensor, float] | None = None,
+    rounded: RoundedRows | None = None,
 ) -> Tensor:
-    """Return rows Wᵀ + b + add of a frozen layer, (T, out).
+    """Return rows Wᵀ + b + add + s h Bᵀ of a frozen layer, (T, out).
 
     Args:
         base: the layer.
         rows: (T, in).
         add: (T, out), or None.
         with_bias: False leaves b out.
+        thin: h, (T, r), B, (out, r), and s; or None: no adapter.
         rounded: `rounded_for([base], rows)`, where several layers share their input.
     """
     if isinstance(base, RowLinear) and base.computes_int8:
-        return base.product(rows, add, with_bias=with_bias, rounded=rounded)
+        low = None if thin is None else (thin[0], (thin[1] * thin[2]).to(rows.dtype))
+        rounded = rounded or rounded_rows(rows)
+        return base.product(rounded, add, with_bias=with_bias, thin=low)
     W, b = weight_for_product(base), base.bias if with_bias else None
     if add is None:
-        return F.linear(rows, W, b)
-    y = torch.addmm(add, rows, W.T)
-    return y if b is None else y.add_(b)
+        y = F.linear(rows, W, b)
+    else:
+        y = torch.addmm(add, rows, W.T)
+        y = y if b is None else y.add_(b)
+    if thin is None:
+        return y
+    h, B, scaling = thin
+    return y.addmm_(h, B.to(y.dtype).T, alpha=scaling)
 
 
-def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> Codes | None:
+def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> RoundedRows | None:
     """Return `rows` in 8 bits, if a layer among `bases` multiplies integers."""
     wanted = any(isinstance(base, RowLinear) and base.computes_int8 for base in bases)
-    return int8_rows(rows) if wanted else None
+    return rounded_rows(rows) if wanted else None
 
 
 def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Tensor:
@@ -87,8 +96,7 @@ class _AdaptedProduct(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         source = rows if dropped is None else dropped.reshape(rows.shape)
         h = source @ A.to(x.dtype).T
-        y = base_product(base, rows, with_bias=with_bias)
-        y.addmm_(h, B.to(x.dtype).T, alpha=scaling)
+        y = base_product(base, rows, with_bias=with_bias, thin=(h, B, scaling))
         # W needs no gradient, so the base's own input is not kept.
         ctx.save_for_backward(source, h, A, B)
         ctx.scaling, ctx.base = scaling, base

@@ -2,14 +2,16 @@
 
     code = round(w · 127 / absmax)        ŵ = code · absmax / 127        absmax: of the row
 
-Dettmers et al. 2022, "LLM.int8()", section 2.1. The products are those of decoded weights, or, with
+Dettmers et al. 2022, "LLM.int8()". The products are those of decoded weights, or, with
 `quant.compute: int8`, of integers: the rows of the other side are rounded to 8 bits as well, each
-by its own largest value (that paper's "vector-wise" way, without its outlier columns),
+by its own largest value,
 
     y_tn ≈ c_t s_n Σ_k X̂_tk Ŵ_nk       X̂_t = round(x_t / c_t),  c_t = max|x_t| / 127
     dx_tk ≈ d_t Σ_n Ĝ_tn Ŵ_nk          Ĝ_t = round(g_t ∘ s / d_t): s lies along the sum here
 
-with s = absmax / 127. Sums of products of 8-bit numbers are exact in 32 bits up to 133,000 terms.
+with s = absmax / 127, and the few columns of x that hold its largest values are multiplied as
+numbers (section 3.2 there; here they are chosen anew for each input). Sums of products of 8-bit
+numbers are exact in 32 bits up to 133,000 terms.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor
 from etude.errors import ModelError
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import INT8_LARGEST
-from etude.tuning.kernels.integers import Codes, int8_rows, int32_scaled
+from etude.tuning.kernels.integers import RoundedRows, int8_rows, int32_scaled, rounded_rows
 from etude.tuning.quant.linear import CodedLinear
 from etude.tuning.specs import QuantSpec
 
@@ -115,19 +117,29 @@ class RowLinear(CodedLinear):
 
     def product(
         self,
-        x: Tensor,
+        x: RoundedRows,
         add: Tensor | None = None,
         *,
         with_bias: bool = True,
-        rounded: Codes | None = None,
+        thin: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Return x Ŵᵀ + b + add in integers, (T, out), in the dtype of x, (T, in).
+        """Return x Ŵᵀ + b + add + h Bᵀ in integers, (T, out), in the dtype of x's kept columns.
 
-        `rounded` is `int8_rows(x)`, where layers share their input.
+        Args:
+            x: rounded; its kept columns are multiplied as numbers.
+            add: (T, out), or None.
+            with_bias: False leaves b out.
+            thin: h, (T, r), and B, (out, r), in the dtype of the result, or None: an adapter's
+                part, done with the kept columns.
         """
-        codes, scales = rounded or int8_rows(x.contiguous())
-        sums = torch._int_mm(codes, self.codes.T)
-        y = int32_scaled(sums, scales, self._scales(), x.dtype, add)
+        dtype = x.kept.dtype
+        codes, scales = x.codes
+        y = int32_scaled(torch._int_mm(codes, self.codes.T), scales, self._scales(), dtype, add)
+        W = (self.codes.index_select(1, x.outliers) * self._scales()[:, None]).to(dtype)
+        left, right = x.kept, W
+        if thin is not None:
+            left, right = torch.cat([left, thin[0]], 1), torch.cat([right, thin[1]], 1)
+        y.addmm_(left, right.T)
         return y.add_(self.bias) if with_bias and self.bias is not None else y
 
     def input_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
@@ -156,7 +168,7 @@ class _Int8Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: RowLinear) -> Tensor:
         ctx.layer, ctx.shape = layer, x.shape
-        return layer.product(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return layer.product(rounded_rows(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None]:

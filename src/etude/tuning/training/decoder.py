@@ -90,10 +90,10 @@ class _Group:
         outputs: list[Tensor] = []
         rounded = rounded_for((member.base for member in self.members), x)
         for member, pair in zip(self.members, self.factors, strict=True):
-            y = base_product(member.base, x, add, rounded=rounded)
+            low = None
             if pair is not None and member.scaling is not None:
-                y.addmm_(next(thin), pair[1].to(y.dtype).T, alpha=member.scaling)
-            outputs.append(y)
+                low = (next(thin), pair[1], member.scaling)
+            outputs.append(base_product(member.base, x, add, thin=low, rounded=rounded))
         return outputs, h
 
     def factor_gradients(

@@ -90,6 +90,25 @@ void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, fl
     }
 }
 
+// out[c] = max |x[:, c]|.
+template <class E>
+void column_peaks(const E* x, int64_t step, float* out, int64_t rows, int64_t width) {
+    constexpr int64_t STRIP = 4 * LANES;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += STRIP) {
+        const int64_t here = width - first < STRIP ? width - first : STRIP;
+        floats peaks[4] = {};
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t part = 0; part * LANES < here; ++part) {
+                const int64_t i = part * LANES;
+                const floats v = load(x + row * step + first + i, here - i);
+                peaks[part] = most(most(v, -v), peaks[part]);
+            }
+        for (int64_t part = 0; part * LANES < here; ++part)
+            store(out + first + part * LANES, peaks[part], here - part * LANES);
+    }
+}
+
 // out = sums * row_scale * column_scale + add; column_scale and add may be null. `add` has the
 // shape of out, or is one row for all (add_step 0).
 template <class E>
@@ -125,6 +144,10 @@ BOTH(dequantize, PARAMETERS, dequantize(codes, absmax, levels, out, count, block
     (const E* x, int64_t step, const float* columns, int8_t* codes, float* scales, int64_t rows, \
      int64_t width)
 BOTH(int8_rows, PARAMETERS, int8_rows(x, step, columns, codes, scales, rows, width))
+#undef PARAMETERS
+
+#define PARAMETERS(E) (const E* x, int64_t step, float* out, int64_t rows, int64_t width)
+BOTH(column_peaks, PARAMETERS, column_peaks(x, step, out, rows, width))
 #undef PARAMETERS
 
 #define PARAMETERS(E)                                                                         \
