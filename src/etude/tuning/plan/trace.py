@@ -35,6 +35,7 @@ from etude.tuning.models.skeleton import quantizable_linears
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.recipe import Recipe
 from etude.tuning.training.attention import packed_rows
+from etude.tuning.training.fusion import fused_layers
 from etude.tuning.training.loss import cross_entropy_sum, plain_head
 
 _PADDED_SHARE = 0.75
@@ -283,7 +284,7 @@ def row_shape(recipe: Recipe) -> tuple[int, int, list[int]]:
 @contextmanager
 def _rows(model: Any, recipe: Recipe) -> Generator[None]:
     if recipe.data.packing:
-        with packed_rows(model):
+        with packed_rows(model), fused_layers(model):
             yield
     else:
         yield

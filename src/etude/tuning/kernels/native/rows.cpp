@@ -77,10 +77,11 @@ void rotate(E* x, int64_t stride, const float* cosine, const float* sine, int64_
     }
 }
 
-// Beyond 88 either way e^-x leaves the range of float; the quotient is 0 or 1 there to all digits.
+// Below -88 e^-x leaves the range of float, and the quotient is 0.
 inline floats sigmoid(floats x) {
     const floats power = exponential(least(-x, splat(88.0f)));
-    return splat(1.0f) / (splat(1.0f) + power);
+    const floats quotient = splat(1.0f) / (splat(1.0f) + power);
+    return choose(x < splat(-88.0f), floats{}, quotient);
 }
 
 template <class E>

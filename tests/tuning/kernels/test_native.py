@@ -1,0 +1,302 @@
+"""The C++ kernels against float64, and against the plain PyTorch that they stand in for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from etude.tuning.kernels import cpu, fused, integers, native, reference
+from etude.tuning.kernels.codebooks import CODEBOOKS
+from etude.tuning.kernels.fused import Heads
+
+BF16, FLOAT = torch.bfloat16, torch.float32
+WIDTHS = (16, 17, 48, 100)
+
+needs_kernels = pytest.mark.skipif(
+    not native.status().ready, reason=f"no C++ kernels here: {native.status().reason}"
+)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def error(found: torch.Tensor, true: torch.Tensor) -> float:
+    """Return the relative error, by norm."""
+    return float((found.double() - true.detach()).norm() / true.detach().double().norm())
+
+
+# float32: some tens of operations of 2^-24 each. bfloat16: arithmetic is float32, so that rounding the
+# result is what is seen: 2^-8 of each number at most, and so of the norm. `TWICE` is for what the
+# model's own code rounds once more on the way (silu, the normalised row).
+TOLERANCE = {FLOAT: 1e-6, BF16: 2**-8}
+TWICE = {FLOAT: 1e-6, BF16: 2**-7}
+
+
+def test_ci_has_the_kernels():
+    """Where a compiler is on the path, they are built: all tests below would pass by skipping."""
+    if os.environ.get("CI"):
+        assert native.status().ready, native.status().reason
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rms_norm_and_its_gradient(dtype, width):
+    x, weight = torch.randn(7, width).to(dtype), (1 + torch.rand(width)).to(dtype)
+    gradient, residual = torch.randn(7, width).to(dtype), torch.randn(7, width).to(dtype)
+    y, rstd = fused.rms_norm(x, weight, 1e-5)
+    wide = x.double().requires_grad_()
+    true = weight.double() * wide * (wide.square().mean(1, keepdim=True) + 1e-5).rsqrt()
+    true.backward(gradient.double())
+    assert error(y, true) < TWICE[dtype]
+    dx = fused.rms_norm_backward(gradient, x, weight, rstd, None)
+    assert error(dx, wide.grad) < TOLERANCE[dtype]
+    both = fused.rms_norm_backward(gradient, x, weight, rstd, residual)
+    assert error(both, wide.grad + residual.double()) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("width", [16, 48, 80])
+def test_rotation_is_that_of_llama_and_turns_back(dtype, width):
+    heads, rows = 3, 5
+    x = torch.randn(rows, heads * width).to(dtype)
+    angle = torch.randn(rows, width)
+    cosine, sine = angle.cos(), angle.sin()
+    wide = x.double().view(rows, heads, width).requires_grad_()
+    turned = torch.cat([-wide[..., width // 2 :], wide[..., : width // 2]], -1)
+    true = wide * cosine[:, None].double() + turned * sine[:, None].double()
+    assert error(fused.rotate(x.clone(), cosine, sine, heads), true.flatten(1)) < TOLERANCE[dtype]
+    gradient = torch.randn(rows, heads * width).to(dtype)
+    true.backward(gradient.double().view_as(true))
+    back = fused.rotate(gradient.clone(), cosine, sine, heads, backwards=True)
+    assert error(back, wide.grad.flatten(1)) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("count", [1, 15, 16, 333])
+def test_swiglu_and_its_gradients(dtype, count):
+    gate, up = (4 * torch.randn(1, count)).to(dtype), torch.randn(1, count).to(dtype)
+    gradient = torch.randn(1, count).to(dtype)
+    g, u = gate.double().requires_grad_(), up.double().requires_grad_()
+    true = F.silu(g) * u
+    true.backward(gradient.double())
+    assert error(fused.swiglu(gate, up), true) < TWICE[dtype]
+    dg, du = gate.clone(), up.clone()
+    again = fused.swiglu_backward(gradient, dg, du)
+    assert torch.equal(again, fused.swiglu(gate, up))
+    assert error(dg, g.grad) < TOLERANCE[dtype]
+    assert error(du, u.grad) < TOLERANCE[dtype]
+
+
+@needs_kernels
+def test_swiglu_far_from_zero_neither_overflows_nor_invents():
+    gate = torch.tensor([[-1e30, -200.0, -88.0, -20.0, 0.0, 20.0, 88.0, 200.0, 1e30]])
+    found = fused.swiglu(gate, torch.ones_like(gate))
+    torch.testing.assert_close(found, F.silu(gate.double()).float(), rtol=1e-6, atol=1e-30)
+    assert fused.swiglu(torch.full((1, 1), float("nan")), torch.ones(1, 1)).isnan().all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("width", [3, 16, 97, 1000])
+def test_cross_entropy_and_its_gradient_in_place(dtype, width):
+    logits = (5 * torch.randn(6, width)).to(dtype)
+    targets = torch.randint(0, width, (6,))
+    wide = logits.double().requires_grad_()
+    true = F.cross_entropy(wide, targets, reduction="none")
+    true.sum().backward()
+    copy = logits.clone()
+    # The loss is a difference of float32 numbers of about 10: 1e-6 absolute, whatever the dtype.
+    torch.testing.assert_close(
+        fused.cross_entropy(copy, targets, gradient=False).double(), true, rtol=1e-6, atol=3e-6
+    )
+    assert torch.equal(copy, logits)
+    fused.cross_entropy(copy, targets, gradient=True)
+    assert error(copy, wide.grad) < TOLERANCE[dtype]
+
+
+@needs_kernels
+def test_cross_entropy_of_a_logit_that_is_not_finite_is_not_finite():
+    for bad in (float("nan"), float("inf")):
+        logits = torch.zeros(1, 40)
+        logits[0, 7] = bad
+        assert not fused.cross_entropy(logits, torch.tensor([3]), gradient=False).isfinite().any()
+
+
+def attended(q, k, v, lengths, heads: Heads):
+    """Attend in float64 by PyTorch, segment by segment; return the output and its leaves."""
+    leaves = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    outputs, start = [], 0
+    for n in lengths:
+        parts = [t[start : start + n].view(n, -1, heads.width).transpose(0, 1) for t in leaves]
+        behind = torch.arange(n)[:, None] - torch.arange(n)
+        mask = (behind >= 0) & (behind < (heads.window or n))
+        out = F.scaled_dot_product_attention(
+            *parts, attn_mask=mask, scale=heads.scale, enable_gqa=True
+        )
+        outputs.append(out.transpose(0, 1).reshape(n, -1))
+        start += n
+    return torch.cat(outputs), leaves
+
+
+CASES = {
+    "grouped": (Heads(9, 3, 64, 0.125), [70, 1, 37, 64, 2]),
+    "one long": (Heads(2, 1, 32, 0.2), [700]),
+    "own keys": (Heads(3, 3, 128, 0.1), [129, 63]),
+    "odd width": (Heads(2, 1, 80, 0.1), [33, 5]),
+    "narrow": (Heads(4, 2, 16, 0.25), [7, 97]),
+    "window": (Heads(4, 1, 48, 0.1, window=17), [100, 16, 17, 18]),
+    "window of one": (Heads(2, 2, 16, 0.25, window=1), [70]),
+    "window over blocks": (Heads(2, 1, 64, 0.125, window=150), [900]),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("case", CASES)
+def test_attention_and_its_gradients(dtype, case):
+    heads, lengths = CASES[case]
+    count = sum(lengths)
+    q, g = (torch.randn(count, heads.query * heads.width).to(dtype) for _ in range(2))
+    k, v = (torch.randn(count, heads.key * heads.width).to(dtype) for _ in range(2))
+    true, leaves = attended(q, k, v, lengths, heads)
+    true.backward(g.double())
+    out, log_norm = fused.attention(q, k, v, lengths, heads)
+    # bfloat16: scores' weights are rounded before they are multiplied, as on any hardware that
+    # multiplies bfloat16; that is an error of its own, of the size of the result's rounding.
+    tolerance = {FLOAT: 1.5e-6, BF16: 4e-3}[dtype]
+    assert error(out, true) < tolerance
+    gradients = fused.attention_backward(g, q, k, v, out, log_norm, lengths, heads)
+    for found, leaf in zip(gradients, leaves, strict=True):
+        assert found.dtype == dtype
+        if leaf.grad.norm() > 0:
+            assert error(found, leaf.grad) < tolerance
+        else:  # a query that sees one key has no gradient
+            assert found.abs().max() < 1e-2 * g.abs().max()
+
+
+@needs_kernels
+def test_attention_reads_and_writes_rows_that_lie_apart():
+    heads, lengths = Heads(4, 2, 16, 0.25), [19, 30]
+    rows = torch.randn(49, 8 * 16)
+    q, k, v = rows.split([64, 32, 32], 1)
+    apart, together = (
+        fused.attention(*parts, lengths, heads)
+        for parts in ((q, k, v), [t.contiguous() for t in (q, k, v)])
+    )
+    assert torch.equal(apart[0], together[0])
+    g = torch.randn(49, 64)
+    one = fused.attention_backward(g, q, k, v, *apart, lengths, heads)
+    other = fused.attention_backward(
+        g, q.contiguous(), k.contiguous(), v.contiguous(), *together, lengths, heads
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@needs_kernels
+def test_attention_does_not_depend_on_the_number_of_threads():
+    heads, lengths = Heads(3, 1, 32, 0.2), [40, 90, 11]
+    q, k, v, g = (torch.randn(141, n).bfloat16() for n in (96, 32, 32, 96))
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        out, log_norm = fused.attention(q, k, v, lengths, heads)
+        found.append((out, *fused.attention_backward(g, q, k, v, out, log_norm, lengths, heads)))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for one in found[1:] for a, b in zip(found[0], one, strict=True))
+
+
+@needs_kernels
+@given(
+    count=st.integers(1, 700),
+    block=st.sampled_from([32, 64, 256]),
+    kind=st.sampled_from(sorted(CODEBOOKS)),
+    dtype=st.sampled_from([FLOAT, BF16]),
+    size=st.sampled_from([1.0, 1e-39, 1e30]),
+)
+@settings(max_examples=60, deadline=None)
+def test_4_bit_codes_decode_to_the_bits_of_the_reference(count, block, kind, dtype, size):
+    x = torch.randn(count) * size
+    codes, absmax = cpu.quantize_4bit(x, block, kind)
+    found = cpu.dequantize_4bit(codes, absmax, (count,), block, kind, dtype)
+    true = reference.dequantize_4bit(codes, absmax, (count,), block, kind, dtype)
+    bits = {FLOAT: torch.int32, BF16: torch.int16}[dtype]
+    assert torch.equal(found.view(bits), true.view(bits))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_integer_rows_are_those_of_plain_pytorch(dtype, width, monkeypatch):
+    x = torch.randn(9, width).to(dtype)
+    x[3] = 0
+    columns = torch.rand(width)
+    sums = torch.randint(-(10**6), 10**6, (9, width), dtype=torch.int32)
+    rows, add = torch.rand(9), torch.randn(9, width).to(dtype)
+
+    def everything():
+        return (
+            *integers.int8_rows(x),
+            *integers.int8_rows(x, columns),
+            integers.column_peaks(x),
+            integers.int32_scaled(sums, rows, columns, dtype),
+            integers.int32_scaled(sums, rows, None, dtype, add),
+        )
+
+    fast = everything()
+    monkeypatch.setattr(integers, "has_kernels", lambda _: False)
+    for one, other in zip(fast, everything(), strict=True):
+        assert one.dtype == other.dtype
+        if one.dtype == torch.int8:  # a product and its rounding may end on either side of a tie
+            assert (one.int() - other.int()).abs().max() <= 1
+        else:
+            torch.testing.assert_close(one, other, rtol=2**-8 if dtype == BF16 else 1e-6, atol=1e-6)
+
+
+def test_without_a_compiler_plain_pytorch_does_the_work_and_says_why(tmp_path):
+    code = (
+        "import torch; from etude.tuning.kernels import native, fused, integers, cpu;"
+        "assert not native.status().ready; print(native.status().reason);"
+        "assert not fused.has_kernels(torch.ones(1));"
+        "print(integers.column_peaks(torch.ones(2, 3)).tolist());"
+        "c, a = cpu.quantize_4bit(torch.ones(64), 64, 'nf4');"
+        "print(cpu.dequantize_4bit(c, a, (64,), 64, 'nf4', torch.float32).sum().item())"
+    )
+    empty = {**os.environ, "ETUDE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+    empty.pop("CXX", None)
+    for surroundings, reason in (
+        (empty, "no C++ compiler found"),
+        ({**empty, "CXX": f"{sys.executable} -c raise(SystemExit(3))"}, "failed"),
+        ({**os.environ, "ETUDE_NATIVE": "0"}, "ETUDE_NATIVE=0"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=True
+        )
+        said, peaks, total = done.stdout.splitlines()
+        assert reason in said
+        assert (peaks, total) == ("[1.0, 1.0, 1.0]", "64.0")
+
+
+@needs_kernels
+def test_a_library_is_made_once_and_a_torn_one_never_loaded(tmp_path):
+    code = "from etude.tuning.kernels import native; s = native.status(); assert s.ready, s.reason"
+    surroundings = {**os.environ, "ETUDE_HOME": str(tmp_path)}
+    folder = tmp_path / "native"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code], env=surroundings, check=True)
+        (library,) = folder.iterdir()  # nothing half made lies beside it
+        stamp = library.stat().st_mtime_ns
+    subprocess.run([sys.executable, "-c", code], env=surroundings, check=True)
+    assert library.stat().st_mtime_ns == stamp
