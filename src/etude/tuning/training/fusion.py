@@ -48,7 +48,7 @@ class Fusion:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        if self.fused == self.layers:
+        if self.reason is None:
             return f"{self.fused} fused decoder layers, kernels compiled for this processor"
         return f"{self.fused} of {self.layers} decoder layers fused: {self.reason}"
 
@@ -95,8 +95,16 @@ def _forward(layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **
     description, factors = chosen
     # (1, T, width) as it comes from the model, in its dtype.
     cosine, sine = (angle[0].float().contiguous() for angle in positions)
-    x = hidden_states[0].contiguous()
-    return decoder_layer(x, description, cosine, sine, list(lengths), factors)[None]
+
+
+    def compute(hidden_states: Tensor) -> Tensor:
+        x = hidden_states[0].contiguous()
+        return decoder_layer(x, description, cosine, sine, list(lengths), factors)[None]
+
+    if layer.gradient_checkpointing and layer.training:
+        # The models do this around their own `forward`, which is not called.
+        return layer._gradient_checkpointing_func(compute, hidden_states)
+    return compute(hidden_states)
 
 
 def _unfit(layer: Any) -> str | None:
@@ -153,10 +161,17 @@ def _described(layer: Any, x: Tensor) -> tuple[DecoderLayer, list[Factors | None
             key_heads,
             attention.head_dim,
             attention.scaling,
-            getattr(attention, "sliding_window", None),
+            _window(attention),
         ),
     )
     return description, [factors for _, factors in known]
+
+
+def _window(attention: Any) -> int | None:
+    """Return how many positions a query sees: of this layer, or, as in Mistral, of the model."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window
+    return getattr(attention.config, "sliding_window", None)
 
 
 def _norm(module: Any) -> Norm:
