@@ -276,7 +276,7 @@ class TrainSpec(Section):
     batch_samples: Annotated[int, Field(ge=1)] = 16
     """Samples an optimiser step."""
 
-    micro_tokens: Annotated[int, Field(ge=16)] = 1024
+    micro_tokens: Annotated[int, Field(ge=16)] = 768
     """Tokens of one forward pass; a step accumulates as many as its samples need."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-3

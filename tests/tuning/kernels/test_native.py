@@ -34,8 +34,8 @@ def error(found: torch.Tensor, true: torch.Tensor) -> float:
     return float((found.double() - true.detach()).norm() / true.detach().double().norm())
 
 
-# float32: some tens of operations of 2^-24 each. bfloat16: arithmetic is float32, so that rounding the
-# result is what is seen: 2^-8 of each number at most, and so of the norm. `TWICE` is for what the
+# float32: some tens of operations of 2^-24 each. bfloat16: arithmetic is float32, so that rounding
+# the result is what is seen: 2^-8 of each number at most, and so of the norm. `TWICE` is for what the
 # model's own code rounds once more on the way (silu, the normalised row).
 TOLERANCE = {FLOAT: 1e-6, BF16: 2**-8}
 TWICE = {FLOAT: 1e-6, BF16: 2**-7}
@@ -282,7 +282,11 @@ def test_without_a_compiler_plain_pytorch_does_the_work_and_says_why(tmp_path):
         ({**os.environ, "ETUDE_NATIVE": "0"}, "ETUDE_NATIVE=0"),
     ):
         done = subprocess.run(
-            [sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         said, peaks, total = done.stdout.splitlines()
         assert reason in said

@@ -11,6 +11,7 @@ from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig
 from etude.errors import MemoryPlanError, ModelError, NoTargetMatchedError
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.kernels import native
 from etude.tuning.models.load import load_model
 from etude.tuning.plan.fit import first_option, options, plan_recipe, refuse_what_cannot_fit
 from etude.tuning.plan.models import KNOWN, config_of
@@ -20,6 +21,7 @@ from etude.tuning.recipe import Recipe
 from etude.tuning.run import tune
 from etude.tuning.specs import ModelSpec
 from etude.tuning.training.attention import packed_rows
+from etude.tuning.training.fusion import fused_layers
 from etude.tuning.training.loss import cross_entropy_sum, plain_head
 from etude.tuning.training.optimizers import make_optimizer
 
@@ -76,7 +78,11 @@ def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
     assert more.parameters == base.parameters
 
 
-def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama):
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypatch):
+    if not fused:
+        monkeypatch.setattr(native.build, "status", lambda: native.Status(None, "not wanted"))
+        monkeypatch.setattr(native, "status", native.build.status)
     folder = tiny_llama(layers=3)
     chosen = recipe(quant={"kind": "nf4"})
     model = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), chosen.quant).model
@@ -92,7 +98,8 @@ def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama):
         return tensor
 
     ids = torch.zeros(1, 128, dtype=torch.long)
-    with packed_rows(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with packed_rows(model), fused_layers(model), hooks:
         hidden = model.base_model(
             input_ids=ids,
             use_cache=False,

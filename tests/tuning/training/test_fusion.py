@@ -171,7 +171,7 @@ def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_models_own_code(ki
     far = []
     for seed in range(6):
         model = adapted(MODELS[kind], seed=seed).bfloat16()
-        loss, gradient = truth(model)
+        _, gradient = truth(model)
         fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
         far.append([error(fused[1], gradient), error(plain[1], gradient)])
     mean = torch.tensor(far).mean(0)
@@ -183,9 +183,7 @@ SPECS = {
     "all": AdapterSpec(rank=4, alpha=8),
     "attention alone": AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
     "one of a pair": AdapterSpec(rank=3, alpha=8, targets=["up_proj", "o_proj"]),
-    "rounded while training": AdapterSpec(
-        rank=4, alpha=8, factors={"bits": 8, "when": "training"}
-    ),
+    "rounded while training": AdapterSpec(rank=4, alpha=8, factors={"bits": 8, "when": "training"}),
     "shared random factors": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
     "diagonal between": AdapterSpec(kind="adalora", rank=4, alpha=8),
 }
@@ -223,9 +221,7 @@ def test_layers_computed_again_in_the_backward_pass():
     model = adapted(MODELS["llama"])
     plain = loss_and_gradient(model, fused=True)
     model.train()
-    model.activation_checkpointing_enable(
-        activation_checkpointing_kwargs={"use_reentrant": False}
-    )
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     again = loss_and_gradient(model, fused=True, layers=6)
     assert torch.equal(plain[0], again[0])
     assert torch.equal(plain[1], again[1])
@@ -244,7 +240,9 @@ def test_an_adapter_switched_off_and_on_again():
 
 
 def test_only_what_is_below_an_adapter_is_differentiated():
-    model = adapted(MODELS["llama"], AdapterSpec(rank=4, alpha=8, targets=["model.layers.2.*_proj"]))
+    model = adapted(
+        MODELS["llama"], AdapterSpec(rank=4, alpha=8, targets=["model.layers.2.*_proj"])
+    )
     trained = adapter_parameters(model)
     assert trained
     assert all("layers.2." in name for name in trained)
@@ -316,8 +314,13 @@ def test_models_and_weights_that_are_not_known_are_left_alone_and_say_so():
         assert "no kernels for torch.float16" in str(how)
 
 
-def test_the_model_is_left_as_it_was(monkeypatch):
+def test_the_model_is_left_as_it_was():
     model = adapted(MODELS["llama"])
+    with fused_layers(model):
+        with fused_layers(model) as inner:
+            assert inner.fused == 3
+        assert all("forward" in vars(layer) for layer in model.model.layers)
+    assert all("forward" not in vars(layer) for layer in model.model.layers)
     with pytest.raises(KeyError), fused_layers(model):
         raise KeyError
     assert all("forward" not in vars(layer) for layer in model.model.layers)

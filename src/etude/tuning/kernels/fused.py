@@ -41,9 +41,7 @@ def rms_norm_backward(
 ) -> Tensor:
     """Return the gradient to x, (T, H), plus `residual`; the weight is frozen."""
     dx = torch.empty_like(x)
-    call(
-        "rms_norm_backward", x.dtype, gradient, x, weight, rstd, residual, dx, len(x), x.shape[1]
-    )
+    call("rms_norm_backward", x.dtype, gradient, x, weight, rstd, residual, dx, len(x), x.shape[1])
     return dx
 
 
@@ -60,9 +58,7 @@ def rotate(
         backwards: apply the transposed rotation: the gradient of the first.
     """
     width = x.shape[1] // heads
-    call(
-        "rotate", x.dtype, x, x.stride(0), cosine, sine, len(x), heads, width, bool(backwards)
-    )
+    call("rotate", x.dtype, x, x.stride(0), cosine, sine, len(x), heads, width, bool(backwards))
     return x
 
 

@@ -18,7 +18,6 @@ from etude.tuning.kernels import native
 from etude.tuning.kernels.codebooks import INT8_LARGEST
 from etude.tuning.kernels.fused import has_kernels
 
-
 Codes = tuple[Tensor, Tensor]
 """Codes, (T, K) int8, and the scale of each row, (T,) float32."""
 

@@ -29,6 +29,9 @@ from etude.tuning.kernels.integers import RoundedRows, int8_rows, int32_scaled, 
 from etude.tuning.quant.linear import CodedLinear
 from etude.tuning.specs import QuantSpec
 
+# PyTorch keeps the name to itself; its own library of quantisation multiplies with it.
+_int_mm = cast("Callable[[Tensor, Tensor], Tensor]", cast("Any", torch)._int_mm)
+
 
 class RowLinear(CodedLinear):
     """Linear with a frozen 8-bit weight, (out_features, in_features).
@@ -134,7 +137,7 @@ class RowLinear(CodedLinear):
         """
         dtype = x.kept.dtype
         codes, scales = x.codes
-        y = int32_scaled(torch._int_mm(codes, self.codes.T), scales, self._scales(), dtype, add)
+        y = int32_scaled(_int_mm(codes, self.codes.T), scales, self._scales(), dtype, add)
         W = (self.codes.index_select(1, x.outliers) * self._scales()[:, None]).to(dtype)
         left, right = x.kept, W
         if thin is not None:
@@ -145,7 +148,7 @@ class RowLinear(CodedLinear):
     def input_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
         """Return g Ŵ + add in integers, (T, in), in the dtype of g, (T, out)."""
         codes, scales = int8_rows(g.contiguous(), self._scales())
-        sums = torch._int_mm(codes, self.codes)
+        sums = _int_mm(codes, self.codes)
         return int32_scaled(sums, scales, None, g.dtype, add)
 
     def _scales(self) -> Tensor:

@@ -83,10 +83,15 @@ class _Group:
         """Return all A's, one below the other, (Σ r, in)."""
         return torch.cat([A for A, _ in self.low]).to(dtype)
 
+    def _parts(self, thin: Tensor, dim: int) -> tuple[Tensor, ...]:
+        """Cut what is Σ r wide into what belongs to each adapter."""
+        split = cast("Callable[..., tuple[Tensor, ...]]", torch.split_with_sizes)
+        return split(thin, self.ranks, dim) if self.low else ()
+
     def forward(self, x: Tensor, add: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Return each member's output (the only one's plus `add`), and the thin product h."""
         h = x @ self._stacked(x.dtype).T if self.low else x.new_empty(len(x), 0)
-        thin = iter(h.split(self.ranks, 1)) if self.low else iter(())
+        thin = iter(self._parts(h, 1))
         outputs: list[Tensor] = []
         rounded = rounded_for((member.base for member in self.members), x)
         for member, pair in zip(self.members, self.factors, strict=True):
@@ -100,8 +105,8 @@ class _Group:
         self, x: Tensor, h: Tensor, gradients: Sequence[Tensor], gh: Tensor | None
     ) -> list[Tensor | None]:
         """Return the gradients to A and B of each member, flat, given those of outputs and of h."""
-        thin = iter(h.split(self.ranks, 1)) if self.low else iter(())
-        grad_A = iter((gh.T @ x).split(self.ranks)) if gh is not None else iter(())
+        thin = iter(self._parts(h, 1))
+        grad_A = iter(() if gh is None else self._parts(gh.T @ x, 0))
         flat: list[Tensor | None] = []
         for member, pair, g in zip(self.members, self.factors, gradients, strict=True):
             if pair is None or member.scaling is None:
@@ -183,7 +188,10 @@ class _Layer(torch.autograd.Function):
         x, rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4, cosine, sine = saved[:17]
         present = iter(saved[17:])
         layer: DecoderLayer = ctx.layer
-        pairs, heads = _pairs([next(present) if given else None for given in ctx.given]), layer.heads
+        pairs, heads = (
+            _pairs([next(present) if given else None for given in ctx.given]),
+            layer.heads,
+        )
         qkv, output, gate_up, down = _groups(layer, pairs)
         dz = grad_output.contiguous()
 

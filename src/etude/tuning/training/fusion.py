@@ -3,8 +3,8 @@
 Inside `fused_layers(model)` each decoder layer that is known (Llama's, Mistral's and Qwen2's:
 RMS norms, rotary positions, grouped heads, SwiGLU) and holds nothing that the fused step does not
 compute runs by `decoder.decoder_layer`; every other layer runs as its own code has it. What holds
-today may not tomorrow: adapters are switched, dropout comes with training mode. So a layer is looked
-at whenever it runs.
+today may not tomorrow: adapters are switched, dropout comes with training mode. So a layer is
+looked at whenever it runs.
 """
 
 from __future__ import annotations
@@ -62,16 +62,18 @@ def fused_layers(model: Any) -> Generator[Fusion]:
     layers = decoder_layers(model)
     reason = None if native.status().ready else native.status().reason
     able = [layer for layer in layers if reason is None and _unfit(layer) is None]
+    # An evaluation in the middle of training finds its layers fused already.
+    told = [layer for layer in able if "forward" not in vars(layer)]
     if reason is None and len(able) < len(layers):
         reason = next(why for layer in layers if (why := _unfit(layer)) is not None)
     if not layers:
         reason = "this kind of model has no decoder layer that is known"
     try:
-        for layer in able:
+        for layer in told:
             layer.forward = partial(_forward, layer, layer.forward)
         yield Fusion(len(able), len(layers), reason)
     finally:
-        for layer in able:
+        for layer in told:
             del layer.forward
 
 
@@ -84,22 +86,22 @@ def decoder_layers(model: nn.Module) -> list[Any]:
     ]
 
 
-def _forward(layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any) -> Tensor:
+def _forward(
+    layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any
+) -> Tensor:
     """Compute a layer in one step where that is the same thing, else by its own code."""
-    lengths, positions = given.get("segment_lengths"), given.get("position_embeddings")
-    chosen = None
-    if lengths is not None and positions is not None and hidden_states.shape[0] == 1:
-        chosen = _described(layer, hidden_states)
-    if chosen is None:
+    lengths = cast("list[int] | None", given.get("segment_lengths"))
+    positions = cast("tuple[Tensor, Tensor] | None", given.get("position_embeddings"))
+    chosen = _described(layer, hidden_states) if hidden_states.shape[0] == 1 else None
+    if chosen is None or lengths is None or positions is None:
         return plain(hidden_states, **given)
     description, factors = chosen
     # (1, T, width) as it comes from the model, in its dtype.
     cosine, sine = (angle[0].float().contiguous() for angle in positions)
 
-
     def compute(hidden_states: Tensor) -> Tensor:
         x = hidden_states[0].contiguous()
-        return decoder_layer(x, description, cosine, sine, list(lengths), factors)[None]
+        return decoder_layer(x, description, cosine, sine, lengths, factors)[None]
 
     if layer.gradient_checkpointing and layer.training:
         # The models do this around their own `forward`, which is not called.

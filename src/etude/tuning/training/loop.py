@@ -387,7 +387,8 @@ class Trainer:
         self.model.train()
         try:
             if self.recipe.data.packing:
-                with packed_rows(self.model), fused_layers(self.model):
+                with packed_rows(self.model), fused_layers(self.model) as fusion:
+                    self.view.message(str(fusion))
                     yield
             else:
                 yield

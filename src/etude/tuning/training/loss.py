@@ -34,9 +34,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies of `hidden @ weight.T` against `targets`."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=accumulator(hidden.dtype), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -100,9 +98,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, targets: Tensor
-) -> Tensor:
+def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return Σ cross-entropy in nats, differentiable in `hidden` and `weight`.
 
     Args:
