@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
+from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product, thin_update
 from etude.tuning.kernels.integers import RoundedRows, rounded_rows
 from etude.tuning.quant.rows import RowLinear
 
@@ -50,15 +51,27 @@ def base_product(
         rounded = rounded or rounded_rows(rows)
         return base.product(rounded, add, with_bias=with_bias, thin=low)
     W, b = weight_for_product(base), base.bias if with_bias else None
+    h, B, scaling = thin or (None, None, 1.0)
+    if len(rows) <= THIN_ROWS and has_kernels(rows) and W.is_contiguous():
+        y = thin_product(rows, W, b, add)
+        if h is None or B is None:
+            return y
+        up = B if scaling == 1.0 else B * scaling
+        return thin_update(h, up.to(y.dtype).T.contiguous(), y)
     if add is None:
         y = F.linear(rows, W, b)
     else:
         y = torch.addmm(add, rows, W.T)
         y = y if b is None else y.add_(b)
-    if thin is None:
+    if h is None or B is None:
         return y
-    h, B, scaling = thin
     return y.addmm_(h, B.to(y.dtype).T, alpha=scaling)
+
+
+def thin_input(x: Tensor, A: Tensor) -> Tensor:
+    """Return h = x Aᵀ, (T, r), of an adapter; A is in the dtype of x."""
+    fast = len(x) <= THIN_ROWS and has_kernels(x) and A.is_contiguous()
+    return thin_product(x, A, None, None) if fast else x @ A.T
 
 
 def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> RoundedRows | None:
@@ -95,7 +108,7 @@ class _AdaptedProduct(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         source = rows if dropped is None else dropped.reshape(rows.shape)
-        h = source @ A.to(x.dtype).T
+        h = thin_input(source, A.to(x.dtype))
         y = base_product(base, rows, with_bias=with_bias, thin=(h, B, scaling))
         # W needs no gradient, so the base's own input is not kept.
         ctx.save_for_backward(source, h, A, B)

@@ -159,3 +159,60 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor, out: Tensor, heads: Heads) -> tuple[
     return (
         heads.query, heads.key, heads.width, *steps, float(heads.scale), heads.window or 0,
     )  # fmt: skip
+
+
+THIN_ROWS = 16
+"""Rows up to which a product costs the reading of its weight, and `thin_product` is the faster."""
+
+
+def thin_product(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+    """Return x Wᵀ + bias + add of few rows, (T, out).
+
+    Args:
+        x: (T, in), each row contiguous; T best a multiple of 8.
+        weight: (out, in), contiguous, in the dtype of x.
+        bias: (out,), or None.
+        add: (T, out), contiguous, or None.
+    """
+    y = torch.empty(len(x), len(weight), dtype=x.dtype)
+    call(
+        "thin_product", x.dtype, x, x.stride(0), weight, bias, add, y, len(x), x.shape[1],
+        len(weight),
+    )  # fmt: skip
+    return y
+
+
+def thin_update(h: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """Add h b to y, in place, and return y.
+
+    Args:
+        h: (T, r), each row contiguous.
+        b: (r, out), contiguous.
+        y: (T, out), contiguous.
+    """
+    call("thin_update", y.dtype, h, h.stride(0), b, y, len(h), len(b), y.shape[1])
+    return y
+
+
+def cached_attention(
+    q: Tensor, keys: Tensor, values: Tensor, places: Tensor, counts: Tensor, heads: Heads
+) -> Tensor:
+    """Let one token of each of several answers attend to the keys that are kept of it.
+
+    Args:
+        q: (T, query heads · width), contiguous.
+        keys: (answers, key heads, capacity, width), contiguous.
+        values: likewise.
+        places: (T,) int64, which answer a row belongs to.
+        counts: (T,) int64, how many keys there are of it, the token's own included.
+        heads: what attention is over.
+
+    Returns:
+        (T, query heads · width).
+    """
+    out = torch.empty_like(q)
+    call(
+        "cached_attention", q.dtype, q, keys, values, out, places, counts, len(q), heads.query,
+        heads.key, keys.shape[2], heads.width, float(heads.scale), heads.window or 0,
+    )  # fmt: skip
+    return out

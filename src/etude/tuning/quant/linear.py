@@ -101,6 +101,11 @@ class QuantLinear(nn.Module, ABC):
             self._dense = self.dequantize(self.compute_dtype)
         return self._dense
 
+    @property
+    def keeps_dense(self) -> bool:
+        """Whether the decoded weight is kept."""
+        return self._keep_dense
+
     def keep_dense(self, keep: bool) -> None:
         """Keep the decoded weight from its next use on, or drop it; see `dense_weights`."""
         self._keep_dense = keep
@@ -214,7 +219,8 @@ def dense_weights(model: nn.Module) -> Generator[None]:
     For generation: one token a pass costs more in decoding than in products. Memory rises to that
     of the unquantised model and falls again at the end; results are the same bits.
     """
-    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    every = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    layers = [layer for layer in every if not layer.keeps_dense]
     try:
         for layer in layers:
             layer.keep_dense(True)

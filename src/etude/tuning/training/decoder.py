@@ -27,7 +27,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from etude.tuning.adapters.bases import LinearLike
-from etude.tuning.adapters.product import base_gradient, base_product, rounded_for
+from etude.tuning.adapters.product import (
+    base_gradient,
+    base_product,
+    rounded_for,
+    thin_input,
+)
 from etude.tuning.kernels import fused
 from etude.tuning.kernels.fused import Heads
 
@@ -78,10 +83,13 @@ class _Group:
         self.factors = factors
         self.low = [pair for pair in factors if pair is not None]
         self.ranks = [len(A) for A, _ in self.low]
+        self._all: Tensor | None = None
 
     def _stacked(self, dtype: torch.dtype) -> Tensor:
         """Return all A's, one below the other, (Σ r, in)."""
-        return torch.cat([A for A, _ in self.low]).to(dtype)
+        if self._all is None:
+            self._all = torch.cat([A for A, _ in self.low]).to(dtype)
+        return self._all
 
     def _parts(self, thin: Tensor, dim: int) -> tuple[Tensor, ...]:
         """Cut what is Σ r wide into what belongs to each adapter."""
@@ -90,7 +98,7 @@ class _Group:
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Return each member's output (the only one's plus `add`), and the thin product h."""
-        h = x @ self._stacked(x.dtype).T if self.low else x.new_empty(len(x), 0)
+        h = thin_input(x, self._stacked(x.dtype)) if self.low else x.new_empty(len(x), 0)
         thin = iter(self._parts(h, 1))
         outputs: list[Tensor] = []
         rounded = rounded_for((member.base for member in self.members), x)
@@ -135,9 +143,45 @@ class _Group:
         return torch.cat(parts, 1) if parts else None
 
 
+Groups = tuple[_Group, _Group, _Group, _Group]
+"""q, k and v; the output of attention; gate and up; down."""
+
+
 def _pairs(factors: Sequence[Tensor | None]) -> list[Factors | None]:
     both = zip(factors[::2], factors[1::2], strict=True)
     return [None if A is None or B is None else (A, B) for A, B in both]
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Attention of q to k and v, rotated: its result, and the log of each softmax's sum."""
+
+_PASSED = 14
+
+
+def forward_pass(
+    x: Tensor,
+    layer: DecoderLayer,
+    cosine: Tensor,
+    sine: Tensor,
+    groups: Groups,
+    attend: Attend,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the layer's output, (T, H), and what its backward pass needs beside x."""
+    heads = layer.heads
+    qkv, output, gate_up, down = groups
+    n1, rstd1 = fused.rms_norm(x, layer.attention_norm.weight, layer.attention_norm.eps)
+    (q, k, v), h1 = qkv.forward(n1)
+    del n1
+    fused.rotate(q, cosine, sine, heads.query)
+    fused.rotate(k, cosine, sine, heads.key)
+    o, log_norm = attend(q, k, v)
+    (y,), h2 = output.forward(o, x)
+    n2, rstd2 = fused.rms_norm(y, layer.mlp_norm.weight, layer.mlp_norm.eps)
+    (g, u), h3 = gate_up.forward(n2)
+    del n2
+    a = fused.swiglu(g, u)
+    (z,), h4 = down.forward(a, y)
+    return z, (rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4)
 
 
 class _Layer(torch.autograd.Function):
@@ -153,24 +197,16 @@ class _Layer(torch.autograd.Function):
         lengths: list[int],
         *factors: Tensor | None,
     ) -> Tensor:
-        pairs, heads = _pairs(factors), layer.heads
-        qkv, output, gate_up, down = _groups(layer, pairs)
-        n1, rstd1 = fused.rms_norm(x, layer.attention_norm.weight, layer.attention_norm.eps)
-        (q, k, v), h1 = qkv.forward(n1)
-        del n1
-        fused.rotate(q, cosine, sine, heads.query)
-        fused.rotate(k, cosine, sine, heads.key)
-        o, log_norm = fused.attention(q, k, v, lengths, heads)
-        (y,), h2 = output.forward(o, x)
-        n2, rstd2 = fused.rms_norm(y, layer.mlp_norm.weight, layer.mlp_norm.eps)
-        (g, u), h3 = gate_up.forward(n2)
-        del n2
-        a = fused.swiglu(g, u)
-        (z,), h4 = down.forward(a, y)
+        heads = layer.heads
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return fused.attention(q, k, v, lengths, heads)
+
+        groups = grouped(layer, _pairs(factors))
+        z, passed = forward_pass(x, layer, cosine, sine, groups, attend)
         if any(ctx.needs_input_grad):
             present = [f for f in factors if f is not None]
-            kept = (x, rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4, cosine, sine)
-            ctx.save_for_backward(*kept, *present)
+            ctx.save_for_backward(x, *passed, cosine, sine, *present)
             ctx.layer, ctx.lengths = layer, lengths
             ctx.given = [f is not None for f in factors]
             ctx.spent = False
@@ -185,14 +221,15 @@ class _Layer(torch.autograd.Function):
             raise RuntimeError("a fused layer's backward pass uses its memory up; it runs once")
         ctx.spent = True
         saved = cast("tuple[Tensor, ...]", ctx.saved_tensors)
-        x, rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4, cosine, sine = saved[:17]
-        present = iter(saved[17:])
+        x, *passed, cosine, sine = saved[: _PASSED + 3]
+        rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4 = passed
+        present = iter(saved[_PASSED + 3 :])
         layer: DecoderLayer = ctx.layer
         pairs, heads = (
             _pairs([next(present) if given else None for given in ctx.given]),
             layer.heads,
         )
-        qkv, output, gate_up, down = _groups(layer, pairs)
+        qkv, output, gate_up, down = grouped(layer, pairs)
         dz = grad_output.contiguous()
 
         # The gradient to a comes before a itself, which is computed again on the way.
@@ -226,7 +263,8 @@ class _Layer(torch.autograd.Function):
         return dx, None, None, None, None, *of_qkv, *of_output, *of_gate_up, *of_down
 
 
-def _groups(layer: DecoderLayer, pairs: Sequence[Factors | None]) -> tuple[_Group, ...]:
+def grouped(layer: DecoderLayer, pairs: Sequence[Factors | None]) -> Groups:
+    """Return the layer's projections with their factors, those of one input together."""
     return (
         _Group(layer.qkv, pairs[:3]),
         _Group([layer.output], pairs[3:4]),

@@ -11,9 +11,9 @@ import torch
 from etude.tuning.data.encode import EncodedSample
 from etude.tuning.data.packing import pack
 from etude.tuning.progress import Progress
-from etude.tuning.quant.linear import dense_weights
 from etude.tuning.training.attention import packed_rows
 from etude.tuning.training.fusion import fused_layers
+from etude.tuning.training.generation import generate
 from etude.tuning.training.objective import Completion, Means, Objective, side_tokens
 
 
@@ -89,7 +89,7 @@ def generate_answers(
         prompts: token ids that end where the answer begins.
         end_id: the token that ends an answer in training; the model's own end tokens do, too.
         max_new_tokens: an answer that has not ended by then is cut.
-        batch_samples: prompts a batch; those of like length go together, padded on the left.
+        batch_samples: prompts a batch; those of like length go together.
         progress: told of each prompt that is answered.
     """
     model.eval()
@@ -98,28 +98,13 @@ def generate_answers(
     ends = end_tokens(model, end_id)
     if progress:
         progress.start("Generating", len(prompts), "answers")
-    with torch.inference_mode(), dense_weights(model):
-        for start in range(0, len(order), batch_samples):
-            batch = order[start : start + batch_samples]
-            width = max(len(prompts[i]) for i in batch)
-            ids = torch.full((len(batch), width), end_id, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(batch):
-                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-                mask[row, width - len(prompts[i]) :] = 1
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=ends,
-                pad_token_id=end_id,
-            )
-            for row, i in enumerate(batch):
-                text = tokenizer.decode(output[row, width:], skip_special_tokens=True)
-                answers[i] = str(text).strip()
-            if progress:
-                progress.advance(len(batch))
+    for start in range(0, len(order), batch_samples):
+        batch = order[start : start + batch_samples]
+        found = generate(model, [prompts[i] for i in batch], ends, max_new_tokens=max_new_tokens)
+        for i, tokens in zip(batch, found, strict=True):
+            answers[i] = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        if progress:
+            progress.advance(len(batch))
     if progress:
         progress.finish()
     return answers

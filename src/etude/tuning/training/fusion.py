@@ -92,7 +92,7 @@ def _forward(
     """Compute a layer in one step where that is the same thing, else by its own code."""
     lengths = cast("list[int] | None", given.get("segment_lengths"))
     positions = cast("tuple[Tensor, Tensor] | None", given.get("position_embeddings"))
-    chosen = _described(layer, hidden_states) if hidden_states.shape[0] == 1 else None
+    chosen = described(layer, hidden_states) if hidden_states.shape[0] == 1 else None
     if chosen is None or lengths is None or positions is None:
         return plain(hidden_states, **given)
     description, factors = chosen
@@ -138,7 +138,7 @@ def _linears(layer: Any) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _described(layer: Any, x: Tensor) -> tuple[DecoderLayer, list[Factors | None]] | None:
+def described(layer: Any, x: Tensor) -> tuple[DecoderLayer, list[Factors | None]] | None:
     """Return what a layer computes with now, and its factors; None where it cannot be fused now."""
     attention = layer.self_attn
     training_dropout = attention.attention_dropout if attention.training else 0.0

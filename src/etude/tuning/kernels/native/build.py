@@ -30,7 +30,7 @@ from etude.tuning.machine import this_machine
 SWITCH = "ETUDE_NATIVE"
 """Environment variable; 0 keeps the C++ kernels out."""
 
-_SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp")
+_SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp", "decoding.cpp")
 _HEADERS = ("vectors.h",)
 # -ffp-contract=fast: products and sums of one expression may be one instruction. Nothing that
 # changes what NaN, infinity or the order of sums mean is allowed.
@@ -81,34 +81,30 @@ def status() -> Status:
 
 
 @cache
-def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
+def _function(name: str, dtype: torch.dtype, kinds: tuple[type, ...]) -> Callable[..., None]:
     library = status().library
     if library is None:
         raise RuntimeError(f"the C++ kernels are not there: {status().reason}")
     suffix = {torch.bfloat16: "bf16", torch.float32: "float"}[dtype]
-    kernel = getattr(library, f"{name}_{suffix}")
-    kernel.restype = None
-    return kernel
+    # A function object of its own for each set of types: they are its argtypes.
+    kernel = ctypes.CFUNCTYPE(None, *(_C_TYPES.get(kind, ctypes.c_void_p) for kind in kinds))
+    return kernel((f"{name}_{suffix}", library))
+
+
+_C_TYPES: dict[type, Any] = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_float}
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
     """Call a kernel for numbers of `dtype`, bfloat16 or float32.
 
-    Tensors go by address, whole numbers as 64 bits, floats as 32. `status().ready` is a must.
-    Tensors without numbers, with which memory is planned, have no address: nothing is done then.
+    The first argument is a tensor. Tensors go by address, None as no address, whole numbers as 64
+    bits, floats as 32. `status().ready` is a must. Tensors without numbers, with which memory is
+    planned, have no address: nothing is done then.
     """
-    if any(isinstance(value, FakeTensor) for value in arguments):
+    if isinstance(arguments[0], FakeTensor):
         return
-    _function(name, dtype)(*map(_as_argument, arguments))
-
-
-def _as_argument(value: Tensor | float | None) -> Any:
-    if value is None:
-        return ctypes.c_void_p(None)
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    # Plain whole numbers would be cut to 32 bits.
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+    kernel = _function(name, dtype, tuple(map(type, arguments)))
+    kernel(*[value.data_ptr() if isinstance(value, Tensor) else value for value in arguments])
 
 
 def _compiler() -> list[str] | None:

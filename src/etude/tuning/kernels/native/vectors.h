@@ -106,9 +106,15 @@ inline float as_float(E x) {
 }
 
 inline float sum(floats x) {
-    float total = 0;
-    for (int lane = 0; lane < LANES; ++lane) total += x[lane];
-    return total;
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(reinterpret<__m512>(x));
+#else
+    float part[LANES];
+    store(part, x);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
+    return part[0];
+#endif
 }
 
 inline float largest(floats x) {
