@@ -59,6 +59,11 @@ lint: develop    ## Style, types and the rules of the house
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+bench: install   ## Measure speed and memory beside TRL + PEFT, and compare with the figures kept
+	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/regression.py
+
 lock: develop    ## Write the versions in .venv to requirements.lock
 	{ echo "# Versions that were tested together; PyTorch is pinned in the Makefile."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \

@@ -48,11 +48,14 @@ class CountedRows:
     def __init__(self, collate: Callable[..., PackedBatch]) -> None:
         self.collate = collate
         self.tokens = 0
+        self.pairs = 0
+        """Of a token and one that it attends to, itself included."""
 
     def __call__(self, samples: Sequence[EncodedSample]) -> PackedBatch:
         """Lay one row."""
         row = self.collate(samples)
         self.tokens += row.input_ids.numel()
+        self.pairs += sum(len(one) * (len(one) + 1) // 2 for one in samples)
         return row
 
 
@@ -68,7 +71,9 @@ def main() -> None:
         settings["record"],
         tokens=run.summary["tokens"],
         trained_tokens=run.summary["trained_tokens"],
+        eval_loss_after=run.summary["eval_loss"],
         computed_tokens=rows.tokens,
+        attended_pairs=rows.pairs,
         losses=view.losses,
         trainable_parameters=run.summary["trainable_parameters"],
         adapter_dtypes=["float32"],

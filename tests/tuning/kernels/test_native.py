@@ -36,8 +36,7 @@ def error(found: torch.Tensor, true: torch.Tensor) -> float:
 
 # float32: some tens of operations of 2^-24 each. bfloat16: arithmetic is float32, so that rounding
 # the result is what is seen: 2^-8 of each number at most, and so of the norm.
-# `TWICE` is for what the
-# model's own code rounds once more on the way (silu, the normalised row).
+# `TWICE` is for what the model's own code rounds once more on the way (silu, the normalised row).
 TOLERANCE = {FLOAT: 1e-6, BF16: 2**-8}
 TWICE = {FLOAT: 1e-6, BF16: 2**-7}
 
