@@ -4,7 +4,7 @@
 
 Runs against_trl.py, int8_compute.py, generation.py and growth.py one after the other, each alone on
 the machine, then prints their figures beside the goals and writes them as `cpu.json` and as a plot,
-`cpu.svg`. About 50 minutes; `--quick` a third, of single runs. The goals are for two cores with
+`cpu.svg`. About 50 minutes; `--quick` half of that, of fewer rows and runs. The goals are for two cores with
 AVX-512 and bfloat16; elsewhere they are but a yardstick.
 """
 
@@ -81,18 +81,18 @@ def shares(runs: list[dict[str, Any]], rate: float, model: str, rank: int) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "bench")
-    parser.add_argument("--quick", action="store_true", help="single runs, fewer rows")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and runs")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     output, quick = options.output, options.quick
     torch.set_num_threads(this_machine().physical_cores)
     rates = {"bfloat16": matrix_rate(torch.bfloat16), "int8": matrix_rate(torch.int8)}
-    size = ("--rows", "128", "--repeats", "1") if quick else ("--rows", "192", "--repeats", "3")
+    size = ("--rows", "96", "--repeats", "2") if quick else ("--rows", "192", "--repeats", "3")
     trl = run("against_trl.py", output, *size)
     cold = run("against_trl.py", output, "--rows", "10000", "--steps", "1", "--repeats", "1")
     int8 = run("int8_compute.py", output, "--repeats", "1" if quick else "2")
     generation = run("generation.py", output, "--prompts", "8" if quick else "16")
-    growth = run("growth.py", output, *(("--lengths", "256", "2048") if quick else ()))
+    growth = run("growth.py", output, *(("--lengths", "256", "2048", "8192") if quick else ()))
     again = matrix_rate(torch.bfloat16)
     rates["bfloat16"] = max(rates["bfloat16"], again)
 

@@ -52,7 +52,7 @@ def base_product(
         return base.product(rounded, add, with_bias=with_bias, thin=low)
     W, b = weight_for_product(base), base.bias if with_bias else None
     h, B, scaling = thin or (None, None, 1.0)
-    if len(rows) <= THIN_ROWS and has_kernels(rows) and W.is_contiguous():
+    if _few(rows) and W.is_contiguous():
         y = thin_product(rows, W, b, add)
         if h is None or B is None:
             return y
@@ -70,8 +70,13 @@ def base_product(
 
 def thin_input(x: Tensor, A: Tensor) -> Tensor:
     """Return h = x Aᵀ, (T, r), of an adapter; A is in the dtype of x."""
-    fast = len(x) <= THIN_ROWS and has_kernels(x) and A.is_contiguous()
+    fast = _few(x) and A.is_contiguous()
     return thin_product(x, A, None, None) if fast else x @ A.T
+
+
+def _few(rows: Tensor) -> bool:
+    """Return whether a product of `rows` costs the reading of its weight, as in generation."""
+    return torch.is_inference_mode_enabled() and len(rows) <= THIN_ROWS and has_kernels(rows)
 
 
 def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> RoundedRows | None:
