@@ -1,11 +1,11 @@
 """Is Etude the fastest way to fine-tune on this processor? The whole table, beside TRL + PEFT.
 
-    python benchmarks/cpu.py [--output build/bench] [--quick]
+    python benchmarks/cpu.py [--output build/bench] [--quick] [--resume]
 
 Runs against_trl.py, int8_compute.py, generation.py and growth.py one after the other, each alone on
 the machine, then prints their figures beside the goals and writes them as `cpu.json` and as a plot,
-`cpu.svg`. About 50 minutes; `--quick` half of that, of fewer rows and runs. The goals are for two cores with
-AVX-512 and bfloat16; elsewhere they are but a yardstick.
+`cpu.svg`. About 50 minutes; `--quick` half of that, of fewer rows and runs. The goals are for two
+cores with AVX-512 and bfloat16; elsewhere they are but a yardstick.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,16 @@ Row = tuple[str, float, float, bool]
 """What was measured, its value, the goal, and whether more is better."""
 
 
-def run(script: str, output: Path, *options: str) -> dict[str, Any]:
-    """Run one benchmark; return what it wrote."""
-    file = output / f"{Path(script).stem}{'-cold' if '10000' in options else ''}.json"
+def run(script: str, *options: str, output: Path, resume: bool) -> dict[str, Any]:
+    """Run one benchmark; return what it wrote, or, to resume, what it wrote before."""
+    name = Path(script).stem
+    if "10000" in options:  # a folder of its own: the figures of the other run point into theirs
+        name += "-cold"
+        options = (*options, "--work", str(output / name))
+    file = output / f"{name}.json"
+    if resume and file.exists():
+        print(f"\n== {script} {' '.join(options)}: measured before", flush=True)
+        return json.loads(file.read_text("utf-8"))
     print(f"\n== {script} {' '.join(options)}", flush=True)
     command = [sys.executable, str(HERE / script), *options, "--json", str(file)]
     began = time.perf_counter()
@@ -82,17 +90,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=HERE.parent / "build" / "bench")
     parser.add_argument("--quick", action="store_true", help="fewer rows and runs")
+    parser.add_argument("--resume", action="store_true", help="keep what was measured before")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     output, quick = options.output, options.quick
     torch.set_num_threads(this_machine().physical_cores)
     rates = {"bfloat16": matrix_rate(torch.bfloat16), "int8": matrix_rate(torch.int8)}
     size = ("--rows", "96", "--repeats", "2") if quick else ("--rows", "192", "--repeats", "3")
-    trl = run("against_trl.py", output, *size)
-    cold = run("against_trl.py", output, "--rows", "10000", "--steps", "1", "--repeats", "1")
-    int8 = run("int8_compute.py", output, "--repeats", "1" if quick else "2")
-    generation = run("generation.py", output, "--prompts", "8" if quick else "16")
-    growth = run("growth.py", output, *(("--lengths", "256", "2048", "8192") if quick else ()))
+    measured = partial(run, output=output, resume=options.resume)
+    trl = measured("against_trl.py", *size)
+    cold = measured("against_trl.py", "--rows", "10000", "--steps", "1", "--repeats", "1")
+    int8 = measured("int8_compute.py", "--repeats", "1" if quick else "2")
+    generation = measured("generation.py", "--prompts", "8" if quick else "16")
+    growth = measured("growth.py", *(("--lengths", "256", "2048", "8192") if quick else ()))
     again = matrix_rate(torch.bfloat16)
     rates["bfloat16"] = max(rates["bfloat16"], again)
 

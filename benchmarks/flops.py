@@ -37,7 +37,8 @@ def model_flops(config: Any, rank: int, tokens: int, trained: int, pairs: int) -
     ]  # fmt: skip
     frozen = sum(out * into for out, into in shapes)
     thin = rank * sum(out + into for out, into in shapes)
-    first = hidden * (query + 2 * key)  # the first layer's input is no adapter's output
+    # Nothing below the first layer is trained: its q, k and v have no gradient to their input.
+    first = hidden * (query + 2 * key) + 3 * rank * hidden
     products = tokens * (layers * (4 * frozen + 6 * thin) - 2 * first)
     attention = pairs * layers * query * (4 + 8)
     return float(products + attention + 4 * trained * hidden * config.vocab_size)

@@ -66,7 +66,7 @@ def main() -> None:
     rows = training_rows.collate = CountedRows(training_rows.collate)
     output = Path(settings["output"])
     run = tune(Recipe.parse(settings["recipe"]), base=output, view=view)
-    shutil.copytree(run.folder / "adapter", output / "adapter")
+    shutil.copytree(run.folder / "adapter", output / "adapter", dirs_exist_ok=True)
     view.ruler.record(
         settings["record"],
         tokens=run.summary["tokens"],

@@ -48,6 +48,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
 
     from etude.paths import home
     from etude.tuning.environment import environment
+    from etude.tuning.kernels import native
     from etude.tuning.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype
@@ -63,6 +64,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
             str(kind).removeprefix("torch."): round(measure_gflops(kind), 1)
             for kind in (torch.float32, torch.bfloat16)
         }
+    kernels = native.status()
     chosen = str(dtype).removeprefix("torch.")
     fits = what_fits(machine.memory_available, dtype.itemsize, rates.get(chosen))
     return {
@@ -71,6 +73,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
         "dtype": chosen,
         "dtype_reason": _why(machine, chosen),
         "gflops": rates,
+        "kernels": {"compiled": kernels.ready, "by": kernels.reason},
         "gpus": [asdict(gpu) for gpu in gpus()],
         "disk_free": {"here": disk_free(Path()), "models": disk_free(home())},
         "models_folder": str(home() / "models"),
@@ -108,6 +111,12 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
     if facts["gflops"]:
         rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in facts["gflops"].items())
         arithmetic.append(f"measured with {_count(threads, 'thread')}: {rates} GFLOP/s")
+    by = facts["kernels"]["by"]
+    arithmetic.append(
+        f"kernels compiled for this processor by {by}"
+        if facts["kernels"]["compiled"]
+        else f"plain PyTorch, which takes half as long again and more: {by}"
+    )
     memory = f"{q.size(machine['memory_available'])} available of {q.size(machine['memory_total'])}"
     if machine["memory_limited"]:
         memory += ", the limit of a control group"

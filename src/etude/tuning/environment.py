@@ -18,7 +18,9 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
-    machine = this_machine()
+    from etude.tuning.kernels import native
+
+    machine, kernels = this_machine(), native.status()
     packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {
         "etude": __version__,
@@ -31,6 +33,7 @@ def environment() -> dict[str, Any]:
         "physical_cores": machine.physical_cores,
         "logical_cores": machine.logical_cores,
         "threads": torch.get_num_threads(),
+        "kernels": kernels.reason if not kernels.ready else f"compiled by {kernels.reason}",
         "memory_total": machine.memory_total,
         "memory_available": machine.memory_available,
         "git": _git_commit(),
