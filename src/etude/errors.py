@@ -46,6 +46,14 @@ class DivergedError(RunError):
     """A loss or gradient that is not finite; the last good state is kept."""
 
 
+class ProblemError(EtudeError):
+    """A practice problem that is unknown, incomplete or contradicts itself."""
+
+
+class JudgeError(EtudeError):
+    """A judge that cannot start here, or not with the isolation that was demanded."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)

@@ -32,6 +32,7 @@ from etude.cli import export as _export  # noqa: E402
 from etude.cli import merge as _merge  # noqa: E402
 from etude.cli import models as _models  # noqa: E402
 from etude.cli import plan as _plan  # noqa: E402
+from etude.cli import practice as _practice  # noqa: E402
 from etude.cli import recipe as _recipe  # noqa: E402
 from etude.cli import runs as _runs  # noqa: E402
 from etude.cli import tune as _tune  # noqa: E402
@@ -47,6 +48,7 @@ VERBS = (
     _merge,
     _models,
     _plan,
+    _practice,
     _recipe,
     _runs,
     _tune,

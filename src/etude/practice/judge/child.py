@@ -1,0 +1,210 @@
+"""The untrusted side: runs one submission inside the sandbox and says what it answered.
+
+Everything here may be changed by the submission, which shares the process. So nothing here is a
+secret and nothing that it says is believed: the judge compares the answers itself. The request
+holds the submission's source, how to call it and the arguments of each test, never what is expected.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import gc
+import io
+import linecache
+import os
+import random
+import sys
+import time
+import traceback
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.practice.judge import sandbox
+from etude.practice.judge.wire import LENGTHS, encode
+from etude.practice.judge.wire import decode as _decode
+
+NAME = "solution.py"
+MOST_OUTPUT = 64 << 10
+
+
+def read_frame(descriptor: int) -> bytes:
+    """Read one whole frame; empty at the end of the file."""
+    head = _read(descriptor, LENGTHS.size)
+    if len(head) < LENGTHS.size:
+        return b""
+    header, body = LENGTHS.unpack(head)
+    return head + _read(descriptor, header + body)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size and (part := os.read(descriptor, min(size, 1 << 20))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte to a pipe."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class _Printed(io.TextIOBase):
+    """What a test prints, kept up to a limit; the rest is counted only."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.size < MOST_OUTPUT:
+            self.parts.append(text[: MOST_OUTPUT - self.size])
+        self.size += len(text)
+        return len(text)
+
+
+def serve(request: int, result: int) -> None:
+    """Wait for a request, run it, and answer a frame for each test and one at the end."""
+    frame = read_frame(request)
+    if not frame:
+        return
+    os.close(request)
+    todo = _decode(frame)
+    sandbox.limit_run(todo["seconds"], todo["memory"])
+
+    def say(**content: Any) -> None:
+        write_all(result, encode(content))
+
+    gc.enable()
+    say(event="started")
+    printed = _Printed()
+    sys.stdout = sys.stderr = printed  # type: ignore[assignment]
+    try:
+        _seed(todo["seed"])
+        module = _load(todo["source"])
+        call = _call(module, todo["entry"], todo["driver"])
+    except BaseException as error:
+        say(event="load", error=_describe(error), printed=_text(printed))
+        return
+    say(event="loaded", printed=_text(printed))
+    for test in todo["tests"]:
+        say(event="test", index=test["index"])
+        say(event="answer", index=test["index"], **_run(call, test, todo))
+    say(event="done")
+
+
+def _seed(seed: int) -> None:
+    """Give every source of random numbers this test's seed: forks begin alike otherwise."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _load(source: str) -> ModuleType:
+    linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
+    code = compile(source, NAME, "exec", dont_inherit=True)
+    module = ModuleType("solution")
+    module.__file__ = NAME
+    sys.modules["solution"] = module
+    exec(code, module.__dict__)
+    return module
+
+
+class _NoEntryError(Exception):
+    """The submission does not define what the problem asks for."""
+
+
+def _call(module: ModuleType, entry: str, driver: str | None) -> Any:
+    found = getattr(module, entry, None)
+    if not callable(found):
+        raise _NoEntryError(f"there is no {entry} in the submission")
+    if driver is None:
+        return found
+    drivers = ModuleType("driver")
+    exec(compile(driver, "driver.py", "exec", dont_inherit=True), drivers.__dict__)
+    return lambda *arguments: drivers.drive(module, *arguments)
+
+
+def _run(call: Any, test: dict[str, Any], todo: dict[str, Any]) -> dict[str, Any]:
+    """Return what one test gave: an answer or an error, what was printed, what was changed."""
+    sys.stdout = sys.stderr = printed = _Printed()  # type: ignore[assignment]
+    arguments = _decode(test["arguments"])
+    before = [encode(argument) for argument in arguments]
+    again = _decode(test["arguments"]) if todo["twice"] else None
+    found: dict[str, Any] = {}
+    begun = time.perf_counter()
+    try:
+        _seed(test["seed"])
+        found["answer"] = encode(call(*arguments))
+        if again is not None:
+            _seed(test["seed"] + 1)
+            found["second"] = encode(call(*again))
+    except BaseException as error:
+        found = {"error": _describe(error)}
+    found["seconds"] = time.perf_counter() - begun
+    found["mutated"] = [
+        index for index, (old, argument) in enumerate(zip(before, arguments, strict=True))
+        if index not in todo["mutable"] and encode(argument) != old
+    ]  # fmt: skip
+    found["printed"] = _text(printed)
+    return found
+
+
+def _text(printed: _Printed) -> dict[str, Any]:
+    return {"text": "".join(printed.parts), "size": printed.size}
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """Return an exception as data: its classes, message and the learner's own lines."""
+    lines = [
+        {"line": frame.lineno or 0, "name": frame.name, "code": (frame.line or "")[:200]}
+        for frame in traceback.extract_tb(error.__traceback__, limit=400)
+        if frame.filename == NAME
+    ]
+    if isinstance(error, SyntaxError) and error.filename == NAME:
+        lines.append(
+            {"line": error.lineno or 0, "name": "", "code": (error.text or "").rstrip()[:200]}
+        )
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(an exception whose text cannot be made)"
+    denied = isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES)
+    memory = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in message
+    )
+    return {
+        "classes": [kind.__name__ for kind in type(error).__mro__ if kind.__module__ != __name__],
+        "message": message[:500],
+        "lines": lines[-8:],
+        "kind": "entry" if isinstance(error, _NoEntryError)
+        else "denied" if denied
+        else "memory" if memory
+        else "syntax" if isinstance(error, SyntaxError) and error.filename == NAME
+        else "error",
+    }  # fmt: skip
+
+
+def close_others(keep: set[int]) -> None:
+    """Close every descriptor but `keep`, and point 0 at nothing and 1 and 2 at the output pipe."""
+    for low, high in _gaps(sorted(keep | {0, 1, 2}), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(low, high)
+
+
+def _gaps(kept: list[int], end: int) -> list[tuple[int, int]]:
+    edges = [-1, *kept, min(end, 4096)]
+    return [(low + 1, high) for low, high in zip(edges, edges[1:], strict=False) if high > low + 1]
+
+
+def forget_builtins() -> None:
+    """Take away what has no meaning here and would only wait for ever."""
+    builtins.input = lambda *_: (_ for _ in ()).throw(EOFError("there is nobody to answer"))  # type: ignore[assignment]

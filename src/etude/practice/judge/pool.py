@@ -1,0 +1,429 @@
+"""The judge's side of the sandbox: slots, each with a fork that waits for its run.
+
+A run is prepared ahead: forked and shut in while nobody waits, so that a submission meets a process
+that has only to read it. After the run the process is thrown away and the slot's next one made.
+A run ends on the judge's clock or its own end, never on the end of a pipe, which a process that
+outlived it could keep open.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.errors import JudgeError
+from etude.practice.judge.sandbox import LAYERS, Level
+from etude.practice.judge.wire import LENGTHS, MalformedError, decode, encode
+
+START_SECONDS = 120
+PREPARE_SECONDS = 20
+GRACE_SECONDS = 2.0
+MOST_ANSWER = 64 << 20
+
+Ending = Literal["exit", "time", "output", "answer", "fault"]
+
+
+@dataclass
+class Outcome:
+    """What one run left behind."""
+
+    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What the sandbox said, in order; each has an `event`. Nothing of it is to be believed."""
+    ending: Ending = "exit"
+    """Why it ended: by itself, by the clock, by printing or answering too much, by our own fault."""
+    status: int = 0
+    """Exit code, or minus the signal."""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_bytes: int = 0
+    fault: str = ""
+
+
+@dataclass
+class _Prepared:
+    """A process that waits for a submission, with the judge's ends of its pipes."""
+
+    run: int
+    request: int
+    result: int
+    output: int
+    process: int = -1
+    ready: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    end: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def close(self) -> None:
+        """Close every descriptor, once."""
+        for name in ("request", "result", "output", "process"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0:
+                os.close(descriptor)
+                setattr(self, name, -1)
+
+
+class Pool:
+    """Runs submissions, as many at once as there are slots.
+
+    Args:
+        slots: how many runs at a time.
+        demand: layers of isolation without which the judge must not start.
+        python: the interpreter that submissions run in; this one unless said otherwise.
+        without: layers to leave out, for tests and measurements.
+
+    Raises:
+        JudgeError: the sandbox does not start, or has not the layers demanded.
+    """
+
+    def __init__(
+        self,
+        slots: int = 1,
+        demand: Sequence[str] = ("limits", "seccomp", "landlock"),
+        python: str | None = None,
+        without: Sequence[str] = (),
+    ) -> None:
+        self.slots = slots
+        self._demand, self._python, self._without = (
+            tuple(demand),
+            python or sys.executable,
+            tuple(without),
+        )
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._waiting: dict[int, _Prepared] = {}
+        self._known: dict[tuple[int, int], _Prepared] = {}
+        self._lock = threading.Lock()
+        self._restarting = threading.Lock()
+        self._runs = 0
+        self._closed = False
+        self._place = Path(tempfile.mkdtemp(prefix="etude-judge-"))
+        self._place.chmod(0o755)
+        self._start()
+        for slot in range(slots):
+            self._free.put(slot)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self, request: dict[str, Any], seconds: float, memory: int, output: int = 64 << 10
+    ) -> Outcome:
+        """Run one submission and return what it left.
+
+        Args:
+            request: what `child.serve` reads, less the limits.
+            seconds: wall time from the moment that the request is sent.
+            memory: bytes beyond the interpreter's own.
+            output: bytes that may be printed past Python's own `print`.
+        """
+        slot = self._free.get()
+        try:
+            prepared = self._take(slot)
+            outcome = self._attend(
+                prepared, encode(request | {"seconds": seconds, "memory": memory}), seconds, output
+            )
+        except (OSError, _ZygoteGoneError) as error:
+            outcome = Outcome(ending="fault", fault=f"{type(error).__name__}: {error}")
+        finally:
+            # The next process is made while this answer is being checked.
+            with suppress(OSError, _ZygoteGoneError):
+                self._prepare(slot)
+            self._free.put(slot)
+        return outcome
+
+    def close(self) -> None:
+        """End every run and the zygote."""
+        if self._closed:
+            return
+        self._closed = True
+        self._control.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._zygote.wait(5)
+        self._zygote.kill()
+        self._zygote.wait()
+        self._reader.join(5)
+        with suppress(OSError):
+            self._place.rmdir()
+        with self._lock:
+            for prepared in self._known.values():
+                prepared.close()
+            self._known.clear()
+
+    def _start(self) -> None:
+        """Start a zygote and wait until it is warm."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(__file__).parents[3])
+        code = f"import sys; sys.path.insert(0, {root!r}); from etude.practice.judge.zygote import main; main({theirs.fileno()})"
+        environment = {
+            "PATH": "/usr/bin:/bin", "HOME": f"{self._place}/run", "TMPDIR": f"{self._place}/run", "LANG": "C.UTF-8",
+            "ETUDE_JUDGE": secrets.token_hex(4), "ETUDE_JUDGE_WITHOUT": ",".join(self._without),
+        }  # fmt: skip
+        self._zygote = subprocess.Popen(
+            [self._python, "-I", "-c", code], env=environment, pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        ours.settimeout(START_SECONDS)
+        try:
+            hello = ours.recv(65536)
+        except (TimeoutError, ConnectionResetError):
+            hello = b""
+        if not hello:
+            self._zygote.kill()
+            said = (
+                self._zygote.stderr.read().decode(errors="replace").strip()
+                if self._zygote.stderr
+                else ""
+            )
+            raise JudgeError(
+                f"the sandbox does not start: {said.splitlines()[-1] if said else 'no answer'}"
+            )
+        ready = json.loads(hello)
+        self.level = Level(tuple(ready["layers"]), ready["landlock"])
+        self.warm_seconds: float = ready["warm_seconds"]
+        ours.settimeout(None)
+        self._control = ours
+        if lacking := [layer for layer in self._demand if layer not in self.level.layers]:
+            unknown = [layer for layer in lacking if layer not in LAYERS]
+            self._closed = True
+            ours.close()
+            self._zygote.kill()
+            self._zygote.wait()
+            raise JudgeError(
+                f"no layer is called {unknown[0]!r}; there are {', '.join(LAYERS)}" if unknown
+                else f"this machine gives no {', no '.join(lacking)}: {self.level.describe()}"
+            )  # fmt: skip
+        self._reader = threading.Thread(
+            target=self._listen, args=(ours,), name="judge-zygote", daemon=True
+        )
+        self._reader.start()
+
+    def _listen(self, control: socket.socket) -> None:
+        """Hand on what the zygote says, until it goes away."""
+        while True:
+            try:
+                content, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+            except OSError:
+                content, descriptors = b"", []
+            if not content:
+                break
+            message = json.loads(content)
+            with self._lock:
+                key = (message["slot"], message["run"])
+                prepared = self._known.get(key)
+                if message["op"] == "ended":
+                    self._known.pop(key, None)
+            if prepared is None:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            elif message["op"] == "prepared":
+                prepared.process = descriptors[0]
+                prepared.ready.set()
+            else:
+                prepared.end = message
+                prepared.ended.set()
+                prepared.ready.set()
+        with self._lock:
+            left = list(self._known.values())
+            self._known.clear()
+        for prepared in left:
+            prepared.end = {"gone": True}
+            prepared.ready.set()
+            prepared.ended.set()
+
+    def _prepare(self, slot: int) -> _Prepared:
+        """Ask for a process for `slot`'s next run."""
+        pipes = [os.pipe() for _ in range(3)]
+        (theirs_request, request), (result, theirs_result), (output, theirs_output) = pipes
+        with self._lock:
+            self._runs += 1
+            prepared = _Prepared(self._runs, request, result, output)
+            self._known[slot, prepared.run] = prepared
+            self._waiting[slot] = prepared
+        try:
+            # The limit of memory for the whole group is that of the largest problem.
+            message = {"op": "prepare", "slot": slot, "run": prepared.run, "memory": 1 << 31}
+            socket.send_fds(
+                self._control,
+                [json.dumps(message).encode()],
+                [theirs_request, theirs_result, theirs_output],
+            )
+        except OSError as error:
+            with self._lock:
+                self._known.pop((slot, prepared.run), None)
+                self._waiting.pop(slot, None)
+            prepared.close()
+            raise _ZygoteGoneError(str(error)) from error
+        finally:
+            for descriptor in (theirs_request, theirs_result, theirs_output):
+                os.close(descriptor)
+        return prepared
+
+    def _take(self, slot: int) -> _Prepared:
+        """Return the process that waits for `slot`; start another zygote where the old one has died."""
+        for _ in range(2):
+            try:
+                prepared = self._waiting.pop(slot, None) or self._prepare(slot)
+            except _ZygoteGoneError:
+                self._restart()
+                continue
+            self._waiting.pop(slot, None)
+            if not prepared.ready.wait(PREPARE_SECONDS):
+                prepared.close()
+                raise _ZygoteGoneError("the sandbox was not made in time")
+            if prepared.process >= 0 and not prepared.ended.is_set():
+                return prepared
+            prepared.close()
+            if prepared.end.get("gone"):
+                self._restart()
+        return self._last_try(slot)
+
+    def _last_try(self, slot: int) -> _Prepared:
+        prepared = self._prepare(slot)
+        self._waiting.pop(slot, None)
+        if not prepared.ready.wait(PREPARE_SECONDS) or prepared.process < 0:
+            prepared.close()
+            raise _ZygoteGoneError("no sandbox could be made")
+        return prepared
+
+    def _restart(self) -> None:
+        with self._restarting:
+            if self._closed:
+                raise _ZygoteGoneError("the judge is closed")
+            if self._zygote.poll() is None and self._reader.is_alive():
+                return  # another slot has done it
+            self._control.close()
+            self._zygote.kill()
+            self._zygote.wait()
+            self._start()
+
+    def _attend(
+        self, prepared: _Prepared, frame: bytes, seconds: float, most_output: int
+    ) -> Outcome:
+        """Send the request, read answers until the process has ended, and end it where it must be."""
+        outcome = Outcome()
+        begun = time.monotonic()
+        reader = _Frames()
+        sent, printed = 0, 0
+        os.set_blocking(prepared.request, False)
+        poller = select.poll()
+        poller.register(prepared.request, select.POLLOUT)
+        poller.register(prepared.result, select.POLLIN)
+        poller.register(prepared.output, select.POLLIN)
+        poller.register(prepared.process, select.POLLIN)  # readable when the process has ended
+        alive = True
+        while alive and outcome.ending == "exit":
+            left = seconds - (time.monotonic() - begun)
+            if left <= 0:
+                outcome.ending = "time"
+                break
+            for descriptor, happened in poller.poll(left * 1000 + 1):
+                if descriptor == prepared.process:
+                    alive = False
+                elif descriptor == prepared.request:
+                    try:
+                        sent += os.write(descriptor, frame[sent : sent + (1 << 20)])
+                    except BlockingIOError:
+                        continue
+                    except BrokenPipeError:
+                        sent = len(frame)
+                    if sent == len(frame):
+                        poller.unregister(descriptor)
+                        os.close(descriptor)
+                        prepared.request = -1
+                elif happened & select.POLLIN:
+                    content = os.read(descriptor, 1 << 18)
+                    if descriptor == prepared.output:
+                        printed += len(content)
+                        outcome.fault = (outcome.fault + content.decode(errors="replace"))[:2000]
+                        if printed > most_output:
+                            outcome.ending = "output"
+                    elif not reader.add(content):
+                        outcome.ending = "answer"
+                else:
+                    poller.unregister(descriptor)
+        outcome.seconds = time.monotonic() - begun
+        if alive:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(prepared.process, signal.SIGKILL)
+        elif outcome.ending == "exit" and not self._drain(prepared.result, reader):
+            outcome.ending = "answer"
+        self._finish(prepared, outcome, reader)
+        return outcome
+
+    @staticmethod
+    def _drain(result: int, reader: _Frames) -> bool:
+        """Read what was answered before the end and is still in the pipe; bounded by its size."""
+        os.set_blocking(result, False)
+        with suppress(BlockingIOError):
+            while content := os.read(result, 1 << 18):
+                if not reader.add(content):
+                    return False
+        return True
+
+    @staticmethod
+    def _finish(prepared: _Prepared, outcome: Outcome, reader: _Frames) -> None:
+        if not prepared.ended.wait(GRACE_SECONDS):
+            outcome.ending, outcome.fault = "fault", "the run could not be ended"
+        end = prepared.end
+        prepared.close()
+        if end.get("gone"):
+            outcome.ending, outcome.fault = "fault", "the sandbox' zygote went away"
+        elif end:
+            outcome.status = os.waitstatus_to_exitcode(end["status"])
+            outcome.cpu_seconds, outcome.peak_bytes = end["cpu"], end["peak"]
+        outcome.events = reader.events()
+        if outcome.status == 70 and not outcome.events:
+            outcome.ending = "fault"
+
+
+class _ZygoteGoneError(Exception):
+    """The process that makes sandboxes has died or does not answer."""
+
+
+class _Frames:
+    """Cuts a stream of bytes into frames, and stops at more than a run may answer."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def add(self, content: bytes) -> bool:
+        """Take more bytes; False when it is too much."""
+        self.buffer += content
+        return len(self.buffer) <= MOST_ANSWER
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the whole frames, up to the first that is none."""
+        events: list[dict[str, Any]] = []
+        at = 0
+        while at + LENGTHS.size <= len(self.buffer):
+            head, body = LENGTHS.unpack_from(self.buffer, at)
+            end = at + LENGTHS.size + head + body
+            if end > len(self.buffer):
+                break
+            try:
+                value = decode(bytes(self.buffer[at:end]))
+            except MalformedError as error:
+                events.append({"event": "malformed", "why": str(error)})
+                break
+            events.append(
+                value if isinstance(value, dict) else {"event": "malformed", "why": "no event"}
+            )
+            at = end
+        return events

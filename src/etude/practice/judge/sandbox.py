@@ -1,0 +1,216 @@
+"""What a submission is shut in with, layer by layer, and which layers this machine has.
+
+| layer | denies | where |
+|---|---|---|
+| limits | memory, CPU time, file size, open files, processes | everywhere |
+| no_new_privs, capabilities | becoming more than one is | everywhere |
+| seccomp | system calls that are not on a list | Linux, x86-64 and AArch64 |
+| landlock | files, TCP, signals and sockets to outside | kernel 5.13, 6.7, 6.12 |
+| namespaces | seeing other processes, any network, a shared /tmp | root, or user namespaces |
+| user | being the judge's own user | root: one unprivileged user a slot |
+| cgroup | memory and processes counted together | where a group can be made |
+
+The level reached is the number of names in `Level.layers`; a site that demands layers gets them or
+an error, never less.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import sysconfig
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.practice.judge import cgroups, kernel, landlock, seccomp
+
+LAYERS = ("limits", "seccomp", "landlock", "namespaces", "user", "cgroup")
+FIRST_USER = 61200
+SCRATCH_BYTES = 16 << 20
+_QUIET = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+_SHARED = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+
+
+@dataclass(frozen=True)
+class Level:
+    """The isolation that a judge has on this machine."""
+
+    layers: tuple[str, ...]
+    landlock: int = 0
+    """The kernel's Landlock version."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the layers that this machine does not give."""
+        return tuple(layer for layer in LAYERS if layer not in self.layers)
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        have = ", ".join(
+            f"landlock {self.landlock}" if layer == "landlock" else layer for layer in self.layers
+        )
+        lacking = f"; not here: {', '.join(self.missing)}" if self.missing else ""
+        return f"{len(self.layers)} of {len(LAYERS)} layers: {have}{lacking}"
+
+
+def enter_namespaces(place: Path) -> bool:
+    """Put this process, and all it starts, where there is no network and no other process' view.
+
+    `place` is an empty folder in which each run will find its own, `run`.
+    To be called by a process with one thread. Its next child is the first process of a namespace
+    of processes. Without root a user namespace gives the right to all the others.
+    """
+    user, group = os.geteuid(), os.getegid()
+    try:
+        if user == 0:
+            kernel.unshare(_SHARED | kernel.CLONE_NEWPID)
+        else:
+            kernel.unshare(kernel.CLONE_NEWUSER | _SHARED | kernel.CLONE_NEWPID)
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"65534 {user} 1")
+            Path("/proc/self/gid_map").write_text(f"65534 {group} 1")
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        # A place that nobody can write to, for each run to mount its own empty folder in. Landlock
+        # looks at the folders above a mount, so one rule for `place` serves all runs.
+        kernel.mount("tmpfs", str(place), "tmpfs", _QUIET, "size=64k,mode=755")
+        (place / "run").mkdir()
+        kernel.mount("none", str(place), None, _QUIET | kernel.MS_REMOUNT | kernel.MS_RDONLY)
+    except OSError:
+        return False
+    return True
+
+
+def readable_paths() -> tuple[list[str], list[str]]:
+    """Return what Python and its packages need to be read, and folders that need to be listed.
+
+    The packages are named one by one, because Etude's own, with tests and solutions in it, must
+    not be among them.
+    """
+    readable = ["/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache",
+                "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]  # fmt: skip
+    listable: list[str] = []
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    packages = {
+        str(Path(entry))
+        for entry in sys.path
+        if Path(entry).name in ("site-packages", "dist-packages")
+    }
+    for folder in sorted(path for path in standard | packages if path):
+        with suppress(OSError):
+            listable.append(folder)
+            readable += [
+                entry.path for entry in os.scandir(folder)
+                if entry.name not in ("site-packages", "dist-packages") and not entry.name.lower().startswith(("etude", "__editable__"))
+            ]  # fmt: skip
+    libraries = Path(sys.base_prefix) / "lib"
+    readable += [str(file) for file in libraries.glob("lib*.so*")]
+    # /usr/lib would bring the distribution's packages, and an Etude among them, back in.
+    if any(
+        folder.startswith(("/usr/lib/", "/lib/")) and (Path(folder) / "etude").exists()
+        for folder in packages
+    ):
+        readable = [path for path in readable if path not in ("/usr/lib", "/lib")]
+        readable += [
+            str(path) for path in Path("/usr/lib").iterdir() if not path.name.startswith("python")
+        ]
+    return readable, listable
+
+
+@dataclass
+class Sandbox:
+    """Made once by the zygote, entered by every run."""
+
+    place: Path
+    namespaces: bool
+    user: bool
+    landlock: int
+    ruleset: int | None
+    filters: bytes | None
+
+    @classmethod
+    def prepare(cls, place: Path, namespaces: bool) -> Sandbox:
+        """Find out what there is, and make what can be made once."""
+        version = landlock.abi()
+        ruleset = None
+        if version:
+            readable, listable = readable_paths()
+            ruleset = landlock.make_ruleset(readable, listable, [str(place)] if namespaces else [])
+        known = kernel.X86 or kernel.MACHINE == "aarch64"
+        return cls(
+            place,
+            namespaces,
+            os.geteuid() == 0,
+            version,
+            ruleset,
+            seccomp.program() if known else None,
+        )
+
+    def level(self, cgroup: bool) -> Level:
+        """Return the layers that runs are shut in with."""
+        have = {
+            "limits": True, "seccomp": self.filters is not None, "landlock": self.ruleset is not None,
+            "namespaces": self.namespaces, "user": self.user, "cgroup": cgroup,
+        }  # fmt: skip
+        return Level(tuple(layer for layer in LAYERS if have[layer]), self.landlock)
+
+    def enter(self, slot: int, group: cgroups.Group | None) -> None:
+        """Shut this process in. Any failure raises: a run never starts with less than was said."""
+        os.setsid()
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if group is not None:
+            group.join()
+        if self.namespaces:
+            # The submission's own empty folder, of a size that cannot fill anybody's disk.
+            kernel.unshare(kernel.CLONE_NEWNS)
+            options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=1777"
+            kernel.mount("tmpfs", str(self.place / "run"), "tmpfs", _QUIET, options)
+            os.chdir(self.place / "run")
+        self._limit()
+        if self.user:
+            identity = FIRST_USER + slot
+            os.setgroups([])
+            os.setresgid(identity, identity, identity)
+            os.setresuid(identity, identity, identity)
+        kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user had undone it
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if self.ruleset is not None:
+            landlock.restrict(self.ruleset)
+        if self.filters is not None:
+            seccomp.load(self.filters)
+
+    @staticmethod
+    def _limit() -> None:
+        for what, value in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, SCRATCH_BYTES),
+            (resource.RLIMIT_NOFILE, 64),
+            (resource.RLIMIT_NPROC, 64),
+            (resource.RLIMIT_MEMLOCK, 0),
+            (resource.RLIMIT_MSGQUEUE, 0),
+        ):
+            resource.setrlimit(what, (value, value))
+
+
+def limit_run(seconds: float, memory: int) -> None:
+    """Set the limits of one problem: CPU time, and address space beyond what is taken already."""
+    whole = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (_mapped() + memory, _mapped() + memory))
+
+
+def _mapped() -> int:
+    """Return the address space that this process has, in bytes; measured before it is shut in."""
+    return _MAPPED[0] if _MAPPED else 0
+
+
+_MAPPED: list[int] = []
+
+
+def remember_mapped() -> None:
+    """Note the size of the address space, while /proc can still be read."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _MAPPED[:] = [pages * resource.getpagesize()]

@@ -1,0 +1,85 @@
+"""What the judge says of a submission, in one sentence that a learner can act on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal[
+    "accepted", "wrong answer", "runtime error", "time limit", "memory limit", "output limit",
+    "forbidden operation", "compile error", "system fault",
+]  # fmt: skip
+Detail = Literal[
+    "", "type", "shape", "dtype", "not finite", "values", "mutated input", "not deterministic",
+    "no exception", "unreadable",
+]  # fmt: skip
+FORM = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the submission in a traceback."""
+
+    line: int
+    name: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A visible test that failed: its input, what was expected, what came."""
+
+    arguments: list[str]
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one submission."""
+
+    kind: Kind
+    detail: Detail = ""
+    """For a wrong answer, what is wrong with it."""
+    says: str = ""
+    """One sentence."""
+    test: str = ""
+    """The first test that failed, by name."""
+    visible: bool = False
+    note: str = ""
+    """What the author says to those who fail this test."""
+    concept: str = ""
+    lines: list[Line] = field(default_factory=list[Line])
+    """The learner's own lines of the traceback, outermost first."""
+    shown: Shown | None = None
+    passed: int = 0
+    total: int = 0
+    printed: str = ""
+    """What was printed in visible tests."""
+    seconds: float = 0.0
+    """Wall time in the sandbox."""
+    peak_bytes: int = 0
+    seed: int = 0
+    isolation: str = ""
+    form: int = FORM
+
+    @property
+    def accepted(self) -> bool:
+        """Return whether the submission is right."""
+        return self.kind == "accepted"
+
+    @property
+    def name(self) -> str:
+        """Return kind and detail as authors write them: `wrong answer: shape`."""
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Verdict:
+        """Return the verdict that `to_dict` made data of."""
+        lines = [Line(**line) for line in data.get("lines", [])]
+        shown = Shown(**data["shown"]) if data.get("shown") else None
+        return cls(**{**data, "lines": lines, "shown": shown})

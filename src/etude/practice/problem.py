@@ -1,0 +1,215 @@
+"""A problem is a folder of plain files; this reads one, and the shelf that it stands on.
+
+problem.md       front matter (below) and the statement
+starter.py       what the learner begins with
+solution.py      a right answer, which also says what is expected
+tests.py         `suite`, an `authoring.Suite`
+driver.py        optional: `drive(submission, *arguments)` calls what was written and returns data
+hints.md         three hints, from a nudge to nearly everything, each under a `## ` heading
+explanation.md   what there is to learn
+wrong/*.py       wrong answers; the first line `# expect: <verdict>` says how each is judged
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from etude.errors import ProblemError, did_you_mean
+from etude.practice.authoring import Suite
+
+COLLECTIONS = ("pytorch", "llm", "machine-learning", "computer-vision")
+DIFFICULTIES = ("easy", "medium", "hard")
+Difficulty = Literal["easy", "medium", "hard"]
+
+
+class Limits(BaseModel):
+    """What one run of all tests may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: float = Field(5.0, gt=0, le=60, description="wall time, and CPU time")
+    memory_mb: int = Field(512, ge=64, le=8192, description="memory beyond the interpreter's own")
+    output_kb: int = Field(64, ge=1, le=1024, description="printed text")
+
+
+class FrontMatter(BaseModel):
+    """The head of `problem.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[0-9a-f]{8}$", description="eight hex digits, never changed")
+    title: str = Field(min_length=3, max_length=60)
+    difficulty: Difficulty
+    tags: list[str] = Field(min_length=1, description="concepts, the main one first")
+    signature: str = Field(description="the `def` or `class` line that the submission must have")
+    edges: list[str] = Field(default_factory=list, description="edge sizes that tests must cover")
+    limits: Limits = Limits.model_validate({})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem, read from its folder."""
+
+    folder: Path
+    slug: str
+    collection: str
+    front: FrontMatter
+    statement: str
+
+    @property
+    def title(self) -> str:
+        """Return the title."""
+        return self.front.title
+
+    @property
+    def entry(self) -> str:
+        """Return the name of the function or class that the submission must define."""
+        return re.findall(r"(?:def|class)\s+(\w+)", self.front.signature)[0]
+
+    @property
+    def starter(self) -> str:
+        """Return what the learner begins with."""
+        return self._text("starter.py")
+
+    @property
+    def solution(self) -> str:
+        """Return the source of the right answer."""
+        return self._text("solution.py")
+
+    @property
+    def driver(self) -> str | None:
+        """Return the source that calls what was written, where a plain call does not do."""
+        return self._text("driver.py") if (self.folder / "driver.py").exists() else None
+
+    @property
+    def explanation(self) -> str:
+        """Return what there is to learn, as Markdown."""
+        return self._text("explanation.md")
+
+    @property
+    def hints(self) -> list[str]:
+        """Return the hints, from a nudge to nearly everything."""
+        parts = re.split(r"^## .*$", self._text("hints.md"), flags=re.MULTILINE)
+        return [part.strip() for part in parts[1:]]
+
+    @property
+    def wrong(self) -> list[tuple[str, str, str]]:
+        """Return (file name, source, expected verdict) of each wrong answer."""
+        answers: list[tuple[str, str, str]] = []
+        for file in sorted((self.folder / "wrong").glob("*.py")):
+            source = file.read_text(encoding="utf-8")
+            expected = re.match(r"# expect: (.+)", source)
+            answers.append((file.name, source, expected[1].strip() if expected else ""))
+        return answers
+
+    @cached_property
+    def suite(self) -> Suite:
+        """Return the tests.
+
+        Raises:
+            ProblemError: `tests.py` cannot be imported, or has no suite.
+        """
+        suite = getattr(
+            load_module(self.folder / "tests.py", f"etude_tests_{self.front.id}"), "suite", None
+        )
+        if not isinstance(suite, Suite) or not suite.tests:
+            raise ProblemError(f"{self.folder / 'tests.py'}: no `suite` with tests in it")
+        return suite
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ProblemError(
+                f"{self.folder}: {name} cannot be read ({error.strerror})"
+            ) from error
+
+
+def load_module(file: Path, name: str) -> ModuleType:
+    """Import an author's file; for the trusted side only."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ProblemError(f"{file}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ProblemError(f"{file}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_problem(folder: Path) -> Problem:
+    """Read the problem in `folder`; its other files are read when they are wanted.
+
+    Raises:
+        ProblemError: the folder, its front matter or its signature is not as it must be.
+    """
+    file = folder / "problem.md"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProblemError(f"{folder} is no problem: problem.md cannot be read") from error
+    parts = re.match(r"---\n(.*?)\n---\n(.*)", text, flags=re.DOTALL)
+    if parts is None:
+        raise ProblemError(f"{file}: front matter between two lines of --- is missing")
+    try:
+        front = FrontMatter.model_validate(yaml.safe_load(parts[1]))
+    except yaml.YAMLError as error:
+        raise ProblemError(f"{file}: {error}") from error
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "front matter"
+        raise ProblemError(f"{file}: {where}: {first['msg']}") from error
+    try:
+        ast.parse(front.signature.rstrip(":") + ": ...")
+    except SyntaxError as error:
+        raise ProblemError(f"{file}: signature: {error.msg}") from error
+    return Problem(folder, folder.name, folder.parent.name, front, parts[2].strip())
+
+
+def shelf_folder() -> Path:
+    """Return the folder of the problems that come with Etude."""
+    packaged = Path(__file__).parents[1] / "content" / "problems"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "content" / "problems"
+
+
+def load_shelf(folder: Path | None = None) -> list[Problem]:
+    """Read all problems, in the order of collection, difficulty and title."""
+    root = folder or shelf_folder()
+    found = [load_problem(file.parent) for file in root.glob("*/*/problem.md")]
+
+    def order(problem: Problem) -> tuple[int, str, int, str]:
+        known = problem.collection in COLLECTIONS
+        place = COLLECTIONS.index(problem.collection) if known else len(COLLECTIONS)
+        return (
+            place,
+            problem.collection,
+            DIFFICULTIES.index(problem.front.difficulty),
+            problem.title,
+        )
+
+    return sorted(found, key=order)
+
+
+def find_problem(slug: str, folder: Path | None = None) -> Problem:
+    """Return one problem of the shelf.
+
+    Raises:
+        ProblemError: there is none of this name.
+    """
+    problems = {problem.slug: problem for problem in load_shelf(folder)}
+    if slug not in problems:
+        raise ProblemError(
+            f"there is no problem {slug!r}{did_you_mean(slug, problems)}; `etude practice list` shows all"
+        )
+    return problems[slug]
