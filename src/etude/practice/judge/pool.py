@@ -171,7 +171,7 @@ class Pool:
         root = str(Path(__file__).parents[3])
         code = f"import sys; sys.path.insert(0, {root!r}); from etude.practice.judge.zygote import main; main({theirs.fileno()})"
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": f"{self._place}/run", "TMPDIR": f"{self._place}/run", "LANG": "C.UTF-8",
+            "PATH": "/usr/bin:/bin", "HOME": f"{self._place}/box/run", "TMPDIR": f"{self._place}/box/run", "LANG": "C.UTF-8",
             "ETUDE_JUDGE": secrets.token_hex(4), "ETUDE_JUDGE_WITHOUT": ",".join(self._without),
         }  # fmt: skip
         self._zygote = subprocess.Popen(

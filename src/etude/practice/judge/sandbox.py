@@ -24,6 +24,7 @@ import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from etude.practice.judge import cgroups, kernel, landlock, seccomp
 
@@ -59,7 +60,7 @@ class Level:
 def enter_namespaces(place: Path) -> bool:
     """Put this process, and all it starts, where there is no network and no other process' view.
 
-    `place` is an empty folder in which each run will find its own, `run`.
+    `place` is an empty folder; each run will find its own in it, `box/run`.
     To be called by a process with one thread. Its next child is the first process of a namespace
     of processes. Without root a user namespace gives the right to all the others.
     """
@@ -74,13 +75,45 @@ def enter_namespaces(place: Path) -> bool:
             Path("/proc/self/gid_map").write_text(f"65534 {group} 1")
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         # A place that nobody can write to, for each run to mount its own empty folder in. Landlock
-        # looks at the folders above a mount, so one rule for `place` serves all runs.
-        kernel.mount("tmpfs", str(place), "tmpfs", _QUIET, "size=64k,mode=755")
-        (place / "run").mkdir()
-        kernel.mount("none", str(place), None, _QUIET | kernel.MS_REMOUNT | kernel.MS_RDONLY)
+        # looks at the folders above a mount, so one rule for `box` serves all runs.
+        kernel.mount("tmpfs", str(place), "tmpfs", kernel.MS_NOSUID, "size=64k,mode=755")
+        (place / "box" / "run").mkdir(parents=True)
+        _bring_near(place / "lib")
+        kernel.mount("none", str(place), None, kernel.MS_REMOUNT | kernel.MS_RDONLY)
     except OSError:
         return False
     return True
+
+
+def _bring_near(folder: Path) -> None:
+    """Mount folders of packages that an unprivileged user could not get at below `folder`.
+
+    A Python in root's own folder is an example. What is imported from here on comes from there.
+    """
+    moved: dict[str, str] = {}
+    for index, entry in enumerate(sys.path):
+        source = Path(entry)
+        if source.is_dir() and not all(
+            parent.stat().st_mode & 1 for parent in (source, *source.parents)
+        ):
+            target = folder / str(index) / source.name
+            target.mkdir(parents=True)
+            kernel.mount(entry, str(target), None, kernel.MS_BIND)
+            flags = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID
+            kernel.mount("none", str(target), None, flags)
+            moved[entry] = str(target)
+
+    def near(path: str) -> str:
+        for old, new in moved.items():
+            if path == old or path.startswith(old + "/"):
+                return new + path[len(old) :]
+        return path
+
+    sys.path[:] = [near(entry) for entry in sys.path]
+    sys.path_importer_cache.clear()
+    for module in list(sys.modules.values()):
+        if isinstance(paths := getattr(module, "__path__", None), list):
+            paths[:] = [near(path) for path in cast("list[str]", paths)]
 
 
 def readable_paths() -> tuple[list[str], list[str]]:
@@ -137,7 +170,9 @@ class Sandbox:
         ruleset = None
         if version:
             readable, listable = readable_paths()
-            ruleset = landlock.make_ruleset(readable, listable, [str(place)] if namespaces else [])
+            ruleset = landlock.make_ruleset(
+                readable, listable, [str(place / "box")] if namespaces else []
+            )
         known = kernel.X86 or kernel.MACHINE == "aarch64"
         return cls(
             place,
@@ -166,8 +201,8 @@ class Sandbox:
             # The submission's own empty folder, of a size that cannot fill anybody's disk.
             kernel.unshare(kernel.CLONE_NEWNS)
             options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=1777"
-            kernel.mount("tmpfs", str(self.place / "run"), "tmpfs", _QUIET, options)
-            os.chdir(self.place / "run")
+            kernel.mount("tmpfs", str(self.place / "box" / "run"), "tmpfs", _QUIET, options)
+            os.chdir(self.place / "box" / "run")
         self._limit()
         if self.user:
             identity = FIRST_USER + slot

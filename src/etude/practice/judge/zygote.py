@@ -13,6 +13,7 @@ Messages, JSON with descriptors beside it:
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -37,7 +38,7 @@ def main(control: int) -> None:
     """Serve until the judge goes away."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     begun = time.perf_counter()
-    place = Path(os.environ["HOME"]).parent
+    place = Path(os.environ["HOME"]).parents[1]
     without = os.environ.get("ETUDE_JUDGE_WITHOUT", "")
     namespaces = "namespaces" not in without and sandbox.enter_namespaces(place)
     if namespaces:
@@ -52,6 +53,15 @@ def main(control: int) -> None:
     _Zygote(socket.socket(fileno=control), box).serve(time.perf_counter() - begun)
 
 
+_STANDARD = (
+    "abc", "argparse", "array", "bisect", "collections.abc", "contextlib", "copy", "csv", "dataclasses",
+    "datetime", "decimal", "encodings.idna", "enum", "fractions", "functools", "hashlib", "heapq",
+    "importlib", "inspect", "io", "itertools", "json", "logging", "math", "operator", "pathlib",
+    "pickle", "pprint", "queue", "random", "re", "statistics", "string", "tempfile", "textwrap",
+    "threading", "time", "tracemalloc", "types", "typing", "unittest.mock", "warnings", "weakref",
+)  # fmt: skip
+
+
 def _warm() -> None:
     """Use once what submissions use, so that nothing is imported or set up inside a run."""
     import numpy as np
@@ -60,6 +70,8 @@ def _warm() -> None:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, TensorDataset
 
+    for name in _STANDARD:
+        importlib.import_module(name)
     torch.set_num_threads(1)
     with suppress(RuntimeError):
         torch.set_num_interop_threads(1)

@@ -1,0 +1,8 @@
+"""Strategy: never return.
+
+Surface: time
+Expect: time limit
+"""
+
+while True:
+    pass

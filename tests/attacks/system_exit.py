@@ -1,0 +1,7 @@
+"""Strategy: end with success before the tests.
+
+Surface: exceptions
+Expect: runtime error
+"""
+
+raise SystemExit(0)

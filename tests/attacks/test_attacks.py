@@ -1,0 +1,99 @@
+"""Hostile programs: each file beside this one is a submission with its strategy in its docstring.
+
+A file that defines no `create_dataset` gets the honest solution, so that it is accepted where its
+attack does nothing. A program that gets what it must not prints ESCAPED; one that shows a hidden
+test prints LEAKED.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etude.practice.judge.grade import Judge
+from etude.practice.judge.pool import Pool
+from etude.practice.judge.sandbox import FIRST_USER
+from etude.practice.problem import find_problem
+
+FILES = sorted(
+    file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith("test_")
+)
+PROBLEM = find_problem("create-tensordataset")
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Pool(slots=2) as pool:
+        yield Judge(pool)
+
+
+@pytest.fixture(scope="module")
+def judge_of_layers_everywhere():
+    """What remains where neither namespaces nor control groups are allowed."""
+    with Pool(without=("namespaces", "cgroup")) as pool:
+        assert "namespaces" not in pool.level.layers
+        yield Judge(pool)
+
+
+def submission(file: Path) -> tuple[str, list[str]]:
+    source = file.read_text()
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    expected = re.search(r"^Expect: (.+)$", docstring, flags=re.MULTILINE)
+    assert expected, f"{file.name} does not say what to expect"
+    assert re.match(r"Strategy: .+\n\nSurface: .+", docstring), (
+        f"{file.name} does not say what it does"
+    )
+    if "def create_dataset" not in source:
+        source += "\n\n" + PROBLEM.solution
+    return source, [name.strip() for name in expected[1].split("|")]
+
+
+def attack(judge: Judge, file: Path) -> None:
+    source, expected = submission(file)
+    verdict = judge.judge(PROBLEM, source, seed=7)
+    assert verdict.name in expected, verdict
+    told = f"{verdict.printed} {verdict.says} {verdict.shown}"
+    assert "ESCAPED" not in told, verdict
+    assert "LEAKED" not in told, verdict
+    # Whoever comes next is judged as if nothing had been.
+    assert judge.judge(PROBLEM, PROBLEM.solution).accepted
+    assert judge.judge(PROBLEM, PROBLEM.wrong[0][1]).kind != "accepted"
+
+
+def test_there_are_enough_of_them():
+    assert len(FILES) >= 60
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_hostile_program_gets_nothing_and_changes_no_other_verdict(judge: Judge, file: Path):
+    attack(judge, file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_hostile_program_gets_nothing_without_namespaces(
+    judge_of_layers_everywhere: Judge, file: Path
+):
+    attack(judge_of_layers_everywhere, file)
+
+
+def test_nothing_is_left_behind_after_all_attacks(judge: Judge):
+    """No process but those that wait for a submission."""
+    zygote = psutil.Process(judge.pool._zygote.pid)
+    family = [zygote, *zygote.children(recursive=True)]
+    assert len(family) <= 2 + judge.pool.slots
+    if os.geteuid() == 0:
+        ours = {process.pid for process in family}
+        strangers = [
+            process.pid for process in psutil.process_iter(["uids"])
+            if FIRST_USER <= (process.info["uids"].real if process.info["uids"] else 0) < FIRST_USER + judge.pool.slots
+            and process.pid not in ours
+        ]  # fmt: skip
+        assert not strangers
+
+
+def test_no_attack_left_a_file_on_the_host():
+    for folder in ("/", "/tmp", "/var/tmp", "/dev/shm", "/root", "/home", "/run"):
+        assert not (Path(folder) / "etude_attack").exists()
