@@ -1,7 +1,7 @@
 """Strategy: let Python's own library start workers.
 
 Surface: processes
-Expect: forbidden operation
+Expect: forbidden operation | runtime error
 """
 
 import multiprocessing

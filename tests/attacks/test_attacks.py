@@ -8,6 +8,7 @@ test prints LEAKED.
 import ast
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,12 +17,17 @@ import pytest
 from etude.practice.judge.grade import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.sandbox import FIRST_USER
-from etude.practice.problem import find_problem
+from etude.practice.problem import Limits, find_problem
 
 FILES = sorted(
     file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith("test_")
 )
-PROBLEM = find_problem("create-tensordataset")
+TENSOR_DATASET = find_problem("create-tensordataset")
+# A shorter time, so that a dozen programs that never end do not take a minute each way.
+PROBLEM = replace(
+    TENSOR_DATASET,
+    front=TENSOR_DATASET.front.model_copy(update={"limits": Limits(seconds=2.0)}),
+)
 
 
 @pytest.fixture(scope="module")
