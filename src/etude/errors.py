@@ -46,6 +46,14 @@ class DivergedError(RunError):
     """A loss or gradient that is not finite; the last good state is kept."""
 
 
+class StoreError(EtudeError):
+    """A database that cannot be opened, read or written."""
+
+
+class QueueFullError(EtudeError):
+    """More submissions wait than the judge can answer in a reasonable time."""
+
+
 class ProblemError(EtudeError):
     """A practice problem that is unknown, incomplete or contradicts itself."""
 

@@ -1,0 +1,194 @@
+"""Submissions that wait to be judged: durable, in order, each judged once.
+
+A submission is a row before anybody is told that it was taken, and its verdict is a column of it.
+A worker takes the first that waits and holds it by a lease; where the worker dies, the lease runs
+out and the submission is the first again, because its number has not changed. A worker that was
+only slow finds that its lease is gone and its verdict is dropped: a learner sees one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from etude.errors import ProblemError, QueueFullError
+from etude.practice.judge.verdict import Verdict
+from etude.store.practice import Submission
+
+LEASE_SECONDS = 120.0
+MOST_WAITING = 5000
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a worker has taken to judge."""
+
+    number: int
+    key: str
+    slug: str
+    source: str
+    seed: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a submission stands."""
+
+    key: str
+    state: str
+    position: int
+    """How many are before it; 0 when it is running or done."""
+    verdict: Verdict | None
+
+
+class Queue:
+    """The queue in a database; safe from any number of threads, processes and machines.
+
+    Args:
+        engine: from `store.engine.open_store`.
+        most_waiting: submissions beyond this are turned away, with the number that wait.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        most_waiting: int = MOST_WAITING,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine, self.most_waiting, self.clock = engine, most_waiting, clock
+
+    def add(self, learner: str, slug: str, source: str) -> str:
+        """Take a submission and return its key; from here on it cannot be lost.
+
+        Raises:
+            QueueFullError: too many wait.
+        """
+        with Session(self.engine) as session, session.begin():
+            waiting = session.scalar(select(func.count()).where(Submission.state == "queued")) or 0
+            if waiting >= self.most_waiting:
+                raise QueueFullError(
+                    f"{waiting} submissions wait, more than are taken: try again in a minute"
+                )
+            submission = Submission(
+                key=secrets.token_hex(8), learner=learner, slug=slug, source=source,
+                seed=secrets.randbits(48), state="queued", attempts=0, created=self.clock(),
+            )  # fmt: skip
+            session.add(submission)
+            session.flush()
+            return submission.key
+
+    def claim(self, worker: str, seconds: float = LEASE_SECONDS) -> Ticket | None:
+        """Return the first submission that waits, held for `seconds`, or None."""
+        now = self.clock()
+        free = (Submission.state == "queued") | (
+            (Submission.state == "running") & (Submission.lease < now)
+        )
+        first = select(Submission.number).where(free).order_by(Submission.number).limit(1)
+        if self.engine.dialect.name == "postgresql":
+            first = first.with_for_update(skip_locked=True)
+        taken = (
+            update(Submission)
+            .where(Submission.number == first.scalar_subquery())
+            .values(
+                state="running",
+                worker=worker,
+                lease=now + seconds,
+                attempts=Submission.attempts + 1,
+            )
+            .returning(
+                Submission.number,
+                Submission.key,
+                Submission.slug,
+                Submission.source,
+                Submission.seed,
+                Submission.attempts,
+            )
+        )
+        with self.engine.begin() as connection:
+            row = connection.execute(taken).first()
+        return Ticket(*row) if row else None
+
+    def finish(self, ticket: Ticket, worker: str, verdict: Verdict) -> bool:
+        """Write the verdict; False where the lease has gone to another worker meanwhile."""
+        written = (
+            update(Submission)
+            .where(
+                Submission.number == ticket.number,
+                Submission.state == "running",
+                Submission.worker == worker,
+                Submission.attempts == ticket.attempt,
+            )
+            .values(
+                state="done",
+                finished=self.clock(),
+                kind=verdict.kind,
+                verdict=verdict.to_dict(),
+                lease=None,
+            )
+        )
+        with self.engine.begin() as connection:
+            return connection.execute(written).rowcount == 1
+
+    def give_back(self, ticket: Ticket, worker: str) -> None:
+        """Let go of a submission that was not judged; it keeps its place."""
+        back = (
+            update(Submission)
+            .where(
+                Submission.number == ticket.number,
+                Submission.state == "running",
+                Submission.worker == worker,
+                Submission.attempts == ticket.attempt,
+            )  # fmt: skip
+            .values(state="queued", worker=None, lease=None)
+        )
+        with self.engine.begin() as connection:
+            connection.execute(back)
+
+    def status(self, key: str) -> Status:
+        """Return where a submission stands.
+
+        Raises:
+            ProblemError: there is no such submission.
+        """
+        with Session(self.engine) as session:
+            row = session.scalar(select(Submission).where(Submission.key == key))
+            if row is None:
+                raise ProblemError(f"there is no submission {key!r}")
+            position = 0
+            if row.state == "queued":
+                before = (Submission.state == "queued") & (Submission.number < row.number)
+                position = session.scalar(select(func.count()).where(before)) or 0
+            verdict = Verdict.from_dict(row.verdict) if row.verdict is not None else None
+            return Status(key, row.state, position, verdict)
+
+    def waiting(self) -> int:
+        """Return how many submissions have no verdict yet."""
+        with Session(self.engine) as session:
+            return session.scalar(select(func.count()).where(Submission.state != "done")) or 0
+
+    def history(
+        self, learner: str, slug: str | None = None, most: int = 1000
+    ) -> list[dict[str, Any]]:
+        """Return a learner's submissions, newest first, as plain data."""
+        wanted = (
+            select(Submission)
+            .where(Submission.learner == learner)
+            .order_by(Submission.number.desc())
+            .limit(most)
+        )
+        if slug is not None:
+            wanted = wanted.where(Submission.slug == slug)
+        with Session(self.engine) as session:
+            return [
+                {"key": row.key, "slug": row.slug, "state": row.state, "kind": row.kind, "created": row.created,
+                 "finished": row.finished, "source": row.source}
+                for row in session.scalars(wanted)
+            ]  # fmt: skip

@@ -1,0 +1,133 @@
+"""Workers: threads that take submissions from the queue and judge them, one a slot.
+
+A worker survives a database that is away for a while and a judge that fails: what it holds is
+given back, and after three tries at one submission its verdict is a system fault, which is never
+counted against the learner.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from etude.errors import ProblemError
+from etude.practice.judge.grade import Judge
+from etude.practice.judge.pool import Pool
+from etude.practice.judge.verdict import Verdict
+from etude.practice.problem import Problem
+from etude.practice.queue import Queue, Ticket
+
+LOG = logging.getLogger(__name__)
+MOST_ATTEMPTS = 3
+IDLE_SECONDS = 0.25
+Judged = Callable[[Ticket, Verdict], None]
+
+
+class Workers:
+    """As many workers as the pool has slots, in threads of this process.
+
+    Args:
+        engine: the database of the queue.
+        pool: the sandbox.
+        find: a problem by its slug.
+        judged: called after each verdict that counts, for records of progress.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: Pool,
+        find: Callable[[str], Problem],
+        judged: Judged | None = None,
+    ) -> None:
+        self.queue, self.judge, self.find, self.judged = Queue(engine), Judge(pool), find, judged
+        self.name = f"{os.uname().nodename[:20]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._problems: dict[str, Problem] = {}
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(f"{self.name}-{slot}",), name=f"judge-{slot}", daemon=True
+            )
+            for slot in range(pool.slots)
+        ]
+
+    def __enter__(self) -> Workers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wake(self) -> None:
+        """Say that something was added, so that nobody waits for the next look."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish what is being judged, take nothing more."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, worker: str) -> None:
+        pause = IDLE_SECONDS
+        while not self._stopping.is_set():
+            try:
+                ticket = self.queue.claim(worker)
+                if ticket is None:
+                    self._wake.wait(IDLE_SECONDS)
+                    self._wake.clear()
+                    continue
+                self._one(worker, ticket)
+                pause = IDLE_SECONDS
+            except SQLAlchemyError as error:  # a full disk, a server that restarts
+                LOG.warning(
+                    "the database does not answer, trying again in %.1f s: %s", pause, error
+                )
+                self._stopping.wait(pause)
+                pause = min(pause * 2, 30.0)
+
+    def _one(self, worker: str, ticket: Ticket) -> None:
+        if ticket.attempt > MOST_ATTEMPTS:
+            verdict = Verdict(
+                "system fault",
+                says="the judge failed three times, the submission is not to blame",
+                seed=ticket.seed,
+            )
+        else:
+            verdict = self._verdict(ticket)
+        if verdict.kind == "system fault" and ticket.attempt < MOST_ATTEMPTS:
+            self.queue.give_back(ticket, worker)
+            return
+        # The verdict is there already: a database that is away only delays it, as long as the lease.
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                counts = self.queue.finish(ticket, worker, verdict)
+                break
+            except SQLAlchemyError:
+                if time.monotonic() > deadline or self._stopping.wait(0.5):
+                    raise
+        if counts and self.judged is not None:
+            self.judged(ticket, verdict)
+
+    def _verdict(self, ticket: Ticket) -> Verdict:
+        try:
+            if ticket.slug not in self._problems:
+                self._problems[ticket.slug] = self.find(ticket.slug)
+            return self.judge.judge(self._problems[ticket.slug], ticket.source, ticket.seed)
+        except ProblemError as error:
+            return Verdict("system fault", says=str(error), seed=ticket.seed)
+        except Exception as error:
+            LOG.exception("judging %s failed", ticket.key)
+            return Verdict(
+                "system fault", says=f"{type(error).__name__}: {error}", seed=ticket.seed
+            )

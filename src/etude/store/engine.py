@@ -1,0 +1,98 @@
+"""Opens the database and brings its tables up to date.
+
+`ETUDE_DATABASE` names another one than the SQLite file in Etude's data folder, for example
+`postgresql+psycopg://user@host/etude`. A database that a newer Etude has changed is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from etude.errors import StoreError
+from etude.paths import home
+
+HEAD = "0001"
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30
+
+
+def database_address() -> str:
+    """Return the address of the database, from the environment or the data folder."""
+    chosen = os.environ.get("ETUDE_DATABASE", "")
+    if chosen.startswith("postgresql://"):
+        return chosen.replace("postgresql://", "postgresql+psycopg://", 1)
+    return chosen or f"sqlite:///{home() / 'etude.sqlite3'}"
+
+
+def open_store(address: str | None = None) -> Engine:
+    """Open the database, made or migrated where that is needed.
+
+    Raises:
+        StoreError: it cannot be reached or written, is damaged, or is of a newer Etude.
+    """
+    address = address or database_address()
+    try:
+        if address.startswith("sqlite:///"):
+            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(address, pool_pre_ping=not address.startswith("sqlite"))
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _prepare_sqlite)
+        _migrate(engine)
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StoreError(f"the database cannot be opened: {first} ({_shown(address)})") from error
+    return engine
+
+
+def _shown(address: str) -> str:
+    """Return an address without its password."""
+    head, _, tail = address.rpartition("@")
+    return f"{head.split('://')[0]}://…@{tail}" if head else address
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # A submission that was taken must be there after a power cut, too.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def schema_version(engine: Engine) -> str | None:
+    """Return the version of the tables, None where there are none yet."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(engine: Engine) -> None:
+    version = schema_version(engine)
+    if version == HEAD:
+        return
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if version is not None and version not in known:
+        raise StoreError(
+            f"the database was changed by a newer Etude (its tables are version {version}, this one knows {HEAD}): update Etude"
+        )
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Two that start at once: the second finds the work done.
+            connection.execute(text("SELECT pg_advisory_xact_lock(7213001)"))
+        else:
+            connection.exec_driver_sql("PRAGMA user_version = 1")  # takes the lock of writing
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,87 @@
+"""Tables of the practice room. Times are seconds since 1970, UTC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from etude.store.base import Base
+
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Submission(Base):
+    """One submission, from the moment that it is taken until it is judged, and after."""
+
+    __tablename__ = "practice_submissions"
+    __table_args__ = (Index("ix_practice_submissions_waiting", "state", "number"),)
+
+    number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
+    """The place in the queue: submissions are begun in this order."""
+    key: Mapped[str] = mapped_column(String(32), unique=True)
+    learner: Mapped[str] = mapped_column(String(80), index=True)
+    slug: Mapped[str] = mapped_column(String(80))
+    source: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(8), default="queued")
+    """`queued`, `running` or `done`."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often a worker has begun it; more than once only where a worker died."""
+    worker: Mapped[str | None] = mapped_column(String(40))
+    lease: Mapped[float | None]
+    """Until when the worker is believed to be alive."""
+    created: Mapped[float]
+    finished: Mapped[float | None]
+    kind: Mapped[str | None] = mapped_column(String(24))
+    verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
+class Learner(Base):
+    """Somebody who practises."""
+
+    __tablename__ = "practice_learners"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    timezone: Mapped[str] = mapped_column(String(64), default="UTC")
+
+
+class Opening(Base):
+    """A problem that a learner has begun, and what help they took."""
+
+    __tablename__ = "practice_openings"
+
+    learner: Mapped[str] = mapped_column(String(80), primary_key=True)
+    slug: Mapped[str] = mapped_column(String(80), primary_key=True)
+    started: Mapped[float]
+    hints: Mapped[int] = mapped_column(default=0)
+    explained: Mapped[bool] = mapped_column(default=False)
+
+
+class Review(Base):
+    """When a concept should be met again: Leitner's boxes, by learner and concept."""
+
+    __tablename__ = "practice_reviews"
+
+    learner: Mapped[str] = mapped_column(String(80), primary_key=True)
+    concept: Mapped[str] = mapped_column(String(80), primary_key=True)
+    box: Mapped[int] = mapped_column(default=0)
+    due: Mapped[str] = mapped_column(String(10))
+    """The day, by the learner's own calendar, as YYYY-MM-DD."""
+    right: Mapped[int] = mapped_column(default=0)
+    wrong: Mapped[int] = mapped_column(default=0)
+
+
+class Daily(Base):
+    """The problem of a learner's day: once chosen, it stays."""
+
+    __tablename__ = "practice_dailies"
+    __table_args__ = (UniqueConstraint("learner", "day"),)
+
+    number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
+    learner: Mapped[str] = mapped_column(String(80))
+    day: Mapped[str] = mapped_column(String(10))
+    slug: Mapped[str] = mapped_column(String(80))
+    why: Mapped[str] = mapped_column(String(200))
+    solved: Mapped[float | None]
