@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -202,13 +202,25 @@ class _Reading:
                     "unreadable",
                     running,
                 )
+        failures: list[tuple[Case, Verdict]] = []
         for index, case in enumerate(self.cases):
             if index not in answers:
-                return self._ended(running or case)
+                failures.append((case, self._ended(running or case)))
+                break
             if failure := self._answer(case, answers[index]):
-                return failure
-            self.passed += 1
-        return self.say("accepted", f"all {len(self.cases)} tests pass")
+                failures.append((case, failure))
+            else:
+                self.passed += 1
+        if not failures:
+            return self.say("accepted", f"all {len(self.cases)} tests pass")
+        by_size = sorted(failures, key=lambda pair: len(pair[0].frame))
+        smallest = next(
+            (verdict.shown for _, verdict in by_size if verdict.shown is not None), None
+        )
+        return replace(
+            failures[0][1], passed=self.passed, printed="".join(self.printed),
+            failing=[case.test.name for case, _ in by_size], smallest=smallest,
+        )  # fmt: skip
 
     def _print(self, event: dict[str, Any], visible: bool) -> None:
         printed = event.get("printed")

@@ -52,6 +52,10 @@ class Verdict:
     lines: list[Line] = field(default_factory=list[Line])
     """The learner's own lines of the traceback, outermost first."""
     shown: Shown | None = None
+    failing: list[str] = field(default_factory=list[str])
+    """The names of all tests that fail, the one with the smallest input first."""
+    smallest: Shown | None = None
+    """The visible failure with the smallest input."""
     passed: int = 0
     total: int = 0
     printed: str = ""
@@ -82,4 +86,5 @@ class Verdict:
         """Return the verdict that `to_dict` made data of."""
         lines = [Line(**line) for line in data.get("lines", [])]
         shown = Shown(**data["shown"]) if data.get("shown") else None
-        return cls(**{**data, "lines": lines, "shown": shown})
+        smallest = Shown(**data["smallest"]) if data.get("smallest") else None
+        return cls(**{**data, "lines": lines, "shown": shown, "smallest": smallest})

@@ -1,0 +1,100 @@
+"""The problem of the day: stable, no repeats until the shelf is used, fitted to the learner.
+
+Once chosen it is kept. The choice is a weighted one whose chance is a hash of day and problem, so
+that people without a record meet the same problem on the same day; what a record says (concepts
+that are due, what was solved, how far they are) changes the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from etude.errors import ProblemError
+from etude.practice.problem import Problem
+from etude.practice.progress import Progress
+from etude.store.practice import Daily
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A day's problem and why it is this one."""
+
+    day: date
+    problem: Problem
+    why: str
+
+
+def problem_of_the_day(engine: Engine, progress: Progress, shelf: Sequence[Problem]) -> Choice:
+    """Return the learner's problem of today, chosen now where it was not before.
+
+    Raises:
+        ProblemError: the shelf is empty.
+    """
+    if not shelf:
+        raise ProblemError("there are no problems to choose from")
+    day, known = progress.today(), {problem.slug: problem for problem in shelf}
+    with Session(engine) as session:
+        rows = list(
+            session.scalars(
+                select(Daily).where(Daily.learner == progress.learner).order_by(Daily.number)
+            )
+        )
+    for row in rows:
+        if row.day == day.isoformat() and row.slug in known:
+            return Choice(day, known[row.slug], row.why)
+    used = [row.slug for row in rows if row.slug in known and row.day != day.isoformat()]
+    # Rounds over the shelf: what the current round has had is out, and so is yesterday's.
+    this_round = set(used[len(used) - len(used) % len(known) :])
+    open_ones = [
+        problem
+        for problem in shelf
+        if problem.slug not in this_round and problem.slug not in used[-1:]
+    ] or list(shelf)
+    weigh = _weights(progress)
+    chosen = max(open_ones, key=lambda problem: _chance(day, problem, weigh(problem)[0]))
+    why = weigh(chosen)[1]
+    try:
+        with Session(engine) as session, session.begin():
+            for row in session.scalars(
+                select(Daily).where(Daily.learner == progress.learner, Daily.day == day.isoformat())
+            ):
+                session.delete(row)  # of a problem that has left the shelf
+            session.flush()
+            session.add(
+                Daily(learner=progress.learner, day=day.isoformat(), slug=chosen.slug, why=why)
+            )
+    except IntegrityError:  # another window was first
+        return problem_of_the_day(engine, progress, shelf)
+    return Choice(day, chosen, why)
+
+
+def _weights(progress: Progress) -> Callable[[Problem], tuple[float, str]]:
+    due, solved = progress.due(), progress.solved()
+    level = 0 if len(solved) < 5 else 1 if len(solved) < 20 else 2
+    fitting = {"easy": (4.0, 2.0, 1.0), "medium": (1.0, 2.0, 2.0), "hard": (0.2, 0.7, 2.0)}
+
+    def weigh(problem: Problem) -> tuple[float, str]:
+        weight = fitting[problem.front.difficulty][level]
+        again = [tag for tag in problem.front.tags if tag in due]
+        if again:
+            return weight * 8.0, f"{again[0]} is due again"
+        if problem.slug in solved:
+            return weight * 0.1, "solved before"
+        return weight, "new to you"
+
+    return weigh
+
+
+def _chance(day: date, problem: Problem, weight: float) -> float:
+    """Return the key of a weighted draw: log of the weight plus Gumbel noise from a hash."""
+    digest = hashlib.sha256(f"{day.isoformat()} {problem.front.id}".encode()).digest()
+    uniform = (int.from_bytes(digest[:7], "big") + 0.5) / 2**56
+    return math.log(weight) - math.log(-math.log(uniform))

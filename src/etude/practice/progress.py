@@ -1,0 +1,242 @@
+"""What a learner has done: solved problems, streaks by their own calendar, concepts to meet again.
+
+A streak counts days with a problem solved. One missed day in any seven is forgiven, and today is
+never missed before it is over. Days are the learner's own, so nothing is lost at midnight UTC.
+
+Concepts come back by Leitner's boxes (Leitner 1972): after a right answer a concept moves one box
+up and is due after 1, 3, 7, 21 or 60 days; after a failure it is in the first box and due tomorrow.
+A fault of the system, and a text that does not compile, change nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from etude.errors import ProblemError
+from etude.practice.judge.verdict import Verdict
+from etude.practice.problem import Problem
+from etude.store.practice import Learner, Opening, Review, Submission
+
+DAYS = (1, 3, 7, 21, 60)
+GRACE_EVERY = 7
+
+
+@dataclass(frozen=True)
+class Concept:
+    """How well a learner knows one concept."""
+
+    name: str
+    mastery: float
+    """0 to 1: the share of boxes climbed."""
+    due: date
+    right: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A learner's record."""
+
+    solved: int
+    tried: int
+    submissions: int
+    streak: int
+    longest: int
+    by_day: dict[date, int]
+    """Problems solved on each day."""
+    concepts: list[Concept] = field(default_factory=list[Concept])
+    """Weakest first."""
+
+
+class Progress:
+    """The record of one learner.
+
+    Args:
+        engine: from `store.engine.open_store`.
+        learner: the learner's name.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, engine: Engine, learner: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.engine, self.learner, self.clock = engine, learner, clock
+
+    def timezone(self) -> ZoneInfo:
+        """Return the learner's time zone; UTC until one is set."""
+        with Session(self.engine) as session:
+            row = session.get(Learner, self.learner)
+            return ZoneInfo(row.timezone if row else "UTC")
+
+    def set_timezone(self, name: str) -> None:
+        """Set the learner's time zone, such as `Europe/Berlin`.
+
+        Raises:
+            ProblemError: there is no such zone.
+        """
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ProblemError(
+                f"there is no time zone {name!r}; names are like Europe/Berlin"
+            ) from error
+        with Session(self.engine) as session, session.begin():
+            session.merge(Learner(name=self.learner, timezone=name))
+
+    def today(self) -> date:
+        """Return the day that it is for the learner."""
+        return self._day(self.clock(), self.timezone())
+
+    @staticmethod
+    def _day(seconds: float, zone: ZoneInfo) -> date:
+        return datetime.fromtimestamp(seconds, UTC).astimezone(zone).date()
+
+    def open(self, slug: str) -> None:
+        """Note that a problem was begun."""
+        with Session(self.engine) as session, session.begin():
+            if session.get(Opening, (self.learner, slug)) is None:
+                session.add(
+                    Opening(
+                        learner=self.learner,
+                        slug=slug,
+                        started=self.clock(),
+                        hints=0,
+                        explained=False,
+                    )
+                )
+
+    def take_hint(self, slug: str, level: int) -> None:
+        """Note that hints up to `level` were read."""
+        self.open(slug)
+        with Session(self.engine) as session, session.begin():
+            row = session.get_one(Opening, (self.learner, slug))
+            row.hints = max(row.hints, level)
+
+    def hints_taken(self, slug: str) -> int:
+        """Return how many hints were read."""
+        with Session(self.engine) as session:
+            row = session.get(Opening, (self.learner, slug))
+            return row.hints if row else 0
+
+    def record(self, problem: Problem, verdict: Verdict) -> None:
+        """Move the concepts that a verdict speaks of."""
+        if verdict.kind in ("system fault", "compile error"):
+            return
+        concepts = (
+            problem.front.tags if verdict.accepted else [verdict.concept or problem.front.tags[0]]
+        )
+        today = self.today()
+        with Session(self.engine) as session, session.begin():
+            for name in dict.fromkeys(concepts):
+                row = session.get(Review, (self.learner, name))
+                if row is None:
+                    row = Review(
+                        learner=self.learner,
+                        concept=name,
+                        box=0,
+                        due=today.isoformat(),
+                        right=0,
+                        wrong=0,
+                    )
+                    session.add(row)
+                if verdict.accepted:
+                    # Solving the same again on one day proves nothing new.
+                    if row.right == 0 or date.fromisoformat(row.due) <= today:
+                        row.box = min(row.box + 1, len(DAYS))
+                    row.right += 1
+                    row.due = (today + timedelta(days=DAYS[max(row.box - 1, 0)])).isoformat()
+                else:
+                    row.wrong += 1
+                    row.box = 0
+                    row.due = (today + timedelta(days=1)).isoformat()
+
+    def concepts(self) -> list[Concept]:
+        """Return all concepts met, weakest first."""
+        with Session(self.engine) as session:
+            rows = session.scalars(select(Review).where(Review.learner == self.learner))
+            known = [
+                Concept(
+                    row.concept,
+                    row.box / len(DAYS),
+                    date.fromisoformat(row.due),
+                    row.right,
+                    row.wrong,
+                )
+                for row in rows
+            ]
+        return sorted(known, key=lambda concept: (concept.mastery, -concept.wrong, concept.name))
+
+    def due(self) -> list[str]:
+        """Return the concepts that should be met again by today, longest due first."""
+        today = self.today()
+        return [
+            concept.name
+            for concept in sorted(self.concepts(), key=lambda one: one.due)
+            if concept.due <= today
+        ]
+
+    def solved(self) -> set[str]:
+        """Return the problems that were solved."""
+        with Session(self.engine) as session:
+            wanted = (
+                select(Submission.slug)
+                .where(Submission.learner == self.learner, Submission.kind == "accepted")
+                .distinct()
+            )
+            return set(session.scalars(wanted))
+
+    def stats(self) -> Stats:
+        """Return the whole record."""
+        zone = self.timezone()
+        wanted = select(Submission.slug, Submission.kind, Submission.created).where(
+            Submission.learner == self.learner
+        )
+        with Session(self.engine) as session:
+            rows = list(session.execute(wanted.order_by(Submission.number)))
+        first: dict[str, date] = {}
+        by_day: dict[date, set[str]] = {}
+        for slug, kind, created in rows:
+            if kind == "accepted":
+                day = self._day(created, zone)
+                first.setdefault(slug, day)
+                by_day.setdefault(day, set()).add(slug)
+        current, longest = streaks(by_day, self.today())
+        return Stats(
+            solved=len(first), tried=len({slug for slug, _, _ in rows}), submissions=len(rows), streak=current,
+            longest=longest, by_day={day: len(slugs) for day, slugs in by_day.items()}, concepts=self.concepts(),
+        )  # fmt: skip
+
+
+def streaks(days: Iterable[date], today: date) -> tuple[int, int]:
+    """Return the streak that is alive today and the longest one, in days with a problem solved.
+
+    A single missed day is forgiven where none was in the six days before it.
+    """
+    active = sorted(set(days))
+    longest = count = 0
+    last: date | None = None
+    grace: date | None = None
+    for day in active:
+        gap = (day - last).days if last else 0
+        missed = day - timedelta(days=1)
+        if gap == 1:
+            count += 1
+        elif gap == 2 and (grace is None or (missed - grace).days >= GRACE_EVERY):
+            count, grace = count + 1, missed
+        else:
+            count, grace = 1, None
+        last = day
+        longest = max(longest, count)
+    if last is None:
+        return 0, 0
+    away = (today - last).days
+    missed = today - timedelta(days=1)
+    alive = away <= 1 or (away == 2 and (grace is None or (missed - grace).days >= GRACE_EVERY))
+    return (count if alive else 0), longest
