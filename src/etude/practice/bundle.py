@@ -1,0 +1,82 @@
+"""Problems out and in as a zip, so that they can be handed on."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from etude.errors import ProblemError
+from etude.practice.problem import Problem, load_problem
+
+MOST_BYTES = 5 << 20
+FILES = {
+    "problem.md",
+    "starter.py",
+    "solution.py",
+    "tests.py",
+    "driver.py",
+    "hints.md",
+    "explanation.md",
+}
+
+
+def export_problems(problems: list[Problem], file: Path) -> int:
+    """Write problems to a zip, `collection/slug/…`; return how many files went in."""
+    count = 0
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for problem in problems:
+            for path in sorted(
+                [*problem.folder.glob("*.*"), *(problem.folder / "wrong").glob("*.py")]
+            ):
+                inside = f"{problem.collection}/{problem.slug}/{path.relative_to(problem.folder).as_posix()}"
+                # A fixed date: the same problems give the same bytes.
+                archive.writestr(zipfile.ZipInfo(inside, (2020, 1, 1, 0, 0, 0)), path.read_bytes())
+                count += 1
+    return count
+
+
+def import_problems(file: Path, shelf: Path) -> list[Problem]:
+    """Unpack the problems of a zip onto a shelf.
+
+    Nothing of them is run. `tests.py` and `solution.py` are code that the judge trusts, so they
+    should be read before the first submission.
+
+    Raises:
+        ProblemError: it is no zip, too large, has a path that leaves the shelf, or a problem that is
+            there already or is none.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if sum(entry.file_size for entry in entries) > MOST_BYTES:
+                raise ProblemError(f"{file}: more than {MOST_BYTES >> 20} MB when unpacked")
+            folders = sorted({_checked(file, entry) for entry in entries})
+            for folder in folders:
+                if (shelf / folder).exists():
+                    raise ProblemError(f"{shelf / folder} is there already")
+            for entry in entries:
+                target = shelf / entry.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(entry))
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise ProblemError(f"{file} cannot be unpacked: {error}") from error
+    return [load_problem(shelf / folder) for folder in folders]
+
+
+def _checked(file: Path, entry: zipfile.ZipInfo) -> str:
+    """Return the problem's folder of an entry whose path is one that a problem may have."""
+    parts = PurePosixPath(entry.filename).parts
+    plain = "\\" not in entry.filename and not any(
+        part in ("..", "/", "") or part.startswith(".") for part in parts
+    )
+    known = (
+        len(parts) == 3
+        and parts[2] in FILES
+        or len(parts) == 4
+        and parts[2] == "wrong"
+        and parts[3].endswith(".py")
+    )
+    if not plain or not known or stat.S_ISLNK(entry.external_attr >> 16):
+        raise ProblemError(f"{file}: {entry.filename!r} is no file of a problem")
+    return "/".join(parts[:2])

@@ -1,0 +1,118 @@
+"""What the command line and the pages do with problems: begin, submit, wait, explain.
+
+A submission goes into the queue first. Where workers run already (`etude practice judge`), they
+answer it in milliseconds; where none does, this process starts a judge of its own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from etude.errors import ProblemError
+from etude.practice.judge.pool import Pool
+from etude.practice.judge.verdict import Verdict
+from etude.practice.problem import Problem, find_problem
+from etude.practice.progress import Progress
+from etude.practice.queue import Queue, Status, Ticket
+from etude.practice.worker import Workers
+from etude.store.practice import Submission
+
+OTHERS_SECONDS = 1.5
+WAIT_SECONDS = 300.0
+Show = Callable[[Status], None]
+
+
+def learner_name() -> str:
+    """Return who practises at this terminal."""
+    return os.environ.get("ETUDE_LEARNER") or getpass.getuser()
+
+
+def local_timezone() -> str:
+    """Return the name of this machine's time zone, UTC where it has none."""
+    chosen = os.environ.get("TZ", "").lstrip(":")
+    if chosen and (Path("/usr/share/zoneinfo") / chosen).exists():
+        return chosen
+    parts = Path("/etc/localtime").resolve().parts
+    return "/".join(parts[parts.index("zoneinfo") + 1 :]) if "zoneinfo" in parts else "UTC"
+
+
+def recorder(
+    engine: Engine, find: Callable[[str], Problem] = find_problem
+) -> Callable[[Ticket, Verdict], None]:
+    """Return what workers call after a verdict: it moves the learner's concepts."""
+
+    def judged(ticket: Ticket, verdict: Verdict) -> None:
+        with Session(engine) as session:
+            learner = session.scalar(select(Submission.learner).where(Submission.key == ticket.key))
+        if learner is not None:
+            Progress(engine, learner).record(find(ticket.slug), verdict)
+
+    return judged
+
+
+def submit(
+    engine: Engine,
+    problem: Problem,
+    source: str,
+    learner: str,
+    show: Show | None = None,
+    demand: tuple[str, ...] | None = None,
+) -> tuple[str, Verdict]:
+    """Queue a submission and return its key and verdict.
+
+    Args:
+        engine: the database.
+        problem: what is solved.
+        source: the submission.
+        learner: whose it is.
+        show: called with the state whenever it has changed.
+        demand: layers of isolation to insist on, where this process must start a judge.
+    """
+    queue = Queue(engine)
+    key = queue.add(learner, problem.slug, source)
+    # Workers that wait look four times a second; a busy one shows by an advancing queue.
+    if verdict := _wait(queue, key, OTHERS_SECONDS, show, unless_taken=True):
+        return key, verdict
+    with (
+        Pool(1, **({"demand": demand} if demand else {})) as pool,
+        Workers(
+            engine,
+            pool,
+            lambda slug: problem if slug == problem.slug else find_problem(slug),
+            recorder(engine, lambda slug: problem if slug == problem.slug else find_problem(slug)),
+        ),
+    ):
+        verdict = _wait(queue, key, WAIT_SECONDS, show)
+    if verdict is None:
+        raise ProblemError(f"no verdict after {WAIT_SECONDS:g} s; it is kept as submission {key}")
+    return key, verdict
+
+
+def _wait(
+    queue: Queue, key: str, seconds: float, show: Show | None, unless_taken: bool = False
+) -> Verdict | None:
+    """Return the verdict when it is there; None when the time is over and nobody works at it."""
+    deadline = time.monotonic() + seconds
+    last: tuple[str, int] | None = None
+    pause = 0.002
+    while True:
+        status = queue.status(key)
+        if show is not None and (status.state, status.position) != last:
+            show(status)
+        moved = last is not None and (status.state, status.position) != last
+        last = (status.state, status.position)
+        if status.verdict is not None:
+            return status.verdict
+        if unless_taken and (status.state == "running" or moved):
+            deadline = time.monotonic() + WAIT_SECONDS
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)
