@@ -24,7 +24,7 @@ from etude.practice.queue import Queue, Status, Ticket
 from etude.practice.worker import Workers
 from etude.store.practice import Submission
 
-OTHERS_SECONDS = 1.5
+OTHERS_SECONDS = 0.4
 WAIT_SECONDS = 300.0
 Show = Callable[[Status], None]
 
@@ -80,15 +80,12 @@ def submit(
     # Workers that wait look four times a second; a busy one shows by an advancing queue.
     if verdict := _wait(queue, key, OTHERS_SECONDS, show, unless_taken=True):
         return key, verdict
-    with (
-        Pool(1, **({"demand": demand} if demand else {})) as pool,
-        Workers(
-            engine,
-            pool,
-            lambda slug: problem if slug == problem.slug else find_problem(slug),
-            recorder(engine, lambda slug: problem if slug == problem.slug else find_problem(slug)),
-        ),
-    ):
+
+    def find(slug: str) -> Problem:
+        return problem if slug == problem.slug else find_problem(slug)
+
+    started = Pool(1, demand) if demand else Pool(1)
+    with started as pool, Workers(engine, pool, find, recorder(engine, find)):
         verdict = _wait(queue, key, WAIT_SECONDS, show)
     if verdict is None:
         raise ProblemError(f"no verdict after {WAIT_SECONDS:g} s; it is kept as submission {key}")
