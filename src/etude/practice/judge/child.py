@@ -179,6 +179,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
     except BaseException:
         message = "(an exception whose text cannot be made)"
     denied = isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES)
+    # Of the submission itself, which has no lines where it is not even text.
+    syntax = isinstance(error, SyntaxError) and (error.filename == NAME or not lines)
     memory = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in message
     )
@@ -189,7 +191,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
         "kind": "entry" if isinstance(error, _NoEntryError)
         else "denied" if denied
         else "memory" if memory
-        else "syntax" if isinstance(error, SyntaxError) and error.filename == NAME
+        else "syntax"
+        if syntax
         else "error",
     }  # fmt: skip
 

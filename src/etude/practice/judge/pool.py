@@ -389,8 +389,10 @@ class Pool:
             outcome.status = os.waitstatus_to_exitcode(end["status"])
             outcome.cpu_seconds, outcome.peak_bytes = end["cpu"], end["peak"]
         outcome.events = reader.events()
-        if outcome.status == 70 and not outcome.events:
+        if outcome.ending == "exit" and not outcome.events:
+            # It says that it has started before it looks at the submission.
             outcome.ending = "fault"
+            outcome.fault = outcome.fault or "the run ended before it began"
 
 
 class _ZygoteGoneError(Exception):
