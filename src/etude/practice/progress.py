@@ -220,23 +220,29 @@ def streaks(days: Iterable[date], today: date) -> tuple[int, int]:
     A single missed day is forgiven where none was in the six days before it.
     """
     active = sorted(set(days))
-    longest = count = 0
+    longest = count = since = 0
     last: date | None = None
     grace: date | None = None
     for day in active:
         gap = (day - last).days if last else 0
         missed = day - timedelta(days=1)
         if gap == 1:
-            count += 1
-        elif gap == 2 and (grace is None or (missed - grace).days >= GRACE_EVERY):
-            count, grace = count + 1, missed
+            count, since = count + 1, since + 1
+        elif gap == 2:
+            # Where the last grace is too near, the days after it are what is left.
+            count, since, grace = (count if _forgiven(missed, grace) else since) + 1, 1, missed
         else:
-            count, grace = 1, None
+            count, since, grace = 1, 1, None
         last = day
         longest = max(longest, count)
     if last is None:
         return 0, 0
     away = (today - last).days
+    if away <= 1:
+        return count, longest
     missed = today - timedelta(days=1)
-    alive = away <= 1 or (away == 2 and (grace is None or (missed - grace).days >= GRACE_EVERY))
-    return (count if alive else 0), longest
+    return (0 if away > 2 else count if _forgiven(missed, grace) else since), longest
+
+
+def _forgiven(missed: date, grace: date | None) -> bool:
+    return grace is None or (missed - grace).days >= GRACE_EVERY
