@@ -5,7 +5,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop test lint reference browser bench lock clean
+.PHONY: help quickstart compare install develop test lint reference browser postgres bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -49,7 +49,13 @@ browser:         ## Install Chromium where the report's tests find none
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "no Chromium found: install it to run the browser tests"
 
-test: develop browser  ## Install what is missing and run all tests
+postgres:        ## Install PostgreSQL where the queue's tests find none
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } \
+	  || echo "no PostgreSQL found: install it to run its tests"
+
+test: develop browser postgres  ## Install what is missing and run all tests
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/python -m pytest
 

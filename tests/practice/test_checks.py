@@ -49,11 +49,26 @@ def test_what_is_wrong_is_said_in_the_order_type_shape_dtype_finite_values(got, 
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, 3, 1.5, math.nan, -math.inf, "text", [1, (2.0, "x")], {"a": [torch.ones(2)]}, torch.Size([2]),
-        torch.tensor([math.nan, math.inf, -math.inf, 0.0]), torch.arange(3), np.eye(2), torch.empty(0, 3), torch.float16,
-        np.float32(2.5), torch.tensor([1 + 2j]), torch.tensor([True, False]),
+        None,
+        True,
+        3,
+        1.5,
+        math.nan,
+        -math.inf,
+        "text",
+        [1, (2.0, "x")],
+        {"a": [torch.ones(2)]},
+        torch.Size([2]),
+        torch.tensor([math.nan, math.inf, -math.inf, 0.0]),
+        torch.arange(3),
+        np.eye(2),
+        torch.empty(0, 3),
+        torch.float16,
+        np.float32(2.5),
+        torch.tensor([1 + 2j]),
+        torch.tensor([True, False]),
     ],
-)  # fmt: skip
+)
 def test_every_value_is_right_for_itself(value):
     assert compare(decode(encode(value)), value, T) is None
 

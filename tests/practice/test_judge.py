@@ -88,7 +88,10 @@ def test_a_hidden_failure_shows_the_kind_and_the_note_only(judge, make):
 
 
 def test_an_exception_tells_the_learners_lines_and_no_hidden_message(judge, make):
-    source = "def helper(x):\n    raise ValueError(f'secret {x}')\n\ndef double(x):\n    return x * 2 if len(x) == 2 else helper(x)\n"
+    source = (
+        "def helper(x):\n    raise ValueError(f'secret {x}')\n\n"
+        "def double(x):\n    return x * 2 if len(x) == 2 else helper(x)\n"
+    )
     verdict = judge.judge(make(), source)
     assert [line.line for line in verdict.lines] == [5, 2]
     assert verdict.says == "ValueError in line 2"
@@ -156,7 +159,10 @@ def test_printed_text_of_hidden_tests_is_not_shown(judge, make):
 
 
 def test_submissions_begin_with_different_random_numbers_each_time(judge, make):
-    source = "import random, torch\ndef double(x):\n    print(random.random(), torch.rand(1).item())\n    return x * 2"
+    source = (
+        "import random, torch\ndef double(x):\n"
+        "    print(random.random(), torch.rand(1).item())\n    return x * 2"
+    )
     assert judge.judge(make(), source, 1).printed != judge.judge(make(), source, 2).printed
 
 

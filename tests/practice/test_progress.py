@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
@@ -115,9 +116,13 @@ def test_what_shows_no_lack_of_knowledge_changes_nothing(engine, kind):
 def shelf(count):
     (one, *_) = load_shelf()
     return [
-        replace(one, slug=f"p{index}", front=one.front.model_copy(update={"id": f"{index:08x}", "tags": [f"t{index}"]}))
+        replace(
+            one,
+            slug=f"p{index}",
+            front=one.front.model_copy(update={"id": f"{index:08x}", "tags": [f"t{index}"]}),
+        )
         for index in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_the_daily_problem_stays_and_does_not_repeat_until_all_were_used(engine):
@@ -134,7 +139,7 @@ def test_the_daily_problem_stays_and_does_not_repeat_until_all_were_used(engine)
         clock.day()
     for start in (0, 7, 14):
         assert len(set(chosen[start : start + 7])) == 7
-    assert all(one != other for one, other in zip(chosen, chosen[1:], strict=False))
+    assert all(one != other for one, other in itertools.pairwise(chosen))
 
 
 def test_people_without_a_record_meet_the_same_problem(engine):

@@ -130,8 +130,11 @@ def start_judge(address):
     environment = {**os.environ, "ETUDE_DATABASE": address}
     process = subprocess.Popen(
         [sys.executable, "-c", code, "practice", "judge", "--workers", "1"],
-        env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     for line in process.stdout:
         if "judging" in line:
             return process

@@ -21,12 +21,15 @@ typed by hand. Each submission is judged on new numbers from its own seed.
         return rng.randn(2, 3), rng.integers(0, 5, (4,))
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,7 +98,7 @@ class Test:
     concept: str | None = None
     """What a learner who fails here should read about; the problem's first tag without it."""
     note: str | None = None
-    """One sentence for those who fail here; shown for hidden tests too, so it gives no value away."""
+    """One sentence for those who fail here; also for hidden tests, so it gives no value away."""
     raises: type[Exception] | None = None
     """The exception that is expected instead of an answer."""
     tolerance: Tolerance | None = None
@@ -157,7 +160,7 @@ class Suite:
         """Return the arguments of `test` for one submission's seed."""
         # crc32 and not hash(): the same seed must give the same numbers in every process.
         made = test.make(Rng(seed ^ zlib.crc32(test.name.encode())))
-        if not isinstance(made, tuple):
+        if not isinstance(cast("object", made), tuple):
             raise TypeError(
                 f"test {test.name!r} returns {type(made).__name__}, a tuple of arguments is needed"
             )

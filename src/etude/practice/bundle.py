@@ -29,7 +29,8 @@ def export_problems(problems: list[Problem], file: Path) -> int:
             for path in sorted(
                 [*problem.folder.glob("*.*"), *(problem.folder / "wrong").glob("*.py")]
             ):
-                inside = f"{problem.collection}/{problem.slug}/{path.relative_to(problem.folder).as_posix()}"
+                place = path.relative_to(problem.folder).as_posix()
+                inside = f"{problem.collection}/{problem.slug}/{place}"
                 # A fixed date: the same problems give the same bytes.
                 archive.writestr(zipfile.ZipInfo(inside, (2020, 1, 1, 0, 0, 0)), path.read_bytes())
                 count += 1
@@ -43,8 +44,8 @@ def import_problems(file: Path, shelf: Path) -> list[Problem]:
     should be read before the first submission.
 
     Raises:
-        ProblemError: it is no zip, too large, has a path that leaves the shelf, or a problem that is
-            there already or is none.
+        ProblemError: it is no zip, too large, has a path that leaves the shelf, or a problem
+            that is there already or is none.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -70,12 +71,8 @@ def _checked(file: Path, entry: zipfile.ZipInfo) -> str:
     plain = "\\" not in entry.filename and not any(
         part in ("..", "/", "") or part.startswith(".") for part in parts
     )
-    known = (
-        len(parts) == 3
-        and parts[2] in FILES
-        or len(parts) == 4
-        and parts[2] == "wrong"
-        and parts[3].endswith(".py")
+    known = (len(parts) == 3 and parts[2] in FILES) or (
+        len(parts) == 4 and parts[2] == "wrong" and parts[3].endswith(".py")
     )
     if not plain or not known or stat.S_ISLNK(entry.external_attr >> 16):
         raise ProblemError(f"{file}: {entry.filename!r} is no file of a problem")

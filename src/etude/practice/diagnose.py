@@ -20,7 +20,7 @@ KINDS = {
     "wrong answer: dtype": "The numbers are of the wrong type.",
     "wrong answer: not finite": "Somewhere a number became infinite or NaN.",
     "wrong answer: values": "The form of the answer is right, its values are not.",
-    "wrong answer: mutated input": "An argument was changed in place; whoever called still needs it.",
+    "wrong answer: mutated input": "An argument was changed in place; its owner still needs it.",
     "wrong answer: not deterministic": "The same input gave two different answers.",
     "wrong answer: no exception": "An input that must be refused was accepted.",
     "wrong answer: unreadable": "The answer could not be read.",
@@ -28,7 +28,7 @@ KINDS = {
     "time limit": "The program did not come to an end in time.",
     "memory limit": "The program wanted more memory than there is.",
     "output limit": "The program printed or returned too much.",
-    "forbidden operation": "The program tried something that the sandbox does not allow: files, processes or the network.",
+    "forbidden operation": "The program tried to reach files, processes or the network.",
     "compile error": "Python could not read the program, or it lacks what was asked for.",
     "system fault": "The judge failed. This says nothing about your program; send it again.",
 }
@@ -88,10 +88,15 @@ def diagnose(problem: Problem, source: str, verdict: Verdict) -> Diagnosis:
         tree = None
     causes = list(_causes(problem, tree, verdict)) if tree is not None else []
     return Diagnosis(
-        what=KINDS.get(verdict.name, KINDS.get(verdict.kind, verdict.kind)), where=where, says=verdict.says,
-        note=verdict.note, concept=verdict.concept, smallest=verdict.smallest or verdict.shown,
-        failing=verdict.failing, causes=causes[:3],
-    )  # fmt: skip
+        what=KINDS.get(verdict.name, KINDS.get(verdict.kind, verdict.kind)),
+        where=where,
+        says=verdict.says,
+        note=verdict.note,
+        concept=verdict.concept,
+        smallest=verdict.smallest or verdict.shown,
+        failing=verdict.failing,
+        causes=causes[:3],
+    )
 
 
 def _causes(problem: Problem, tree: ast.Module, verdict: Verdict) -> Iterator[str]:
@@ -145,7 +150,8 @@ def _in_place(entry: ast.AST, _: Verdict) -> Iterator[str]:
     for node in ast.walk(entry):
         name = _called(node)
         if name.endswith("_") and not name.startswith("_") and name != "requires_grad_":
-            yield f"`{name}` in line {getattr(node, 'lineno', 0)} works in place; the name without the underscore makes a new tensor"
+            where = f"`{name}` in line {getattr(node, 'lineno', 0)}"
+            yield f"{where} works in place; the name without the underscore makes a new tensor"
             return
         targets = (
             node.targets
@@ -163,20 +169,25 @@ def _in_place(entry: ast.AST, _: Verdict) -> Iterator[str]:
                 else None
             )
             if isinstance(base, ast.Name) and base.id in arguments:
-                yield f"line {getattr(node, 'lineno', 0)} writes into the argument `{base.id}`; work on a `clone()`"
+                line = getattr(node, "lineno", 0)
+                yield f"line {line} writes into the argument `{base.id}`; work on a `clone()`"
                 return
 
 
 def _loops(entry: ast.AST, _: Verdict) -> Iterator[str]:
     for node in ast.walk(entry):
-        if isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value:
-            if not any(isinstance(inner, ast.Break | ast.Return) for inner in ast.walk(node)):
-                yield f"the loop in line {node.lineno} has no way out"
-                return
+        endless = isinstance(node, ast.While) and isinstance(node.test, ast.Constant)
+        leaves = any(isinstance(inner, ast.Break | ast.Return) for inner in ast.walk(node))
+        if isinstance(node, ast.While) and endless and not leaves:
+            yield f"the loop in line {node.lineno} has no way out"
+            return
         if isinstance(node, ast.For) and any(
             isinstance(inner, ast.For) for inner in ast.walk(node) if inner is not node
         ):
-            yield f"nested loops over elements begin in line {node.lineno}; one operation on whole tensors is often enough"
+            yield (
+                f"nested loops over elements begin in line {node.lineno}; "
+                "one operation on whole tensors is often enough"
+            )
             return
 
 
@@ -193,7 +204,8 @@ def _divides(entry: ast.AST, _: Verdict) -> Iterator[str]:
             yield f"the division in line {node.lineno}: can what it divides by be 0?"
             return
         if _called(node) in ("log", "exp", "sqrt", "rsqrt"):
-            yield f"`{_called(node)}` in line {getattr(node, 'lineno', 0)}: what does it give for 0, for a negative or for a very large number?"
+            where = f"`{_called(node)}` in line {getattr(node, 'lineno', 0)}"
+            yield f"{where}: what does it give for 0, a negative or a very large number?"
             return
 
 
@@ -209,7 +221,8 @@ def _randomness(entry: ast.AST, _: Verdict) -> Iterator[str]:
             "choice",
             "multinomial",
         ):
-            yield f"`{_called(node)}` in line {getattr(node, 'lineno', 0)} draws without a generator of its own"
+            where = f"`{_called(node)}` in line {getattr(node, 'lineno', 0)}"
+            yield f"{where} draws without a generator of its own"
             return
 
 

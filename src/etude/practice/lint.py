@@ -5,6 +5,9 @@ get the verdict that its author named, and three impostors that no author has to
 zeros, ones, and the mean of the right answer, of the right shape and type.
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import ast
@@ -28,7 +31,8 @@ LEAST_HIDDEN, LEAST_WRONG, HINTS = 8, 3, 3
 HARDEST_READING = 14.0
 SEEDS = (1, 2, 3)
 VERDICTS = re.compile(
-    r"wrong answer: (type|shape|dtype|not finite|values|mutated input|not deterministic|no exception|unreadable)"
+    r"wrong answer: (type|shape|dtype|not finite|values|mutated input|not deterministic"
+    r"|no exception|unreadable)"
     r"|runtime error|time limit|memory limit|output limit|forbidden operation|compile error"
 )
 
@@ -90,7 +94,7 @@ def _files(problem: Problem) -> Iterator[tuple[str, str]]:
         if not VERDICTS.fullmatch(expected):
             yield (
                 f"wrong/{name}",
-                "the first line must be `# expect: VERDICT`, such as `# expect: wrong answer: shape`",
+                "the first line must be such as `# expect: wrong answer: shape`",
             )
 
 
@@ -106,7 +110,7 @@ def _defines(source: str, entry: str) -> bool:
 
 
 def _signature(problem: Problem) -> Iterator[tuple[str, str]]:
-    """The statement must name all that the signature asks for, and every exception that is tested."""
+    """The statement must name all that is asked for, and every exception that is tested."""
     node = ast.parse(problem.front.signature.rstrip(":") + ": ...").body[0]
     names = (
         [argument.arg for argument in node.args.args] if isinstance(node, ast.FunctionDef) else []
@@ -138,7 +142,7 @@ def _prose(problem: Problem) -> Iterator[tuple[str, str]]:
         if (grade := reading_grade(plain)) > HARDEST_READING:
             yield (
                 name,
-                f"hard to read: a reading grade of {grade:.1f}, at most {HARDEST_READING:g}; shorten the sentences",
+                f"hard to read (grade {grade:.1f}, at most {HARDEST_READING:g}): shorten sentences",
             )
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             address = urlparse(link)

@@ -210,6 +210,6 @@ def find_problem(slug: str, folder: Path | None = None) -> Problem:
     problems = {problem.slug: problem for problem in load_shelf(folder)}
     if slug not in problems:
         raise ProblemError(
-            f"there is no problem {slug!r}{did_you_mean(slug, problems)}; `etude practice list` shows all"
+            f"there is no problem {slug!r}{did_you_mean(slug, problems)}; see `etude practice list`"
         )
     return problems[slug]

@@ -209,9 +209,14 @@ class Progress:
                 by_day.setdefault(day, set()).add(slug)
         current, longest = streaks(by_day, self.today())
         return Stats(
-            solved=len(first), tried=len({slug for slug, _, _ in rows}), submissions=len(rows), streak=current,
-            longest=longest, by_day={day: len(slugs) for day, slugs in by_day.items()}, concepts=self.concepts(),
-        )  # fmt: skip
+            solved=len(first),
+            tried=len({slug for slug, _, _ in rows}),
+            submissions=len(rows),
+            streak=current,
+            longest=longest,
+            by_day={day: len(slugs) for day, slugs in by_day.items()},
+            concepts=self.concepts(),
+        )
 
 
 def streaks(days: Iterable[date], today: date) -> tuple[int, int]:

@@ -78,9 +78,15 @@ class Queue:
                     f"{waiting} submissions wait, more than are taken: try again in a minute"
                 )
             submission = Submission(
-                key=secrets.token_hex(8), learner=learner, slug=slug, source=source,
-                seed=secrets.randbits(48), state="queued", attempts=0, created=self.clock(),
-            )  # fmt: skip
+                key=secrets.token_hex(8),
+                learner=learner,
+                slug=slug,
+                source=source,
+                seed=secrets.randbits(48),
+                state="queued",
+                attempts=0,
+                created=self.clock(),
+            )
             session.add(submission)
             session.flush()
             return submission.key
@@ -146,7 +152,7 @@ class Queue:
                 Submission.state == "running",
                 Submission.worker == worker,
                 Submission.attempts == ticket.attempt,
-            )  # fmt: skip
+            )
             .values(state="queued", worker=None, lease=None)
         )
         with self.engine.begin() as connection:
@@ -188,7 +194,14 @@ class Queue:
             wanted = wanted.where(Submission.slug == slug)
         with Session(self.engine) as session:
             return [
-                {"key": row.key, "slug": row.slug, "state": row.state, "kind": row.kind, "created": row.created,
-                 "finished": row.finished, "source": row.source}
+                {
+                    "key": row.key,
+                    "slug": row.slug,
+                    "state": row.state,
+                    "kind": row.kind,
+                    "created": row.created,
+                    "finished": row.finished,
+                    "source": row.source,
+                }
                 for row in session.scalars(wanted)
-            ]  # fmt: skip
+            ]

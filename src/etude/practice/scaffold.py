@@ -87,7 +87,7 @@ The mistake that most people make here, and how to see it.
 
 Nearly everything, short of the code.
 """,
-    "explanation.md": "Replace this by 150 to 400 words that teach: why it works, what goes wrong, where it is met.\n",
+    "explanation.md": "Replace this by 150 to 400 words that teach: why, and what goes wrong.\n",
     "wrong/in_place.py": """# expect: wrong answer: mutated input
 def {name}(values):
     return values.mul_(values.clone())
@@ -126,7 +126,8 @@ def new_problem(shelf: Path, collection: str, slug: str, title: str | None = Non
     for name, text in _FILES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
+        filled = text
         for key, value in words.items():
-            text = text.replace("{" + key + "}", value)  # noqa: PLW2901
-        file.write_text(text, encoding="utf-8")
+            filled = filled.replace("{" + key + "}", value)
+        file.write_text(filled, encoding="utf-8")
     return folder

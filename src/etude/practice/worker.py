@@ -107,7 +107,7 @@ class Workers:
         if verdict.kind == "system fault" and ticket.attempt < MOST_ATTEMPTS:
             self.queue.give_back(ticket, worker)
             return
-        # The verdict is there already: a database that is away only delays it, as long as the lease.
+        # The verdict is there already: a database that is away delays it, at most for the lease.
         deadline = time.monotonic() + 60
         while True:
             try:

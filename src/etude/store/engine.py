@@ -86,7 +86,8 @@ def _migrate(engine: Engine) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if version is not None and version not in known:
         raise StoreError(
-            f"the database was changed by a newer Etude (its tables are version {version}, this one knows {HEAD}): update Etude"
+            f"the database was changed by a newer Etude (its tables are version {version}, "
+            f"this one knows {HEAD}): update Etude"
         )
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":

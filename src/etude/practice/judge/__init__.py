@@ -1,1 +1,1 @@
-"""The judge: hidden tests stay in a trusted process, the submission runs in a sandbox of its own."""
+"""The judge: hidden tests stay in a trusted process, submissions run in a sandbox."""

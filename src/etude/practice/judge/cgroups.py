@@ -43,7 +43,7 @@ class Group:
 
 
 def make(name: str) -> Group | None:
-    """Return a new group called `name` below this process' own, or None where that is not allowed."""
+    """Return a new group called `name` below our own, or None where that is not allowed."""
     folders: dict[str, Path] = {}
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()

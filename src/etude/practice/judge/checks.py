@@ -5,6 +5,9 @@ is right where |got − expected| ≤ atol + rtol·|expected|, element by elemen
 Nothing is broadcast, and a NaN is right only where a NaN is expected.
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import math
@@ -81,10 +84,14 @@ def _class(value: Any) -> str:
 def _article(value: Any) -> str:
     """Name a value's class as a person would."""
     names = {
-        "NoneType": "None", "Tensor": "a torch.Tensor", "Parameter": "a torch.nn.Parameter",
-        "ndarray": "a numpy.ndarray", "Dataset": "a TensorDataset", "Size": "a torch.Size",
+        "NoneType": "None",
+        "Tensor": "a torch.Tensor",
+        "Parameter": "a torch.nn.Parameter",
+        "ndarray": "a numpy.ndarray",
+        "Dataset": "a TensorDataset",
+        "Size": "a torch.Size",
         "numpy scalar": f"a NumPy scalar ({type(value).__name__})",
-    }  # fmt: skip
+    }
     if isinstance(value, Foreign):
         return f"of the class {value.name}"
     name = _class(value)
@@ -146,7 +153,8 @@ def _elements(got: Any, expected: Any, tolerance: Tolerance | None, name: str) -
     where = _place(wrong)
     count, total = int(wrong.sum()), int(wrong.size)
     share = "its value differs" if total == 1 else f"{count} of {total} values differ"
-    says = f"{name}: {share}; at {_at(where)} it is {_number(got[where])}, expected {_number(expected[where])}"
+    told = f"it is {_number(got[where])}, expected {_number(expected[where])}"
+    says = f"{name}: {share}; at {_at(where)} {told}"
     return Mismatch("values", says, f"{name}: {share}")
 
 

@@ -4,6 +4,9 @@ This is the trusted side. Expected answers are made here, by the problem's own s
 submission's inputs, and never leave this process.
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import random
@@ -64,21 +67,21 @@ def make_cases(problem: Problem, seed: int, visible_only: bool = False) -> list[
 
 
 def _case(problem: Problem, test: Test, seed: int, call: Any) -> Case:
+    own = seed ^ (len(test.name) << 20)
+    frame = b""
     try:
-        arguments = problem.suite.arguments(test, seed)
-        frame = encode(list(arguments))
-        own = seed ^ (len(test.name) << 20)
+        frame = encode(list(problem.suite.arguments(test, seed)))
         _seed(own)
         answer = call(*decode(frame))
     except Exception as error:
         if test.raises is not None and isinstance(error, test.raises):
-            return Case(test, own, frame, None, test.raises.__name__)  # type: ignore[possibly-undefined]
+            return Case(test, own, frame, None, test.raises.__name__)
         raise ProblemError(
             f"{problem.slug}: test {test.name!r}: {type(error).__name__}: {error}"
         ) from error
     if test.raises is not None:
         raise ProblemError(
-            f"{problem.slug}: test {test.name!r}: the solution does not raise {test.raises.__name__}"
+            f"{problem.slug}: test {test.name!r}: the solution raises no {test.raises.__name__}"
         )
     return Case(test, own, frame, decode(encode(answer)), None)
 
@@ -98,7 +101,11 @@ def _solution(problem: Problem) -> Any:
         return getattr(module, problem.entry)
     driver = ModuleType("driver")
     exec(compile(source, str(problem.folder / "driver.py"), "exec"), driver.__dict__)
-    return lambda *arguments: driver.drive(module, *arguments)
+
+    def drive(*arguments: Any) -> Any:
+        return driver.drive(module, *arguments)
+
+    return drive
 
 
 class Judge:
@@ -130,10 +137,18 @@ class Judge:
         cases = make_cases(problem, seed, visible_only)
         suite, limits = problem.suite, problem.front.limits
         request = {
-            "source": source.encode(errors="replace").decode(), "entry": problem.entry, "driver": problem.driver,
-            "mutable": list(suite.mutable), "twice": suite.deterministic, "seed": seed,
-            "tests": [{"index": index, "seed": case.seed, "arguments": case.frame} for index, case in enumerate(cases)],
-        }  # fmt: skip
+            "source": source.encode(errors="replace").decode(),
+            "entry": problem.entry,
+            "driver": problem.driver,
+            "mutable": list(suite.mutable),
+            "twice": suite.deterministic,
+            "seed": seed,
+            "tests": [
+                {"index": index, "seed": case.seed, "arguments": case.frame}
+                for index, case in enumerate(cases)
+            ],
+        }
+        outcome = Outcome(ending="fault")
         for _ in range(FAULT_TRIES):
             outcome = self.pool.run(
                 request, limits.seconds, limits.memory_mb << 20, limits.output_kb << 10
@@ -168,10 +183,19 @@ class _Reading:
                 "concept": case.test.concept or tag,
             }
         return Verdict(
-            kind, detail, says, passed=self.passed, total=len(self.cases), printed="".join(self.printed),
-            seconds=self.outcome.seconds, peak_bytes=self.outcome.peak_bytes, seed=self.seed,
-            isolation=self.isolation, **told, **more,
-        )  # fmt: skip
+            kind,
+            detail,
+            says,
+            passed=self.passed,
+            total=len(self.cases),
+            printed="".join(self.printed),
+            seconds=self.outcome.seconds,
+            peak_bytes=self.outcome.peak_bytes,
+            seed=self.seed,
+            isolation=self.isolation,
+            **told,
+            **more,
+        )
 
     def verdict(self) -> Verdict:
         """Return what there is to say, the first failure in the order of the tests."""
@@ -218,9 +242,12 @@ class _Reading:
             (verdict.shown for _, verdict in by_size if verdict.shown is not None), None
         )
         return replace(
-            failures[0][1], passed=self.passed, printed="".join(self.printed),
-            failing=[case.test.name for case, _ in by_size], smallest=smallest,
-        )  # fmt: skip
+            failures[0][1],
+            passed=self.passed,
+            printed="".join(self.printed),
+            failing=[case.test.name for case, _ in by_size],
+            smallest=smallest,
+        )
 
     def _print(self, event: dict[str, Any], visible: bool) -> None:
         printed = event.get("printed")
@@ -296,9 +323,10 @@ class _Reading:
                 -7: "a bus error",
                 -25: "a file larger than is allowed",
             }
+            end = crash.get(outcome.status, f"signal {-outcome.status}")
             return self.say(
                 "runtime error",
-                f"the process was ended by {crash.get(outcome.status, f'signal {-outcome.status}')}",
+                f"the process was ended by {end}",
                 "",
                 case,
             )

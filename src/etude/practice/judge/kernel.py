@@ -76,10 +76,13 @@ def mount(
     """Mount a file system."""
     _checked(
         _libc.mount(
-            source.encode(), target.encode(), kind.encode() if kind else None,
-            ctypes.c_ulong(flags), options.encode() if options else None,
+            source.encode(),
+            target.encode(),
+            kind.encode() if kind else None,
+            ctypes.c_ulong(flags),
+            options.encode() if options else None,
         )
-    )  # fmt: skip
+    )
 
 
 def drop_capabilities() -> None:

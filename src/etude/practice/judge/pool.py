@@ -6,6 +6,9 @@ A run ends on the judge's clock or its own end, never on the end of a pipe, whic
 outlived it could keep open.
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import json
@@ -45,7 +48,7 @@ class Outcome:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What the sandbox said, in order; each has an `event`. Nothing of it is to be believed."""
     ending: Ending = "exit"
-    """Why it ended: by itself, by the clock, by printing or answering too much, by our own fault."""
+    """Why it ended: by itself, by the clock, by printing or answering too much, by a fault."""
     status: int = 0
     """Exit code, or minus the signal."""
     seconds: float = 0.0
@@ -169,15 +172,27 @@ class Pool:
         """Start a zygote and wait until it is warm."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[3])
-        code = f"import sys; sys.path.insert(0, {root!r}); from etude.practice.judge.zygote import main; main({theirs.fileno()})"
+        code = (
+            f"import sys; sys.path.insert(0, {root!r}); "
+            f"from etude.practice.judge.zygote import main; main({theirs.fileno()})"
+        )
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": f"{self._place}/box/run", "TMPDIR": f"{self._place}/box/run", "LANG": "C.UTF-8",
-            "ETUDE_JUDGE": secrets.token_hex(4), "ETUDE_JUDGE_WITHOUT": ",".join(self._without),
-        }  # fmt: skip
+            "PATH": "/usr/bin:/bin",
+            "HOME": f"{self._place}/box/run",
+            "TMPDIR": f"{self._place}/box/run",
+            "LANG": "C.UTF-8",
+            "ETUDE_JUDGE": secrets.token_hex(4),
+            "ETUDE_JUDGE_WITHOUT": ",".join(self._without),
+        }
         self._zygote = subprocess.Popen(
-            [self._python, "-I", "-c", code], env=environment, pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            [self._python, "-I", "-c", code],
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         theirs.close()
         ours.settimeout(START_SECONDS)
         try:
@@ -206,9 +221,10 @@ class Pool:
             self._zygote.kill()
             self._zygote.wait()
             raise JudgeError(
-                f"no layer is called {unknown[0]!r}; there are {', '.join(LAYERS)}" if unknown
+                f"no layer is called {unknown[0]!r}; there are {', '.join(LAYERS)}"
+                if unknown
                 else f"this machine gives no {', no '.join(lacking)}: {self.level.describe()}"
-            )  # fmt: skip
+            )
         self._reader = threading.Thread(
             target=self._listen, args=(ours,), name="judge-zygote", daemon=True
         )
@@ -276,7 +292,7 @@ class Pool:
         return prepared
 
     def _take(self, slot: int) -> _Prepared:
-        """Return the process that waits for `slot`; start another zygote where the old one has died."""
+        """Return the process that waits for `slot`; start another zygote where ours has died."""
         for _ in range(2):
             try:
                 prepared = self._waiting.pop(slot, None) or self._prepare(slot)
@@ -316,7 +332,7 @@ class Pool:
     def _attend(
         self, prepared: _Prepared, frame: bytes, seconds: float, most_output: int
     ) -> Outcome:
-        """Send the request, read answers until the process has ended, and end it where it must be."""
+        """Send the request, read answers until the process ends, and end it where it must be."""
         outcome = Outcome()
         begun = time.monotonic()
         reader = _Frames()

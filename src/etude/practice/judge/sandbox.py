@@ -122,8 +122,18 @@ def readable_paths() -> tuple[list[str], list[str]]:
     The packages are named one by one, because Etude's own, with tests and solutions in it, must
     not be among them.
     """
-    readable = ["/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache",
-                "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]  # fmt: skip
+    readable = [
+        "/usr/lib",
+        "/lib",
+        "/lib64",
+        "/usr/lib64",
+        "/usr/share/zoneinfo",
+        "/etc/ld.so.cache",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/urandom",
+        "/dev/random",
+    ]
     listable: list[str] = []
     standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     packages = {
@@ -135,9 +145,11 @@ def readable_paths() -> tuple[list[str], list[str]]:
         with suppress(OSError):
             listable.append(folder)
             readable += [
-                entry.path for entry in os.scandir(folder)
-                if entry.name not in ("site-packages", "dist-packages") and not entry.name.lower().startswith(("etude", "__editable__"))
-            ]  # fmt: skip
+                entry.path
+                for entry in os.scandir(folder)
+                if entry.name not in ("site-packages", "dist-packages")
+                and not entry.name.lower().startswith(("etude", "__editable__"))
+            ]
     libraries = Path(sys.base_prefix) / "lib"
     readable += [str(file) for file in libraries.glob("lib*.so*")]
     # /usr/lib would bring the distribution's packages, and an Etude among them, back in.
@@ -186,9 +198,13 @@ class Sandbox:
     def level(self, cgroup: bool) -> Level:
         """Return the layers that runs are shut in with."""
         have = {
-            "limits": True, "seccomp": self.filters is not None, "landlock": self.ruleset is not None,
-            "namespaces": self.namespaces, "user": self.user, "cgroup": cgroup,
-        }  # fmt: skip
+            "limits": True,
+            "seccomp": self.filters is not None,
+            "landlock": self.ruleset is not None,
+            "namespaces": self.namespaces,
+            "user": self.user,
+            "cgroup": cgroup,
+        }
         return Level(tuple(layer for layer in LAYERS if have[layer]), self.landlock)
 
     def enter(self, slot: int, group: cgroups.Group | None) -> None:

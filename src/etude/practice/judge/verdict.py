@@ -6,13 +6,28 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal[
-    "accepted", "wrong answer", "runtime error", "time limit", "memory limit", "output limit",
-    "forbidden operation", "compile error", "system fault",
-]  # fmt: skip
+    "accepted",
+    "wrong answer",
+    "runtime error",
+    "time limit",
+    "memory limit",
+    "output limit",
+    "forbidden operation",
+    "compile error",
+    "system fault",
+]
 Detail = Literal[
-    "", "type", "shape", "dtype", "not finite", "values", "mutated input", "not deterministic",
-    "no exception", "unreadable",
-]  # fmt: skip
+    "",
+    "type",
+    "shape",
+    "dtype",
+    "not finite",
+    "values",
+    "mutated input",
+    "not deterministic",
+    "no exception",
+    "unreadable",
+]
 FORM = 1
 
 
@@ -87,4 +102,5 @@ class Verdict:
         lines = [Line(**line) for line in data.get("lines", [])]
         shown = Shown(**data["shown"]) if data.get("shown") else None
         smallest = Shown(**data["smallest"]) if data.get("smallest") else None
-        return cls(**{**data, "lines": lines, "shown": shown, "smallest": smallest})
+        told: dict[str, Any] = {**data, "lines": lines, "shown": shown, "smallest": smallest}
+        return cls(**told)

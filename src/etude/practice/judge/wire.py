@@ -8,6 +8,9 @@ knows the name of its class and nothing else: no `__eq__` of the sender's ever r
 A frame is two little-endian lengths (4 and 8 bytes), the header and the bytes of all tensors.
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import json
@@ -216,7 +219,7 @@ class _Reader:
 
     def _dict(self, node: dict[str, Any], depth: int) -> dict[Any, Any]:
         pairs = [self.value(pair, depth + 1) for pair in node["v"]]
-        return {key: item for key, item in pairs}
+        return dict(pairs)
 
     def _set(self, node: dict[str, Any], depth: int) -> set[Any]:
         return set(self._items(node, depth))

@@ -10,6 +10,9 @@ Messages, JSON with descriptors beside it:
                {"op": "ended", "slot", "run", "status", "cpu", "peak"}
 """
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import gc
@@ -54,12 +57,50 @@ def main(control: int) -> None:
 
 
 _STANDARD = (
-    "abc", "argparse", "array", "bisect", "collections.abc", "contextlib", "copy", "csv", "dataclasses",
-    "datetime", "decimal", "encodings.idna", "enum", "fractions", "functools", "hashlib", "heapq",
-    "importlib", "inspect", "io", "itertools", "json", "logging", "math", "operator", "pathlib",
-    "pickle", "pprint", "queue", "random", "re", "statistics", "string", "tempfile", "textwrap",
-    "threading", "time", "tracemalloc", "types", "typing", "unittest.mock", "warnings", "weakref",
-)  # fmt: skip
+    "abc",
+    "argparse",
+    "array",
+    "bisect",
+    "collections.abc",
+    "contextlib",
+    "copy",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "encodings.idna",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "importlib",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "operator",
+    "pathlib",
+    "pickle",
+    "pprint",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "time",
+    "tracemalloc",
+    "types",
+    "typing",
+    "unittest.mock",
+    "warnings",
+    "weakref",
+)
 
 
 def _warm() -> None:
@@ -128,8 +169,15 @@ class _Zygote:
         gc.disable()
         gc.freeze()
         level = self.box.level(self._group(0) is not None)
-        self._say({"op": "ready", "layers": level.layers, "landlock": level.landlock, "warm_seconds": warm_seconds,
-                   "python": sys.version.split()[0]})  # fmt: skip
+        self._say(
+            {
+                "op": "ready",
+                "layers": level.layers,
+                "landlock": level.landlock,
+                "warm_seconds": warm_seconds,
+                "python": sys.version.split()[0],
+            }
+        )
         import select
 
         poller = select.poll()
@@ -183,8 +231,16 @@ class _Zygote:
                 return
             if process in self.running:
                 slot, run = self.running.pop(process)
-                self._say({"op": "ended", "slot": slot, "run": run, "status": status,
-                           "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss * 1024})  # fmt: skip
+                self._say(
+                    {
+                        "op": "ended",
+                        "slot": slot,
+                        "run": run,
+                        "status": status,
+                        "cpu": usage.ru_utime + usage.ru_stime,
+                        "peak": usage.ru_maxrss * 1024,
+                    }
+                )
 
     def _say(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         content = json.dumps(message).encode()

@@ -2,8 +2,10 @@
 
 from alembic import context
 
-import etude.store.practice  # noqa: F401 - its tables
+from etude.store import practice
 from etude.store.base import Base
+
+assert practice.Submission.metadata is Base.metadata  # its tables are known
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,5 +1,8 @@
 """The tables of the practice room."""
 
+# What torch, NumPy and others leave untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 import sqlalchemy as sa
 from alembic import op
 

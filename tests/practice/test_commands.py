@@ -1,0 +1,88 @@
+"""`etude practice` as a person types it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def etude(tmp_path):
+    def run(*arguments, **more):
+        environment = {
+            **os.environ,
+            "ETUDE_HOME": str(tmp_path / "home"),
+            "ETUDE_LEARNER": "ada",
+            "TZ": "Europe/Berlin",
+        }
+        environment.pop("ETUDE_DATABASE", None)
+        code = "from etude.cli import main; main()"
+        command = [sys.executable, "-c", code, "practice", *arguments]
+        return subprocess.run(
+            command, env={**environment, **more}, capture_output=True, text=True, cwd=tmp_path
+        )
+
+    return run
+
+
+def test_a_first_evening(etude, tmp_path, tensor_dataset):
+    slug = tensor_dataset.slug
+    assert slug in etude("list", "--collection", "pytorch").stdout
+    started = etude("start", slug)
+    assert started.returncode == 0 and "TensorDataset" in started.stdout
+    answer = tmp_path / f"{slug}.py"
+    assert answer.read_text() == tensor_dataset.starter
+    assert "stays as it is" in etude("start", slug).stdout
+    run = etude("run", slug)
+    assert run.returncode == 1 and "NotImplementedError" in run.stdout
+    answer.write_text({name: text for name, text, _ in tensor_dataset.wrong}["squeezed.py"])
+    assert "wrong answer: shape" in etude("submit", slug).stdout
+    assert "Hint 1 of 3" in etude("hint", slug).stdout
+    assert "Hint 2 of 3" in etude("hint", slug).stdout
+    explained = etude("explain", slug).stdout
+    assert "squeeze" in explained and "ETUDE_LLM_URL" in explained
+    answer.write_text(tensor_dataset.solution)
+    submitted = etude("submit", slug)
+    assert (
+        submitted.returncode == 0
+        and "✓ accepted" in submitted.stdout
+        and "isolation:" in submitted.stdout
+    )
+    assert "references to the tensors" in etude("explain", slug).stdout
+    stats = etude("stats").stdout
+    assert "solved 1 of 1 tried, 2 submissions" in stats and "streak 1 days" in stats
+    first = etude("daily").stdout
+    assert first == etude("daily").stdout and "etude practice start" in first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("start", "create-tensordatset"), "did you mean 'create-tensordataset'"),
+        (("run", "create-tensordataset"), "etude practice start create-tensordataset"),
+        (("list", "--difficulty", "impossible"), "easy, medium, hard"),
+        (("new", "cooking", "x"), "there is no collection"),
+        (("new", "llm", "Bad Name"), "lower-case"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(etude, arguments, says):
+    done = etude(*arguments)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_layer_that_this_machine_lacks_is_refused_by_name(etude, tmp_path, tensor_dataset):
+    (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.solution)
+    done = etude("run", "create-tensordataset", "--demand", "magic")
+    assert done.returncode == 2 and "no layer is called 'magic'" in done.stderr
+
+
+def test_a_model_that_is_set_is_asked_and_named(etude, tmp_path, tensor_dataset):
+    (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.wrong[1][1])
+    done = etude(
+        "explain",
+        "create-tensordataset",
+        ETUDE_LLM_URL="http://127.0.0.1:9/v1",
+        ETUDE_LLM_MODEL="m1",
+    )
+    assert done.returncode == 2 and "m1 says" in done.stdout and "cannot be reached" in done.stderr
