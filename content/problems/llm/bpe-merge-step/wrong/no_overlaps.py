@@ -1,0 +1,28 @@
+# expect: wrong answer: values
+import re
+from collections import Counter
+
+
+def merge_step(words):
+    counts = Counter()
+    for word, number in words.items():
+        for pair in set(zip(word, word[1:])):
+            at = 0
+            while at < len(word) - 1:
+                if word[at : at + 2] == pair:
+                    counts[pair] += number
+                    at += 2
+                else:
+                    at += 1
+    if not counts:
+        return None, dict(words)
+    best = min(counts, key=lambda pair: (-counts[pair], pair))
+    merged = Counter()
+    for word, number in words.items():
+        out, at = [], 0
+        while at < len(word):
+            step = 2 if word[at : at + 2] == best else 1
+            out.append("".join(word[at : at + step]))
+            at += step
+        merged[tuple(out)] += number
+    return best, dict(merged)

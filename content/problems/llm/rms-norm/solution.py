@@ -1,0 +1,8 @@
+import torch
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Divide each vector by its root mean square and multiply it by `weight`."""
+    wide = x.float()
+    mean_square = wide.square().mean(-1, keepdim=True)
+    return (wide * torch.rsqrt(mean_square + eps) * weight.float()).to(x.dtype)
