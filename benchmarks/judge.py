@@ -1,8 +1,8 @@
 """How long does a verdict take, and how many are there a second?
 
-Through the durable queue, as a learner meets it: submission taken, judged in full isolation, verdict
-written, verdict read. Beside it a fresh interpreter a submission, which is what other judges of
-Python start, in the same run and turn by turn.
+Through the durable queue, as a learner meets it: submission taken, judged in full isolation,
+verdict written, verdict read. Beside it a fresh interpreter a submission, as other
+judges start, in the same run and turn by turn.
 
     python benchmarks/judge.py --json judge.json
 """
@@ -122,10 +122,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     options = parser.parse_args()
     problem = find_problem("create-tensordataset")
+    trained = problem.solution + TRAIN
     calls = "\nfor n in range(2, 16):\n    create_dataset(torch.randn(n, 4), torch.zeros(n))\n"
     judged: list[str] = []
 
-    def note(ticket: Ticket, verdict: Verdict) -> None:
+    def note(ticket: Ticket, _: Verdict) -> None:
         judged.append(ticket.key)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -133,16 +134,15 @@ def main() -> None:
         queue = Queue(engine)
         with Pool(options.workers) as pool, Workers(engine, pool, find_problem, note) as workers:
             figures = {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "python": platform.python_version(),
                 "isolation": pool.level.describe(),
                 "start_s": pool.warm_seconds,
                 "tests": len(make_cases(problem, 1)),
                 "tensor_dataset": one_by_one(
                     queue, workers, problem.slug, problem.solution, options.count
                 ),
-                "fifty_sgd_steps": one_by_one(
-                    queue, workers, problem.slug, problem.solution + TRAIN, options.count
-                ),
+                "fifty_sgd_steps": one_by_one(queue, workers, problem.slug, trained, options.count),
                 "burst": burst(
                     queue, workers, judged, problem.slug, problem.solution, options.burst
                 ),

@@ -107,7 +107,7 @@ def copy(tmp_path, tensor_dataset):
             "does not work",
         ),
         ("problem.md", "ValueError", "error", "ValueError"),
-        ("problem.md", "labels", "targets", "`labels`"),
+        ("problem.md", "def create_dataset(features", "def create_dataset(inputs", "`inputs`"),
         ("problem.md", "## Constraints", "## Rules", "Constraints"),
         ("problem.md", "$(N, F)$", "$(N, F)", "not closed"),
         (

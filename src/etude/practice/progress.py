@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from etude.errors import ProblemError
@@ -132,10 +133,16 @@ class Progress:
         concepts = (
             problem.front.tags if verdict.accepted else [verdict.concept or problem.front.tags[0]]
         )
+        try:
+            self._move(concepts, verdict.accepted)
+        except IntegrityError:  # two verdicts at once met a concept for the first time
+            self._move(concepts, verdict.accepted)
+
+    def _move(self, concepts: list[str], accepted: bool) -> None:
         today = self.today()
         with Session(self.engine) as session, session.begin():
-            for name in dict.fromkeys(concepts):
-                row = session.get(Review, (self.learner, name))
+            for name in sorted(set(concepts)):  # in one order, so that two do not wait in a ring
+                row = session.get(Review, (self.learner, name), with_for_update=True)
                 if row is None:
                     row = Review(
                         learner=self.learner,
@@ -146,7 +153,7 @@ class Progress:
                         wrong=0,
                     )
                     session.add(row)
-                if verdict.accepted:
+                if accepted:
                     # Solving the same again on one day proves nothing new.
                     if row.right == 0 or date.fromisoformat(row.due) <= today:
                         row.box = min(row.box + 1, len(DAYS))

@@ -89,7 +89,8 @@ def _case(problem: Problem, test: Test, seed: int, call: Any) -> Case:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # Not torch.manual_seed: for devices that are not there it keeps a formatted stack each time.
+    torch.default_generator.manual_seed(seed)
 
 
 def _solution(problem: Problem) -> Any:
