@@ -31,7 +31,7 @@ $(VENV)/.torch: $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[app]'
 	touch $@
 
 develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too

@@ -74,6 +74,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
         "dtype_reason": _why(machine, chosen),
         "gflops": rates,
         "kernels": {"compiled": kernels.ready, "by": kernels.reason},
+        "judge": _judge() if measure else None,
         "gpus": [asdict(gpu) for gpu in gpus()],
         "disk_free": {"here": disk_free(Path()), "models": disk_free(home())},
         "models_folder": str(home() / "models"),
@@ -87,6 +88,18 @@ def examine(*, measure: bool) -> dict[str, Any]:
             in ("etude", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy")
         },
     }
+
+
+def _judge() -> str:
+    """Say how well submissions to `etude practice` are shut in here, found out by doing it."""
+    from etude.errors import JudgeError
+    from etude.practice.judge.pool import Pool
+
+    try:
+        with Pool(demand=()) as pool:
+            return pool.level.describe()
+    except JudgeError as error:
+        return str(error)
 
 
 def _why(machine: Machine, dtype: str) -> str:
@@ -158,6 +171,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
                 f"{facts['models_folder']}",
             ],
         ),
+        *([("Judge", [facts["judge"]])] if facts["judge"] else []),
         ("Models", models),
         (
             "Versions",

@@ -31,6 +31,15 @@ practice = typer.Typer(
 app.add_typer(practice)
 
 
+@practice.callback()
+def _need_database() -> None:
+    """Say what to install where only the engine was."""
+    from importlib.util import find_spec
+
+    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+        raise ProblemError("practising needs a database library: pip install 'etude[app]'")
+
+
 def _slugs(incomplete: str) -> list[str]:
     from etude.practice.problem import shelf_folder
 
