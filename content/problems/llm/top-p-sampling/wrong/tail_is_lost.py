@@ -1,0 +1,13 @@
+# expect: wrong answer: values
+import torch
+
+
+def top_p_probabilities(logits, p):
+    if not 0 < p <= 1:
+        raise ValueError("p")
+    ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1).roll(1, -1)
+    before[..., 0] = 0
+    keep = before < min(p, 1 - 1e-6)
+    kept = torch.zeros_like(ordered).scatter(-1, order, ordered * keep)
+    return kept / kept.sum(-1, keepdim=True)

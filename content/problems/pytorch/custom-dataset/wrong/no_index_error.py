@@ -1,0 +1,22 @@
+# expect: wrong answer: shape
+# Slices never raise, so a loop over the dataset never ends.
+from torch.utils.data import Dataset
+
+
+class WindowDataset(Dataset):
+    def __init__(self, tokens, length, stride):
+        if length < 1 or stride < 1:
+            raise ValueError("length and stride must be positive")
+        self.tokens, self.length, self.stride = tokens, length, stride
+
+    def __len__(self):
+        return max(0, (len(self.tokens) - self.length - 1) // self.stride + 1)
+
+    def __getitem__(self, index):
+        if index < 0:
+            index += len(self)
+        start = index * self.stride
+        return (
+            self.tokens[start : start + self.length],
+            self.tokens[start + 1 : start + self.length + 1],
+        )
