@@ -48,7 +48,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
 
     from etude.paths import home
     from etude.tuning.environment import environment
-    from etude.tuning.kernels import native
+    from etude.tuning.kernels import native, triton
     from etude.tuning.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype
@@ -64,7 +64,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
             str(kind).removeprefix("torch."): round(measure_gflops(kind), 1)
             for kind in (torch.float32, torch.bfloat16)
         }
-    kernels = native.status()
+    kernels, gpu_kernels = native.status(), triton.status()
     chosen = str(dtype).removeprefix("torch.")
     fits = what_fits(machine.memory_available, dtype.itemsize, rates.get(chosen))
     return {
@@ -74,6 +74,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
         "dtype_reason": _why(machine, chosen),
         "gflops": rates,
         "kernels": {"compiled": kernels.ready, "by": kernels.reason},
+        "gpu_kernels": {"compiled": gpu_kernels.ready, "by": gpu_kernels.reason},
         "gpus": [asdict(gpu) for gpu in gpus()],
         "disk_free": {"here": disk_free(Path()), "models": disk_free(home())},
         "models_folder": str(home() / "models"),

@@ -8,6 +8,7 @@ are the plain operation on a GPU: `INTERPRETED` is known when a kernel is compil
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 """Dtypes of numbers that there are kernels for; sums are float32 whichever it is."""
 
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
@@ -28,7 +29,7 @@ def rounded(x, dtype: tl.constexpr):
         bits = x.to(tl.int32, bitcast=True)
         odd = (bits >> 16) & 1
         # NaN keeps its bits: what is added might carry it over into another number.
-        bits = tl.where(x == x, (bits + 0x7FFF + odd) & -65536, bits)
+        bits = tl.where(x == x, (bits + 0x7FFF + odd) & -65536, bits)  # noqa: PLR0124
         x = bits.to(tl.float32, bitcast=True)
     return x.to(dtype)
 
