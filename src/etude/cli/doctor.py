@@ -149,6 +149,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
                 f"{gpu['name']}, {q.size(gpu['memory_free'])} free of {q.size(gpu['memory'])}"
                 for gpu in facts["gpus"]
             ]
+            + [_gpu_kernels_in_words(facts["gpu_kernels"])] * bool(facts["gpus"])
             or ["none that torch can use; everything runs on the processor"],
         ),
         (
@@ -165,6 +166,12 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
             [", ".join(f"{name} {version}" for name, version in facts["versions"].items())],
         ),
     ]
+
+
+def _gpu_kernels_in_words(kernels: dict[str, Any]) -> str:
+    if kernels["compiled"]:
+        return f"kernels compiled for it by {kernels['by']}"
+    return f"plain PyTorch, which is slower: {kernels['by']}"
 
 
 def _fit_in_words(fit: Fit) -> str:

@@ -1,9 +1,10 @@
 """The operations of storage in 4 and 8 bits: one schema each, whatever the device and format.
 
 `reference` defines each of them and serves every device that has nothing faster; `cpu` replaces
-it on the processor, and `gpu`, where it decodes, on a GPU. PyTorch's dispatcher picks by the device of the tensors, and the shapes
-registered here let `torch.compile` and the meta device look through. None is differentiable:
-what trains is the adapter, and the gradient to the layer's input needs the decoded weight only.
+it on the processor, and `gpu`, where it decodes, on a GPU. PyTorch's dispatcher picks by the device
+of the tensors, and the shapes registered here let `torch.compile` and the meta device look through.
+None is differentiable: what trains is the adapter, and the gradient to the layer's input needs the
+decoded weight only.
 """
 
 from __future__ import annotations

@@ -48,6 +48,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
     """Start a kernel on the device of its first argument, a tensor; no program, no start."""
     if 0 in grid:
         return
+    # Said, so that no version of Triton has another mind: a product and a sum may be one
+    # instruction but where bits must be those of the reference.
+    options.setdefault("enable_fp_fusion", True)
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](*arguments, **options)
 
