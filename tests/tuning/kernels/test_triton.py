@@ -47,7 +47,7 @@ def test_the_kernels_in_the_interpreter():
     helpers = os.pathsep.join([str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")])
     said = run(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py"),
-        ETUDE_TRITON="interpret", PYTHONPATH=helpers,
+        ETUDE_TRITON="interpret", TRITON_INTERPRET="1", PYTHONPATH=helpers,
     )  # fmt: skip
     print(said)
     passed = re.search(r"(\d+) passed", said)
@@ -86,6 +86,7 @@ def test_the_processor_is_left_to_its_own_kernels():
     [
         ({"ETUDE_TRITON": "0"}, "ETUDE_TRITON=0"),
         ({"CUDA_VISIBLE_DEVICES": ""}, "no GPU"),
+        ({"ETUDE_TRITON": "interpret", "TRITON_INTERPRET": ""}, "TRITON_INTERPRET=1"),
     ],
 )
 def test_it_says_why_the_kernels_are_not_there(surroundings, reason):
@@ -95,7 +96,7 @@ def test_it_says_why_the_kernels_are_not_there(surroundings, reason):
         "from etude.tuning.environment import environment; print(environment()['gpu_kernels']);"
         "print(fused.how(torch.device('cuda'))); print('triton' in sys.modules)"
     )
-    if reason == "no GPU" and util.find_spec("triton") is None:
+    if reason != "ETUDE_TRITON=0" and util.find_spec("triton") is None:
         reason = "Triton"
     said = run("-c", code, **surroundings).splitlines()
     assert said[0].startswith("False")

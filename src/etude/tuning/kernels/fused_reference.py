@@ -39,8 +39,9 @@ def rotate(
     s1, s2 = sine[:, None, :half], sine[:, None, half:]
     if backwards:
         s1, s2 = -s2, -s1
-    split[:, :, 0].copy_(a * c1 - b * s1)
-    split[:, :, 1].copy_(b * c2 + a * s2)
+    first, second = a * c1 - b * s1, b * c2 + a * s2  # both, before either is written over
+    split[:, :, 0].copy_(first)
+    split[:, :, 1].copy_(second)
     return x
 
 

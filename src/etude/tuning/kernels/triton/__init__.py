@@ -8,8 +8,9 @@
 
 Triton is imported by these modules alone, and they only once `takes` said yes. Where it is not
 there, or `ETUDE_TRITON=0` says so, plain PyTorch does the same work on the GPU: `status()` says
-which, and why. With `ETUDE_TRITON=interpret` Triton's interpreter runs the kernels on tensors of
-the processor instead of the C++ ones: slow, for tests, and to be set before Python starts.
+which, and why. With `ETUDE_TRITON=interpret` and Triton's own `TRITON_INTERPRET=1` its interpreter
+runs the kernels on tensors of the processor instead of the C++ ones: slow, for tests, and to be set
+before Python starts.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def status() -> Status:
         return Status(False, _missing())
     name = f"Triton {_version()}"
     if switch == "interpret":
-        # Read by Triton when its functions are defined: before any of our modules that hold them.
-        os.environ["TRITON_INTERPRET"] = "1"
+        # Triton reads its switch when it is imported, which another package may have done already.
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            return Status(False, f"{SWITCH}=interpret needs TRITON_INTERPRET=1 beside it")
         return Status(True, f"{name}, interpreted", interpreted=True)
     if not torch.cuda.is_available():
         return Status(False, "PyTorch sees no GPU that Triton compiles for")

@@ -1,9 +1,10 @@
 # pyright: basic
 """What the kernels share: rounding, products, and how they are started.
 
-The interpreter has its own ways: it cuts a float32 down to bfloat16 where a GPU rounds, and
-multiplies bfloat16 tiles as the integers that hold them. `rounded` and `multiplied` mend both, and
-are the plain operation on a GPU: `INTERPRETED` is known when a kernel is compiled.
+The interpreter has its own ways: it cuts a float32 down to bfloat16 where a GPU rounds, takes small
+ones for zero, and multiplies bfloat16 tiles as the integers that hold them. `rounded` and
+`multiplied` mend that, and are the plain operation on a GPU: `INTERPRETED` is known when a kernel
+is compiled.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def rounded(x, dtype: tl.constexpr):
         bits = x.to(tl.int32, bitcast=True)
         odd = (bits >> 16) & 1
         # NaN keeps its bits: what is added might carry it over into another number.
-        bits = tl.where(x == x, (bits + 0x7FFF + odd) & -65536, bits)  # noqa: PLR0124
-        x = bits.to(tl.float32, bitcast=True)
+        bits = tl.where(x == x, bits + 0x7FFF + odd, bits)  # noqa: PLR0124
+        return (bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
     return x.to(dtype)
 
 
