@@ -46,7 +46,7 @@ def run(*command: str, **surroundings: str) -> str:
 def test_the_kernels_in_the_interpreter():
     helpers = os.pathsep.join([str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")])
     said = run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py"),
+        "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py"),
         ETUDE_TRITON="interpret", TRITON_INTERPRET="1", PYTHONPATH=helpers,
     )  # fmt: skip
     print(said)

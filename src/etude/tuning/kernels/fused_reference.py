@@ -33,7 +33,7 @@ def rotate(
     """Turn each head of x, (T, heads · width), by its row's angles, in place; return x."""
     half = x.shape[1] // heads // 2
     # A view: what is written into it is written into x.
-    split = x.unflatten(1, (heads, 2, half))
+    split = x.view(len(x), heads, 2, half)
     a, b = split[:, :, 0].float(), split[:, :, 1].float()
     c1, c2 = cosine[:, None, :half], cosine[:, None, half:]
     s1, s2 = sine[:, None, :half], sine[:, None, half:]

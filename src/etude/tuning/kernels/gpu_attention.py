@@ -89,7 +89,7 @@ def attention_backward(
 def _segment(q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     """Attend within one segment, (n, heads · width) in and out."""
     length = len(q)
-    by_head = [t.unflatten(1, (-1, heads.width)).transpose(0, 1)[None] for t in (q, k, v)]
+    by_head = [t.view(len(t), -1, heads.width).transpose(0, 1)[None] for t in (q, k, v)]
     mask = None
     if heads.window is not None and length > heads.window:
         place = torch.arange(length, device=q.device)
@@ -124,7 +124,7 @@ def flash_attention(
     """Do as `attention` by FlashAttention's kernels, which `has_flash` must allow."""
     starts, longest = _starts(tuple(lengths), q.device), max(lengths)
     out, log_norm, *_ = _aten._flash_attention_forward(
-        *(t.unflatten(1, (-1, heads.width)) for t in (q, k, v)),
+        *(t.view(len(t), -1, heads.width) for t in (q, k, v)),
         starts, starts, longest, longest, 0.0, True, False, scale=heads.scale, **_window(heads),
     )  # fmt: skip
     return out.flatten(1), log_norm
@@ -145,7 +145,7 @@ def flash_attention_backward(
     # The state of random numbers for dropout, of which there is none.
     state = torch.zeros(2, dtype=torch.uint64, device=q.device)
     found = _aten._flash_attention_backward(
-        *(t.unflatten(1, (-1, heads.width)) for t in (gradient, q, k, v, out)),
+        *(t.view(len(t), -1, heads.width) for t in (gradient, q, k, v, out)),
         log_norm, starts, starts, longest, longest, 0.0, True, state, state,
         scale=heads.scale, **_window(heads),
     )  # fmt: skip
