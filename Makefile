@@ -26,12 +26,16 @@ $(VENV)/.python:
 	touch $@
 
 # PyTorch first: left to the other packages, pip would take a build with gigabytes of CUDA.
-$(VENV)/.torch: $(VENV)/.python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
+# A PyTorch for CUDA asks for the Triton that it was built with: that one is not held to the lock.
+$(VENV)/.constraints: $(VENV)/.python requirements.lock
+	grep -v '^triton==' requirements.lock > $@
+
+$(VENV)/.torch: $(VENV)/.python | $(VENV)/.constraints
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints $(TORCH)
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[app]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[app]'
 	touch $@
 
 develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too

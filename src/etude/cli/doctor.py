@@ -48,7 +48,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
 
     from etude.paths import home
     from etude.tuning.environment import environment
-    from etude.tuning.kernels import native
+    from etude.tuning.kernels import native, triton
     from etude.tuning.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype
@@ -64,7 +64,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
             str(kind).removeprefix("torch."): round(measure_gflops(kind), 1)
             for kind in (torch.float32, torch.bfloat16)
         }
-    kernels = native.status()
+    kernels, gpu_kernels = native.status(), triton.status()
     chosen = str(dtype).removeprefix("torch.")
     fits = what_fits(machine.memory_available, dtype.itemsize, rates.get(chosen))
     return {
@@ -75,6 +75,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
         "gflops": rates,
         "kernels": {"compiled": kernels.ready, "by": kernels.reason},
         "judge": _judge() if measure else None,
+        "gpu_kernels": {"compiled": gpu_kernels.ready, "by": gpu_kernels.reason},
         "gpus": [asdict(gpu) for gpu in gpus()],
         "disk_free": {"here": disk_free(Path()), "models": disk_free(home())},
         "models_folder": str(home() / "models"),
@@ -161,6 +162,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
                 f"{gpu['name']}, {q.size(gpu['memory_free'])} free of {q.size(gpu['memory'])}"
                 for gpu in facts["gpus"]
             ]
+            + [_gpu_kernels_in_words(facts["gpu_kernels"])] * bool(facts["gpus"])
             or ["none that torch can use; everything runs on the processor"],
         ),
         (
@@ -178,6 +180,12 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
             [", ".join(f"{name} {version}" for name, version in facts["versions"].items())],
         ),
     ]
+
+
+def _gpu_kernels_in_words(kernels: dict[str, Any]) -> str:
+    if kernels["compiled"]:
+        return f"kernels compiled for it by {kernels['by']}"
+    return f"plain PyTorch, which is slower: {kernels['by']}"
 
 
 def _fit_in_words(fit: Fit) -> str:

@@ -18,7 +18,7 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
-    from etude.tuning.kernels import native
+    from etude.tuning.kernels import native, triton
 
     machine, kernels = this_machine(), native.status()
     packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -34,6 +34,7 @@ def environment() -> dict[str, Any]:
         "logical_cores": machine.logical_cores,
         "threads": torch.get_num_threads(),
         "kernels": kernels.reason if not kernels.ready else f"compiled by {kernels.reason}",
+        "gpu_kernels": triton.status().reason,
         "memory_total": machine.memory_total,
         "memory_available": machine.memory_available,
         "git": _git_commit(),

@@ -22,8 +22,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
+from etude.tuning.kernels import gpu
 from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product, thin_update
 from etude.tuning.kernels.integers import RoundedRows, rounded_rows
+from etude.tuning.quant.block import BlockLinear
 from etude.tuning.quant.rows import RowLinear
 
 
@@ -50,6 +52,8 @@ def base_product(
         low = None if thin is None else (thin[0], (thin[1] * thin[2]).to(rows.dtype))
         rounded = rounded or rounded_rows(rows)
         return base.product(rounded, add, with_bias=with_bias, thin=low)
+    if isinstance(base, BlockLinear) and base.multiplies_coded(rows):
+        return base.coded_product(rows, add, with_bias=with_bias, low=thin)
     W, b = weight_for_product(base), base.bias if with_bias else None
     h, B, scaling = thin or (None, None, 1.0)
     if _few(rows) and W.is_contiguous():
@@ -65,11 +69,15 @@ def base_product(
         y = y if b is None else y.add_(b)
     if h is None or B is None:
         return y
+    if gpu.takes(y):
+        return gpu.up(y, h, B, scaling)
     return y.addmm_(h, B.to(y.dtype).T, alpha=scaling)
 
 
 def thin_input(x: Tensor, A: Tensor) -> Tensor:
     """Return h = x Aᵀ, (T, r), of an adapter; A is in the dtype of x."""
+    if gpu.takes(x):
+        return gpu.down(x, A)
     fast = _few(x) and A.is_contiguous()
     return thin_product(x, A, None, None) if fast else x @ A.T
 
@@ -89,8 +97,38 @@ def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Ten
     """Return g W + add, (T, in), the gradient to the layer's input; writes over `add`."""
     if isinstance(base, RowLinear) and base.computes_int8:
         return base.input_gradient(g, add)
+    if isinstance(base, BlockLinear) and base.multiplies_coded(g):
+        return base.coded_gradient(g, add)
     W = weight_for_product(base)
     return g @ W if add is None else add.addmm_(g, W)
+
+
+def thin_gradient(g: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """Return s · g B, (T, r), the gradient of h, given that of the output."""
+    if gpu.takes(g):
+        return gpu.down(g, B.T, scaling)
+    return (g @ B.to(g.dtype)).mul_(scaling)
+
+
+def add_thin(dx: Tensor, gh: Tensor, A: Tensor) -> Tensor:
+    """Add gh A to dx, (T, in), in place, and return dx."""
+    if gpu.takes(dx):
+        return gpu.up(dx, gh, A.T)
+    return dx.addmm_(gh, A.to(gh.dtype))
+
+
+def gradient_of_A(gh: Tensor, x: Tensor) -> Tensor:  # noqa: N802 - the papers' name
+    """Return ghᵀ x, (r, in), in float32 where it costs nothing."""
+    return gpu.across(gh, x) if gpu.takes(x) else gh.T @ x
+
+
+def gradient_of_B(  # noqa: N802 - the papers' name
+    g: Tensor, h: Tensor, scaling: float, dtype: torch.dtype
+) -> Tensor:
+    """Return s · gᵀ h, (out, r), in `dtype`."""
+    if gpu.takes(g):
+        return gpu.across(h, g, scaling).T.to(dtype, memory_format=torch.contiguous_format)
+    return (g.T @ h).to(dtype).mul_(scaling)
 
 
 class _AdaptedProduct(torch.autograd.Function):
@@ -129,14 +167,14 @@ class _AdaptedProduct(torch.autograd.Function):
         source, h, A, B = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         needs_x, needs_dropped, needs_A, needs_B, *_ = ctx.needs_input_grad
         g = grad_output.reshape(-1, grad_output.shape[-1])
-        gh = (g @ B.to(g.dtype)).mul_(ctx.scaling)  # gradient of h, r wide
+        gh = thin_gradient(g, B, ctx.scaling)
 
-        grad_B = (g.T @ h).to(B.dtype).mul_(ctx.scaling) if needs_B else None
-        grad_A = (gh.T @ source).to(A.dtype) if needs_A else None
+        grad_B = gradient_of_B(g, h, ctx.scaling, B.dtype) if needs_B else None
+        grad_A = gradient_of_A(gh, source).to(A.dtype) if needs_A else None
         grad_x = base_gradient(ctx.base, g) if needs_x else None
         grad_dropped = None
         if not ctx.has_dropout and grad_x is not None:
-            grad_x.addmm_(gh, A.to(g.dtype))
+            add_thin(grad_x, gh, A)
         elif needs_dropped:
             grad_dropped = (gh @ A.to(g.dtype)).view(ctx.shape)
         grad_x = None if grad_x is None else grad_x.view(ctx.shape)

@@ -1,8 +1,9 @@
 """What a decoder layer does between its matrix products, each in one pass over memory.
 
 Each function is defined by its namesake in `fused_reference`, in plain PyTorch; here it is done by
-the C++ kernels on float32 or bfloat16 tensors of the processor, with float32 arithmetic. Rows are
-(T, width): the tokens of a packed row, or of several rows laid end to end.
+the C++ kernels on float32 or bfloat16 tensors of the processor, with float32 arithmetic, and on a
+GPU as `gpu` and `gpu_attention` choose. Rows are (T, width): the tokens of a packed row, or of
+several rows laid end to end.
 """
 
 from __future__ import annotations
@@ -14,23 +15,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.tuning.kernels import native
+from etude.tuning.kernels import gpu, gpu_attention, native, triton
 from etude.tuning.kernels.native import call
 
 DTYPES = (torch.bfloat16, torch.float32)
-"""Dtypes that there are kernels for."""
+"""Dtypes that there are kernels for on the processor."""
+
+GPU_DTYPES = (*DTYPES, torch.float16)
+"""Those of a GPU."""
 
 HEAD_MULTIPLE = 16
 """Attention takes heads of a multiple of this."""
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Return whether there are kernels for a tensor: its dtype, its device, and a compiler."""
+    """Return whether there are C++ kernels for a tensor: its dtype, its device, and a compiler."""
     return x.dtype in DTYPES and x.device.type == "cpu" and native.status().ready
+
+
+def obstacle(device: torch.device) -> str | None:
+    """Return why nothing is fused on a device, for people; None: it is."""
+    if device.type == "cpu":
+        ready = native.status().ready or triton.interpreting()
+        return None if ready else native.status().reason
+    return None if device.type == "cuda" else f"there are no kernels for {device.type}"
+
+
+def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Return the dtypes that the functions of this module take on a device."""
+    return DTYPES if _on_processor(device) else GPU_DTYPES
+
+
+def fusable(x: Tensor) -> bool:
+    """Return whether the functions of this module take a tensor: its device and its dtype."""
+    return x.dtype in dtypes(x.device) and obstacle(x.device) is None
+
+
+def how(device: torch.device) -> str:
+    """Say in words what does the work on a device where there is no obstacle."""
+    if _on_processor(device):
+        return "kernels compiled for this processor"
+    status = triton.status()
+    return f"kernels by {status.reason}" if status.ready else f"plain PyTorch: {status.reason}"
+
+
+def _on_processor(device: torch.device) -> bool:
+    return device.type == "cpu" and not triton.interpreting()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return weight ∘ x / rms(x), (T, H), and 1 / rms(x), (T,) float32."""
+    if not _on_processor(x.device):
+        return gpu.rowwise(x).rms_norm(x, weight, eps)
     y, rstd = torch.empty_like(x), torch.empty(len(x))
     call("rms_norm", x.dtype, x, weight, y, rstd, len(x), x.shape[1], float(eps))
     return y, rstd
@@ -40,6 +76,8 @@ def rms_norm_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None
 ) -> Tensor:
     """Return the gradient to x, (T, H), plus `residual`; the weight is frozen."""
+    if not _on_processor(x.device):
+        return gpu.rowwise(x).rms_norm_backward(gradient, x, weight, rstd, residual)
     dx = torch.empty_like(x)
     call("rms_norm_backward", x.dtype, gradient, x, weight, rstd, residual, dx, len(x), x.shape[1])
     return dx
@@ -57,6 +95,8 @@ def rotate(
         heads: of a row.
         backwards: apply the transposed rotation: the gradient of the first.
     """
+    if not _on_processor(x.device):
+        return gpu.rowwise(x).rotate(x, cosine, sine, heads, backwards=backwards)
     width = x.shape[1] // heads
     call("rotate", x.dtype, x, x.stride(0), cosine, sine, len(x), heads, width, bool(backwards))
     return x
@@ -64,6 +104,8 @@ def rotate(
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) ∘ up."""
+    if not _on_processor(gate.device):
+        return gpu.rowwise(gate).swiglu(gate, up)
     y = torch.empty_like(gate)
     call("swiglu", gate.dtype, gate, up, y, gate.numel())
     return y
@@ -71,6 +113,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 def swiglu_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """Turn `gate` and `up` into their gradients, in place; return silu(gate) ∘ up anew."""
+    if not _on_processor(gate.device):
+        return gpu.rowwise(gate).swiglu_backward(gradient, gate, up)
     y = torch.empty_like(gate)
     call("swiglu_backward", gate.dtype, gradient, gate, up, y, gate.numel())
     return y
@@ -81,6 +125,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
 
     With `gradient`, the logits become softmax − one-hot, in place.
     """
+    if not _on_processor(logits.device):
+        return gpu.cross_entropy(logits, targets, gradient=gradient)
     loss = torch.empty(len(logits))
     call(
         "cross_entropy", logits.dtype, logits, targets, loss, len(logits), logits.shape[1], gradient
@@ -119,6 +165,8 @@ def attention(
     Returns:
         (T, query heads · width), and the log of each softmax's sum, (query heads, T) float32.
     """
+    if not _on_processor(q.device):
+        return gpu_attention.attention(q, k, v, lengths, heads)
     out = torch.empty(q.shape, dtype=q.dtype)
     log_norm = torch.empty(heads.query, len(q))
     starts = _starts(lengths)
@@ -140,6 +188,8 @@ def attention_backward(
     heads: Heads,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients to q, k and v, each in the layout of its tensor."""
+    if not _on_processor(q.device):
+        return gpu_attention.attention_backward(gradient, q, k, v, out, log_norm, lengths, heads)
     dq, dk, dv = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in (q, k, v))
     parts = torch.empty(2, heads.query, len(q), heads.width)
     starts = _starts(lengths)

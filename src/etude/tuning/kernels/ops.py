@@ -1,9 +1,10 @@
 """The operations of storage in 4 and 8 bits: one schema each, whatever the device and format.
 
 `reference` defines each of them and serves every device that has nothing faster; `cpu` replaces
-it on the processor. PyTorch's dispatcher picks by the device of the tensors, and the shapes
-registered here let `torch.compile` and the meta device look through. None is differentiable:
-what trains is the adapter, and the gradient to the layer's input needs the decoded weight only.
+it on the processor, and `gpu`, where it decodes, on a GPU. PyTorch's dispatcher picks by the device
+of the tensors, and the shapes registered here let `torch.compile` and the meta device look through.
+None is differentiable: what trains is the adapter, and the gradient to the layer's input needs the
+decoded weight only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from etude.errors import ModelError
-from etude.tuning.kernels import cpu, reference
+from etude.tuning.kernels import cpu, gpu, reference, triton
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, INT8_LARGEST
 
 # PyTorch's registration functions carry no complete types.
@@ -29,11 +30,15 @@ def _operation(
     reference_kernel: Callable[..., Any],
     cpu_kernel: Callable[..., Any],
     shapes: Callable[..., Any],
+    gpu_kernel: Callable[..., Any] | None = None,
 ) -> Any:
     """Define an operation and return it, callable."""
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, reference_kernel, "CompositeExplicitAutograd")
+    if gpu_kernel is not None:
+        _library.impl(name, gpu_kernel, "CUDA")
+        cpu_kernel = gpu_kernel if triton.interpreting() else cpu_kernel
     _library.impl(name, cpu_kernel, "CPU")
     _registry.register_fake(f"etude::{name}", shapes, lib=_library)
     return getattr(torch.ops.etude, name).default
@@ -96,6 +101,7 @@ _dequantize_4bit = _operation(
     reference.dequantize_4bit,
     cpu.dequantize_4bit,
     _dequantized_shape,
+    gpu.dequantize_4bit,
 )
 _quantize_int8 = _operation(
     "quantize_int8(Tensor x) -> (Tensor codes, Tensor absmax)",
@@ -120,6 +126,7 @@ _dequantize_absmax = _operation(
     reference.dequantize_absmax,
     cpu.dequantize_absmax,
     _dequantized_absmax_shape,
+    gpu.dequantize_absmax,
 )
 
 

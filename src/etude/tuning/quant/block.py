@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from etude.errors import ModelError
-from etude.tuning.kernels import ops
+from etude.tuning.kernels import gpu, ops
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK
 from etude.tuning.quant.linear import CodedLinear
 from etude.tuning.specs import QuantSpec
@@ -143,10 +143,52 @@ class BlockLinear(CodedLinear):
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight that the codes stand for, (out_features, in_features) in `dtype`."""
         self.finish()
+        if gpu.takes(self.codes):
+            # Into memory that the allocator has just taken back from the layer before, in effect a
+            # scratch buffer that all weights of a size share.
+            return gpu.decoded(self._coded, dtype)
         shape = (self.out_features, self.in_features)
         return ops.dequantize_4bit(
             self.codes, self.scales, shape, self.block, self.spec.kind, dtype
         )
+
+    @property
+    def _coded(self) -> gpu.Coded:
+        double = (self.absmax_scales, self.absmax_offset) if self.double_quantized else None
+        shape = (self.out_features, self.in_features)
+        return self.codes, self.absmax, double, shape, self.block, self.spec.kind
+
+    def multiplies_coded(self, rows: Tensor) -> bool:
+        """Return whether `rows`, (T, in) or (T, out), are best multiplied without a decoded weight.
+
+        On a GPU, where they are few: then memory gives half a byte a weight.
+        """
+        shape = (self.out_features, self.in_features)
+        return not self.keeps_dense and gpu.multiplies_coded(rows, shape)
+
+    def coded_product(
+        self,
+        rows: Tensor,
+        add: Tensor | None = None,
+        *,
+        with_bias: bool = True,
+        low: tuple[Tensor, Tensor, float] | None = None,
+    ) -> Tensor:
+        """Return rows Ŵᵀ + b + add + s · h Bᵀ, (T, out), where `multiplies_coded` says so.
+
+        Args:
+            rows: (T, in).
+            add: (T, out), or None.
+            with_bias: False leaves b out.
+            low: h, (T, r), B, (out, r), and s; or None.
+        """
+        self.finish()
+        return gpu.coded_product(rows, self._coded, self.bias if with_bias else None, add, low)
+
+    def coded_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
+        """Return g Ŵ + add, (T, in), where `multiplies_coded` says so."""
+        self.finish()
+        return gpu.coded_gradient(g, self._coded, add)
 
     def storage(self) -> str:
         """Describe how the weight is stored."""

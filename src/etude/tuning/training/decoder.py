@@ -13,7 +13,7 @@ with their A's; the weights are frozen, so that no gradient of their size is mad
 to x only where something below it is trained.
 
 The equations of the adapted products stand in `adapters.product`; those of attention in
-`kernels/native/attention.cpp`.
+`kernels/native/attention.cpp`. What computes it, on a processor or a GPU, `kernels.fused` chooses.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from torch.autograd.function import once_differentiable
 
 from etude.tuning.adapters.bases import LinearLike
 from etude.tuning.adapters.product import (
+    add_thin,
     base_gradient,
     base_product,
+    gradient_of_A,
+    gradient_of_B,
     rounded_for,
+    thin_gradient,
     thin_input,
 )
 from etude.tuning.kernels import fused
@@ -114,7 +118,7 @@ class _Group:
     ) -> list[Tensor | None]:
         """Return the gradients to A and B of each member, flat, given those of outputs and of h."""
         thin = iter(self._parts(h, 1))
-        grad_A = iter(() if gh is None else self._parts(gh.T @ x, 0))
+        grad_A = iter(() if gh is None else self._parts(gradient_of_A(gh, x), 0))
         flat: list[Tensor | None] = []
         for member, pair, g in zip(self.members, self.factors, gradients, strict=True):
             if pair is None or member.scaling is None:
@@ -122,7 +126,7 @@ class _Group:
                 continue
             A, B = pair
             flat.append(next(grad_A).to(A.dtype))
-            flat.append((g.T @ next(thin)).to(B.dtype).mul_(member.scaling))
+            flat.append(gradient_of_B(g, next(thin), member.scaling, B.dtype))
         return flat
 
     def input_gradient(self, gradients: Sequence[Tensor], gh: Tensor | None) -> Tensor:
@@ -131,12 +135,12 @@ class _Group:
         for member, g in zip(self.members, gradients, strict=True):
             dx = base_gradient(member.base, g, dx)
         assert dx is not None, "a group has members"
-        return dx if gh is None else dx.addmm_(gh, self._stacked(gh.dtype))
+        return dx if gh is None else add_thin(dx, gh, self._stacked(gh.dtype))
 
     def thin_gradient(self, gradients: Sequence[Tensor]) -> Tensor | None:
         """Return the gradient of h, (T, Σ r); None where nothing is adapted."""
         parts = [
-            (g @ pair[1].to(g.dtype)).mul_(member.scaling)
+            thin_gradient(g, pair[1], member.scaling)
             for member, pair, g in zip(self.members, self.factors, gradients, strict=True)
             if pair is not None and member.scaling is not None
         ]
@@ -290,7 +294,7 @@ def decoder_layer(
     """Return the layer's output, differentiable in x and the factors.
 
     Args:
-        x: (T, H), float32 or bfloat16, contiguous.
+        x: (T, H), contiguous, of a dtype that `fused.dtypes` names.
         layer: what it computes with.
         cosine: (T, head width) float32, of each position's angles.
         sine: likewise.

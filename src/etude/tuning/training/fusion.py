@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.kernels import native
-from etude.tuning.kernels.fused import DTYPES, HEAD_MULTIPLE, Heads
+from etude.tuning.kernels.fused import HEAD_MULTIPLE, Heads, dtypes, how, obstacle
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.training.decoder import (
     DecoderLayer,
@@ -45,11 +44,13 @@ class Fusion:
     layers: int
     reason: str | None
     """Why not all are; None: all are."""
+    by: str = "plain PyTorch"
+    """What computes those that are."""
 
     def __str__(self) -> str:
         """Say it in a line."""
         if self.reason is None:
-            return f"{self.fused} fused decoder layers, kernels compiled for this processor"
+            return f"{self.fused} fused decoder layers, {self.by}"
         return f"{self.fused} of {self.layers} decoder layers fused: {self.reason}"
 
 
@@ -60,7 +61,8 @@ def fused_layers(model: Any) -> Generator[Fusion]:
     Only packed rows do: a call that names no `segment_lengths` takes the layer's own code.
     """
     layers = decoder_layers(model)
-    reason = None if native.status().ready else native.status().reason
+    device = layers[0].input_layernorm.weight.device if layers else torch.device("cpu")
+    reason = obstacle(device)
     able = [layer for layer in layers if reason is None and _unfit(layer) is None]
     # An evaluation in the middle of training finds its layers fused already.
     told = [layer for layer in able if "forward" not in vars(layer)]
@@ -71,7 +73,7 @@ def fused_layers(model: Any) -> Generator[Fusion]:
     try:
         for layer in told:
             layer.forward = partial(_forward, layer, layer.forward)
-        yield Fusion(len(able), len(layers), reason)
+        yield Fusion(len(able), len(layers), reason, how(device))
     finally:
         for layer in told:
             del layer.forward
@@ -118,7 +120,7 @@ def _unfit(layer: Any) -> str | None:
         return f"heads of {attention.head_dim} are no multiple of {HEAD_MULTIPLE}"
     norms = layer.input_layernorm, layer.post_attention_layernorm
     for norm in norms:
-        if norm.weight.dtype not in DTYPES:
+        if norm.weight.dtype not in dtypes(norm.weight.device):
             return f"there are no kernels for {norm.weight.dtype}"
     for part in _linears(layer):
         base = part.base if isinstance(part, AdaptedLayer) else part
@@ -203,4 +205,4 @@ def _dtype(base: Any) -> torch.dtype:
 
 
 def _autocast(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type) or x.device.type != "cpu"
+    return torch.is_autocast_enabled(x.device.type) or obstacle(x.device) is not None

@@ -18,13 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.tuning.kernels.fused import cross_entropy, has_kernels
+from etude.tuning.kernels.fused import cross_entropy, fusable
 
 # Positions a chunk: large enough for full matrix speed, small enough that logits of a
 # 150,000-word vocabulary stay under 80 MB, in float32 or, where they are turned into their gradient
 # in place, in bfloat16.
 CHUNK = 128
 FUSED_CHUNK = 256
+
+# On a GPU the output matrix, a gigabyte at 128,256 words by 4,096, is read anew for every chunk:
+# 1,024 positions multiply for longer than that takes, and their bfloat16 logits are 260 MB.
+GPU_CHUNK = 1024
 
 # Chunks are filled up to a multiple of this, for the same reason as rows: see packing.ROW_MULTIPLE.
 CHUNK_MULTIPLE = 32
@@ -41,8 +45,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         # Full fine-tuning keeps float32 weights and computes in the dtype of `hidden`.
         matrix = weight.to(hidden.dtype)
-        fused = has_kernels(hidden)
-        step = FUSED_CHUNK if fused else CHUNK
+        fused = fusable(hidden)
+        step = _chunk(hidden.device, fused=fused)
         for start in range(0, hidden.shape[0], step):
             target = targets[start : start + step]
             count = len(target)
@@ -63,6 +67,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         scale = upstream[0]
         gradients = cast("tuple[Tensor | None, Tensor | None]", ctx.gradients)
         return (*(None if g is None else g * scale.to(g.dtype) for g in gradients), None)
+
+
+def _chunk(device: torch.device, *, fused: bool) -> int:
+    """Return the positions of a chunk."""
+    if device.type == "cuda":
+        return GPU_CHUNK
+    return FUSED_CHUNK if fused else CHUNK
 
 
 def _plain_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
