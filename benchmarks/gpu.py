@@ -63,6 +63,7 @@ class Shape:
 
     @property
     def config(self) -> LlamaConfig:
+        """Its configuration, as transformers builds it."""
         return LlamaConfig(
             vocab_size=self.vocab,
             hidden_size=self.hidden,
@@ -154,6 +155,7 @@ class Bench:
             torch.cuda.empty_cache()
 
     def wait(self) -> None:
+        """Wait until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -170,6 +172,7 @@ class Bench:
         return statistics.median(times)
 
     def start_peak(self) -> None:
+        """Let `peak` count from now on."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
@@ -182,10 +185,12 @@ class Bench:
         return peak_rss()
 
     def random(self, *shape: int) -> Tensor:
+        """Return bfloat16 numbers made where they stay."""
         made = torch.empty(shape, dtype=torch.bfloat16, device=self.device)
         return made.normal_(std=0.02)
 
     def copy(self) -> None:
+        """Time a copy within the memory: what is read and what is written count."""
         source = torch.zeros(self.copied, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
         seconds = self.seconds(lambda: target.copy_(source))
@@ -195,7 +200,7 @@ class Bench:
         """Time the products of one layer, forward and to the input, each weight by itself."""
         work = total = 0.0
         for out, into in self.shape.products:
-            x, g, W = self.random(self.tokens, into), self.random(self.tokens, out), None
+            x, g = self.random(self.tokens, into), self.random(self.tokens, out)
             W = self.random(out, into)
             for multiply in (lambda x=x, W=W: x @ W.T, lambda g=g, W=W: g @ W):
                 total += self.seconds(multiply)
@@ -203,6 +208,7 @@ class Bench:
         self.found["rate_tflop_s"] = work / total / 1e12
 
     def decode(self) -> None:
+        """Time the largest weight of a layer: codes and scales read, bfloat16 written."""
         layer = self.coded(self.shape.inner, self.shape.hidden)
         seconds = self.seconds(lambda: layer.dequantize(torch.bfloat16))
         moved = layer.quantized_bytes + 2 * self.shape.inner * self.shape.hidden
@@ -264,10 +270,12 @@ class Bench:
         return seconds, self.peak()
 
     def row(self, shape: Shape, tokens: int) -> tuple[Tensor, Tensor]:
+        """Return random tokens and their positions, (1, T)."""
         ids = torch.randint(0, shape.vocab, (1, tokens), device=self.device)
         return ids, torch.arange(tokens, device=self.device)[None]
 
     def etude_step(self, model: Any, shape: Shape, tokens: int) -> Callable[[], Tensor]:
+        """Return what computes the loss of one row, all of it trained."""
         ids, positions = self.row(shape, tokens)
         targets = ids.roll(-1, 1)
 
@@ -287,6 +295,7 @@ class Bench:
             yield model
 
     def etude(self, method: str, held: str) -> None:
+        """Train by Etude."""
         with self.ours(self.shape, held) as model:
             step = self.etude_step(model, self.shape, self.tokens)
             seconds, peak = self.train(model, step)
@@ -337,6 +346,7 @@ class Bench:
         self.found[key] = (peaks[0] + (self.large.layers - 1) * each) / GB
 
     def run(self) -> None:
+        """Run all parts, the device's own limits first."""
         self.part("copy", self.copy)
         self.part("matrix rate", self.rate)
         self.part("decode", self.decode)
