@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,17 +34,15 @@ def _programs() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """The address of a PostgreSQL server that runs for these tests only."""
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's folder, which later sessions clear while this one may still run.
+    folder = Path(tempfile.mkdtemp(prefix="etude-postgres-"))
     user = {}
     if os.geteuid() == 0:  # it refuses to run as root
-        for path in (folder, *folder.parents):
-            if path.stat().st_uid == 0 and path != Path("/") and "pytest" in str(path):
-                path.chmod(0o755)
         shutil.chown(folder, "nobody")
         user = {"user": "nobody"}
     data = folder / "data"
@@ -58,6 +57,7 @@ def postgres(tmp_path_factory):
     )
     yield f"postgresql+psycopg://etude@/postgres?host={folder}"
     subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
