@@ -36,7 +36,7 @@ def _tile(
 ):  # fmt: skip
     """Return Ŵ of rows n (N, 1) and bytes `pair` (1, K / 2) of each, (N, K)."""
     byte = n.to(tl.int64) * (into // 2) + pair
-    inside = (n < out) & (pair * 2 < into)
+    inside = (n < out) & (pair < into // 2)
     code = tl.load(codes + byte, mask=inside, other=0).to(tl.int32)
     scale = scale_of(byte // (BLOCK // 2), absmax, scales, offset, dynamic, inside, GROUP)
     # Outside scales are 0, or the offset; what they multiply there is not 0, so it is masked.
