@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etude.tuning.kernels.codebooks import DYNAMIC_LEVELS, DYNAMIC_UNSIGNED_LEVELS
@@ -27,6 +27,8 @@ def test_the_dynamic_maps_are_those_of_bitsandbytes(signed):
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=60, deadline=None)
+@example(count=300, signed=False, decades=0.0, scale=1e-39, seed=3)
+@example(count=300, signed=True, decades=2.0, scale=1e-42, seed=4)
 def test_every_code_is_the_nearest_level_in_float64(count, signed, decades, scale, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, generator=generator) * scale

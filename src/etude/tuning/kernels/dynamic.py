@@ -78,8 +78,15 @@ def quantize_dynamic(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     blocks = x.new_zeros(-(-count // DYNAMIC_BLOCK), DYNAMIC_BLOCK)
     unit = blocks.view(-1)[:count].copy_(x)
     absmax = blocks.abs().amax(1)
+    scale = absmax
+    tiny = (absmax > 0) & (absmax < SMALLEST_SCALE)
+    if bool(tiny.any()):
+        # A reciprocal of a subnormal number overflows, or is clamped away; a power of two is exact.
+        rise = torch.where(tiny, 2.0**64, 1.0)
+        blocks.mul_(rise[:, None])
+        scale = absmax * rise
     # The reciprocal, as in bitsandbytes: a quotient would differ in its last bit now and then.
-    blocks.mul_(absmax.clamp(min=SMALLEST_SCALE).reciprocal_()[:, None]).clamp_(-1, 1)
+    blocks.mul_(scale.clamp(min=SMALLEST_SCALE).reciprocal_()[:, None]).clamp_(-1, 1)
     cell = (unit.view(torch.int32) >> 16).add_(_CELLS // 2)
     return first.index_select(0, cell).add_(unit > inside.index_select(0, cell)), absmax
 
