@@ -1,0 +1,1 @@
+"""Read: arXiv's papers, collected, summarised, searchable and ranked."""

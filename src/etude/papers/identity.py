@@ -1,0 +1,48 @@
+"""arXiv identifiers: told apart from versions, and brought to one spelling.
+
+Forms are those of https://info.arxiv.org/help/arxiv_identifier.html: ``0704.0001`` to ``1412.9999`` with four digits,
+``1501.00001`` and later with five, and before April 2007 an archive with seven digits, ``hep-th/9901001``, in which a
+subject class may follow the archive's name (``math.CA/0611800`` is ``math/0611800``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_FORM = re.compile(
+    r"^(?:oai:arXiv\.org:|arXiv:|https?://(?:www\.|export\.)?arxiv\.org/(?:abs|pdf|html)/)?"
+    r"(?P<id>\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v(?P<version>[1-9]\d{0,3}))?(?:\.pdf)?$",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """An unversioned id and, where one was written, a version of at least 1."""
+
+    id: str
+    version: int | None = None
+
+    def __str__(self) -> str:
+        return self.id if self.version is None else f"{self.id}v{self.version}"
+
+
+def parse_identifier(text: str) -> Identifier:
+    """The identifier in `text`: bare, with ``arXiv:``, as OAI writes it, or as an address of arXiv.
+
+    Raises `ValueError` where it is none.
+    """
+    match = _FORM.match(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an arXiv id; ids look like 2403.01234 or hep-th/9901001")
+    bare = match["id"]
+    if "/" in bare:
+        archive, number = bare.split("/")
+        bare = f"{archive.split('.')[0].lower()}/{number}"
+    return Identifier(bare, int(match["version"]) if match["version"] else None)
+
+
+def abstract_page(paper_id: str) -> str:
+    """Address of a paper's abstract page; arXiv asks to link there rather than to the PDF."""
+    return f"https://arxiv.org/abs/{paper_id}"
