@@ -2,10 +2,10 @@
 
 from alembic import context
 
-from etude.store import practice
+from etude.store import papers, practice
 from etude.store.base import Base
 
-assert practice.Submission.metadata is Base.metadata  # its tables are known
+assert practice.Submission.metadata is papers.Paper.metadata is Base.metadata  # tables are known
 
 context.configure(
     connection=context.config.attributes["connection"],

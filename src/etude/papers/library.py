@@ -1,0 +1,324 @@
+"""The papers that are kept: what sources say goes in, one record a paper comes out.
+
+Rules, in the order that they apply (DESIGN: Papers): the unversioned id is the key; a higher version replaces the
+text, a lower one never does; at the same version a later datestamp is an edit of metadata, and a source without
+datestamps only fills what is missing and adds categories. Every listing is kept, so that the first day decides "new".
+Put in any order, and any number of times, the same sightings leave the same record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from etude.papers.record import Announcement, Sighting
+from etude.store import papers as tables
+
+CHUNK = 500
+"""Ids in one question to the database: SQLite of old builds takes 999 values."""
+
+_paper = tables.Paper.__table__
+_listing = tables.Listing.__table__
+_marks = tables.Mark.__table__
+_FILLED = ("published", "comment", "journal_ref", "doi", "licence")
+_COLUMNS = [column.name for column in _paper.columns if column.name != "number"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What putting some sightings changed."""
+
+    added: int = 0
+    changed: int = 0
+    same: int = 0
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.added + other.added, self.changed + other.changed, self.same + other.same
+        )
+
+
+class Library:
+    """The papers of one database."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
+        """Use the tables behind `engine`; `clock` gives seconds since 1970."""
+        self.engine = engine
+        self._clock = clock
+
+    def put(self, sightings: Sequence[Sighting]) -> Outcome:
+        """Store `sightings` in one transaction; all of them, or none where it fails."""
+        with self.engine.begin() as connection:
+            return self.put_in(connection, sightings)
+
+    def put_in(self, connection: Connection, sightings: Sequence[Sighting]) -> Outcome:
+        """Store `sightings` in a transaction of the caller's, together with its own progress."""
+        # The counter goes first: this takes the lock of writing, and two at once go one after the other.
+        revision = _next_revision(connection)
+        now = self._clock()
+        stored = self._stored(connection, {sighting.id for sighting in sightings})
+        before = {key: dict(row) for key, row in stored.items()}
+        days: dict[str, dict[str, str]] = {}
+        for key, day, kind in _listings(connection, list(stored)):
+            days.setdefault(key, {})[day] = kind
+        known = {key: dict(of) for key, of in days.items()}
+        for sighting in sightings:
+            row = stored.get(sighting.id)
+            stored[sighting.id] = _fresh(sighting, now) if row is None else _merged(row, sighting)
+            if sighting.announced is not None:
+                kind = (sighting.announcement or Announcement.NEW).value
+                of = days.setdefault(sighting.id, {})
+                day = sighting.announced.isoformat()
+                of[day] = min(of.get(day, kind), kind, key=_KINDS.index)
+        added: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        for key, row in stored.items():
+            _date(row, days.get(key, {}), now)
+            if row == before.get(key):
+                continue
+            row["revision"] = revision
+            (changed if key in before else added).append(row)
+        if added:
+            connection.execute(
+                insert(_paper), [{name: row[name] for name in _COLUMNS} for row in added]
+            )
+        if changed:
+            from sqlalchemy import bindparam
+
+            statement = update(_paper).where(_paper.c.id == bindparam("of"))
+            values = {name: bindparam(name) for name in _COLUMNS if name != "id"}
+            connection.execute(
+                statement.values(values), [{**row, "of": row["id"]} for row in changed]
+            )
+        new = [
+            {"id": key, "day": day, "kind": kind}
+            for key, of in days.items()
+            for day, kind in of.items()
+            if known.get(key, {}).get(day) != kind
+        ]
+        if new:
+            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+            statement = dialect.insert(_listing)
+            statement = statement.on_conflict_do_update(
+                index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
+            )
+            connection.execute(statement, new)
+        return Outcome(len(added), len(changed), len(before) - len(changed))
+
+    @staticmethod
+    def _stored(connection: Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
+        wanted = sorted(keys)
+        return {
+            row["id"]: {name: row[name] for name in _COLUMNS}
+            for start in range(0, len(wanted), CHUNK)
+            for row in connection.execute(
+                select(_paper).where(_paper.c.id.in_(wanted[start : start + CHUNK]))
+            ).mappings()
+        }
+
+    def get(self, paper_id: str) -> dict[str, Any] | None:
+        """The record of an unversioned id, with `listings` (day, kind), or None."""
+        with self.engine.connect() as connection:
+            row = self._stored(connection, {paper_id}).get(paper_id)
+            if row is not None:
+                row["listings"] = [tuple(found[1:]) for found in _listings(connection, [paper_id])]
+            return row
+
+    def get_many(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The records of `ids` that are known, in their order."""
+        with self.engine.connect() as connection:
+            found = self._stored(connection, set(ids))
+        return [found[key] for key in ids if key in found]
+
+    def day(self, day: str) -> list[dict[str, Any]]:
+        """The papers listed on `day`, each with its `kind`, new ones first, then by id, newest first."""
+        with self.engine.connect() as connection:
+            kinds = {
+                row.id: row.kind
+                for row in connection.execute(select(_listing).where(_listing.c.day == day))
+            }
+            rows = self._stored(connection, set(kinds))
+        found = [{**row, "kind": kinds[key]} for key, row in rows.items()]
+        found.sort(key=lambda row: row["id"], reverse=True)
+        found.sort(key=lambda row: _KINDS.index(row["kind"]))
+        return found
+
+    def last_day(self) -> str | None:
+        """The newest day with listings."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.max(_listing.c.day))).scalar()
+
+    def count(self) -> int:
+        """How many papers there are."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.count()).select_from(_paper)).scalar_one()
+
+    def since(self, revision: int, *, page: int = 2000) -> Iterator[list[dict[str, Any]]]:
+        """Papers changed after `revision`, oldest change first, in pages; for indexes.
+
+        A change made while this runs may come twice, and is never left out.
+        """
+        after = (revision, 0)
+        while True:
+            with self.engine.connect() as connection:
+                rows = [
+                    dict(row)
+                    for row in connection.execute(
+                        select(_paper)
+                        .where(
+                            (_paper.c.revision > after[0])
+                            | ((_paper.c.revision == after[0]) & (_paper.c.number > after[1]))
+                            if after[1]
+                            else _paper.c.revision > after[0]
+                        )
+                        .order_by(_paper.c.revision, _paper.c.number)
+                        .limit(page)
+                    ).mappings()
+                ]
+            if not rows:
+                return
+            yield rows
+            after = (rows[-1]["revision"], rows[-1]["number"])
+
+    def set_summaries(self, summaries: Iterable[tuple[str, str, str]]) -> None:
+        """Keep summaries: (id, text, how it was made)."""
+        from sqlalchemy import bindparam
+
+        rows = [{"of": key, "text": text, "how": how} for key, text, how in summaries]
+        if not rows:
+            return
+        with self.engine.begin() as connection:
+            connection.execute(
+                update(_paper)
+                .where(_paper.c.id == bindparam("of"))
+                .values(summary=bindparam("text"), summary_by=bindparam("how")),
+                rows,
+            )
+
+    def mark(self, key: str) -> Any:
+        """A small fact kept by `set_mark`, or None."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(_marks.c.value).where(_marks.c.key == key)).scalar()
+
+    def set_mark(self, key: str, value: Any, connection: Connection | None = None) -> None:
+        """Keep a small fact, within the caller's transaction where one is given."""
+        if connection is None:
+            with self.engine.begin() as own:
+                return self.set_mark(key, value, own)
+        connection.execute(delete(_marks).where(_marks.c.key == key))
+        connection.execute(insert(_marks), [{"key": key, "value": value}])
+        return None
+
+
+_KINDS = [kind.value for kind in Announcement]
+
+
+def _next_revision(connection: Connection) -> int:
+    # JSON cannot be counted up in place on both databases: the row is locked by a write, then read.
+    connection.execute(update(_marks).where(_marks.c.key == "revision").values(key="revision"))
+    value = int(
+        connection.execute(select(_marks.c.value).where(_marks.c.key == "revision")).scalar_one()
+    )
+    connection.execute(update(_marks).where(_marks.c.key == "revision").values(value=value + 1))
+    return value + 1
+
+
+def _listings(connection: Connection, keys: list[str]) -> Iterator[Any]:
+    for start in range(0, len(keys), CHUNK):
+        yield from connection.execute(
+            select(_listing.c.id, _listing.c.day, _listing.c.kind)
+            .where(_listing.c.id.in_(keys[start : start + CHUNK]))
+            .order_by(_listing.c.day)
+        )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def _fresh(sighting: Sighting, now: float) -> dict[str, Any]:
+    return {
+        "id": sighting.id,
+        "version": sighting.version,
+        "title": sighting.title,
+        "abstract": sighting.abstract,
+        "authors": list(sighting.authors),
+        "categories": list(dict.fromkeys(sighting.categories)),
+        "published": _seconds(sighting.published),
+        "updated": _seconds(sighting.updated),
+        "comment": sighting.comment,
+        "journal_ref": sighting.journal_ref,
+        "doi": sighting.doi,
+        "licence": sighting.licence,
+        "datestamp": sighting.datestamp.isoformat() if sighting.datestamp else None,
+        "announced": "",
+        "replaced": None,
+        "withdrawn": bool(sighting.withdrawn),
+        "first_seen": now,
+        "revision": 0,
+        "summary": None,
+        "summary_by": None,
+    }
+
+
+def _merged(old: dict[str, Any], sighting: Sighting) -> dict[str, Any]:
+    """One record of two; which of them came first makes no difference to its text."""
+    new = _fresh(sighting, old["first_seen"])
+    # A source that tells no version (OAI's arXiv format) describes the newest: it is ordered by its datestamp.
+    versions = (old["version"], new["version"])
+    if None not in versions and versions[0] != versions[1]:
+        winner, loser = (new, old) if new["version"] > old["version"] else (old, new)
+        same_text = False
+    else:
+        winner, loser = (new, old) if _rank(new) > _rank(old) else (old, new)
+        same_text = True
+    merged = dict(winner)
+    for name in ("first_seen", "revision", "replaced", "announced"):
+        merged[name] = old[name]
+    merged["version"] = max((v for v in versions if v is not None), default=None)
+    for name in _FILLED:
+        if merged[name] is None and (same_text or name == "published"):
+            merged[name] = loser[name]
+    if same_text:
+        if merged["updated"] is None:
+            merged["updated"] = loser["updated"]
+        merged["withdrawn"] = winner["withdrawn"] or loser["withdrawn"]
+        if merged["datestamp"] is None or loser["datestamp"] is None:
+            extra = sorted(set(loser["categories"]) - set(merged["categories"]))
+            merged["categories"] = [*merged["categories"], *extra]
+    if merged["abstract"] == old["abstract"] and merged["title"] == old["title"]:
+        merged["summary"], merged["summary_by"] = old["summary"], old["summary_by"]
+    else:
+        merged["summary"] = merged["summary_by"] = None
+    return merged
+
+
+def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
+    # Texts last, so that of two that differ in nothing else the same one always wins.
+    return (
+        row["datestamp"] or "",
+        row["version"] or 0,
+        row["updated"] or 0,
+        row["title"],
+        row["abstract"],
+        row["authors"],
+        row["categories"],
+    )
+
+
+def _date(row: dict[str, Any], days: dict[str, str], now: float) -> None:
+    """Set the days that follow from the listings."""
+    first = [day for day, kind in days.items() if kind in {"new", "cross"}] or list(days)
+    if first:
+        row["announced"] = min(first)
+    else:
+        moment = row["published"] if row["published"] is not None else row["first_seen"] or now
+        row["announced"] = datetime.fromtimestamp(moment, UTC).date().isoformat()
+    again = [day for day, kind in days.items() if kind.startswith("replace")]
+    row["replaced"] = max(again, default=None)
