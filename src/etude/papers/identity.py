@@ -1,8 +1,9 @@
 """arXiv identifiers: told apart from versions, and brought to one spelling.
 
-Forms are those of https://info.arxiv.org/help/arxiv_identifier.html: ``0704.0001`` to ``1412.9999`` with four digits,
-``1501.00001`` and later with five, and before April 2007 an archive with seven digits, ``hep-th/9901001``, in which a
-subject class may follow the archive's name (``math.CA/0611800`` is ``math/0611800``).
+Forms are those of https://info.arxiv.org/help/arxiv_identifier.html: ``0704.0001`` to
+``1412.9999`` with four digits, ``1501.00001`` and later with five, and before April 2007 an
+archive with seven digits, ``hep-th/9901001``, in which a subject class may follow the archive's
+name (``math.CA/0611800`` is ``math/0611800``).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The papers that are kept: what sources say goes in, one record a paper comes out.
 
-Rules, in the order that they apply (DESIGN: Papers): the unversioned id is the key; a higher version replaces the
-text, a lower one never does; at the same version a later datestamp is an edit of metadata, and a source without
-datestamps only fills what is missing and adds categories. Every listing is kept, so that the first day decides "new".
-Put in any order, and any number of times, the same sightings leave the same record.
+The unversioned id is the key. Each field takes the value of the sighting of the highest version
+that knows it; at one version, that of the latest datestamp, then that of the latest date of the
+version. Categories of one version are joined, since a cross-list adds one without a new version.
+Every listing is kept, so that the first day decides "new". Each rule takes a maximum, a minimum
+or a union, so the same sightings leave the same record in any order and however often they come.
 """
 
 from __future__ import annotations
@@ -12,21 +13,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from etude.papers.record import Announcement, Sighting
 from etude.store import papers as tables
 
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
 CHUNK = 500
 """Ids in one question to the database: SQLite of old builds takes 999 values."""
 
-_paper = tables.Paper.__table__
-_listing = tables.Listing.__table__
-_marks = tables.Mark.__table__
-_FILLED = ("published", "comment", "journal_ref", "doi", "licence")
+_paper = cast("Table", tables.Paper.__table__)
+_listing = cast("Table", tables.Listing.__table__)
+_marks = cast("Table", tables.Mark.__table__)
+_DECIDED = (
+    *("title", "abstract", "authors", "updated", "comment", "journal_ref"),
+    *("doi", "licence", "withdrawn"),
+)
 _COLUMNS = [column.name for column in _paper.columns if column.name != "number"]
 
 
@@ -59,7 +66,7 @@ class Library:
 
     def put_in(self, connection: Connection, sightings: Sequence[Sighting]) -> Outcome:
         """Store `sightings` in a transaction of the caller's, together with its own progress."""
-        # The counter goes first: this takes the lock of writing, and two at once go one after the other.
+        # The counter goes first: it takes the lock of writing, so two at once wait for each other.
         revision = _next_revision(connection)
         now = self._clock()
         stored = self._stored(connection, {sighting.id for sighting in sightings})
@@ -89,10 +96,8 @@ class Library:
                 insert(_paper), [{name: row[name] for name in _COLUMNS} for row in added]
             )
         if changed:
-            from sqlalchemy import bindparam
-
             statement = update(_paper).where(_paper.c.id == bindparam("of"))
-            values = {name: bindparam(name) for name in _COLUMNS if name != "id"}
+            values: dict[str, Any] = {name: bindparam(name) for name in _COLUMNS if name != "id"}
             connection.execute(
                 statement.values(values), [{**row, "of": row["id"]} for row in changed]
             )
@@ -137,7 +142,7 @@ class Library:
         return [found[key] for key in ids if key in found]
 
     def day(self, day: str) -> list[dict[str, Any]]:
-        """The papers listed on `day`, each with its `kind`, new ones first, then by id, newest first."""
+        """Papers listed on `day`, each with its `kind`: new ones first, the newest id first."""
         with self.engine.connect() as connection:
             kinds = {
                 row.id: row.kind
@@ -188,8 +193,6 @@ class Library:
 
     def set_summaries(self, summaries: Iterable[tuple[str, str, str]]) -> None:
         """Keep summaries: (id, text, how it was made)."""
-        from sqlalchemy import bindparam
-
         rows = [{"of": key, "text": text, "how": how} for key, text, how in summaries]
         if not rows:
             return
@@ -259,7 +262,8 @@ def _fresh(sighting: Sighting, now: float) -> dict[str, Any]:
         "datestamp": sighting.datestamp.isoformat() if sighting.datestamp else None,
         "announced": "",
         "replaced": None,
-        "withdrawn": bool(sighting.withdrawn),
+        "withdrawn": sighting.withdrawn,
+        "basis": {"": _basis(sighting)},
         "first_seen": now,
         "revision": 0,
         "summary": None,
@@ -267,49 +271,61 @@ def _fresh(sighting: Sighting, now: float) -> dict[str, Any]:
     }
 
 
+def _basis(sighting: Sighting) -> list[Any]:
+    """What decides between two sightings: version, datestamp, date of the version."""
+    return [
+        sighting.version or 0,
+        sighting.datestamp.isoformat() if sighting.datestamp else "",
+        _seconds(sighting.updated) or 0.0,
+    ]
+
+
 def _merged(old: dict[str, Any], sighting: Sighting) -> dict[str, Any]:
-    """One record of two; which of them came first makes no difference to its text."""
+    """One record of two; which of them came first makes no difference to it."""
     new = _fresh(sighting, old["first_seen"])
-    # A source that tells no version (OAI's arXiv format) describes the newest: it is ordered by its datestamp.
-    versions = (old["version"], new["version"])
-    if None not in versions and versions[0] != versions[1]:
-        winner, loser = (new, old) if new["version"] > old["version"] else (old, new)
-        same_text = False
-    else:
-        winner, loser = (new, old) if _rank(new) > _rank(old) else (old, new)
-        same_text = True
-    merged = dict(winner)
-    for name in ("first_seen", "revision", "replaced", "announced"):
-        merged[name] = old[name]
-    merged["version"] = max((v for v in versions if v is not None), default=None)
-    for name in _FILLED:
-        if merged[name] is None and (same_text or name == "published"):
-            merged[name] = loser[name]
-    if same_text:
-        if merged["updated"] is None:
-            merged["updated"] = loser["updated"]
-        merged["withdrawn"] = winner["withdrawn"] or loser["withdrawn"]
-        if merged["datestamp"] is None or loser["datestamp"] is None:
-            extra = sorted(set(loser["categories"]) - set(merged["categories"]))
-            merged["categories"] = [*merged["categories"], *extra]
-    if merged["abstract"] == old["abstract"] and merged["title"] == old["title"]:
-        merged["summary"], merged["summary_by"] = old["summary"], old["summary_by"]
-    else:
+    merged = dict(old)
+    main = max(old["basis"][""], new["basis"][""])
+    basis = {"": main}
+    for name in _DECIDED:
+        candidates = [
+            (row["basis"].get(name, row["basis"][""]), row[name])
+            for row in (old, new)
+            if row[name] is not None
+        ]
+        if not candidates:
+            continue
+        # The value itself comes last, so that of two that differ in nothing else the same one wins.
+        of, merged[name] = max(candidates, key=lambda pair: (pair[0], _order(pair[1])))
+        if of != main:
+            basis[name] = of
+    merged["basis"] = basis
+    merged["version"] = _highest(old["version"], new["version"])
+    merged["datestamp"] = _highest(old["datestamp"], new["datestamp"])
+    dates = [row["published"] for row in (old, new) if row["published"] is not None]
+    merged["published"] = min(dates, default=None)
+    merged["categories"] = _categories(old, new)
+    if (merged["abstract"], merged["title"]) != (old["abstract"], old["title"]):
         merged["summary"] = merged["summary_by"] = None
     return merged
 
 
-def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
-    # Texts last, so that of two that differ in nothing else the same one always wins.
-    return (
-        row["datestamp"] or "",
-        row["version"] or 0,
-        row["updated"] or 0,
-        row["title"],
-        row["abstract"],
-        row["authors"],
-        row["categories"],
-    )
+def _categories(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    versions = (old["version"] or 0, new["version"] or 0)
+    if versions[0] != versions[1]:
+        return list((old if versions[0] > versions[1] else new)["categories"])
+    first = max(
+        (row["basis"].get("categories", row["basis"][""]), row["categories"][:1])
+        for row in (old, new)
+    )[1]
+    return [*first, *sorted({*old["categories"], *new["categories"]} - set(first))]
+
+
+def _highest(first: Any, second: Any) -> Any:
+    return max((value for value in (first, second) if value is not None), default=None)
+
+
+def _order(value: Any) -> Any:
+    return [value] if isinstance(value, list) else value
 
 
 def _date(row: dict[str, Any], days: dict[str, str], now: float) -> None:

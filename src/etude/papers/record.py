@@ -1,7 +1,7 @@
 """What a source of papers says of one paper.
 
-Each of arXiv's interfaces knows some fields and not others. A field that an interface does not carry is None, which is
-not the same as empty: None leaves what is stored alone.
+Each of arXiv's interfaces knows some fields and not others. A field that an interface does not
+carry is None, which is not the same as empty: None leaves what is stored alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Announcement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One paper as one answer of a source described it; texts are raw, as the source wrote them, lines unfolded."""
+    """One paper as one answer of a source described it; texts as written there, unfolded."""
 
     id: str
     """Unversioned, see `etude.papers.identity`."""

@@ -36,10 +36,13 @@ class Paper(Base):
     licence: Mapped[str | None] = mapped_column(Text)
     datestamp: Mapped[str | None] = mapped_column(String(10))
     announced: Mapped[str] = mapped_column(String(10))
-    """The first day that it was listed on, else the day of its first version, else that of first sight."""
+    """First day that it was listed on, else that of its first version, else that of first sight."""
     replaced: Mapped[str | None] = mapped_column(String(10))
     """The last day on which a new version of it was announced."""
-    withdrawn: Mapped[bool] = mapped_column(default=False)
+    withdrawn: Mapped[bool | None]
+    """None where no source could tell."""
+    basis: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """What decided: under "" for most fields, beside it for those of an older sighting."""
     first_seen: Mapped[float]
     revision: Mapped[int] = mapped_column(BigInteger)
     """Grows with every change of a paper: a full-text index asks for what is above its own mark."""
@@ -103,9 +106,9 @@ class SavedSearch(Base):
 
 
 class Mark(Base):
-    """Small facts of the room: the last revision, how far each source was read, how the last run ended."""
+    """Small facts: the last revision, how far each source was read, how the last run ended."""
 
     __tablename__ = "papers_marks"
 
     key: Mapped[str] = mapped_column(String(80), primary_key=True)
-    value: Mapped[Any] = mapped_column(JSON)
+    value: Mapped[Any | None] = mapped_column(JSON)
