@@ -62,6 +62,10 @@ class JudgeError(EtudeError):
     """A judge that cannot start here, or not with the isolation that was demanded."""
 
 
+class PapersError(EtudeError):
+    """A paper, category, file or source of the reading room that cannot be used as asked."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)
