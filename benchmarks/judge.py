@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from etude.practice.judge.grade import make_cases
+from etude.practice.judge.grade import Judge, make_cases
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem
@@ -132,7 +132,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = open_store(f"sqlite:///{folder}/bench.sqlite3")
         queue = Queue(engine)
-        with Pool(options.workers) as pool, Workers(engine, pool, find_problem, note) as workers:
+        with (
+            Pool(options.workers) as pool,
+            Workers(engine, Judge(pool), find_problem, note) as workers,
+        ):
             figures = {
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "python": platform.python_version(),

@@ -99,7 +99,7 @@ def test_workers_judge_and_the_record_follows(engine, judge, tensor_dataset):
         queue.add("ada", tensor_dataset.slug, source)
         for source in (tensor_dataset.wrong[1][1], tensor_dataset.solution)
     ]
-    with Workers(engine, judge.pool, find_problem, recorder(engine)) as workers:
+    with Workers(engine, judge, find_problem, recorder(engine)) as workers:
         workers.wake()
         wait(queue)
     assert [queue.status(key).verdict.name for key in keys] == ["wrong answer: type", "accepted"]
@@ -111,7 +111,7 @@ def test_workers_judge_and_the_record_follows(engine, judge, tensor_dataset):
 def test_an_unknown_problem_is_a_fault_of_ours_after_three_tries(engine, judge):
     queue = Queue(engine)
     key = queue.add("ada", "no-such-problem", "")
-    with Workers(engine, judge.pool, find_problem):
+    with Workers(engine, judge, find_problem):
         wait(queue)
     status = queue.status(key)
     assert status.verdict.kind == "system fault" and "no-such-problem" in status.verdict.says

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from etude.practice.problem import Problem
     from etude.practice.progress import Progress
     from etude.practice.queue import Status
+    from etude.practice.worker import Bench
 
 practice = typer.Typer(
     name="practice",
@@ -348,13 +349,25 @@ def show_stats() -> None:
 
 @practice.command("judge")
 def run_judge(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Submissions judged at once.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Submissions judged at once; with --ray on each.")
+    ] = 2,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Judge on a Ray cluster: auto, host:port, ray://… or local."),
+    ] = None,
+    judges: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --ray: judges, spread over the machines.")
+    ] = 1,
     demand: Demand = None,
     shelf: Shelf = None,
 ) -> None:
     """Judge what is submitted, until Ctrl-C; verdicts then come in milliseconds.
 
     Example: `etude practice judge --workers 2 --demand namespaces`
+
+    On several machines, after `ray start --head` on one and `ray start --address=…` on the others:
+    `etude practice judge --ray auto --judges 8`
     """
     from etude.practice.problem import find_problem
     from etude.practice.session import recorder
@@ -371,14 +384,35 @@ def run_judge(
         nonlocal stop
         stop = True
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
-    with _pool(demand, workers) as pool:
-        typer.echo(f"isolation: {pool.level.describe()}")
-        with Workers(engine, pool, find, recorder(engine, find)):
-            typer.echo(f"judging, {workers} at a time; Ctrl-C finishes what is begun and leaves")
+    with _bench(demand, workers, ray, judges) as (bench, described):
+        # After Ray has started, which sets handlers of its own.
+        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGINT, leave)
+        typer.echo(f"isolation: {described}")
+        with Workers(engine, bench, find, recorder(engine, find)):
+            typer.echo(
+                f"judging, {bench.slots} at a time; Ctrl-C finishes what is begun and leaves"
+            )
             while not stop:
                 time.sleep(0.2)
+
+
+@contextmanager
+def _bench(
+    demand: list[str] | None, workers: int, ray: str | None, judges: int
+) -> Generator[tuple[Bench, str]]:
+    """Start what judges, here or on a cluster, and say with which isolation."""
+    if ray is not None:
+        from etude.practice.cluster import RayJudges
+
+        layers = {"demand": demand} if demand else {}
+        with RayJudges(ray, judges, workers, **layers) as cluster:
+            yield cluster, cluster.describe()
+        return
+    from etude.practice.judge.grade import Judge
+
+    with _pool(demand, workers) as pool:
+        yield Judge(pool), pool.level.describe()
 
 
 @practice.command("new")

@@ -143,8 +143,14 @@ class Queue:
         with self.engine.begin() as connection:
             return connection.execute(written).rowcount == 1
 
-    def give_back(self, ticket: Ticket, worker: str) -> None:
-        """Let go of a submission that was not judged; it keeps its place."""
+    def give_back(self, ticket: Ticket, worker: str, counts: bool = True) -> None:
+        """Let go of a submission that was not judged; it keeps its place.
+
+        Args:
+            ticket: what was taken.
+            worker: by whom.
+            counts: whether this was one of its tries.
+        """
         back = (
             update(Submission)
             .where(
@@ -153,7 +159,12 @@ class Queue:
                 Submission.worker == worker,
                 Submission.attempts == ticket.attempt,
             )
-            .values(state="queued", worker=None, lease=None)
+            .values(
+                state="queued",
+                worker=None,
+                lease=None,
+                attempts=Submission.attempts if counts else Submission.attempts - 1,
+            )
         )
         with self.engine.begin() as connection:
             connection.execute(back)

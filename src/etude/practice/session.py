@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from etude.errors import ProblemError
+from etude.practice.judge.grade import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem, find_problem
@@ -85,7 +86,7 @@ def submit(
         return problem if slug == problem.slug else find_problem(slug)
 
     started = Pool(1, demand) if demand else Pool(1)
-    with started as pool, Workers(engine, pool, find, recorder(engine, find)):
+    with started as pool, Workers(engine, Judge(pool), find, recorder(engine, find)):
         verdict = _wait(queue, key, WAIT_SECONDS, show)
     if verdict is None:
         raise ProblemError(f"no verdict after {WAIT_SECONDS:g} s; it is kept as submission {key}")

@@ -13,13 +13,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from etude.errors import ProblemError
-from etude.practice.judge.grade import Judge
-from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 from etude.practice.queue import Queue, Ticket
@@ -30,12 +29,29 @@ IDLE_SECONDS = 0.25
 Judged = Callable[[Ticket, Verdict], None]
 
 
+class JudgesAwayError(Exception):
+    """No judge is there now; the submission is to keep its place and its tries."""
+
+
+class Bench(Protocol):
+    """What judges: `judge.grade.Judge` on this machine, `cluster.RayJudges` on several."""
+
+    @property
+    def slots(self) -> int:
+        """How many submissions at once."""
+        ...
+
+    def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
+        """Return the verdict on `source`, the tests' numbers made from `seed`."""
+        ...
+
+
 class Workers:
-    """As many workers as the pool has slots, in threads of this process.
+    """As many workers as the judge has slots, in threads of this process.
 
     Args:
         engine: the database of the queue.
-        pool: the sandbox.
+        judge: what judges.
         find: a problem by its slug.
         judged: called after each verdict that counts, for records of progress.
     """
@@ -43,11 +59,11 @@ class Workers:
     def __init__(
         self,
         engine: Engine,
-        pool: Pool,
+        judge: Bench,
         find: Callable[[str], Problem],
         judged: Judged | None = None,
     ) -> None:
-        self.queue, self.judge, self.find, self.judged = Queue(engine), Judge(pool), find, judged
+        self.queue, self.judge, self.find, self.judged = Queue(engine), judge, find, judged
         self.name = f"{os.uname().nodename[:20]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._problems: dict[str, Problem] = {}
@@ -55,7 +71,7 @@ class Workers:
             threading.Thread(
                 target=self._work, args=(f"{self.name}-{slot}",), name=f"judge-{slot}", daemon=True
             )
-            for slot in range(pool.slots)
+            for slot in range(judge.slots)
         ]
 
     def __enter__(self) -> Workers:
@@ -103,7 +119,13 @@ class Workers:
                 seed=ticket.seed,
             )
         else:
-            verdict = self._verdict(ticket)
+            try:
+                verdict = self._verdict(ticket)
+            except JudgesAwayError as away:
+                LOG.warning("%s; submissions wait", away)
+                self.queue.give_back(ticket, worker, counts=False)
+                self._stopping.wait(1.0)
+                return
         if verdict.kind == "system fault" and ticket.attempt < MOST_ATTEMPTS:
             self.queue.give_back(ticket, worker)
             return
@@ -124,6 +146,8 @@ class Workers:
             if ticket.slug not in self._problems:
                 self._problems[ticket.slug] = self.find(ticket.slug)
             return self.judge.judge(self._problems[ticket.slug], ticket.source, ticket.seed)
+        except JudgesAwayError:
+            raise
         except ProblemError as error:
             return Verdict("system fault", says=str(error), seed=ticket.seed)
         except Exception as error:

@@ -115,6 +115,11 @@ class Judge:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
+    @property
+    def slots(self) -> int:
+        """How many submissions at once."""
+        return self.pool.slots
+
     def judge(
         self, problem: Problem, source: str, seed: int | None = None, visible_only: bool = False
     ) -> Verdict:
