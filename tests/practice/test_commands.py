@@ -1,8 +1,11 @@
 """`etude practice` as a person types it."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -86,3 +89,34 @@ def test_a_model_that_is_set_is_asked_and_named(etude, tmp_path, tensor_dataset)
         ETUDE_LLM_MODEL="m1",
     )
     assert done.returncode == 2 and "m1 says" in done.stdout and "cannot be reached" in done.stderr
+
+
+def test_a_models_explanation_is_shown_and_rated(etude, tmp_path, tensor_dataset):
+    answers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            piece = {"choices": [{"delta": {"content": "Look at the one feature test again."}}]}
+            self.wfile.write(f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n".encode())
+            answers.append(self.path)
+
+        def log_message(self, *_):
+            pass
+
+    assert "no explanation" in etude("rate", "yes").stderr
+    (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.wrong[1][1])
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1"
+        told = etude(
+            "explain", "create-tensordataset", ETUDE_LLM_URL=address, ETUDE_LLM_MODEL="m1"
+        ).stdout
+        server.shutdown()
+    assert answers == ["/v1/chat/completions"]
+    assert "m1 says" in told and "etude practice rate yes" in told
+    assert "create-tensordataset by m1: no" in etude("rate", "no").stdout
+    assert "m1 explained 1 times: 0 helped, 1 did not" in etude("stats").stdout
+    assert etude("rate", "perhaps").returncode == 2

@@ -197,3 +197,24 @@ def test_a_model_that_is_away_or_refuses_is_one_clear_line(model, tensor_dataset
         )
     with pytest.raises(ProblemError, match="answers 500"):
         ask(model("no", 500), tensor_dataset)
+
+
+def test_what_was_said_is_kept_as_shown_and_can_be_rated(engine, model, tensor_dataset):
+    from etude.practice.explanations import Explanations, ModelRecord
+
+    ada = Explanations(engine, "ada", clock=lambda: 1_800_000_000.0)
+    grace = Explanations(engine, "grace", clock=lambda: 1_800_000_000.0)
+    with pytest.raises(ProblemError, match="no explanation of a model"):
+        ada.rate(True)
+    told = ask(model("On one feature: squeeze removes the last dimension."), tensor_dataset)[-1]
+    first = ada.keep(tensor_dataset.slug, told)
+    cut = ask(model("Fine. Your code is correct."), tensor_dataset)[-1]
+    second = ada.keep(tensor_dataset.slug, cut)
+    grace.keep(tensor_dataset.slug, told)
+    assert ada.rate(False) == (second, tensor_dataset.slug, "scripted-1")
+    assert ada.rate(True, first)[0] == first
+    assert grace.by_model() == [ModelRecord("scripted-1", 3, 1, 1, 1)]
+    ada.rate(True, second)  # a learner may think again
+    assert grace.by_model() == [ModelRecord("scripted-1", 3, 2, 0, 1)]
+    with pytest.raises(ProblemError, match=f"no explanation {first}"):
+        grace.rate(True, first)

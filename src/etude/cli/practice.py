@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from etude.cli import app
 from etude.errors import ProblemError
 
 if TYPE_CHECKING:
+    from etude.practice.explanations import Explanations
     from etude.practice.judge.pool import Pool
     from etude.practice.judge.verdict import Verdict
     from etude.practice.problem import Problem
@@ -302,13 +304,46 @@ def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
         typer.echo("\nA model can explain it too: set ETUDE_LLM_URL and ETUDE_LLM_MODEL.")
         return
     typer.echo(f"\n{settings.model} says:")
-    shown = 0
+    shown, explanation = 0, tutor.Explanation(settings.model)
     for explanation in tutor.explain(settings, problem, source, verdict, diagnosis, ask):
         typer.echo(explanation.text[shown:], nl=False)
         shown = max(shown, len(explanation.text))
         if explanation.withheld:
             typer.echo(f"\n(no more of it is shown: {explanation.withheld})", nl=False)
     typer.echo()
+    _explanations().keep(problem.slug, explanation)
+    if explanation.text:
+        typer.echo("did it help? `etude practice rate yes` or `etude practice rate no`")
+
+
+def _explanations() -> Explanations:
+    from etude.practice.explanations import Explanations
+    from etude.practice.session import learner_name
+    from etude.store.engine import open_store
+
+    return Explanations(open_store(), learner_name())
+
+
+class Helped(StrEnum):
+    """Whether an explanation helped."""
+
+    YES = "yes"
+    NO = "no"
+
+
+@practice.command("rate")
+def rate_explanation(
+    helped: Annotated[Helped, typer.Argument(help="Whether it helped: yes or no.")],
+    number: Annotated[
+        int | None, typer.Option(help="Another explanation than the last one.")
+    ] = None,
+) -> None:
+    """Say whether a model's explanation helped you; `stats` shows the sums.
+
+    Example: `etude practice rate yes`
+    """
+    which, slug, model = _explanations().rate(helped is Helped.YES, number)
+    typer.echo(f"explanation {which}, of {slug} by {model}: {helped.value}")
 
 
 @practice.command("daily")
@@ -345,6 +380,9 @@ def show_stats() -> None:
         full = round(concept.mastery * 5)
         counts = f"{concept.right} right, {concept.wrong} wrong"
         typer.echo(f"{'█' * full}{'░' * (5 - full)} {concept.name} · {counts} · {due}")
+    for record in _explanations().by_model():
+        rated = f"{record.helped} helped, {record.did_not} did not"
+        typer.echo(f"{record.model} explained {record.said} times: {rated}")
 
 
 @practice.command("judge")

@@ -108,6 +108,7 @@ class RayJudges:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
+            import ray.exceptions
         except ImportError as error:
             raise JudgeError(
                 "judging on several machines needs: pip install 'etude[cluster]'"

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from etude.errors import StoreError
 from etude.paths import home
 
-HEAD = "0002"
+HEAD = "0003"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 

@@ -85,3 +85,20 @@ class Daily(Base):
     slug: Mapped[str] = mapped_column(String(80))
     why: Mapped[str] = mapped_column(String(200))
     solved: Mapped[float | None]
+
+
+class Explained(Base):
+    """What a language model said to a learner, as far as it was shown, and whether it helped."""
+
+    __tablename__ = "practice_explanations"
+    __table_args__ = (Index("ix_practice_explanations_learner", "learner", "number"),)
+
+    number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
+    learner: Mapped[str] = mapped_column(String(80))
+    slug: Mapped[str] = mapped_column(String(80))
+    model: Mapped[str] = mapped_column(String(120))
+    text: Mapped[str] = mapped_column(Text)
+    withheld: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+    helped: Mapped[bool | None]
+    """None until the learner says."""

@@ -1,0 +1,99 @@
+"""What language models said to learners, and whether it helped.
+
+Each explanation is kept as it was shown. A learner rates the last one; the sums by model say which
+model is worth its electricity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from etude.errors import ProblemError
+from etude.practice.tutor import Explanation
+from etude.store.practice import Explained
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """How one model's explanations were received."""
+
+    model: str
+    said: int
+    helped: int
+    did_not: int
+    withheld: int
+    """How many were cut off, or not shown at all, by the guard."""
+
+
+class Explanations:
+    """The explanations that one learner was given.
+
+    Args:
+        engine: from `store.engine.open_store`.
+        learner: whose they are.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, engine: Engine, learner: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.engine, self.learner, self.clock = engine, learner, clock
+
+    def keep(self, slug: str, explanation: Explanation) -> int:
+        """Keep what was shown; return its number."""
+        row = Explained(
+            learner=self.learner,
+            slug=slug,
+            model=explanation.model[:120],
+            text=explanation.text,
+            withheld=explanation.withheld,
+            at=self.clock(),
+            helped=None,
+        )
+        with Session(self.engine) as session, session.begin():
+            session.add(row)
+            session.flush()
+            return row.number
+
+    def rate(self, helped: bool, number: int | None = None) -> tuple[int, str, str]:
+        """Say whether an explanation helped, the last one unless a number is given.
+
+        Saying it again changes it. Returns its number, problem and model.
+
+        Raises:
+            ProblemError: this learner was given none, or none with that number.
+        """
+        own = select(Explained).where(Explained.learner == self.learner)
+        own = own if number is None else own.where(Explained.number == number)
+        with Session(self.engine) as session, session.begin():
+            row = session.scalar(own.order_by(Explained.number.desc()).limit(1))
+            if row is None:
+                which = "no explanation" if number is None else f"no explanation {number}"
+                raise ProblemError(
+                    f"there is {which} of a model to rate; `etude practice explain SLUG` asks one"
+                )
+            session.execute(
+                update(Explained).where(Explained.number == row.number).values(helped=helped)
+            )
+            return row.number, row.slug, row.model
+
+    def by_model(self) -> list[ModelRecord]:
+        """Return the sums of each model, over all learners, the most used first."""
+        wanted = (
+            select(
+                Explained.model,
+                func.count(),
+                func.count().filter(Explained.helped.is_(True)),
+                func.count().filter(Explained.helped.is_(False)),
+                func.count().filter(Explained.withheld != ""),
+            )
+            .group_by(Explained.model)
+            .order_by(func.count().desc(), Explained.model)
+        )
+        with Session(self.engine) as session:
+            return [ModelRecord(*row.tuple()) for row in session.execute(wanted)]
