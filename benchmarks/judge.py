@@ -4,7 +4,10 @@ Through the durable queue, as a learner meets it: submission taken, judged in fu
 verdict written, verdict read. Beside it a fresh interpreter a submission, as other
 judges start, in the same run and turn by turn.
 
-    python benchmarks/judge.py --json judge.json
+    python benchmarks/judge.py --json judge.json --svg judge.svg
+
+With `--attacks`, the hostile programs of tests/attacks are judged too, and after each of them an
+honest submission: how long does whoever comes next wait?
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from etude.practice.judge.grade import Judge, make_cases
 from etude.practice.judge.pool import Pool
@@ -60,11 +64,8 @@ def one_by_one(
     times: list[float] = []
     for index in range(count + 3):
         begun = time.perf_counter()
-        key = queue.add("bench", slug, source)
-        workers.wake()
-        while (status := queue.status(key)).verdict is None:
-            time.sleep(0.001)
-        assert status.verdict.accepted, status.verdict
+        verdict = _answer(queue, workers, slug, source)
+        assert verdict.accepted, verdict
         if index >= 3:
             times.append(time.perf_counter() - begun)
     return percentiles(times)
@@ -90,9 +91,79 @@ def burst(queue: Queue, workers: Workers, judged: list[str], slug: str, source: 
         "judged_twice": len(judged) - len(set(judged)),
         "largest_change_of_place": out_of_place,
         "finished_after_s": [
-            round(history[key]["finished"] - start, 2) for key in keys[:: max(1, count // 20)]
+            round(history[key]["finished"] - start, 2) for key in keys[:: max(1, count // 100)]
         ],
     }
+
+
+def after_attacks(queue: Queue, workers: Workers, slug: str, source: str) -> dict[str, Any]:
+    """Judge each hostile program, then at once an honest answer, whose time is what counts."""
+    folder = Path(__file__).parents[1] / "tests" / "attacks"
+    times: dict[str, float] = {}
+    for file in sorted(folder.glob("*.py")):
+        if file.name.startswith("test_"):
+            continue
+        hostile = file.read_text()
+        if "def create_dataset" not in hostile:
+            hostile += "\n\n" + source
+        _answer(queue, workers, slug, hostile)
+        begun = time.perf_counter()
+        assert _answer(queue, workers, slug, source).accepted
+        times[file.stem] = time.perf_counter() - begun
+    slowest = max(times, key=lambda name: times[name])
+    return {
+        **percentiles(list(times.values())),
+        "most_ms": 1000 * times[slowest],
+        "slowest": slowest,
+        "above_200_ms": sorted(name for name, seconds in times.items() if seconds > 0.2),
+    }
+
+
+def _answer(queue: Queue, workers: Workers, slug: str, source: str) -> Verdict:
+    key = queue.add("bench", slug, source)
+    workers.wake()
+    while (status := queue.status(key)).verdict is None:
+        time.sleep(0.001)
+    return status.verdict
+
+
+def plot(burst: dict[str, Any]) -> str:
+    """Draw when each of a burst had its verdict, by its place in the queue."""
+    waits, count = burst["finished_after_s"], burst["count"]
+    left, right, top, bottom = 60, 620, 40, 300
+    most = max(waits[-1], 1e-9)
+
+    def at(place: float, seconds: float) -> str:
+        x = left + (right - left) * place / count
+        return f"{x:.1f},{bottom - (bottom - top) * seconds / most:.1f}"
+
+    step = count / max(len(waits), 1)
+    path = " ".join(at(index * step, seconds) for index, seconds in enumerate(waits))
+    marks = [
+        f'<text x="{left - 8}" y="{bottom - (bottom - top) * part + 4:.0f}" text-anchor="end">'
+        f'{most * part:.0f}</text><line x1="{left}" x2="{right}" stroke="#ddd" '
+        f'y1="{bottom - (bottom - top) * part:.0f}" y2="{bottom - (bottom - top) * part:.0f}"/>'
+        for part in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    places = [
+        f'<text x="{left + (right - left) * part:.0f}" y="{bottom + 20}" text-anchor="middle">'
+        f"{count * part:,.0f}</text>"
+        for part in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    return "\n".join(
+        [
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 350" font-size="13" '
+            'font-family="system-ui, sans-serif"><rect width="660" height="350" fill="#fff"/>',
+            f'<text x="{left}" y="22">Seconds until a verdict, {count:,} submissions at once: '
+            f"{burst['per_second']:.0f} a second</text>",
+            *marks,
+            *places,
+            f'<text x="{(left + right) / 2:.0f}" y="{bottom + 42}" text-anchor="middle">place in '
+            "the queue</text>",
+            f'<polyline points="{path}" fill="none" stroke="#2a5d9f" stroke-width="2"/>',
+            "</svg>\n",
+        ]
+    )
 
 
 def fresh_interpreters(source: str, calls: str, count: int) -> float:
@@ -119,6 +190,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="submissions one by one (100)")
     parser.add_argument("--burst", type=int, default=2000, help="submissions at once (2000)")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--attacks", action="store_true", help="what waits after a hostile one")
+    parser.add_argument("--svg", type=Path, help="draw the burst to a file")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     options = parser.parse_args()
     problem = find_problem("create-tensordataset")
@@ -150,6 +223,10 @@ def main() -> None:
                     queue, workers, judged, problem.slug, problem.solution, options.burst
                 ),
             }
+            if options.attacks:
+                figures["after_attacks"] = after_attacks(
+                    queue, workers, problem.slug, problem.solution
+                )
             ratios = []
             for _ in range(3):
                 ours = burst(queue, workers, judged, problem.slug, problem.solution, 200)[
@@ -161,7 +238,10 @@ def main() -> None:
         statistics.median(side) for side in zip(*ratios, strict=True)
     )
     figures["times_fresh"] = statistics.median(ours / fresh for ours, fresh in ratios)
-    print(json.dumps(figures, indent=2))
+    told = {**figures, "burst": {**figures["burst"], "finished_after_s": "in the file"}}
+    print(json.dumps(told, indent=2))
+    if options.svg:
+        options.svg.write_text(plot(figures["burst"]))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
