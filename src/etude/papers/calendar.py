@@ -13,6 +13,8 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 EASTERN = ZoneInfo("America/New_York")
+READY_HOUR = 6
+"""US Eastern: until then the papers of a day may be on their way."""
 _DEADLINE = time(14)
 _PUBLICATION = time(22, 30)
 _NAMED = {

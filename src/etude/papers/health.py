@@ -7,13 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from etude.papers.arxiv.gate import Gate
-from etude.papers.calendar import EASTERN, feed_day, last_feed, no_feed
+from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, last_feed, no_feed
 from etude.papers.library import Library
 from etude.papers.settings import Settings
 
 _NAMES = {"rss": "feeds", "oai": "OAI-PMH", "query": "query API"}
-READY_HOUR = 6
-"""US Eastern: until then a day's papers may be on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +102,13 @@ def health(
     with Gate(settings, folder=folder) as gate:
         waiting, why = gate.cool_down()
     last_day = library.last_day()
+    # A feed that was read and empty is no day that is missing.
+    marks = [library.mark(f"rss:{name}") or {} for name in settings.categories]
+    read = max([last_day or "", *(mark.get("day", "") for mark in marks)]) or None
     return Health(
         library.count(),
         last_day,
-        _lag(last_day, now) if sources or last_day else 0,
+        _lag(read, now) if sources or read else 0,
         _moment(run.get("ended")),
         min(of for of in wells if of is not None) if both else None,
         tuple(sources),

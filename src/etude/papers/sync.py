@@ -29,6 +29,8 @@ from etude.papers.arxiv.gate import Gate
 from etude.papers.arxiv.oai import ExpiredTokenError, Page, first_page, next_page
 from etude.papers.arxiv.query import by_id, changed, submitted
 from etude.papers.calendar import (
+    EASTERN,
+    READY_HOUR,
     expected_feed,
     feed_day,
     last_publication,
@@ -36,7 +38,7 @@ from etude.papers.calendar import (
     no_feed,
 )
 from etude.papers.identity import Identifier
-from etude.papers.library import Library, Outcome
+from etude.papers.library import Library
 from etude.papers.record import Announcement, Sighting
 from etude.papers.settings import Settings
 from etude.paths import home
@@ -110,9 +112,14 @@ class _Run:
     gate: Gate
     clock: Clock
     show: Callable[[Progress], None] | None
-    outcome: Outcome = field(default_factory=Outcome)
     lines: list[Line] = field(default_factory=list[Line])
     papers: int = 0
+    seen: set[str] = field(default_factory=set[str])
+    before: tuple[int, int] = (0, 0)
+    """Papers and revision when the run began."""
+
+    def __post_init__(self) -> None:
+        self.before = (self.library.count(), self.library.revision())
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
@@ -124,10 +131,11 @@ class _Run:
     def put(self, sightings: Sequence[Sighting], marks: Mapping[str, Any]) -> None:
         """Store papers and progress in one transaction."""
         with self.library.engine.begin() as connection:
-            self.outcome += self.library.put_in(connection, sightings)
+            self.library.put_in(connection, sightings)
             for key, value in marks.items():
                 self.library.set_mark(key, value, connection)
         self.papers += len(sightings)
+        self.seen.update(sighting.id for sighting in sightings)
 
     def note(self, source: str, count: int, text: str, error: str | None) -> None:
         """Keep how a source did, for the report and for `health`."""
@@ -235,7 +243,7 @@ def backfill(
             error = str(problem)
         run.note("query", run.papers, f"{run.papers} papers of {since} to {until}", error)
         _settle(run)
-        return _report(run)
+        return _report(run, of_the_day=False)
 
 
 @contextlib.contextmanager
@@ -297,7 +305,13 @@ def _store_feeds(run: _Run, batches: Sequence[_Batch], trouble: str | None) -> N
             continue
         run.put(
             feed.listed(day),
-            {f"rss:{batch.category}": {"etag": feed.etag, "day": day.isoformat()}},
+            {
+                f"rss:{batch.category}": {
+                    "etag": feed.etag,
+                    "day": day.isoformat(),
+                    "items": len(feed.items),
+                }
+            },
         )
         if day < today and no_feed(today) is None:
             told.append(f"{batch.category} still shows {day}")
@@ -551,38 +565,40 @@ def _only_listed(row: Mapping[str, Any], day: date) -> Sighting:
 # Why nothing is there.
 
 
-def _report(run: _Run) -> Report:
+def _report(run: _Run, *, of_the_day: bool = True) -> Report:
     today = feed_day(run.now())
     listed = len(run.library.day(today.isoformat()))
+    count, revision = run.before
+    added = run.library.count() - count
+    touched = run.library.changed_since(revision)
     return Report(
-        run.outcome.added,
-        run.outcome.changed,
-        run.outcome.same,
+        added,
+        touched - added,
+        len(run.seen) - touched,
         today.isoformat(),
         listed,
         tuple(run.lines),
-        None if listed else _why_empty(run, today),
+        _why_empty(run, today) if of_the_day and not listed else None,
     )
 
 
 def _why_empty(run: _Run, today: date) -> str:
     reason = no_feed(today)
+    named = f"{today:%A, %d %B}"
     coming = f"the next papers come on {next_feed(today):%A, %d %B}"
     if reason == "weekend":
-        return f"{today:%A, %d %B}: arXiv announces nothing at the weekend; {coming}."
+        return f"{named}: arXiv announces nothing at the weekend; {coming}."
     if reason is not None:
-        return f"{today:%A, %d %B}: arXiv announces nothing on a holiday ({reason}); {coming}."
+        return f"{named}: arXiv announces nothing on a holiday ({reason}); {coming}."
     down = [line for line in run.lines if line.failed]
     if down:
         names = ", ".join(dict.fromkeys(line.source for line in down))
-        return f"{today:%A, %d %B}: arXiv could not be read ({names}): {down[0].text}"
-    shown = [
-        (run.library.mark(f"rss:{name}") or {}).get("day", "") for name in run.settings.categories
-    ]
-    if max(shown, default="") < today.isoformat():
-        return (
-            f"{today:%A, %d %B}: not announced yet; the feeds still show "
-            f"{max(shown) or 'an earlier day'}."
-        )
-    names = ", ".join(run.settings.categories)
-    return f"{today:%A, %d %B}: nothing was announced in {names}."
+        return f"{named}: arXiv could not be read ({names}): {down[0].text}"
+    marks = [run.library.mark(f"rss:{name}") or {} for name in run.settings.categories]
+    shown = [mark["day"] for mark in marks if mark.get("items")]
+    if shown:
+        return f"{named}: not announced yet; the feeds still show {max(shown)}."
+    early = run.now().astimezone(EASTERN).hour < READY_HOUR
+    if early or run.library.last_datestamp() == today.isoformat():
+        return f"{named}: not announced yet; the feeds are still empty."
+    return f"{named}: nothing was announced in {', '.join(run.settings.categories)}."

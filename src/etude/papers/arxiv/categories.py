@@ -51,8 +51,7 @@ CATEGORIES = frozenset(
 
 
 def oai_set(category: str) -> str:
-    """Name of a category's set in OAI-PMH: ``cs.CV`` is ``cs:cs:CV``, ``hep-th`` is
-    ``physics:hep-th``."""
+    """Name of a category's set in OAI-PMH: ``cs:cs:CV`` of ``cs.CV``, ``physics:hep-th``."""
     archive, _, name = category.partition(".")
     group = "physics" if archive in _PHYSICS else archive
     return ":".join([group, archive, name] if name else [group, archive])

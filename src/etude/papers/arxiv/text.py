@@ -157,9 +157,10 @@ def says_withdrawn(comment: str | None, abstract: str | None = None) -> bool:
 
 
 _WITHDRAWN = re.compile(
-    r"(?:^|(?<=[.;:!?(*\n]))\s*(?:(?:this|the|our)\s+)?"
-    r"(?:(?:arXiv|paper|article|submission|manuscript|work|version|preprint)\s+){0,2}"
-    r"(?:(?:has|have|is|was|been|being|temporarily|hereby)\s+){0,3}"
-    r"(?:withdrawn|retracted)\b",
+    r"(?:^|(?<=[.;:!?(*\n]))\s*(?:"
+    r"(?:(?:this|the|our)\s+)?"
+    r"(?:(?:arXiv|paper|article|submission|manuscript|work|version|preprint)\s+){1,2}"
+    r"(?:(?:has|have|is|was|been|being|temporarily|hereby)\s+){0,3}(?:withdrawn|retracted)\b"
+    r"|(?:withdrawn|retracted)(?=\s*(?:$|[.,;:!)]|(?:by|due|because|for|as|from|since|pending)\b)))",
     re.IGNORECASE,
 )
