@@ -255,15 +255,15 @@ class Gate:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[IO[str]]:
         """The file of the rest, open and locked: another process waits here for its turn."""
+        path = self.folder / "arxiv-gate.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "arxiv-gate.json").open("a+", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield file
+            file = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise SourceError(
-                f"{self.folder / 'arxiv-gate.json'} cannot be used: {error.strerror or error}"
-            ) from error
+            raise SourceError(f"{path} cannot be used: {error.strerror or error}") from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
 
     @staticmethod
     def _rest(file: IO[str]) -> _Rest:

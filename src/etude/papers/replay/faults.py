@@ -30,7 +30,7 @@ KINDS = {
     "twice": "OAI-PMH gives the first record twice",
     "html": "a page for browsers in place of the answer",
 }
-_FORM = re.compile(r"^(rss|oai|query|any):([a-z0-9]+)(?:=([\w.-]+))?(?:x(\d+|\*))?$")
+_FORM = re.compile(r"^(rss|oai|query|any):([a-z0-9]+?)(?:=([\w.-]+?))?(?:x(\d+|\*))?$")
 
 
 @dataclass(slots=True)
@@ -54,7 +54,6 @@ class Fault:
         Raises:
             PapersError: it has another form, or a kind that is not known.
         """
-        # Times come last and kinds may end in a letter x of their own: none does.
         match = _FORM.match(text.strip())
         if match is None:
             raise PapersError(f"{text!r} is no fault: WHERE:KIND[=VALUE][xTIMES] is expected")
