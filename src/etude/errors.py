@@ -66,6 +66,10 @@ class PapersError(EtudeError):
     """A paper, category, file or source of the reading room that cannot be used as asked."""
 
 
+class SourceError(PapersError):
+    """A source of papers that is down, asks to wait, or refuses a request."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)

@@ -154,15 +154,36 @@ class Library:
         found.sort(key=lambda row: _KINDS.index(row["kind"]))
         return found
 
+    def listed(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that stand in the list of any day."""
+        with self.engine.connect() as connection:
+            return {row.id for row in _listings(connection, list(ids))}
+
     def last_day(self) -> str | None:
         """The newest day with listings."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.max(_listing.c.day))).scalar()
 
+    def last_datestamp(self) -> str | None:
+        """The newest day on which a record changed, as OAI-PMH tells."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.max(_paper.c.datestamp))).scalar()
+
     def count(self) -> int:
         """How many papers there are."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.count()).select_from(_paper)).scalar_one()
+
+    def revision(self) -> int:
+        """The number of the last change, 0 before the first."""
+        return int(self.mark("revision") or 0)
+
+    def changed_since(self, revision: int) -> int:
+        """How many papers changed after `revision`."""
+        with self.engine.connect() as connection:
+            return connection.execute(
+                select(func.count()).select_from(_paper).where(_paper.c.revision > revision)
+            ).scalar_one()
 
     def since(self, revision: int, *, page: int = 2000) -> Iterator[list[dict[str, Any]]]:
         """Papers changed after `revision`, oldest change first, in pages; for indexes.
