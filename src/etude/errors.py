@@ -70,6 +70,10 @@ class SourceError(PapersError):
     """A source of papers that is down, asks to wait, or refuses a request."""
 
 
+class QueryError(PapersError):
+    """A search for papers that cannot be read; the message says what is wrong, and where."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)
