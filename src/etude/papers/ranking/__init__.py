@@ -1,0 +1,1 @@
+"""Which papers a reader wants to see first, and why."""

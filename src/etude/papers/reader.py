@@ -1,0 +1,405 @@
+"""What one reader keeps: opinions, tags, followed authors, saved searches.
+
+Each change is one statement of the database, so two programs at once cannot undo each other's
+work, and all of it goes out as one plain dictionary and comes back from it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Connection, Engine, Executable, delete, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from etude.errors import PapersError, did_you_mean
+from etude.papers.authors import same_author, spellings
+from etude.papers.identity import parse_identifier
+from etude.papers.seen import begin_following, end_following, newest
+from etude.papers.words import shown
+from etude.store import papers as tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+FORMAT = "etude-reader"
+VERSION = 1
+LONGEST_NAME = 80
+LONGEST_AUTHOR = 200
+LONGEST_QUERY = 2000
+
+_paper = cast("Table", tables.Paper.__table__)
+_opinion = cast("Table", tables.Opinion.__table__)
+_tag = cast("Table", tables.Tag.__table__)
+_following = cast("Table", tables.Following.__table__)
+_search = cast("Table", tables.SavedSearch.__table__)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search that a reader keeps."""
+
+    name: str
+    query: str
+    seen: int
+    """Number of the newest paper that was there when its news were last shown."""
+
+
+class Reader:
+    """One reader of one database.
+
+    Args:
+        engine: from `store.engine.open_store`.
+        name: the reader's name, at most 80 characters.
+        clock: seconds since 1970.
+
+    Raises:
+        PapersError: the name is empty or too long.
+    """
+
+    def __init__(self, engine: Engine, name: str, clock: Callable[[], float] = time.time) -> None:
+        self.engine, self.clock = engine, clock
+        self.name = _line(name, "a reader's name", LONGEST_NAME)
+
+    # -- opinions ------------------------------------------------------------------------------
+
+    def like(self, paper_id: str) -> bool:
+        """Want more papers like this one; True where that is news.
+
+        Raises:
+            PapersError: `paper_id` is no arXiv id, or no paper that is kept here.
+        """
+        return self._opine(paper_id, 1)
+
+    def dislike(self, paper_id: str) -> bool:
+        """Want fewer papers like this one; see `like`."""
+        return self._opine(paper_id, -1)
+
+    def _opine(self, paper_id: str, value: int) -> bool:
+        key = _identifier(paper_id)
+        with self.engine.begin() as connection:
+            _must_be_kept(connection, key)
+            return self._put_opinion(connection, key, value, self.clock(), later=False)
+
+    def _put_opinion(
+        self, connection: Connection, key: str, value: int, at: float, *, later: bool
+    ) -> bool:
+        """Store an opinion; with `later` only where it is younger than the one that is there."""
+        statement = _insert(connection, _opinion).values(
+            reader=self.name, id=key, value=value, at=at
+        )
+        new = statement.excluded
+        younger = or_(
+            _opinion.c.at < new.at, (_opinion.c.at == new.at) & (_opinion.c.value < value)
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["reader", "id"],
+            set_={"value": new.value, "at": new.at},
+            where=younger if later else _opinion.c.value != new.value,
+        )
+        return _changed(connection, statement)
+
+    def forget(self, paper_id: str) -> bool:
+        """Take back an opinion; False where there was none."""
+        return self._remove(_opinion, id=_identifier(paper_id))
+
+    def opinions(self) -> dict[str, int]:
+        """Ids with 1 (liked) or -1 (disliked), in the order in which they were given."""
+        with self.engine.connect() as connection:
+            return {row.id: row.value for row in self._rows(connection, _opinion, "at", "id")}
+
+    # -- tags ----------------------------------------------------------------------------------
+
+    def tag(self, paper_id: str, tag: str) -> bool:
+        """Put a word on a paper; True where it was not there yet.
+
+        Raises:
+            PapersError: the tag is empty or too long, or the paper is not kept here.
+        """
+        key, tag = _identifier(paper_id), _line(tag, "a tag", LONGEST_NAME)
+        with self.engine.begin() as connection:
+            _must_be_kept(connection, key)
+            return self._add(connection, _tag, tag=tag, id=key, at=self.clock())
+
+    def untag(self, paper_id: str, tag: str) -> bool:
+        """Take a word off a paper; False where it was not there."""
+        return self._remove(_tag, id=_identifier(paper_id), tag=_line(tag, "a tag", LONGEST_NAME))
+
+    def tags(self) -> dict[str, list[str]]:
+        """Each tag with the ids that bear it, the one tagged last first."""
+        found: dict[str, list[str]] = {}
+        with self.engine.connect() as connection:
+            for row in self._rows(connection, _tag, "tag", "at", "id"):
+                found.setdefault(row.tag, []).insert(0, row.id)
+        return found
+
+    def tags_of(self, paper_id: str) -> list[str]:
+        """The tags of one paper, in alphabetical order."""
+        key = _identifier(paper_id)
+        with self.engine.connect() as connection:
+            wanted = select(_tag.c.tag).where(_tag.c.reader == self.name, _tag.c.id == key)
+            return sorted(connection.scalars(wanted))
+
+    # -- authors -------------------------------------------------------------------------------
+
+    def follow(self, author: str) -> bool:
+        """Follow an author, however papers write the name; True where that is news.
+
+        Raises:
+            PapersError: the name is empty or too long.
+        """
+        author = _author(author)
+        with self.engine.begin() as connection:
+            return self._follow(connection, author, self.clock())
+
+    def _follow(self, connection: Connection, author: str, at: float) -> bool:
+        if not self._add(connection, _following, author=author, at=at):
+            return False
+        begin_following(connection, self.name, author)
+        return True
+
+    def unfollow(self, author: str) -> list[str]:
+        """Follow an author no more; returns the names that were dropped.
+
+        The very name is dropped where it is followed, else all that may be the same person.
+        """
+        author = _author(author)
+        followed = self.following()
+        names = [name for name in followed if name == author] or [
+            name for name in followed if same_author(author, name)
+        ]
+        with self.engine.begin() as connection:
+            dropped = [name for name in names if self._delete(connection, _following, author=name)]
+            for name in dropped:
+                end_following(connection, self.name, name)
+        return dropped
+
+    def following(self) -> list[str]:
+        """The followed authors as they were written, first followed first."""
+        with self.engine.connect() as connection:
+            return [row.author for row in self._rows(connection, _following, "at", "author")]
+
+    # -- searches ------------------------------------------------------------------------------
+
+    def save_search(self, name: str, query: str) -> bool:
+        """Keep a search; its news are papers that come from now on. True where it changed.
+
+        A name that is taken gets the new query.
+
+        Raises:
+            PapersError: name or query is empty or too long.
+        """
+        name = _line(name, "the name of a search", LONGEST_NAME)
+        query = _line(query, "a search", LONGEST_QUERY)
+        with self.engine.begin() as connection:
+            return self._put_search(connection, name, query, self.clock(), later=False)
+
+    def _put_search(
+        self, connection: Connection, name: str, query: str, at: float, *, later: bool
+    ) -> bool:
+        statement = _insert(connection, _search).values(
+            reader=self.name, name=name, query=query, seen=newest(), at=at
+        )
+        new = statement.excluded
+        differs = _search.c.query != new.query
+        younger = or_(_search.c.at < new.at, (_search.c.at == new.at) & (_search.c.query < query))
+        # `seen` stays where the query is the same: what was not shown yet must still come.
+        statement = statement.on_conflict_do_update(
+            index_elements=["reader", "name"],
+            set_={"query": new.query, "seen": new.seen, "at": new.at},
+            where=differs & younger if later else differs,
+        )
+        return _changed(connection, statement)
+
+    def searches(self) -> list[Search]:
+        """The saved searches in alphabetical order."""
+        with self.engine.connect() as connection:
+            rows = self._rows(connection, _search, "name")
+            return [Search(row.name, row.query, row.seen) for row in rows]
+
+    def search(self, name: str) -> Search:
+        """The saved search of that name.
+
+        Raises:
+            PapersError: there is none.
+        """
+        known = {search.name: search for search in self.searches()}
+        if name not in known:
+            raise PapersError(f"no saved search is called {name!r}{did_you_mean(name, known)}")
+        return known[name]
+
+    def drop_search(self, name: str) -> bool:
+        """Keep a search no more; False where there was none of that name."""
+        return self._remove(_search, name=_line(name, "the name of a search", LONGEST_NAME))
+
+    # -- all of it -----------------------------------------------------------------------------
+
+    def export(self) -> dict[str, Any]:
+        """Everything that the reader has given, as plain values that JSON can hold."""
+        with self.engine.connect() as connection:
+            return {
+                "format": FORMAT,
+                "version": VERSION,
+                "opinions": [
+                    {"id": row.id, "value": row.value, "at": row.at}
+                    for row in self._rows(connection, _opinion, "at", "id")
+                ],
+                "tags": [
+                    {"id": row.id, "tag": row.tag, "at": row.at}
+                    for row in self._rows(connection, _tag, "at", "tag", "id")
+                ],
+                "following": [
+                    {"author": row.author, "at": row.at}
+                    for row in self._rows(connection, _following, "at", "author")
+                ],
+                "searches": [
+                    {"name": row.name, "query": row.query, "at": row.at}
+                    for row in self._rows(connection, _search, "name")
+                ],
+            }
+
+    def restore(self, kept: Any) -> int:
+        """Add what `export` gave to what is there; returns how many entries changed something.
+
+        Of two opinions on one paper the younger one stays. Papers need not be here yet, so that a
+        reader may come before the papers do. All of it goes in, or nothing.
+
+        Raises:
+            PapersError: `kept` is not what `export` gives, or of a newer Etude.
+        """
+        entries = _checked(kept)
+        with self.engine.begin() as connection:
+            changed = [
+                self._put_opinion(connection, one["id"], one["value"], one["at"], later=True)
+                for one in entries["opinions"]
+            ]
+            changed += [self._add(connection, _tag, **one) for one in entries["tags"]]
+            changed += [
+                self._follow(connection, one["author"], one["at"]) for one in entries["following"]
+            ]
+            changed += [
+                self._put_search(connection, one["name"], one["query"], one["at"], later=True)
+                for one in entries["searches"]
+            ]
+        return sum(changed)
+
+    # -- statements ----------------------------------------------------------------------------
+
+    def _rows(self, connection: Connection, table: Table, *order: str) -> Iterable[Any]:
+        columns = [table.c[name] for name in order]
+        return connection.execute(
+            select(table).where(table.c.reader == self.name).order_by(*columns)
+        )
+
+    def _add(self, connection: Connection, table: Table, **values: Any) -> bool:
+        statement = _insert(connection, table).values(reader=self.name, **values)
+        return _changed(connection, statement.on_conflict_do_nothing())
+
+    def _delete(self, connection: Connection, table: Table, **where: Any) -> bool:
+        statement = delete(table).where(table.c.reader == self.name)
+        for name, value in where.items():
+            statement = statement.where(table.c[name] == value)
+        return _changed(connection, statement)
+
+    def _remove(self, table: Table, **where: Any) -> bool:
+        with self.engine.begin() as connection:
+            return self._delete(connection, table, **where)
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _changed(connection: Connection, statement: Executable) -> bool:
+    # PostgreSQL's count of an insert is dropped unless it is asked for.
+    result = connection.execute(statement, execution_options={"preserve_rowcount": True})
+    return result.rowcount > 0
+
+
+def _identifier(text: str) -> str:
+    try:
+        return parse_identifier(text).id
+    except (ValueError, AttributeError) as error:
+        short = shown(str(text))[:60]
+        raise PapersError(
+            f"{short!r} is not an arXiv id; ids look like 2403.01234 or hep-th/9901001"
+        ) from error
+
+
+def _must_be_kept(connection: Connection, key: str) -> None:
+    if connection.execute(select(_paper.c.number).where(_paper.c.id == key)).first() is None:
+        raise PapersError(f"there is no paper {key} here; fetch it first with `etude papers sync`")
+
+
+def _line(text: Any, what: str, longest: int) -> str:
+    """`text` on one line, without what a terminal, a page or a database would stumble over."""
+    if not isinstance(text, str):
+        raise PapersError(f"{what} is text, not {type(text).__name__}")
+    line = shown(text)
+    if not line:
+        raise PapersError(f"{what} needs at least one visible character")
+    if len(line) > longest:
+        raise PapersError(f"{what} has at most {longest} characters; this one has {len(line)}")
+    return line
+
+
+def _author(text: Any) -> str:
+    author = _line(text, "an author's name", LONGEST_AUTHOR)
+    if not any(letter.isalpha() for letter in author) or not spellings(author):
+        raise PapersError(f"{author[:60]!r} is not a name; names look like Ada Lovelace")
+    return author
+
+
+def _at(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise PapersError(f"`at` is a number of seconds since 1970, not {str(value)[:40]!r}")
+    return float(value)
+
+
+def _opinion_value(value: Any) -> int:
+    if isinstance(value, bool) or value not in (1, -1):
+        raise PapersError(f"`value` is 1 or -1, not {str(value)[:40]!r}")
+    return int(value)
+
+
+_FIELDS: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "opinions": {"id": _identifier, "value": _opinion_value, "at": _at},
+    "tags": {"id": _identifier, "tag": lambda text: _line(text, "a tag", LONGEST_NAME), "at": _at},
+    "following": {"author": _author, "at": _at},
+    "searches": {
+        "name": lambda text: _line(text, "the name of a search", LONGEST_NAME),
+        "query": lambda text: _line(text, "a search", LONGEST_QUERY),
+        "at": _at,
+    },
+}
+
+
+def _checked(kept: Any) -> dict[str, list[dict[str, Any]]]:
+    """The entries of an exported reader, or a `PapersError` that says which one is wrong."""
+    if not isinstance(kept, dict) or cast("dict[str, Any]", kept).get("format") != FORMAT:
+        raise PapersError('this is not an exported reader (its "format" would be "etude-reader")')
+    kept = cast("dict[str, Any]", kept)
+    if kept.get("version") != VERSION:
+        raise PapersError(
+            f"this reader was exported in version {str(kept.get('version'))[:20]!r} of the format; "
+            f"this Etude reads version {VERSION}: update Etude"
+        )
+    result: dict[str, list[dict[str, Any]]] = {}
+    for part, fields in _FIELDS.items():
+        entries = kept.get(part, [])
+        if not isinstance(entries, list):
+            raise PapersError(f"{part}: a list is expected, not {type(entries).__name__}")
+        result[part] = []
+        for number, entry in enumerate(cast("list[Any]", entries), 1):
+            if not isinstance(entry, dict):
+                raise PapersError(f"{part}, entry {number}: an object with {', '.join(fields)}")
+            given = cast("dict[str, Any]", entry)
+            try:
+                values = {name: check(given.get(name)) for name, check in fields.items()}
+            except PapersError as error:
+                raise PapersError(f"{part}, entry {number}: {error}") from error
+            result[part].append(values)
+    return result
