@@ -66,6 +66,10 @@ class PapersError(EtudeError):
     """A paper, category, file or source of the reading room that cannot be used as asked."""
 
 
+class QueryError(PapersError):
+    """A search for papers that cannot be read; the message says what is wrong, and where."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)

@@ -6,6 +6,7 @@ YOLO-World and yolov11n. Each such word is indexed whole and by its parts.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -37,15 +38,27 @@ def folded(text: str) -> str:
 
 def parts(text: str) -> list[str]:
     """Parts of the glued words in `text`, lower case: yolov11n: yolo, BERTScore: bert, score."""
-    found: dict[str, None] = {}
-    for match in _WORD.finditer(text):
-        word = match[0]
-        if len(word) > LONGEST_WORD or (word.islower() and word.isalpha()):
-            continue
-        version = _VERSION.match(word.lower())
-        if version:
-            found[version[1]] = None
-            word = word[: version.end(1)]
-        pieces = [piece.lower() for piece in _HUMP.findall(word) if len(piece) >= _SHORTEST_PART]
-        found.update(dict.fromkeys(piece for piece in pieces if piece != word.lower()))
-    return list(found)
+    return list(dict.fromkeys(part for word in glued(text) for part in word))
+
+
+def glued(text: str) -> list[list[str]]:
+    """The parts of each glued word of `text` by itself, each word once."""
+    found = map(_pieces, dict.fromkeys(_WORD.findall(text)))
+    return [list(pieces) for pieces in found if pieces]
+
+
+@functools.lru_cache(1 << 15)
+def _pieces(word: str) -> tuple[str, ...]:
+    if len(word) > LONGEST_WORD or word.isdigit():
+        return ()
+    if word.isalpha() and (word.islower() or word.isupper() or word.istitle()):
+        return ()
+    pieces: list[str] = []
+    stem = word
+    version = _VERSION.match(word.lower())
+    if version:
+        pieces.append(version[1])
+        stem = word[: version.end(1)]
+    humps = [piece.lower() for piece in _HUMP.findall(stem) if len(piece) >= _SHORTEST_PART]
+    pieces += [piece for piece in humps if piece != stem.lower() and piece not in pieces]
+    return tuple(pieces)

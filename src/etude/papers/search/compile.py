@@ -1,0 +1,230 @@
+"""From a query as it was read to one that the engine runs, with an estimate of its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from etude.papers.search.query import (
+    And,
+    Category,
+    Days,
+    Node,
+    Not,
+    Or,
+    Paper,
+    Phrase,
+    Prefix,
+    Word,
+)
+from etude.papers.search.text import day_keys, joined, name_query, plain, stems, words
+
+if TYPE_CHECKING:
+    from tantivy import Query, Schema, Searcher
+
+TITLE_WEIGHT = 2.0
+"""What a match in the title counts beside one in the abstract."""
+
+MOST_EXPANSIONS = 300
+"""Words, the most frequent ones, that a prefix stands for."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A query of the engine."""
+
+    query: Query
+    most: int
+    """No more papers than this can match."""
+    cost: int
+    """About how many entries of posting lists must be read to see all matches."""
+    scored: bool
+    """Whether anything in it can tell one match from another."""
+
+
+class Compiler:
+    """Compiles for one searcher, whose frequencies and words decide costs and expansions."""
+
+    def __init__(self, schema: Schema, searcher: Searcher) -> None:
+        self.schema = schema
+        self.searcher = searcher
+        self.narrowed: list[str] = []
+        """Prefixes of which only the most frequent words are searched."""
+
+    def compile(self, node: Node) -> Compiled:
+        """The engine's query for `node`."""
+        from tantivy import Query
+
+        match node:
+            case Word(text, field):
+                found = self.either(self._words(text, field, phrase=False))
+                return self._silent(found) if field == "author" else found
+            case Phrase(text, field):
+                found = self.either(self._words(text, field, phrase=True))
+                return self._silent(found) if field == "author" else found
+            case Prefix(text, field):
+                return self._prefix(text, field)
+            case Category(name):
+                return self._silent(self._term("cat", name))
+            case Paper(key):
+                return self._silent(self._term("id", key))
+            case Days(first, last):
+                return self.days(first, last)
+            case Not(of):
+                return self._and([self.all_papers()], [self.compile(of)])
+            case And(of):
+                wanted = [self.compile(one) for one in of if not isinstance(one, Not)]
+                unwanted = [self.compile(one.of) for one in of if isinstance(one, Not)]
+                return self._and(wanted or [self.all_papers()], unwanted)
+            case Or(of):
+                return self.either([self.compile(one) for one in of])
+        return Compiled(Query.empty_query(), 0, 0, False)
+
+    def all_papers(self) -> Compiled:
+        """Every paper, and not the index's note of itself."""
+        return self.days(None, None)
+
+    def days(self, first: date | None, last: date | None) -> Compiled:
+        """Papers announced from `first` to `last`."""
+        return self.keys(*day_keys(first, last))
+
+    def keys(self, low: int, high: int) -> Compiled:
+        """Papers whose `order_key` lies from `low` to `high`."""
+        from tantivy import FieldType, Query
+
+        query = Query.range_query(
+            self.schema, "order", FieldType.Unsigned, lower_bound=low, upper_bound=high
+        )
+        count = self.searcher.num_docs
+        return self._silent(Compiled(query, count, count, False))
+
+    def both(self, first: Compiled, second: Compiled) -> Compiled:
+        """Papers of both."""
+        return self._and([first, second], [])
+
+    @staticmethod
+    def _silent(compiled: Compiled) -> Compiled:
+        from tantivy import Query
+
+        query = Query.const_score_query(compiled.query, 0.0)
+        return Compiled(query, compiled.most, compiled.cost, False)
+
+    def _term(self, field: str, term: str) -> Compiled:
+        from tantivy import Query
+
+        # Frequencies are scored in titles and abstracts; other fields have none.
+        option = "freq" if field in {"title", "abstract"} else "basic"
+        query = Query.term_query(self.schema, field, term, option)
+        count = self.searcher.doc_freq(field, term)
+        if field == "title":
+            query = Query.boost_query(query, TITLE_WEIGHT)
+        return Compiled(query, count, count, True)
+
+    def _phrase(self, field: str, terms: Sequence[str]) -> Compiled:
+        from tantivy import Query
+
+        if len(terms) == 1:
+            return self._term(field, terms[0])
+        query = Query.phrase_query(self.schema, field, list(terms))
+        counts = [self.searcher.doc_freq(field, term) for term in terms]
+        if field == "title":
+            query = Query.boost_query(query, TITLE_WEIGHT)
+        # Positions are read besides.
+        return Compiled(query, min(counts), min(counts) * len(counts) * 3, True)
+
+    def _words(self, text: str, field: str | None, *, phrase: bool) -> list[Compiled]:
+        """Ways in which a word or phrase can stand in `field`, or in any field for None."""
+        spelt = plain(text)
+        found: list[Compiled] = []
+        terms = stems(spelt)
+        fields = [field] if field in {"title", "abstract"} else ["title", "abstract"]
+        if field != "author" and terms:
+            found += [self._phrase(one, terms) for one in fields]
+            whole = [] if phrase else joined(spelt)
+            if len(whole) == 1 and len(whole[0]) == sum(map(len, terms)):
+                found += [self._term(one, stems(whole[0])[0]) for one in fields]
+        if field in {None, "author"}:
+            found += [self._term("author", term) for term in self._names(text, field, phrase)]
+        return found
+
+    @staticmethod
+    def _names(text: str, field: str | None, phrase: bool) -> list[str]:
+        names = name_query(text)
+        if field is None and len(names) > 1 and not phrase:
+            # A hyphenated word is no name with initials.
+            return names[:1]
+        return names
+
+    def _prefix(self, text: str, field: str | None) -> Compiled:
+        from tantivy import Query
+
+        typed = words(plain(text))
+        if not typed:
+            return Compiled(Query.empty_query(), 0, 0, False)
+        head, start = typed[:-1], typed[-1]
+        fields = ["title", "abstract", "author"] if field is None else [field]
+        found: list[Compiled] = []
+        for one in fields:
+            terms = self._beginning(one, start)
+            if len(terms) > MOST_EXPANSIONS and text not in self.narrowed:
+                self.narrowed.append(text)
+            terms = terms[:MOST_EXPANSIONS]
+            if not terms:
+                continue
+            counts = sum(self.searcher.doc_freq(one, term) for term in terms)
+            query = Query.term_set_query(self.schema, one, terms)
+            found.append(Compiled(query, counts, counts, True))
+        last = self.either(found)
+        if not head:
+            return last
+        before = self.either(self._words(" ".join(head), field, phrase=True))
+        return self._and([before, last], [])
+
+    def _beginning(self, field: str, start: str) -> list[str]:
+        """Terms of `field` that stand for words which begin with `start`, frequent ones first.
+
+        Titles and abstracts hold stems: those which begin so, and those of the words of titles
+        which do. ("segmenta" begins no stem, since that of segmentation is "segment".)
+        """
+        most = MOST_EXPANSIONS + 1
+        found = [term for term, _ in self.searcher.terms_with_prefix(field, start, limit=most)]
+        if field == "author":
+            return [term for term in found if " " not in term]
+        written = self.searcher.terms_with_prefix("word", start, limit=most)
+        more = [stem for word, _ in written for stem in stems(word)]
+        return list(dict.fromkeys([*found, *more]))
+
+    def either(self, of: Sequence[Compiled]) -> Compiled:
+        from tantivy import Occur, Query
+
+        living = [one for one in of if one.most] or list(of[:1])
+        if not living:
+            return Compiled(Query.empty_query(), 0, 0, False)
+        if len(living) == 1:
+            return living[0]
+        return Compiled(
+            Query.boolean_query([(Occur.Should, one.query) for one in living]),
+            min(sum(one.most for one in living), self.searcher.num_docs),
+            sum(one.cost for one in living),
+            any(one.scored for one in living),
+        )
+
+    @staticmethod
+    def _and(wanted: Sequence[Compiled], unwanted: Sequence[Compiled]) -> Compiled:
+        from tantivy import Occur, Query
+
+        if len(wanted) == 1 and not unwanted:
+            return wanted[0]
+        most = min(one.most for one in wanted)
+        every = [*wanted, *unwanted]
+        clauses = [(Occur.Must, one.query) for one in wanted]
+        clauses += [(Occur.MustNot, one.query) for one in unwanted]
+        return Compiled(
+            Query.boolean_query(clauses),
+            most,
+            reduce(lambda total, one: total + min(one.cost, most * 4), every, 0),
+            any(one.scored for one in wanted),
+        )
