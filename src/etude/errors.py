@@ -68,6 +68,8 @@ class PapersError(EtudeError):
 
 class QueryError(PapersError):
     """A search for papers that cannot be read; the message says what is wrong, and where."""
+class SourceError(PapersError):
+    """A source of papers that is down, asks to wait, or refuses a request."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

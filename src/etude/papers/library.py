@@ -154,6 +154,11 @@ class Library:
         found.sort(key=lambda row: _KINDS.index(row["kind"]))
         return found
 
+    def listed(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that stand in the list of any day."""
+        with self.engine.connect() as connection:
+            return {row.id for row in _listings(connection, list(ids))}
+
     def last_day(self) -> str | None:
         """The newest day with listings."""
         with self.engine.connect() as connection:

@@ -1,0 +1,224 @@
+"""arXiv's query API: papers by date of submission, by id, or the newest changes.
+
+At most 2,000 come on a page, and what lies past 10,000 may not come at all: a window of dates with
+more is halved. The order cannot be relied on (for two days in November 2025 it was ignored), so
+pages are sorted here and nothing stops at a date. Errors are Atom feeds under HTTP 400, or 200.
+Source: https://info.arxiv.org/help/api/user-manual.html and answers recorded in April and May 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from xml.etree.ElementTree import Element
+
+from etude.errors import SourceError
+from etude.papers.arxiv.gate import Answer, DamagedError, Gate
+from etude.papers.arxiv.text import moment, parsed, plain_name, says_withdrawn
+from etude.papers.identity import Identifier, parse_identifier
+from etude.papers.record import Sighting
+
+PAGE = 2000
+FURTHEST = 10_000
+IDS_A_REQUEST = 200
+"""Keeps the address below 4 kB."""
+_ATOM = "{http://www.w3.org/2005/Atom}"
+_ARXIV = "{http://arxiv.org/schemas/atom}"
+_SEARCH = "{http://a9.com/-/spec/opensearch/1.1/}"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One page of answers."""
+
+    papers: tuple[Sighting, ...]
+    total: int
+    """As the server counts, which may be wrong."""
+    skipped: int = 0
+    """Entries that could not be understood."""
+
+
+def read_results(answer: Answer) -> Results:
+    """The results in an answer.
+
+    Raises:
+        DamagedError: no whole feed.
+        SourceError: an error that the API tells of, or another refusal.
+    """
+    try:
+        root = parsed(answer.body, "the answer of the query API")
+    except DamagedError:
+        if answer.status != 200:
+            raise SourceError(f"{answer.address} was refused: HTTP {answer.status}") from None
+        raise
+    entries = root.findall(f"{_ATOM}entry")
+    for entry in entries:
+        if "/api/errors" in entry.findtext(f"{_ATOM}id", "") and (
+            entry.findtext(f"{_ATOM}title", "").strip() == "Error"
+        ):
+            raise SourceError(f"arXiv's query API says: {entry.findtext(f'{_ATOM}summary', '')}")
+    if answer.status != 200:
+        raise SourceError(f"{answer.address} was refused: HTTP {answer.status}")
+    if root.tag != f"{_ATOM}feed":
+        raise DamagedError("the answer is not one of the query API")
+    papers: list[Sighting] = []
+    for entry in entries:
+        try:
+            papers.append(_paper(entry))
+        except ValueError:
+            continue
+    total = root.findtext(f"{_SEARCH}totalResults", "").strip()
+    return Results(tuple(papers), int(total) if total.isdigit() else 0, len(entries) - len(papers))
+
+
+def _paper(entry: Element) -> Sighting:
+    found = parse_identifier(entry.findtext(f"{_ATOM}id", ""))
+    title, abstract = entry.findtext(f"{_ATOM}title"), entry.findtext(f"{_ATOM}summary")
+    if title is None:
+        raise ValueError(f"{found} has no title")
+    primary = entry.find(f"{_ARXIV}primary_category")
+    categories = [of.get("term", "") for of in entry.findall(f"{_ATOM}category")]
+    if primary is not None:
+        categories.insert(0, primary.get("term", ""))
+    comment = entry.findtext(f"{_ARXIV}comment") or ""
+    names = [author.findtext(f"{_ATOM}name") or "" for author in entry.findall(f"{_ATOM}author")]
+    return Sighting(
+        found.id,
+        title,
+        abstract or "",
+        tuple(plain_name(name) for name in names if name.strip()),
+        tuple(dict.fromkeys(category for category in categories if category)),
+        version=found.version,
+        published=moment(entry.findtext(f"{_ATOM}published")),
+        updated=moment(entry.findtext(f"{_ATOM}updated")),
+        comment=comment,
+        journal_ref=entry.findtext(f"{_ARXIV}journal_ref") or "",
+        doi=entry.findtext(f"{_ARXIV}doi") or "",
+        withdrawn=True if says_withdrawn(comment, abstract) else None,
+    )
+
+
+def by_id(gate: Gate, ids: Sequence[str]) -> list[Sighting]:
+    """Papers of `ids`, in any order; ids that arXiv does not know are left out.
+
+    Raises:
+        SourceError: no answer, or the API refuses an id.
+    """
+    found: list[Sighting] = []
+    for start in range(0, len(ids), IDS_A_REQUEST):
+        some = ids[start : start + IDS_A_REQUEST]
+        # Without max_results the list would be cut at ten.
+        query = {"id_list": ",".join(some), "max_results": str(len(some))}
+        found += gate.ask(gate.settings.query, read_results, query=query).papers
+    return found
+
+
+def submitted(
+    gate: Gate,
+    categories: Sequence[str],
+    since: datetime,
+    until: datetime,
+    told: Callable[[str], None] | None = None,
+) -> Iterator[list[Sighting]]:
+    """Pages of the papers whose first version came from `since` up to `until`, both in UTC.
+
+    The bounds are minutes and both count. A window with more than the API gives is halved. `told`
+    hears of windows that gave fewer papers than the API had counted.
+
+    Raises:
+        SourceError: no answer, or a refusal.
+    """
+    windows = [(since, until)]
+    while windows:
+        start, end = windows.pop()
+        search = f"{_any_of(categories)} AND submittedDate:[{start:%Y%m%d%H%M} TO {end:%Y%m%d%H%M}]"
+        halves: list[tuple[datetime, datetime]] | None = None
+        given = total = 0
+        for page in _pages(gate, search, "submittedDate", "ascending"):
+            wide = end - start >= timedelta(minutes=2)
+            if page.total > FURTHEST and wide:
+                middle = start + (end - start) / 2
+                middle = middle.replace(second=0, microsecond=0)
+                halves = [(middle, end), (start, middle)]
+                break
+            given, total = given + len(page.papers) + page.skipped, max(total, page.total)
+            yield sorted(page.papers, key=_age)
+        if halves is not None:
+            windows += halves
+        elif given < total and told:
+            told(f"{start:%Y-%m-%d} to {end:%Y-%m-%d}: counted {total} papers, gave {given}")
+
+
+def changed(
+    gate: Gate,
+    categories: Sequence[str],
+    known: Callable[[Sequence[Identifier]], set[Identifier]],
+    *,
+    page: int = 500,
+) -> Iterator[list[Sighting]]:
+    """Pages of the newest changes, until one of which `known` knows every paper at its version.
+
+    A whole page must be known, and twice in a row, since the server's order may be none.
+
+    Raises:
+        SourceError: no answer, or a refusal.
+    """
+    quiet = 0
+    for found in _pages(gate, _any_of(categories), "lastUpdatedDate", "descending", page):
+        wanted = [Identifier(paper.id, paper.version) for paper in found.papers]
+        new = set(wanted) - known(wanted)
+        yield sorted(found.papers, key=_age, reverse=True)
+        quiet = 0 if new else quiet + 1
+        if quiet == 2:
+            return
+
+
+def _any_of(categories: Sequence[str]) -> str:
+    joined = " OR ".join(f"cat:{category}" for category in categories)
+    return f"({joined})"
+
+
+def _age(paper: Sighting) -> datetime:
+    return paper.published or datetime.min.replace(tzinfo=UTC)
+
+
+def _pages(gate: Gate, search: str, by: str, order: str, size: int = PAGE) -> Iterator[Results]:
+    """Pages of a search; an empty one that should not be is asked for three times."""
+    start, total = 0, 0
+    while start < FURTHEST:
+        asked = min(size, FURTHEST - start)
+        query = {
+            "search_query": search,
+            "start": str(start),
+            "max_results": str(asked),
+            "sortBy": by,
+            "sortOrder": order,
+        }
+        found = gate.ask(gate.settings.query, _PatientReader(start, total), query=query)
+        entries = len(found.papers) + found.skipped
+        total = max(total, found.total)
+        if entries or not start:
+            yield found
+        start += entries
+        # A count may be wrong either way: a full page is followed whatever it says.
+        if not entries or (entries < asked and start >= total):
+            return
+
+
+@dataclass(slots=True)
+class _PatientReader:
+    """Reads a page and takes an empty one for damaged, unless it comes three times."""
+
+    start: int
+    total: int
+    empty: int = 0
+
+    def __call__(self, answer: Answer) -> Results:
+        found = read_results(answer)
+        due = max(found.total, self.total)
+        if not found.papers and not found.skipped and self.start < due:
+            self.empty += 1
+            if self.empty < 3:
+                raise DamagedError(f"an empty page at {self.start} of {due} results")
+        return found

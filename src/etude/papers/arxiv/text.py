@@ -1,0 +1,165 @@
+r"""Small pieces of text that arXiv's interfaces write each in its own way: XML, names, dates.
+
+Titles and abstracts stay as they are written. Names of authors are brought to one spelling, since
+the same person comes as ``Andr\'e`` in a feed and as ``André`` from the query API.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from etude.papers.arxiv.gate import DamagedError
+
+_ACCENTS = {
+    "`": "\u0300",
+    "'": "\u0301",
+    "^": "\u0302",
+    "~": "\u0303",
+    '"': "\u0308",
+    "=": "\u0304",
+    ".": "\u0307",
+    "u": "\u0306",
+    "v": "\u030c",
+    "H": "\u030b",
+    "c": "\u0327",
+    "d": "\u0323",
+    "b": "\u0331",
+    "r": "\u030a",
+    "k": "\u0328",
+}
+_LETTERS = {
+    "ss": "ß",
+    "ae": "æ",
+    "AE": "Æ",
+    "oe": "œ",
+    "OE": "Œ",
+    "aa": "å",
+    "AA": "Å",
+    "o": "ø",
+    "O": "Ø",
+    "l": "ł",
+    "L": "Ł",
+    "i": "ı",
+    "j": "ȷ",
+    "dh": "ð",
+    "DH": "Ð",
+    "dj": "đ",
+    "DJ": "Đ",
+    "th": "þ",
+    "TH": "Þ",
+    "ng": "ŋ",
+    "NG": "Ŋ",
+}
+_LETTER = re.compile(
+    r"\\(ss|ae|AE|oe|OE|aa|AA|dh|DH|dj|DJ|th|TH|ng|NG|o|O|l|L|i|j)(?![A-Za-z])(?:\{\}| (?=\S))?"
+)
+_ACCENT = re.compile(
+    r"""\\(?:(?P<sign>[`'^~"=.])\s?|(?P<word>[uvHcdbrk])(?:\s+|(?=\{)))(?:\{(?P<in>\w)\}|(?P<bare>\w))"""
+)
+_BRACED = re.compile(r"\{([^{}\\]{0,80})\}")
+_NOTE = re.compile(r"\([^()]*\)")
+_AND = re.compile(r"(?:,\s*|\s+)and\s+|\s*,\s*|\s+&\s+|\s*;\s*")
+_SUFFIX = re.compile(r"^(?:Jr|Sr|II|III|IV)\.?$", re.IGNORECASE)
+
+
+def parsed(body: bytes, what: str) -> Element:
+    """The root of an XML document, without entities, doctypes or anything from elsewhere.
+
+    Raises:
+        DamagedError: it is cut off, no XML, or tries what arXiv never does.
+    """
+    try:
+        return fromstring(body, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise DamagedError(f"{what} is no whole XML document ({error})"[:200]) from error
+
+
+def plain_name(name: str) -> str:
+    """A person's name with TeX's accents as letters, composed, on one line."""
+    if "\\" in name:
+        name = _LETTER.sub(lambda match: _LETTERS[match[1]], name)
+        name = _BRACED.sub(r"{\1}", name)
+        name = _ACCENT.sub(_accented, name)
+        name = name.replace("\\-", "").replace("\\ ", " ").replace("\\&", "&")
+    if "{" in name:
+        for _ in range(3):
+            name = _BRACED.sub(r"\1", name)
+    name = name.replace("~", " ")
+    return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+def _accented(match: re.Match[str]) -> str:
+    letter = match["in"] or match["bare"]
+    letter = {"ı": "i", "ȷ": "j"}.get(letter, letter)
+    return unicodedata.normalize("NFC", letter + _ACCENTS[match["sign"] or match["word"]])
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Authors of one string, as feeds and `arXivRaw` have them; affiliations are left out.
+
+    ``"A. One (1 and 2), B. Two and C. Three ((1) Here, (2) There)"`` has three.
+    """
+    for _ in range(4):
+        shorter = _NOTE.sub(" ", text)
+        if shorter == text:
+            break
+        text = shorter
+    if "(" in text:  # one that is never closed runs to the end
+        text = text.partition("(")[0]
+    names: list[str] = []
+    for part in _AND.split(" ".join(text.replace(")", " ").split())):
+        name = plain_name(part)
+        if not name:
+            continue
+        if names and _SUFFIX.match(name):
+            names[-1] = f"{names[-1]} {name}"
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def moment(text: str | None) -> datetime | None:
+    """A moment in UTC from ``2024-01-01T00:00:00Z``, a bare day, or RFC 822; None for neither."""
+    if not text or not text.strip():
+        return None
+    text = text.strip()
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            found = parsedate_to_datetime(text)
+        except (ValueError, IndexError):
+            return None
+    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+
+
+def day(text: str | None) -> date | None:
+    """A day from YYYY-MM-DD, or None."""
+    try:
+        return date.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+
+
+def says_withdrawn(comment: str | None, abstract: str | None = None) -> bool:
+    """Whether a sentence of the comment, or the first one of the abstract, withdraws the paper."""
+    return bool(
+        (comment and _WITHDRAWN.search(comment))
+        or (abstract and _WITHDRAWN.match(abstract.strip()))
+    )
+
+
+_WITHDRAWN = re.compile(
+    r"(?:^|(?<=[.;:!?(*\n]))\s*(?:(?:this|the|our)\s+)?"
+    r"(?:(?:arXiv|paper|article|submission|manuscript|work|version|preprint)\s+){0,2}"
+    r"(?:(?:has|have|is|was|been|being|temporarily|hereby)\s+){0,3}"
+    r"(?:withdrawn|retracted)\b",
+    re.IGNORECASE,
+)

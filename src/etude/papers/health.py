@@ -1,0 +1,139 @@
+"""How the collecting of papers is doing: last success, counts, lag and errors of each source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from etude.papers.arxiv.gate import Gate
+from etude.papers.calendar import EASTERN, feed_day, last_feed, no_feed
+from etude.papers.library import Library
+from etude.papers.settings import Settings
+
+_NAMES = {"rss": "feeds", "oai": "OAI-PMH", "query": "query API"}
+READY_HOUR = 6
+"""US Eastern: until then a day's papers may be on their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """How one source did when it was last asked."""
+
+    source: str
+    tried: datetime | None
+    success: datetime | None
+    count: int
+    """Papers of the last success."""
+    failures: int
+    """Runs in a row that failed."""
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of the collection."""
+
+    papers: int
+    last_day: str | None
+    """Newest day with announced papers."""
+    lag: int
+    """Days of announcements that should be there and are not."""
+    last_run: datetime | None
+    last_success: datetime | None
+    """When feeds and OAI-PMH had last both been read; None before."""
+    sources: tuple[SourceHealth, ...]
+    waiting: float
+    """Seconds for which arXiv is left alone."""
+    waiting_for: str
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is missing and no source failed last."""
+        return not self.lag and not any(source.failures for source in self.sources)
+
+    def lines(self) -> list[str]:
+        """The state for a terminal."""
+        found = [
+            f"{self.papers} papers; the newest were announced on {self.last_day or 'no day yet'}",
+            f"last run {_when(self.last_run)}, last success {_when(self.last_success)}",
+        ]
+        if self.lag:
+            days = "day" if self.lag == 1 else "days"
+            found.append(f"{self.lag} {days} of announcements missing")
+        for source in self.sources:
+            state = f"{source.count} papers at {_when(source.success)}"
+            if source.error:
+                times = "run" if source.failures == 1 else "runs"
+                state += f"; failed in the last {source.failures} {times}: {source.error}"
+            found.append(f"{_NAMES.get(source.source, source.source)}: {state}")
+        if self.waiting > 1:
+            why = f" ({self.waiting_for})" if self.waiting_for else ""
+            found.append(f"arXiv is left alone for another {self.waiting:.0f} s{why}")
+        return found
+
+
+def health(
+    library: Library, settings: Settings, now: datetime, *, folder: Path | None = None
+) -> Health:
+    """The state of the collection at `now`, which must have a time zone.
+
+    Args:
+        library: the papers.
+        settings: where they come from.
+        now: the present.
+        folder: where the gate keeps its state; Etude's data folder unless given.
+    """
+    run = library.mark("sync:run") or {}
+    sources: list[SourceHealth] = []
+    for name in _NAMES:
+        mark = library.mark(f"sync:{name}")
+        if mark is not None:
+            sources.append(
+                SourceHealth(
+                    name,
+                    _moment(mark.get("tried")),
+                    _moment(mark.get("success")),
+                    int(mark.get("count", 0)),
+                    int(mark.get("failures", 0)),
+                    mark.get("error"),
+                )
+            )
+    wells = [of.success for of in sources if of.source in {"rss", "oai"}]
+    both = len(wells) == 2 and all(wells)
+    with Gate(settings, folder=folder) as gate:
+        waiting, why = gate.cool_down()
+    last_day = library.last_day()
+    return Health(
+        library.count(),
+        last_day,
+        _lag(last_day, now) if sources or last_day else 0,
+        _moment(run.get("ended")),
+        min(of for of in wells if of is not None) if both else None,
+        tuple(sources),
+        waiting,
+        why,
+    )
+
+
+def _lag(last_day: str | None, now: datetime) -> int:
+    """Days of feeds after `last_day` up to the one that should have been read by now."""
+    today = feed_day(now)
+    if no_feed(today) is None and now.astimezone(EASTERN).hour < READY_HOUR:
+        today -= timedelta(days=1)
+    due = last_feed(today)
+    if last_day is None:
+        return 1
+    count, day = 0, date.fromisoformat(last_day) + timedelta(days=1)
+    while day <= due and count < 1000:
+        count += no_feed(day) is None
+        day += timedelta(days=1)
+    return count
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _when(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
