@@ -279,10 +279,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "Etude", ""
     timeout = SLOWEST
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(whole=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(whole=False)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
