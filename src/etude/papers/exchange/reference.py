@@ -13,7 +13,7 @@ from etude.papers.exchange.names import Name, split_name
 from etude.papers.identity import abstract_page
 
 _PROCEEDINGS = re.compile(
-    r"^in\b|\b(proc(?:eedings|\.)|conference|conf\.|symposium|workshop)\b", re.IGNORECASE
+    r"^in\b|\bproc\.|\bconf\.|\b(?:proceedings|conference|symposium|workshop)\b", re.IGNORECASE
 )
 _YEAR = re.compile(r"(?<!\d)(19[89]\d|20\d\d)(?!\d)")
 
