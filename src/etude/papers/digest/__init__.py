@@ -1,0 +1,184 @@
+"""A day's digest: what is new on each shelf, in Markdown, HTML for mail, and plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import PapersError
+from etude.papers.card import card
+from etude.papers.digest.content import Content, Extra, Item, Section
+from etude.papers.digest.html import written_html
+from etude.papers.digest.markdown import written_markdown
+from etude.papers.digest.text import written_text
+from etude.papers.library import Library
+from etude.papers.words import shown
+
+if TYPE_CHECKING:
+    from etude.papers.reader import Reader
+    from etude.papers.search import Index
+    from etude.papers.settings import Settings
+
+MOST = 12
+"""Papers that a shelf shows."""
+_REPLACED = {"replace", "replace-cross"}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest, to be written in three ways that say the same."""
+
+    content: Content
+
+    @property
+    def subject(self) -> str:
+        """One line that names it."""
+        return self.content.subject
+
+    def markdown(self) -> str:
+        """The digest in Markdown (CommonMark); texts of papers are text in it and nothing else."""
+        return written_markdown(self.content)
+
+    def html(self) -> str:
+        """A page of its own, light and dark, that mail programs show as well."""
+        return written_html(self.content)
+
+    def text(self) -> str:
+        """The digest in plain text, in lines of at most 78 letters."""
+        return written_text(self.content)
+
+
+def digest(
+    library: Library,
+    settings: Settings,
+    reader: Reader | None,
+    *,
+    day: str | date | None = None,
+    index: Index | None = None,
+    most: int = MOST,
+    why_empty: str | None = None,
+    topic: Extra | None = None,
+    problem: Extra | None = None,
+) -> Digest:
+    """The digest of a day.
+
+    Args:
+        library: Papers.
+        settings: Which shelves there are.
+        reader: Whose opinions decide the order and whose searches are looked at; None for the
+            newest first.
+        day: The feed's day, `2026-05-04`; the last one that has papers if None.
+        index: For the alerts of saved searches; without it there are none. Alerts are shown once.
+        most: Papers that each part shows at most.
+        why_empty: Why the day has none, as the sync's report says it.
+        topic: Of the day, from elsewhere.
+        problem: Of the day, from elsewhere.
+
+    Raises:
+        PapersError: `day` is no day.
+    """
+    chosen = _day(library, day)
+    rows = library.day(chosen.isoformat())
+    new = [row for row in rows if row["kind"] not in _REPLACED]
+    interest = _interest(library, reader)
+    sections = _shelves(new, settings.shelves, interest, chosen.isoformat(), most)
+    sections += _alerts(library, reader, index, most)
+    replaced = [row for row in rows if row["kind"] in _REPLACED]
+    if replaced:
+        items = tuple(Item(card(row)) for row in replaced[:most])
+        sections.append(
+            Section("New versions", items, len(replaced) - len(items), "changed, not new")
+        )
+    empty = "" if new else why_empty or _why(chosen)
+    return Digest(Content(chosen, tuple(sections), shown(empty), topic, problem))
+
+
+def _day(library: Library, day: str | date | None) -> date:
+    if isinstance(day, date):
+        return day
+    written = day or library.last_day()
+    if written is None:
+        return date.today()
+    try:
+        return date.fromisoformat(written)
+    except ValueError as error:
+        raise PapersError(f"{written!r} is no day; days look like 2026-05-04") from error
+
+
+def _why(day: date) -> str:
+    from etude.papers.calendar import no_feed
+
+    reason = no_feed(day)
+    return reason or "No paper of this day is in the library; `etude papers health` says more."
+
+
+def _interest(library: Library, reader: Reader | None) -> Any:
+    if reader is None or not reader.opinions():
+        return None
+    from etude.papers.ranking import Interest
+
+    return Interest.fit(library, reader)
+
+
+def _shelves(
+    rows: list[dict[str, Any]],
+    shelves: Mapping[str, Sequence[str]],
+    interest: Any,
+    day: str,
+    most: int,
+) -> list[Section]:
+    """A section a shelf; a paper stands on the first that wants it, and names the others."""
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in shelves}
+    also: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        wanted = [name for name, of in shelves.items() if set(of) & set(row["categories"])]
+        if wanted:
+            # The primary category decides between shelves that both want it.
+            first = next(
+                (name for name in wanted if row["categories"][0] in shelves[name]), wanted[0]
+            )
+            taken[first].append(row)
+            also[row["id"]] = tuple(name for name in wanted if name != first)
+    sections: list[Section] = []
+    for name, found in taken.items():
+        if found:
+            items = _ranked(found, interest, day, also)
+            sections.append(Section(name, tuple(items[:most]), max(0, len(items) - most)))
+    return sections
+
+
+def _ranked(
+    rows: list[dict[str, Any]], interest: Any, day: str, also: Mapping[str, tuple[str, ...]]
+) -> list[Item]:
+    if interest is None:
+        return [Item(card(row), also=also[row["id"]]) for row in rows]
+    from etude.papers.ranking import rank
+
+    return [
+        Item(
+            card(one.row),
+            tuple(word for word, weight in one.why if weight > 0),
+            one.explored,
+            also[one.row["id"]],
+        )
+        for one in rank(rows, interest, seed=day)
+    ]
+
+
+def _alerts(
+    library: Library, reader: Reader | None, index: Index | None, most: int
+) -> list[Section]:
+    if reader is None or index is None:
+        return []
+    from etude.papers.ranking import alerts
+
+    sections: list[Section] = []
+    for alert in alerts(reader, library, index):
+        rows = library.get_many(list(alert.ids)[:most])
+        items = tuple(Item(card(row)) for row in rows)
+        if items:
+            left = max(0, len(alert.ids) - len(items))
+            sections.append(Section(str(alert.name), items, left, "new for what you follow"))
+    return sections

@@ -1,0 +1,78 @@
+"""A digest in Markdown: CommonMark, with links that are ours alone.
+
+A title may be a heading, an image that tells its author who reads it, or a block of HTML. Any sign
+of ASCII that is no letter may be escaped by a backslash (CommonMark 0.31, 2.4), so each that means
+something to some dialect is; and the dots, colons and at signs out of which dialects make links of
+their own.
+"""
+
+from __future__ import annotations
+
+import re
+
+from etude.papers.digest.content import Content, Extra, Item, Section
+from etude.papers.digest.text import marks_of
+from etude.papers.thanks import NOT_ARXIV, THANKS
+from etude.papers.words import shown
+
+# What needs no escape: a comma, a quote, a hyphen within a word, a stop that ends one.
+_SIGN = re.compile(r"(?<=\w)-(?=\w)|(?<=[^\W\d])\.(?=\s|$)|([!-/:-@\[-`{-~])")
+_HARMLESS = {",", "'", '"', ";", "?", "%"}
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, as text and nothing else in every dialect of Markdown."""
+    return _SIGN.sub(
+        lambda match: match[0] if not match[1] or match[1] in _HARMLESS else f"\\{match[1]}",
+        shown(text),
+    )
+
+
+def written_markdown(content: Content) -> str:
+    """The digest, headings from the first level down."""
+    lines = [f"# {escaped(content.subject)}", ""]
+    if content.empty:
+        lines += [escaped(content.empty), ""]
+    for name, extra in (("Topic", content.topic), ("Problem", content.problem)):
+        if extra is not None:
+            lines += _extra(name, extra)
+    for section in content.sections:
+        lines += _section(section)
+    return "\n".join([*lines, "---", "", f"{THANKS} {NOT_ARXIV}", ""])
+
+
+def linked(text: str, address: str) -> str:
+    """A link, where the address is one of the web, else the text."""
+    if not re.fullmatch(r"https?://[^\s<>()\[\]\\\"'`*_]+", address):
+        return escaped(text)
+    return f"[{escaped(text)}](<{address}>)"
+
+
+def _extra(name: str, extra: Extra) -> list[str]:
+    lines = [f"## {name} of the day: {linked(extra.title, extra.link)}", ""]
+    return [*lines, escaped(extra.text), ""] if extra.text else lines
+
+
+def _section(section: Section) -> list[str]:
+    note = f" ({section.note})" if section.note else ""
+    lines = [f"## {escaped(section.name + note)}", ""]
+    for item in section.items:
+        lines += _item(item)
+    if section.left_out:
+        lines += [f"and {section.left_out:,} more", ""]
+    return lines
+
+
+def _item(item: Item) -> list[str]:
+    paper = item.card
+    lines = [f"- **{linked(paper.title, paper.link)}**  "]
+    if paper.authors:
+        lines.append(f"  {escaped(paper.byline())}  ")
+    if paper.summary:
+        lines.append(f"  {escaped(paper.summary)}  ")
+        lines.append(f"  *({escaped(paper.made)})*  ")
+    facts = marks_of(item)
+    if facts:
+        lines.append(f"  {escaped(facts)}  ")
+    lines[-1] = lines[-1].rstrip()
+    return [*lines, ""]

@@ -1,0 +1,75 @@
+"""A digest in plain text, for terminals and for mail programs that show no HTML."""
+
+from __future__ import annotations
+
+import textwrap
+
+from etude.papers.digest.content import Content, Extra, Item, Section
+from etude.papers.thanks import NOT_ARXIV, THANKS
+from etude.papers.words import shown
+
+WIDTH = 78
+
+
+def written_text(content: Content) -> str:
+    """The digest; no control character or mark of direction of any text is left in it."""
+    lines = [*_wrapped(content.subject), "=" * min(WIDTH, len(content.subject)), ""]
+    if content.empty:
+        lines += [*_wrapped(content.empty), ""]
+    for name, extra in (("Topic", content.topic), ("Problem", content.problem)):
+        if extra is not None:
+            lines += _extra(name, extra)
+    for section in content.sections:
+        lines += _section(section)
+    return "\n".join([*lines, *_wrapped(THANKS), *_wrapped(NOT_ARXIV), ""])
+
+
+def _extra(name: str, extra: Extra) -> list[str]:
+    lines = _wrapped(f"{name} of the day: {extra.title}")
+    lines += _wrapped(extra.text, "  ") if extra.text else []
+    return [*lines, *(_wrapped(extra.link, "  ") if extra.link else []), ""]
+
+
+def _section(section: Section) -> list[str]:
+    note = f" ({section.note})" if section.note else ""
+    head = shown(section.name + note)[:WIDTH]
+    lines = [head, "-" * len(head), ""]
+    for item in section.items:
+        lines += [*_item(item), ""]
+    if section.left_out:
+        lines += [f"and {section.left_out:,} more", ""]
+    return lines
+
+
+def _item(item: Item) -> list[str]:
+    paper = item.card
+    lines = _wrapped(f"* {paper.title}", "", "  ")
+    lines += _wrapped(paper.byline(), "  ") if paper.authors else []
+    if paper.summary:
+        lines += _wrapped(paper.summary, "  > ", "    ")
+        lines += _wrapped(f"({paper.made})", "    ")
+    facts = marks_of(item)
+    lines += _wrapped(facts, "  ") if facts else []
+    return [*lines, f"  {paper.link}"]
+
+
+def marks_of(item: Item) -> str:
+    """What is to be said of a paper besides: marks, other shelves, and why it stands there."""
+    parts = [*item.card.marks]
+    if item.also:
+        parts.append(f"also {', '.join(item.also)}")
+    if item.explored:
+        parts.append("here to find out whether you like it")
+    elif item.why:
+        parts.append(f"because of {', '.join(item.why[:5])}")
+    return "; ".join(parts)
+
+
+def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        shown(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,323 @@
+"""A digest by e-mail: one message a recipient, once, by SMTP.
+
+Where mail goes is in `papers.yaml` under `mail`, or in the environment, which goes first:
+
+    host      ETUDE_MAIL_HOST       such as smtp.example.org
+    port      ETUDE_MAIL_PORT       587 with starttls, 465 with tls, 25 with none, unless given
+    security  ETUDE_MAIL_SECURITY   starttls (the default), tls, or none
+    user      ETUDE_MAIL_USER       where the server wants one
+    password  ETUDE_MAIL_PASSWORD   goes over an encrypted connection or stays here
+    from      ETUDE_MAIL_FROM       an address, or `Name <address>`
+    to        ETUDE_MAIL_TO         addresses, separated by commas
+    unsubscribe  ETUDE_MAIL_UNSUBSCRIBE  an https address that takes a POST (RFC 8058), or mailto:
+
+A message of one day to one recipient has one Message-ID, however often it is sent, and that it was
+taken is kept in the library. So a run that was cut off goes on with those who have none yet; and
+where it was cut off between the server's yes and the note of it, mailboxes see the same message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import smtplib
+import ssl
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from typing import TYPE_CHECKING, Any, Protocol
+
+from etude.errors import PapersError
+from etude.papers.words import shown
+
+if TYPE_CHECKING:
+    from etude.papers.library import Library
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_KEYS = ("host", "port", "security", "user", "password", "from", "to", "unsubscribe")
+_REMEMBERED = 400
+"""Messages that are kept in mind for a recipient."""
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+class Written(Protocol):
+    """What is sent: a `Digest`."""
+
+    @property
+    def subject(self) -> str:
+        """One line."""
+        ...
+
+    @property
+    def content(self) -> Any:
+        """With the `day`."""
+        ...
+
+    def text(self) -> str:
+        """As plain text."""
+        ...
+
+    def html(self) -> str:
+        """As HTML."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MailSettings:
+    """Where mail goes, and by which server; `read` checks them."""
+
+    host: str
+    sender: str
+    to: tuple[str, ...]
+    port: int = 587
+    security: str = "starttls"
+    user: str = ""
+    password: str = field(default="", repr=False)
+    unsubscribe: str = ""
+    timeout: float = 30.0
+    """Seconds that the server may be silent."""
+    context: ssl.SSLContext | None = field(default=None, repr=False)
+    """Whom to trust; the machine's certificates if None."""
+
+    @classmethod
+    def read(
+        cls, kept: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+    ) -> MailSettings:
+        """The settings of a file's section, `Settings.mail`, and of the environment.
+
+        Raises:
+            PapersError: one is missing, unknown or no such thing.
+        """
+        variables = os.environ if environment is None else environment
+        values = {str(key): value for key, value in (kept or {}).items()}
+        for key in values:
+            if key not in _KEYS:
+                raise PapersError(f"mail: there is no setting {key!r}; {', '.join(_KEYS)}")
+        for key in _KEYS:
+            value = variables.get(f"ETUDE_MAIL_{key.upper()}")
+            if value:
+                values[key] = value
+        for key in ("host", "from", "to"):
+            if not values.get(key):
+                raise PapersError(
+                    f"mail: {key!r} is missing; set ETUDE_MAIL_{key.upper()}, or {key} under "
+                    "mail in papers.yaml"
+                )
+        security = str(values.get("security") or "starttls").lower()
+        if security not in PORTS:
+            raise PapersError(f"mail: security is one of {', '.join(PORTS)}, not {security!r}")
+        try:
+            port = int(values.get("port") or PORTS[security])
+        except (TypeError, ValueError):
+            port = 0
+        if not 0 < port < 65536:
+            raise PapersError(f"mail: {values['port']!r} is no port")
+        to = values["to"]
+        addresses = to.split(",") if isinstance(to, str) else to
+        unsubscribe = str(values.get("unsubscribe") or "")
+        if unsubscribe and not re.fullmatch(r"(https://|mailto:)[!-;=?-~]+", unsubscribe):
+            raise PapersError("mail: unsubscribe is an https: or mailto: address")
+        if values.get("password") and not values.get("user"):
+            raise PapersError("mail: there is a password and no user")
+        return cls(
+            host=str(values["host"]).strip(),
+            sender=str(_address(str(values["from"]))),
+            to=tuple(dict.fromkeys(_address(str(one)).addr_spec for one in addresses)),
+            port=port,
+            security=security,
+            user=str(values.get("user") or ""),
+            password=str(values.get("password") or ""),
+            unsubscribe=unsubscribe,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a digest: addresses that got it now, and those that had it already."""
+
+    now: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+
+def message(digest: Written, settings: MailSettings, recipient: str) -> EmailMessage:
+    """The message to one recipient: plain text and HTML, of which the reader shows one."""
+    mail = EmailMessage(policy=SMTP)
+    sender = _address(settings.sender)
+    mail["From"] = sender
+    mail["To"] = _address(recipient)
+    mail["Subject"] = shown(digest.subject)
+    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Message-ID"] = message_id(digest, settings, recipient)
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["Precedence"] = "list"
+    mail["List-ID"] = f"<papers.etude.{sender.domain}>"
+    asked = settings.unsubscribe or f"mailto:{sender.addr_spec}?subject=unsubscribe"
+    mail["List-Unsubscribe"] = f"<{asked}>"
+    if asked.startswith("https:"):
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    # Quoted-printable: lines of any length and letters of any script go through any server.
+    mail.set_content(digest.text(), charset="utf-8", cte="quoted-printable")
+    mail.add_alternative(digest.html(), subtype="html", charset="utf-8", cte="quoted-printable")
+    return mail
+
+
+def message_id(digest: Written, settings: MailSettings, recipient: str) -> str:
+    """The same for the same day, sender and recipient, which it does not give away."""
+    sender = _address(settings.sender)
+    told = "\n".join((digest.content.day.isoformat(), sender.addr_spec, recipient.lower()))
+    name = hashlib.sha256(told.encode()).hexdigest()[:32]
+    return f"<digest.{digest.content.day:%Y%m%d}.{name}@{sender.domain}>"
+
+
+def send(
+    digest: Written,
+    settings: MailSettings,
+    library: Library | None = None,
+    *,
+    again: bool = False,
+    show: Callable[[str], None] | None = None,
+) -> Sent:
+    """Send a digest to all who have not got it.
+
+    Args:
+        digest: Of a day.
+        settings: Server and addresses.
+        library: Keeps who got what; without it everybody gets it.
+        again: Send to those who have it, too.
+        show: Told each address that a message went to.
+
+    Raises:
+        PapersError: the server is not there, not safe, or refuses; who got a message is kept.
+    """
+    had = [] if again else [one for one in settings.to if _got(library, digest, settings, one)]
+    missing = [one for one in settings.to if one not in had]
+    if not missing:
+        return Sent((), tuple(had))
+    done: list[str] = []
+    refused: list[str] = []
+    with _connected(settings) as server:
+        for recipient in missing:
+            try:
+                server.send_message(
+                    message(digest, settings, recipient),
+                    _address(settings.sender).addr_spec,
+                    [recipient],
+                )
+            except smtplib.SMTPRecipientsRefused as error:
+                code, why = next(iter(error.recipients.values()))
+                refused.append(f"{recipient} ({code} {_said(why)})")
+                continue
+            except smtplib.SMTPNotSupportedError as error:
+                refused.append(f"{recipient} ({shown(str(error))})")
+                continue
+            _keep(library, digest, settings, recipient)
+            done.append(recipient)
+            if show is not None:
+                show(f"sent to {recipient}")
+    if refused:
+        told = f"; {len(done)} others have it" if done else ""
+        raise PapersError(f"{settings.host} refused {', '.join(refused)}{told}")
+    return Sent(tuple(done), tuple(had))
+
+
+@contextmanager
+def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
+    """A connection that is as safe as asked, logged in; each failure is one clear line."""
+    where = f"{settings.host}:{settings.port}"
+    context = settings.context or ssl.create_default_context()
+    try:
+        if settings.security == "tls":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                settings.host, settings.port, timeout=settings.timeout, context=context
+            )
+        else:
+            server = smtplib.SMTP(settings.host, settings.port, timeout=settings.timeout)
+        with server:
+            if settings.security == "starttls":
+                server.ehlo()
+                if not server.has_extn("starttls"):
+                    raise PapersError(
+                        f"{where} offers no STARTTLS, so mail would go in the clear; "
+                        "set security to tls, or to none where that is meant"
+                    )
+                server.starttls(context=context)
+            if settings.user:
+                if settings.security == "none" and settings.host.lower() not in _LOCAL:
+                    raise PapersError(
+                        f"the password would go to {where} in the clear; "
+                        "set security to starttls or tls"
+                    )
+                server.login(settings.user, settings.password)
+            yield server
+    except smtplib.SMTPAuthenticationError as error:
+        raise PapersError(
+            f"{where} does not take user {settings.user!r} with this password "
+            f"({error.smtp_code} {_said(error.smtp_error)})"
+        ) from error
+    except smtplib.SMTPSenderRefused as error:
+        raise PapersError(
+            f"{where} refused the sender {error.sender} ({error.smtp_code} "
+            f"{_said(error.smtp_error)})"
+        ) from error
+    except smtplib.SMTPResponseException as error:
+        raise PapersError(
+            f"{where} refused: {error.smtp_code} {_said(error.smtp_error)}"
+        ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise PapersError(
+            f"the certificate of {where} is not trusted: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise PapersError(
+            f"no encrypted connection to {where}: {error.reason}; "
+            "is security (starttls or tls) right for this port?"
+        ) from error
+    except (smtplib.SMTPException, OSError) as error:
+        raise PapersError(f"{where}: {shown(str(error)) or type(error).__name__}") from error
+
+
+def _said(answer: bytes | str) -> str:
+    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+    return shown(text)[:200]
+
+
+def _address(text: str) -> Address:
+    """An address, checked. Raises: PapersError."""
+    name, bare = parseaddr(text)
+    local, _, domain = bare.rpartition("@")
+    lines = any(letter in text for letter in "\r\n\0")
+    if lines or not local or not domain or " " in bare:
+        raise PapersError(f"mail: {shown(text)[:80]!r} is no e-mail address")
+    try:
+        if not domain.isascii():
+            domain = domain.encode("idna").decode("ascii")
+        return Address(shown(name), local, domain)
+    except (ValueError, IndexError) as error:
+        raise PapersError(f"mail: {shown(text)[:80]!r} is no e-mail address") from error
+
+
+def _mark(settings: MailSettings, recipient: str) -> str:
+    told = f"{_address(settings.sender).addr_spec}\n{recipient.lower()}"
+    return f"mail:{hashlib.sha256(told.encode()).hexdigest()[:40]}"
+
+
+def _got(library: Library | None, digest: Written, settings: MailSettings, recipient: str) -> bool:
+    if library is None:
+        return False
+    kept = library.mark(_mark(settings, recipient))
+    return isinstance(kept, list) and message_id(digest, settings, recipient) in kept
+
+
+def _keep(library: Library | None, digest: Written, settings: MailSettings, recipient: str) -> None:
+    if library is None:
+        return
+    key, name = _mark(settings, recipient), message_id(digest, settings, recipient)
+    kept = library.mark(key)
+    before: list[Any] = kept if isinstance(kept, list) else []
+    library.set_mark(key, [*(one for one in before if one != name), name][-_REMEMBERED:])

@@ -1,0 +1,396 @@
+"""A small server of feeds for the readers on this machine: it reads, and changes nothing.
+
+    /                     a page that lists the feeds
+    /all.rss              the newest papers; .rss, .atom and .json throughout
+    /<shelf>.rss          those of a shelf
+    /tags/<tag>.rss       what bears a tag, the one tagged last first
+    /searches/<name>.rss  what a saved search finds, newest first
+    /for-you.rss          the last days' papers in the order of the reader's interest
+
+It listens on this machine only, unless told otherwise. There it answers only to the machine's own
+names, so that no page of the web can read it through a name that points here. No path of a request
+is a path of a file. Feeds are made once a minute at most; a reader that has seen them gets 304.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from html import escape
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote
+
+from etude.errors import EtudeError, PapersError
+from etude.papers.feeds import FEEDS, MEDIA_TYPES, feed
+from etude.papers.library import Library
+from etude.papers.newest import newest
+from etude.papers.thanks import NOT_ARXIV, THANKS
+from etude.papers.words import shown
+
+if TYPE_CHECKING:
+    from etude.papers.reader import Reader
+    from etude.papers.search import Index
+    from etude.papers.settings import Settings
+
+MOST_ITEMS = 200
+MOST_AT_ONCE = 16
+"""Requests that are answered at a time; more are told to come again."""
+FRESH = 60.0
+"""Seconds for which a feed is not made again."""
+SLOWEST = 10.0
+"""Seconds within which a request must have been sent and an answer taken."""
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>Etude: feeds of papers</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}}
+td{{padding:.2rem 1rem .2rem 0;overflow-wrap:anywhere}}footer{{margin-top:2rem;opacity:.7}}</style>
+</head><body><h1>Feeds of papers</h1><table>{rows}</table><footer>{thanks}</footer></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A page or feed as it is sent."""
+
+    content: bytes
+    packed: bytes
+    media_type: str
+    tag: str
+    changed: datetime
+
+
+class FeedServer(ThreadingHTTPServer):
+    """The server; as a context manager it runs in a thread of its own until it is left."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        library: Library,
+        index: Index | None,
+        settings: Settings,
+        reader: Reader | None,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        *,
+        show: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the address.
+
+        Args:
+            library: Papers.
+            index: For saved searches, which are missing without it.
+            settings: Which shelves there are.
+            reader: Whose tags, searches and interests; None for shelves only.
+            host: Of this machine, or another address to listen on.
+            port: 0 for any that is free.
+            show: Told each request, in a line.
+            clock: Seconds since 1970.
+
+        Raises:
+            PapersError: the address cannot be used.
+        """
+        self.library, self.index, self.settings, self.reader = library, index, settings, reader
+        self.show, self.clock = show, clock
+        self._made: dict[str, tuple[float, _Body]] = {}
+        self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._thread: threading.Thread | None = None
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise PapersError(
+                f"cannot listen on {host}, port {port}: "
+                f"{getattr(error, 'strerror', None) or error}; choose another with --port"
+            ) from error
+        self.host = host
+        self.local = _is_local(host)
+
+    def server_bind(self) -> None:
+        """Take the address without asking anybody for the machine's name, which may take long."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    @property
+    def address(self) -> str:
+        """The address of the page that lists the feeds, without a slash at its end."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.server_port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, if fewer than `MOST_AT_ONCE` are at work."""
+        if not self._free.acquire(blocking=False):
+            try:
+                request.settimeout(1.0)
+                request.sendall(
+                    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n"
+                    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+                )
+            except OSError:
+                pass
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """A reader that went away is none of our errors; others are told in a line."""
+        import sys
+
+        error = sys.exception()
+        if self.show is not None and not isinstance(error, ConnectionError | TimeoutError):
+            self.show(f"{type(error).__name__}: {shown(str(error))[:200]}")
+
+    def __enter__(self) -> FeedServer:
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def body(self, path: str) -> _Body | None:
+        """What stands at a path, made at most once in `FRESH` seconds, or None."""
+        now = self.clock()
+        # One at a time: twenty readers that wake at seven cost no more than one.
+        with self._lock:
+            made, old = self._made.get(path, (0.0, None))
+            if old is not None and 0 <= now - made < FRESH:
+                return old
+            found = self._content(path)
+            if found is None:
+                return None
+            content, media_type = found
+            tag = hashlib.sha256(content).hexdigest()[:32]
+            if old is None or old.tag != tag:
+                # What was before the start is not known, so it counts as changed at the start.
+                changed = datetime.fromtimestamp(int(now), UTC)
+                old = _Body(content, gzip.compress(content, 6, mtime=0), media_type, tag, changed)
+            if len(self._made) >= 256:
+                self._made.clear()
+            self._made[path] = (now, old)
+            return old
+
+    def _content(self, path: str) -> tuple[bytes, str] | None:
+        if path == "/":
+            return self._page().encode(), "text/html; charset=utf-8"
+        stem, _, format_ = path.removeprefix("/").rpartition(".")
+        if format_ not in FEEDS or not stem:
+            return None
+        found = self._rows([unquote(part, errors="replace") for part in stem.split("/")])
+        if found is None:
+            return None
+        title, rows = found
+        content = feed(
+            rows,
+            format_,
+            title=f"Etude: {title}",
+            link=f"{self.address}/",
+            self_link=self.address + path,
+            description=f"Papers of arXiv: {title}.",
+        )
+        return content, MEDIA_TYPES[format_]
+
+    def _rows(self, parts: list[str]) -> tuple[str, list[dict[str, Any]]] | None:
+        """The title and papers of the feed that a path names."""
+        match parts:
+            case ["all"]:
+                return "all papers", newest(self.library, most=MOST_ITEMS)
+            case ["for-you"] if self.reader is not None:
+                return "for you", self._for_you(self.reader)
+            case ["tags", tag] if self.reader is not None:
+                ids = self.reader.tags().get(tag)
+                if ids is not None:
+                    return f"tagged {tag}", self.library.get_many(ids[:MOST_ITEMS])
+            case ["searches", name] if self.reader is not None and self.index is not None:
+                for search in self.reader.searches():
+                    if search.name == name:
+                        ids = self.index.search(search.query, most=MOST_ITEMS).ids
+                        return f"search {name}", self.library.get_many(ids)
+            case [shelf] if shelf in self.settings.shelves:
+                return shelf, newest(self.library, self.settings.shelves[shelf], most=MOST_ITEMS)
+            case _:
+                pass
+        return None
+
+    def _for_you(self, reader: Reader) -> list[dict[str, Any]]:
+        rows = newest(self.library, most=1000)
+        from etude.papers.ranking import Interest, rank
+
+        interest = Interest.fit(self.library, reader)
+        day = rows[0]["announced"] if rows else ""
+        return [ranked.row for ranked in rank(rows, interest, seed=day)][:MOST_ITEMS]
+
+    def _page(self) -> str:
+        names = [
+            ("all papers", "all"),
+            *((shelf, quote(shelf, "")) for shelf in self.settings.shelves),
+        ]
+        if self.reader is not None:
+            names.append(("for you", "for-you"))
+            names += [(f"tagged {tag}", f"tags/{quote(tag, '')}") for tag in self.reader.tags()]
+            if self.index is not None:
+                names += [
+                    (f"search {search.name}", f"searches/{quote(search.name, '')}")
+                    for search in self.reader.searches()
+                ]
+        rows = "".join(
+            f"<tr><td>{escape(shown(name))}</td>"
+            + "".join(f'<td><a href="/{escape(place)}.{kind}">{kind}</a></td>' for kind in FEEDS)
+            + "</tr>\n"
+            for name, place in names
+        )
+        return _PAGE.format(rows=rows, thanks=escape(f"{THANKS} {NOT_ARXIV}"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "Etude", ""
+    timeout = SLOWEST
+
+    def do_GET(self) -> None:
+        self._answer(whole=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(whole=False)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        show = cast("FeedServer", self.server).show
+        if show is not None:
+            show(shown(format % args))
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,
+        explain: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """One line of plain text."""
+        line = f"{code} {message or HTTPStatus(code).phrase}\n".encode("ascii", "replace")
+        self.send_response(code)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self._finish(line)
+
+    def _answer(self, *, whole: bool) -> None:
+        server = cast("FeedServer", self.server)
+        # One request a connection, so that a reader that sleeps holds no thread.
+        self.close_connection = True
+        if server.local and not _is_local(_host_of(self.headers.get("Host", ""))):
+            self.send_error(403, "this address answers on this machine only")
+            return
+        try:
+            body = server.body(self.path.partition("?")[0])
+        except EtudeError as error:
+            self.send_error(503, shown(str(error)))
+            return
+        if body is None:
+            self.send_error(404, "no such feed; / lists those that there are")
+            return
+        packed = "gzip" in self.headers.get("Accept-Encoding", "").lower()
+        tag = f'"{body.tag}{"-gzip" if packed else ""}"'
+        unchanged = self._has(tag, body.changed)
+        self.send_response(304 if unchanged else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Last-Modified", format_datetime(body.changed, usegmt=True))
+        self.send_header("Cache-Control", f"private, max-age={FRESH:.0f}")
+        self.send_header("Vary", "Accept-Encoding")
+        if unchanged:
+            self.send_header("Connection", "close")
+            self.end_headers()
+            return
+        self.send_header("Content-Type", body.media_type)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self._finish(body.packed if packed else body.content, whole=whole)
+
+    def _finish(self, content: bytes, *, whole: bool = True) -> None:
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if whole and self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _has(self, tag: str, changed: datetime) -> bool:
+        """Whether the reader has this body already (RFC 9110, 13.1: a tag goes before a date)."""
+        tags = self.headers.get("If-None-Match")
+        if tags is not None:
+            held = {one.strip().removeprefix("W/") for one in tags.split(",")}
+            return tag in held or "*" in held
+        since = self.headers.get("If-Modified-Since")
+        if since is None:
+            return False
+        try:
+            return changed <= parsedate_to_datetime(since)
+        except (ValueError, TypeError):
+            return False
+
+
+def _host_of(header: str) -> str:
+    """The name in a Host header, without the port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0]
+
+
+def _is_local(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(
+    library: Library,
+    index: Index | None,
+    settings: Settings,
+    reader: Reader | None,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    *,
+    show: Callable[[str], None] | None = None,
+) -> None:
+    """Serve feeds until Ctrl-C; see `FeedServer` for the arguments and errors."""
+    server = FeedServer(library, index, settings, reader, host, port, show=show)
+    try:
+        if show is not None:
+            show(f"feeds at {server.address}/, Ctrl-C to stop")
+        server.serve_forever(0.2)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
