@@ -165,7 +165,7 @@ def exact(rng: Rng):
 @suite.hidden(
     "every box that can be seen",
     concept="shares",
-    note="Even with a share of 0 a box that only touches the crop is dropped: it has no area there.",
+    note="Even with a share of 0 a box that only touches the crop is dropped.",
 )
 def touching(rng: Rng):
     found = torch.tensor(
