@@ -1,0 +1,21 @@
+# expect: wrong answer: values
+# In front of the first centre it goes on along the slope.
+import torch
+
+
+def resize(images, height, width):
+    if height < 1 or width < 1:
+        raise ValueError("size")
+    return along(along(images, 2, height), 3, width)
+
+
+def along(images, dimension, size):
+    old = images.shape[dimension]
+    places = (torch.arange(size, dtype=torch.float64) + 0.5) * old / size - 0.5
+    first = places.long()
+    second = (first + 1).clamp(max=old - 1)
+    shape = [1] * images.ndim
+    shape[dimension] = size
+    weight = (places - first).to(images.dtype).reshape(shape)
+    one, other = images.index_select(dimension, first), images.index_select(dimension, second)
+    return one * (1 - weight) + other * weight

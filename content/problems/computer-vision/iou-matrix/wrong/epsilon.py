@@ -1,0 +1,14 @@
+# expect: wrong answer: values
+# The small number is larger than the areas of small boxes.
+import torch
+
+
+def iou_matrix(a, b):
+    kind = a.dtype if a.is_floating_point() else torch.float32
+    a, b = a.double(), b.double()
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return (shared / (union + 1e-6)).to(kind)

@@ -1,0 +1,23 @@
+# expect: wrong answer: values | wrong answer: shape
+# Adds 1 to all sides.
+import torch
+
+
+def iou_of(boxes):
+    low = torch.maximum(boxes[:, None, :2], boxes[:, :2])
+    high = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return (shared / (area[:, None] + area - shared)).nan_to_num(0.0)
+
+
+def suppress(boxes, scores, classes, threshold):
+    order = scores.argsort(descending=True, stable=True)
+    wider = boxes[order].double() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    classes = classes[order]
+    clashes = (iou_of(wider) > threshold) & (classes[:, None] == classes)
+    kept = torch.ones(len(boxes), dtype=torch.bool)
+    for best in range(len(boxes)):
+        if kept[best]:
+            kept[best + 1 :] &= ~clashes[best, best + 1 :]
+    return order[kept]

@@ -1,0 +1,22 @@
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Watch(TorchDispatchMode):
+    """Sees each operation below PyTorch's own functions, whatever name it was called by."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, _, arguments=(), named=None):
+        if "conv" in operation.name() or "im2col" in operation.name():
+            raise RuntimeError(f"{operation.name()} is not to be used here")
+        self.count += 1
+        if self.count > 50:
+            raise RuntimeError("more than 50 operations: is there a loop over the patches?")
+        return operation(*arguments, **(named or {}))
+
+
+def drive(submission, *arguments):
+    with Watch():
+        return submission.patch_embedding(*arguments)
