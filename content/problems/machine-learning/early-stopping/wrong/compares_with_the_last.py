@@ -1,0 +1,24 @@
+# expect: wrong answer: values | wrong answer: type
+# Compares with the epoch before instead of the best one.
+import math
+
+
+class EarlyStopping:
+    def __init__(self, patience, min_delta):
+        if patience < 1 or not min_delta >= 0:
+            raise ValueError("patience")
+        self.patience, self.min_delta = patience, min_delta
+        self.best_loss, self.best_epoch = math.inf, None
+        self.last = math.inf
+        self.epoch = self.waited = 0
+
+    def step(self, loss):
+        if self.waited >= self.patience:
+            return True
+        if loss < self.last - self.min_delta:
+            self.best_loss, self.best_epoch, self.waited = loss, self.epoch, 0
+        else:
+            self.waited += 1
+        self.last = loss
+        self.epoch += 1
+        return self.waited >= self.patience

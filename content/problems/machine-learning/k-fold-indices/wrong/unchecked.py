@@ -1,0 +1,8 @@
+# expect: wrong answer: no exception | runtime error
+# More folds than samples give folds that test nothing.
+import torch
+
+
+def k_fold(order, k):
+    folds = order.tensor_split(k)
+    return [(torch.cat(folds[:i] + folds[i + 1 :]), fold) for i, fold in enumerate(folds)]

@@ -1,0 +1,15 @@
+# expect: memory limit | time limit
+# An F × F matrix of which a few rows are used.
+import torch
+
+
+def pca(features, count):
+    n, f = features.shape
+    if not 1 <= count <= min(n - 1, f) or (features == features[0]).all():
+        raise ValueError("count")
+    x = features - features.mean(0)
+    _, s, v = torch.linalg.svd(x)
+    components = v[:count]
+    largest = components.abs().argmax(dim=1, keepdim=True)
+    components = components * components.gather(1, largest).sign()
+    return components, s[:count] ** 2 / (s**2).sum(), x @ components.T

@@ -1,0 +1,13 @@
+# expect: wrong answer: values
+import torch
+
+
+def pca(features, count):
+    n, f = features.shape
+    if not 1 <= count <= min(n - 1, f) or (features == features[0]).all():
+        raise ValueError("count")
+    _, s, v = torch.linalg.svd(features, full_matrices=False)
+    components = v[:count]
+    largest = components.abs().argmax(dim=1, keepdim=True)
+    components = components * components.gather(1, largest).sign()
+    return components, s[:count] ** 2 / (s**2).sum(), features @ components.T

@@ -1,0 +1,15 @@
+# expect: wrong answer: values
+# The ratios of what is returned add up to 1, whatever is left out.
+import torch
+
+
+def pca(features, count):
+    n, f = features.shape
+    if not 1 <= count <= min(n - 1, f) or (features == features[0]).all():
+        raise ValueError("count")
+    x = features - features.mean(0)
+    _, s, v = torch.linalg.svd(x, full_matrices=False)
+    components, s = v[:count], s[:count]
+    largest = components.abs().argmax(dim=1, keepdim=True)
+    components = components * components.gather(1, largest).sign()
+    return components, s**2 / (s**2).sum(), x @ components.T

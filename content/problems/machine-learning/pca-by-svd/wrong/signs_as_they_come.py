@@ -1,0 +1,11 @@
+# expect: wrong answer: values
+import torch
+
+
+def pca(features, count):
+    n, f = features.shape
+    if not 1 <= count <= min(n - 1, f) or (features == features[0]).all():
+        raise ValueError("count")
+    x = features - features.mean(0)
+    _, s, v = torch.linalg.svd(x, full_matrices=False)
+    return v[:count], s[:count] ** 2 / (s**2).sum(), x @ v[:count].T

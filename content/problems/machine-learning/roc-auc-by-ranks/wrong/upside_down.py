@@ -1,0 +1,12 @@
+# expect: wrong answer: values
+# Ranks from the highest score.
+import torch
+
+
+def roc_auc(scores, labels):
+    n, p = len(labels), int(labels.sum())
+    if p in (0, n) or scores.isnan().any():
+        raise ValueError("classes")
+    _, group, sizes = scores.unique(return_inverse=True, return_counts=True)
+    doubled = (2 * (n - sizes.cumsum(0)) + sizes + 1)[group]
+    return (int(doubled[labels == 1].sum()) - p * (p + 1)) / (2 * p * (n - p))

@@ -1,0 +1,22 @@
+# expect: wrong answer: values
+# Ranks by the lowest loss that a candidate ever had.
+import math
+
+
+def successive_halving(loss, count, smallest, largest, eta):
+    if count < 1 or eta < 2 or not 1 <= smallest <= largest:
+        raise ValueError("arguments")
+    left, budget, before, spent, rounds = list(range(count)), smallest, 0, 0, []
+    lowest = dict.fromkeys(left, math.inf)
+    while True:
+        losses = {i: loss(i, budget) for i in left}
+        for i in left:
+            lowest[i] = losses[i] if math.isnan(losses[i]) else min(lowest[i], losses[i])
+        rounds.append((budget, left))
+        spent += len(left) * (budget - before)
+        ranked = sorted(left, key=lambda i: (math.isnan(lowest[i]), lowest[i]))
+        if budget == largest:
+            best = ranked[0]
+            return {"best": best, "loss": losses[best], "rounds": rounds, "spent": spent}
+        left = sorted(ranked[: max(1, len(ranked) // eta)])
+        before, budget = budget, min(budget * eta, largest)
