@@ -1,0 +1,14 @@
+# expect: wrong answer: values
+# The common form t / W, which wastes the first step.
+import math
+
+
+def learning_rate(step, peak, warmup, total, least=0.0):
+    if step < 0 or total < 1 or not 0 <= warmup <= total or not 0 <= least <= 1:
+        raise ValueError("arguments")
+    if step < warmup:
+        return peak * step / warmup
+    if step >= total:
+        return peak * least
+    done = (step - warmup) / (total - warmup)
+    return peak * (least + (1 - least) * (1 + math.cos(math.pi * done)) / 2)

@@ -1,0 +1,14 @@
+# expect: wrong answer: dtype | wrong answer: values
+# Stays in bfloat16.
+from torch.nn import functional as F
+
+
+def distillation_loss(student, teacher, labels, temperature, alpha):
+    if temperature <= 0 or not 0 <= alpha <= 1:
+        raise ValueError("temperature or alpha")
+    counts = labels != -100
+    student, teacher = student[counts], teacher.detach()[counts]
+    hard = F.cross_entropy(student, labels[counts], reduction="sum")
+    log_q = F.log_softmax(student / temperature, -1)
+    soft = F.kl_div(log_q, F.softmax(teacher / temperature, -1), reduction="sum")
+    return (alpha * hard + (1 - alpha) * temperature**2 * soft) / max(1, len(student))

@@ -1,0 +1,25 @@
+# expect: wrong answer: values
+# B starts random too, so the adapter changes the model at once.
+import torch
+
+
+def init_lora(config, rank, targets, seed=0, gaussian=False):
+    d, f, h, k = (config[key] for key in ("hidden", "intermediate", "heads", "kv_heads"))
+    e = config.get("head_dim", d // h)
+    sizes = {"q_proj": (d, h * e), "o_proj": (h * e, d), "gate_proj": (d, f), "up_proj": (d, f)}
+    sizes |= {"k_proj": (d, k * e), "v_proj": (d, k * e), "down_proj": (f, d)}
+    if rank < 1 or not targets or len(set(targets)) < len(targets):
+        raise ValueError("rank or targets")
+    if not set(targets) <= set(sizes) or h % k:
+        raise ValueError("targets or heads")
+    g = torch.Generator().manual_seed(seed)
+    out, count = {}, 0
+    for name in targets:
+        n, m = sizes[name]
+        a, b = torch.empty(rank, n), torch.empty(m, rank)
+        a.normal_(0, 1 / rank, generator=g) if gaussian else a.uniform_(
+            -(n**-0.5), n**-0.5, generator=g
+        )
+        out[name] = a, b.uniform_(-(rank**-0.5), rank**-0.5, generator=g)
+        count += rank * (n + m)
+    return count * config["layers"], out

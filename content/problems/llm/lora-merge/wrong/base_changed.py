@@ -1,0 +1,18 @@
+# expect: wrong answer: values
+# += writes into the weight that was to be kept.
+import math
+
+import torch
+
+
+def merge_lora(weight, a, b, alpha, rank_stabilized=False, unmerge=False, in_place=False):
+    r = len(a)
+    if a.shape != (r, weight.shape[1]) or b.shape != (weight.shape[0], r):
+        raise ValueError("shapes")
+    scale = alpha / (math.sqrt(r) if rank_stabilized else r) * (-1 if unmerge else 1)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    delta = scale * (b.to(wide) @ a.to(wide))
+    if not (weight + delta).to(weight.dtype).isfinite().all():
+        raise ValueError("not finite")
+    weight += delta
+    return weight

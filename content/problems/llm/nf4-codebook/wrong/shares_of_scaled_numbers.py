@@ -1,0 +1,19 @@
+# expect: wrong answer: values
+# Forgets that z was divided by c.
+import torch
+from torch.special import ndtr, ndtri
+
+
+def normal_float(bits=4, offset=None):
+    half = 2 ** (bits - 1)
+    if offset is None:
+        offset = 1 - (1 / (4 * half) + 1 / (2 * (2 * half - 1))) / 2
+    if not 2 <= bits <= 8 or not 0.5 < offset < 1:
+        raise ValueError("bits or offset")
+    below = -ndtri(torch.linspace(offset, 0.5, half, dtype=torch.float64)[:-1])
+    above = ndtri(torch.linspace(0.5, offset, half + 1, dtype=torch.float64)[1:])
+    one = torch.ones(1, dtype=torch.float64)
+    z = torch.cat([below, 0 * one, above])
+    levels = z / z[-1]
+    middles = (levels[:-1] + levels[1:]) / 2
+    return levels.float(), torch.cat([0 * one, ndtr(middles), one]).diff().float()

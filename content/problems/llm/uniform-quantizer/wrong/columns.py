@@ -1,0 +1,18 @@
+# expect: wrong answer: values | runtime error
+# amax over the first dimension: a scale for each column.
+import torch
+
+
+def quantize_uniform(x, bits, per_row=False, limit=None):
+    if not 2 <= bits <= 8 or (limit is not None and limit <= 0):
+        raise ValueError("bits or limit")
+    if x.numel() == 0:
+        return x.to(torch.int8), x.clone()
+    last = 2 ** (bits - 1) - 1
+    wide = x.double()
+    largest = wide.abs().amax(0) if per_row else wide.abs().amax()
+    if limit is not None:
+        largest = torch.tensor(limit)
+    scale = torch.where(largest > 0, last / largest, 1.0)
+    codes = (wide * scale).round().clamp(-last, last)
+    return codes.to(torch.int8), (codes / scale).to(x.dtype)

@@ -1,0 +1,16 @@
+# expect: wrong answer: dtype
+import torch
+
+
+def quantize_uniform(x, bits, per_row=False, limit=None):
+    if not 2 <= bits <= 8 or (limit is not None and limit <= 0):
+        raise ValueError("bits or limit")
+    if x.numel() == 0:
+        return x.clone(), x.clone()
+    last = 2 ** (bits - 1) - 1
+    largest = x.abs().amax(-1, keepdim=True) if per_row else x.abs().amax()
+    if limit is not None:
+        largest = torch.tensor(limit)
+    scale = torch.where(largest > 0, last / largest, 1.0)
+    codes = (x * scale).round().clamp(-last, last)
+    return codes, codes / scale
