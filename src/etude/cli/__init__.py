@@ -31,6 +31,7 @@ from etude.cli import evaluate as _evaluate  # noqa: E402
 from etude.cli import export as _export  # noqa: E402
 from etude.cli import merge as _merge  # noqa: E402
 from etude.cli import models as _models  # noqa: E402
+from etude.cli import papers as _papers  # noqa: E402
 from etude.cli import plan as _plan  # noqa: E402
 from etude.cli import practice as _practice  # noqa: E402
 from etude.cli import recipe as _recipe  # noqa: E402
@@ -47,6 +48,7 @@ VERBS = (
     _export,
     _merge,
     _models,
+    _papers,
     _plan,
     _practice,
     _recipe,

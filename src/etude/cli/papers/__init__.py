@@ -1,0 +1,42 @@
+"""`etude papers`: arXiv's papers, collected, summarised, searched and ranked.
+
+One file for each thing that a person does: collect, read, say what one thinks, take papers out.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from etude.cli import app
+from etude.errors import PapersError
+
+papers = typer.Typer(
+    name="papers",
+    help="The latest arXiv papers in vision, language and learning: each with a summary, searchable, "
+    "ranked by what you like.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(papers)
+
+
+@papers.callback()
+def _need_libraries() -> None:
+    """Say what to install where only the engine was."""
+    from importlib.util import find_spec
+
+    for needed in ("sqlalchemy", "alembic", "tantivy", "defusedxml"):
+        if find_spec(needed) is None:
+            raise PapersError("the reading room needs more libraries: pip install 'etude[app]'")
+
+
+
+# In the order in which `--help` lists them.
+# isort: off
+from etude.cli.papers import collect as _collect  # noqa: E402
+from etude.cli.papers import reading as _reading  # noqa: E402
+from etude.cli.papers import opinions as _opinions  # noqa: E402
+from etude.cli.papers import out as _out  # noqa: E402
+
+VERBS = (_collect, _reading, _opinions, _out)

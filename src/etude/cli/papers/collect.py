@@ -1,0 +1,181 @@
+"""`etude papers sync | backfill | summarise | health`: how papers come in."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli.papers import papers
+from etude.cli.papers.room import (
+    day_option,
+    echo,
+    open_index,
+    open_library,
+    open_settings,
+    working,
+)
+from etude.errors import PapersError
+
+if TYPE_CHECKING:
+    from etude.papers.library import Library
+    from etude.papers.settings import Settings
+    from etude.papers.sync import Report
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="Another file than papers.yaml in Etude's data folder."),
+]
+
+
+@papers.command("sync", epilog="Example:\n\n`etude papers sync`\n\n`etude papers sync --daily`")
+def sync_papers(
+    full: Annotated[
+        bool, typer.Option("--full", help="Ask for all changes, even where feeds show nothing new.")
+    ] = False,
+    summaries: Annotated[
+        bool, typer.Option(help="Make summaries of papers that have none.")
+    ] = True,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="Stay, and do it again each day when papers are due.")
+    ] = False,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Fetch what arXiv has announced since the last time: papers, index, summaries.
+
+    It can be stopped at any moment and goes on where it was. For cron: the exit code is 1 where a
+    source failed. What is collected stands in papers.yaml in Etude's data folder.
+    """
+    library, settings = open_library(), open_settings(settings_file)
+    if not daily:
+        if sync_once(library, settings, full, summaries).failed:
+            raise typer.Exit(1)
+        return
+    from etude.papers.schedule import every_day
+
+    def work() -> bool:
+        return not sync_once(library, settings, full, summaries).failed
+
+    every_day(work, say=lambda text: typer.echo(text))
+
+
+def sync_once(
+    library: Library, settings: Settings, full: bool = False, summaries: bool = True
+) -> Report:
+    """Collect once, and bring summaries and index up to what came."""
+    from etude.papers.sync import sync
+
+    with working("asking arXiv") as say:
+        report = sync(
+            library,
+            settings,
+            full=full,
+            show=lambda step: say(f"{step.source}: {step.text} ({step.papers:,} papers)"),
+        )
+    for line in report.lines():
+        echo(line)
+    _follow_up(library, summaries)
+    return report
+
+
+def _follow_up(library: Library, summaries: bool) -> None:
+    if summaries:
+        made = _summarise(library, None, None)
+        if made:
+            typer.echo(f"{made:,} summaries made")
+    open_index(library)
+
+
+@papers.command("backfill", epilog="Example:\n\n`etude papers backfill --since 2026-03-01`")
+def backfill_papers(
+    since: Annotated[str, typer.Option(help="The first day of submission, as 2026-03-01.")],
+    until: Annotated[str | None, typer.Option(help="The last day; today without.")] = None,
+    summaries: Annotated[bool, typer.Option(help="Make summaries, too.")] = True,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Fetch older papers, newest first; arXiv allows one request every three seconds."""
+    from etude.papers.sync import backfill
+
+    first, last = day_option(since), day_option(until)
+    if first is None:
+        raise PapersError("--since is needed")
+    library, settings = open_library(), open_settings(settings_file)
+    with working("asking arXiv") as say:
+        report = backfill(
+            library,
+            settings,
+            date.fromisoformat(first),
+            date.fromisoformat(last) if last else datetime.now(UTC).date(),
+            show=lambda step: say(f"{step.source}: {step.text} ({step.papers:,} papers)"),
+        )
+    for line in report.lines():
+        echo(line)
+    _follow_up(library, summaries)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+class By(StrEnum):
+    """Who writes summaries."""
+
+    extract = "extract"
+    engine = "engine"
+    address = "address"
+
+
+@papers.command(
+    "summarise",
+    epilog="Examples:\n\n`etude papers summarise`\n\n"
+    "`etude papers summarise --by engine --run runs/paper-summaries --most 50`\n\n"
+    "`ETUDE_LLM_URL=http://localhost:11434/v1 ETUDE_LLM_MODEL=qwen3:8b etude papers summarise "
+    "--by address`",
+)
+def summarise_papers(
+    by: Annotated[
+        By,
+        typer.Option(
+            help="extract: a sentence of the abstract; engine: a model tuned by Etude; address: a "
+            "model behind ETUDE_LLM_URL."
+        ),
+    ] = By.extract,
+    run: Annotated[
+        Path | None, typer.Option(help="With --by engine: the run's folder.", exists=True)
+    ] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Papers at most, newest first.")] = None,
+) -> None:
+    """Make the summaries that are missing; every one says how it was made.
+
+    What a model writes is checked: each number and name of it must stand in the paper's abstract,
+    else the sentence of the abstract is taken.
+    """
+    from etude.cli.papers.writers import writer_of
+
+    library = open_library()
+    writer = None if by is By.extract else writer_of(by.value, run)
+    made = _summarise(library, writer, most)
+    typer.echo(f"{made:,} summaries made")
+
+
+def _summarise(library: Library, writer: object | None, most: int | None) -> int:
+    from etude.cli.papers.writers import summarise
+
+    with working("making summaries") as say:
+        return summarise(library, writer, most, say)
+
+
+@papers.command("health", epilog="Example:\n\n`etude papers health || mail -s 'no papers' me`")
+def show_health(settings_file: SettingsFile = None) -> None:
+    """Show when papers last came, how many, what is missing, and what failed.
+
+    The exit code is 1 where days are missing or a source failed.
+    """
+    from etude.papers.health import health
+
+    state = health(open_library(), open_settings(settings_file), datetime.now(UTC))
+    for line in state.lines():
+        echo(line)
+    if not state.well:
+        raise typer.Exit(1)

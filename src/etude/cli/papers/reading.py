@@ -1,0 +1,252 @@
+"""`etude papers today | search | show | related`: what there is to read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etude.cli.papers import papers
+from etude.cli.papers.room import (
+    ask_for_any,
+    complete_shelf,
+    console,
+    day_option,
+    echo,
+    identifier,
+    open_index,
+    open_library,
+    open_reader,
+    open_settings,
+    plain_words,
+    print_paper,
+    working,
+)
+from etude.errors import PapersError, did_you_mean
+
+if TYPE_CHECKING:
+    from etude.papers.library import Library
+    from etude.papers.ranking import Ranked
+    from etude.papers.reader import Reader
+
+Most = Annotated[int, typer.Option("--most", "-n", min=1, max=1000, help="Papers to show.")]
+REPLACED = {"replace", "replace-cross"}
+
+
+@papers.command(
+    "today", epilog="Examples:\n\n`etude papers today --shelf vision`\n\n`etude papers today -n 40`"
+)
+def show_today(
+    shelf: Annotated[
+        str | None, typer.Option(help="One shelf only.", autocompletion=complete_shelf)
+    ] = None,
+    day: Annotated[str | None, typer.Option(help="Another day, as 2026-05-04.")] = None,
+    most: Most = 12,
+    replaced: Annotated[
+        bool, typer.Option("--replaced", help="New versions instead of new papers.")
+    ] = False,
+) -> None:
+    """Show the day's new papers, those that you may want to open first.
+
+    The order follows your likes and dislikes (`etude papers like ID`); each paper says which of its
+    words decided. Every tenth is from elsewhere, so that you see what you did not look for.
+    """
+    library, settings = open_library(), open_settings()
+    ask_for_any(library)
+    if shelf is not None and shelf not in settings.shelves:
+        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
+    chosen = day_option(day) or library.last_day() or ""
+    rows = [
+        row
+        for row in library.day(chosen)
+        if (row["kind"] in REPLACED) is replaced
+        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
+    ]
+    if not rows:
+        what = "no new versions" if replaced else "no new papers"
+        echo(f"{what} on {chosen}: {_why_empty(chosen)}")
+        return
+    reader = open_reader(library)
+    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:most])
+    left = len(rows) - min(most, len(rows))
+    where = f" on the shelf {shelf}" if shelf else ""
+    more = f"; {left} more, `-n {len(rows)}` shows them" if left else ""
+    echo(f"{len(rows)} {'new versions' if replaced else 'new papers'} on {chosen}{where}{more}")
+
+
+def _why_empty(day: str) -> str:
+    from datetime import date
+
+    from etude.papers.calendar import no_feed
+
+    return no_feed(date.fromisoformat(day)) or "`etude papers health` says how collecting goes"
+
+
+def _ranked(
+    library: Library, reader: Reader, rows: list[dict[str, Any]], seed: str
+) -> list[Ranked]:
+    from etude.papers.ranking import Interest, rank
+
+    with working("learning what you like") as say:
+        interest = Interest.fit(
+            library, reader, show=lambda count: say(f"reading {count:,} papers for their words")
+        )
+    settings = open_settings()
+    return rank(rows, interest, seed=f"{seed} {reader.name}", shelf_of=settings.shelf_of)
+
+
+def _print_ranked(reader: Reader, ranked: list[Ranked]) -> None:
+    out, opinions = console(), reader.opinions()
+    tags = _tags_by_id(reader)
+    for place, one in enumerate(ranked, 1):
+        print_paper(
+            out,
+            one.row,
+            place=place,
+            why=plain_words(one.why),
+            opinion=opinions.get(one.row["id"], 0),
+            tags=tags.get(one.row["id"], ()),
+        )
+
+
+def _tags_by_id(reader: Reader) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for tag, ids in reader.tags().items():
+        for key in ids:
+            found.setdefault(key, []).append(tag)
+    return found
+
+
+class Order(StrEnum):
+    """How search results are ordered."""
+
+    newest = "newest"
+    relevance = "relevance"
+    interest = "interest"
+
+
+@papers.command(
+    "search",
+    epilog="Examples:\n\n`etude papers search YOLO`\n\n"
+    "`etude papers search 'author:\"Kaiming He\" since:2025-01'`\n\n"
+    "`etude papers search 'title:diffus* -video cat:cs.CV' --order relevance`",
+)
+def search_papers(
+    query: Annotated[list[str], typer.Argument(help="Words, phrases, fields; see below.")],
+    order: Annotated[
+        Order, typer.Option(help="newest, relevance, or interest: the newest ranked for you.")
+    ] = Order.newest,
+    most: Most = 10,
+    page: Annotated[int, typer.Option(min=1, max=10_000, help="The page of results.")] = 1,
+    since: Annotated[str | None, typer.Option(help="Announced on this day or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Announced on this day or earlier.")] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="One of arXiv's categories; can be repeated.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Print ids only, one a line.")] = False,
+) -> None:
+    """Search titles, abstracts and authors.
+
+    All words must be there. `"a phrase"`, `-not`, `this OR that`, `(…)`, `begin*`; fields `title:`,
+    `abstract:`, `author:`, `cat:cs.CV`, `since:2026-04`, `until:2026-05-04`, `2026-04..2026-05`.
+    `YOLO` finds YOLOv8, YOLO-World and yolov11n, too.
+    """
+    library = open_library()
+    ask_for_any(library)
+    index = open_index(library)
+    by_interest = order is Order.interest
+    found = index.search(
+        " ".join(query),
+        order="relevance" if order is Order.relevance else "newest",
+        most=max(most * 10, 200) if by_interest else most,
+        offset=0 if by_interest else (page - 1) * most,
+        since=day_option(since),
+        until=day_option(until),
+        categories=category,
+    )
+    if ids:
+        for key in found.ids[:most]:
+            typer.echo(key)
+        return
+    reader = open_reader(library)
+    rows = library.get_many(found.ids)
+    if by_interest:
+        ranked = _ranked(library, reader, rows, " ".join(query))
+        _print_ranked(reader, ranked[(page - 1) * most : page * most])
+    else:
+        out, opinions, tags = console(), reader.opinions(), _tags_by_id(reader)
+        for place, row in enumerate(rows, (page - 1) * most + 1):
+            print_paper(
+                out,
+                row,
+                place=place,
+                opinion=opinions.get(row["id"], 0),
+                tags=tags.get(row["id"], ()),
+            )
+    if found.explain:
+        echo(f"read as: {found.explain}")
+    echo(f"{found.counted()} papers" if found.total else "no paper has that")
+    for suggestion in found.suggestions[:3]:
+        echo(f"did you mean: {suggestion}")
+
+
+@papers.command("show", epilog="Example:\n\n`etude papers show 2604.01234`")
+def show_paper(
+    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")],
+    related: Annotated[
+        int, typer.Option(min=0, max=50, help="How many related papers to name.")
+    ] = 5,
+    browse: Annotated[
+        bool, typer.Option("--browse", help="Open the abstract page in a browser.")
+    ] = False,
+) -> None:
+    """Show all of one paper: abstract, versions, how its summary was made, what is related."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from etude.papers.card import card
+
+    library = open_library()
+    key = identifier(paper)
+    row = library.get(key)
+    if row is None:
+        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
+    reader, out = open_reader(library), console()
+    shown = card(row)
+    print_paper(out, row, opinion=reader.opinions().get(key, 0), tags=reader.tags_of(key))
+    if shown.made:
+        out.print(Text(f"summary: {shown.made}", style="dim"))
+    out.print(Padding(Text(shown.abstract), (1, 0)))
+    for name, text in (("comment", shown.comment), ("licence", shown.licence)):
+        if text:
+            out.print(Text(f"{name}: {text}", style="dim"))
+    days = ", ".join(f"{day} {kind}" for day, kind in row["listings"])
+    if days:
+        out.print(Text(f"announced: {days}", style="dim"))
+    out.print(Text(shown.link))
+    if related:
+        _print_related(library, key, related)
+    if browse:
+        typer.launch(shown.link)
+
+
+@papers.command("related", epilog="Example:\n\n`etude papers related 2604.01234`")
+def show_related(
+    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")], most: Most = 10
+) -> None:
+    """Show papers about the same: by meaning where the model `minilm` was pulled, else by words."""
+    library = open_library()
+    key = identifier(paper)
+    if library.get(key) is None:
+        raise PapersError(f"{key} is not among the papers here")
+    _print_related(library, key, most)
+
+
+def _print_related(library: Library, key: str, most: int) -> None:
+    out = console()
+    found = dict(open_index(library).related(key, most))
+    if found:
+        out.print("\nrelated:")
+    for row in library.get_many(list(found)):
+        print_paper(out, row)
