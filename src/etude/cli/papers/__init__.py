@@ -12,8 +12,8 @@ from etude.errors import PapersError
 
 papers = typer.Typer(
     name="papers",
-    help="The latest arXiv papers in vision, language and learning: each with a summary, searchable, "
-    "ranked by what you like.",
+    help="The latest arXiv papers in vision, language and learning: each with a summary, "
+    "searchable, ranked by what you like.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,7 +29,6 @@ def _need_libraries() -> None:
     for needed in ("sqlalchemy", "alembic", "tantivy", "defusedxml"):
         if find_spec(needed) is None:
             raise PapersError("the reading room needs more libraries: pip install 'etude[app]'")
-
 
 
 # In the order in which `--help` lists them.

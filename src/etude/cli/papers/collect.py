@@ -59,7 +59,7 @@ def sync_papers(
     def work() -> bool:
         return not sync_once(library, settings, full, summaries).failed
 
-    every_day(work, say=lambda text: typer.echo(text))
+    every_day(work, say=typer.echo)
 
 
 def sync_once(

@@ -175,8 +175,8 @@ def make_digest(
 ) -> None:
     """Make the day's digest: papers by shelf, news of your searches, the problem of the day.
 
-    Where and how to send it stands under `mail` in papers.yaml (host, sender, to, …) or in ETUDE_MAIL_HOST
-    and its like; a digest goes to each address once.
+    Where and how to send it stands under `mail` in papers.yaml (host, sender, to, …) or in
+    ETUDE_MAIL_HOST and its like; a digest goes to each address once.
     """
     from etude.papers.digest import digest
     from etude.papers.mail import MailSettings, send

@@ -97,17 +97,22 @@ def _ranked(
 
 
 def _print_ranked(reader: Reader, ranked: list[Ranked]) -> None:
+    from etude.papers.ranking.order import NO_LIKES
+
     out, opinions = console(), reader.opinions()
     tags = _tags_by_id(reader)
+    unknown = [(NO_LIKES, 0.0)]
     for place, one in enumerate(ranked, 1):
         print_paper(
             out,
             one.row,
             place=place,
-            why=plain_words(one.why),
+            why=() if one.why == unknown else plain_words(one.why),
             opinion=opinions.get(one.row["id"], 0),
             tags=tags.get(one.row["id"], ()),
         )
+    if ranked and all(one.why == unknown for one in ranked):
+        echo(f"{NO_LIKES}; `etude papers like ID` of three papers makes the order yours")
 
 
 def _tags_by_id(reader: Reader) -> dict[str, list[str]]:
