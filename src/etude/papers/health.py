@@ -47,8 +47,9 @@ class Health:
 
     @property
     def well(self) -> bool:
-        """Whether nothing is missing and no source failed last."""
-        return not self.lag and not any(source.failures for source in self.sources)
+        """Whether nothing is missing and neither the feeds nor OAI-PMH failed last."""
+        needed = [source for source in self.sources if source.source != "query"]
+        return not self.lag and not any(source.failures for source in needed)
 
     def lines(self) -> list[str]:
         """The state for a terminal."""

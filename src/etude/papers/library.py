@@ -154,10 +154,13 @@ class Library:
         found.sort(key=lambda row: _KINDS.index(row["kind"]))
         return found
 
-    def listed(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that stand in the list of any day."""
+    def kinds(self, ids: Sequence[str]) -> dict[str, set[str]]:
+        """As what each of `ids` that stands in the list of some day was announced."""
+        found: dict[str, set[str]] = {}
         with self.engine.connect() as connection:
-            return {row.id for row in _listings(connection, list(ids))}
+            for row in _listings(connection, list(ids)):
+                found.setdefault(row.id, set()).add(row.kind)
+        return found
 
     def last_day(self) -> str | None:
         """The newest day with listings."""

@@ -363,7 +363,9 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
         return None
     first = item.announcement is Announcement.NEW
     seconds = row["published"] if first else row["updated"]
-    if seconds is None or (not first and row["version"] != item.version):
+    # The date must be that of the version announced: a feed's own sighting brings none.
+    of = row["basis"].get("updated", row["basis"][""])[0]
+    if seconds is None or (not first and of != item.version):
         return None
     return expected_feed(datetime.fromtimestamp(seconds, UTC))
 
@@ -514,22 +516,25 @@ def _read_window(run: _Run, first: date, last: date) -> None:
 
 
 def _settle(run: _Run) -> int:
-    """List papers without a listing on the day they were due, once that day is over."""
+    """List papers that no feed showed when they were new, on the day they were due."""
     today = feed_day(run.now())
     mark = run.library.mark("settled") or 0
     found: list[Sighting] = []
     count, keep, newest = 0, None, mark
     for rows in run.library.since(mark):
         newest = rows[-1]["revision"]
-        listed = run.library.listed([row["id"] for row in rows])
+        kinds = run.library.kinds([row["id"] for row in rows])
         for row in rows:
-            if row["id"] in listed:
+            # A paper of one of our categories was news before it was listed in another.
+            ours = row["categories"][:1] and row["categories"][0] in run.settings.categories
+            enough = {"new"} if ours else {"new", "cross"}
+            if kinds.get(row["id"], set()) & enough:
                 continue
             day = _due_in_the_past(row, today)
             if day is None:
                 keep = row["revision"] if keep is None else keep
                 continue
-            found.append(_only_listed(row, day))
+            found.append(_only_listed(row, day, Announcement.NEW if ours else Announcement.CROSS))
         count += len(found)
         if found:
             run.put(found, {})
@@ -549,7 +554,7 @@ def _due_in_the_past(row: Mapping[str, Any], today: date) -> date | None:
     return day if day < today and stamp < today.isoformat() else None
 
 
-def _only_listed(row: Mapping[str, Any], day: date) -> Sighting:
+def _only_listed(row: Mapping[str, Any], day: date, kind: Announcement) -> Sighting:
     """A sighting that says nothing beside the day: anything else that is known outweighs it."""
     return Sighting(
         row["id"],
@@ -558,7 +563,7 @@ def _only_listed(row: Mapping[str, Any], day: date) -> Sighting:
         tuple(row["authors"]),
         tuple(row["categories"]),
         announced=day,
-        announcement=Announcement.NEW,
+        announcement=kind,
     )
 
 
