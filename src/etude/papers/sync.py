@@ -518,28 +518,24 @@ def _read_window(run: _Run, first: date, last: date) -> None:
 def _settle(run: _Run) -> int:
     """List papers that no feed showed when they were new, on the day they were due."""
     today = feed_day(run.now())
-    mark = run.library.mark("settled") or 0
-    found: list[Sighting] = []
-    count, keep, newest = 0, None, mark
-    for rows in run.library.since(mark):
-        newest = rows[-1]["revision"]
-        kinds = run.library.kinds([row["id"] for row in rows])
+    mark, until = run.library.mark("settled") or 0, run.library.revision()
+    count, keep = 0, None
+    for rows in run.library.listings_since(mark, until):
+        found: list[tuple[str, str, str]] = []
         for row in rows:
             # A paper of one of our categories was news before it was listed in another.
             ours = row["categories"][:1] and row["categories"][0] in run.settings.categories
-            enough = {"new"} if ours else {"new", "cross"}
-            if kinds.get(row["id"], set()) & enough:
+            if row["kinds"] & ({"new"} if ours else {"new", "cross"}):
                 continue
             day = _due_in_the_past(row, today)
             if day is None:
                 keep = row["revision"] if keep is None else keep
                 continue
-            found.append(_only_listed(row, day, Announcement.NEW if ours else Announcement.CROSS))
+            kind = Announcement.NEW if ours else Announcement.CROSS
+            found.append((row["id"], day.isoformat(), kind.value))
+        run.library.announce(found)
         count += len(found)
-        if found:
-            run.put(found, {})
-        found.clear()
-    done = newest if keep is None else keep - 1
+    done = until if keep is None else keep - 1
     if done != mark:
         run.library.set_mark("settled", done)
     return count
@@ -552,19 +548,6 @@ def _due_in_the_past(row: Mapping[str, Any], today: date) -> date | None:
     # While the day of its last change stands in the feeds, one of them may still carry it.
     stamp = row["datestamp"] or ""
     return day if day < today and stamp < today.isoformat() else None
-
-
-def _only_listed(row: Mapping[str, Any], day: date, kind: Announcement) -> Sighting:
-    """A sighting that says nothing beside the day: anything else that is known outweighs it."""
-    return Sighting(
-        row["id"],
-        row["title"],
-        row["abstract"],
-        tuple(row["authors"]),
-        tuple(row["categories"]),
-        announced=day,
-        announcement=kind,
-    )
 
 
 # Why nothing is there.
