@@ -128,7 +128,9 @@ def measure(chosen: argparse.Namespace, address: str, folder: Path) -> None:
     if Index is None:
         print("the index is not there to be measured")
     if profile:
-        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+        pstats.Stats(profile).sort_stats("cumtime").print_stats(
+            "etude|executemany|fetch|commit", 45
+        )
     engine.dispose()
 
 
