@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from etude.papers.arxiv.gate import Gate
 from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, last_feed, no_feed
@@ -47,8 +48,9 @@ class Health:
 
     @property
     def well(self) -> bool:
-        """Whether nothing is missing and no source failed last."""
-        return not self.lag and not any(source.failures for source in self.sources)
+        """Whether nothing is missing and neither the feeds nor OAI-PMH failed last."""
+        needed = [source for source in self.sources if source.source != "query"]
+        return not self.lag and not any(source.failures for source in needed)
 
     def lines(self) -> list[str]:
         """The state for a terminal."""
@@ -82,10 +84,10 @@ def health(
         now: the present.
         folder: where the gate keeps its state; Etude's data folder unless given.
     """
-    run = library.mark("sync:run") or {}
+    run: dict[str, Any] = library.mark("sync:run") or {}
     sources: list[SourceHealth] = []
     for name in _NAMES:
-        mark = library.mark(f"sync:{name}")
+        mark: dict[str, Any] | None = library.mark(f"sync:{name}")
         if mark is not None:
             sources.append(
                 SourceHealth(
@@ -103,7 +105,9 @@ def health(
         waiting, why = gate.cool_down()
     last_day = library.last_day()
     # A feed that was read and empty is no day that is missing.
-    marks = [library.mark(f"rss:{name}") or {} for name in settings.categories]
+    marks: list[dict[str, Any]] = [
+        library.mark(f"rss:{name}") or {} for name in settings.categories
+    ]
     read = max([last_day or "", *(mark.get("day", "") for mark in marks)]) or None
     return Health(
         library.count(),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from etude.papers.record import Announcement, Sighting
@@ -108,8 +108,7 @@ class Library:
             if known.get(key, {}).get(day) != kind
         ]
         if new:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(_listing)
+            statement = _upsert(connection)(_listing)
             statement = statement.on_conflict_do_update(
                 index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
             )
@@ -154,10 +153,62 @@ class Library:
         found.sort(key=lambda row: _KINDS.index(row["kind"]))
         return found
 
-    def listed(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that stand in the list of any day."""
-        with self.engine.connect() as connection:
-            return {row.id for row in _listings(connection, list(ids))}
+    def listings_since(
+        self, revision: int, until: int, *, page: int = 5000
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Papers changed after `revision` and up to `until` with dates and `kinds` of listings.
+
+        Only `id`, `published`, `datestamp`, `categories` and `revision` come with them, so a
+        million of them are gone through in seconds.
+        """
+        columns = [_paper.c[name] for name in ("id", "published", "datestamp", "categories")]
+        after = (revision, 0)
+        while True:
+            with self.engine.connect() as connection:
+                found = connection.execute(
+                    select(*columns, _paper.c.revision, _paper.c.number)
+                    .where(
+                        tuple_(_paper.c.revision, _paper.c.number) > after,
+                        _paper.c.revision <= until,
+                    )
+                    .order_by(_paper.c.revision, _paper.c.number)
+                    .limit(page)
+                ).mappings()
+                rows: list[dict[str, Any]] = [{**row, "kinds": set[str]()} for row in found]
+                by_id = {row["id"]: row for row in rows}
+                for listing in _listings(connection, list(by_id)):
+                    by_id[listing.id]["kinds"].add(listing.kind)
+            if not rows:
+                return
+            yield rows
+            after = (rows[-1]["revision"], rows[-1]["number"])
+
+    def announce(self, listings: Sequence[tuple[str, str, str]]) -> None:
+        """Add listings (id, day, kind) of papers that are known, in one transaction."""
+        if not listings:
+            return
+        keys = list(dict.fromkeys(key for key, _, _ in listings))
+        with self.engine.begin() as connection:
+            revision = _next_revision(connection)
+            connection.execute(
+                _upsert(connection)(_listing).on_conflict_do_nothing(),
+                [{"id": key, "day": day, "kind": kind} for key, day, kind in listings],
+            )
+            days: dict[str, dict[str, str]] = {}
+            for key, day, kind in _listings(connection, keys):
+                days.setdefault(key, {})[day] = kind
+            dated: list[dict[str, Any]] = []
+            for key, of in days.items():
+                row: dict[str, Any] = {"of": key, "revision": revision}
+                _date(row, of, 0.0)
+                dated.append(row)
+            names = ("announced", "replaced", "revision")
+            connection.execute(
+                update(_paper)
+                .where(_paper.c.id == bindparam("of"))
+                .values({name: bindparam(name) for name in names}),
+                dated,
+            )
 
     def last_day(self) -> str | None:
         """The newest day with listings."""
@@ -235,9 +286,17 @@ class Library:
         if connection is None:
             with self.engine.begin() as own:
                 return self.set_mark(key, value, own)
-        connection.execute(delete(_marks).where(_marks.c.key == key))
-        connection.execute(insert(_marks), [{"key": key, "value": value}])
+        # In one statement: two that set the same for the first time must not collide.
+        statement = _upsert(connection)(_marks)
+        statement = statement.on_conflict_do_update(
+            index_elements=["key"], set_={"value": statement.excluded.value}
+        )
+        connection.execute(statement, [{"key": key, "value": value}])
         return None
+
+
+def _upsert(connection: Connection) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
 
 
 _KINDS = [kind.value for kind in Announcement]

@@ -78,9 +78,9 @@ class Settings:
             raise PapersError("no categories: name at least one, for example cs.CV")
         for category in (*self.categories, *(name for of in self.shelves.values() for name in of)):
             if category not in CATEGORIES:
-                raise PapersError(
-                    f"arXiv has no category {category!r}{did_you_mean(category, CATEGORIES)}"
-                )
+                meant = [name for name in CATEGORIES if name.lower() == category.lower()]
+                hint = did_you_mean(category, meant or CATEGORIES)
+                raise PapersError(f"arXiv has no category {category!r}{hint}")
         for shelf, wanted in self.shelves.items():
             if not shelf or not shelf.replace("-", "").isalnum():
                 raise PapersError(f"shelf {shelf!r}: names have letters, digits and hyphens only")
@@ -203,7 +203,7 @@ def _converted(file: Path, key: str, value: Any, kind: str) -> Any:
     if key == "mail":
         if not isinstance(value, dict):
             raise wrong
-        return value
+        return cast("dict[str, Any]", value)
     if kind == "str":
         if not isinstance(value, str):
             raise wrong

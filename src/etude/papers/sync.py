@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -114,7 +114,8 @@ class _Run:
     show: Callable[[Progress], None] | None
     lines: list[Line] = field(default_factory=list[Line])
     papers: int = 0
-    seen: set[str] = field(default_factory=set[str])
+    seen: dict[str, int] = field(default_factory=dict[str, int])
+    """Ids of this run and a hash of what was stored last of each."""
     before: tuple[int, int] = (0, 0)
     """Papers and revision when the run began."""
 
@@ -128,19 +129,31 @@ class _Run:
         if self.show:
             self.show(Progress(source, text, self.papers))
 
+    def waiting(self, text: str) -> None:
+        """Hear of a wait at the gate."""
+        self.tell("gate", text)
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """What is kept under `key`; empty before the first time."""
+        return self.library.mark(key) or {}
+
     def put(self, sightings: Sequence[Sighting], marks: Mapping[str, Any]) -> None:
         """Store papers and progress in one transaction."""
+        # A cross-listed paper comes with each of its sets: the same words need no second merge.
+        hashes = {of.id: hash(of) for of in sightings}
+        new = [of for of in sightings if self.seen.get(of.id) != hash(of)]
         with self.library.engine.begin() as connection:
-            self.library.put_in(connection, sightings)
+            if new:
+                self.library.put_in(connection, new)
             for key, value in marks.items():
                 self.library.set_mark(key, value, connection)
         self.papers += len(sightings)
-        self.seen.update(sighting.id for sighting in sightings)
+        self.seen |= hashes
 
     def note(self, source: str, count: int, text: str, error: str | None) -> None:
         """Keep how a source did, for the report and for `health`."""
         self.lines.append(Line(source, error or text, error is not None))
-        old = self.library.mark(f"sync:{source}") or {}
+        old = self.facts(f"sync:{source}")
         now = self.clock()
         self.library.set_mark(
             f"sync:{source}",
@@ -182,7 +195,7 @@ def sync(
         own = gate or stack.enter_context(Gate(settings, folder=folder))
         run = _Run(library, settings, own, clock, show)
         if own.told is None:
-            own.told = lambda text: run.tell("gate", text)
+            own.told = run.waiting
         started = clock()
         batches, trouble = _read_feeds(run)
         if full or trouble or any(batches) or _due(run):
@@ -234,7 +247,7 @@ def backfill(
         own = gate or stack.enter_context(Gate(settings, folder=folder))
         run = _Run(library, settings, own, clock, show)
         if own.told is None:
-            own.told = lambda text: run.tell("gate", text)
+            own.told = run.waiting
         error = None
         try:
             for start, end in _windows(run, since, until):
@@ -247,7 +260,7 @@ def backfill(
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """Let one run work at a time; the lock falls with its process, however that ends."""
     path = folder / "papers-sync.lock"
     try:
@@ -281,7 +294,7 @@ def _read_feeds(run: _Run) -> tuple[list[_Batch | None], str | None]:
     errors: list[str] = []
     for category in run.settings.categories:
         run.tell("rss", f"feed of {category}")
-        kept = run.library.mark(f"rss:{category}") or {}
+        kept = run.facts(f"rss:{category}")
         try:
             feed = fetch_feed(run.gate, [category], kept.get("etag"))
         except SourceError as error:
@@ -363,7 +376,9 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
         return None
     first = item.announcement is Announcement.NEW
     seconds = row["published"] if first else row["updated"]
-    if seconds is None or (not first and row["version"] != item.version):
+    # The date must be that of the version announced: a feed's own sighting brings none.
+    of = row["basis"].get("updated", row["basis"][""])[0]
+    if seconds is None or (not first and of != item.version):
         return None
     return expected_feed(datetime.fromtimestamp(seconds, UTC))
 
@@ -374,7 +389,7 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
 def _due(run: _Run) -> bool:
     """Whether OAI-PMH has published since it was last read whole."""
     published = last_publication(run.now()).timestamp()
-    marks = [run.library.mark(f"oai:{oai_set(name)}") or {} for name in run.settings.categories]
+    marks = [run.facts(f"oai:{oai_set(name)}") for name in run.settings.categories]
     return any(mark.get("harvest") or mark.get("success", 0) < published for mark in marks)
 
 
@@ -413,7 +428,7 @@ def _known(library: Library, ids: Sequence[Identifier]) -> set[Identifier]:
 def _harvest(run: _Run, name: str) -> None:
     """Read the changes of a set; goes on where the last run stopped."""
     key = f"oai:{name}"
-    mark: dict[str, Any] = run.library.mark(key) or {}
+    mark: dict[str, Any] = run.facts(key)
     ago = timedelta(days=run.settings.first_days)
     since = date.fromisoformat(mark["from"]) if "from" in mark else (run.now() - ago).date()
     page, start, last = None, None, None
@@ -489,7 +504,7 @@ def _windows(run: _Run, since: date, until: date) -> Iterator[tuple[date, date]]
 
 
 def _done(run: _Run) -> set[str]:
-    kept: dict[str, Any] = run.library.mark("query:done") or {}
+    kept: dict[str, Any] = run.facts("query:done")
     return set(kept.get("days", [])) if kept.get("of") == list(run.settings.categories) else set()
 
 
@@ -514,27 +529,26 @@ def _read_window(run: _Run, first: date, last: date) -> None:
 
 
 def _settle(run: _Run) -> int:
-    """List papers without a listing on the day they were due, once that day is over."""
+    """List papers that no feed showed when they were new, on the day they were due."""
     today = feed_day(run.now())
-    mark = run.library.mark("settled") or 0
-    found: list[Sighting] = []
-    count, keep, newest = 0, None, mark
-    for rows in run.library.since(mark):
-        newest = rows[-1]["revision"]
-        listed = run.library.listed([row["id"] for row in rows])
+    mark, until = run.library.mark("settled") or 0, run.library.revision()
+    count, keep = 0, None
+    for rows in run.library.listings_since(mark, until):
+        found: list[tuple[str, str, str]] = []
         for row in rows:
-            if row["id"] in listed:
+            # A paper of one of our categories was news before it was listed in another.
+            ours = row["categories"][:1] and row["categories"][0] in run.settings.categories
+            if row["kinds"] & ({"new"} if ours else {"new", "cross"}):
                 continue
             day = _due_in_the_past(row, today)
             if day is None:
                 keep = row["revision"] if keep is None else keep
                 continue
-            found.append(_only_listed(row, day))
+            kind = Announcement.NEW if ours else Announcement.CROSS
+            found.append((row["id"], day.isoformat(), kind.value))
+        run.library.announce(found)
         count += len(found)
-        if found:
-            run.put(found, {})
-        found.clear()
-    done = newest if keep is None else keep - 1
+    done = until if keep is None else keep - 1
     if done != mark:
         run.library.set_mark("settled", done)
     return count
@@ -547,19 +561,6 @@ def _due_in_the_past(row: Mapping[str, Any], today: date) -> date | None:
     # While the day of its last change stands in the feeds, one of them may still carry it.
     stamp = row["datestamp"] or ""
     return day if day < today and stamp < today.isoformat() else None
-
-
-def _only_listed(row: Mapping[str, Any], day: date) -> Sighting:
-    """A sighting that says nothing beside the day: anything else that is known outweighs it."""
-    return Sighting(
-        row["id"],
-        row["title"],
-        row["abstract"],
-        tuple(row["authors"]),
-        tuple(row["categories"]),
-        announced=day,
-        announcement=Announcement.NEW,
-    )
 
 
 # Why nothing is there.
@@ -594,7 +595,7 @@ def _why_empty(run: _Run, today: date) -> str:
     if down:
         names = ", ".join(dict.fromkeys(line.source for line in down))
         return f"{named}: arXiv could not be read ({names}): {down[0].text}"
-    marks = [run.library.mark(f"rss:{name}") or {} for name in run.settings.categories]
+    marks = [run.facts(f"rss:{name}") for name in run.settings.categories]
     shown = [mark["day"] for mark in marks if mark.get("items")]
     if shown:
         return f"{named}: not announced yet; the feeds still show {max(shown)}."

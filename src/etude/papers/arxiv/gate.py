@@ -19,7 +19,7 @@ import io
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -162,15 +162,15 @@ class Gate:
         for _ in range(self.settings.tries):
             with self._locked() as file:
                 self._wait(file, url.host)
-                answer: Answer | None = None
                 retry_after: float | None = None
                 try:
                     answer = self._send(url, headers or {})
                     why = _trouble(answer)
-                    if why:
-                        retry_after = self._retry_after(answer)
-                    else:
+                    if not why:
                         found = read(answer)
+                        self._keep(file, self._pause, 0, "")
+                        return found
+                    retry_after = self._retry_after(answer)
                 except DamagedError as error:
                     why = str(error)
                 except httpx.HTTPError as error:
@@ -179,9 +179,6 @@ class Gate:
                     # Ctrl-C, or an error of the caller's: the pause still begins now.
                     self._keep(file, self._pause, 0, "")
                     raise
-                if not why:
-                    self._keep(file, self._pause, 0, "")
-                    return found  # pyright: ignore[reportPossiblyUnboundVariable]
                 self._back_off(file, why, retry_after)
         raise SourceError(f"{url.host} gave no usable answer in {self.settings.tries} tries: {why}")
 
@@ -253,7 +250,7 @@ class Gate:
         return min(max(0.0, rest.seconds - gone), rest.seconds)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[IO[str]]:
+    def _locked(self) -> Generator[IO[str]]:
         """The file of the rest, open and locked: another process waits here for its turn."""
         path = self.folder / "arxiv-gate.json"
         try:
@@ -271,10 +268,14 @@ class Gate:
         try:
             found: Any = json.loads(file.read() or "{}")
             rest = _Rest(**cast("dict[str, Any]", found))
-            numbers = (rest.monotonic, rest.wall, rest.seconds, float(rest.failures))
-            if not all(isinstance(number, int | float) for number in numbers):
-                return _Rest()
-            return replace(rest, seconds=min(max(0.0, rest.seconds), LONGEST_REST))
+            return replace(
+                rest,
+                monotonic=float(rest.monotonic),
+                wall=float(rest.wall),
+                seconds=min(max(0.0, float(rest.seconds)), LONGEST_REST),
+                failures=int(rest.failures),
+                why=str(rest.why),
+            )
         except (ValueError, TypeError):
             return _Rest()  # cut off by a crash: the pause is begun anew with the next answer
 

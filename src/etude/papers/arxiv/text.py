@@ -91,8 +91,8 @@ def plain_name(name: str) -> str:
     if "{" in name:
         for _ in range(3):
             name = _BRACED.sub(r"\1", name)
-    name = name.replace("~", " ")
-    return unicodedata.normalize("NFC", " ".join(name.split()))
+    name = " ".join(name.replace("~", " ").split())
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _accented(match: re.Match[str]) -> str:
@@ -106,7 +106,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
     ``"A. One (1 and 2), B. Two and C. Three ((1) Here, (2) There)"`` has three.
     """
-    for _ in range(4):
+    for _ in range(4 if "(" in text else 0):
         shorter = _NOTE.sub(" ", text)
         if shorter == text:
             break

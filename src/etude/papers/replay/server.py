@@ -40,6 +40,7 @@ class Asked:
     agent: str
     begin: float
     end: float
+    """Just before the last bytes of the answer were sent."""
     status: int
 
 
@@ -139,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, text: str) -> None:
         begin, self._status = time.monotonic(), 0
+        self._end = begin
         path = urlsplit(self.path).path
         try:
             with suppress(ConnectionError, TimeoutError):
@@ -151,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
                             self.path,
                             self.headers.get("User-Agent", ""),
                             begin,
-                            time.monotonic(),
+                            self._end,
                             self._status,
                         )
                     )
@@ -292,6 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 304:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(length))
+        self._end = time.monotonic()
         self.end_headers()
         if spoilt is not None and spoilt.kind == "cut":
             self.wfile.write(body[: length // 2])
@@ -300,9 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif spoilt is not None and spoilt.kind == "slow":
             step = max(1, length // 20)
             for start in range(0, length, step):
+                time.sleep(float(spoilt.value or 1))
+                self._end = time.monotonic()
                 self.wfile.write(body[start : start + step])
                 self.wfile.flush()
-                time.sleep(float(spoilt.value or 1))
         else:
             self.wfile.write(body)
 
@@ -321,7 +325,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, PapersError) as error:
             self._send(400, f"{error}\n".encode(), "text/plain")
             return
-        told = {
+        told: dict[str, Any] = {
             "now": replay.moment().isoformat(),
             "papers": len(replay.world.papers),
             "requests": len(replay.log),
