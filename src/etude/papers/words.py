@@ -12,6 +12,8 @@ import unicodedata
 
 _WORD = re.compile(r"[^\W_]+")
 _VERSION = re.compile(r"^([a-z]{2,}?)v?\d+[a-z0-9]*$")
+_VARIANT = re.compile(r"^([A-Z]{4,})[A-Za-z]$")
+"""YOLOX and YOLOE are kinds of YOLO. Nobody asks for a part that is no name, SWIF of SWIFT."""
 _HUMP = re.compile(r"[A-Z]{2,}(?=[A-Z][a-z])|[A-Z]?[a-z]{2,}|[A-Z]{2,}")
 _SHORTEST_PART = 4
 """Shorter humps are rarely words: LoRA is not about "ra"."""
@@ -37,7 +39,7 @@ def folded(text: str) -> str:
 
 
 def parts(text: str) -> list[str]:
-    """Parts of the glued words in `text`, lower case: yolov11n: yolo, BERTScore: bert, score."""
+    """Parts of glued words in `text`, lower case: yolo for yolov11n, bert, score for BERTScore."""
     return list(dict.fromkeys(part for word in glued(text) for part in word))
 
 
@@ -51,6 +53,8 @@ def glued(text: str) -> list[list[str]]:
 def _pieces(word: str) -> tuple[str, ...]:
     if len(word) > LONGEST_WORD or word.isdigit():
         return ()
+    if variant := _VARIANT.match(word):
+        return (variant[1].lower(),)
     if word.isalpha() and (word.islower() or word.isupper() or word.istitle()):
         return ()
     pieces: list[str] = []

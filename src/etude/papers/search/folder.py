@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Grows with every change of the schema, the analyzers or of what `etude.papers.words` finds."""
+
+_MAGIC = 1337
 
 NOTE = "*note*"
 """Stands in the field of ids, where no id can: they have no stars."""
@@ -131,6 +136,39 @@ def _prepared(index: tantivy.Index) -> tantivy.Index:
         index.register_tokenizer(name, analyzer)
     index.config_reader(reload_policy="manual")
     return index
+
+
+def check(folder: Path) -> None:
+    """Compare every file of the index with the checksum at its own end (about 1 GB a second).
+
+    The engine does not: it would go on from a flipped bit, and write its like again at a merge.
+    A file ends with a footer in JSON that holds the CRC-32 of what is before it, the footer's
+    length and a magic number, both of four bytes. Raises `DamagedError`.
+    """
+    for file in sorted((folder / "index").iterdir()):
+        if file.suffix in {".json", ".lock"} or file.name.startswith("."):
+            continue
+        try:
+            with file.open("rb") as data:
+                size = data.seek(0, os.SEEK_END)
+                data.seek(max(0, size - 8))
+                length, magic = struct.unpack("<II", data.read(8))
+                if magic != _MAGIC or length > size - 8:
+                    raise DamagedError(f"{file.name} has no end")
+                data.seek(size - 8 - length)
+                expected = json.loads(data.read(length))["crc"]
+                data.seek(0)
+                found, left = 0, size - 8 - length
+                while left:
+                    block = data.read(min(left, 1 << 20))
+                    found, left = zlib.crc32(block, found), left - len(block)
+        except FileNotFoundError:
+            # A merge that ends elsewhere deletes what it replaced.
+            continue
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            raise DamagedError(f"{file.name} cannot be read ({_first_line(error)})") from error
+        if found != expected:
+            raise DamagedError(f"{file.name} is not what was written")
 
 
 def note_of(index: tantivy.Index) -> Note | None:

@@ -129,6 +129,7 @@ class Index:
             if note is not None and note.revision > int(library.mark("revision") or 0):
                 raise DamagedError("it is ahead of the database")
             if index is not None:
+                place.check(self.folder)
                 return index, note or fresh
         except DamagedError as error:
             tell(Progress(f"The index in {self.folder} is rebuilt from the database: {error}"))

@@ -36,6 +36,7 @@ _DAY = re.compile(r"^(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?$", re.ASCII)
 _RANGE = re.compile(r"^([\d-]*)\.\.([\d-]*)$", re.ASCII)
 _FIELD = re.compile(r"^([a-z]+):")
 _CATEGORY = re.compile(r"^[a-z-]+(?:\.[a-z*-]+)?$", re.IGNORECASE | re.ASCII)
+_LETTERS = re.compile(r"[^\W_]+")
 _INITIAL = re.compile(r"^[^\W\d_]\.?$")
 
 
@@ -371,9 +372,9 @@ class _Parser:
         kind: type[Word | Phrase | Prefix] = Phrase if token.kind == "phrase" else Word
         if token.kind == "word" and text.endswith("*"):
             text = text.rstrip("*")
-            letters = "".join(filter(str.isalnum, plain(text)))
-            if letters:
-                if len(letters) < 2:
+            begun = _LETTERS.findall(plain(text))
+            if begun:
+                if len(begun[-1]) < 2:
                     raise QueryError(
                         f"{token.text!r} {token.where()} begins too many words: "
                         "give at least two letters"

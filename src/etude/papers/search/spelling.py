@@ -75,7 +75,9 @@ def nearest_words(searcher: Searcher, word: Word, most: int = 3) -> list[str]:
 
 def _candidates(searcher: Searcher, field: str, target: str) -> Iterator[tuple[str, int]]:
     starts = [target[0], target[1:4], target[1] + target[0]]
+    # Another first letter, and one that was left out.
     starts += [letter + target[1:3] for letter in string.ascii_lowercase]
+    starts += [letter + target[:2] for letter in string.ascii_lowercase]
     for start in dict.fromkeys(starts):
         yield from searcher.terms_with_prefix(field, start, limit=MOST_CANDIDATES)
 
