@@ -34,7 +34,8 @@ CENTROID = 1.0
 """Length of the centroid's part beside the machine's with one like; it falls with more."""
 FOLLOWED = 3.0
 """What a followed author adds, in spreads of scores: enough for the first page of most days."""
-TAGGED = 1.0
+TAGGED = 0.5
+"""What a tag adds to a paper that bears it or names it."""
 TAGGED_WEIGHT = 0.5
 """A paper that was tagged counts as half a like."""
 MOST_OPINIONS = 2000
