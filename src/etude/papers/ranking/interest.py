@@ -32,6 +32,8 @@ SOFTNESS = 0.1
 """C of the support vector machine."""
 CENTROID = 1.0
 """Length of the centroid's part beside the machine's with one like; it falls with more."""
+AGAINST = 0.3
+"""Length of the part that leads away from what was disliked."""
 FOLLOWED = 3.0
 """What a followed author adds, in spreads of scores: enough for the first page of most days."""
 TAGGED = 0.5
@@ -193,13 +195,18 @@ def weights_of(
     if not liked and not disliked:
         return np.zeros(corpus.vocabulary.size)
     if not liked:
-        direction = _unit(_mean(others) - _mean(against))
+        direction = _unit((_mean(others) if others.shape[0] else 0) - _mean(against))
     elif not others.shape[0] and not disliked:
         direction = _unit(_mean(for_, weight))
     else:
-        centroid = _mean(for_, weight) - (_mean(others) if others.shape[0] else 0)
+        rest = _mean(others) if others.shape[0] else np.zeros(corpus.vocabulary.size)
+        centroid = _mean(for_, weight) - rest
         direction = _unit(_machine(vstack([for_, against, others]).tocsr(), weight, len(disliked)))
         direction = direction + CENTROID / np.sqrt(len(liked)) * _unit(centroid)
+        if disliked:
+            # A paper that is far from every like is no error of the machine's and teaches it
+            # nothing; who dislikes it wants less of its kind all the same.
+            direction = direction - AGAINST * _unit(_mean(against) - rest)
     spread = float(np.std(corpus.sample @ direction)) or 1.0
     return direction / spread
 
