@@ -26,7 +26,7 @@ class TitleIndex:
     def __init__(self, library):
         self.library, self.rows, self.mark = library, {}, 0
 
-    def refresh(self, show=None):
+    def refresh(self):
         taken = 0
         for page in self.library.since(self.mark):
             for row in page:
@@ -36,6 +36,7 @@ class TitleIndex:
         return taken
 
     def search(self, text, *, order="newest", most=20, offset=0, since=None):
+        assert order == "newest"
         if text.count('"') % 2:
             raise EtudeError("a quotation mark is not closed")
         found = [
