@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from etude.papers.words import LONGEST_WORD, parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
 MOST_PAPERS = 60_000
 MOST_TERMS = 120_000
@@ -33,10 +33,15 @@ _FEWEST_PAPERS = 4
 _SMALL = 2000
 """Below so many papers a term may be in one paper less for each halving, down to one paper."""
 _LARGEST_SHARE = 0.3
-_LONGEST_TEXT = 20_000
+LONGEST_TEXT = 20_000
 """Characters; the longest abstracts of arXiv have a tenth of that."""
 _WORD = re.compile(r"[^\W_]{2,}")
 _GAP = -1
+_BATCH = 1000
+_MERGED = 10
+"""Batches whose pairs are counted together before they are summed up."""
+_MOST_FORMS = 400_000
+"""Different words that are kept at hand; after that they are looked at anew."""
 _STOP_WORDS = """
 a about above across after again all almost also although always among an and another any are
 as at available based be became because become been before being below between both but by can
@@ -67,14 +72,14 @@ def _kept(word: str) -> bool:
     return word not in _STOP and not word.isdigit() and len(word) <= LONGEST_WORD
 
 
-def split(text: str) -> Iterable[tuple[str, str | None]]:
-    """Words of `text` as written, each with its stem, or with None where it says nothing."""
-    for match in _WORD.finditer(text[:_LONGEST_TEXT]):
-        lower = match[0].lower()
-        yield match[0], stem(lower) if _kept(lower) else None
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text[:LONGEST_TEXT])
 
 
-Row = Mapping[str, Any]
+Matrix: TypeAlias = Any
+"""A sparse matrix in rows, `scipy.sparse.csr_matrix`; SciPy says no types."""
+
+Row: TypeAlias = Mapping[str, Any]
 """A paper as `Library` gives it; `title`, `abstract` and `categories` are read."""
 
 
@@ -97,8 +102,9 @@ class Vocabulary:
     categories: list[str]
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {word: number for number, word in enumerate(self.stems)}
+    def _forms(self) -> _Forms:
+        numbers = {word: number for number, word in enumerate(self.stems)}
+        return _Forms(lambda root: numbers.get(root, _GAP))
 
     @cached_property
     def _category_numbers(self) -> dict[str, int]:
@@ -110,49 +116,57 @@ class Vocabulary:
         """How many terms there are."""
         return len(self.idf) + len(self.categories)
 
-    def matrix(self, rows: Sequence[Row]) -> csr_matrix:
+    def matrix(self, rows: Sequence[Row]) -> Matrix:
         """The papers as a sparse matrix: (papers, `size`), float32."""
-        from scipy.sparse import csr_matrix
+        from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
-        numbers = self._numbers
-        indices: list[NDArray[Any]] = []
-        values: list[NDArray[np.float32]] = []
-        ends = [0]
-        for row in rows:
-            sequence, glued = _encoded(row, lambda word: numbers.get(word, _GAP))
-            terms, counts = np.unique(self._terms(sequence, glued), return_counts=True)
-            weights = (1 + np.log(counts)).astype(np.float32) * self.idf[terms]
-            # Summed in float64: the length must not depend on the order of the terms.
-            length = float(np.sqrt(np.sum(weights.astype(np.float64) ** 2)))
-            named = [str(name) for name in row.get("categories") or ()]
-            known = {
-                self._category_numbers[name]: CATEGORY_WEIGHT * (PRIMARY if name == named[0] else 1)
-                for name in reversed(named)
-                if name in self._category_numbers
-            }
-            indices += [terms, np.array(sorted(known), dtype=terms.dtype)]
-            values += [
-                weights / np.float32(length or 1.0),
-                np.array([known[key] for key in sorted(known)], dtype=np.float32),
+        papers, terms = self._found(rows)
+        # One number for a term of a paper, so that sorting counts them and puts them in order.
+        codes, counts = np.unique(papers * self.size + terms, return_counts=True)
+        papers, terms = np.divmod(codes, self.size)
+        weights = (1 + np.log(counts)) * self.idf[terms]
+        squares = np.bincount(papers, weights=weights**2, minlength=len(rows))
+        weights /= np.sqrt(np.where(squares > 0, squares, 1))[papers]
+        extra: list[tuple[int, int, float]] = []
+        for paper, row in enumerate(rows):
+            named = list(dict.fromkeys(str(name) for name in row.get("categories") or ()))
+            extra += [
+                (paper, number, CATEGORY_WEIGHT * (PRIMARY if name == named[0] else 1))
+                for name in named
+                if (number := self._category_numbers.get(name)) is not None
             ]
-            ends.append(ends[-1] + len(terms) + len(known))
-        return csr_matrix(
+        found: Matrix = cast(Any, sparse).csr_matrix(
             (
-                np.concatenate([np.zeros(0, np.float32), *values]),
-                np.concatenate([np.zeros(0, np.int64), *indices]),
-                np.array(ends),
+                np.array([*weights, *(value for _, _, value in extra)], dtype=np.float32),
+                (
+                    np.array([*papers, *(paper for paper, _, _ in extra)], dtype=np.int32),
+                    np.array([*terms, *(term for _, term, _ in extra)], dtype=np.int32),
+                ),
             ),
             shape=(len(rows), self.size),
         )
+        found.sort_indices()
+        return found
 
-    def _terms(self, sequence: NDArray[np.int64], glued: NDArray[np.int64]) -> NDArray[np.int64]:
-        words = np.concatenate([sequence[sequence >= 0], glued[glued >= 0]])
-        words = words[self.idf[words] > 0] if len(words) else words
-        codes = _pairs(sequence)
-        if not len(self.pairs) or not len(codes):
-            return words
+    def _found(self, rows: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each occurrence of a term: number of the paper, number of the term."""
+        papers, words = self._forms.read(rows)
+        numbers = self._forms.numbers()[words]
+        of_pairs, codes = _pairs(papers, numbers)
+        glued_in, glued = self._forms.glued_in(papers, words)
+        papers, numbers = np.concatenate([papers, glued_in]), np.concatenate([numbers, glued])
+        known = numbers >= 0
+        papers, numbers = papers[known], numbers[known]
+        used = self.idf[numbers] > 0
+        papers, numbers = papers[used], numbers[used]
+        if not len(self.pairs):
+            return papers, numbers
         at = np.minimum(np.searchsorted(self.pairs, codes), len(self.pairs) - 1)
-        return np.concatenate([words, at[self.pairs[at] == codes] + len(self.stems)])
+        kept = self.pairs[at] == codes
+        return (
+            np.concatenate([papers, of_pairs[kept]]),
+            np.concatenate([numbers, at[kept] + len(self.stems)]),
+        )
 
     def name(self, term: int) -> str:
         """A term as people write it most often."""
@@ -165,12 +179,11 @@ class Vocabulary:
 
     def written(self, row: Row) -> dict[int, str]:
         """How `row` itself writes its terms; without the parts of glued words."""
-        numbers = self._numbers
         found: dict[int, str] = {}
         for text in (row["abstract"], row["title"]):
             before: tuple[int, str] | None = None
-            for word, root in split(text):
-                number = numbers.get(root, _GAP) if root else _GAP
+            for word in _words(text):
+                number = self._forms.number_of(word)
                 if number == _GAP:
                     before = None
                     continue
@@ -184,23 +197,95 @@ class Vocabulary:
         return found
 
 
-def _encoded(row: Row, number: Callable[[str], int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Word numbers of title and abstract, gaps between; and of the parts of glued words."""
-    sequence: list[int] = []
-    glued: list[int] = []
-    for text in (row["title"], row["abstract"]):
-        for word, root in split(text):
-            sequence.append(number(root) if root else _GAP)
-            if not (word.islower() and word.isalpha()):
-                glued += [number(part) for part in parts(word) if _kept(part)]
-        sequence.append(_GAP)
-    return np.array(sequence, dtype=np.int64), np.array(glued, dtype=np.int64)
+class _Forms(dict[str, int]):
+    """Words as they are written, each looked at once: its number and those of its parts.
+
+    Number 0 is a gap, between title and abstract.
+    """
+
+    def __init__(self, number: Callable[[str], int]) -> None:
+        """Use `number` for the number of a stem, -1 for one that does not count."""
+        super().__init__()
+        self._number = number
+        self.written = [""]
+        self._numbers = [_GAP]
+        self._glued: dict[int, list[int]] = {}
+
+    def __missing__(self, word: str) -> int:
+        self[word] = place = len(self._numbers)
+        lower = word.lower()
+        self.written.append(word)
+        self._numbers.append(self._number(stem(lower)) if _kept(lower) else _GAP)
+        if not (word.islower() and word.isalpha()):
+            glued = [self._number(stem(part)) for part in parts(word) if _kept(part)]
+            if glued:
+                self._glued[place] = glued
+        return place
+
+    def number_of(self, word: str) -> int:
+        """Number of the stem of a word as written."""
+        return self._numbers[self[word]]
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Number of the stem of each form."""
+        return np.array(self._numbers, dtype=np.int64)
+
+    def read(self, rows: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each word of title and abstract: number of the paper, number of the form."""
+        if len(self) > _MOST_FORMS:
+            self.clear()
+            self.written, self._numbers, self._glued = [""], [_GAP], {}
+        words: list[int] = []
+        lengths: list[int] = []
+        for row in rows:
+            before = len(words)
+            words += map(self.__getitem__, _words(row["title"]))
+            words.append(0)
+            words += map(self.__getitem__, _words(row["abstract"]))
+            words.append(0)
+            lengths.append(len(words) - before)
+        return np.repeat(np.arange(len(rows)), lengths), np.array(words, dtype=np.int64)
+
+    def glued_in(
+        self, papers: NDArray[np.int64], words: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each part of a glued word: number of the paper, number of the part's stem."""
+        places = np.flatnonzero(np.isin(words, list(self._glued)))
+        found = [
+            (int(papers[place]), part)
+            for place in places
+            for part in self._glued[int(words[place])]
+        ]
+        pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
 
 
-def _pairs(sequence: NDArray[np.int64]) -> NDArray[np.int64]:
-    left, right = sequence[:-1], sequence[1:]
+def _pairs(
+    papers: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each pair of neighbouring words: number of the paper, code of the pair."""
+    left, right = numbers[:-1], numbers[1:]
     whole = (left >= 0) & (right >= 0)
-    return (left[whole] << 32) + right[whole]
+    return papers[:-1][whole], (left[whole] << 32) + right[whole]
+
+
+def _of_papers(
+    papers: NDArray[np.int64], codes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The codes that occur, and in how many papers each."""
+    different, places = np.unique(codes, return_inverse=True)
+    once = np.unique(papers * max(len(different), 1) + places) % max(len(different), 1)
+    return different, np.bincount(once, minlength=len(different))
+
+
+def _summed(
+    runs: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    empty = np.zeros(0, np.int64)
+    codes = np.concatenate([empty, *(run[0] for run in runs)])
+    counts = np.concatenate([empty, *(run[1] for run in runs)])
+    different, places = np.unique(codes, return_inverse=True)
+    return different, np.bincount(places, weights=counts, minlength=len(different)).astype(np.int64)
 
 
 def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Vocabulary:
@@ -211,41 +296,38 @@ def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Voc
         show: is told every thousand papers how many were read.
     """
     numbers: dict[str, int] = {}
-    written: list[dict[str, int]] = []
+    forms = _Forms(lambda root: numbers.setdefault(root, len(numbers)))
+    times: list[NDArray[np.int64]] = []
+    word_runs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    pair_runs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     categories: dict[str, int] = {}
-    word_runs: list[NDArray[np.int64]] = []
-    pair_runs: list[NDArray[np.int64]] = []
     count = 0
-
-    def number(root: str) -> int:
-        found = numbers.get(root)
-        if found is None:
-            found = numbers[root] = len(numbers)
-            written.append({})
-        return found
-
-    for row in rows:
-        sequence, glued = _encoded(row, number)
-        for word, root in split(row["title"] + "\n" + row["abstract"]):
-            if root:
-                forms = written[numbers[root]]
-                forms[word] = forms.get(word, 0) + 1
-        word_runs.append(np.unique(np.concatenate([sequence[sequence >= 0], glued])))
-        pair_runs.append(np.unique(_pairs(sequence)))
-        for name in row.get("categories") or ():
-            categories[str(name)] = categories.get(str(name), 0) + 1
-        count += 1
-        if count % 1000 == 0:
-            if show:
-                show(count)
-            if count % 10_000 == 0:
-                pair_runs = [np.concatenate(pair_runs)]
+    source = iter(rows)
+    while batch := list(islice(source, _BATCH)):
+        papers, words = forms.read(batch)
+        stems = forms.numbers()[words]
+        glued_in, glued = forms.glued_in(papers, words)
+        known = stems >= 0
+        every = np.concatenate([papers[known], glued_in]), np.concatenate([stems[known], glued])
+        word_runs.append(_of_papers(*every))
+        pair_runs.append(_of_papers(*_pairs(papers, stems)))
+        if len(pair_runs) >= _MERGED:
+            pair_runs = [_summed(pair_runs)]
+        times.append(np.bincount(words))
+        for row in batch:
+            for name in dict.fromkeys(str(name) for name in row.get("categories") or ()):
+                categories[name] = categories.get(name, 0) + 1
+        count += len(batch)
+        if show:
+            show(count)
+    written = _usual(forms, times, len(numbers))
     fewest = max(1, min(_FEWEST_PAPERS, _FEWEST_PAPERS - int(np.log2(_SMALL / max(count, 1)))))
-    empty = np.zeros(0, np.int64)
-    in_papers = np.bincount(np.concatenate([empty, *word_runs]), minlength=len(numbers))
+    in_papers = np.zeros(len(numbers), dtype=np.int64)
+    kinds, of_words = _summed(word_runs)
+    in_papers[kinds] = of_words
     most = max(1, int(_LARGEST_SHARE * count)) if count >= 10 else count
     usable = (in_papers >= fewest) & (in_papers <= most)
-    codes, of_codes = np.unique(np.concatenate([empty, *pair_runs]), return_counts=True)
+    codes, of_codes = _summed(pair_runs)
     # Parts of pairs must be words that are kept or at least common enough to be known.
     common = in_papers >= fewest
     chosen = (of_codes >= fewest) & (of_codes <= most)
@@ -267,19 +349,25 @@ def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Voc
     idf[: len(words)][~usable[words]] = 0
     return Vocabulary(
         [by_number[word] for word in words],
-        [_usual(written[word], by_number[word]) for word in words],
+        [written[word] or by_number[word] for word in words],
         pairs[order],
         idf,
         sorted(name for name, papers in categories.items() if papers >= fewest)[:500],
     )
 
 
-def _usual(forms: dict[str, int], otherwise: str) -> str:
-    """The most frequent form; a capital at the start of a sentence is no form of its own."""
-    if not forms:
-        return otherwise
-    folded: dict[str, int] = {}
-    for form, times in forms.items():
-        plain = form.lower() if form.istitle() and form.lower() in forms else form
-        folded[plain] = folded.get(plain, 0) + times
-    return max(folded.items(), key=lambda pair: (pair[1], pair[0]))[0]
+def _usual(forms: _Forms, times: Sequence[NDArray[np.int64]], count: int) -> list[str]:
+    """The most frequent form of each of `count` stems; "" where it was only part of a word.
+
+    A capital at the start of a sentence is no form of its own.
+    """
+    total = np.zeros(len(forms.written), dtype=np.int64)
+    for counts in times:
+        total[: len(counts)] += counts
+    seen: list[dict[str, int]] = [{} for _ in range(count)]
+    numbers: list[int] = forms.numbers().tolist()
+    for word, number, often in zip(forms.written, numbers, total.tolist(), strict=True):
+        if number >= 0:
+            plain = word.lower() if word.istitle() and word.lower() in forms else word
+            seen[number][plain] = seen[number].get(plain, 0) + often
+    return [max(of.items(), key=lambda pair: (pair[1], pair[0]))[0] if of else "" for of in seen]
