@@ -32,7 +32,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from etude.errors import PapersError
 from etude.papers.words import shown
@@ -335,5 +335,5 @@ def _keep(library: Library | None, digest: Written, settings: MailSettings, reci
         return
     key, name = _mark(settings, recipient), message_id(digest, settings, recipient)
     kept = library.mark(key)
-    before: list[Any] = kept if isinstance(kept, list) else []
+    before = cast("list[Any]", kept) if isinstance(kept, list) else []
     library.set_mark(key, [*(one for one in before if one != name), name][-_REMEMBERED:])
