@@ -4,10 +4,11 @@
 
 Reads `$ETUDE_DATA/summarise/scitldr` (or `shared/data` beside the repository): the abstract-only
 part of SciTLDR (Cachola et al. 2020, arXiv:2004.15011, Apache-2.0), as `train.jsonl`, `dev.jsonl`
-and `test.jsonl`. Writes `train.jsonl` and `dev.jsonl` with the columns `title`, `abstract` and
-`summary` for recipes/paper-summaries.yaml; of several summaries the first, the author's. Texts are
-put as `etude.papers.readable` shows them, since that is what a tuned model will be given, and
-summaries over 30 words are left out, since none would be shown.
+and `test.jsonl`. Writes `train.jsonl` and `dev.jsonl` with the columns `title`, `gist` and
+`summary` for recipes/paper-summaries.yaml. The gist is what a tuned model will be given of the
+abstract: the three sentences that Etude's ranking model puts first, as `etude.papers.readable`
+shows them. Of several summaries the first is taken, the author's; those over 30 words are left out,
+since none would be shown.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.papers.readable import readable
-
-MOST_WORDS = 30
-
+from etude.papers.summaries.extractive import MOST_WORDS, gists
 
 @dataclass(frozen=True)
 class Paper:
@@ -67,14 +66,15 @@ def main() -> None:
     output: Path = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     for split in ("train", "dev"):
+        papers = [p for p in read(split) if len(p.references[0].split()) <= MOST_WORDS]
+        texts = gists([(paper.title, paper.abstract) for paper in papers])
         rows = [
             {
                 "title": readable(paper.title),
-                "abstract": readable(paper.abstract),
+                "gist": gist,
                 "summary": readable(paper.references[0]),
             }
-            for paper in read(split)
-            if len(paper.references[0].split()) <= MOST_WORDS
+            for paper, gist in zip(papers, texts, strict=True)
         ]
         file = output / f"{split}.jsonl"
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
