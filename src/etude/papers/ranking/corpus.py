@@ -1,0 +1,176 @@
+"""Statistics of the papers that are kept, learned once and used by every reader.
+
+A vocabulary and a sample of papers that stands for "all the others" are learned from the newest
+papers and kept in a file of Etude's data folder. They are learned anew when the library has grown
+by a fifth, or is another one than the file tells of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from sqlalchemy import func, select
+
+from etude.papers.library import Library
+from etude.papers.ranking.terms import MOST_PAPERS, Row, Vocabulary, learn
+from etude.paths import home
+from etude.store import papers as tables
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sqlalchemy import Table
+
+SAMPLE = 3000
+"""Papers that stand for all the others."""
+GROWTH = 1.2
+FORMAT = 1
+
+_paper = cast("Table", tables.Paper.__table__)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A vocabulary and a sample.
+
+    Attributes:
+        vocabulary: terms with their inverse document frequencies.
+        sample: (at most `SAMPLE`, terms).
+        ids: of the sample.
+    """
+
+    vocabulary: Vocabulary
+    sample: csr_matrix
+    ids: list[str]
+
+
+def learn_corpus(rows: Iterator[Row], show: Callable[[int], None] | None = None) -> Corpus:
+    """Learn from `rows`, read once; the same rows in the same order give the same corpus."""
+    chosen = random.Random(0)
+    kept: list[Row] = []
+    count = 0
+
+    def watched() -> Iterator[Row]:
+        nonlocal count
+        for row in rows:
+            place = count if count < SAMPLE else chosen.randrange(count + 1)
+            if place < SAMPLE:
+                kept[place : place + 1] = [row]
+            count += 1
+            yield row
+
+    vocabulary = learn(watched(), show)
+    kept.sort(key=lambda row: row["id"])
+    return Corpus(vocabulary, vocabulary.matrix(kept), [row["id"] for row in kept])
+
+
+def corpus_of(
+    library: Library, *, folder: Path | None = None, show: Callable[[int], None] | None = None
+) -> Corpus | None:
+    """The statistics of `library`, from the file where it is right; None without papers.
+
+    Args:
+        library: whose papers.
+        folder: for the file; Etude's data folder if None.
+        show: is told how many papers were read, every thousand.
+    """
+    with library.engine.connect() as connection:
+        count, newest = connection.execute(
+            select(func.count(), func.max(_paper.c.number)).select_from(_paper)
+        ).one()
+        if not count:
+            return None
+    name = hashlib.sha256(str(library.engine.url).encode()).hexdigest()[:16]
+    file = (folder or home()) / f"papers-terms-{name}.npz"
+    kept = _read(file)
+    if kept is not None and _still_right(library, kept[0], count):
+        return kept[1]
+    corpus = learn_corpus(_newest(library), show)
+    facts = {"format": FORMAT, "count": count, "number": newest, "id": _id_of(library, newest)}
+    _write(file, facts, corpus)
+    return corpus
+
+
+def _newest(library: Library) -> Iterator[Row]:
+    columns = (_paper.c.id, _paper.c.title, _paper.c.abstract, _paper.c.categories)
+    wanted = select(*columns).order_by(_paper.c.announced.desc(), _paper.c.id).limit(MOST_PAPERS)
+    with library.engine.connect().execution_options(yield_per=1000) as connection:
+        for row in connection.execute(wanted).mappings():
+            yield dict(row)
+
+
+def _id_of(library: Library, number: int) -> str | None:
+    with library.engine.connect() as connection:
+        return connection.execute(select(_paper.c.id).where(_paper.c.number == number)).scalar()
+
+
+def _still_right(library: Library, facts: dict[str, Any], count: int) -> bool:
+    grown = count > facts["count"] * GROWTH and facts["count"] < MOST_PAPERS
+    # Of a library that only grows past the limit, what is new shows in the newest number.
+    renewed = count - facts["count"] > MOST_PAPERS * (GROWTH - 1)
+    same = _id_of(library, facts["number"]) == facts["id"]
+    return same and count >= facts["count"] and not grown and not renewed
+
+
+def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
+    words, sample = corpus.vocabulary, corpus.sample
+    texts = {
+        "facts": facts,
+        "stems": words.stems,
+        "shown": words.shown,
+        "categories": words.categories,
+        "ids": corpus.ids,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: another program may read, or write its own, at the same time.
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as target:
+            np.savez(
+                target,
+                texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
+                pairs=words.pairs,
+                idf=words.idf,
+                data=sample.data,
+                indices=sample.indices,
+                indptr=sample.indptr,
+            )
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:
+    """What the file holds; None where it is absent, damaged or of another format."""
+    from scipy.sparse import csr_matrix
+
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            texts = json.loads(kept["texts"].tobytes())
+            if texts["facts"]["format"] != FORMAT:
+                return None
+            words = Vocabulary(
+                texts["stems"], texts["shown"], kept["pairs"], kept["idf"], texts["categories"]
+            )
+            sample = csr_matrix(
+                (kept["data"], kept["indices"], kept["indptr"]),
+                shape=(len(texts["ids"]), words.size),
+            )
+            sample.check_format()
+    except Exception:  # whatever a damaged file makes of its readers: it is written anew
+        return None
+    return texts["facts"], Corpus(words, sample, texts["ids"])
+
+
+def rows_of(library: Library, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The papers of `ids` that are kept, in their order."""
+    return library.get_many(ids) if ids else []
