@@ -70,7 +70,7 @@ class Compiler:
             case Category(name):
                 return self._silent(self._term("cat", name))
             case Paper(key):
-                return self._silent(self._term("id", key))
+                return self.paper(key)
             case Days(first, last):
                 return self.days(first, last)
             case Not(of):
@@ -82,6 +82,10 @@ class Compiler:
             case Or(of):
                 return self.either([self.compile(one) for one in of])
         return Compiled(Query.empty_query(), 0, 0, False)
+
+    def paper(self, key: str) -> Compiled:
+        """The paper with this id."""
+        return self._silent(self._term("id", key))
 
     def all_papers(self) -> Compiled:
         """Every paper, and not the index's note of itself."""
@@ -176,7 +180,7 @@ class Compiler:
                 continue
             counts = sum(self.searcher.doc_freq(one, term) for term in terms)
             query = Query.term_set_query(self.schema, one, terms)
-            found.append(Compiled(query, counts, counts, True))
+            found.append(self._silent(Compiled(query, counts, counts, False)))
         last = self.either(found)
         if not head:
             return last
@@ -198,6 +202,7 @@ class Compiler:
         return list(dict.fromkeys([*found, *more]))
 
     def either(self, of: Sequence[Compiled]) -> Compiled:
+        """Papers of any."""
         from tantivy import Occur, Query
 
         living = [one for one in of if one.most] or list(of[:1])
