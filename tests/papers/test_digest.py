@@ -11,7 +11,6 @@ import types
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,14 +161,6 @@ def test_the_last_day_is_the_one_where_none_is_named_and_no_day_is_one_line(libr
 
 
 @dataclass
-class _Ranked:
-    row: dict
-    score: float
-    why: list
-    explored: bool
-
-
-@dataclass
 class _Alert:
     name: str
     ids: list
@@ -179,38 +170,38 @@ def test_a_reader_with_opinions_gets_an_order_reasons_and_alerts(library, monkey
     reader = Reader(library.engine, "ada")
     reader.like("2403.00001")
 
-    class Interest:
-        @classmethod
-        def fit(cls, *_):
-            return cls()
-
-        def score(self, rows):
-            return np.array(["Detection" in row["title"] for row in rows], float)
-
-    def rank(rows, interest, *, seed):
-        scores = interest.score(rows)
-        order = np.argsort(-scores, kind="stable")
-        return [
-            _Ranked(
-                rows[n], scores[n], [("detection", 0.9), ("strings", -0.3)], explored=place == 1
-            )
-            for place, n in enumerate(order)
-        ]
-
-    stand_in = types.ModuleType("etude.papers.ranking")
-    stand_in.Interest, stand_in.rank = Interest, rank
-    stand_in.alerts = lambda reader, library, index: [_Alert("yolo <b>", ["2403.00002"])]
-    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    reader.dislike("2403.00002")
+    found = [_Alert("yolo <b>", ["2403.00002"])]
+    monkeypatch.setattr("etude.papers.ranking.alerts", lambda *_: found, raising=False)
     made = digest(library, Settings(), reader, day=DAY, index=object())
     vision = made.content.sections[0]
-    assert vision.items[0].card.id == "2403.00001"
-    assert vision.items[0].why == ("detection",)
-    assert "because of detection" in made.text()
-    assert "here to find out whether you like it" in made.text()
+    places = {item.card.id: place for place, item in enumerate(vision.items)}
+    assert places["2403.00001"] < places["2403.00002"]
+    (liked,) = (item for item in vision.items if item.card.id == "2403.00001")
+    assert liked.why
+    assert f"because of {liked.why[0]}" in " ".join(made.text().split())
     assert "yolo <b> (new for what you follow)" in made.text()
     assert "yolo &lt;b&gt;" in made.html()
     # What a search found again is no new paper.
     assert made.content.count == 6
+
+
+def test_a_paper_that_is_there_to_be_tried_says_so():
+    row = {"id": "2403.00001", "title": "T", "abstract": "", "authors": [], "categories": []}
+    item = Item(card({**row, "announced": DAY}), why=("x",), explored=True)
+    made = Digest(Content(date(2024, 3, 5), (Section("vision", (item,)),)))
+    for written in (made.text(), made.html(), made.markdown()):
+        assert "here to find out whether you like it" in written
+        assert "because of" not in written
+
+
+def test_a_title_without_end_is_cut():
+    row = {"id": "2403.00001", "abstract": "x" * 90_000, "authors": ["y" * 9000], "categories": []}
+    shown = card({**row, "title": "word " * 30_000, "announced": DAY})
+    assert len(shown.title) <= 400
+    assert shown.title.endswith("…")
+    assert len(shown.abstract) <= 5000
+    assert len(shown.byline()) <= 120
 
 
 def hostile(texts=HOSTILE):

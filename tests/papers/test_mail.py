@@ -118,8 +118,8 @@ def serving():
 
 
 @pytest.fixture
-def library(tmp_path):
-    return Library(open_store(f"sqlite:///{tmp_path / 'a.sqlite3'}"))
+def library(address):
+    return Library(open_store(address))
 
 
 def settings(port, **changes):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,6 +20,7 @@ import pytest
 
 from etude.errors import PapersError
 from etude.papers.library import Library
+from etude.papers.newest import newest
 from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 from etude.papers.search import Index
@@ -217,6 +219,39 @@ def test_readers_that_ask_together_all_get_the_feed(server):
     for thread in threads:
         thread.join()
     assert found == [200] * 10
+
+
+def test_newest_is_the_same_on_every_database(address):
+    library = Library(open_store(address))
+    library.put([sighting(number, day=4 + number % 3) for number in range(1, 11)])
+    library.put([sighting(20, "cs.CL")])
+    library.put([replace(sighting(1), version=2, announced=date(2024, 3, 20))])
+    found = [row["id"][-2:] for row in newest(library, ["cs.CV"], most=4)]
+    assert found == ["08", "05", "02", "10"]
+    assert len(newest(library, most=100)) == 11
+    assert newest(library, ["hep-th"]) == []
+
+
+def test_for_you_is_in_the_order_of_what_the_reader_likes(room):
+    library, index, settings, reader = room
+    words = ["boxes detector anchors", "poems rhyme metre", "boxes detector grids", "poems verse"]
+    library.put(
+        [
+            replace(sighting(40 + n, title=title, day=8), abstract=f"About {title} again.")
+            for n, title in enumerate(words * 3)
+        ]
+    )
+    for n in (0, 2, 4):
+        reader.like(f"2403.{40 + n:05}")
+    for n in (1, 3):
+        reader.dislike(f"2403.{40 + n:05}")
+    with FeedServer(library, index, settings, reader, port=0) as running:
+        found = ids(httpx.get(f"{running.address}/for-you.rss", timeout=60).content)
+    places = {key: place for place, key in enumerate(found)}
+    boxes = [places[f"2403.{40 + n:05}"] for n in (6, 8, 10) if f"2403.{40 + n:05}" in places]
+    poems = [places.get(f"2403.{40 + n:05}", len(found)) for n in (5, 7, 9, 11)]
+    assert boxes
+    assert sum(boxes) / len(boxes) < sum(poems) / len(poems)
 
 
 def test_a_port_that_is_taken_is_one_line(server, room):
