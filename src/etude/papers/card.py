@@ -96,7 +96,8 @@ def card(row: Mapping[str, Any]) -> Card:
 
 
 def _text(text: str | None, kind: str) -> str:
-    shown, most = readable(text or ""), _LONGEST[kind]
+    most = _LONGEST[kind]
+    shown = readable((text or "")[: 2 * most])
     return shown if len(shown) <= most else f"{shown[: most - 1].rstrip()}…"
 
 
