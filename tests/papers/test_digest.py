@@ -182,6 +182,10 @@ def test_a_reader_with_opinions_gets_an_order_reasons_and_alerts(library, monkey
     assert f"because of {liked.why[0]}" in " ".join(made.text().split())
     assert "yolo <b> (new for what you follow)" in made.text()
     assert "yolo &lt;b&gt;" in made.html()
+    handed = digest(library, Settings(), reader, day=DAY, alerts=found)
+    assert "yolo <b> (new for what you follow)" in handed.text()
+    none = digest(library, Settings(), reader, day=DAY, index=object(), alerts=[])
+    assert "what you follow" not in none.text()
     # What a search found again is no new paper.
     assert made.content.count == 6
 
