@@ -10,6 +10,7 @@ import re
 from datetime import UTC, date, datetime
 
 import bibtexparser
+import jsonschema
 import pytest
 import rispy
 from citeproc import Citation, CitationItem, CitationStylesBibliography, CitationStylesStyle
@@ -405,6 +406,49 @@ def test_an_eprint_of_another_archive_is_no_arxiv_id():
 
 
 # CSL-JSON, RIS, CSV
+
+
+# What https://resource.citationstyles.org/schema/latest/input/json/csl-data.json says of the
+# fields that are written here; it allows none that it does not know.
+_NAME = {key: {"type": "string"} for key in ("family", "given", "suffix", "literal")}
+CSL = {
+    "type": "object",
+    "required": ["type", "id"],
+    "properties": {
+        "type": {"enum": ["article", "article-journal", "paper-conference"]},
+        "author": {
+            "type": "array",
+            "items": {
+                "properties": {**_NAME, "non-dropping-particle": {"type": "string"}},
+                "additionalProperties": False,
+            },
+        },
+        "issued": {
+            "properties": {
+                "date-parts": {
+                    "minItems": 1,
+                    "maxItems": 2,
+                    "items": {"type": "array", "minItems": 1, "maxItems": 3},
+                }
+            },
+            "additionalProperties": False,
+        },
+        **{
+            key: {"type": "string"}
+            for key in (
+                "id", "title", "abstract", "DOI", "URL", "number", "publisher", "keyword",
+                "container-title", "archive", "archive_location", "version", "note",
+            )
+        },
+    },
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+def test_csl_has_no_field_that_its_schema_does_not_know(corpus):
+    rows = [*corpus, *hostile(), paper(journal_ref="Nature 1 (2021)", doi="10.1/x")]
+    for item in json.loads(write(rows, "csl-json")):
+        jsonschema.validate(item, CSL)
 
 
 def _cited(item):

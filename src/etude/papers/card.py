@@ -16,6 +16,8 @@ from etude.papers.identity import abstract_page
 from etude.papers.readable import readable
 
 _SHOWN_AUTHORS = 3
+_LONGEST = {"title": 400, "author": 120, "comment": 400, "text": 5_000}
+"""Letters; whatever is longer was not written for people, and would push all else off a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Card:
 
 def card(row: Mapping[str, Any]) -> Card:
     """The card of a row of the library, which may have the `kind` that `Library.day` adds."""
-    summary, made = readable(row.get("summary") or ""), ""
+    summary, made = _text(row.get("summary"), "text"), ""
     if summary:
         # Here and not above: feeds of papers without summaries need no ranking model.
         from etude.papers.summaries import described
@@ -79,18 +81,24 @@ def card(row: Mapping[str, Any]) -> Card:
     return Card(
         id=row["id"],
         version=row.get("version"),
-        title=readable(row["title"]) or row["id"],
-        authors=tuple(filter(None, map(readable, row["authors"]))),
-        abstract=readable(row["abstract"]),
+        title=_text(row["title"], "title") or row["id"],
+        authors=tuple(filter(None, (_text(name, "author") for name in row["authors"]))),
+        abstract=_text(row["abstract"], "text"),
         summary=summary,
         made=made,
-        comment=readable(row.get("comment") or ""),
+        comment=_text(row.get("comment"), "comment"),
         categories=tuple(row["categories"]),
         licence=row.get("licence") or "",
         marks=tuple(marks),
         listed=listed,
         changed=max(moments),
     )
+
+
+def _text(text: str | None, kind: str) -> str:
+    most = _LONGEST[kind]
+    shown = readable((text or "")[: 2 * most])
+    return shown if len(shown) <= most else f"{shown[: most - 1].rstrip()}…"
 
 
 def _midnight(day: str) -> datetime:

@@ -70,7 +70,10 @@ def feed(
             f"there is no feed format {format!r}{did_you_mean(format, FEEDS)}; "
             f"there are {', '.join(FEEDS)}"
         )
-    cards = list({row["id"]: card(row) for row in reversed(rows)}.values())[::-1]
+    once: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        once.setdefault(row["id"], row)
+    cards = list(map(card, once.values()))
     moment = updated or max((one.changed for one in cards), default=_LONG_AGO)
     about = " ".join(filter(None, (shown(description), THANKS, NOT_ARXIV)))
     make = {"rss": _rss, "atom": _atom, "json": _json}[format]

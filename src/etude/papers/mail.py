@@ -18,6 +18,7 @@ where it was cut off between the server's yes and the note of it, mailboxes see 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -31,7 +32,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from etude.errors import PapersError
 from etude.papers.words import shown
@@ -231,6 +232,10 @@ def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
     """A connection that is as safe as asked, logged in; each failure is one clear line."""
     where = f"{settings.host}:{settings.port}"
     context = settings.context or ssl.create_default_context()
+    if settings.user and settings.security == "none" and settings.host.lower() not in _LOCAL:
+        raise PapersError(
+            f"the password would go to {where} in the clear; set security to starttls or tls"
+        )
     try:
         if settings.security == "tls":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -248,12 +253,7 @@ def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
                     )
                 server.starttls(context=context)
             if settings.user:
-                if settings.security == "none" and settings.host.lower() not in _LOCAL:
-                    raise PapersError(
-                        f"the password would go to {where} in the clear; "
-                        "set security to starttls or tls"
-                    )
-                server.login(settings.user, settings.password)
+                _log_in(server, settings)
             yield server
     except smtplib.SMTPAuthenticationError as error:
         raise PapersError(
@@ -280,6 +280,22 @@ def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
         ) from error
     except (smtplib.SMTPException, OSError) as error:
         raise PapersError(f"{where}: {shown(str(error)) or type(error).__name__}") from error
+
+
+def _log_in(server: smtplib.SMTP, settings: MailSettings) -> None:
+    if (settings.user + settings.password).isascii():
+        server.login(settings.user, settings.password)
+        return
+    # smtplib knows passwords in ASCII only; PLAIN takes UTF-8 (RFC 4616, section 2).
+    server.ehlo_or_helo_if_needed()
+    if "PLAIN" not in str(server.esmtp_features.get("auth", "")).upper().split():
+        raise PapersError(
+            f"{settings.host} takes no password with letters beyond ASCII; choose another password"
+        )
+    told = f"\0{settings.user}\0{settings.password}".encode()
+    code, said = server.docmd("AUTH", f"PLAIN {base64.b64encode(told).decode('ascii')}")
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, said)
 
 
 def _said(answer: bytes | str) -> str:
@@ -319,5 +335,5 @@ def _keep(library: Library | None, digest: Written, settings: MailSettings, reci
         return
     key, name = _mark(settings, recipient), message_id(digest, settings, recipient)
     kept = library.mark(key)
-    before: list[Any] = kept if isinstance(kept, list) else []
+    before = cast("list[Any]", kept) if isinstance(kept, list) else []
     library.set_mark(key, [*(one for one in before if one != name), name][-_REMEMBERED:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from etude.errors import PapersError
 from etude.papers.card import card
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 MOST = 12
 """Papers that a shelf shows."""
 _REPLACED = {"replace", "replace-cross"}
+
+
+class News(Protocol):
+    """New papers of a saved search or a followed author: an `Alert` of the ranking."""
+
+    @property
+    def name(self) -> str:
+        """Of the search or author."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Of the papers, newest first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ def digest(
     day: str | date | None = None,
     index: Index | None = None,
     most: int = MOST,
+    alerts: Sequence[News] | None = None,
     why_empty: str | None = None,
     topic: Extra | None = None,
     problem: Extra | None = None,
@@ -70,8 +85,10 @@ def digest(
         reader: Whose opinions decide the order and whose searches are looked at; None for the
             newest first.
         day: The feed's day, `2026-05-04`; the last one that has papers if None.
-        index: For the alerts of saved searches; without it there are none. Alerts are shown once.
+        index: For the alerts of saved searches and followed authors, which count as shown now.
         most: Papers that each part shows at most.
+        alerts: Those of `ranking.alerts.waiting`, where the caller counts them as shown when the
+            digest has arrived; then `index` is not looked at.
         why_empty: Why the day has none, as the sync's report says it.
         topic: Of the day, from elsewhere.
         problem: Of the day, from elsewhere.
@@ -84,7 +101,9 @@ def digest(
     new = [row for row in rows if row["kind"] not in _REPLACED]
     interest = _interest(library, reader)
     sections = _shelves(new, settings.shelves, interest, chosen.isoformat(), most)
-    sections += _alerts(library, reader, index, most)
+    if alerts is None:
+        alerts = _alerts(library, reader, index)
+    sections += [section for alert in alerts if (section := _alerted(library, alert, most))]
     replaced = [row for row in rows if row["kind"] in _REPLACED]
     if replaced:
         items = tuple(Item(card(row)) for row in replaced[:most])
@@ -167,18 +186,16 @@ def _ranked(
     ]
 
 
-def _alerts(
-    library: Library, reader: Reader | None, index: Index | None, most: int
-) -> list[Section]:
+def _alerts(library: Library, reader: Reader | None, index: Index | None) -> Sequence[News]:
     if reader is None or index is None:
-        return []
+        return ()
     from etude.papers.ranking import alerts
 
-    sections: list[Section] = []
-    for alert in alerts(reader, library, index):
-        rows = library.get_many(list(alert.ids)[:most])
-        items = tuple(Item(card(row)) for row in rows)
-        if items:
-            left = max(0, len(alert.ids) - len(items))
-            sections.append(Section(str(alert.name), items, left, "new for what you follow"))
-    return sections
+    return alerts(reader, library, index)
+
+
+def _alerted(library: Library, alert: News, most: int) -> Section | None:
+    items = tuple(Item(card(row)) for row in library.get_many(list(alert.ids)[:most]))
+    if not items:
+        return None
+    return Section(alert.name, items, len(alert.ids) - len(items), "new for what you follow")

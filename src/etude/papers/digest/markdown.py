@@ -2,8 +2,9 @@
 
 A title may be a heading, an image that tells its author who reads it, or a block of HTML. Any sign
 of ASCII that is no letter may be escaped by a backslash (CommonMark 0.31, 2.4), so each that means
-something to some dialect is; and the dots, colons and at signs out of which dialects make links of
-their own.
+something to some dialect is; and the dots and colons out of which dialects make links of their own.
+GitHub's looks for mail addresses after escapes are gone: an at sign within one gets a word joiner
+behind it, which nobody sees.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from etude.papers.words import shown
 
 # What needs no escape: a comma, a quote, a hyphen within a word, a stop that ends one.
 _SIGN = re.compile(r"(?<=\w)-(?=\w)|(?<=[^\W\d])\.(?=\s|$)|([!-/:-@\[-`{-~])")
+JOINER = "\u2060"
 _HARMLESS = {",", "'", '"', ";", "?", "%"}
 
 
 def escaped(text: str) -> str:
     """`text` on one line, as text and nothing else in every dialect of Markdown."""
-    return _SIGN.sub(
+    signs = _SIGN.sub(
         lambda match: match[0] if not match[1] or match[1] in _HARMLESS else f"\\{match[1]}",
         shown(text),
     )
+    return signs.replace("\\@", f"\\@{JOINER}")
 
 
 def written_markdown(content: Content) -> str:

@@ -205,7 +205,8 @@ def _author(text: str) -> str:
     whole = text.strip()
     if whole.startswith("{") and _closes(whole) == len(whole) - 1:
         return str(Name(literal=plain(whole)))
-    pieces, depth, start = [], 0, 0
+    pieces: list[str] = []
+    depth = start = 0
     for place, letter in enumerate(whole):
         depth += {"{": 1, "}": -1}.get(letter, 0)
         if letter == "," and depth == 0:

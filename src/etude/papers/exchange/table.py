@@ -11,8 +11,9 @@ import csv
 import io
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from etude.errors import PapersError
 from etude.papers.exchange.entry import (
@@ -74,7 +75,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name == "authors":
         return "; ".join(plain(author).replace(";", ",") for author in value)
     if isinstance(value, list | tuple):
-        return "; ".join(map(str, value))
+        return "; ".join(map(str, cast("Sequence[Any]", value)))
     return plain(value) if name in {"title", "abstract", "comment"} else shown(str(value))
 
 
@@ -94,7 +95,7 @@ def read_csv(text: str, name: str) -> list[Entry]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     entries: list[Entry] = []
     try:
-        heads = [head.strip().lower() for head in next(reader, [])]
+        heads = [head.strip().lower() for head in next(reader, list[str]())]
         if not {"id", "title", "doi", "url", "arxiv", "arxiv id"} & set(heads):
             raise PapersError(
                 f"{name}, line 1: no column is called id, title, doi or url; "

@@ -140,7 +140,7 @@ def _entry(paper: Any, place: str) -> Entry:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise PapersError(f"{where}: {key!r} cannot be {shown(repr(value))[:40]}")
     for key in ("authors", "categories", "tags"):
-        if not all(isinstance(one, str) for one in row.get(key) or []):
+        if not all(isinstance(one, str) for one in cast("list[Any]", row.get(key) or [])):
             raise PapersError(f"{where}: {key!r} should be a list of texts")
     try:
         seen = tuple(_sightings({**row, "id": identifier.id}))
@@ -189,7 +189,7 @@ def _sightings(row: dict[str, Any]) -> list[Sighting]:
         found.append(replace(text, datestamp=date.fromisoformat(row["datestamp"])))
     if row.get("version") and row["version"] != main[0]:
         found.append(replace(text, version=row["version"]))
-    for day, kind in row.get("listings") or []:
+    for day, kind in cast("list[tuple[str, str]]", row.get("listings") or []):
         found.append(
             replace(first, announced=date.fromisoformat(day), announcement=Announcement(kind))
         )
