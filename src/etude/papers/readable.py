@@ -1,9 +1,9 @@
-"""LaTeX of titles and abstracts made plain text for reading: one line of Unicode.
+r"""LaTeX of titles and abstracts made plain text for reading: one line of Unicode.
 
 Abstracts are typed by thousands of hands: real LaTeX, half of it, macros of the author's own, and
 prices in dollars. A reader of tokens goes once from left to right and takes what it knows; of what
-it does not know it keeps the words. So `\\emph{fast} $k$-NN in $O(n\\log n)$` reads
-`fast k-NN in O(n log n)`, and `\\ourmodel{}` reads `ourmodel`.
+it does not know it keeps the words. So `\emph{fast} $k$-NN in $O(n\log n)$` reads
+`fast k-NN in O(n log n)`, and `\ourmodel{}` reads `ourmodel`.
 
 Every token is read once, groups deeper than `DEEPEST` are read flat and what is longer than
 `LONGEST` is cut, so time and output are bounded whatever comes.
@@ -56,9 +56,11 @@ def readable(text: str) -> str:
     if _PLAIN.fullmatch(text) is None:
         text = _Reader(text).read()
         text = _CITED.sub("", text)
-        text = text.replace("``", "“").replace("`", "`")
+        text = text.replace("``", "“")
         text = _QUOTED.sub(r"‘\1’", text)
     text = _dashes(text.replace("''", "”"))
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     return shown(_HEAPED.sub(r"\1", unicodedata.normalize("NFC", text)))
 
 
@@ -243,7 +245,7 @@ class _Reader:
         if not text:
             return
         raised = kind == "^"
-        if raised and (text == "∘" or text == "o"):
+        if raised and text in ("∘", "o"):
             out.append("°")
             return
         if raised and (text in symbols.ORDINALS or all(c in symbols.UPRIGHT for c in text)):
@@ -304,7 +306,7 @@ class _Reader:
             return f"{'' if written[-1:].isspace() else ' '}{sign} "
         if name in symbols.OPERATIONS:
             sign = symbols.OPERATIONS[name]
-            spaced = written[-1:].isspace() and written.strip() or not maths
+            spaced = (written[-1:].isspace() and written.strip()) or not maths
             return f"{sign} " if spaced and self._next().isspace() else sign
         return None
 
@@ -362,7 +364,7 @@ class _Reader:
         elif name == "mathbb":
             letters = self._argument(maths=True)
             out.append("".join(symbols.DOUBLE_STRUCK.get(letter, letter) for letter in letters))
-        elif name == "url" or name == "path" or name == "nolinkurl":
+        elif name in ("url", "path", "nolinkurl"):
             out.append(self._raw())
         elif name == "href":
             address, text = self._raw(), self._argument(maths=False).strip()
