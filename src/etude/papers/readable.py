@@ -37,7 +37,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _FORMULA = re.compile(r"[\\^_=<>]")
-_CITES = re.compile(r"[Cc]ite[a-z]*|[a-z]{0,5}ref|Cref|parencite|footcite|autocite")
+_CITES = re.compile(
+    r"[Cc]ite[a-z]*|(?:eq|page|auto|name|sub|sec|th|fig|tab|v|c|C)?ref|(?:paren|foot|auto|text)cite"
+)
 _CITED = re.compile(r"\s*[\(\[]\s*\x00(?:[\s;,~]*\x00)*\s*[\)\]]|\s*\x00")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _QUOTED = re.compile(r"`([^`'\s][^`']{0,80})[`']")
@@ -55,7 +57,7 @@ def readable(text: str) -> str:
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
     if _PLAIN.fullmatch(text) is None:
         text = _Reader(text).read()
-        text = _CITED.sub("", text)
+        text = _CITED.sub("", " ".join(text.split()))
         text = text.replace("``", "“")
         text = _QUOTED.sub(r"‘\1’", text)
     text = _dashes(text.replace("''", "”"))
@@ -252,7 +254,9 @@ class _Reader:
             out.append(text)
             return
         table = symbols.RAISED if raised else symbols.LOWERED
-        if all(letter in table for letter in text):
+        # Three small letters are a word, and harder to read than `_max`.
+        small = len(text) <= 2 or not any(letter.isalpha() for letter in text)
+        if small and all(letter in table for letter in text):
             out.append("".join(table[letter] for letter in text))
         elif len(text) == 1 or (text.isalnum() and (not raised or text.isascii())):
             out.append(kind + text)

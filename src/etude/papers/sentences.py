@@ -13,7 +13,7 @@ from typing import Final
 
 from etude.papers.symbols import word_set
 
-_STOP = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
+_STOP = re.compile(r"[.!?…]{1,5}[\"'”’)\]]{0,3}(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
 """A stop before white space, or one whose space was forgotten, as in `here.We show`."""
 _BEGINS = re.compile(
     r"[\"'“‘(\[¿¡*•–—-]*(?:[A-ZÀ-ÖØ-ÞΑ-Ω0-9]|https?://|[^\W\d_a-z]|[a-z]+[A-Z0-9]"
@@ -91,5 +91,8 @@ def _initial_ends(before: str, word: str, opener: bool) -> bool:
     if word.islower() or word in "IX":
         return True
     previous = before[: -len(word)].rstrip()
-    named = bool(re.search(r"(?:^|[\s(])(?:[A-Z]\.|[A-Z][a-z]+)$", previous)) or not previous
+    named = (
+        bool(re.search(r"(?:^|[\s(])(?:[A-Z]\.|[A-Z][a-z]+|and|by|&|of)$|,$", previous))
+        or not previous
+    )
     return opener or not named

@@ -2,8 +2,8 @@
 
 Two things are measured. Of every word that an abstract uses: where and how often it stands, whether
 the title has it, how rare it is (`word_features`); from these a first model says how likely the
-word is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length, likeness
-to title and abstract, the phrases it opens with, the same of its neighbours, and what the words'
+word is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length,
+likeness to title and abstract, the phrases it opens with, the same of its neighbours, and what the words'
 probabilities add up to.
 
 Numbers are rounded to thousandths before a tree compares them, so that the last bit of a sum, which
