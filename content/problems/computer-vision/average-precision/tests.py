@@ -177,7 +177,7 @@ def equal_overlaps(rng: Rng):
     note="Take the true box with the largest IoU, not the first one above the threshold.",
 )
 def better(rng: Rng):
-    # Whoever takes the first box in front of the better one leaves nothing for the second detection.
+    # Whoever takes the first box leaves nothing for the second detection.
     truth = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10]])
     boxes = torch.tensor([[3.0, 0, 13, 10], [0, 0, 10, 9]])
     here, shift = torch.full((2,), rng.integer(-5, 5)), rng.integer(-9, 10)

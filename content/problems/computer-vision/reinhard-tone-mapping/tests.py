@@ -185,6 +185,14 @@ def double(rng: Rng):
     return scene(rng, 2, 5, 7, dtype=torch.float64), 0.36, 3.0
 
 
+@suite.hidden(
+    "the image alone",
+    note="Without further arguments the key is 0.18, and there is no white point.",
+)
+def defaults(rng: Rng):
+    return (scene(rng, 2, 5, 4),)
+
+
 @suite.hidden("images with channels last", concept="memory layout")
 def channels_last(rng: Rng):
     return rng.uniform(0, 9, (2, 6, 5, 3)).permute(0, 3, 1, 2), 0.18, 2.0
