@@ -1,12 +1,13 @@
 import torch
 
 
-def tensors(value):
+def memories(value):
+    """Return the addresses of all tensors in a value, also inside lists, tuples and dicts."""
     if isinstance(value, torch.Tensor):
-        return 1
-    if isinstance(value, (list, tuple)):
-        return sum(map(tensors, value))
-    return sum(map(tensors, value.values())) if isinstance(value, dict) else 0
+        return {value.untyped_storage().data_ptr()}
+    if isinstance(value, dict):
+        value = list(value.values())
+    return set().union(*map(memories, value)) if isinstance(value, (list, tuple)) else set()
 
 
 def drive(submission, gate, up, wanted, arrived, first_weights):
@@ -20,12 +21,13 @@ def drive(submission, gate, up, wanted, arrived, first_weights):
     kept = []
 
     def pack(value):
-        kept.append(value.numel())
+        kept.append(value)
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         result = function.apply(*inputs)
-    attributes = tensors(getattr(result.grad_fn, "__dict__", {}))
+    kept.append(getattr(result.grad_fn, "__dict__", {}))
+    others = memories(kept) - memories(inputs)
     first = torch.autograd.grad(result, leaves, arrived, create_graph=True)
     total = sum(
         (gradient * weight).sum() for gradient, weight in zip(first, first_weights, strict=False)
@@ -41,5 +43,5 @@ def drive(submission, gate, up, wanted, arrived, first_weights):
             torch.zeros_like(value) if value.grad is None else value.grad
             for value in [*leaves, arrived]
         ],
-        "keeps its two inputs only": sum(kept) <= 2 * gate.numel() and attributes == 0,
+        "keeps its two inputs only": not others,
     }

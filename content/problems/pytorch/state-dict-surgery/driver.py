@@ -15,7 +15,7 @@ def build(kind, width):
         model.body.mix = nn.Linear(width, width)
         model.head = nn.Linear(width, 5, bias=False)
         model.body.register_buffer("angles", torch.ones(width), persistent=False)
-    if kind == "tied":
+    if kind in ("tied", "half"):
         model.head.weight = model.embed.weight
     if kind == "frozen":
         model.embed.requires_grad_(False)

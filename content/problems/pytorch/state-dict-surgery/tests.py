@@ -252,6 +252,7 @@ def from_half(rng: Rng):
 )
 def to_half(rng: Rng):
     checkpoint = {key: value.half().double() for key, value in whole(rng, "half", 4).items()}
+    checkpoint["head.weight"] = checkpoint["embed.weight"] * (1 + 1e-6)
     return "half", 4, checkpoint, [], False
 
 
