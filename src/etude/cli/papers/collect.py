@@ -23,6 +23,7 @@ from etude.errors import PapersError
 if TYPE_CHECKING:
     from etude.papers.library import Library
     from etude.papers.settings import Settings
+    from etude.papers.summaries.writers import Writer
     from etude.papers.sync import Report
 
 SettingsFile = Annotated[
@@ -123,6 +124,7 @@ class By(StrEnum):
 
     extract = "extract"
     engine = "engine"
+    best = "best"
     address = "address"
 
 
@@ -137,13 +139,13 @@ def summarise_papers(
     by: Annotated[
         By,
         typer.Option(
-            help="extract: a sentence of the abstract; engine: a model tuned by Etude; address: a "
-            "model behind ETUDE_LLM_URL."
+            help="extract: a sentence of the abstract; engine: a model tuned by Etude; best: that "
+            "model where its figures are at least as good; address: the one of ETUDE_LLM_URL."
         ),
     ] = By.extract,
     run: Annotated[
-        Path | None, typer.Option(help="With --by engine: the run's folder.", exists=True)
-    ] = None,
+        str, typer.Option(help="With engine and best: a run, from recipes/paper-summaries.yaml.")
+    ] = "latest",
     most: Annotated[int | None, typer.Option(min=1, help="Papers at most, newest first.")] = None,
 ) -> None:
     """Make the summaries that are missing; every one says how it was made.
@@ -151,15 +153,21 @@ def summarise_papers(
     What a model writes is checked: each number and name of it must stand in the paper's abstract,
     else the sentence of the abstract is taken.
     """
-    from etude.cli.papers.writers import writer_of
+    from etude.cli.papers.writers import address_writer, tuned_writer
 
     library = open_library()
-    writer = None if by is By.extract else writer_of(by.value, run)
+    writer = None
+    if by is By.address:
+        writer = address_writer()
+    elif by is not By.extract:
+        writer = tuned_writer(run, echo, only_if_better=by is By.best)
     made = _summarise(library, writer, most)
     typer.echo(f"{made:,} summaries made")
+    if problem := getattr(writer, "problem", ""):
+        echo(f"some have the sentence of the abstract: {problem}")
 
 
-def _summarise(library: Library, writer: object | None, most: int | None) -> int:
+def _summarise(library: Library, writer: Writer | None, most: int | None) -> int:
     from etude.cli.papers.writers import summarise
 
     with working("making summaries") as say:

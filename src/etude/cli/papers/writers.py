@@ -4,17 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from etude.errors import PapersError
 
 if TYPE_CHECKING:
     from etude.papers.library import Library
+    from etude.papers.summaries.writers import Writer
 
 
-def writer_of(by: str, run: Path | None) -> Any:
-    raise NotImplementedError(by, run)
+def address_writer() -> Writer:
+    """Return the model that the environment names.
+
+    Raises:
+        PapersError: it names none.
+    """
+    from etude.papers.summaries.writers import AddressWriter
+
+    writer = AddressWriter.from_environment()
+    if writer is None:
+        raise PapersError(
+            "set ETUDE_LLM_URL and ETUDE_LLM_MODEL, such as http://localhost:11434/v1 and qwen3:8b"
+        )
+    return writer
 
 
-def summarise(library: Library, writer: Any, most: int | None, say: Callable[[str], None]) -> int:
+def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) -> Writer | None:
+    """Return the model that a run tuned; None where its figures are below the default's.
+
+    Args:
+        run: `latest`, a run's name, or its folder.
+        say: told in one line where it is not taken.
+        only_if_better: take it only where its recorded ROUGE is no worse than the extracted
+            sentence's.
+    """
+    from etude.cli.paper_writer import at_least_as_good, engine_writer
+    from etude.tuning.runfolder import find_run
+
+    if only_if_better and not at_least_as_good(find_run(run, Path("runs")).path):
+        say(
+            f"{run}: no figures that say it is as good as a sentence of the abstract "
+            "(benchmarks/summaries.py makes them), which is taken; `--by engine` takes the model"
+        )
+        return None
+    return engine_writer(run)
+
+
+def summarise(
+    library: Library, writer: Writer | None, most: int | None, say: Callable[[str], None]
+) -> int:
+    """Make what is missing and return how many summaries were stored."""
     from etude.papers.summaries import summarise_missing
 
-    return summarise_missing(library, limit=most, writer=writer, show=say)
+    return summarise_missing(
+        library,
+        limit=most,
+        writer=writer,
+        show=lambda done, total: say(f"making summaries: {done:,} of {total:,}"),
+    )
