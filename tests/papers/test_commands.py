@@ -1,0 +1,191 @@
+"""`etude papers` as a person types it, against a server in arXiv's place."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from etude.papers.replay import ReplayServer, generated
+
+
+@pytest.fixture(scope="module")
+def arxiv():
+    with ReplayServer(generated(120, first=date.today() - timedelta(days=12), days=9)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def etude(arxiv, tmp_path_factory):
+    """One person's installation, with the papers of the last days."""
+    home = tmp_path_factory.mktemp("reader")
+
+    def run(*arguments, **more):
+        environment = {
+            **os.environ,
+            "ETUDE_HOME": str(home / "home"),
+            "ETUDE_READER": "ada",
+            "ETUDE_ARXIV": arxiv.address,
+        }
+        environment.pop("ETUDE_DATABASE", None)
+        code = "from etude.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code, "papers", *arguments],
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            cwd=home,
+        )
+
+    none = run("today")
+    assert none.returncode == 2 and "etude papers sync" in none.stderr
+    first = run("sync")
+    assert first.returncode == 0, first.stderr
+    assert "summaries made" in first.stdout
+    return run
+
+
+def ids(etude, *query, most=5):
+    return etude("search", *query, "--ids", "-n", str(most)).stdout.split()
+
+
+def test_a_second_sync_changes_nothing(etude):
+    again = etude("sync")
+    assert again.returncode == 0 and again.stdout.startswith("0 new, 0 changed")
+
+
+def test_today_follows_what_is_liked_and_says_why(etude):
+    before = etude("today", "-n", "3").stdout
+    assert "no likes yet: newest first" in before
+    liked = ids(etude, "the OR a OR we", most=3)
+    assert len(liked) == 3
+    assert etude("like", *liked).stdout.count("liked") == 3
+    assert "was liked already" in etude("like", liked[0]).stdout
+    after = etude("today", "-n", "3").stdout
+    assert "no likes yet" not in after and "+" in after
+    learned = etude("interests").stdout
+    assert learned.startswith("from 3 likes") and "more: " in learned
+    assert "forgotten" in etude("forget", liked[2]).stdout
+
+
+def test_a_paper_is_shown_with_all_that_is_known(etude):
+    (key,) = ids(etude, "the OR a OR we", most=1)
+    shown = etude("show", f"https://arxiv.org/abs/{key}v1").stdout
+    assert f"https://arxiv.org/abs/{key}" in shown
+    assert "summary: " in shown and "announced: " in shown and "related:" in shown
+
+
+def test_tags_searches_and_authors_are_kept(etude):
+    first, second = ids(etude, "the OR a OR we", most=2)
+    etude("tag", "to-read", first, second)
+    assert "to-read · 2" in etude("tag").stdout
+    etude("tag", "to-read", second, "--remove")
+    listed = etude("tag", "to-read").stdout
+    assert first in listed and second not in listed
+    kept = etude("save", "words", "title:the OR title:a")
+    assert kept.returncode == 0 and "papers now" in kept.stdout
+    assert "words: title:the OR title:a" in etude("save").stdout
+    assert "nothing new" in etude("alerts").stdout
+    assert "followed" in etude("follow", "Ada Lovelace").stdout
+    assert "Ada Lovelace" in etude("follow").stdout
+    assert "no longer followed" in etude("unfollow", "A. Lovelace").stdout
+
+
+@pytest.mark.parametrize("form", ["bibtex", "csl-json", "ris", "csv", "json"])
+def test_papers_go_out_and_come_back(etude, form, tmp_path):
+    (key,) = ids(etude, "the OR a OR we", most=1)
+    file = tmp_path / f"papers.{form}"
+    done = etude("export", key, "--format", form, "-o", str(file))
+    assert done.returncode == 0 and "1 papers in" in done.stdout
+    back = etude("import", str(file), "--format", form, "--tag", f"from-{form}")
+    assert back.returncode == 0, back.stderr
+    assert "1 entries, 0 papers added" in back.stdout
+    assert f"from-{form} · 1" in etude("tag").stdout
+
+
+def test_everything_moves_to_another_machine(etude, tmp_path):
+    (key,) = ids(etude, "the OR a OR we", most=1)
+    etude("tag", "moved", key)
+    backup = tmp_path / "backup.json"
+    etude("export", "--everything", "-o", str(backup))
+    elsewhere = {"ETUDE_HOME": str(tmp_path / "other")}
+    assert etude("import", str(backup), **elsewhere).returncode == 0
+    assert "moved · 1" in etude("tag", **elsewhere).stdout
+    again = tmp_path / "again.json"
+    etude("export", "--everything", "-o", str(again), **elsewhere)
+    one, other = (json.loads(file.read_text()) for file in (backup, again))
+    assert {paper["id"] for paper in one["papers"]} == {paper["id"] for paper in other["papers"]}
+    assert one["reader"] == other["reader"]
+
+
+def test_a_digest_has_the_day_and_the_problem_of_the_day(etude, tmp_path):
+    page = tmp_path / "digest.html"
+    done = etude("digest", "-n", "2", "--html", str(page), "--markdown", str(tmp_path / "d.md"))
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "etude practice start" in text and "arxiv.org/abs/" in text
+    assert "Thank you to arXiv" in text
+    assert etude("digest", "-n", "1").stdout.startswith("Papers of ")
+
+
+def test_health_says_when_papers_last_came(etude):
+    told = etude("health")
+    assert f"last success {datetime.now(UTC):%Y-%m-%d}" in told.stdout
+    assert "papers; the newest were announced on" in told.stdout
+
+
+def test_a_source_that_is_down_is_told_and_fails_the_command(arxiv, etude, tmp_path):
+    settings = tmp_path / "papers.yaml"
+    settings.write_text("tries: 1\npause: 0\n")
+    arxiv.spoil("any:500x*")
+    try:
+        done = etude("sync", "--settings", str(settings))
+    finally:
+        arxiv.faults.clear()
+    assert done.returncode == 1
+    assert "500" in done.stdout and "Traceback" not in done.stderr
+    assert etude("health").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("search", '"never closed'), "quotation mark"),
+        (("search", "OR"), "OR"),
+        (("show", "9912.99999"), "not among the papers"),
+        (("show", "../../etc/passwd"), "not an arXiv id"),
+        (("like", "abc"), "abc"),
+        (("today", "--shelf", "visoin"), "did you mean 'vision'"),
+        (("today", "--day", "yesterday"), "days look like"),
+        (("export", "--tag", "none"), "nothing to export"),
+        (("import", "missing.bib"), "cannot be read"),
+        (("save", "nothing"), "no saved search"),
+        (("digest", "--mail"), "mail"),
+        (("summarise", "--by", "address"), "ETUDE_LLM_URL"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(etude, arguments, says):
+    done = etude(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_hostile_titles_cannot_steer_the_terminal(etude, tmp_path):
+    """What others wrote reaches the screen as text: no escape codes, no markup of ours."""
+    file = tmp_path / "hostile.json"
+    (key,) = ids(etude, "the OR a OR we", most=1)
+    etude("export", key, "--format", "json", "-o", str(file))
+    content = json.loads(file.read_text())
+    paper = content["papers"][0]
+    paper |= {
+        "id": "2601.12345",
+        "title": "[bold red]\x1b[2J\x1b]0;owned\x07 \u202egnp.exe [link=http://x]zebrafish[/link]",
+    }
+    file.write_text(json.dumps(content))
+    assert "1 papers added" in etude("import", str(file)).stdout
+    for arguments in (("search", "zebrafish"), ("show", "2601.12345"), ("digest",)):
+        shown = etude(*arguments).stdout
+        assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert "[bold red]" in etude("search", "zebrafish").stdout
