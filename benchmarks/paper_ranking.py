@@ -9,7 +9,8 @@ used. The sample that a model tells likes from is of papers before the end of th
 rankers use word statistics of the whole corpus (`--vocabulary N` learns ours from the oldest N
 papers instead).
 
-Settings were chosen on every second reader ("chosen on"); "held out" are the others.
+Settings were chosen on every second reader ("chosen on"). Figures of the others ("held out") were
+in sight meanwhile, so they are less than a blind test.
 
     python benchmarks/paper_ranking.py --json paper_ranking.json
 """
