@@ -94,7 +94,7 @@ class Following(Base):
 
 
 class SavedSearch(Base):
-    """A search that a reader keeps; `seen` is the revision up to which its news were shown."""
+    """A search that a reader keeps; `seen` is the number of the last paper looked at for news."""
 
     __tablename__ = "papers_searches"
 
