@@ -24,6 +24,7 @@ from typing import Any
 from etude.papers.readable import readable
 from etude.papers.summaries.extractive import MOST_WORDS, gists
 
+
 @dataclass(frozen=True)
 class Paper:
     """One paper of SciTLDR."""
@@ -77,7 +78,9 @@ def main() -> None:
             for paper, gist in zip(papers, texts, strict=True)
         ]
         file = output / f"{split}.jsonl"
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        file.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+        )
         print(f"{file}: {len(rows)} rows")
 
 

@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scitldr
 from rouge_score import rouge_scorer
 
+import scitldr
 from etude.papers.readable import readable
 from etude.papers.sentences import sentences
 from etude.papers.summaries import extract
@@ -116,7 +116,7 @@ def compared(papers: Sequence[scitldr.Paper]) -> dict[str, Figures]:
 
 
 def seconds(count: int = 1000) -> float | None:
-    """Return seconds for summaries of `count` papers of the corpus, the model's loading included."""
+    """Return seconds for `count` papers of the corpus, the model's loading included."""
     file = scitldr.folder().parents[1] / "papers" / "corpus.jsonl.xz"
     if not file.is_file():
         return None
@@ -142,7 +142,9 @@ def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, A
         print(f"written: {len(texts)} of {len(pairs)}", file=sys.stderr, flush=True)
     spent = time.perf_counter() - start
     extracted = [summary.text for summary in extract(pairs)]
-    faults = [Guard(title, text).faults(said) for (title, text), said in zip(pairs, texts, strict=True)]
+    faults = [
+        Guard(title, text).faults(said) for (title, text), said in zip(pairs, texts, strict=True)
+    ]
     guarded = [
         chosen if fault else text
         for text, chosen, fault in zip(texts, extracted, faults, strict=True)

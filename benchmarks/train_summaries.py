@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scitldr
 from rouge_score import rouge_scorer
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
+import scitldr
 from etude.papers.readable import readable
 from etude.papers.summaries import features
 from etude.papers.summaries.extractive import pieces
@@ -72,10 +72,12 @@ class Part:
 
     @property
     def sizes(self) -> list[int]:
+        """Pieces of each paper."""
         return [len(shown) for shown in self.shown]
 
     @property
     def word_sizes(self) -> list[int]:
+        """Different words of each paper."""
         return [len(abstract.vocabulary) for abstract in self.abstracts]
 
 
@@ -179,7 +181,9 @@ def forest(models: list[Any]) -> Forest:
 
 
 def word_model(rows: Any, wanted: Any) -> Forest:
-    return forest([HistGradientBoostingClassifier(**WORD_TREES, random_state=0).fit(rows, wanted > 0.5)])
+    return forest(
+        [HistGradientBoostingClassifier(**WORD_TREES, random_state=0).fit(rows, wanted > 0.5)]
+    )
 
 
 def chances(words: Forest, rows: Any) -> Any:

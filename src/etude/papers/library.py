@@ -10,7 +10,7 @@ or a union, so the same sightings leave the same record in any order and however
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -196,17 +196,32 @@ class Library:
             yield rows
             after = (rows[-1]["revision"], rows[-1]["number"])
 
-    def set_summaries(self, summaries: Iterable[tuple[str, str, str]]) -> None:
-        """Keep summaries: (id, text, how it was made)."""
+    def set_summaries(
+        self,
+        summaries: Iterable[tuple[str, str, str]],
+        *,
+        made_of: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep summaries: (id, text, how it was made).
+
+        Args:
+            summaries: one a paper.
+            made_of: title and abstract by id; a paper that has others by now is left alone.
+        """
         rows = [{"of": key, "text": text, "how": how} for key, text, how in summaries]
         if not rows:
             return
+        statement = update(_paper).where(_paper.c.id == bindparam("of"))
+        if made_of is not None:
+            statement = statement.where(
+                _paper.c.title == bindparam("was_title"),
+                _paper.c.abstract == bindparam("was_abstract"),
+            )
+            for row in rows:
+                row["was_title"], row["was_abstract"] = made_of[row["of"]]
         with self.engine.begin() as connection:
             connection.execute(
-                update(_paper)
-                .where(_paper.c.id == bindparam("of"))
-                .values(summary=bindparam("text"), summary_by=bindparam("how")),
-                rows,
+                statement.values(summary=bindparam("text"), summary_by=bindparam("how")), rows
             )
 
     def mark(self, key: str) -> Any:

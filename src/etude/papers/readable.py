@@ -1,9 +1,9 @@
-"""LaTeX of titles and abstracts made plain text for reading: one line of Unicode.
+r"""LaTeX of titles and abstracts made plain text for reading: one line of Unicode.
 
 Abstracts are typed by thousands of hands: real LaTeX, half of it, macros of the author's own, and
 prices in dollars. A reader of tokens goes once from left to right and takes what it knows; of what
-it does not know it keeps the words. So `\\emph{fast} $k$-NN in $O(n\\log n)$` reads
-`fast k-NN in O(n log n)`, and `\\ourmodel{}` reads `ourmodel`.
+it does not know it keeps the words. So `\emph{fast} $k$-NN in $O(n\log n)$` reads
+`fast k-NN in O(n log n)`, and `\ourmodel{}` reads `ourmodel`.
 
 Every token is read once, groups deeper than `DEEPEST` are read flat and what is longer than
 `LONGEST` is cut, so time and output are bounded whatever comes.
@@ -37,7 +37,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _FORMULA = re.compile(r"[\\^_=<>]")
-_CITES = re.compile(r"[Cc]ite[a-z]*|[a-z]{0,5}ref|Cref|parencite|footcite|autocite")
+_CITES = re.compile(
+    r"[Cc]ite[a-z]*|(?:eq|page|auto|name|sub|sec|th|fig|tab|v|c|C)?ref|(?:paren|foot|auto|text)cite"
+)
 _CITED = re.compile(r"\s*[\(\[]\s*\x00(?:[\s;,~]*\x00)*\s*[\)\]]|\s*\x00")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _QUOTED = re.compile(r"`([^`'\s][^`']{0,80})[`']")
@@ -55,10 +57,12 @@ def readable(text: str) -> str:
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
     if _PLAIN.fullmatch(text) is None:
         text = _Reader(text).read()
-        text = _CITED.sub("", text)
-        text = text.replace("``", "“").replace("`", "`")
+        text = _CITED.sub("", " ".join(text.split()))
+        text = text.replace("``", "“")
         text = _QUOTED.sub(r"‘\1’", text)
     text = _dashes(text.replace("''", "”"))
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     return shown(_HEAPED.sub(r"\1", unicodedata.normalize("NFC", text)))
 
 
@@ -243,14 +247,16 @@ class _Reader:
         if not text:
             return
         raised = kind == "^"
-        if raised and (text == "∘" or text == "o"):
+        if raised and text in ("∘", "o"):
             out.append("°")
             return
         if raised and (text in symbols.ORDINALS or all(c in symbols.UPRIGHT for c in text)):
             out.append(text)
             return
         table = symbols.RAISED if raised else symbols.LOWERED
-        if all(letter in table for letter in text):
+        # Three small letters are a word, and harder to read than `_max`.
+        small = len(text) <= 2 or not any(letter.isalpha() for letter in text)
+        if small and all(letter in table for letter in text):
             out.append("".join(table[letter] for letter in text))
         elif len(text) == 1 or (text.isalnum() and (not raised or text.isascii())):
             out.append(kind + text)
@@ -264,8 +270,10 @@ class _Reader:
         name = name.rstrip("*")
         plain = self._character(name, out, maths=maths)
         if plain is not None:
+            # Authors write `\eg this` and have it end in a space of its own.
+            spaced = plain in symbols.ABBREVIATIONS and self._next().isspace()
             self._swallow()
-            out.append(plain)
+            out.append(f"{plain} " if spaced else plain)
         elif name in symbols.FUNCTIONS:
             before = out[-1][-1:] if out and out[-1] else ""
             out.append((" " if before.isalnum() or before in (")", "]") else "") + name)
@@ -304,7 +312,7 @@ class _Reader:
             return f"{'' if written[-1:].isspace() else ' '}{sign} "
         if name in symbols.OPERATIONS:
             sign = symbols.OPERATIONS[name]
-            spaced = written[-1:].isspace() and written.strip() or not maths
+            spaced = (written[-1:].isspace() and written.strip()) or not maths
             return f"{sign} " if spaced and self._next().isspace() else sign
         return None
 
@@ -362,7 +370,7 @@ class _Reader:
         elif name == "mathbb":
             letters = self._argument(maths=True)
             out.append("".join(symbols.DOUBLE_STRUCK.get(letter, letter) for letter in letters))
-        elif name == "url" or name == "path" or name == "nolinkurl":
+        elif name in ("url", "path", "nolinkurl"):
             out.append(self._raw())
         elif name == "href":
             address, text = self._raw(), self._argument(maths=False).strip()

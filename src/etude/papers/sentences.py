@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_STOP = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
+from etude.papers.symbols import word_set
+
+_STOP = re.compile(r"[.!?…]{1,5}[\"'”’)\]]{0,3}(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
 """A stop before white space, or one whose space was forgotten, as in `here.We show`."""
 _BEGINS = re.compile(
     r"[\"'“‘(\[¿¡*•–—-]*(?:[A-ZÀ-ÖØ-ÞΑ-Ω0-9]|https?://|[^\W\d_a-z]|[a-z]+[A-Z0-9]"
@@ -20,20 +22,22 @@ _BEGINS = re.compile(
 _WORD = re.compile(r"[^\s(\[\"“‘]*$")
 _NEXT = re.compile(r"[^\s]+")
 
-NEVER: Final = frozenset(
-    "et e.g i.e eg ie ex cf viz resp fig figs eq eqs eqn eqns sec secs sect ch chap tab thm prop lem cor def alg "
-    "ref refs vs v.s approx ca vol nos pp ed eds dr prof mr mrs ms st jr proc conf intl univ dept "
-    "w.r.t s.t a.k.a aka i.i.d incl esp wrt et.al app appx suppl ser jan feb mar apr jun jul aug sep sept oct nov dec".split()
+NEVER: Final = word_set(
+    "et e.g i.e eg ie ex cf viz resp fig figs eq eqs eqn eqns sec secs sect ch chap tab "
+    "thm prop lem cor def alg ref refs vs v.s approx ca vol nos pp ed eds dr prof mr mrs "
+    "ms st jr proc conf intl univ dept w.r.t s.t a.k.a aka i.i.d incl esp wrt et.al app "
+    "appx suppl ser jan feb mar apr jun jul aug sep sept oct nov dec"
 )
 """Abbreviations that something always follows."""
-PERHAPS: Final = frozenset("al etc u.s u.k e.u u.s.a inc ltd co corp no et.al a.i ph.d p.m a.m".split())
+PERHAPS: Final = word_set("al etc u.s u.k e.u u.s.a inc ltd co corp no et.al a.i ph.d p.m a.m")
 """Abbreviations that may end a sentence as well: the next word decides."""
-_OPENERS: Final = frozenset(
-    "a an the this that these those we our in on to it its as for with by from at here there however "
-    "moreover furthermore additionally although while when if since because despite using based "
-    "unlike such recent recently existing previous experiments experimental results specifically "
-    "finally first second third thus therefore hence then code they their one both many most some "
-    "what how why can is are does do and but or not given extensive yet".split()
+_OPENERS: Final = word_set(
+    "a an the this that these those we our in on to it its as for with by from at here "
+    "there however moreover furthermore additionally although while when if since because "
+    "despite using based unlike such recent recently existing previous experiments "
+    "experimental results specifically finally first second third thus therefore hence "
+    "then code they their one both many most some what how why can is are does do and but "
+    "or not given extensive yet"
 )
 """Words that rarely stand with a capital inside a sentence."""
 
@@ -78,9 +82,8 @@ def _ends(text: str, start: int, stop: re.Match[str]) -> bool:
         return opener and key != "no"
     if len(key) == 1 and word.isalpha() and not closed:
         return _initial_ends(before, word, opener)
-    if word.isdigit() and len(word) <= 2 and before.strip() == word and not closed:
-        return False  # "1. First": the number of an item that begins here
-    return True
+    # "1. First" is an item that begins here.
+    return not (word.isdigit() and len(word) <= 2 and before.strip() == word and not closed)
 
 
 def _initial_ends(before: str, word: str, opener: bool) -> bool:
@@ -88,5 +91,8 @@ def _initial_ends(before: str, word: str, opener: bool) -> bool:
     if word.islower() or word in "IX":
         return True
     previous = before[: -len(word)].rstrip()
-    named = bool(re.search(r"(?:^|[\s(])(?:[A-Z]\.|[A-Z][a-z]+)$", previous)) or not previous
+    named = (
+        bool(re.search(r"(?:^|[\s(])(?:[A-Z]\.|[A-Z][a-z]+|and|by|&|of)$|,$", previous))
+        or not previous
+    )
     return opener or not named

@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from typing import Final
 
+
+def words(text: str) -> list[str]:
+    """Return the words of a table that is written as text."""
+    return text.split()
+
+
+def word_set(text: str) -> frozenset[str]:
+    """Return them as a set."""
+    return frozenset(text.split())
+
+
 ACCENTS: Final = {
     "'": "\u0301",
     "`": "\u0300",
@@ -78,7 +89,7 @@ _SIGNS = (
     "infty ∞ partial ∂ nabla ∇ ell ℓ hbar ℏ Re ℜ Im ℑ aleph ℵ emptyset ∅ varnothing ∅ forall ∀ "
     "exists ∃ nexists ∄ neg ¬ lnot ¬ top ⊤ bot ⊥ angle ∠ triangle △ square □ Box □ Diamond ◇ "
     "diamond ⋄ star ⋆ bigstar ★ ast * dagger † ddagger ‡ degree ° circ ∘ bullet • cdot · sum ∑ "
-    "prod ∏ int ∫ iint ∬ oint ∮ bigcup ⋃ bigcap ⋂ bigoplus ⨁ bigotimes ⨂ surd √ prime ′ backprime ‵ "
+    "prod ∏ int ∫ iint ∬ oint ∮ bigcup ⋃ bigcap ⋂ bigoplus ⨁ bigotimes ⨂ surd √ prime ′ "
     "ldots … dots … cdots … dotsc … dotsb … vdots ⋮ ddots ⋱ textellipsis … langle ⟨ rangle ⟩ "
     "lceil ⌈ rceil ⌉ lfloor ⌊ rfloor ⌋ lvert | rvert | lVert ‖ rVert ‖ vert | Vert ‖ lbrace { "
     "rbrace } lbrack [ rbrack ] checkmark ✓ cmark ✓ xmark ✗ S § P ¶ copyright © pounds £ euro € "
@@ -91,11 +102,13 @@ _SIGNS = (
     "textalpha α textbeta β textgamma γ textsterling £ texteuro € textyen ¥ textsection §"
 )
 _RELATIONS = (
-    "in ∈ notin ∉ ni ∋ le ≤ leq ≤ leqslant ≤ ge ≥ geq ≥ geqslant ≥ lt < gt > ll ≪ gg ≫ lll ⋘ ggg ⋙ "
+    "in ∈ notin ∉ ni ∋ le ≤ leq ≤ leqslant ≤ ge ≥ geq ≥ geqslant ≥ lt < gt > ll ≪ gg ≫ "
     "ne ≠ neq ≠ equiv ≡ approx ≈ approxeq ≊ simeq ≃ cong ≅ sim ~ thicksim ~ propto ∝ to → gets ← "
     "rightarrow → leftarrow ← leftrightarrow ↔ Rightarrow ⇒ Leftarrow ⇐ Leftrightarrow ⇔ implies ⇒ "
-    "iff ⇔ mapsto ↦ longmapsto ↦ longrightarrow → longleftarrow ← Longrightarrow ⇒ hookrightarrow ↪ "
-    "leadsto ⇝ rightsquigarrow ⇝ uparrow ↑ downarrow ↓ updownarrow ↕ Uparrow ⇑ Downarrow ⇓ nearrow ↗ "
+    "iff ⇔ mapsto ↦ longmapsto ↦ longrightarrow → longleftarrow ← Longrightarrow ⇒ "
+    "hookrightarrow ↪ "
+    "leadsto ⇝ rightsquigarrow ⇝ uparrow ↑ downarrow ↓ updownarrow ↕ Uparrow ⇑ Downarrow ⇓ "
+    "nearrow ↗ "
     "searrow ↘ swarrow ↙ nwarrow ↖ rightleftharpoons ⇌ subset ⊂ subseteq ⊆ subsetneq ⊊ supset ⊃ "
     "supseteq ⊇ sqsubseteq ⊑ prec ≺ preceq ⪯ succ ≻ succeq ⪰ perp ⊥ parallel ∥ mid | models ⊨ "
     "vdash ⊢ vDash ⊨ doteq ≐ triangleq ≜ coloneqq ≔ asymp ≍ lesssim ≲ gtrsim ≳ lessapprox ⪅ "
@@ -114,7 +127,15 @@ def _table(text: str) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-SIGNS: Final = _table(_GREEK) | _table(_SIGNS) | {"textbackslash": "\u2216"}
+ABBREVIATIONS_BY_NAME: Final = {"eg": "e.g.", "ie": "i.e.", "etal": "et al."}
+ABBREVIATIONS: Final = frozenset(ABBREVIATIONS_BY_NAME.values())
+
+SIGNS: Final = (
+    _table(_GREEK)
+    | _table(_SIGNS)
+    | ABBREVIATIONS_BY_NAME
+    | {"textbackslash": "\u2216", "deg": "°"}
+)
 """Commands that are a character. A backslash is shown as ∖, which no reader takes for a command."""
 
 RELATIONS: Final = _table(_RELATIONS)
@@ -123,46 +144,49 @@ RELATIONS: Final = _table(_RELATIONS)
 OPERATIONS: Final = _table(_OPERATIONS)
 """Set apart where their writer did."""
 
-FUNCTIONS: Final = frozenset(
-    "arccos arcsin arctan arg argmax argmin cos cosh cot coth csc deg det dim exp gcd hom inf ker "
-    "lg lim liminf limsup ln log max min mod Pr sec sin sinh sup tan tanh poly polylog Var Cov "
-    "softmax sign sgn rank tr diag supp".split()
+FUNCTIONS: Final = word_set(
+    "arccos arcsin arctan arg argmax argmin cos cosh cot coth csc det dim exp gcd hom "
+    "inf ker lg lim liminf limsup ln log max min mod Pr sec sin sinh sup tan tanh poly "
+    "polylog Var Cov softmax sign sgn rank tr diag supp"
 )
 """Names in upright letters: a command that stands for its own name, as a word."""
 
-SPACES: Final = frozenset(
-    "quad qquad space enspace thinspace medspace thickspace newline par linebreak hfill hfil vfill "
-    "smallskip medskip bigskip break newpage pagebreak and nobreakspace tabularnewline indent "
-    "hskip vskip".split()
+SPACES: Final = word_set(
+    "quad qquad space enspace thinspace medspace thickspace newline par linebreak hfill "
+    "hfil vfill smallskip medskip bigskip break newpage pagebreak and nobreakspace "
+    "tabularnewline indent hskip vskip"
 )
 
-NOTHING: Final = frozenset(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle "
-    "textstyle scriptstyle limits nolimits bf it em tt sc rm sf sl cal bfseries itshape ttfamily "
-    "scshape rmfamily sffamily upshape mdseries slshape normalfont tiny scriptsize footnotesize "
-    "small normalsize large Large LARGE huge Huge xspace ignorespaces unskip relax protect "
-    "noindent centering raggedright boldmath unboldmath mathstrut strut null maketitle "
-    "hline toprule midrule bottomrule allowbreak nolinebreak nopagebreak smash selectfont "
-    "sloppy negthinspace nobreak leavevmode nonumber notag frenchspacing mathsurround "
-    "expandafter noexpand csname endcsname begingroup endgroup bgroup egroup doublespacing".split()
+NOTHING: Final = word_set(
+    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr "
+    "displaystyle textstyle scriptstyle limits nolimits bf it em tt sc rm sf sl cal "
+    "bfseries itshape ttfamily scshape rmfamily sffamily upshape mdseries slshape "
+    "normalfont tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge "
+    "xspace ignorespaces unskip relax protect noindent centering raggedright boldmath "
+    "unboldmath mathstrut strut null maketitle hline toprule midrule bottomrule "
+    "allowbreak nolinebreak nopagebreak smash selectfont sloppy negthinspace nobreak "
+    "leavevmode nonumber notag frenchspacing mathsurround expandafter noexpand csname "
+    "endcsname begingroup endgroup bgroup egroup doublespacing"
 )
 """Commands about size, shape and place."""
 
 DROPPED: Final = {
     **dict.fromkeys(
-        "label vspace hspace phantom hphantom vphantom begin end bibliography bibliographystyle "
-        "input include usepackage documentclass pagestyle thispagestyle setcounter color "
-        "includegraphics index nocite thanks vskip hypersetup fontfamily fontseries fontshape "
-        "pdfoutput tag rule".split(),
+        words(
+            "label vspace hspace phantom hphantom vphantom begin end bibliography "
+            "bibliographystyle input include usepackage documentclass pagestyle thispagestyle "
+            "setcounter color includegraphics index nocite thanks vskip hypersetup fontfamily "
+            "fontseries fontshape pdfoutput tag rule"
+        ),
         1,
     ),
-    **dict.fromkeys("newcommand renewcommand providecommand setlength addtocounter".split(), 2),
+    **dict.fromkeys(words("newcommand renewcommand providecommand setlength addtocounter"), 2),
 }
 """Commands that are left out with so many arguments."""
 
-FIRST_DROPPED: Final = frozenset(
+FIRST_DROPPED: Final = word_set(
     "textcolor colorbox mathcolor raisebox resizebox scalebox parbox foreignlanguage "
-    "hyperref hyperlink texorpdfstring stackrel overset underset fontsize selectlanguage".split()
+    "hyperref hyperlink texorpdfstring stackrel overset underset fontsize selectlanguage"
 )
 """Of their two arguments the second is read."""
 
@@ -191,4 +215,4 @@ RAISED: Final = dict(zip(_RAISED[::2], _RAISED[1::2], strict=True))
 LOWERED: Final = dict(zip(_LOWERED[::2], _LOWERED[1::2], strict=True))
 UPRIGHT: Final = frozenset("°*†‡′⊤⊥+")
 """Raised as they are, without `^`."""
-ORDINALS: Final = frozenset({"th", "st", "nd", "rd"})
+ORDINALS: Final = word_set("th st nd rd")

@@ -10,17 +10,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from etude.papers.symbols import word_set
+
 MOST_WORDS: Final = 30
 """Words, as white space parts them, of what is shown."""
 CUT: Final = "…"
 """Stands where something was left out."""
 _FEWEST: Final = 10
 _MAIN = re.compile(r"(?:,|:|;|—)\s+(?=(?:we|this paper|this work|our)\s)")
-_JOINS: Final = frozenset(
-    "and but which who where while whereas that so because although by with for to from in on when "
-    "using via without including under through into as if".split()
+_JOINS: Final = word_set(
+    "and but which who where while whereas that so because although by with for to from "
+    "in on when using via without including under through into as if"
 )
-_ARTICLES: Final = frozenset({"a", "an", "the", "its", "their", "our"})
+_ARTICLES: Final = word_set("a an the its their our")
 _PAUSES: Final = (",", ";", ":", "—", ")", "–")
 
 

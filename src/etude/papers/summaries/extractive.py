@@ -25,7 +25,8 @@ LONGEST_LETTERS: Final = 400
 _FEWEST_WORDS: Final = 4
 _WITHDRAWN = re.compile(
     r"\b(?:this|the) (?:paper|article|submission|manuscript|work|preprint|version)\b.{0,40}"
-    r"\b(?:withdrawn|retracted)\b|^\W*(?:withdrawn|retracted)\b|\bwithdrawn by (?:the )?(?:author|arxiv)",
+    r"\b(?:withdrawn|retracted)\b|^\W*(?:withdrawn|retracted)\b"
+    r"|\bwithdrawn by (?:the )?(?:author|arxiv)",
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"[^\W_]+")

@@ -1,10 +1,10 @@
 """What the ranking model sees of a sentence: a row of numbers for each sentence of each abstract.
 
 Two things are measured. Of every word that an abstract uses: where and how often it stands, whether
-the title has it, how rare it is (`word_features`); from these a first model says how likely the word
-is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length, likeness
-to title and abstract, the phrases it opens with, the same of its neighbours, and what the words'
-probabilities add up to.
+the title has it, how rare it is (`word_features`); from these a first model says how likely the
+word is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length,
+likeness to title and abstract, the phrases it opens with, the same of its neighbours, and what the
+words' probabilities add up to.
 
 Numbers are rounded to thousandths before a tree compares them, so that the last bit of a sum, which
 differs between machines, decides nothing.
@@ -19,11 +19,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.papers.symbols import word_set
 from etude.papers.words import folded
 
 Array = NDArray[np.float64]
@@ -64,20 +66,22 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text.lower() if text.isascii() else folded(text))
 
 
-STOP: Final = frozenset(
-    "a an the of in on for to and or with by from as at is are was were be been being that this these "
-    "those it its we our us their they them which who whose such can could may might will would should "
-    "have has had do does did not no than then also both more most other some any each between into "
-    "over under via using use used based while when where how what there here however thus therefore "
-    "furthermore moreover although though but if so only very much many often paper work show propos "
-    "present introduc".split()
+STOP: Final = word_set(
+    "a an the of in on for to and or with by from as at is are was were be been being "
+    "that this these those it its we our us their they them which who whose such can "
+    "could may might will would should have has had do does did not no than then also "
+    "both more most other some any each between into over under via using use used based "
+    "while when where how what there here however thus therefore furthermore moreover "
+    "although though but if so only very much many often paper work show propos present "
+    "introduc"
 )
 
 _CUES: Final[tuple[str, ...]] = (
     r"\bin this (?:paper|work|article|study|report|letter)\b|\bthis (?:paper|work|article|study)\b",
     r"\bwe (?:\w+ly )?(?:propose|introduce|present|develop|design|describe|devise|offer|provide)\b",
     r"\bwe (?:\w+ly |also |further )?(?:show|demonstrate|find|prove|observe|establish|reveal)\b",
-    r"\bwe (?:\w+ly )?(?:study|consider|investigate|explore|examine|analy[sz]e|address|tackle|ask|focus)\b",
+    r"\bwe (?:\w+ly )?(?:study|consider|investigate|explore|examine|analy[sz]e|address|tackle|"
+    r"ask|focus)\b",
     r"\bwe (?:\w+ly )?(?:evaluate|apply|test|validate|compare|conduct|perform|verify|report)\b",
     r"\bwe\b",
     r"\bour\b",
@@ -140,10 +144,7 @@ def read(title: str, parts: Sequence[str]) -> Abstract:
     words: list[list[int]] = []
     names: dict[int, float] = {}
     for part in parts:
-        row: list[int] = []
-        for token in tokens(part):
-            row.append(numbers.setdefault(stem(token), len(numbers)))
-        words.append(row)
+        words.append([numbers.setdefault(stem(token), len(numbers)) for token in tokens(part)])
         for match in _NAMED.findall(part):
             for token in tokens(match):
                 place = numbers.get(stem(token))
@@ -165,12 +166,16 @@ def read(title: str, parts: Sequence[str]) -> Abstract:
         list(numbers) or [""],
         counts,
         titled,
-        np.array([[float(cue.search(part) is not None) for cue in _CUE_PATTERNS] for part in lower]),
+        np.array(
+            [[float(cue.search(part) is not None) for cue in _CUE_PATTERNS] for part in lower]
+        ),
         np.array([float(len(part.split())) for part in parts]),
         np.array([_shape(part) for part in parts]),
         np.array([names.get(place, 0.0) for place in range(size)]),
         head,
-        frozenset(stem(token) for token in tokens(title.split(":")[0])) if ":" in title else frozenset(),
+        frozenset(stem(token) for token in tokens(title.split(":", maxsplit=1)[0]))
+        if ":" in title
+        else frozenset(),
     )
 
 
@@ -191,8 +196,7 @@ def grams(words: Sequence[int], vocabulary: Sequence[str]) -> list[int]:
     """Return the buckets of a sentence's words and pairs of neighbours, each once, sorted."""
     found = {bucket(vocabulary[word], GRAMS) for word in words}
     found.update(
-        bucket(f"{vocabulary[one]} {vocabulary[two]}", GRAMS)
-        for one, two in zip(words, words[1:], strict=False)
+        bucket(f"{vocabulary[one]} {vocabulary[two]}", GRAMS) for one, two in pairwise(words)
     )
     return sorted(found)
 
@@ -208,7 +212,7 @@ def places(abstract: Abstract) -> NDArray[np.int64]:
 
 
 def word_features(abstract: Abstract, idf: Array) -> Array:
-    """Return (V, `WORD_FEATURES`) numbers about each word of an abstract."""
+    """Return (V, features) numbers about each word of an abstract."""
     present = abstract.counts > 0
     sentences = len(abstract.counts)
     total = abstract.counts.sum(axis=0)
@@ -221,7 +225,7 @@ def word_features(abstract: Abstract, idf: Array) -> Array:
     lead = any_purpose.argmax() if any_purpose.any() else sentences - 1
     beside = np.zeros(len(abstract.vocabulary))
     for row in abstract.words:
-        for one, two in zip(row, row[1:], strict=False):
+        for one, two in pairwise(row):
             beside[one] += abstract.titled[two]
             beside[two] += abstract.titled[one]
     weights = abstract.counts * idf
@@ -253,9 +257,6 @@ def word_features(abstract: Abstract, idf: Array) -> Array:
         np.full(len(abstract.vocabulary), float(abstract.titled.sum())),
     ]
     return rounded(np.stack(columns, axis=1))
-
-
-WORD_FEATURES: Final = 25
 
 
 def rounded(values: Array) -> Array:
@@ -322,7 +323,10 @@ def sentence_features(abstract: Abstract, idf: Array, likely: Array, linear: Arr
         runs,
         present @ abstract.names,
         np.array(
-            [float(bool(abstract.called & {abstract.vocabulary[w] for w in row})) for row in abstract.words]
+            [
+                float(bool(abstract.called & {abstract.vocabulary[w] for w in row}))
+                for row in abstract.words
+            ]
         ),
         np.full(sentences, float(len(abstract.title))),
         np.full(sentences, expected),
@@ -345,19 +349,17 @@ def sentence_features(abstract: Abstract, idf: Array, likely: Array, linear: Arr
 
 def _bound(row: Sequence[int], likely: Array) -> float:
     """Return how much of a sentence stands in likely pairs of neighbours, for what is in order."""
-    return sum(
-        float(min(likely[one], likely[two])) for one, two in zip(row, row[1:], strict=False)
-    )
+    return sum(float(min(likely[one], likely[two])) for one, two in pairwise(row))
 
 
 def _title_pairs(abstract: Abstract) -> tuple[Array, Array]:
     """Return the share of the title's pairs in each sentence, and its longest run of the title."""
-    wanted = set(zip(abstract.title, abstract.title[1:], strict=False))
+    wanted = set(pairwise(abstract.title))
     shares: list[float] = []
     runs: list[float] = []
     for row in abstract.words:
         stems = [abstract.vocabulary[word] for word in row]
-        hits = [pair in wanted for pair in zip(stems, stems[1:], strict=False)]
+        hits = [pair in wanted for pair in pairwise(stems)]
         shares.append(sum(hits) / max(1, len(wanted)))
         longest = run = 0
         for hit in hits:
@@ -382,4 +384,3 @@ def _beside(values: Array, step: int) -> Array:
     else:
         moved[:-1] = values[1:]
     return moved
-

@@ -147,9 +147,7 @@ class Ranker:
 
     def _likely(self, abstracts: Sequence[Abstract], rarities: Sequence[Array]) -> list[Array]:
         rows = [
-            np.column_stack(
-                [features.word_features(abstract, idf), self._rates(abstract)]
-            )
+            np.column_stack([features.word_features(abstract, idf), self._rates(abstract)])
             for abstract, idf in zip(abstracts, rarities, strict=True)
         ]
         chance = 1.0 / (1.0 + np.exp(-self.words(np.concatenate(rows))))

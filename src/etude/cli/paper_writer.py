@@ -1,0 +1,98 @@
+"""Summaries by a model that Etude tuned: the engine joined to the reading room, from above both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.papers.readable import readable
+from etude.papers.summaries.extractive import gists
+
+if TYPE_CHECKING:
+    from etude.tuning.progress import Progress
+    from etude.tuning.tuned import Tuned
+
+MOST_TOKENS = 48
+FIGURES = "summaries.json"
+"""In a run's folder: its ROUGE beside that of extracted sentences (benchmarks/summaries.py)."""
+
+
+@dataclass
+class EngineWriter:
+    """A tuned model as `etude.papers.summaries.writers.Writer`."""
+
+    tuned: Tuned
+    name: str
+    batch: int = 16
+
+    def __call__(self, papers: Sequence[tuple[str, str]], /) -> list[str | None]:
+        """Return a line for each paper, written from its title and gist, as in training."""
+        from etude.tuning.data.schema import Message, Sample
+        from etude.tuning.training.evaluate import generate_answers
+
+        encoder, loaded = self.tuned.encoder, self.tuned.loaded
+        system = encoder.spec.system
+        before = () if system is None else (Message("system", system),)
+        prompts = [
+            encoder.prompt_ids(
+                Sample((*before, Message("user", text), Message("assistant", "")), None, "a paper")
+            )
+            for text in asked(papers)
+        ]
+        answers = generate_answers(
+            loaded.model,
+            loaded.tokenizer,
+            prompts,
+            encoder.end_id,
+            max_new_tokens=MOST_TOKENS,
+            batch_samples=self.batch,
+        )
+        return list(answers)
+
+
+def asked(papers: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what the model is asked, as recipes/paper-summaries.yaml puts it."""
+    return [
+        f"{readable(title)}\n\n{gist}"
+        for (title, _), gist in zip(papers, gists(papers), strict=True)
+    ]
+
+
+def engine_writer(
+    run: str, *, base: str | Path = "runs", progress: Progress | None = None
+) -> EngineWriter:
+    """Return a writer that asks the model which a run of recipes/paper-summaries.yaml tuned.
+
+    Args:
+        run: `latest`, a run's name, or its folder.
+        base: the folder that runs are kept in.
+        progress: told of the loading.
+
+    Raises:
+        EtudeError: there is no such run, or it has no adapter.
+    """
+    from etude.tuning.recipe import Recipe
+    from etude.tuning.runfolder import find_run
+    from etude.tuning.tuned import load
+
+    folder = find_run(run, base)
+    recipe = Recipe.read(folder.recipe)
+    return EngineWriter(
+        load(folder, progress=progress), f"{Path(recipe.model.id).name}+{folder.path.name}"
+    )
+
+
+def at_least_as_good(run: Path) -> bool:
+    """Say whether a run's recorded summaries are no worse than the extracted sentences.
+
+    False where nothing was recorded: a model is preferred by figures only, or by a person.
+    """
+    try:
+        figures: Any = json.loads((run / FIGURES).read_text("utf-8"))
+        ours, model = figures["default"], figures["guarded"]
+        return all(float(model[name]) >= float(ours[name]) for name in ("rouge1", "rougeL"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

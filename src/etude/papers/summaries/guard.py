@@ -1,0 +1,202 @@
+"""What a model wrote about a paper, checked against title and abstract before anybody sees it.
+
+Every number and every capitalised name of the line must be in the title or abstract, most of its
+other words too, and it must be one plain line of at most 30 words that is not the title. What fails
+is not repaired: the sentence that the ranking model chose is shown instead, with the reason. The
+check is of words: a line that turns the abstract's words into an untruth can still pass.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from etude.papers.readable import readable
+from etude.papers.summaries.cut import MOST_WORDS
+from etude.papers.summaries.extractive import LONGEST_LETTERS, says_title
+from etude.papers.summaries.features import STOP, stem, tokens
+from etude.papers.symbols import word_set, words
+from etude.papers.words import folded, shown
+
+FEWEST_WORDS: Final = 4
+KNOWN_SHARE: Final = 0.5
+"""Of the line's words that carry meaning, so many must be the paper's."""
+
+KINDS: Final = {
+    "empty": "it said nothing",
+    "short": "it said too little",
+    "long": "it was too long",
+    "title": "it said the title again",
+    "number": "it had a number that is not in the abstract",
+    "name": "it had a name that is not in the abstract",
+    "markup": "it had markup",
+    "refusal": "it spoke of itself or of its task",
+    "repeats": "it repeated itself",
+    "other": "most of its words are not the abstract's",
+    "unreachable": "it could not be asked",
+}
+"""Reasons why a model's line is not shown, as a person reads them."""
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_SPELLED: Final = {
+    word: str(value)
+    for value, word in enumerate(
+        words("zero one two three four five six seven eight nine ten eleven twelve")
+    )
+} | {"hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000"}
+_SMALL: Final = frozenset({"one", "zero"})
+"""Spelled numbers that are rarely about a quantity."""
+_WORD = re.compile(r"[^\W_]+")
+_LABEL = re.compile(
+    r"^\W*(?:tl\s*;?\s*dr|(?:one[- ]sentence |short )?summary|answer|output)\W*:[\s*]*",
+    re.IGNORECASE,
+)
+_QUOTES = "\"'“”‘’"
+_MARKUP = re.compile(r"</?[a-zA-Z!][^>]*>|<\||\|>|\*\*|__|```|^#+ |\[[^\]]*\]\(|\\[a-zA-Z]")
+_ODD: Final = "<>{}\\`|*#^_$"
+_REFUSAL = re.compile(
+    r"\bas an? (?:ai|language model|assistant)\b|\bi(?:'m| am) (?:sorry|unable|an ai)\b"
+    r"|\bi (?:can(?:no|')t|cannot|could not|do not have)\b|^(?:sure|certainly|of course|okay)\b"
+    r"|\bhere(?: is|'s) (?:a|the|your)\b.{0,30}\bsummary\b"
+    r"|\bthe (?:abstract|summary|text) (?:you|above|provided|is)\b"
+    r"|\b(?:system|user|assistant)\s*:|\bignore (?:all|the|previous)\b",
+    re.IGNORECASE,
+)
+_OPENERS: Final = word_set(
+    "a an the this that these those we our it its in on at by to for of from with without "
+    "through using via and or but if when while where how what why which as is are can "
+    "does do new novel propose proposed proposes proposing introduce introduced "
+    "introduces introducing present presented presents presenting show showing shows "
+    "study studying studies learn learning improve improving improves train training "
+    "analyze analyzing analysis describe describing explore exploring investigate "
+    "investigating demonstrate demonstrating develop developing method methods approach "
+    "paper model models first recent one two three some many most all simple efficient "
+    "effective fast better towards understanding evaluating evaluation use used there "
+    "here they their however instead based both given large small i"
+)
+"""Words that begin a sentence with a capital and name nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One reason against a line."""
+
+    kind: str
+    """A key of `KINDS`."""
+    detail: str = ""
+    """The number, name or word that is at fault."""
+
+
+def tidied(answer: str) -> str:
+    """Return the line of a model's answer: the first that says anything, bare of a label."""
+    for line in answer[:4000].splitlines():
+        text = readable(_LABEL.sub("", shown(line)))
+        if len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
+            text = text[1:-1].strip()
+        if text:
+            return text
+    return ""
+
+
+class Guard:
+    """Says what is wrong with a line about one paper.
+
+    Args:
+        title: as the source wrote it.
+        abstract: likewise.
+    """
+
+    def __init__(self, title: str, abstract: str) -> None:
+        self.title = readable(title)
+        self._source = f"{self.title} {readable(abstract)}"
+        plain = folded(self._source)
+        self._numbers = _numbers(plain) | _numbers(folded(f"{title} {abstract}"))
+        words = _WORD.findall(plain)
+        self._words = {_singular(word) for word in words}
+        self._numbers |= {_SPELLED[word] for word in words if word in _SPELLED}
+        self._stems = {stem(word) for word in tokens(self._source)}
+
+    def faults(self, line: str) -> list[Fault]:
+        """Return what is wrong with `line`, nothing where it may be shown."""
+        words = line.split()
+        if not words:
+            return [Fault("empty")]
+        found: list[Fault] = []
+        if len(words) < FEWEST_WORDS:
+            found.append(Fault("short"))
+        if len(words) > MOST_WORDS or len(line) > LONGEST_LETTERS:
+            found.append(Fault("long"))
+        if says_title(line, self.title):
+            found.append(Fault("title"))
+        if _MARKUP.search(line) or any(c in line and c not in self._source for c in _ODD):
+            found.append(Fault("markup"))
+        if _REFUSAL.search(line):
+            found.append(Fault("refusal"))
+        if _repeats(words):
+            found.append(Fault("repeats"))
+        found += [Fault("number", number) for number in self.invented_numbers(line)]
+        found += [Fault("name", name) for name in self.invented_names(line)]
+        if self._foreign(line):
+            found.append(Fault("other"))
+        return found
+
+    def invented_numbers(self, line: str) -> list[str]:
+        """Return the numbers of `line`, in digits or spelled, that the paper does not have."""
+        plain = folded(line)
+        digits = [
+            number for number in _NUMBER.findall(plain) if _value(number) not in self._numbers
+        ]
+        spelled = [
+            word
+            for word in _WORD.findall(plain)
+            if word in _SPELLED and word not in _SMALL and _SPELLED[word] not in self._numbers
+        ]
+        return digits + spelled
+
+    def invented_names(self, line: str) -> list[str]:
+        """Return the capitalised words of `line` that the paper does not have in any case."""
+        found: list[str] = []
+        for match in _WORD.finditer(line):
+            word = match[0]
+            if not any(letter.isupper() for letter in word):
+                continue
+            before = line[: match.start()].rstrip(_QUOTES + " (")
+            opens = not before or before.endswith((".", ":", "?", "!", "—"))
+            titled = word[1:].islower() or len(word) == 1
+            plain = folded(word)
+            if opens and titled and plain in _OPENERS:
+                continue
+            if _singular(plain) not in self._words:
+                found.append(word)
+        return found
+
+    def _foreign(self, line: str) -> bool:
+        """Say whether most of the words that carry meaning are not the paper's."""
+        said = [stem(word) for word in tokens(line)]
+        telling = [word for word in said if word not in STOP and not word.isdigit()]
+        known = sum(word in self._stems for word in telling)
+        return not telling or known < KNOWN_SHARE * len(telling)
+
+
+def _numbers(text: str) -> set[str]:
+    return {_value(number) for number in _NUMBER.findall(text)}
+
+
+def _value(number: str) -> str:
+    """Return a number without what is only spelling: 1,000 and 1000, 0.50 and 0.5 are the same."""
+    bare = re.sub(r",(?=\d{3}(?:\D|$))", "", number).replace(",", ".")
+    if bare.count(".") == 1:
+        bare = bare.rstrip("0").rstrip(".")
+    return bare.lstrip("0") or "0"
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 2 and word.endswith("s") else word
+
+
+def _repeats(words: list[str]) -> bool:
+    """Say whether three words in a row come back, or one word comes three times in a row."""
+    bare = [word.strip(".,;:").lower() for word in words]
+    runs = [tuple(bare[n : n + 3]) for n in range(len(bare) - 2)]
+    return len(runs) - len(set(runs)) > 0 or any(len(set(run)) == 1 for run in runs)

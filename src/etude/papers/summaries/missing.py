@@ -1,0 +1,161 @@
+"""Summaries for the papers of a library that have none, or an outdated one.
+
+Papers go newest first, in batches that are stored as they are done: what is stopped goes on where
+it was. A line is stored only if the paper still has the title and abstract that it was made of.
+
+`how` of a summary is one of
+
+    extract:1             a sentence, chosen by version 1 of the ranking model
+    extract-cut:1         the same, cut at a clause
+    notice:1              the sentence that tells of a withdrawal
+    none:1                an empty text: there is no sentence to show
+    model:<name>          written by a model, and let pass by the guard
+    extract:1!number:<name>   chosen, since what the model wrote had an invented number
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, not_, or_, select
+
+from etude.papers.summaries.extractive import (
+    CUT_SHORT,
+    NOTHING,
+    NOTICE,
+    VERSION,
+    WHOLE,
+    Summary,
+    extract,
+)
+from etude.papers.summaries.guard import KINDS, Guard, tidied
+from etude.store.papers import Paper
+
+if TYPE_CHECKING:
+    from etude.papers.library import Library
+    from etude.papers.summaries.writers import Writer
+
+BATCH: Final = 200
+LONGEST_HOW: Final = 120
+"""Characters that the database keeps of `how`."""
+_MODEL: Final = "model:"
+_WORDS: Final = {
+    "extract": "verbatim sentence, chosen by Etude's ranking model ({})",
+    "extract-cut": (
+        "part of a verbatim sentence, cut where … stands, chosen by Etude's ranking model ({})"
+    ),
+    "notice": "the abstract's notice of withdrawal, verbatim",
+    "none": "no summary: the abstract has no sentence to show",
+}
+
+
+def described(how: str) -> str:
+    """Return how a summary was made, in words for a reader."""
+    if how.startswith(_MODEL):
+        name = how[len(_MODEL) :]
+        return f"written by {name}, its numbers and names checked against the abstract"
+    main, _, refused = how.partition("!")
+    kind, _, version = main.partition(":")
+    said = _WORDS.get(kind, "made in a way that this version does not know ({})").format(version)
+    if not refused:
+        return said
+    fault, _, name = refused.partition(":")
+    return f"{said}; what {name} wrote is not shown: {KINDS.get(fault, 'it was refused')}"
+
+
+def write(papers: Sequence[tuple[str, str]], writer: Writer) -> list[Summary]:
+    """Return summaries by `writer`; where it fails or the guard refuses, the extracted sentence.
+
+    Args:
+        papers: titles and abstracts, as a source wrote them.
+        writer: is asked for the whole batch at once.
+    """
+    extracted = extract(papers)
+    # A notice is said in its own words, and of an empty abstract nothing can be written.
+    asked = [n for n, own in enumerate(extracted) if own.how not in (NOTICE, NOTHING)]
+    answers = dict(zip(asked, writer([papers[n] for n in asked]), strict=True)) if asked else {}
+    return [
+        _checked(paper, own, answers[n], writer.name) if n in answers else own
+        for n, (paper, own) in enumerate(zip(papers, extracted, strict=True))
+    ]
+
+
+def _checked(paper: tuple[str, str], own: Summary, answer: str | None, name: str) -> Summary:
+    if answer is None:
+        return Summary(own.text, f"{own.how}!unreachable:{name}"[:LONGEST_HOW])
+    line = tidied(answer)
+    faults = Guard(*paper).faults(line)
+    if faults:
+        return Summary(own.text, f"{own.how}!{faults[0].kind}:{name}"[:LONGEST_HOW])
+    return Summary(line, f"{_MODEL}{name}"[:LONGEST_HOW])
+
+
+def summarise_missing(
+    library: Library,
+    *,
+    limit: int | None = None,
+    writer: Writer | None = None,
+    show: Callable[[int, int], None] | None = None,
+) -> int:
+    """Make the summaries that are missing, and return how many were stored.
+
+    Without a writer: of papers without one, and of those that an earlier version of the ranking
+    model chose; lines of models are left. With one: of all papers that it has not been asked for
+    yet, or could not be.
+
+    Args:
+        library: where papers are, and summaries go.
+        limit: at most so many papers, the newest.
+        writer: a model that a person asked for.
+        show: told how many are done, and of how many.
+    """
+    wanted = _wanted(writer)
+    with library.engine.connect() as connection:
+        numbers = list(
+            connection.execute(
+                select(Paper.number).where(wanted).order_by(Paper.number.desc()).limit(limit)
+            ).scalars()
+        )
+    size = BATCH if writer is None else writer.batch
+    stored = 0
+    for start in range(0, len(numbers), size):
+        with library.engine.connect() as connection:
+            rows = connection.execute(
+                select(Paper.id, Paper.title, Paper.abstract)
+                .where(Paper.number.in_(numbers[start : start + size]))
+                .order_by(Paper.number.desc())
+            ).all()
+        pairs = [(row.title, row.abstract) for row in rows]
+        made = extract(pairs) if writer is None else write(pairs, writer)
+        library.set_summaries(
+            [(row.id, summary.text, summary.how) for row, summary in zip(rows, made, strict=True)],
+            made_of={row.id: (row.title, row.abstract) for row in rows},
+        )
+        stored += len(rows)
+        if show is not None:
+            show(min(start + size, len(numbers)), len(numbers))
+    return stored
+
+
+def _wanted(writer: Writer | None) -> Any:
+    if writer is None:
+        current = [Paper.summary_by.startswith(how, autoescape=True) for how in _current()]
+        model = Paper.summary_by.startswith(_MODEL, autoescape=True)
+        return or_(Paper.summary_by.is_(None), not_(or_(model, *current)))
+    # What could not be asked is asked again; what was refused would be refused again.
+    own = f"{_MODEL}{writer.name}"[:LONGEST_HOW]
+    asked = and_(
+        Paper.summary_by.contains("!"),
+        Paper.summary_by.endswith(f":{writer.name}"[:LONGEST_HOW], autoescape=True),
+        not_(Paper.summary_by.contains("!unreachable:")),
+    )
+    never = Paper.summary_by.in_([own, NOTICE, NOTHING])
+    return or_(Paper.summary_by.is_(None), not_(or_(asked, never)))
+
+
+def _current() -> list[str]:
+    return [WHOLE, CUT_SHORT, NOTICE, NOTHING]
+
+
+__all__ = ["VERSION", "described", "summarise_missing", "write"]
