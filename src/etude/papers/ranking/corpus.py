@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from sqlalchemy import func, select
 
+from etude.errors import PapersError
 from etude.papers.library import Library
-from etude.papers.ranking.terms import MOST_PAPERS, Row, Vocabulary, learn
+from etude.papers.ranking.terms import MOST_PAPERS, Matrix, Row, Vocabulary, learn
 from etude.paths import home
 from etude.store import papers as tables
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
     from sqlalchemy import Table
 
 SAMPLE = 3000
@@ -48,7 +48,7 @@ class Corpus:
     """
 
     vocabulary: Vocabulary
-    sample: csr_matrix
+    sample: Matrix
     ids: list[str]
 
 
@@ -81,6 +81,9 @@ def corpus_of(
         library: whose papers.
         folder: for the file; Etude's data folder if None.
         show: is told how many papers were read, every thousand.
+
+    Raises:
+        PapersError: the file cannot be written.
     """
     with library.engine.connect() as connection:
         count, newest = connection.execute(
@@ -95,7 +98,12 @@ def corpus_of(
         return kept[1]
     corpus = learn_corpus(_newest(library), show)
     facts = {"format": FORMAT, "count": count, "number": newest, "id": _id_of(library, newest)}
-    _write(file, facts, corpus)
+    try:
+        _write(file, facts, corpus)
+    except OSError as error:
+        raise PapersError(
+            f"statistics of words cannot be kept in {file.parent}: {error.strerror or error}"
+        ) from error
     return corpus
 
 
@@ -151,7 +159,7 @@ def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
 
 def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:
     """What the file holds; None where it is absent, damaged or of another format."""
-    from scipy.sparse import csr_matrix
+    from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         with np.load(file, allow_pickle=False) as kept:
@@ -161,7 +169,7 @@ def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:
             words = Vocabulary(
                 texts["stems"], texts["shown"], kept["pairs"], kept["idf"], texts["categories"]
             )
-            sample = csr_matrix(
+            sample: Matrix = cast(Any, sparse).csr_matrix(
                 (kept["data"], kept["indices"], kept["indptr"]),
                 shape=(len(texts["ids"]), words.size),
             )

@@ -10,28 +10,30 @@ papers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from etude.papers.authors import followed_among
 from etude.papers.library import Library
 from etude.papers.ranking.corpus import Corpus, corpus_of, rows_of
-from etude.papers.ranking.terms import Row
+from etude.papers.ranking.terms import LONGEST_TEXT, Matrix, Row
 from etude.papers.reader import Reader
-from etude.papers.words import folded, shown
+from etude.papers.words import folded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
 SOFTNESS = 0.1
 """C of the support vector machine."""
 CENTROID = 1.0
 """Length of the centroid's part beside the machine's with one like; it falls with more."""
+AGAINST = 0.3
+"""Length of the part that leads away from what was disliked."""
 FOLLOWED = 3.0
 """What a followed author adds, in spreads of scores: enough for the first page of most days."""
 TAGGED = 0.5
@@ -40,6 +42,8 @@ TAGGED_WEIGHT = 0.5
 """A paper that was tagged counts as half a like."""
 MOST_OPINIONS = 2000
 """The newest opinions are learned from, so that a reader of many years trains as fast."""
+
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,15 @@ class Interest:
             show: told how many papers were read, where the statistics must be learned first.
         """
         opinions = dict(list(reader.opinions().items())[-MOST_OPINIONS:])
-        tags = {tag: frozenset(ids) for tag, ids in reader.tags().items()}
+        tagged_ids = reader.tags()
+        tags = {tag: frozenset(ids) for tag, ids in tagged_ids.items()}
         followed = tuple(reader.following())
         if not opinions and not tags and not followed:
             return None
         corpus = corpus_of(library, folder=folder, show=show)
         if corpus is None:
             return None
-        newest_tagged = {key: None for ids in reader.tags().values() for key in ids}
+        newest_tagged = {key: None for ids in tagged_ids.values() for key in ids}
         tagged = [key for key in newest_tagged if key not in opinions][:MOST_OPINIONS]
         liked = rows_of(library, [key for key, value in opinions.items() if value > 0])
         disliked = rows_of(library, [key for key, value in opinions.items() if value < 0])
@@ -101,7 +106,7 @@ class Interest:
         """How much the reader wants each of `rows`; higher is more, 0 says nothing: (rows,)."""
         return self.score_matrix(rows, self.corpus.vocabulary.matrix(rows))
 
-    def score_matrix(self, rows: Sequence[Row], matrix: csr_matrix) -> NDArray[np.float64]:
+    def score_matrix(self, rows: Sequence[Row], matrix: Matrix) -> NDArray[np.float64]:
         """`score` where the terms of `rows` are at hand."""
         extra = [sum(weight for _, weight in self.raised(row)) for row in rows]
         return np.asarray(matrix @ self.weights, dtype=np.float64) + np.array(extra, dtype=float)
@@ -112,8 +117,10 @@ class Interest:
             (f"author {name}", FOLLOWED)
             for name in followed_among(self.followed, row.get("authors") or ())[:1]
         ]
+        text = f" {_plain(_text(row))} " if self.tagged else ""
         for tag, ids in self.tagged.items():
-            if row.get("id") in ids or _names(tag, row):
+            wanted = _plain(tag)
+            if row.get("id") in ids or (len(wanted) > 2 and f" {wanted} " in text):
                 found.append((f"tag {tag}", TAGGED))
         return found
 
@@ -124,7 +131,7 @@ class Interest:
         """
         return self.why_matrix(row, self.corpus.vocabulary.matrix([row]), n)
 
-    def why_matrix(self, row: Row, matrix: csr_matrix, n: int | None) -> list[tuple[str, float]]:
+    def why_matrix(self, row: Row, matrix: Matrix, n: int | None) -> list[tuple[str, float]]:
         """`why` where the terms of `row`, (1, terms), are at hand."""
         vocabulary = self.corpus.vocabulary
         found = [(name, weight, -1) for name, weight in self.raised(row)]
@@ -156,18 +163,14 @@ class Interest:
         )
 
 
-def _names(tag: str, row: Row) -> bool:
-    """Whether title or abstract name the tag as whole words."""
-    wanted = f" {' '.join(_plain(tag).split())} "
-    return len(wanted) > 4 and wanted in f" {' '.join(_plain(_text(row)).split())} "
-
-
 def _text(row: Row) -> str:
-    return shown(f"{row['title']} {row['abstract'][:20_000]}")
+    return f"{row['title']} {row['abstract'][:LONGEST_TEXT]}"
 
 
 def _plain(text: str) -> str:
-    return "".join(letter if letter.isalnum() else " " for letter in folded(text))
+    """The words of `text` with one space between, without case and accents."""
+    plain = text.lower() if text.isascii() else folded(text)
+    return _BETWEEN.sub(" ", plain).strip()
 
 
 def weights_of(
@@ -184,7 +187,7 @@ def weights_of(
         disliked: papers.
         importance: one for each of `liked`; 1 is a like.
     """
-    from scipy.sparse import vstack
+    from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
     given = {row["id"] for row in (*liked, *disliked)}
     others = corpus.sample[[place for place, key in enumerate(corpus.ids) if key not in given]]
@@ -193,21 +196,28 @@ def weights_of(
     if not liked and not disliked:
         return np.zeros(corpus.vocabulary.size)
     if not liked:
-        direction = _unit(_mean(others) - _mean(against))
+        direction = _unit((_mean(others) if others.shape[0] else 0) - _mean(against))
     elif not others.shape[0] and not disliked:
         direction = _unit(_mean(for_, weight))
     else:
-        centroid = _mean(for_, weight) - (_mean(others) if others.shape[0] else 0)
-        direction = _unit(_machine(vstack([for_, against, others]).tocsr(), weight, len(disliked)))
+        rest = _mean(others) if others.shape[0] else np.zeros(corpus.vocabulary.size)
+        centroid = _mean(for_, weight) - rest
+        direction = _unit(
+            _machine(
+                cast(Any, sparse).vstack([for_, against, others]).tocsr(), weight, len(disliked)
+            )
+        )
         direction = direction + CENTROID / np.sqrt(len(liked)) * _unit(centroid)
+        if disliked:
+            # A paper that is far from every like is no error of the machine's and teaches it
+            # nothing; who dislikes it wants less of its kind all the same.
+            direction = direction - AGAINST * _unit(_mean(against) - rest)
     spread = float(np.std(corpus.sample @ direction)) or 1.0
     return direction / spread
 
 
-def _machine(
-    matrix: csr_matrix, importance: NDArray[np.float64], disliked: int
-) -> NDArray[np.float64]:
-    from sklearn.svm import LinearSVC
+def _machine(matrix: Matrix, importance: NDArray[np.float64], disliked: int) -> NDArray[np.float64]:
+    from sklearn import svm  # pyright: ignore[reportMissingTypeStubs]
 
     liked = len(importance)
     others = matrix.shape[0] - liked - disliked
@@ -216,13 +226,13 @@ def _machine(
     votes = np.ones(matrix.shape[0])
     votes[:liked] = strength * importance
     votes[liked : liked + disliked] = strength
-    sides = np.arange(matrix.shape[0]) < liked
-    machine = LinearSVC(C=SOFTNESS, random_state=0, max_iter=2000, tol=1e-3)
+    sides: NDArray[np.bool_] = np.arange(int(matrix.shape[0])) < liked
+    machine = cast(Any, svm).LinearSVC(C=SOFTNESS, random_state=0, max_iter=2000, tol=1e-3)
     machine.fit(matrix, sides, sample_weight=votes)
     return np.asarray(machine.coef_, dtype=np.float64).ravel()
 
 
-def _mean(matrix: csr_matrix, weight: Any = None) -> NDArray[np.float64]:
+def _mean(matrix: Matrix, weight: Any = None) -> NDArray[np.float64]:
     share = np.ones(matrix.shape[0]) if weight is None else np.asarray(weight, dtype=float)
     return np.asarray(matrix.T @ (share / share.sum()), dtype=np.float64).ravel()
 

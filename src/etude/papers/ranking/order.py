@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.papers.ranking.interest import Interest
+from etude.papers.ranking.terms import Matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
 PAGE = 20
 DIVERSITY = 0.5
@@ -107,7 +107,7 @@ def _by_shelf(
 
 
 def _diverse(
-    order: list[int], scores: NDArray[np.float64], matrix: csr_matrix, diversity: float, page: int
+    order: list[int], scores: NDArray[np.float64], matrix: Matrix, diversity: float, page: int
 ) -> list[int]:
     if diversity <= 0 or len(order) < 2:
         return order

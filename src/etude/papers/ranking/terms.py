@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from etude.papers.words import LONGEST_WORD, parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
 MOST_PAPERS = 60_000
 MOST_TERMS = 120_000
@@ -34,7 +33,7 @@ _FEWEST_PAPERS = 4
 _SMALL = 2000
 """Below so many papers a term may be in one paper less for each halving, down to one paper."""
 _LARGEST_SHARE = 0.3
-_LONGEST_TEXT = 20_000
+LONGEST_TEXT = 20_000
 """Characters; the longest abstracts of arXiv have a tenth of that."""
 _WORD = re.compile(r"[^\W_]{2,}")
 _GAP = -1
@@ -74,10 +73,13 @@ def _kept(word: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text[:_LONGEST_TEXT])
+    return _WORD.findall(text[:LONGEST_TEXT])
 
 
-Row = Mapping[str, Any]
+Matrix: TypeAlias = Any
+"""A sparse matrix in rows, `scipy.sparse.csr_matrix`; SciPy says no types."""
+
+Row: TypeAlias = Mapping[str, Any]
 """A paper as `Library` gives it; `title`, `abstract` and `categories` are read."""
 
 
@@ -114,9 +116,9 @@ class Vocabulary:
         """How many terms there are."""
         return len(self.idf) + len(self.categories)
 
-    def matrix(self, rows: Sequence[Row]) -> csr_matrix:
+    def matrix(self, rows: Sequence[Row]) -> Matrix:
         """The papers as a sparse matrix: (papers, `size`), float32."""
-        from scipy.sparse import csr_matrix
+        from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
         papers, terms = self._found(rows)
         # One number for a term of a paper, so that sorting counts them and puts them in order.
@@ -133,7 +135,7 @@ class Vocabulary:
                 for name in named
                 if (number := self._category_numbers.get(name)) is not None
             ]
-        found = csr_matrix(
+        found: Matrix = cast(Any, sparse).csr_matrix(
             (
                 np.array([*weights, *(value for _, _, value in extra)], dtype=np.float32),
                 (
@@ -363,8 +365,9 @@ def _usual(forms: _Forms, times: Sequence[NDArray[np.int64]], count: int) -> lis
     for counts in times:
         total[: len(counts)] += counts
     seen: list[dict[str, int]] = [{} for _ in range(count)]
-    for word, number, often in zip(forms.written, forms.numbers(), total, strict=True):
+    numbers: list[int] = forms.numbers().tolist()
+    for word, number, often in zip(forms.written, numbers, total.tolist(), strict=True):
         if number >= 0:
             plain = word.lower() if word.istitle() and word.lower() in forms else word
-            seen[number][plain] = seen[number].get(plain, 0) + int(often)
+            seen[number][plain] = seen[number].get(plain, 0) + often
     return [max(of.items(), key=lambda pair: (pair[1], pair[0]))[0] if of else "" for of in seen]
