@@ -6,9 +6,6 @@ import html
 import os
 import re
 import shutil
-import sys
-import types
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import pytest
@@ -22,8 +19,10 @@ from etude.papers.digest import Digest, digest
 from etude.papers.digest.content import Content, Extra, Item, Section
 from etude.papers.digest.markdown import JOINER, escaped
 from etude.papers.library import Library
+from etude.papers.ranking.alerts import waiting
 from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
+from etude.papers.search import Index
 from etude.papers.settings import Settings
 from etude.papers.thanks import THANKS
 from etude.papers.words import shown as one_line
@@ -42,19 +41,6 @@ HOSTILE = [
     "1. one\n2) two\n+ three\n=====\n-----",
     "0",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def described():
-    """The words for how a summary was made, where the part that has them is not there."""
-    with pytest.MonkeyPatch.context() as patch:
-        try:
-            from etude.papers.summaries import described  # noqa: F401
-        except ImportError:
-            stand_in = types.ModuleType("etude.papers.summaries")
-            stand_in.described = lambda how: f"made by {how}"
-            patch.setitem(sys.modules, stand_in.__name__, stand_in)
-        yield
 
 
 def sighting(number, title, categories=("cs.CV",), kind=Announcement.NEW, **changes):
@@ -160,20 +146,15 @@ def test_the_last_day_is_the_one_where_none_is_named_and_no_day_is_one_line(libr
         digest(library, Settings(), None, day="5 March")
 
 
-@dataclass
-class _Alert:
-    name: str
-    ids: list
-
-
-def test_a_reader_with_opinions_gets_an_order_reasons_and_alerts(library, monkeypatch):
+def test_a_reader_with_opinions_gets_an_order_reasons_and_alerts_once(library, tmp_path):
     reader = Reader(library.engine, "ada")
     reader.like("2403.00001")
 
     reader.dislike("2403.00002")
-    found = [_Alert("yolo <b>", ["2403.00002"])]
-    monkeypatch.setattr("etude.papers.ranking.alerts", lambda *_: found, raising=False)
-    made = digest(library, Settings(), reader, day=DAY, index=object())
+    reader.save_search("yolo <b>", "yolo")
+    index = Index(tmp_path / "index", library)
+    library.put([sighting(9, "YOLO once more")])
+    made = digest(library, Settings(), reader, day=DAY, index=index)
     vision = made.content.sections[0]
     places = {item.card.id: place for place, item in enumerate(vision.items)}
     assert places["2403.00001"] < places["2403.00002"]
@@ -182,12 +163,15 @@ def test_a_reader_with_opinions_gets_an_order_reasons_and_alerts(library, monkey
     assert f"because of {liked.why[0]}" in " ".join(made.text().split())
     assert "yolo <b> (new for what you follow)" in made.text()
     assert "yolo &lt;b&gt;" in made.html()
-    handed = digest(library, Settings(), reader, day=DAY, alerts=found)
+    again = digest(library, Settings(), reader, day=DAY, index=index)
+    assert "what you follow" not in again.text()
+    library.put([sighting(10, "YOLO for ever")])
+    waits = waiting(reader, library, index)
+    handed = digest(library, Settings(), reader, day=DAY, alerts=waits.alerts)
     assert "yolo <b> (new for what you follow)" in handed.text()
-    none = digest(library, Settings(), reader, day=DAY, index=object(), alerts=[])
-    assert "what you follow" not in none.text()
+    assert [alert.ids for alert in waits.shown()] == [("2403.00010",)]
     # What a search found again is no new paper.
-    assert made.content.count == 6
+    assert made.content.count == 7
 
 
 def test_a_paper_that_is_there_to_be_tried_says_so():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import lzma
 import re
@@ -96,9 +97,9 @@ def library(tmp_path):
 
 @pytest.fixture(scope="module")
 def corpus(shared_data):
-    """600 real papers, those with the strangest letters first, and the one with most authors."""
+    """Some of the first 8,000 real papers: strange letters first, and the one with most authors."""
     with lzma.open(shared_data / "papers" / "corpus.jsonl.xz", "rt") as file:
-        rows = [json.loads(line) for line in file]
+        rows = [json.loads(line) for line in itertools.islice(file, 8000)]
     rows.sort(
         key=lambda row: (
             -sum(not letter.isascii() or letter in "\\{}$&%#_~^" for letter in row["title"])
@@ -447,8 +448,9 @@ CSL = {
 
 def test_csl_has_no_field_that_its_schema_does_not_know(corpus):
     rows = [*corpus, *hostile(), paper(journal_ref="Nature 1 (2021)", doi="10.1/x")]
+    schema = jsonschema.Draft7Validator(CSL)
     for item in json.loads(write(rows, "csl-json")):
-        jsonschema.validate(item, CSL)
+        schema.validate(item)
 
 
 def _cited(item):

@@ -89,9 +89,7 @@ def clean(text: str) -> bool:
 
 LATEX = st.lists(
     st.one_of(
-        st.sampled_from(
-            list("\\{}$^_~%&`'-[]() ") + [r"\frac", r"\cite", r"\"", r"\url", r"\begin"]
-        ),
+        st.sampled_from([*"\\{}$^_~%&`'-[]() ", r"\frac", r"\cite", r"\"", r"\url", r"\begin"]),
         st.text(max_size=4),
     ),
     max_size=60,

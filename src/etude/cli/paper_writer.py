@@ -80,7 +80,9 @@ def engine_writer(
 
     folder = find_run(run, base)
     recipe = Recipe.read(folder.recipe)
-    return EngineWriter(load(folder, progress=progress), f"{recipe.model.id}+{folder.path.name}")
+    return EngineWriter(
+        load(folder, progress=progress), f"{Path(recipe.model.id).name}+{folder.path.name}"
+    )
 
 
 def at_least_as_good(run: Path) -> bool:

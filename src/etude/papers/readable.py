@@ -270,8 +270,10 @@ class _Reader:
         name = name.rstrip("*")
         plain = self._character(name, out, maths=maths)
         if plain is not None:
+            # Authors write `\eg this` and have it end in a space of its own.
+            spaced = plain in symbols.ABBREVIATIONS and self._next().isspace()
             self._swallow()
-            out.append(plain)
+            out.append(f"{plain} " if spaced else plain)
         elif name in symbols.FUNCTIONS:
             before = out[-1][-1:] if out and out[-1] else ""
             out.append((" " if before.isalnum() or before in (")", "]") else "") + name)

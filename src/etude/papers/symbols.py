@@ -127,7 +127,15 @@ def _table(text: str) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-SIGNS: Final = _table(_GREEK) | _table(_SIGNS) | {"textbackslash": "\u2216"}
+ABBREVIATIONS_BY_NAME: Final = {"eg": "e.g.", "ie": "i.e.", "etal": "et al."}
+ABBREVIATIONS: Final = frozenset(ABBREVIATIONS_BY_NAME.values())
+
+SIGNS: Final = (
+    _table(_GREEK)
+    | _table(_SIGNS)
+    | ABBREVIATIONS_BY_NAME
+    | {"textbackslash": "\u2216", "deg": "°"}
+)
 """Commands that are a character. A backslash is shown as ∖, which no reader takes for a command."""
 
 RELATIONS: Final = _table(_RELATIONS)
@@ -137,7 +145,7 @@ OPERATIONS: Final = _table(_OPERATIONS)
 """Set apart where their writer did."""
 
 FUNCTIONS: Final = word_set(
-    "arccos arcsin arctan arg argmax argmin cos cosh cot coth csc deg det dim exp gcd hom "
+    "arccos arcsin arctan arg argmax argmin cos cosh cot coth csc det dim exp gcd hom "
     "inf ker lg lim liminf limsup ln log max min mod Pr sec sin sinh sup tan tanh poly "
     "polylog Var Cov softmax sign sgn rank tr diag supp"
 )

@@ -160,30 +160,34 @@ def _shelves(
             )
             taken[first].append(row)
             also[row["id"]] = tuple(name for name in wanted if name != first)
-    sections: list[Section] = []
-    for name, found in taken.items():
-        if found:
-            items = _ranked(found, interest, day, also)
-            sections.append(Section(name, tuple(items[:most]), max(0, len(items) - most)))
-    return sections
+    return [
+        Section(name, _ranked(found, interest, day, also, most), max(0, len(found) - most))
+        for name, found in taken.items()
+        if found
+    ]
 
 
 def _ranked(
-    rows: list[dict[str, Any]], interest: Any, day: str, also: Mapping[str, tuple[str, ...]]
-) -> list[Item]:
+    rows: list[dict[str, Any]],
+    interest: Any,
+    day: str,
+    also: Mapping[str, tuple[str, ...]],
+    most: int,
+) -> tuple[Item, ...]:
+    """The first `most` of `rows`, by interest where there is one, else in their order."""
     if interest is None:
-        return [Item(card(row), also=also[row["id"]]) for row in rows]
+        return tuple(Item(card(row), also=also[row["id"]]) for row in rows[:most])
     from etude.papers.ranking import rank
 
-    return [
+    return tuple(
         Item(
             card(one.row),
             tuple(word for word, weight in one.why if weight > 0),
             one.explored,
             also[one.row["id"]],
         )
-        for one in rank(rows, interest, seed=day)
-    ]
+        for one in rank(rows, interest, seed=day)[:most]
+    )
 
 
 def _alerts(library: Library, reader: Reader | None, index: Index | None) -> Sequence[News]:

@@ -11,7 +11,7 @@ import re
 from html import escape
 
 from etude.papers.digest.content import Content, Extra, Item, Section
-from etude.papers.digest.text import marks_of
+from etude.papers.digest.text import marks_of, reason_of
 from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
@@ -104,4 +104,7 @@ def _item(item: Item) -> str:
     facts = marks_of(item)
     if facts:
         lines.append(_tag("div", "mark", escape(shown(facts))))
+    reason = reason_of(item)
+    if reason:
+        lines.append(_tag("div", "quiet", escape(shown(reason))))
     return _tag("div", "item", "".join(lines))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from etude.papers.digest.content import Content, Extra, Item, Section
-from etude.papers.digest.text import marks_of
+from etude.papers.digest.text import marks_of, reason_of
 from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
@@ -74,8 +74,6 @@ def _item(item: Item) -> list[str]:
     if paper.summary:
         lines.append(f"  {escaped(paper.summary)}  ")
         lines.append(f"  *({escaped(paper.made)})*  ")
-    facts = marks_of(item)
-    if facts:
-        lines.append(f"  {escaped(facts)}  ")
+    lines += [f"  {escaped(facts)}  " for facts in filter(None, (marks_of(item), reason_of(item)))]
     lines[-1] = lines[-1].rstrip()
     return [*lines, ""]

@@ -48,21 +48,22 @@ def _item(item: Item) -> list[str]:
     if paper.summary:
         lines += _wrapped(paper.summary, "  > ", "    ")
         lines += _wrapped(f"({paper.made})", "    ")
-    facts = marks_of(item)
-    lines += _wrapped(facts, "  ") if facts else []
+    for facts in filter(None, (marks_of(item), reason_of(item))):
+        lines += _wrapped(facts, "  ")
     return [*lines, f"  {paper.link}"]
 
 
 def marks_of(item: Item) -> str:
-    """What is to be said of a paper besides: marks, other shelves, and why it stands there."""
-    parts = [*item.card.marks]
-    if item.also:
-        parts.append(f"also {', '.join(item.also)}")
+    """What is to be said of a paper besides: its marks, and other shelves that it stands on."""
+    also = [f"also {', '.join(item.also)}"] if item.also else []
+    return "; ".join([*item.card.marks, *also])
+
+
+def reason_of(item: Item) -> str:
+    """Why a paper stands where it stands; empty where nothing but its date decided."""
     if item.explored:
-        parts.append("here to find out whether you like it")
-    elif item.why:
-        parts.append(f"because of {', '.join(item.why[:5])}")
-    return "; ".join(parts)
+        return "here to find out whether you like it"
+    return f"because of {', '.join(item.why[:5])}" if item.why else ""
 
 
 def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:

@@ -3,8 +3,8 @@
 Two things are measured. Of every word that an abstract uses: where and how often it stands, whether
 the title has it, how rare it is (`word_features`); from these a first model says how likely the
 word is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length,
-likeness to title and abstract, the phrases it opens with, the same of its neighbours, and what the words'
-probabilities add up to.
+likeness to title and abstract, the phrases it opens with, the same of its neighbours, and what the
+words' probabilities add up to.
 
 Numbers are rounded to thousandths before a tree compares them, so that the last bit of a sum, which
 differs between machines, decides nothing.
@@ -212,7 +212,7 @@ def places(abstract: Abstract) -> NDArray[np.int64]:
 
 
 def word_features(abstract: Abstract, idf: Array) -> Array:
-    """Return (V, `WORD_FEATURES`) numbers about each word of an abstract."""
+    """Return (V, features) numbers about each word of an abstract."""
     present = abstract.counts > 0
     sentences = len(abstract.counts)
     total = abstract.counts.sum(axis=0)
@@ -257,9 +257,6 @@ def word_features(abstract: Abstract, idf: Array) -> Array:
         np.full(len(abstract.vocabulary), float(abstract.titled.sum())),
     ]
     return rounded(np.stack(columns, axis=1))
-
-
-WORD_FEATURES: Final = 25
 
 
 def rounded(values: Array) -> Array:

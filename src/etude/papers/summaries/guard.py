@@ -49,7 +49,8 @@ _SMALL: Final = frozenset({"one", "zero"})
 """Spelled numbers that are rarely about a quantity."""
 _WORD = re.compile(r"[^\W_]+")
 _LABEL = re.compile(
-    r"^\W*(?:tl\s*;?\s*dr|(?:one[- ]sentence |short )?summary|answer|output)\W*:\s*", re.IGNORECASE
+    r"^\W*(?:tl\s*;?\s*dr|(?:one[- ]sentence |short )?summary|answer|output)\W*:[\s*]*",
+    re.IGNORECASE,
 )
 _QUOTES = "\"'“”‘’"
 _MARKUP = re.compile(r"</?[a-zA-Z!][^>]*>|<\||\|>|\*\*|__|```|^#+ |\[[^\]]*\]\(|\\[a-zA-Z]")

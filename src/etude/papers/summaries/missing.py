@@ -52,11 +52,10 @@ _WORDS: Final = {
 
 def described(how: str) -> str:
     """Return how a summary was made, in words for a reader."""
+    if how.startswith(_MODEL):
+        name = how[len(_MODEL) :]
+        return f"written by {name}, its numbers and names checked against the abstract"
     main, _, refused = how.partition("!")
-    if main.startswith(_MODEL):
-        return (
-            f"written by {main[len(_MODEL) :]}, its numbers and names checked against the abstract"
-        )
     kind, _, version = main.partition(":")
     said = _WORDS.get(kind, "made in a way that this version does not know ({})").format(version)
     if not refused:

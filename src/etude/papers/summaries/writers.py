@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, cast
 
 from etude.errors import PapersError
 from etude.papers.readable import readable
+from etude.papers.words import shown
 
 SECONDS: Final = 60.0
 """A request may take; then the paper is left to the ranking model."""
@@ -85,8 +86,8 @@ class AddressWriter:
 
     @property
     def name(self) -> str:
-        """Return the model's name."""
-        return self.model
+        """Return the model's name, fit to be shown."""
+        return shown(self.model)
 
     def __call__(self, papers: Sequence[tuple[str, str]], /) -> list[str | None]:
         """Ask for one paper after the other; those after an address went down are not asked."""
@@ -128,8 +129,8 @@ class AddressWriter:
                 if len(said) > LONGEST_ANSWER:
                     raise PapersError("it is longer than any summary")
             if answer.status_code != 200:
-                shown = said[:200].decode(errors="replace")
-                raise PapersError(f"status {answer.status_code}: {readable(shown)}")
+                told = said[:200].decode(errors="replace")
+                raise PapersError(f"status {answer.status_code}: {readable(told)}")
         return _content(said)
 
 
