@@ -499,7 +499,9 @@ def test_health_of_an_empty_library_has_nothing_to_complain_of(bench):
 
 
 def test_real_days_are_synced_from_a_replay_of_them(shared_data, papers, tmp_path):
-    world = recorded(shared_data / "papers", since=date(2026, 5, 1), until=date(2026, 5, 8))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "days").symlink_to(shared_data / "papers" / "days")
+    world = recorded(tmp_path / "data")
     with ReplayServer(world, now=datetime(2026, 5, 7, 12, tzinfo=UTC)) as server:
         bench = Bench(server, papers, tmp_path)
         bench.settings = replace(bench.settings, first_days=14)
