@@ -70,6 +70,10 @@ class SourceError(PapersError):
     """A source of papers that is down, asks to wait, or refuses a request."""
 
 
+class SourceDownError(SourceError):
+    """A source of papers that gives no usable answer now: asking for more is no use."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)
