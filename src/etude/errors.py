@@ -74,6 +74,10 @@ class QueryError(PapersError):
     """A search for papers that cannot be read; the message says what is wrong, and where."""
 
 
+class SourceDownError(SourceError):
+    """A source of papers that gives no usable answer now: asking for more is no use."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the `count` names of `known` that look most like `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)

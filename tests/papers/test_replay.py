@@ -1,10 +1,11 @@
 """The replay as a program and as a server of its own."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import httpx
 import pytest
@@ -108,14 +109,21 @@ def test_generated_worlds_are_the_same_for_one_seed():
     assert generated(30).papers != generated(30, seed=1).papers
 
 
-def test_recorded_versions_have_their_dates_and_numbers(shared_data):
-    import json
-
-    world = recorded(shared_data / "papers", since=datetime(2025, 12, 1).date(), most=1)
-    assert world.papers
-    source = json.loads((shared_data / "papers" / "versions.json").read_text())["papers"]
-    whole = recorded(shared_data / "papers", since=datetime(2026, 5, 8).date())
-    newest = [paper for paper in source if paper["published"] >= "2026-05-08"]
-    for paper in newest:
+def test_recorded_versions_have_their_dates_and_numbers(shared_data, tmp_path):
+    source = shared_data / "papers" / "versions.json"
+    (tmp_path / "versions.json").symlink_to(source)
+    world = recorded(tmp_path)
+    papers = json.loads(source.read_text())["papers"]
+    assert len(world.papers) == len({paper["arxiv_id"].rpartition("v")[0] for paper in papers})
+    for paper in papers:
         key, _, number = paper["arxiv_id"].rpartition("v")
-        assert whole.papers[key].events[-1].version.number >= int(number)
+        version = world.papers[key].events[-1].version
+        assert version.number == int(number)
+        assert f"{version.submitted:%Y-%m-%d}" == paper["updated"]
+
+
+def test_the_corpus_is_replayed_on_its_days(shared_data):
+    day = date(2026, 4, 28)
+    world = recorded(shared_data / "papers", since=day, until=day)
+    assert {event.day for paper in world.papers.values() for event in paper.events} == {day}
+    assert len(world.papers) > 400

@@ -173,6 +173,31 @@ def test_a_source_that_is_down_is_told_and_nothing_is_lost(bench):
     assert bench.health().well
 
 
+def test_an_answer_that_comes_in_drops_is_given_up_and_asked_for_again(bench):
+    bench.settings = replace(bench.settings, timeout=1)
+    bench.server.spoil("oai:slow=0.3")
+    report = bench.sync()
+    assert not report.failed
+    assert report.added == 24
+    assert bench.library.mark("sync:run")["requests"] == 5 + 6
+
+
+def test_a_source_that_is_down_is_not_asked_for_every_category(bench):
+    bench.server.spoil("rss:503x*", "oai:503x*", "query:503x*")
+    report = bench.sync()
+    assert len(bench.server.log) == 3 * bench.settings.tries
+    assert len(report.sources) == 3
+    assert all(len(line) < 200 for line in report.lines())
+
+
+def test_one_category_that_is_refused_does_not_hold_up_the_others(bench):
+    bench.server.spoil("rss:error", "oai:error")
+    report = bench.sync()
+    assert report.failed
+    assert any("cs.CV: OAI-PMH says: badArgument" in line for line in report.lines())
+    assert bench.library.count() > 10
+
+
 # The feeds.
 
 
@@ -499,7 +524,9 @@ def test_health_of_an_empty_library_has_nothing_to_complain_of(bench):
 
 
 def test_real_days_are_synced_from_a_replay_of_them(shared_data, papers, tmp_path):
-    world = recorded(shared_data / "papers", since=date(2026, 5, 1), until=date(2026, 5, 8))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "days").symlink_to(shared_data / "papers" / "days")
+    world = recorded(tmp_path / "data")
     with ReplayServer(world, now=datetime(2026, 5, 7, 12, tzinfo=UTC)) as server:
         bench = Bench(server, papers, tmp_path)
         bench.settings = replace(bench.settings, first_days=14)

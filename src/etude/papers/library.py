@@ -190,10 +190,17 @@ class Library:
         keys = list(dict.fromkeys(key for key, _, _ in listings))
         with self.engine.begin() as connection:
             revision = _next_revision(connection)
-            connection.execute(
-                _upsert(connection)(_listing).on_conflict_do_nothing(),
-                [{"id": key, "day": day, "kind": kind} for key, day, kind in listings],
-            )
+            rows = [{"id": key, "day": day, "kind": kind} for key, day, kind in listings]
+            statement = _upsert(connection)(_listing)
+            new = [row for row in rows if row["kind"] == _KINDS[0]]
+            rest = [row for row in rows if row["kind"] != _KINDS[0]]
+            if new:  # the first of the kinds outweighs the others of that day
+                outweighing = statement.on_conflict_do_update(
+                    index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
+                )
+                connection.execute(outweighing, new)
+            if rest:
+                connection.execute(statement.on_conflict_do_nothing(), rest)
             days: dict[str, dict[str, str]] = {}
             for key, day, kind in _listings(connection, keys):
                 days.setdefault(key, {})[day] = kind

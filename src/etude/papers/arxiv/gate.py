@@ -28,7 +28,7 @@ from typing import IO, Any, TypeVar, cast
 
 import httpx
 
-from etude.errors import SourceError
+from etude.errors import SourceDownError, SourceError
 from etude.papers.settings import Settings
 from etude.paths import home
 
@@ -155,7 +155,7 @@ class Gate:
             headers: beside the User-Agent.
 
         Raises:
-            SourceError: no answer in the end, or the cool-down is longer than `settings.patience`.
+            SourceDownError: no answer in the end, or a cool-down longer than `settings.patience`.
         """
         url = httpx.URL(address, params=dict(query)) if query else httpx.URL(address)
         why = ""
@@ -180,7 +180,9 @@ class Gate:
                     self._keep(file, self._pause, 0, "")
                     raise
                 self._back_off(file, why, retry_after)
-        raise SourceError(f"{url.host} gave no usable answer in {self.settings.tries} tries: {why}")
+        raise SourceDownError(
+            f"{url.host} gave no usable answer in {self.settings.tries} tries: {why}"
+        )
 
     def _send(self, url: httpx.URL, headers: Mapping[str, str]) -> Answer:
         end = self.clocks.monotonic() + self.settings.timeout
@@ -231,7 +233,7 @@ class Gate:
         remaining = self._remaining(rest)
         if remaining > self.settings.patience:
             until = datetime.fromtimestamp(self.clocks.wall() + remaining, UTC)
-            raise SourceError(
+            raise SourceDownError(
                 f"{host} is left alone until {until:%H:%M} UTC, since it asked to wait"
                 f"{f' ({rest.why})' if rest.why else ''}: run again then"
             )
