@@ -155,12 +155,37 @@ def narrow(rng: Rng):
 
 
 @suite.hidden(
-    "many scales of different size",
+    "scales that differ in their last digits",
     concept="precision",
-    note="Sum up in float64; a float32 mean may be off in its last digit, and codes near 0 move.",
+    note="Sum up in float64: a float32 mean may be off in its last digit, and codes near 0 move.",
 )
 def precise(rng: Rng):
+    # Near 1 float32 has steps of 2^-23; a mean that is one step off moves every difference.
+    def scales():
+        while True:
+            steps = rng.integers(0, 60, (500,)).float() * 2.0**-23
+            made = 1 + torch.cat([steps, torch.tensor([0.75, -0.5, 0.25])])
+            if made.mean() != made.double().mean().float():
+                return made
+
+    return clear(scales, 32_192, 512)
+
+
+@suite.hidden(
+    "many scales of different size",
+    note="A restored scale may be below 0. Leave it as it is.",
+)
+def different(rng: Rng):
     return clear(lambda: rng.uniform(0, 1, (2500,)) ** 4 * 100, 160_000)
+
+
+@suite.hidden(
+    "tiny scales",
+    concept="centring",
+    note="A small number added to a scale, to keep 0 / 0 away, changes the codes.",
+)
+def tiny(rng: Rng):
+    return clear(maxima(rng, 200, scale=1e-7), 12_800)
 
 
 @suite.hidden(

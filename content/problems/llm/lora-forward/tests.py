@@ -126,6 +126,18 @@ def mixed(rng: Rng):
 
 
 @suite.hidden(
+    "a correction that nearly cancels the layer",
+    concept="precision",
+    tolerance=Tolerance(rtol=0.01, atol=1e-5),
+    note="The sum is taken in float32: a correction rounded before it has lost what remains.",
+)
+def cancels(rng: Rng):
+    _, _, a, b, alpha = case(rng, n=12, m=10, r=3)
+    weight = -(alpha / 3 * (b.double() @ a.double())).bfloat16()
+    return torch.eye(12, dtype=torch.bfloat16), weight, a, b, alpha
+
+
+@suite.hidden(
     "all in bfloat16",
     concept="precision",
     tolerance=Tolerance(rtol=0.03, atol=0.06),
