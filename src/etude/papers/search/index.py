@@ -357,10 +357,14 @@ def _ladder(searcher: tantivy.Searcher) -> list[int]:
     from etude.papers.search.text import DAY
 
     width = float(DAY * 8)
-    counted = searcher.aggregate(
+    # The engine's annotations leave open what is in its dicts.
+    engine: Any = searcher
+    counted: dict[str, Any] = engine.aggregate(
         Query.all_query(), {"days": {"histogram": {"field": "order", "interval": width}}}
     )
-    buckets = [(int(one["key"]), one["doc_count"]) for one in counted["days"]["buckets"]]
+    buckets: list[tuple[int, int]] = [
+        (int(one["key"]), one["doc_count"]) for one in counted["days"]["buckets"]
+    ]
     total = sum(count for _, count in buckets)
     keys: list[int] = []
     seen = 0
@@ -421,10 +425,11 @@ class _Search:
             window = compiled
             if low is not None:
                 window = self.compiler.both(compiled, self.compiler.keys(low, (1 << 63) - 1))
-            found = self.searcher.search(
+            # Its annotations lack `count`.
+            found: Any = self.searcher.search(
                 window.query, max(1, most), count=True, order_by_field="order", offset=offset
             )
-            count = found.count or 0
+            count = int(found.count or 0)
             if low is None or count >= wanted:
                 addresses = [address for _, address in found.hits[:most]]
                 if low is not None and compiled.cost <= COUNTED:
@@ -469,5 +474,6 @@ class _Search:
         return [hit[0] for hit, _ in ranked], [hit[1] for hit, _ in ranked], total, exact
 
     def count(self, compiled: Compiled) -> int:
-        found = self.searcher.search(compiled.query, 1, count=True, order_by_field="order")
-        return found.count or 0
+        query = compiled.query
+        found: Any = self.searcher.search(query, 1, count=True, order_by_field="order")
+        return int(found.count or 0)
