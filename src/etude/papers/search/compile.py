@@ -8,7 +8,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from etude.papers.search.query import (
+from etude.papers.search.nodes import (
     And,
     Category,
     Days,

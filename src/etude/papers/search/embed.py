@@ -52,9 +52,9 @@ class Embedder:
 
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-            # The library's own annotation of this function is incomplete.
-            load: Any = safetensors.torch.load_file  # pyright: ignore[reportUnknownMemberType]
-            weights: dict[str, torch.Tensor] = load(folder / "model.safetensors")
+            # The annotation of the library's function is incomplete.
+            library: Any = safetensors.torch
+            weights: dict[str, torch.Tensor] = library.load_file(folder / "model.safetensors")
             self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.layers = int(config["num_hidden_layers"])
             self.heads = int(config["num_attention_heads"])
