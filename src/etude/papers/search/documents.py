@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.papers.search.text import category_terms, joined, name_terms, order_key, plain
+from etude.papers.search.text import DAY, category_terms, joined, name_terms, order_key, plain
 from etude.papers.words import glued
 
 if TYPE_CHECKING:
@@ -41,5 +41,7 @@ def document(empty: tantivy.Document, row: dict[str, Any]) -> tantivy.Document:
         add("author", term)
     for term in category_terms(row["categories"]):
         add("cat", term)
-    empty.add_unsigned("order", order_key(row["announced"], row["id"]))
+    key = order_key(row["announced"], row["id"])
+    empty.add_unsigned("order", key)
+    empty.add_unsigned("day", key // DAY)
     return empty

@@ -21,7 +21,7 @@ from etude.papers.search.text import DAY
 if TYPE_CHECKING:
     import tantivy
 
-COUNTED = 500_000
+COUNTED = 300_000
 """A query that costs less (`Compiled.cost`) is counted to the end; another says "at least"."""
 
 MOST_SCANNED_TIES = 200
@@ -80,7 +80,7 @@ class Search:
     def __init__(self, index: tantivy.Index, searcher: tantivy.Searcher, ladder: list[int]) -> None:
         self.searcher = searcher
         self.ladder = ladder
-        self.compiler = Compiler(index.schema, searcher)
+        self.compiler = Compiler(index.schema, searcher, ladder)
 
     def run(
         self,
@@ -141,11 +141,11 @@ class Search:
     def windows(self, compiled: Compiled, wanted: int) -> Iterator[int | None]:
         """Lowest keys of ever larger parts of the papers, then None for all."""
         if compiled.cost > COUNTED // 10 and self.ladder:
-            # Twice the papers that the rarest word promises: words keep company, fashions change.
-            step = 2 * (wanted + 20) * _STEPS / compiled.most
+            # Twice the papers that the words' frequencies promise: fashions change.
+            step = 2 * (wanted + 20) * _STEPS / max(1.0, compiled.likely)
             for factor in (1, 8):
                 at = int(step * factor)
-                if at < len(self.ladder) // 2:
+                if at < len(self.ladder) // 4:
                     yield self.ladder[at]
         yield None
 
