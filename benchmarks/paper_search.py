@@ -94,15 +94,19 @@ class Recombined:
         self.invented = count - len(self.real)
 
     def mark(self, key: str) -> Any:
+        """A small fact kept by `set_mark`, or None."""
         return self.marks.get(key)
 
     def set_mark(self, key: str, value: Any) -> None:
+        """Keep a small fact."""
         self.marks[key] = value
 
     def count(self) -> int:
+        """How many papers there are."""
         return self.size
 
     def since(self, revision: int) -> Iterator[list[dict[str, Any]]]:
+        """Papers after a revision, in pages; each is a revision of its own."""
         page: list[dict[str, Any]] = []
         for place in range(max(0, revision - 1), self.size):
             page.append(self.row(self.order[place]) | {"revision": place + 2})
@@ -227,6 +231,7 @@ class Peer:
             self.days = [row[0] for row in rows]
 
     def build(self, library: Recombined) -> None:
+        """Index every paper, in order of time."""
         self.base.execute(
             "CREATE VIRTUAL TABLE papers USING fts5(title, abstract, author, cat, content='', "
             "tokenize='porter unicode61 remove_diacritics 2')"
@@ -252,6 +257,7 @@ class Peer:
         self.base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def search(self, query: dict[str, Any], order: str) -> int:
+        """Ask one query; how many rows came."""
         where, values = "papers MATCH ?", [query["fts"]]
         if "days" in query:
             low = bisect_right(self.days, query["days"][0]) + 1
@@ -404,7 +410,7 @@ def tell(record: dict[str, Any]) -> None:
     print("".join(f"{head:>20}" for head in heads))
     for kind in record["etude"]["ms"]["newest"]:
         cells = [
-            f"{record[side]['ms'][order][kind]['p50']:.1f} / {record[side]['ms'][order][kind]['p95']:.1f}"
+            "{p50:.1f} / {p95:.1f}".format(**record[side]["ms"][order][kind])
             for order in ("newest", "relevance")
             for side in sides
         ]
