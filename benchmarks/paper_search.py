@@ -1,12 +1,12 @@
 """How does search over papers scale from 10,000 to 1,000,000, and which engine should it have?
 
     python benchmarks/paper_search.py [--sizes 10000 100000 1000000] [--quick] [--json FILE]
-                                      [--svg FILE] [--peer-sizes ...] [--related N]
+                                      [--svg FILE] [--peer-sizes ...]
 
 Papers are the real ones of `$ETUDE_DATA/papers` (or `shared/data/papers` beside the repository),
 then ones recombined from them: sentences of abstracts at their place, titles joined at the colon,
 first and last names, so that words, phrases and lengths keep their statistics. They stand in for
-a database and go through `Index.refresh`, as papers do. Then a mix of eleven kinds of queries is
+a database and go through `Index.refresh`, as papers do. Then a mix of twelve kinds of queries is
 asked in both orders, by a process that does nothing else: percentiles of its times, and its
 memory. SQLite's FTS5 answers the same mix in the same session. Each query is asked three times,
 the first time included: nothing is warmed but by the queries before it. About an hour with
@@ -154,7 +154,7 @@ class Recombined:
 
 
 def mix(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Queries of eleven kinds, made from the real papers' own words."""
+    """Queries of twelve kinds, made from the real papers' own words."""
     counts: Counter[str] = Counter()
     sample = rows[:: max(1, len(rows) // 20_000)]
     for row in sample:
