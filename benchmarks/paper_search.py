@@ -1,12 +1,12 @@
 """How does search over papers scale from 10,000 to 1,000,000, and which engine should it have?
 
     python benchmarks/paper_search.py [--sizes 10000 100000 1000000] [--quick] [--json FILE]
-                                      [--svg FILE] [--peer-sizes ...] [--related N]
+                                      [--svg FILE] [--peer-sizes ...]
 
 Papers are the real ones of `$ETUDE_DATA/papers` (or `shared/data/papers` beside the repository),
 then ones recombined from them: sentences of abstracts at their place, titles joined at the colon,
 first and last names, so that words, phrases and lengths keep their statistics. They stand in for
-a database and go through `Index.refresh`, as papers do. Then a mix of eleven kinds of queries is
+a database and go through `Index.refresh`, as papers do. Then a mix of twelve kinds of queries is
 asked in both orders, by a process that does nothing else: percentiles of its times, and its
 memory. SQLite's FTS5 answers the same mix in the same session. Each query is asked three times,
 the first time included: nothing is warmed but by the queries before it. About an hour with
@@ -94,15 +94,19 @@ class Recombined:
         self.invented = count - len(self.real)
 
     def mark(self, key: str) -> Any:
+        """A small fact kept by `set_mark`, or None."""
         return self.marks.get(key)
 
     def set_mark(self, key: str, value: Any) -> None:
+        """Keep a small fact."""
         self.marks[key] = value
 
     def count(self) -> int:
+        """How many papers there are."""
         return self.size
 
     def since(self, revision: int) -> Iterator[list[dict[str, Any]]]:
+        """Papers after a revision, in pages; each is a revision of its own."""
         page: list[dict[str, Any]] = []
         for place in range(max(0, revision - 1), self.size):
             page.append(self.row(self.order[place]) | {"revision": place + 2})
@@ -150,7 +154,7 @@ class Recombined:
 
 
 def mix(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Queries of eleven kinds, made from the real papers' own words."""
+    """Queries of twelve kinds, made from the real papers' own words."""
     counts: Counter[str] = Counter()
     sample = rows[:: max(1, len(rows) // 20_000)]
     for row in sample:
@@ -227,6 +231,7 @@ class Peer:
             self.days = [row[0] for row in rows]
 
     def build(self, library: Recombined) -> None:
+        """Index every paper, in order of time."""
         self.base.execute(
             "CREATE VIRTUAL TABLE papers USING fts5(title, abstract, author, cat, content='', "
             "tokenize='porter unicode61 remove_diacritics 2')"
@@ -252,6 +257,7 @@ class Peer:
         self.base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def search(self, query: dict[str, Any], order: str) -> int:
+        """Ask one query; how many rows came."""
         where, values = "papers MATCH ?", [query["fts"]]
         if "days" in query:
             low = bisect_right(self.days, query["days"][0]) + 1
@@ -404,7 +410,7 @@ def tell(record: dict[str, Any]) -> None:
     print("".join(f"{head:>20}" for head in heads))
     for kind in record["etude"]["ms"]["newest"]:
         cells = [
-            f"{record[side]['ms'][order][kind]['p50']:.1f} / {record[side]['ms'][order][kind]['p95']:.1f}"
+            "{p50:.1f} / {p95:.1f}".format(**record[side]["ms"][order][kind])
             for order in ("newest", "relevance")
             for side in sides
         ]

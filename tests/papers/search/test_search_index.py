@@ -460,7 +460,7 @@ def test_windows_give_the_same_first_page_as_a_full_look(index, monkeypatch):
         text: every(index, text)
         for text in ("the", "detection", "the -of", "image OR model", "the cat:cs.CL")
     }
-    monkeypatch.setattr("etude.papers.search.index.COUNTED", 0)
+    monkeypatch.setattr("etude.papers.search.pages.COUNTED", 0)
     for text, ids in whole.items():
         for offset in (0, 13):
             found = index.search(text, most=10, offset=offset)

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import EtudeError
-from etude.papers.search.query import (
-    DEEPEST,
-    MOST_WORDS,
+from etude.papers.search.nodes import (
     And,
     Category,
     Days,
@@ -20,11 +18,10 @@ from etude.papers.search.query import (
     Paper,
     Phrase,
     Prefix,
-    QueryError,
     Word,
     described,
-    parse,
 )
+from etude.papers.search.query import DEEPEST, MOST_WORDS, QueryError, parse
 
 
 @pytest.mark.parametrize(

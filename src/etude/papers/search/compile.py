@@ -8,7 +8,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from etude.papers.search.query import (
+from etude.papers.search.nodes import (
     And,
     Category,
     Days,
@@ -20,7 +20,7 @@ from etude.papers.search.query import (
     Prefix,
     Word,
 )
-from etude.papers.search.text import day_keys, joined, name_query, plain, stems, words
+from etude.papers.search.text import DAY, day_keys, joined, name_query, plain, stems, words
 
 if TYPE_CHECKING:
     from tantivy import Query, Schema, Searcher
@@ -41,6 +41,8 @@ class Compiled:
     """No more papers than this can match."""
     cost: int
     """About how many entries of posting lists must be read to see all matches."""
+    likely: float
+    """About how many papers match, as if words came independently."""
     scored: bool
     """Whether anything in it can tell one match from another."""
 
@@ -48,7 +50,9 @@ class Compiled:
 class Compiler:
     """Compiles for one searcher, whose frequencies and words decide costs and expansions."""
 
-    def __init__(self, schema: Schema, searcher: Searcher) -> None:
+    def __init__(self, schema: Schema, searcher: Searcher, ladder: Sequence[int] = ()) -> None:
+        """`ladder`: keys above which equal parts of the papers are, newest first."""
+        self.ladder = ladder
         self.schema = schema
         self.searcher = searcher
         self.narrowed: list[str] = []
@@ -81,7 +85,7 @@ class Compiler:
                 return self._and(wanted or [self.all_papers()], unwanted)
             case Or(of):
                 return self.either([self.compile(one) for one in of])
-        return Compiled(Query.empty_query(), 0, 0, False)
+        return Compiled(Query.empty_query(), 0, 0, 0, False)
 
     def paper(self, key: str) -> Compiled:
         """The paper with this id."""
@@ -96,14 +100,29 @@ class Compiler:
         return self.keys(*day_keys(first, last))
 
     def keys(self, low: int, high: int) -> Compiled:
-        """Papers whose `order_key` lies from `low` to `high`."""
+        """Papers whose `order_key` lies from `low` to `high`, ends of whole days."""
         from tantivy import FieldType, Query
 
-        query = Query.range_query(
-            self.schema, "order", FieldType.Unsigned, lower_bound=low, upper_bound=high
-        )
-        count = self.searcher.num_docs
-        return self._silent(Compiled(query, count, count, False))
+        count = papers = self.searcher.num_docs
+        if self.ladder:
+            # One part more than lie between: the ends of the range are within parts.
+            parts = sum(low <= key <= high for key in self.ladder) + 1
+            count = min(papers, papers * parts // len(self.ladder) + 1)
+        if count < papers // 4:
+            # A posting list a day: beside a frequent word a tenth of what the column costs.
+            query = Query.range_query(
+                self.schema,
+                "day",
+                FieldType.Unsigned,
+                lower_bound=low // DAY,
+                upper_bound=high // DAY,
+                use_inverted_index=True,
+            )
+        else:
+            query = Query.range_query(
+                self.schema, "order", FieldType.Unsigned, lower_bound=low, upper_bound=high
+            )
+        return Compiled(Query.const_score_query(query, 0.0), papers, count, count, False)
 
     def both(self, first: Compiled, second: Compiled) -> Compiled:
         """Papers of both."""
@@ -114,7 +133,7 @@ class Compiler:
         from tantivy import Query
 
         query = Query.const_score_query(compiled.query, 0.0)
-        return Compiled(query, compiled.most, compiled.cost, False)
+        return Compiled(query, compiled.most, compiled.cost, compiled.likely, False)
 
     def _term(self, field: str, term: str) -> Compiled:
         from tantivy import Query
@@ -125,7 +144,7 @@ class Compiler:
         count = self.searcher.doc_freq(field, term)
         if field == "title":
             query = Query.boost_query(query, TITLE_WEIGHT)
-        return Compiled(query, count, count, True)
+        return Compiled(query, count, count, count, True)
 
     def _phrase(self, field: str, terms: Sequence[str]) -> Compiled:
         from tantivy import Query
@@ -137,7 +156,9 @@ class Compiler:
         if field == "title":
             query = Query.boost_query(query, TITLE_WEIGHT)
         # Positions are read besides.
-        return Compiled(query, min(counts), min(counts) * len(counts) * 3, True)
+        least = min(counts)
+        # Words of a phrase keep company: one paper in ten that has the rarest has them all.
+        return Compiled(query, least, least * len(counts) * 3, least / 10, True)
 
     def _words(self, text: str, field: str | None, *, phrase: bool) -> list[Compiled]:
         """Ways in which a word or phrase can stand in `field`, or in any field for None."""
@@ -167,7 +188,7 @@ class Compiler:
 
         typed = words(plain(text))
         if not typed:
-            return Compiled(Query.empty_query(), 0, 0, False)
+            return Compiled(Query.empty_query(), 0, 0, 0, False)
         head, start = typed[:-1], typed[-1]
         fields = ["title", "abstract", "author"] if field is None else [field]
         found: list[Compiled] = []
@@ -180,7 +201,7 @@ class Compiler:
                 continue
             counts = sum(self.searcher.doc_freq(one, term) for term in terms)
             query = Query.term_set_query(self.schema, one, terms)
-            found.append(self._silent(Compiled(query, counts, counts, False)))
+            found.append(self._silent(Compiled(query, counts, counts, counts, False)))
         last = self.either(found)
         if not head:
             return last
@@ -207,29 +228,38 @@ class Compiler:
 
         living = [one for one in of if one.most] or list(of[:1])
         if not living:
-            return Compiled(Query.empty_query(), 0, 0, False)
+            return Compiled(Query.empty_query(), 0, 0, 0, False)
         if len(living) == 1:
             return living[0]
         return Compiled(
             Query.boolean_query([(Occur.Should, one.query) for one in living]),
             min(sum(one.most for one in living), self.searcher.num_docs),
             sum(one.cost for one in living),
+            min(sum(one.likely for one in living), self.searcher.num_docs),
             any(one.scored for one in living),
         )
 
-    @staticmethod
-    def _and(wanted: Sequence[Compiled], unwanted: Sequence[Compiled]) -> Compiled:
+    def _and(self, wanted: Sequence[Compiled], unwanted: Sequence[Compiled]) -> Compiled:
         from tantivy import Occur, Query
 
         if len(wanted) == 1 and not unwanted:
             return wanted[0]
         most = min(one.most for one in wanted)
+        # What must be read is bounded by the rarest part, told or about.
+        least = min(min(one.most, one.cost) for one in wanted)
+        papers = max(1, self.searcher.num_docs)
+        likely = float(papers)
+        for one in wanted:
+            likely *= min(1.0, one.likely / papers)
+        for one in unwanted:
+            likely *= max(0.0, 1 - one.likely / papers)
         every = [*wanted, *unwanted]
         clauses = [(Occur.Must, one.query) for one in wanted]
         clauses += [(Occur.MustNot, one.query) for one in unwanted]
         return Compiled(
             Query.boolean_query(clauses),
             most,
-            reduce(lambda total, one: total + min(one.cost, most * 4), every, 0),
+            reduce(lambda total, one: total + min(one.cost, least * 4), every, 0),
+            likely,
             any(one.scored for one in wanted),
         )

@@ -47,12 +47,14 @@ class Embedder:
 
     def __init__(self, folder: Path) -> None:
         """Read the files of `folder`; raises `PapersError` where they are not this model's."""
-        from safetensors.torch import load_file
+        import safetensors.torch
         from tokenizers import Tokenizer
 
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-            weights = load_file(folder / "model.safetensors")
+            # The annotation of the library's function is incomplete.
+            library: Any = safetensors.torch
+            weights: dict[str, torch.Tensor] = library.load_file(folder / "model.safetensors")
             self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.layers = int(config["num_hidden_layers"])
             self.heads = int(config["num_attention_heads"])

@@ -76,6 +76,7 @@ def schema() -> tantivy.Schema:
     # Words of titles as they are written, for prefixes and suggestions.
     builder.add_text_field("word", tokenizer_name="words", index_option="basic")
     builder.add_unsigned_field("order", fast=True)
+    builder.add_unsigned_field("day", indexed=True)
     return builder.build()
 
 

@@ -1,36 +1,25 @@
 """The full-text index of the papers, in a folder apart from the database.
 
-The engine is tantivy, chosen over SQLite's FTS5 by `benchmarks/paper_search.py`. Newest first is
-fast because matches are looked for in the newest part of the papers first, in a part as large as
-the words' frequencies say is needed; a total that would cost more than the page itself is told as
-"at least". Everything the index holds comes from the database: it can be deleted at any time.
+The engine is tantivy, chosen over SQLite's FTS5 by `benchmarks/paper_search.py`. Everything the
+index holds comes from the database: it can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from etude.errors import PapersError
 from etude.papers.search import folder as place
 from etude.papers.search import related
-from etude.papers.search.compile import Compiled, Compiler
+from etude.papers.search.documents import put
 from etude.papers.search.folder import FORMAT, NOTE, DamagedError, Note, Progress
-from etude.papers.search.query import Category, Parsed, described, parse, span, words_of
-from etude.papers.search.spelling import FEW, suggestions
-from etude.papers.search.text import (
-    category_terms,
-    joined,
-    name_terms,
-    order_key,
-    plain,
-)
-from etude.papers.words import glued
+from etude.papers.search.pages import Found, Search, ladder
+from etude.papers.search.query import parse, span
 
 if TYPE_CHECKING:
     import tantivy
@@ -47,32 +36,6 @@ WRITER_MEMORY = 100_000_000
 """Bytes that the engine gathers before it writes a segment, all threads together."""
 
 WRITER_THREADS = 2
-
-COUNTED = 500_000
-"""A query that costs less (`Compiled.cost`) is counted to the end; another says "at least"."""
-
-MOST_SCANNED_TIES = 200
-"""Beyond a page, this many hits are looked at to put equally relevant ones newest first."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A page of what a search found."""
-
-    ids: list[str]
-    total: int
-    exact: bool = True
-    """Whether `total` is all there are; otherwise there are at least that many."""
-    suggestions: tuple[str, ...] = ()
-    """The query with its rare words replaced by ones that look alike, best first."""
-    explain: str = ""
-    """How the query was read, and what was read leniently."""
-    scores: list[float] = field(default_factory=list[float])
-    """BM25 of each id where the order is by relevance."""
-
-    def counted(self) -> str:
-        """The total in words: `1,234`, or `at least 1,234`."""
-        return f"{self.total:,}" if self.exact else f"at least {self.total:,}"
 
 
 class Index:
@@ -210,7 +173,7 @@ class Index:
         first = span(since)[0] if isinstance(since, str) else since
         last = span(until)[1] if isinstance(until, str) else until
         return self._guarded(
-            lambda index, searcher, keys: _Search(index, searcher, keys).run(
+            lambda index, searcher, keys: Search(index, searcher, keys).run(
                 text, parsed, order, max(0, most), max(0, offset), (first, last), categories
             ),
             Found([], 0, explain="nothing is indexed yet"),
@@ -304,170 +267,10 @@ class Index:
         else:
             return now[1:]
         searcher = index.searcher()
-        keys = _ladder(searcher)
+        keys = ladder(searcher)
         self._open = (stamp, index, searcher, keys)
         return index, searcher, keys
 
 
-def put(writer: tantivy.IndexWriter, row: dict[str, Any]) -> None:
-    """Replace what is indexed of a paper by the `row` of it."""
-    from tantivy import Document
-
-    writer.delete_documents_by_term("id", row["id"])
-    writer.add_document(document(Document(), row))
-
-
-def document(empty: tantivy.Document, row: dict[str, Any]) -> tantivy.Document:
-    """The fields of a paper's `row`, put into an `empty` document."""
-    add = empty.add_text
-    add("id", row["id"])
-    title, abstract = plain(row["title"]), plain(row["abstract"])
-    for name, text in (("title", title), ("abstract", abstract)):
-        add(name, text)
-        # Each word's parts are a value of their own: phrases do not run across values.
-        for pieces in glued(text):
-            add(name, " ".join(pieces))
-            if name == "title":
-                add("word", " ".join(pieces))
-        for whole in joined(text):
-            add(name, whole)
-    add("word", title)
-    names: set[str] = set()
-    for author in row["authors"]:
-        names |= name_terms(author)
-    for term in names:
-        add("author", term)
-    for term in category_terms(row["categories"]):
-        add("cat", term)
-    empty.add_unsigned("order", order_key(row["announced"], row["id"]))
-    return empty
-
-
 def _to_log(progress: Progress) -> None:
     _log.warning("%s", progress.text)
-
-
-_STEPS = 64
-
-
-def _ladder(searcher: tantivy.Searcher) -> list[int]:
-    """Keys above which about 1/64, 2/64, ... of the papers are, newest first; days apart."""
-    from tantivy import Query
-
-    from etude.papers.search.text import DAY
-
-    width = float(DAY * 8)
-    counted = searcher.aggregate(
-        Query.all_query(), {"days": {"histogram": {"field": "order", "interval": width}}}
-    )
-    buckets = [(int(one["key"]), one["doc_count"]) for one in counted["days"]["buckets"]]
-    total = sum(count for _, count in buckets)
-    keys: list[int] = []
-    seen = 0
-    for key, count in reversed(buckets):
-        seen += count
-        while total and len(keys) < _STEPS and seen * _STEPS >= total * (len(keys) + 1):
-            keys.append(key)
-    return keys
-
-
-class _Search:
-    """One search on one snapshot."""
-
-    def __init__(self, index: tantivy.Index, searcher: tantivy.Searcher, ladder: list[int]) -> None:
-        self.searcher = searcher
-        self.ladder = ladder
-        self.compiler = Compiler(index.schema, searcher)
-
-    def run(
-        self,
-        text: str,
-        parsed: Parsed,
-        order: Literal["newest", "relevance"],
-        most: int,
-        offset: int,
-        days: tuple[date | None, date | None],
-        categories: Sequence[str] | None,
-    ) -> Found:
-        compiler = self.compiler
-        compiled = compiler.compile(parsed.node)
-        said = [described(parsed.node), *parsed.notes]
-        if categories is not None:
-            named = [compiler.compile(Category(name.lower())) for name in categories]
-            compiled = compiler.both(compiled, compiler.either(named))
-            said.append("in " + ", ".join(categories))
-        if days != (None, None):
-            compiled = compiler.both(compiled, compiler.days(*days))
-            said.append(f"announced {days[0] or ''}..{days[1] or ''}")
-        said += [f"{text}* stands for its most frequent words only" for text in compiler.narrowed]
-        scores: list[float] = []
-        if order == "relevance" and compiled.scored:
-            scores, addresses, total, exact = self.relevant(compiled, most, offset)
-            said.append("most relevant first")
-        else:
-            addresses, total, exact = self.newest(compiled, most, offset)
-            said.append("newest first")
-        ids = [self.searcher.doc(one).get_first("id") for one in addresses]
-        meant: list[str] = []
-        if total < FEW and exact:
-            meant = suggestions(self.searcher, text, words_of(parsed.node))
-        return Found([str(one) for one in ids], total, exact, tuple(meant), "; ".join(said), scores)
-
-    def newest(
-        self, compiled: Compiled, most: int, offset: int
-    ) -> tuple[list[tantivy.DocAddress], int, bool]:
-        wanted = offset + most
-        for low in self.windows(compiled, wanted):
-            window = compiled
-            if low is not None:
-                window = self.compiler.both(compiled, self.compiler.keys(low, (1 << 63) - 1))
-            found = self.searcher.search(
-                window.query, max(1, most), count=True, order_by_field="order", offset=offset
-            )
-            count = found.count or 0
-            if low is None or count >= wanted:
-                addresses = [address for _, address in found.hits[:most]]
-                if low is not None and compiled.cost <= COUNTED:
-                    return addresses, self.count(compiled), True
-                return addresses, count, low is None
-        return [], 0, True
-
-    def windows(self, compiled: Compiled, wanted: int) -> Iterator[int | None]:
-        """Lowest keys of ever larger parts of the papers, then None for all."""
-        if compiled.cost > COUNTED // 10 and self.ladder:
-            # Twice the papers that the rarest word promises: words keep company, fashions change.
-            step = 2 * (wanted + 20) * _STEPS / compiled.most
-            for factor in (1, 8):
-                at = int(step * factor)
-                if at < len(self.ladder) // 2:
-                    yield self.ladder[at]
-        yield None
-
-    def relevant(
-        self, compiled: Compiled, most: int, offset: int
-    ) -> tuple[list[float], list[tantivy.DocAddress], int, bool]:
-        wanted = offset + most
-        limit = max(1, wanted + 1)
-        while True:
-            hits = self.searcher.search(compiled.query, limit, count=False).hits
-            # All that are as relevant as the page's last must be known, to put the newest first.
-            if len(hits) < limit or hits[-1][0] < hits[max(0, wanted - 1)][0]:
-                break
-            if limit >= wanted + MOST_SCANNED_TIES:
-                break
-            limit = min(wanted + MOST_SCANNED_TIES, limit * 2)
-        keys = self.searcher.fast_field_values("order", [address for _, address in hits])
-        ranked = sorted(
-            zip(hits, keys, strict=True), key=lambda pair: (-pair[0][0], -int(pair[1] or 0))
-        )[offset:wanted]
-        if len(hits) < limit:
-            total, exact = len(hits), True
-        elif compiled.cost <= COUNTED:
-            total, exact = self.count(compiled), True
-        else:
-            total, exact = len(hits), False
-        return [hit[0] for hit, _ in ranked], [hit[1] for hit, _ in ranked], total, exact
-
-    def count(self, compiled: Compiled) -> int:
-        found = self.searcher.search(compiled.query, 1, count=True, order_by_field="order")
-        return found.count or 0

@@ -21,6 +21,18 @@ from datetime import date
 
 from etude.errors import QueryError, did_you_mean, nearest
 from etude.papers.identity import parse_identifier
+from etude.papers.search.nodes import (
+    And,
+    Category,
+    Days,
+    Node,
+    Not,
+    Or,
+    Paper,
+    Phrase,
+    Prefix,
+    Word,
+)
 from etude.papers.search.text import plain
 
 MOST_LETTERS = 4000
@@ -38,76 +50,6 @@ _FIELD = re.compile(r"^([a-z]+):")
 _CATEGORY = re.compile(r"^[a-z-]+(?:\.[a-z*-]+)?$", re.IGNORECASE | re.ASCII)
 _LETTERS = re.compile(r"[^\W_]+")
 _INITIAL = re.compile(r"^[^\W\d_]\.?$")
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word as typed; `field` is None where title, abstract and authors are meant."""
-
-    text: str
-    field: str | None = None
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """Words that follow each other."""
-
-    text: str
-    field: str | None = None
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Words that begin like this."""
-
-    text: str
-    field: str | None = None
-
-
-@dataclass(frozen=True)
-class Category:
-    """A category, or an archive with all of its categories; lower case."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Days:
-    """Announced from `first` to `last`, both included; None is open."""
-
-    first: date | None = None
-    last: date | None = None
-
-
-@dataclass(frozen=True)
-class Paper:
-    """The paper with this unversioned id."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class Not:
-    """Papers that `of` does not find."""
-
-    of: Node
-
-
-@dataclass(frozen=True)
-class And:
-    """All of them must hold; without any, all papers."""
-
-    of: tuple[Node, ...] = ()
-
-
-@dataclass(frozen=True)
-class Or:
-    """One of them must hold."""
-
-    of: tuple[Node, ...]
-
-
-Node = Word | Phrase | Prefix | Category | Days | Paper | Not | And | Or
 
 
 @dataclass(frozen=True)
@@ -396,46 +338,3 @@ class _Parser:
             return Days(first, last)
         first, last = span(text, what)
         return Days(None if field == "until" else first, None if field == "since" else last)
-
-
-def described(node: Node) -> str:
-    """How a query was read, in one line."""
-    match node:
-        case And(()):
-            return "all papers"
-        case And(of):
-            return " AND ".join(_nested(one) for one in of)
-        case Or(of):
-            return " OR ".join(_nested(one) for one in of)
-        case Not(of):
-            return f"NOT {_nested(of)}"
-        case Category(name):
-            return f"cat:{name}"
-        case Paper(key):
-            return f"id:{key}"
-        case Days(first, last) if first == last and first:
-            return f"date:{first}"
-        case Days(first, last):
-            return f"date:{first or ''}..{last or ''}"
-        case Prefix(text, field):
-            return f"{field + ':' if field else ''}{text}*"
-        case Phrase(text, field):
-            return f'{field + ":" if field else ""}"{text}"'
-        case Word(text, field):
-            return f"{field + ':' if field else ''}{text}"
-
-
-def _nested(node: Node) -> str:
-    return f"({described(node)})" if isinstance(node, And | Or) else described(node)
-
-
-def words_of(node: Node) -> Iterator[Word]:
-    """Every word that papers are asked to have."""
-    match node:
-        case And(of) | Or(of):
-            for one in of:
-                yield from words_of(one)
-        case Word():
-            yield node
-        case _:
-            return

@@ -116,14 +116,13 @@ def by_words(
     from tantivy import Occur, Query
 
     title, abstract = stems(plain(row["title"])), stems(plain(row["abstract"]))
-    counts = Counter(abstract)
-    counts.update({term: TITLE_WEIGHT * times for term, times in Counter(title).items()})  # pyright: ignore[reportArgumentType]
+    counts = Counter([*abstract, *title, *title])
     papers = max(1, searcher.num_docs)
     weights: dict[str, float] = {}
     for term, times in counts.items():
         known = max(searcher.doc_freq(field, term) for field in ("title", "abstract"))
-        # A word of this paper alone leads nowhere, one of every fifth paper nearly so.
-        if 1 < known <= papers / 5 + 1 and not term.isdigit():
+        # A word of this paper alone leads nowhere, and one of every other paper anywhere.
+        if 1 < known <= papers / 2 + 1 and not term.isdigit():
             weights[term] = (1 + math.log(times)) * math.log(papers / known + 1)
     telling = sorted(weights, key=lambda term: (-weights[term], term))[:TELLING_WORDS]
     if not telling:

@@ -12,7 +12,7 @@ import string
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from etude.papers.search.query import Word
+from etude.papers.search.nodes import Word
 from etude.papers.search.text import plain, stems, words
 
 if TYPE_CHECKING:

@@ -126,8 +126,10 @@ class Vectors:
         # More than are asked for: older records of a paper are left out below.
         count = min(self._size, most * 2 + 16)
         found: list[tuple[str, float]] = []
-        top = np.argpartition(-scores, count - 1)[:count] if count else []
-        for row in sorted(top, key=lambda row: (-scores[row], int(row))):
+        if not count:
+            return found
+        top: list[int] = np.argpartition(-scores, count - 1)[:count].tolist()
+        for row in sorted(top, key=lambda row: (-float(scores[row]), row)):
             key = self._data[row]["id"].decode()
             if self._rows.get(key) == row:
                 found.append((key, float(scores[row])))
