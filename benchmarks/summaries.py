@@ -17,7 +17,8 @@ printed beside ours, by the same scorer.
 
 With `--writer RUN` (a run of recipes/paper-summaries.yaml) the summaries that the tuned model
 writes are measured on the first `--papers` papers, before and after the guard, and what the guard
-refused is counted by its reasons.
+refused is counted by its reasons: `number` and `name` are what it invented. With `--split dev` and
+`--record` the figures are kept in the run's folder, by which its summaries are preferred or not.
 
 Exit code 1 if the default is below ROUGE-1 42.5 or ROUGE-L 34.0 on the whole test split.
 """
@@ -115,17 +116,17 @@ def compared(papers: Sequence[scitldr.Paper]) -> dict[str, Figures]:
     return {name: figures(papers, texts) for name, texts in rows.items()}
 
 
-def seconds(count: int = 1000) -> float | None:
-    """Return seconds for `count` papers of the corpus, the model's loading included."""
+def seconds(count: int = 1000) -> tuple[float, float] | None:
+    """Return seconds, and those of the processor, for `count` papers, loading included."""
     file = scitldr.folder().parents[1] / "papers" / "corpus.jsonl.xz"
     if not file.is_file():
         return None
     with lzma.open(file, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
     ranker.cache_clear()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     extract([(row["title"], row["abstract"]) for row in rows])
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, Any]:
@@ -161,6 +162,17 @@ def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, A
     }
 
 
+def record(run: str, runs: str, told: dict[str, Any]) -> None:
+    """Keep the figures of a tuned model where `etude.cli.paper_writer` looks for them."""
+    from etude.cli.paper_writer import FIGURES
+    from etude.tuning.runfolder import find_run
+
+    rows = {name: vars(told[name]) for name in ("default", "as written", "guarded")}
+    file = find_run(run, runs).path / FIGURES
+    file.write_text(json.dumps(rows | {"papers": told["of"]}, indent=2) + "\n", "utf-8")
+    print(f"recorded in {file}")
+
+
 def table(rows: dict[str, Figures], show: Callable[[str], None] = print) -> None:
     show(f"{'':16} {'ROUGE-1':>8} {'ROUGE-2':>8} {'ROUGE-L':>8} {'words':>6}")
     for name, row in rows.items():
@@ -173,8 +185,11 @@ def main() -> int:
     parser.add_argument("--papers", type=int, help="the first so many papers only")
     parser.add_argument("--writer", help="a run of recipes/paper-summaries.yaml")
     parser.add_argument("--runs", default="runs", help="folder that runs are kept in")
+    parser.add_argument("--record", action="store_true", help="keep them with the run (dev only)")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    if chosen.record and (chosen.split != "dev" or not chosen.writer):
+        parser.error("--record is for --split dev with --writer: test decides nothing")
     papers = scitldr.read(chosen.split)[: chosen.papers]
     found: dict[str, Any] = {"split": chosen.split, "papers": len(papers)}
     if chosen.writer:
@@ -184,6 +199,8 @@ def main() -> int:
         print(f"{told['seconds_a_paper']:.1f} s a paper")
         found |= told
         failed = False
+        if chosen.record:
+            record(chosen.writer, chosen.runs, told)
     else:
         rows = compared(papers)
         table(rows)
@@ -193,7 +210,7 @@ def main() -> int:
         failed = failed and chosen.split == "test" and chosen.papers is None
         spent = seconds()
         if spent is not None:
-            print(f"1,000 papers in {spent:.1f} s")
+            print(f"1,000 papers in {spent[0]:.1f} s, {spent[1]:.1f} s of the processor")
             found["seconds_per_1000"] = spent
     if chosen.json:
         plain = {k: vars(v) if isinstance(v, Figures) else v for k, v in found.items()}

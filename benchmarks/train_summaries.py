@@ -31,10 +31,9 @@ from sklearn.linear_model import Ridge
 import scitldr
 from etude.papers.readable import readable
 from etude.papers.summaries import features
-from etude.papers.summaries.extractive import pieces
+from etude.papers.summaries.extractive import VERSION, pieces
 from etude.papers.summaries.model import FILE, Forest, Ranker
 
-VERSION = "1"
 FOLDS = 5
 RIDGE = 100.0
 SEEDS = 3

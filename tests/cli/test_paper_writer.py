@@ -27,12 +27,14 @@ def recipe_on(folder: Path, model: Path) -> Recipe:
         {"title": title, "gist": gist, "summary": f"We count {n}."}
         for n, (title, gist) in enumerate(texts)
     ]
-    file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    for name, part in (("train", rows[:-4]), ("dev", rows[-4:])):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{name}.jsonl").write_text(lines, "utf-8")
     fields = yaml.safe_load((REPOSITORY / "recipes" / "paper-summaries.yaml").read_text("utf-8"))
     fields["model"] = {"id": str(model), "dtype": "float32"}
     fields["quant"] = {"kind": "none"}
-    fields["data"] |= {"train": str(file), "eval": str(file), "max_eval": 2, "max_length": 400}
+    files = {"train": str(folder / "train.jsonl"), "eval": str(folder / "dev.jsonl")}
+    fields["data"] |= files | {"max_eval": 2, "max_length": 400}
     fields["train"] |= {"max_minutes": None, "max_steps": 2, "threads": 1}
     return Recipe.parse(fields)
 
@@ -44,7 +46,7 @@ def test_a_tuned_model_is_asked_as_it_was_trained_and_guarded(tiny_llama, tmp_pa
 
     trained = load_samples(recipe.data, recipe.train.seed).train
     asked_in_training = {sample.messages[-2].content for sample in trained}
-    assert asked_in_training == set(asked(PAPERS))
+    assert asked_in_training == set(asked(PAPERS[:-4]))
 
     lines = writer(PAPERS[:3])
     assert [type(line) for line in lines] == [str] * 3

@@ -17,6 +17,8 @@ from etude.papers.record import Sighting
 from etude.papers.sentences import sentences
 from etude.papers.summaries import described, extract, summarise_missing
 from etude.papers.summaries.cut import CUT, MOST_WORDS, cut
+from etude.papers.summaries.extractive import VERSION
+from etude.papers.summaries.model import ranker
 from etude.store.engine import open_store
 
 ABSTRACT = (
@@ -29,6 +31,10 @@ ABSTRACT = (
 def one(title: str, abstract: str, **options: bool):
     (summary,) = extract([(title, abstract)], **options)
     return summary
+
+
+def test_the_shipped_model_is_of_the_version_that_summaries_carry():
+    assert ranker().version == VERSION
 
 
 def test_the_sentence_that_says_what_the_paper_does():

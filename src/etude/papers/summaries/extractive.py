@@ -64,7 +64,7 @@ def says_title(text: str, title: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    return "".join(_LETTERS.findall(folded(text)))
+    return "".join(_LETTERS.findall(text.lower() if text.isascii() else folded(text)))
 
 
 def is_notice(abstract: str) -> bool:
@@ -127,7 +127,7 @@ def gists(papers: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
 
 
 def is_cut(piece: str) -> bool:
-    """Say whether a piece is less than its sentence."""
+    """Say whether a piece is less than its sentence; one that its author broke off reads alike."""
     return piece.startswith(CUT) or piece.endswith(CUT)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from etude.errors import PapersError
 from etude.papers.readable import readable
@@ -144,7 +144,7 @@ def _content(said: bytes) -> str:
 
     try:
         answer: Any = json.loads(said)
-        content = cast("Any", answer["choices"][0]["message"]["content"])
+        content: Any = answer["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise PapersError("it is no chat completion") from None
     if not isinstance(content, str):
