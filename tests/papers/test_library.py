@@ -168,3 +168,12 @@ def test_a_transaction_that_fails_leaves_nothing(library):
 )
 def test_glued_words_are_found_by_their_parts(text, expected):
     assert parts(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("1706.03762", "2017-06-01"), ("hep-th/9901001", "1999-01-01"), ("2701.00001", "2027-01-15")],
+)
+def test_a_paper_that_only_a_list_of_references_named_is_as_old_as_its_id(library, key, expected):
+    library.put([replace(FIRST, id=key, published=None, version=None)])
+    assert library.get(key)["announced"] == expected

@@ -44,6 +44,13 @@ def parse_identifier(text: str) -> Identifier:
     return Identifier(bare, int(match["version"]) if match["version"] else None)
 
 
+def month_of(paper_id: str) -> str:
+    """The month in which an unversioned id was given, as 2024-03: ids begin with it."""
+    year, month = (number := paper_id.rpartition("/")[2])[:2], number[2:4]
+    # Ids of two-digit years began in 1991.
+    return f"{'19' if int(year) >= 91 else '20'}{year}-{month}"
+
+
 def abstract_page(paper_id: str) -> str:
     """Address of a paper's abstract page; arXiv asks to link there rather than to the PDF."""
     return f"https://arxiv.org/abs/{paper_id}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from etude.papers.identity import month_of
 from etude.papers.record import Announcement, Sighting
 from etude.store import papers as tables
 
@@ -426,6 +427,10 @@ def _highest(first: Any, second: Any) -> Any:
     return max((value for value in (first, second) if value is not None), default=None)
 
 
+def _day_of(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
+
+
 def _order(value: Any) -> Any:
     return [value] if isinstance(value, list) else value
 
@@ -435,8 +440,12 @@ def _date(row: dict[str, Any], days: dict[str, str], now: float) -> None:
     first = [day for day, kind in days.items() if kind in {"new", "cross"}] or list(days)
     if first:
         row["announced"] = min(first)
+    elif row["published"] is not None:
+        row["announced"] = _day_of(row["published"])
     else:
-        moment = row["published"] if row["published"] is not None else row["first_seen"] or now
-        row["announced"] = datetime.fromtimestamp(moment, UTC).date().isoformat()
+        # An id begins with its month: a paper of 2017 that comes from a list of references is old.
+        seen = _day_of(row["first_seen"] or now)
+        month = month_of(row["id"])
+        row["announced"] = seen if seen.startswith(month) else min(seen, f"{month}-01")
     again = [day for day, kind in days.items() if kind.startswith("replace")]
     row["replaced"] = max(again, default=None)

@@ -24,6 +24,8 @@ LONGEST_WORD = 40
 
 def shown(text: str) -> str:
     """`text` on one line without control and direction marks, fit for a terminal."""
+    if text.isascii() and text.isprintable():  # most texts: no letter need be looked at
+        return " ".join(text.split())
     kept = "".join(
         " " if letter.isspace() else letter
         for letter in text

@@ -16,7 +16,7 @@ def case(rng: Rng, images: tuple[int, ...], side: int, width: int, dtype=torch.f
 
 @suite.visible("two patches side by side")
 def two(rng: Rng):
-    return case(rng, (1, 1, 2, 4), 2, 2)
+    return case(rng, (1, 1, 2, 4), 2, 3)
 
 
 @suite.visible("two by three patches of two channels")

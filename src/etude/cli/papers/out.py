@@ -18,6 +18,7 @@ from etude.cli.papers.room import (
     open_library,
     open_reader,
     open_settings,
+    working,
 )
 from etude.errors import PapersError
 
@@ -180,20 +181,25 @@ def make_digest(
     """
     from etude.papers.digest import digest
     from etude.papers.mail import MailSettings, send
+    from etude.papers.ranking import waiting
 
     library, settings = open_library(), open_settings()
     ask_for_any(library)
-    # Read before alerts are taken: what cannot be sent must not count as shown.
     mailing = MailSettings.read(settings.mail) if mail else None
-    made = digest(
-        library,
-        settings,
-        open_reader(library),
-        day=day_option(day),
-        index=open_index(library),
-        most=most,
-        problem=_problem_of_the_day(library) if problem else None,
-    )
+    reader = open_reader(library)
+    news = waiting(reader, library, open_index(library))
+    for trouble in news.problems:
+        echo(trouble)
+    with working("making the digest"):
+        made = digest(
+            library,
+            settings,
+            reader,
+            day=day_option(day),
+            most=most,
+            alerts=news.alerts,
+            problem=_problem_of_the_day(library) if problem else None,
+        )
     for path, text in ((markdown, made.markdown), (html, made.html)):
         if path is not None:
             try:
@@ -206,6 +212,8 @@ def make_digest(
         echo(f"sent to {len(sent.now)}, {len(sent.before)} had it")
     if markdown is None and html is None and mailing is None:
         typer.echo(made.text())
+    # Only now: what was not written or sent is news still.
+    news.shown()
 
 
 def _problem_of_the_day(library: Library) -> Extra:

@@ -100,7 +100,9 @@ def digest(
     rows = library.day(chosen.isoformat())
     new = [row for row in rows if row["kind"] not in _REPLACED]
     interest = _interest(library, reader)
-    sections = _shelves(new, settings.shelves, interest, chosen.isoformat(), most)
+    # What is tried out differs between readers, too.
+    seed = f"{chosen.isoformat()} {reader.name if reader is not None else ''}"
+    sections = _shelves(new, settings.shelves, interest, seed, most)
     if alerts is None:
         alerts = _alerts(library, reader, index)
     sections += [section for alert in alerts if (section := _alerted(library, alert, most))]
@@ -134,7 +136,7 @@ def _why(day: date) -> str:
 
 
 def _interest(library: Library, reader: Reader | None) -> Any:
-    if reader is None or not reader.opinions():
+    if reader is None:
         return None
     from etude.papers.ranking import Interest
 
@@ -145,7 +147,7 @@ def _shelves(
     rows: list[dict[str, Any]],
     shelves: Mapping[str, Sequence[str]],
     interest: Any,
-    day: str,
+    seed: str,
     most: int,
 ) -> list[Section]:
     """A section a shelf; a paper stands on the first that wants it, and names the others."""
@@ -161,7 +163,7 @@ def _shelves(
             taken[first].append(row)
             also[row["id"]] = tuple(name for name in wanted if name != first)
     return [
-        Section(name, _ranked(found, interest, day, also, most), max(0, len(found) - most))
+        Section(name, _ranked(found, interest, seed, also, most), max(0, len(found) - most))
         for name, found in taken.items()
         if found
     ]
@@ -170,7 +172,7 @@ def _shelves(
 def _ranked(
     rows: list[dict[str, Any]],
     interest: Any,
-    day: str,
+    seed: str,
     also: Mapping[str, tuple[str, ...]],
     most: int,
 ) -> tuple[Item, ...]:
@@ -186,7 +188,7 @@ def _ranked(
             one.explored,
             also[one.row["id"]],
         )
-        for one in rank(rows, interest, seed=day)[:most]
+        for one in rank(rows, interest, seed=seed)[:most]
     )
 
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: not finite
+# expect: wrong answer: values
 # Mean and standard deviation, as if everything were normal.
 import statistics
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: values | runtime error
+# expect: wrong answer: values
 # The position is q · R.
 import math
 

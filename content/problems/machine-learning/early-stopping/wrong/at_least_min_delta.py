@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: type
+# expect: wrong answer: values
 # Takes a difference of exactly min_delta, and with min_delta 0 an equal loss, for better.
 import math
 

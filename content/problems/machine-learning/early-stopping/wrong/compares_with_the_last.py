@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: type
+# expect: wrong answer: values
 # Compares with the epoch before instead of the best one.
 import math
 

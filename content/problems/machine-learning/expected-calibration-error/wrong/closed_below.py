@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: shape | runtime error
+# expect: wrong answer: shape
 # Edges go to the bin above; a confidence of 1 to one that does not exist.
 import torch
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: type
+# expect: wrong answer: values
 # Divides by numbers of samples, as if the loss were a squared error.
 import math
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: type
+# expect: wrong answer: values
 # Splits between samples with the same value.
 import math
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: values | wrong answer: type
+# expect: wrong answer: values
 # Adds up in float32.
 import math
 

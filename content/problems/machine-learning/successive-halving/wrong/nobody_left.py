@@ -1,4 +1,4 @@
-# expect: runtime error | wrong answer: shape | wrong answer: values
+# expect: runtime error
 # With fewer candidates than eta nobody stays.
 import math
 

@@ -1,4 +1,4 @@
-# expect: wrong answer: shape | wrong answer: values
+# expect: wrong answer: values
 # Ends as soon as one candidate is left, which is then half trained.
 import math
 

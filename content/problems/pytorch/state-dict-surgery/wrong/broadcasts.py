@@ -1,4 +1,4 @@
-# expect: wrong answer: no exception | runtime error
+# expect: runtime error
 # Relies on copy_ to refuse a wrong shape.
 import torch
 
