@@ -133,6 +133,15 @@ def test_comments_that_do_not_withdraw(comment):
     assert not says_withdrawn(comment, "We study why papers are withdrawn.")
 
 
+def test_endless_text_takes_no_endless_time():
+    bombs = ["(" * 200_000, "\n" * 200_000, "{" * 200_000, "\\'{" * 60_000, " and" * 60_000]
+    for bomb in bombs:
+        names_in(bomb)
+        says_withdrawn(bomb, bomb)
+    people = ", ".join(f"Author {number}" for number in range(3303))
+    assert len(names_in(people)) == 3303
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -228,6 +228,25 @@ def test_ctrl_c_within_an_answer_still_leaves_the_pause_behind(tmp_path, time):
         assert asked.cool_down()[0] == pytest.approx(3)
 
 
+def test_a_redirect_within_the_site_waits_its_turn_and_one_to_another_is_not_followed(
+    tmp_path, time
+):
+    server = Server(
+        time,
+        (301, {"Location": "https://arxiv.org/api/query"}),
+        200,
+        (302, {"Location": "https://arxiv.org.example.net/"}),
+        *[(307, {"Location": "/round"})] * 5,
+    )
+    with gate(tmp_path, time, server) as asked:
+        assert asked.ask(ADDRESS, lambda answer: answer.address) == "https://arxiv.org/api/query"
+        with pytest.raises(SourceError, match="another site"):
+            asked.ask(ADDRESS, lambda answer: answer.address)
+        with pytest.raises(SourceError, match="and on"):
+            asked.ask(ADDRESS, lambda answer: answer.address)
+    assert min(gaps(server)) >= 3 - 1e-9
+
+
 ASKER = """
 import sys
 from pathlib import Path

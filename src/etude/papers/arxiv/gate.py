@@ -34,8 +34,8 @@ from etude.paths import home
 
 T = TypeVar("T")
 
-LARGEST = 256 * 2**20
-"""Bytes of one answer; a page of 2,500 records has about 7 MB."""
+LARGEST = 64 * 2**20
+"""Bytes of one answer, unpacked; a page of 2,500 records has about 7 MB."""
 LONGEST_REST = 3600.0
 """Seconds of the longest cool-down, whatever a `Retry-After` says."""
 FIRST_BACK_OFF = 10.0
@@ -122,7 +122,7 @@ class Gate:
             headers={"User-Agent": settings.agent},
             timeout=httpx.Timeout(settings.timeout, connect=min(20.0, settings.timeout)),
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-            follow_redirects=True,
+            follow_redirects=False,
             transport=transport,
             trust_env=transport is None,
         )
@@ -166,6 +166,12 @@ class Gate:
                 try:
                     answer = self._send(url, headers or {})
                     why = _trouble(answer)
+                    moved = _moved(url, answer)
+                    if moved is not None:
+                        # It is a request like any other: after the pause, and counted.
+                        url, why = moved, f"{url.host} leads to {moved.host} and on"
+                        self._keep(file, self._pause, 0, "")
+                        continue
                     if not why:
                         found = read(answer)
                         self._keep(file, self._pause, 0, "")
@@ -310,6 +316,17 @@ def _trouble(answer: Answer) -> str:
     if answer.status in _RETRIED or answer.status >= 500:
         return f"HTTP {answer.status}"
     return ""
+
+
+def _moved(url: httpx.URL, answer: Answer) -> httpx.URL | None:
+    """Where a redirect leads, which must be the same site; None where the answer is none."""
+    if answer.status not in {301, 302, 303, 307, 308}:
+        return None
+    target = url.join(answer.headers.get("location", ""))
+    site = ".".join(url.host.split(".")[-2:])
+    if target.scheme not in {"http", "https"} or not f".{target.host}".endswith(f".{site}"):
+        raise SourceError(f"{url.host} leads to another site, {str(target)[:200]!r}: not followed")
+    return target
 
 
 def _said(error: httpx.HTTPError) -> str:

@@ -157,7 +157,7 @@ def says_withdrawn(comment: str | None, abstract: str | None = None) -> bool:
 
 
 _WITHDRAWN = re.compile(
-    r"(?:^|(?<=[.;:!?(*\n]))\s*(?:"
+    r"(?:^|(?<=[.;:!?(*\n]))\s{0,8}(?:"
     r"(?:(?:this|the|our)\s+)?"
     r"(?:(?:arXiv|paper|article|submission|manuscript|work|version|preprint)\s+){1,2}"
     r"(?:(?:has|have|is|was|been|being|temporarily|hereby)\s+){0,3}(?:withdrawn|retracted)\b"
