@@ -24,14 +24,11 @@ from typing import Any
 
 from etude.papers.arxiv.gate import Gate
 from etude.papers.library import Library
+from etude.papers.search import Index
 from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store
 
-try:
-    from etude.papers.search import Index
-except ImportError:
-    Index = None
 SINCE, NOW = date(2025, 6, 1), datetime(2026, 5, 30, 12, tzinfo=UTC)
 
 
@@ -104,9 +101,7 @@ def measure(chosen: argparse.Namespace, address: str, folder: Path) -> None:
         begin, used = time.perf_counter(), time.process_time()
         report = sync(library, settings, clock=NOW.timestamp, folder=folder, gate=gate)
         synced = time.perf_counter()
-        if Index is not None:
-            index = Index(folder / "index", library)
-            index.refresh()
+        Index(folder / "index", library).refresh()
         end, used = time.perf_counter(), time.process_time() - used
         if profile:
             profile.disable()
@@ -118,15 +113,12 @@ def measure(chosen: argparse.Namespace, address: str, folder: Path) -> None:
     waited = watch.seconds["waiting for the server"]
     rest = synced - begin - sum(watch.seconds.values())
     print(f"{'parsing and the rest':24} {rest:6.2f} s")
-    if Index is not None:
-        print(f"{'index':24} {end - synced:6.2f} s")
+    print(f"{'index':24} {end - synced:6.2f} s")
     print(f"{'all':24} {end - begin:6.2f} s for {count} papers")
     print(
         f"{count / (end - begin):.0f} papers/s; {count / (end - begin - waited):.0f} papers/s "
         f"without waiting for the replay; {count / used:.0f} papers a second of this process's CPU"
     )
-    if Index is None:
-        print("the index is not there to be measured")
     if profile:
         pstats.Stats(profile).sort_stats("cumtime").print_stats(
             "etude|executemany|fetch|commit", 45

@@ -51,7 +51,7 @@ def read_feeds(run: Run) -> tuple[list[Batch | None], str | None]:
 def store_feeds(run: Run, batches: Sequence[Batch], trouble: str | None) -> None:
     """Store what feeds show with its day, once OAI-PMH has told when those papers came."""
     today = feed_day(run.now())
-    count, told = 0, list[str]()
+    count, told, old = 0, list[str](), dict[date, list[str]]()
     for batch in batches:
         feed = batch.feed
         day = _batch_day(run, feed, today) if feed.items else today
@@ -72,11 +72,13 @@ def store_feeds(run: Run, batches: Sequence[Batch], trouble: str | None) -> None
             },
         )
         if day < today and no_feed(today) is None:
-            told.append(f"{batch.category} still shows {day}")
+            old.setdefault(day, []).append(batch.category)
         if feed.full:
             told.append(f"{batch.category} is cut at {len(feed.items)} papers")
         if feed.skipped:
             told.append(f"{feed.skipped} entries of {batch.category} make no sense")
+    for day, names in sorted(old.items()):
+        told.append(f"{', '.join(names)} still show{'s' if len(names) == 1 else ''} {day}")
     rest = len(run.settings.categories) - len(batches)
     text = f"{count} papers in {len(batches)} feeds" if batches else "no feed has changed"
     if batches and rest and not trouble:
