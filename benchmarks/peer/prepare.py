@@ -17,7 +17,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from etude.tuning.data.encode import EncodedSample, Encoder
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import Sample
 from etude.tuning.models.load import load_model
 from etude.tuning.specs import DataSpec, ModelSpec, QuantSpec

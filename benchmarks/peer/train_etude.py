@@ -18,7 +18,7 @@ from typing import Any
 from ruler import Ruler
 
 from etude import Recipe, tune
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import PackedBatch
 from etude.tuning.training import rows as training_rows
 from etude.tuning.view import Unwatched

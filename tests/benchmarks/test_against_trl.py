@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import ModelSpec, QuantSpec

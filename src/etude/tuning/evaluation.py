@@ -9,7 +9,8 @@ from typing import Any
 
 from etude.errors import RunError
 from etude.tuning.adapters.named import adapter_disabled
-from etude.tuning.data.encode import EncodedSet, Encoder
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import load_samples
 from etude.tuning.figures import PreparedData
 from etude.tuning.progress import Progress, SilentProgress

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from etude.tuning.adapters.named import AdaptedModule, adapter_parameters
-from etude.tuning.data.encode import EncodedSet, Encoder
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.inspect import html_sample
 from etude.tuning.data.schema import Sample
 from etude.tuning.machine import peak_rss

@@ -28,6 +28,7 @@ from etude.tuning.adapters.factors import round_factors
 from etude.tuning.adapters.files import save_adapter
 from etude.tuning.adapters.named import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.data.encode import Encoder
+from etude.tuning.data.kept import encode_kept
 from etude.tuning.data.samples import load_samples
 from etude.tuning.environment import environment
 from etude.tuning.figures import (
@@ -214,7 +215,7 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
         spec = spec.model_copy(update={"max_length": context})
     encoder = Encoder(loaded.tokenizer, spec)
     progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
-    train = encoder.encode_all(split.train, progress)
+    train = encode_kept(encoder, split.train, progress, notes.append)
     held_out = encoder.encode_all(split.eval, progress)
     progress.finish()
     for name, encoded in (("training", train), ("evaluation", held_out)):

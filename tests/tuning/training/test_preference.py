@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from etude.errors import DataError, RunError
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.named import adapter_disabled, adapter_parameters
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.models.load import load_model
 from etude.tuning.recipe import Recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,54 @@ class EncodingStats:
 
     histogram: list[tuple[int, int, int]]
     """Lengths as (from, up to and including, samples)."""
+
+
+@dataclass
+class Counts:
+    """Counts samples as they are encoded."""
+
+    lengths: array[int] = field(default_factory=lambda: array("i"))
+    """Tokens of each sample's longest conversation."""
+
+    tokens: int = 0
+    trained: int = 0
+    pairs: int = 0
+    wanted: int = 0
+    unwanted: int = 0
+    dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
+    cut: Tally = field(default_factory=Tally)
+    split: Tally = field(default_factory=Tally)
+
+    def add(self, sides: Sequence[int], trained: int, wanted: bool | None) -> None:
+        """Count a sample that is kept.
+
+        Args:
+            sides: tokens of its conversations, two of a pair.
+            trained: how many of them are targets.
+            wanted: of a judged answer, whether it is.
+        """
+        self.lengths.append(max(sides))
+        self.tokens += sum(sides)
+        self.trained += trained
+        self.pairs += len(sides) == 2
+        self.wanted += wanted is True
+        self.unwanted += wanted is False
+
+    def stats(self) -> EncodingStats:
+        """Return what was counted."""
+        return EncodingStats(
+            samples=len(self.lengths),
+            tokens=self.tokens,
+            trained_tokens=self.trained,
+            longest=max(self.lengths, default=0),
+            dropped=self.dropped,
+            cut=self.cut,
+            split=self.split,
+            pairs=self.pairs,
+            wanted=self.wanted,
+            unwanted=self.unwanted,
+            histogram=histogram(self.lengths),
+        )
 
 
 def histogram(lengths: Sequence[int], bars: int = 12) -> list[tuple[int, int, int]]:

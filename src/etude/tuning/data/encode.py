@@ -11,16 +11,16 @@ none before it, so it is never trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from etude.errors import DataError
-from etude.tuning.data.counts import EncodingStats, Tally, histogram
+from etude.tuning.data.counts import Counts, EncodingStats, Tally
+from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.marking import Marker
 from etude.tuning.data.rendering import (
     ChatLayout,
@@ -38,60 +38,6 @@ BATCH = 512
 """Samples tokenised in one call; the tokenizer works on the texts of a call in parallel."""
 
 TOO_LONG = "longer than data.max_length"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedSample:
-    """The tokens of one sample."""
-
-    input_ids: NDArray[np.int32]
-    """(T,)"""
-
-    trained: NDArray[np.bool_]
-    """(T,) whether token t is a target; `trained[0]` is False."""
-
-    origin: str
-    """Where the sample was read."""
-
-    rejected: EncodedSample | None = None
-    """Of a pair, the conversation that ends in the worse answer; this one has the better."""
-
-    wanted: bool | None = None
-    """Of a judged answer, whether it is wanted."""
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def trained_tokens(self) -> int:
-        """How many tokens are targets, those of `rejected` not counted."""
-        return int(self.trained.sum())
-
-    @property
-    def sides(self) -> tuple[EncodedSample, ...]:
-        """The conversations it is made of: two of a pair, the better first, else itself."""
-        return (self,) if self.rejected is None else (self, self.rejected)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of its longest conversation."""
-        return max(len(side) for side in self.sides)
-
-
-@dataclass(frozen=True)
-class EncodedSet:
-    """The samples kept, in order."""
-
-    samples: list[EncodedSample]
-    sources: list[Sample]
-    """What `samples` were made of, prompts cut where they had to be."""
-
-    stats: EncodingStats
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each sample's longest conversation."""
-        return [sample.longest for sample in self.samples]
 
 
 class Encoder:
@@ -145,29 +91,60 @@ class Encoder:
             DataError: a sample cannot be trained on and the recipe does not say to leave it out,
                 or none is left.
         """
-        progress = progress or SilentProgress()
         kept: list[EncodedSample] = []
         sources: list[Sample] = []
-        dropped: dict[str, Tally] = {}
-        cut, split = Tally(), Tally()
+
+        def keep(encoded: EncodedSample, source: Sample) -> None:
+            kept.append(encoded)
+            sources.append(source)
+
+        stats = self._encode_stream(samples, keep, progress, may_be_empty)
+        return EncodedSet(kept, sources, stats)
+
+    def encode_each(
+        self,
+        samples: Iterable[Sample],
+        keep: Callable[[EncodedSample], None],
+        progress: Progress | None = None,
+    ) -> EncodingStats:
+        """Encode as `encode_all`, and hand on each sample instead of holding all.
+
+        Raises:
+            DataError: as `encode_all`.
+        """
+        return self._encode_stream(samples, lambda encoded, _: keep(encoded), progress, False)
+
+    def _encode_stream(
+        self,
+        samples: Iterable[Sample],
+        keep: Callable[[EncodedSample, Sample], None],
+        progress: Progress | None,
+        may_be_empty: bool,
+    ) -> EncodingStats:
+        progress = progress or SilentProgress()
+        counts = Counts()
         stream = iter(samples)
         while batch := list(islice(stream, BATCH)):
-            for sample, outcome, source in self._outcomes(batch, split):
+            for sample, outcome, source in self._outcomes(batch, counts.split):
                 if isinstance(outcome, Refusal):
                     reason = self._reason_to_drop(outcome)
                     if reason is None:
                         raise DataError(f"{sample.origin}: {outcome.message}")
-                    dropped.setdefault(reason, Tally()).add(sample.origin)
+                    counts.dropped.setdefault(reason, Tally()).add(sample.origin)
                     continue
                 if source is not sample:
-                    cut.add(sample.origin)
-                kept.append(outcome)
-                sources.append(source)
+                    counts.cut.add(sample.origin)
+                counts.add(
+                    [len(side) for side in outcome.sides],
+                    sum(side.trained_tokens for side in outcome.sides),
+                    outcome.wanted,
+                )
+                keep(outcome, source)
             progress.advance(len(batch))
-        if not kept and not may_be_empty:
-            reasons = "; ".join(f"{reason}: {tally}" for reason, tally in dropped.items())
+        if not counts.lengths and not may_be_empty:
+            reasons = "; ".join(f"{reason}: {tally}" for reason, tally in counts.dropped.items())
             raise DataError(f"no sample is left to train on ({reasons or 'there were none'})")
-        return EncodedSet(kept, sources, _stats(kept, dropped, cut, split))
+        return counts.stats()
 
     def encode_uncut(self, sample: Sample) -> EncodedSample:
         """Encode one sample in full, whatever its length, to look at it.
@@ -359,22 +336,3 @@ def _with_turn(turns: tuple[Message, ...], place: int, content: str) -> tuple[Me
     if not turns:
         return ()
     return (*turns[:place], replace(turns[place], content=content), *turns[place + 1 :])
-
-
-def _stats(
-    kept: list[EncodedSample], dropped: dict[str, Tally], cut: Tally, split: Tally
-) -> EncodingStats:
-    lengths = [sample.longest for sample in kept]
-    return EncodingStats(
-        samples=len(kept),
-        tokens=sum(len(side) for sample in kept for side in sample.sides),
-        trained_tokens=sum(side.trained_tokens for sample in kept for side in sample.sides),
-        longest=max(lengths, default=0),
-        dropped=dropped,
-        cut=cut,
-        split=split,
-        pairs=sum(sample.rejected is not None for sample in kept),
-        wanted=sum(sample.wanted is True for sample in kept),
-        unwanted=sum(sample.wanted is False for sample in kept),
-        histogram=histogram(lengths),
-    )

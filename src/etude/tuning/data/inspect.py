@@ -11,7 +11,8 @@ import numpy as np
 
 from etude.errors import DataError
 from etude.tuning.data.counts import EncodingStats
-from etude.tuning.data.encode import TOO_LONG, EncodedSample, Encoder
+from etude.tuning.data.encode import TOO_LONG, Encoder
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import pack
 from etude.tuning.progress import Progress
 from etude.tuning.training.attention import packed_rows

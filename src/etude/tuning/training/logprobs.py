@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.training.loss import CHUNK, CHUNK_MULTIPLE, accumulator, plain_head
 from etude.tuning.training.rows import model_inputs
 

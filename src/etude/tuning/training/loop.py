@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from etude.errors import DivergedError, RunError
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, plan_steps
 from etude.tuning.machine import rss
 from etude.tuning.recipe import Recipe

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.training.loss import completion_loss
 from etude.tuning.training.rows import model_inputs
 

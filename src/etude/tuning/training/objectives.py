@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from etude.errors import DataError
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.specs import ObjectiveSpec
 from etude.tuning.training.objective import Completion, Objective
 from etude.tuning.training.preference import DPO, KTO, ORPO, mismatched

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.specs import ObjectiveSpec
 from etude.tuning.training.logprobs import answer_log_probs
 from etude.tuning.training.objective import LossSum

@@ -16,7 +16,7 @@ import torch
 
 from etude.errors import RunError
 from etude.tuning.adapters.named import adapter_disabled
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import pack
 from etude.tuning.progress import Progress
 from etude.tuning.training.attention import packed_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from etude.tuning.data.encode import EncodedSample
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import collate, collate_padded
 
 

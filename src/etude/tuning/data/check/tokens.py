@@ -13,7 +13,8 @@ from typing import Any
 
 from etude.errors import DataError
 from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
-from etude.tuning.data.encode import EncodedSample, Encoder
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.rendering import Refusal
 from etude.tuning.specs import DataSpec
 

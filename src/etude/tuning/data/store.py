@@ -1,0 +1,198 @@
+"""Encoded samples in files: read by memory map, so that rows that wait cost no memory.
+
+A store is a folder, written aside and renamed when it is whole:
+
+    tokens    int32, the conversations end to end
+    trained   a byte a token, 1 where it is a target
+    ends      int64, where each conversation ends
+    sides     a byte a sample: conversations of it, two of a pair
+    wanted    a byte a sample: of a judged answer 1 or 0, else 2
+    origins   where each sample was read, a line each
+    about     what became of the samples, and a checksum a file, as JSON; written last
+
+A sample's arrays are views of the maps: the system reads pages when a step wants them and drops
+them when memory is short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.tuning.data.counts import EncodingStats, Tally
+from etude.tuning.data.encoded import EncodedSample
+
+NAMES = ("tokens", "trained", "ends", "sides", "wanted", "origins")
+UNJUDGED = 2
+FORM = 1
+
+
+class TokenStore(Sequence[EncodedSample]):
+    """The samples of a store's folder, made when they are asked for.
+
+    Raises:
+        ValueError: it is damaged, or of another form.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        about: dict[str, Any] = json.loads((folder / "about").read_text("utf-8"))
+        if about.get("form") != FORM:
+            raise ValueError(f"{folder} is of another form")
+        told: str = about["stats"]
+        found = {name: _checksum(folder / name) for name in NAMES}
+        if found | {"stats": zlib.crc32(told.encode())} != about["sums"]:
+            raise ValueError(f"{folder} is damaged")
+        self.stats = _stats_of(json.loads(told))
+        self._ends = np.fromfile(folder / "ends", dtype=np.int64)
+        sides = np.fromfile(folder / "sides", dtype=np.uint8)
+        self._firsts = np.concatenate([[0], np.cumsum(sides, dtype=np.int64)])
+        self._wanted = np.fromfile(folder / "wanted", dtype=np.uint8)
+        self._origins = (folder / "origins").read_bytes()
+        self._lines = np.flatnonzero(np.frombuffer(self._origins, dtype=np.uint8) == ord("\n"))
+        self._tokens = _mapped(folder / "tokens", np.int32)
+        self._trained = _mapped(folder / "trained", np.uint8)
+        count, total = len(sides), int(self._ends[-1]) if len(self._ends) else 0
+        whole = (
+            len(self._wanted) == len(self._lines) == count == self.stats.samples
+            and len(self._ends) == self._firsts[-1]
+            and len(self._tokens) == len(self._trained) == total
+        )
+        if not whole:
+            raise ValueError(f"{folder} is damaged")
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    @overload
+    def __getitem__(self, place: int) -> EncodedSample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[EncodedSample]: ...
+    def __getitem__(self, place: int | slice) -> EncodedSample | list[EncodedSample]:
+        if isinstance(place, slice):
+            return [self._sample(index) for index in range(*place.indices(len(self)))]
+        index = place + len(self) if place < 0 else place
+        if not 0 <= index < len(self):
+            raise IndexError(place)
+        return self._sample(index)
+
+    def __iter__(self) -> Iterator[EncodedSample]:
+        return map(self._sample, range(len(self)))
+
+    def _sample(self, index: int) -> EncodedSample:
+        first, stop = int(self._firsts[index]), int(self._firsts[index + 1])
+        begin = int(self._lines[index - 1]) + 1 if index else 0
+        origin = self._origins[begin : int(self._lines[index])].decode("utf-8", "surrogatepass")
+        rejected = self._side(first + 1, origin) if stop - first == 2 else None
+        judged = int(self._wanted[index])
+        wanted = None if judged == UNJUDGED else bool(judged)
+        return self._side(first, origin, rejected, wanted)
+
+    def _side(
+        self,
+        side: int,
+        origin: str,
+        rejected: EncodedSample | None = None,
+        wanted: bool | None = None,
+    ) -> EncodedSample:
+        start, stop = int(self._ends[side - 1]) if side else 0, int(self._ends[side])
+        return EncodedSample(
+            self._tokens[start:stop],
+            self._trained[start:stop].view(np.bool_),
+            origin,
+            rejected,
+            wanted,
+        )
+
+
+class StoreWriter:
+    """Writes a store, sample by sample; `close` without `finish` leaves nothing behind.
+
+    Args:
+        folder: what it will be called.
+
+    Raises:
+        OSError: from any method, where the disk is full or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        self._files = {name: (self._aside / name).open("wb") for name in NAMES}
+        self._end = 0
+
+    def add(self, sample: EncodedSample) -> None:
+        """Add a sample."""
+        sides = sample.sides
+        for side in sides:
+            self._end += len(side)
+            self._files["tokens"].write(side.input_ids.astype(np.int32).tobytes())
+            self._files["trained"].write(side.trained.astype(np.uint8).tobytes())
+            self._files["ends"].write(np.int64(self._end).tobytes())
+        self._files["sides"].write(bytes([len(sides)]))
+        judged = UNJUDGED if sample.wanted is None else int(sample.wanted)
+        self._files["wanted"].write(bytes([judged]))
+        line = sample.origin.replace("\n", " ").encode("utf-8", "surrogatepass")
+        self._files["origins"].write(line + b"\n")
+
+    def finish(self, stats: EncodingStats) -> TokenStore:
+        """Write what is left, give the folder its name, and open it."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        sums = {name: _checksum(self._aside / name) for name in NAMES}
+        told = json.dumps(asdict(stats))
+        sums["stats"] = zlib.crc32(told.encode())
+        about = json.dumps({"form": FORM, "sums": sums, "stats": told})
+        (self._aside / "about").write_text(about, "utf-8")
+        try:
+            self._aside.rename(self._folder)
+        except OSError:
+            # Another run has just written the same, or what is there is damaged: ours is whole.
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._aside.rename(self._folder)
+        return TokenStore(self._folder)
+
+    def close(self) -> None:
+        """Remove what was written, unless it was finished."""
+        for file in self._files.values():
+            with suppress(OSError):
+                file.close()
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+
+def _checksum(file: Path) -> int:
+    """Return the CRC-32 of a file, read in pieces: a gigabyte takes about a second."""
+    value = 0
+    with file.open("rb") as content:
+        while piece := content.read(1 << 20):
+            value = zlib.crc32(piece, value)
+    return value
+
+
+def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
+    if not file.stat().st_size:
+        return np.zeros(0, dtype=dtype)
+    # A plain array over the map: slices of `memmap` cost microseconds more each.
+    return np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+
+
+def _stats_of(kept: dict[str, Any]) -> EncodingStats:
+    fields = dict(kept)
+    fields["dropped"] = {name: Tally(**tally) for name, tally in kept["dropped"].items()}
+    fields["cut"], fields["split"] = Tally(**kept["cut"]), Tally(**kept["split"])
+    fields["histogram"] = [(int(low), int(high), int(n)) for low, high, n in kept["histogram"]]
+    return EncodingStats(**fields)
