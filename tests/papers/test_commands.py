@@ -98,7 +98,7 @@ def test_papers_go_out_and_come_back(etude, form, tmp_path):
     (key,) = ids(etude, "the OR a OR we", most=1)
     file = tmp_path / f"papers.{form}"
     done = etude("export", key, "--format", form, "-o", str(file))
-    assert done.returncode == 0 and "1 papers in" in done.stdout
+    assert done.returncode == 0 and "1 papers as " in done.stdout
     back = etude("import", str(file), "--format", form, "--tag", f"from-{form}")
     assert back.returncode == 0, back.stderr
     assert "1 entries, 0 papers added" in back.stdout
@@ -130,6 +130,50 @@ def test_a_digest_has_the_day_and_the_problem_of_the_day(etude, tmp_path):
     assert etude("digest", "-n", "1").stdout.startswith("Papers of ")
 
 
+BIB = """@misc{x, title = {Attention Is All You Need}, author = {Vaswani, Ashish},
+eprint = {1706.03762}, archivePrefix = {arXiv},
+abstract = {We propose the Transformer. It needs attention alone.}}"""
+
+
+def test_a_list_of_references_makes_a_library_of_its_own(etude, tmp_path):
+    elsewhere = {"ETUDE_HOME": str(tmp_path / "other")}
+    file = tmp_path / "refs.bib"
+    file.write_text(BIB)
+    added = etude("import", str(file), "--like", **elsewhere)
+    assert added.returncode == 0 and "1 papers added" in added.stdout
+    today = etude("today", **elsewhere)
+    assert today.returncode == 2 and "etude papers sync" in today.stderr
+    assert today.stderr.count("\n") == 1
+    shown = etude("show", "1706.03762", **elsewhere).stdout
+    assert "We propose the Transformer." in shown
+    assert max(map(len, shown.splitlines())) < 200
+    assert etude("health", **elsewhere).returncode == 1
+    file.write_text('{"no": "bibtex"}')
+    empty = etude("import", str(file), **elsewhere)
+    assert empty.returncode == 2 and "refs.bib" in empty.stderr
+
+
+def test_one_wrong_id_does_not_keep_the_others_from_it(etude):
+    (key,) = ids(etude, "the OR a OR we", most=1)
+    etude("forget", key)
+    done = etude("like", "9912.99999", key)
+    assert done.returncode == 2 and "9912.99999" in done.stderr and f"{key} liked" in done.stdout
+    listed = etude("search", "the OR a OR we", "--order", "interest", "--ids", "-n", "500")
+    # What is known already comes last, with what other tests have liked.
+    assert key in listed.stdout.split()[-4:] and key not in listed.stdout.split()[:4]
+    etude("forget", key)
+
+
+def test_everything_goes_out_in_any_format(etude, tmp_path):
+    file = tmp_path / "all.bib"
+    told = etude("export", "--everything", "-o", str(file)).stdout
+    assert "as bibtex in" in told and file.read_text().startswith("@")
+
+
+def test_a_word_is_left_out_without_quotes(etude):
+    assert etude("search", "the", "-zzzz").returncode == 0
+
+
 def test_health_says_when_papers_last_came(etude):
     told = etude("health")
     assert f"last success {datetime.now(UTC):%Y-%m-%d}" in told.stdout
@@ -154,12 +198,15 @@ def test_a_source_that_is_down_is_told_and_fails_the_command(arxiv, etude, tmp_p
     [
         (("search", '"never closed'), "quotation mark"),
         (("search", "OR"), "OR"),
+        (("search", "the", "--category", "cs.CVV"), "did you mean 'cs.CV'"),
+        (("tag", "nosuch"), "no paper has the tag 'nosuch'"),
         (("show", "9912.99999"), "not among the papers"),
         (("show", "../../etc/passwd"), "not an arXiv id"),
         (("like", "abc"), "abc"),
         (("today", "--shelf", "visoin"), "did you mean 'vision'"),
         (("today", "--day", "yesterday"), "days look like"),
-        (("export", "--tag", "none"), "nothing to export"),
+        (("export", "--tag", "none"), "no paper has the tag"),
+        (("export",), "nothing to export"),
         (("import", "missing.bib"), "cannot be read"),
         (("save", "nothing"), "no saved search"),
         (("digest", "--mail"), "mail"),

@@ -48,9 +48,10 @@ class Health:
 
     @property
     def well(self) -> bool:
-        """Whether nothing is missing and neither the feeds nor OAI-PMH failed last."""
+        """Whether papers have come, none are missing, and feeds and OAI-PMH did not fail last."""
         needed = [source for source in self.sources if source.source != "query"]
-        return not self.lag and not any(source.failures for source in needed)
+        came = self.papers > 0 and self.last_success is not None
+        return came and not self.lag and not any(source.failures for source in needed)
 
     def lines(self) -> list[str]:
         """The state for a terminal."""

@@ -248,7 +248,10 @@ class FeedServer(ThreadingHTTPServer):
 
         interest = Interest.fit(self.library, reader)
         day = rows[0]["announced"] if rows else ""
-        return [ranked.row for ranked in rank(rows, interest, seed=day)][:MOST_ITEMS]
+        judged = reader.opinions()  # what the reader knows is no news
+        rows = [row for row in rows if row["id"] not in judged]
+        ranked = rank(rows, interest, seed=f"{day} {reader.name}")
+        return [one.row for one in ranked][:MOST_ITEMS]
 
     def _page(self) -> str:
         names = [

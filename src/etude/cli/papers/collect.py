@@ -78,11 +78,12 @@ def sync_once(
         )
     for line in report.lines():
         echo(line)
-    _follow_up(library, summaries)
+    follow_up(library, summaries)
     return report
 
 
-def _follow_up(library: Library, summaries: bool) -> None:
+def follow_up(library: Library, summaries: bool = True) -> None:
+    """Bring summaries and index up to what came."""
     if summaries:
         made = _summarise(library, None, None)
         if made:
@@ -114,7 +115,7 @@ def backfill_papers(
         )
     for line in report.lines():
         echo(line)
-    _follow_up(library, summaries)
+    follow_up(library, summaries)
     if report.failed:
         raise typer.Exit(1)
 

@@ -20,16 +20,23 @@ from etude.cli.papers.room import (
     print_paper,
     working,
 )
-from etude.errors import PapersError
+from etude.errors import PapersError, did_you_mean
 
 Ids = Annotated[list[str], typer.Argument(help="Ids or addresses of arXiv.")]
 Authors = Annotated[list[str], typer.Argument(help="Names; quote those with spaces.")]
 
 
 def _each(ids: list[str], change: Callable[[str], bool], done: str, same: str) -> None:
+    wrong = 0
     for text in ids:
-        key = identifier(text)
-        echo(f"{key} {done if change(key) else same}")
+        try:
+            key = identifier(text)
+            echo(f"{key} {done if change(key) else same}")
+        except PapersError as error:  # one that cannot be does not keep the others from it
+            typer.echo(f"error: {error}", err=True)
+            wrong += 1
+    if wrong:
+        raise typer.Exit(2)
 
 
 @papers.command("like", epilog="Example:\n\n`etude papers like 2604.01234 2604.05678`")
@@ -73,15 +80,19 @@ def tag_papers(
             echo(f"{name} · {len(tagged)}")
         return
     if not ids:
+        tags = reader.tags()
+        if tag not in tags:
+            raise PapersError(f"no paper has the tag {tag!r}{did_you_mean(tag, tags)}")
         out = console()
-        for row in library.get_many(reader.tags().get(tag, [])):
+        for row in library.get_many(tags[tag]):
             print_paper(out, row)
         return
-    for text in ids:
-        key = identifier(text)
-        changed = reader.untag(key, tag) if remove else reader.tag(key, tag)
-        verb = "untagged" if remove else f"tagged {tag}"
-        echo(f"{key} {verb if changed else 'stays as it was'}")
+    word = tag
+
+    def change(key: str) -> bool:
+        return reader.untag(key, word) if remove else reader.tag(key, word)
+
+    _each(ids, change, "untagged" if remove else f"tagged {tag}", "stays as it was")
 
 
 @papers.command("follow", epilog="Example:\n\n`etude papers follow 'Yann LeCun'`")
@@ -135,7 +146,7 @@ def save_search(
 @papers.command("alerts", epilog="Example:\n\n`etude papers alerts`")
 def show_alerts() -> None:
     """Show new papers of saved searches and followed authors, each once."""
-    from etude.papers.ranking import alerts
+    from etude.papers.ranking import waiting
 
     library = open_library()
     reader = open_reader(library)
@@ -144,13 +155,19 @@ def show_alerts() -> None:
             "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
         )
     out, count = console(), 0
-    for alert in alerts(reader, library, open_index(library)):
+    news = waiting(reader, library, open_index(library))
+    for alert in news.alerts:
         rows = library.get_many(list(alert.ids))
         count += len(rows)
         if rows:
             echo(f"== {alert.name}: {len(rows)} new")
         for row in rows:
             print_paper(out, row)
+    news.shown()
+    for trouble in news.problems:
+        typer.echo(f"error: {trouble}", err=True)
+    if news.problems:
+        raise typer.Exit(1)
     if not count:
         echo("nothing new")
 

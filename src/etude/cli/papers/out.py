@@ -20,7 +20,7 @@ from etude.cli.papers.room import (
     open_settings,
     working,
 )
-from etude.errors import PapersError
+from etude.errors import PapersError, did_you_mean
 
 if TYPE_CHECKING:
     from etude.papers.digest import Extra
@@ -72,12 +72,17 @@ def export_papers(
 
     endings = {suffix: name for name, suffix in reversed(SUFFIXES.items())}
     guessed = endings.get(output.suffix.lower(), "") if output else ""
-    chosen = form or ("json" if everything else guessed) or "bibtex"
+    if everything and guessed == "csl-json":
+        guessed = "json"  # of the two that end so, the one that loses nothing
+    chosen = form or guessed or ("json" if everything else "bibtex")
     library = open_library()
     reader = open_reader(library)
     keys = [identifier(text) for text in ids or []]
     if tag is not None:
-        keys += reader.tags().get(tag, [])
+        tags = reader.tags()
+        if tag not in tags:
+            raise PapersError(f"no paper has the tag {tag!r}{did_you_mean(tag, tags)}")
+        keys += tags[tag]
     if liked:
         keys += [key for key, value in reader.opinions().items() if value > 0]
     if search is not None:
@@ -88,13 +93,17 @@ def export_papers(
         keys += [row["id"] for page in library.since(0) for row in page]
     keys = list(dict.fromkeys(keys))[:most]
     if not keys and not everything:
+        asked = liked or search is not None or day is not None
         raise PapersError(
-            "nothing to export: give ids, --tag, --liked, --search, --day or --everything"
+            "nothing to export: no paper is meant by that"
+            if asked
+            else "nothing to export: give ids, --tag, --liked, --search, --day or --everything"
         )
     rows = library.get_many(keys)
     if chosen == "json":
         rows = with_listings(library, rows)
-    text = write(rows, chosen, reader=reader.export() if everything else None)
+    whole = everything and chosen == "json"
+    text = write(rows, chosen, reader=reader.export() if whole else None)
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
@@ -104,7 +113,7 @@ def export_papers(
                 file.write(text)
         except OSError as error:
             raise PapersError(f"{output} cannot be written: {error.strerror}") from error
-        echo(f"{len(rows)} papers in {output}")
+        echo(f"{len(rows)} papers as {chosen} in {output}")
     missing = [key for key in keys if key not in {row["id"] for row in rows}]
     for key in missing:
         typer.echo(f"{key} is not among the papers here", err=True)
@@ -131,10 +140,13 @@ def import_papers(
     ] = False,
 ) -> None:
     """Read papers, and from Etude's own JSON likes, tags and searches, too."""
+    from etude.cli.papers.collect import follow_up
     from etude.papers.exchange import read_file
     from etude.papers.exchange.whole import restore
 
     contents = read_file(file, form)
+    if not contents.entries and contents.reader is None:
+        raise PapersError(f"{file}: there is no entry in it; --format says what it is")
     library = open_library()
     reader = open_reader(library)
     before = library.count()
@@ -146,7 +158,10 @@ def import_papers(
             reader.tag(key, tag)
         if like:
             reader.like(key)
-    echo(f"{len(contents.entries)} entries, {library.count() - before} papers added")
+    added = library.count() - before
+    echo(f"{len(contents.entries)} entries, {added} papers added")
+    if added:
+        follow_up(library)
     if changed:
         echo(f"{changed} likes, tags and searches taken over")
     for name, count in (

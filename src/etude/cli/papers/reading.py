@@ -15,6 +15,7 @@ from etude.cli.papers.room import (
     day_option,
     echo,
     identifier,
+    known_category,
     open_index,
     open_library,
     open_reader,
@@ -56,7 +57,12 @@ def show_today(
     ask_for_any(library)
     if shelf is not None and shelf not in settings.shelves:
         raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
-    chosen = day_option(day) or library.last_day() or ""
+    chosen = day_option(day) or library.last_day()
+    if chosen is None:
+        raise PapersError(
+            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
+            "fetches the last days"
+        )
     rows = [
         row
         for row in library.day(chosen)
@@ -93,16 +99,19 @@ def _ranked(
             library, reader, show=lambda count: say(f"reading {count:,} papers for their words")
         )
     settings = open_settings()
-    return rank(rows, interest, seed=f"{seed} {reader.name}", shelf_of=settings.shelf_of)
+    ranked = rank(rows, interest, seed=f"{seed} {reader.name}", shelf_of=settings.shelf_of)
+    # What the reader has judged already comes last: it is known.
+    judged = reader.opinions()
+    return sorted(ranked, key=lambda one: one.row["id"] in judged)
 
 
-def _print_ranked(reader: Reader, ranked: list[Ranked]) -> None:
+def _print_ranked(reader: Reader, ranked: list[Ranked], first: int = 1) -> None:
     from etude.papers.ranking.order import NO_LIKES
 
     out, opinions = console(), reader.opinions()
     tags = _tags_by_id(reader)
     unknown = [(NO_LIKES, 0.0)]
-    for place, one in enumerate(ranked, 1):
+    for place, one in enumerate(ranked, first):
         print_paper(
             out,
             one.row,
@@ -135,7 +144,9 @@ class Order(StrEnum):
     "search",
     epilog="Examples:\n\n`etude papers search YOLO`\n\n"
     "`etude papers search 'author:\"Kaiming He\" since:2025-01'`\n\n"
-    "`etude papers search 'title:diffus* -video cat:cs.CV' --order relevance`",
+    "`etude papers search 'title:diffusion -video cat:cs.CV' --order relevance`",
+    # A word that is left out, -video, is no option.
+    context_settings={"ignore_unknown_options": True},
 )
 def search_papers(
     query: Annotated[list[str], typer.Argument(help="Words, phrases, fields; see below.")],
@@ -168,20 +179,23 @@ def search_papers(
         offset=0 if by_interest else (page - 1) * most,
         since=day_option(since),
         until=day_option(until),
-        categories=category,
+        categories=[known_category(name) for name in category] if category else None,
     )
-    if ids:
-        for key in found.ids[:most]:
-            typer.echo(key)
-        return
-    reader = open_reader(library)
+    reader, first = open_reader(library), (page - 1) * most
     rows = library.get_many(found.ids)
+    ranked: list[Ranked] = []
     if by_interest:
-        ranked = _ranked(library, reader, rows, " ".join(query))
-        _print_ranked(reader, ranked[(page - 1) * most : page * most])
+        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + most]
+        rows = [one.row for one in ranked]
+    if ids:
+        for row in rows:
+            typer.echo(row["id"])
+        return
+    if by_interest:
+        _print_ranked(reader, ranked, first + 1)
     else:
         out, opinions, tags = console(), reader.opinions(), _tags_by_id(reader)
-        for place, row in enumerate(rows, (page - 1) * most + 1):
+        for place, row in enumerate(rows, first + 1):
             print_paper(
                 out,
                 row,
@@ -191,6 +205,8 @@ def search_papers(
             )
     if found.explain:
         echo(f"read as: {found.explain}")
+    if found.total and not rows:
+        echo(f"page {page} is behind the last")
     echo(f"{found.counted()} papers" if found.total else "no paper has that")
     for suggestion in found.suggestions[:3]:
         echo(f"did you mean: {suggestion}")
@@ -207,7 +223,6 @@ def show_paper(
     ] = False,
 ) -> None:
     """Show all of one paper: abstract, versions, how its summary was made, what is related."""
-    from rich.padding import Padding
     from rich.text import Text
 
     from etude.papers.card import card
@@ -222,7 +237,9 @@ def show_paper(
     print_paper(out, row, opinion=reader.opinions().get(key, 0), tags=reader.tags_of(key))
     if shown.made:
         out.print(Text(f"summary: {shown.made}", style="dim"))
-    out.print(Padding(Text(shown.abstract), (1, 0)))
+    out.print()
+    out.print(Text(shown.abstract))
+    out.print()
     for name, text in (("comment", shown.comment), ("licence", shown.licence)):
         if text:
             out.print(Text(f"{name}: {text}", style="dim"))

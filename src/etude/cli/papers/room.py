@@ -169,6 +169,22 @@ def print_paper(
     out.print()
 
 
+def known_category(name: str) -> str:
+    """Return a category of arXiv, or an archive such as cs, however its letters were typed.
+
+    Raises:
+        PapersError: it has none of that name.
+    """
+    from etude.errors import did_you_mean
+    from etude.papers.arxiv.categories import CATEGORIES
+
+    known = {one.lower(): one for one in CATEGORIES}
+    known |= {one.split(".")[0].lower(): one.split(".")[0] for one in CATEGORIES}
+    if name.lower() not in known:
+        raise PapersError(f"arXiv has no category {name!r}{did_you_mean(name, CATEGORIES)}")
+    return known[name.lower()]
+
+
 def plain_words(why: Sequence[tuple[str, float]]) -> list[str]:
     """Return the words that decided as people read them: `detection +0.8`, `survey −0.3`."""
     return [

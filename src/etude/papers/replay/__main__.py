@@ -16,14 +16,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from etude.errors import EtudeError
+from etude.papers.calendar import feed_day, last_feed
 from etude.papers.replay.faults import KINDS
 from etude.papers.replay.oai import Pages
 from etude.papers.replay.server import ReplayServer
-from etude.papers.replay.world import generated, recorded
+from etude.papers.replay.world import LATER_DAYS, generated, recorded
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -41,13 +42,25 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--generated", type=int, metavar="N", help="N papers that are made up")
     parser.add_argument("--since", type=date.fromisoformat, help="first day of the data")
     parser.add_argument("--until", type=date.fromisoformat, help="last day of the data")
-    parser.add_argument("--first", type=date.fromisoformat, default=date(2026, 5, 4))
+    parser.add_argument(
+        "--first",
+        type=date.fromisoformat,
+        help="first day of made-up papers; without, their last day is today",
+    )
     parser.add_argument("--days", type=int, default=5, help="days that made-up papers span")
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--now", type=datetime.fromisoformat, help="the server's time, UTC")
     parser.add_argument("--faults", nargs="*", default=[], metavar="FAULT")
     parser.add_argument("--page", type=int, default=2500, help="records on a page of OAI-PMH")
     return parser
+
+
+def _first_day(days: int) -> date:
+    """Where made-up papers must begin so that what happens to them ends today."""
+    day = last_feed(feed_day(datetime.now(UTC)))
+    for _ in range(days + LATER_DAYS - 1):
+        day = last_feed(day - timedelta(days=1))
+    return day
 
 
 def main() -> int:
@@ -60,7 +73,8 @@ def main() -> int:
         if chosen.data is not None:
             world = recorded(chosen.data, since=chosen.since, until=chosen.until)
         else:
-            world = generated(chosen.generated, first=chosen.first, days=chosen.days)
+            first = chosen.first or _first_day(chosen.days)
+            world = generated(chosen.generated, first=first, days=chosen.days)
         now = chosen.now.replace(tzinfo=chosen.now.tzinfo or UTC) if chosen.now else None
         server = ReplayServer(
             world,

@@ -224,6 +224,10 @@ _HOSTILE = (
 )
 
 
+LATER_DAYS = 3
+"""Days after the last announcement of made-up papers on which some are replaced or withdrawn."""
+
+
 def generated(
     count: int,
     *,
@@ -238,7 +242,7 @@ def generated(
     """
     chosen = random.Random(seed)
     calendar = [first if no_feed(first) is None else next_feed(first)]
-    while len(calendar) < days + 3:
+    while len(calendar) < days + LATER_DAYS:
         calendar.append(next_feed(calendar[-1]))
     world = World()
     for number in range(count):

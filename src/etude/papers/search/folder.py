@@ -29,7 +29,7 @@ from etude.papers.search.text import analyzers
 if TYPE_CHECKING:
     import tantivy
 
-FORMAT = 1
+FORMAT = 2
 """Grows with every change of the schema, the analyzers or of what `etude.papers.words` finds."""
 
 _MAGIC = 1337
