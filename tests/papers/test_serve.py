@@ -286,9 +286,11 @@ def test_ctrl_c_ends_it_cleanly(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "ETUDE_HOME": str(tmp_path)},
+        # Tests that run in a shell's background have inherited that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     address = process.stdout.readline().split()[2].rstrip(",/")
-    assert httpx.get(f"{address}/all.json").json()["items"] == []
+    assert httpx.get(f"{address}/all.json", timeout=60).json()["items"] == []
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0
