@@ -270,7 +270,9 @@ def test_without_a_reader_there_are_shelves_only(room):
 def test_ctrl_c_ends_it_cleanly(tmp_path):
     program = textwrap.dedent(
         """
-        import sys
+        import signal, sys
+        # Tests that run in a shell's background have inherited that it is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from etude.papers.library import Library
         from etude.papers.serve import serve
         from etude.papers.settings import Settings
@@ -286,8 +288,6 @@ def test_ctrl_c_ends_it_cleanly(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "ETUDE_HOME": str(tmp_path)},
-        # Tests that run in a shell's background have inherited that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     address = process.stdout.readline().split()[2].rstrip(",/")
     assert httpx.get(f"{address}/all.json", timeout=60).json()["items"] == []
