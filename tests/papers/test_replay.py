@@ -36,7 +36,16 @@ def program():
 
 
 def test_the_program_serves_until_ctrl_c_with_clock_and_faults_on_command(program):
-    process = program("--generated", "40", "--now", "2026-05-05T12:00", "--faults", "rss:503")
+    process = program(
+        "--generated",
+        "40",
+        "--first",
+        "2026-05-04",
+        "--now",
+        "2026-05-05T12:00",
+        "--faults",
+        "rss:503",
+    )
     assert process.stdout.readline().startswith("40 papers of 2026-05-04 to ")
     address = process.stdout.readline().partition("=")[2].partition(";")[0]
     assert httpx.get(f"{address}/rss/cs.CV").status_code == 503
