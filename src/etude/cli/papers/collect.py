@@ -11,6 +11,7 @@ import typer
 
 from etude.cli.papers import papers
 from etude.cli.papers.room import (
+    counted,
     day_option,
     echo,
     open_index,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from etude.papers.summaries.writers import Writer
     from etude.papers.sync import Report
 
+A_DAY = 2000
+"""Papers that one run embeds at most; what is left waits for the next."""
 SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="Another file than papers.yaml in Etude's data folder."),
@@ -83,12 +86,21 @@ def sync_once(
 
 
 def follow_up(library: Library, summaries: bool = True) -> None:
-    """Bring summaries and index up to what came."""
+    """Bring summaries, index and, where the model was pulled, embeddings up to what came."""
+    from etude.papers.search.embed import pulled as embedding_model
+
     if summaries:
         made = _summarise(library, None, None)
         if made:
             typer.echo(f"{made:,} summaries made")
-    open_index(library)
+    index = open_index(library)
+    if embedding_model() is not None:
+        with working("reading papers for their meaning") as say:
+            done = index.embed(
+                lambda step: say(f"meaning: {counted(step.done, step.total)}"), A_DAY
+            )
+        if done:
+            typer.echo(f"{done:,} papers read for `related`")
 
 
 @papers.command("backfill", epilog="Example:\n\n`etude papers backfill --since 2026-03-01`")
