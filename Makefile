@@ -61,6 +61,7 @@ postgres:        ## Install PostgreSQL where the queue's tests find none
 
 test: develop browser postgres  ## Install what is missing and run all tests
 	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/etude models pull minilm
 	$(BIN)/python -m pytest
 
 lint: develop    ## Style, types and the rules of the house
