@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from etude.practice.judge.grade import Judge, make_cases
+from etude.practice.judge.cases import make_cases
+from etude.practice.judge.grade import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem

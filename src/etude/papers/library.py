@@ -1,10 +1,8 @@
 """The papers that are kept: what sources say goes in, one record a paper comes out.
 
-The unversioned id is the key. Each field takes the value of the sighting of the highest version
-that knows it; at one version, that of the latest datestamp, then that of the latest date of the
-version. Categories of one version are joined, since a cross-list adds one without a new version.
-Every listing is kept, so that the first day decides "new". Each rule takes a maximum, a minimum
-or a union, so the same sightings leave the same record in any order and however often they come.
+The unversioned id is the key; `merging` makes one record of all that was seen of a paper. Every
+listing is kept, so that the first day decides "new". What changed has a number that grows, the
+revision, by which indexes and other readers find what is new to them.
 """
 
 from __future__ import annotations
@@ -12,13 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from etude.papers.identity import month_of
+from etude.papers.merging import fresh, merged_with, set_days
 from etude.papers.record import Announcement, Sighting
 from etude.store import papers as tables
 
@@ -31,10 +28,6 @@ CHUNK = 500
 _paper = cast("Table", tables.Paper.__table__)
 _listing = cast("Table", tables.Listing.__table__)
 _marks = cast("Table", tables.Mark.__table__)
-_DECIDED = (
-    *("title", "abstract", "authors", "updated", "comment", "journal_ref"),
-    *("doi", "licence", "withdrawn"),
-)
 _COLUMNS = [column.name for column in _paper.columns if column.name != "number"]
 
 
@@ -78,7 +71,9 @@ class Library:
         known = {key: dict(of) for key, of in days.items()}
         for sighting in sightings:
             row = stored.get(sighting.id)
-            stored[sighting.id] = _fresh(sighting, now) if row is None else _merged(row, sighting)
+            stored[sighting.id] = (
+                fresh(sighting, now) if row is None else merged_with(row, sighting)
+            )
             if sighting.announced is not None:
                 kind = (sighting.announcement or Announcement.NEW).value
                 of = days.setdefault(sighting.id, {})
@@ -87,7 +82,7 @@ class Library:
         added: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
         for key, row in stored.items():
-            _date(row, days.get(key, {}), now)
+            set_days(row, days.get(key, {}), now)
             if row == before.get(key):
                 continue
             row["revision"] = revision
@@ -208,7 +203,7 @@ class Library:
             dated: list[dict[str, Any]] = []
             for key, of in days.items():
                 row: dict[str, Any] = {"of": key, "revision": revision}
-                _date(row, of, 0.0)
+                set_days(row, of, 0.0)
                 dated.append(row)
             names = ("announced", "replaced", "revision")
             connection.execute(
@@ -342,110 +337,3 @@ def _listings(connection: Connection, keys: list[str]) -> Iterator[Any]:
             .where(_listing.c.id.in_(keys[start : start + CHUNK]))
             .order_by(_listing.c.day)
         )
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-
-
-def _fresh(sighting: Sighting, now: float) -> dict[str, Any]:
-    return {
-        "id": sighting.id,
-        "version": sighting.version,
-        "title": sighting.title,
-        "abstract": sighting.abstract,
-        "authors": list(sighting.authors),
-        "categories": list(dict.fromkeys(sighting.categories)),
-        "published": _seconds(sighting.published),
-        "updated": _seconds(sighting.updated),
-        "comment": sighting.comment,
-        "journal_ref": sighting.journal_ref,
-        "doi": sighting.doi,
-        "licence": sighting.licence,
-        "datestamp": sighting.datestamp.isoformat() if sighting.datestamp else None,
-        "announced": "",
-        "replaced": None,
-        "withdrawn": sighting.withdrawn,
-        "basis": {"": _basis(sighting)},
-        "first_seen": now,
-        "revision": 0,
-        "summary": None,
-        "summary_by": None,
-    }
-
-
-def _basis(sighting: Sighting) -> list[Any]:
-    """What decides between two sightings: version, datestamp, date of the version."""
-    return [
-        sighting.version or 0,
-        sighting.datestamp.isoformat() if sighting.datestamp else "",
-        _seconds(sighting.updated) or 0.0,
-    ]
-
-
-def _merged(old: dict[str, Any], sighting: Sighting) -> dict[str, Any]:
-    """One record of two; which of them came first makes no difference to it."""
-    new = _fresh(sighting, old["first_seen"])
-    merged = dict(old)
-    main = max(old["basis"][""], new["basis"][""])
-    basis = {"": main}
-    for name in _DECIDED:
-        candidates = [
-            (row["basis"].get(name, row["basis"][""]), row[name])
-            for row in (old, new)
-            if row[name] is not None
-        ]
-        if not candidates:
-            continue
-        # The value itself comes last, so that of two that differ in nothing else the same one wins.
-        of, merged[name] = max(candidates, key=lambda pair: (pair[0], _order(pair[1])))
-        if of != main:
-            basis[name] = of
-    merged["basis"] = basis
-    merged["version"] = _highest(old["version"], new["version"])
-    merged["datestamp"] = _highest(old["datestamp"], new["datestamp"])
-    dates = [row["published"] for row in (old, new) if row["published"] is not None]
-    merged["published"] = min(dates, default=None)
-    merged["categories"] = _categories(old, new)
-    if (merged["abstract"], merged["title"]) != (old["abstract"], old["title"]):
-        merged["summary"] = merged["summary_by"] = None
-    return merged
-
-
-def _categories(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    versions = (old["version"] or 0, new["version"] or 0)
-    if versions[0] != versions[1]:
-        return list((old if versions[0] > versions[1] else new)["categories"])
-    first = max(
-        (row["basis"].get("categories", row["basis"][""]), row["categories"][:1])
-        for row in (old, new)
-    )[1]
-    return [*first, *sorted({*old["categories"], *new["categories"]} - set(first))]
-
-
-def _highest(first: Any, second: Any) -> Any:
-    return max((value for value in (first, second) if value is not None), default=None)
-
-
-def _day_of(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).date().isoformat()
-
-
-def _order(value: Any) -> Any:
-    return [value] if isinstance(value, list) else value
-
-
-def _date(row: dict[str, Any], days: dict[str, str], now: float) -> None:
-    """Set the days that follow from the listings."""
-    first = [day for day, kind in days.items() if kind in {"new", "cross"}] or list(days)
-    if first:
-        row["announced"] = min(first)
-    elif row["published"] is not None:
-        row["announced"] = _day_of(row["published"])
-    else:
-        # An id begins with its month: a paper of 2017 that comes from a list of references is old.
-        seen = _day_of(row["first_seen"] or now)
-        month = month_of(row["id"])
-        row["announced"] = seen if seen.startswith(month) else min(seen, f"{month}-01")
-    again = [day for day, kind in days.items() if kind.startswith("replace")]
-    row["replaced"] = max(again, default=None)

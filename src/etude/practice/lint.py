@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from etude.errors import ProblemError
+from etude.practice.judge.cases import Case, make_cases
 from etude.practice.judge.checks import Tolerance, compare
-from etude.practice.judge.grade import Case, Judge, make_cases
+from etude.practice.judge.grade import Judge
 from etude.practice.judge.verdict import Verdict
 from etude.practice.judge.wire import Dataset
 from etude.practice.problem import COLLECTIONS, Problem

@@ -17,8 +17,8 @@ from etude.cli.papers.room import (
     open_index,
     open_library,
     open_settings,
-    working,
 )
+from etude.cli.working import working
 from etude.errors import PapersError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from etude.cli.papers.room import (
     open_library,
     open_reader,
     print_paper,
-    working,
 )
+from etude.cli.working import working
 from etude.errors import PapersError, did_you_mean
 
 Ids = Annotated[list[str], typer.Argument(help="Ids or addresses of arXiv.")]

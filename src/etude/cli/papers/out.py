@@ -18,8 +18,8 @@ from etude.cli.papers.room import (
     open_library,
     open_reader,
     open_settings,
-    working,
 )
+from etude.cli.working import working
 from etude.errors import PapersError, did_you_mean
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from etude.cli.papers.room import (
     open_settings,
     plain_words,
     print_paper,
-    working,
 )
+from etude.cli.working import working
 from etude.errors import PapersError, did_you_mean
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from etude.cli.working import working
 from etude.errors import PapersError
 
 if TYPE_CHECKING:
@@ -68,15 +68,6 @@ def counted(done: int, total: int | None) -> str:
     if not done:
         return ""
     return f"{done:,} of {total:,}" if total else f"{done:,}"
-
-
-@contextmanager
-def working(what: str) -> Generator[Callable[[str], None]]:
-    """Show beside the output that something goes on."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{what} …") as status:
-        yield lambda text: status.update(f"{' '.join(text.split())} …")
 
 
 def ask_for_any(library: Library) -> None:

@@ -24,7 +24,8 @@ import triton.language as tl
 from torch import Tensor
 
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, DYNAMIC_LEVELS
-from etude.tuning.kernels.triton.common import launch, rounded
+from etude.tuning.kernels.triton.arithmetic import rounded
+from etude.tuning.kernels.triton.launching import launch
 
 BYTES = 1024
 """Of codes, a program: 4 KB of bfloat16. Each of 128 threads stores 16 bytes at a time."""

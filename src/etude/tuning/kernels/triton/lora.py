@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from etude.tuning.kernels.triton.common import DTYPES, launch, multiplied, power, rounded
+from etude.tuning.kernels.triton.arithmetic import multiplied, rounded
+from etude.tuning.kernels.triton.launching import DTYPES, launch, power
 
 _RANK = 64
 """The widest tile of r; larger ranks take several."""

@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from etude.tuning.kernels.triton.common import launch, power, refuse_unfit, rounded
+from etude.tuning.kernels.triton.arithmetic import rounded
+from etude.tuning.kernels.triton.launching import launch, power, refuse_unfit
 
 _PIECE = 4096
 """Logits of a row worked on at a time, 16 for each of 256 threads."""

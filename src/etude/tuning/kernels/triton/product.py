@@ -18,8 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
-from etude.tuning.kernels.triton.common import DTYPES, launch, multiplied, power, rounded
+from etude.tuning.kernels.triton.arithmetic import multiplied, rounded
 from etude.tuning.kernels.triton.decode import levels_on, scale_of
+from etude.tuning.kernels.triton.launching import DTYPES, launch, power
 
 FEW_ROWS = 64
 """Rows up to which a product costs the reading of its weight: one tile, so that every weight is

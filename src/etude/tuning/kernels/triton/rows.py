@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from etude.tuning.kernels.triton.common import launch, power, refuse_unfit, rounded
+from etude.tuning.kernels.triton.arithmetic import rounded
+from etude.tuning.kernels.triton.launching import launch, power, refuse_unfit
 
 _ELEMENTS = 1024
 """Numbers a program of SwiGLU, 8 for each of 128 threads."""

@@ -1,0 +1,38 @@
+"""`etude practice`: problems to solve, judged here.
+
+One file for each kind of person: who solves problems, who runs a judge, who writes problems.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from etude.cli import app
+from etude.errors import ProblemError
+
+practice = typer.Typer(
+    name="practice",
+    help="Coding problems in PyTorch, LLMs, machine learning and vision, judged in a sandbox.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(practice)
+
+
+@practice.callback()
+def _need_database() -> None:
+    """Say what to install where only the engine was."""
+    from importlib.util import find_spec
+
+    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+        raise ProblemError("practising needs a database library: pip install 'etude[app]'")
+
+
+# In the order in which `--help` lists them.
+# isort: off
+from etude.cli.practice import solving as _solving  # noqa: E402 - they register on `practice`
+from etude.cli.practice import standing as _standing  # noqa: E402
+from etude.cli.practice import judging as _judging  # noqa: E402
+from etude.cli.practice import authoring as _authoring  # noqa: E402
+
+VERBS = (_solving, _standing, _judging, _authoring)

@@ -1,0 +1,98 @@
+"""`etude practice new | export | import | lint`: who writes problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli.practice import practice
+from etude.cli.practice.desk import OWN_SHELF, Names, NewShelf, Shelf
+from etude.errors import ProblemError
+
+
+@practice.command("new")
+def new_problem_folder(
+    collection: Annotated[str, typer.Argument(help="pytorch, llm, ...")],
+    slug: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens.")],
+    title: Annotated[str | None, typer.Option(help="The title; from the slug without.")] = None,
+    shelf: NewShelf = OWN_SHELF,
+) -> None:
+    """Make the folder of a new problem, with every file in its place.
+
+    Example: `etude practice new llm my-problem`
+    """
+    from etude.practice.scaffold import new_problem
+
+    folder = new_problem(shelf, collection, slug, title)
+    typer.echo(f"made {folder}; then `etude practice lint {slug} --shelf {shelf}`")
+
+
+@practice.command("export")
+def export_zip(
+    file: Annotated[Path, typer.Argument(help="The zip to write.")],
+    names: Names = None,
+    shelf: Shelf = None,
+) -> None:
+    """Write problems to a zip.
+
+    Example: `etude practice export problems.zip create-tensordataset`
+    """
+    from etude.practice.bundle import export_problems
+    from etude.practice.problem import find_problem, load_shelf
+
+    problems = [find_problem(name, shelf) for name in names] if names else load_shelf(shelf)
+    try:
+        count = export_problems(problems, file)
+    except OSError as error:
+        raise ProblemError(f"{file} cannot be written: {error.strerror}") from error
+    typer.echo(f"{len(problems)} problems, {count} files in {file}")
+
+
+@practice.command("import")
+def import_zip(
+    file: Annotated[Path, typer.Argument(help="A zip that `export` wrote.", exists=True)],
+    shelf: NewShelf = OWN_SHELF,
+) -> None:
+    """Unpack problems; read their tests.py before the first submission, the judge trusts it.
+
+    Example: `etude practice import problems.zip --shelf my-problems`
+    """
+    from etude.practice.bundle import import_problems
+
+    for problem in import_problems(file, shelf):
+        typer.echo(f"{problem.collection}/{problem.slug}: {problem.title}")
+
+
+@practice.command("lint")
+def lint_problems(
+    names: Names = None,
+    shelf: Shelf = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(help="Run answers with another interpreter, which may have another NumPy."),
+    ] = None,
+) -> None:
+    """Judge each problem's own right and wrong answers, and test its tests.
+
+    Example: `etude practice lint create-tensordataset`
+    """
+    from rich.progress import track
+
+    from etude.practice.judge.grade import Judge
+    from etude.practice.judge.pool import Pool
+    from etude.practice.lint import lint
+    from etude.practice.problem import find_problem, load_shelf
+
+    problems = [find_problem(name, shelf) for name in names] if names else load_shelf(shelf)
+    found = 0
+    with Pool(python=str(python) if python else None) as pool:
+        judge = Judge(pool)
+        for problem in track(problems, description="judging", transient=True):
+            for finding in lint(problem, judge):
+                typer.echo(str(finding))
+                found += 1
+    typer.echo(f"{len(problems)} problems, {found} findings")
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,86 @@
+"""`etude practice judge`: who judges what others submit, on this machine or on several."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli.practice import practice
+from etude.cli.practice.desk import Demand, Shelf, open_pool
+
+if TYPE_CHECKING:
+    from etude.practice.problem import Problem
+    from etude.practice.worker import Bench
+
+
+@practice.command("judge")
+def run_judge(
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Submissions judged at once; with --ray on each.")
+    ] = 2,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Judge on a Ray cluster: auto, host:port, ray://… or local."),
+    ] = None,
+    judges: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --ray: judges, spread over the machines.")
+    ] = 1,
+    demand: Demand = None,
+    shelf: Shelf = None,
+) -> None:
+    """Judge what is submitted, until Ctrl-C; verdicts then come in milliseconds.
+
+    Example: `etude practice judge --workers 2 --demand namespaces`
+
+    On several machines, after `ray start --head` on one and `ray start --address=…` on the others:
+    `etude practice judge --ray auto --judges 8`
+    """
+    from etude.practice.problem import find_problem
+    from etude.practice.session import recorder
+    from etude.practice.worker import Workers
+    from etude.store.engine import open_store
+
+    def find(slug: str) -> Problem:
+        return find_problem(slug, shelf)
+
+    engine = open_store()
+    stop = False
+
+    def leave(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    with _bench(demand, workers, ray, judges) as (bench, described):
+        # After Ray has started, which sets handlers of its own.
+        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGINT, leave)
+        typer.echo(f"isolation: {described}")
+        with Workers(engine, bench, find, recorder(engine, find)):
+            typer.echo(
+                f"judging, {bench.slots} at a time; Ctrl-C finishes what is begun and leaves"
+            )
+            while not stop:
+                time.sleep(0.2)
+
+
+@contextmanager
+def _bench(
+    demand: list[str] | None, workers: int, ray: str | None, judges: int
+) -> Generator[tuple[Bench, str]]:
+    """Start what judges, here or on a cluster, and say with which isolation."""
+    if ray is not None:
+        from etude.practice.cluster import RayJudges
+
+        layers = {"demand": demand} if demand else {}
+        with RayJudges(ray, judges, workers, **layers) as cluster:
+            yield cluster, cluster.describe()
+        return
+    from etude.practice.judge.grade import Judge
+
+    with open_pool(demand, workers) as pool:
+        yield Judge(pool), pool.level.describe()
