@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import json
 import os
@@ -24,6 +25,24 @@ settings.register_profile(
 settings.load_profile("etude")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Give the tests a data folder of their own, in which only pulled models are the user's.
+
+    What an earlier version, or a run that was killed, has left in the user's folder is no test's
+    business, and tests leave nothing in it.
+    """
+    from etude.paths import home
+
+    kept = home().absolute()
+    own = tempfile.TemporaryDirectory(prefix="etude-tests-")
+    atexit.register(own.cleanup)
+    for name in ("models", "native"):
+        (kept / name).mkdir(parents=True, exist_ok=True)
+        (Path(own.name) / name).symlink_to(kept / name, target_is_directory=True)
+    os.environ["ETUDE_HOME"] = own.name
+
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 

@@ -123,6 +123,32 @@ def test_a_damaged_store_is_made_again(encoder, tmp_path, file, damage):
     assert said == [] and (store / file).read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"form": 1, "sums": {"stats": 0}, "stats": {"samples": 5}},
+        {"form": 1, "sums": [], "stats": "{}"},
+        {"form": 1, "sums": {}},
+        {"form": 1},
+        {"form": 99},
+        ["form", 1],
+        None,
+        7,
+    ],
+    ids=str,
+)
+def test_a_store_that_says_other_things_of_itself_is_made_again(encoder, tmp_path, about):
+    samples = [talk(number) for number in range(5)]
+    encode_kept(encoder, samples, SilentProgress(), print, tmp_path)
+    (store,) = tmp_path.iterdir()
+    whole = (store / "about").read_bytes()
+    (store / "about").write_text(json.dumps(about))
+    said = []
+    again = encode_kept(encoder, samples, SilentProgress(), said.append, tmp_path)
+    assert [len(one) for one in again.samples] == [len(encoder.encode(one)) for one in samples]
+    assert said == [] and (store / "about").read_bytes() == whole
+
+
 def test_a_disk_that_takes_no_tokens_is_no_reason_to_stop(encoder, tmp_path):
     (tmp_path / "tokens").write_text("in the way")
     said = []

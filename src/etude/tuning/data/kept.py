@@ -29,6 +29,17 @@ MOST_BYTES = 4 << 30
 _CODE = (counts, encode, encoded, marking, rendering, store)
 
 
+def _code_hash() -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for module in _CODE:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.digest()
+
+
+# Of the code as it was loaded: a file that is edited while a process runs is not what it runs.
+_CODE_HASH = _code_hash()
+
+
 def tokens_folder() -> Path:
     """Return the folder of kept tokens."""
     return home() / "tokens"
@@ -106,8 +117,7 @@ def store_name(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
     }
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     digest.update(backend.to_str().encode("utf-8", "surrogatepass"))
-    for module in _CODE:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(_CODE_HASH)
     for sample in samples:
         digest.update(repr(sample).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

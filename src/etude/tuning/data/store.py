@@ -47,12 +47,14 @@ class TokenStore(Sequence[EncodedSample]):
     """
 
     def __init__(self, folder: Path) -> None:
-        about: dict[str, Any] = json.loads((folder / "about").read_text("utf-8"))
-        if about.get("form") != FORM:
-            raise ValueError(f"{folder} is of another form")
-        told: str = about["stats"]
+        about: Any = json.loads((folder / "about").read_text("utf-8"))
+        match about:
+            case {"form": form, "stats": str(told), "sums": dict()} if form == FORM:
+                pass
+            case _:
+                raise ValueError(f"{folder} is of another form")
         found = {name: _checksum(folder / name) for name in NAMES}
-        if found | {"stats": zlib.crc32(told.encode())} != about["sums"]:
+        if about["sums"] != found | {"stats": zlib.crc32(told.encode())}:
             raise ValueError(f"{folder} is damaged")
         self.stats = _stats_of(json.loads(told))
         self._ends = np.fromfile(folder / "ends", dtype=np.int64)
