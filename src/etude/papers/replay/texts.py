@@ -39,6 +39,8 @@ def xml(text: str) -> str:
 
 def tex(name: str) -> str:
     """A name with its accents as TeX has them."""
+    if name.isascii():
+        return name
     found: list[str] = []
     for letter in name:
         if letter in _LETTERS:
