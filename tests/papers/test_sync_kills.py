@@ -14,7 +14,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -157,6 +157,7 @@ def _killed(chosen, server, address, folder, now):
     faults=st.lists(st.lists(st.sampled_from(FAULTS), max_size=5), min_size=3, max_size=3),
     stops=st.lists(st.integers(1, 20), min_size=3, max_size=3),
 )
+@example(faults=[[], [], ["oai:500x30", "query:error200"]], stops=[1, 1, 5])  # feeds alone
 def test_ctrl_c_anywhere_and_any_faults_lose_nothing(
     world, undisturbed, tmp_path_factory, faults, stops
 ):

@@ -8,7 +8,7 @@ revision, by which indexes and other readers find what is new to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +29,9 @@ _paper = cast("Table", tables.Paper.__table__)
 _listing = cast("Table", tables.Listing.__table__)
 _marks = cast("Table", tables.Mark.__table__)
 _COLUMNS = [column.name for column in _paper.columns if column.name != "number"]
+
+Lister = Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
+"""Day and kind of one more listing, from a record and the kinds of its listings so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,20 @@ class Library:
         with self.engine.begin() as connection:
             return self.put_in(connection, sightings)
 
-    def put_in(self, connection: Connection, sightings: Sequence[Sighting]) -> Outcome:
-        """Store `sightings` in a transaction of the caller's, together with its own progress."""
+    def put_in(
+        self,
+        connection: Connection,
+        sightings: Sequence[Sighting],
+        listing: Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
+        | None = None,
+    ) -> Outcome:
+        """Store `sightings` in a transaction of the caller's, together with its own progress.
+
+        Args:
+            connection: in a transaction.
+            sightings: what to store.
+            listing: asked for one more listing of each record, once the sightings are in it.
+        """
         # The counter goes first: it takes the lock of writing, so two at once wait for each other.
         revision = _next_revision(connection)
         now = self._clock()
@@ -82,6 +97,10 @@ class Library:
         added: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
         for key, row in stored.items():
+            if listing and (more := listing(row, days.get(key, {}).values())):
+                day, kind = more
+                of = days.setdefault(key, {})
+                of[day] = kind if kind == _KINDS[0] else of.get(day, kind)
             set_days(row, days.get(key, {}), now)
             if row == before.get(key):
                 continue

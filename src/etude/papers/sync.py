@@ -93,9 +93,9 @@ def sync(
         else:
             run.lines.append(Line("oai", "not asked: the feeds have not changed"))
         store_feeds(run, [batch for batch in batches if batch is not None], trouble)
-        settled = settle(run)
-        if settled:
-            run.lines.append(Line("oai", f"{settled} papers that no feed carried"))
+        settle(run)
+        if run.settled:
+            run.lines.append(Line("oai", f"{run.settled} papers that no feed carried"))
         report = _report(run)
         library.set_mark(
             "sync:run",

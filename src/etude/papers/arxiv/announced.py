@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from etude.errors import SourceDownError, SourceError
+from etude.papers.arxiv.due import due_before, needs_listing
 from etude.papers.arxiv.feeds import Feed, fetch_feed
 from etude.papers.arxiv.query import by_id
 from etude.papers.arxiv.run import Run
@@ -92,11 +93,21 @@ def _batch_day(run: Run, feed: Feed, today: date) -> date | None:
     Papers may be held and come later than they were due, never sooner.
     """
     rows = {row["id"]: row for row in run.library.get_many([item.id for item in feed.items])}
-    due = [
-        day
-        for item in feed.items
-        if (day := _due_day(item, rows.get(item.id))) is not None and day <= today
+    found = [(item, _due_day(item, rows.get(item.id))) for item in feed.items]
+    due = [day for _, day in found if day is not None and day <= today]
+    unknown = [
+        item.id for item, day in found if day is None and item.announcement is Announcement.NEW
     ]
+    if unknown and today not in due:
+        # Those that are known may be of an earlier day: where OAI-PMH is down, all of them are.
+        try:
+            papers = by_id(run.gate, unknown[-_SAMPLE:])
+        except SourceError:
+            return None
+        asked = [expected_feed(paper.published) for paper in papers if paper.published is not None]
+        if not asked:
+            return None
+        due += [day for day in asked if day <= today]
     if due:
         return max(due)
     # Cross-lists only: OAI-PMH dates the change on the day of the feed, or on the evening before.
@@ -106,16 +117,10 @@ def _batch_day(run: Run, feed: Feed, today: date) -> date | None:
         if row["datestamp"] is not None
     ]
     stamps = [stamp for stamp in stamps if stamp <= today]
-    if stamps:
-        day = max(stamps)
-        return day if no_feed(day) is None else next_feed(day)
-    new = [item.id for item in feed.items if item.announcement is Announcement.NEW]
-    try:
-        papers = by_id(run.gate, new[-_SAMPLE:]) if new else []
-    except SourceError:
+    if not stamps:
         return None
-    due = [expected_feed(paper.published) for paper in papers if paper.published is not None]
-    return max((day for day in due if day <= today), default=None)
+    day = max(stamps)
+    return day if no_feed(day) is None else next_feed(day)
 
 
 def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
@@ -130,36 +135,24 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
     return expected_feed(datetime.fromtimestamp(seconds, UTC))
 
 
-def settle(run: Run) -> int:
+def settle(run: Run) -> None:
     """List papers that no feed showed when they were new, on the day they were due."""
     today = feed_day(run.now())
     mark, until = run.library.mark("settled") or 0, run.library.revision()
-    count, keep = 0, None
+    keep = None
     for rows in run.library.listings_since(mark, until):
         found: list[tuple[str, str, str]] = []
         for row in rows:
-            # A paper of one of our categories was news before it was listed in another.
-            ours = row["categories"][:1] and row["categories"][0] in run.settings.categories
-            if row["kinds"] & ({"new"} if ours else {"new", "cross"}):
+            kind = needs_listing(run.settings.categories, row, row["kinds"])
+            if kind is None:
                 continue
-            day = _due_in_the_past(row, today)
+            day = due_before(row, today)
             if day is None:
                 keep = row["revision"] if keep is None else keep
                 continue
-            kind = Announcement.NEW if ours else Announcement.CROSS
             found.append((row["id"], day.isoformat(), kind.value))
         run.library.announce(found)
-        count += len(found)
+        run.settled += len(found)
     done = until if keep is None else keep - 1
     if done != mark:
         run.library.set_mark("settled", done)
-    return count
-
-
-def _due_in_the_past(row: Mapping[str, Any], today: date) -> date | None:
-    if row["published"] is None:
-        return None
-    day = expected_feed(datetime.fromtimestamp(row["published"], UTC))
-    # While the day of its last change stands in the feeds, one of them may still carry it.
-    stamp = row["datestamp"] or ""
-    return day if day < today and stamp < today.isoformat() else None

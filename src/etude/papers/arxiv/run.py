@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from etude.errors import PapersError
+from etude.papers.arxiv.due import LONG_AGO, due_before, needs_listing
 from etude.papers.arxiv.gate import Gate
+from etude.papers.calendar import feed_day
 from etude.papers.library import Library
 from etude.papers.record import Sighting
 from etude.papers.settings import Settings
@@ -53,6 +55,8 @@ class Run:
     papers: int = 0
     seen: dict[str, int] = field(default_factory=dict[str, int])
     """Ids of this run and a hash of what was stored last of each."""
+    settled: int = 0
+    """Papers that no feed carried and that were listed on the day they were due."""
     before: tuple[int, int] = (0, 0)
     """Papers and revision when the run began."""
 
@@ -83,11 +87,23 @@ class Run:
         new = [of for of in sightings if self.seen.get(of.id) != hash(of)]
         with self.library.engine.begin() as connection:
             if new:
-                self.library.put_in(connection, new)
+                self.library.put_in(connection, new, self._listing)
             for key, value in marks.items():
                 self.library.set_mark(key, value, connection)
         self.papers += len(sightings)
         self.seen |= hashes
+
+    def _listing(self, row: Mapping[str, Any], kinds: Collection[str]) -> tuple[str, str] | None:
+        """What no feed can carry any more is listed at once; the rest when the feeds were read."""
+        kind = needs_listing(self.settings.categories, row, kinds)
+        # Without a day of change, a feed that was not stored yet may list it.
+        if kind is None or row["datestamp"] is None:
+            return None
+        day = due_before(row, feed_day(self.now()) - LONG_AGO)
+        if day is None:
+            return None
+        self.settled += 1
+        return day.isoformat(), kind.value
 
     def note(self, source: str, count: int, text: str, error: str | None) -> None:
         """Keep how a source did, for the report and for `health`."""
