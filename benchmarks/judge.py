@@ -72,19 +72,28 @@ def one_by_one(
     return percentiles(times)
 
 
-def burst(queue: Queue, workers: Workers, judged: list[str], slug: str, source: str, count: int):
-    """Submit `count` at once; return the rate, and the wait of every tenth."""
+def burst(queue: Queue, judge: Judge, slug: str, source: str, count: int) -> dict[str, Any]:
+    """Submit `count`, then let the workers begin; return the rate, and the wait of every tenth.
+
+    Nothing is judged before all have been taken, so the rate has no head start.
+    """
+    judged: list[str] = []
+
+    def note(ticket: Ticket, verdict: Verdict) -> None:
+        assert verdict.accepted, verdict
+        judged.append(ticket.key)
+
     keys = [queue.add("bench", slug, source) for _ in range(count)]
-    judged.clear()
     begun = time.perf_counter()
-    workers.wake()
-    while queue.waiting():
-        time.sleep(0.02)
-    seconds = time.perf_counter() - begun
+    with Workers(queue.engine, judge, find_problem, note):
+        while queue.waiting():
+            time.sleep(0.02)
+        seconds = time.perf_counter() - begun
     states = [queue.status(key) for key in keys]
     history = {row["key"]: row for row in queue.history("bench", most=10**6)}
     start = min(history[key]["finished"] for key in keys)
-    out_of_place = max(abs(keys.index(key) - place) for place, key in enumerate(judged))
+    place_of = {key: place for place, key in enumerate(keys)}
+    out_of_place = max(abs(place_of[key] - place) for place, key in enumerate(judged))
     return {
         "count": count,
         "per_second": count / seconds,
@@ -198,41 +207,36 @@ def main() -> None:
     problem = find_problem("create-tensordataset")
     trained = problem.solution + TRAIN
     calls = "\nfor n in range(2, 16):\n    create_dataset(torch.randn(n, 4), torch.zeros(n))\n"
-    judged: list[str] = []
-
-    def note(ticket: Ticket, _: Verdict) -> None:
-        judged.append(ticket.key)
-
     with tempfile.TemporaryDirectory() as folder:
         engine = open_store(f"sqlite:///{folder}/bench.sqlite3")
         queue = Queue(engine)
-        with (
-            Pool(options.workers) as pool,
-            Workers(engine, Judge(pool), find_problem, note) as workers,
-        ):
-            figures = {
+        with Pool(options.workers) as pool:
+            judge = Judge(pool)
+            with Workers(engine, judge, find_problem) as workers:
+                alone = {
+                    "tensor_dataset": one_by_one(
+                        queue, workers, problem.slug, problem.solution, options.count
+                    ),
+                    "fifty_sgd_steps": one_by_one(
+                        queue, workers, problem.slug, trained, options.count
+                    ),
+                }
+                if options.attacks:
+                    alone["after_attacks"] = after_attacks(
+                        queue, workers, problem.slug, problem.solution
+                    )
+            figures: dict[str, Any] = {
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "python": platform.python_version(),
                 "isolation": pool.level.describe(),
                 "start_s": pool.warm_seconds,
                 "tests": len(make_cases(problem, 1)),
-                "tensor_dataset": one_by_one(
-                    queue, workers, problem.slug, problem.solution, options.count
-                ),
-                "fifty_sgd_steps": one_by_one(queue, workers, problem.slug, trained, options.count),
-                "burst": burst(
-                    queue, workers, judged, problem.slug, problem.solution, options.burst
-                ),
+                **alone,
+                "burst": burst(queue, judge, problem.slug, problem.solution, options.burst),
             }
-            if options.attacks:
-                figures["after_attacks"] = after_attacks(
-                    queue, workers, problem.slug, problem.solution
-                )
-            ratios = []
+            ratios: list[tuple[float, float]] = []
             for _ in range(3):
-                ours = burst(queue, workers, judged, problem.slug, problem.solution, 200)[
-                    "per_second"
-                ]
+                ours = burst(queue, judge, problem.slug, problem.solution, 200)["per_second"]
                 ratios.append((ours, fresh_interpreters(problem.solution, calls, 8)))
         engine.dispose()
     figures["per_second"], figures["fresh_per_second"] = (
