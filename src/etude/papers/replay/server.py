@@ -139,24 +139,28 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body)
 
     def _answer(self, text: str) -> None:
-        begin, self._status = time.monotonic(), 0
-        self._end = begin
+        self._begin, self._status = time.monotonic(), 0
         path = urlsplit(self.path).path
+        self._noted = path.startswith("/replay/")
         try:
             with suppress(ConnectionError, TimeoutError):
                 self._route(path, parse_qsl(text, keep_blank_values=True))
         finally:
-            if not path.startswith("/replay/"):
-                with self.replay.lock:
-                    self.replay.log.append(
-                        Asked(
-                            self.path,
-                            self.headers.get("User-Agent", ""),
-                            begin,
-                            self._end,
-                            self._status,
-                        )
-                    )
+            self._note()
+
+    def _note(self) -> None:
+        """Put the request in the log, once.
+
+        Before the last bytes leave: who has read the answer finds it in the log.
+        """
+        if self._noted:
+            return
+        self._noted = True
+        agent = self.headers.get("User-Agent", "")
+        with self.replay.lock:
+            self.replay.log.append(
+                Asked(self.path, agent, self._begin, time.monotonic(), self._status)
+            )
 
     def _route(self, path: str, asked: list[tuple[str, str]]) -> None:
         replay, moment = self.replay, self.replay.moment()
@@ -270,6 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(int(fault.kind), text, "text/plain", headers)
 
     def _reset(self) -> None:
+        self._note()
         # Lingering for no time makes the kernel send a reset in place of an orderly end.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
@@ -294,17 +299,20 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 304:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(length))
-        self._end = time.monotonic()
+        slow = spoilt is not None and spoilt.kind == "slow"
+        if not slow:
+            self._note()
         self.end_headers()
         if spoilt is not None and spoilt.kind == "cut":
             self.wfile.write(body[: length // 2])
             self.wfile.flush()
             self._reset()
-        elif spoilt is not None and spoilt.kind == "slow":
+        elif spoilt is not None and slow:
             step = max(1, length // 20)
             for start in range(0, length, step):
                 time.sleep(float(spoilt.value or 1))
-                self._end = time.monotonic()
+                if start + step >= length:
+                    self._note()
                 self.wfile.write(body[start : start + step])
                 self.wfile.flush()
         else:
