@@ -9,8 +9,10 @@ leave the trusted process.
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -55,9 +57,20 @@ def make_cases(problem: Problem, seed: int, visible_only: bool = False) -> list[
         hidden = [test for test in suite.tests if not test.visible]
         order.shuffle(hidden)
         tests += hidden
-    with _RANDOM:
+    with _RANDOM, _one_thread():
         call = _solution(problem)
         return [_case(problem, test, seed, call) for test in tests]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Generator[None]:
+    """Compute as a submission does, on one thread: other workers have need of the rest."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _case(problem: Problem, test: Test, seed: int, call: Any) -> Case:

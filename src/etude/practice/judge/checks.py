@@ -103,6 +103,9 @@ def _short(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
 def _tensors(
     got: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance, name: str
 ) -> Mismatch | None:
@@ -112,13 +115,15 @@ def _tensors(
     if got.dtype != expected.dtype:
         says = f"{name} is of {got.dtype}, expected {expected.dtype}"
         return Mismatch("dtype", says, says)
-    wide = torch.complex128 if expected.dtype.is_complex else torch.float64
     exact = not (expected.dtype.is_floating_point or expected.dtype.is_complex)
+    if expected.dtype not in _NUMPY_FLOATS and not exact:
+        got, expected = got.double(), expected.double()
+    ours, theirs = got.numpy(force=True), expected.numpy(force=True)
     if exact:  # int64 does not fit into float64
-        return _elements(got.detach().numpy(), expected.detach().numpy(), None, name)
-    return _elements(
-        got.detach().to(wide).numpy(), expected.detach().to(wide).numpy(), tolerance, name
-    )
+        return _elements(ours, theirs, None, name)
+    # NumPy widens on one thread, torch on all: as many workers would wait for each other.
+    wide = np.complex128 if expected.dtype.is_complex else np.float64
+    return _elements(ours.astype(wide), theirs.astype(wide), tolerance, name)
 
 
 def _arrays(got: Any, expected: Any, tolerance: Tolerance, name: str) -> Mismatch | None:

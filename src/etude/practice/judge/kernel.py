@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 MACHINE = platform.machine()
 X86 = MACHINE in ("x86_64", "AMD64")
@@ -26,6 +27,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+
+_HUGE = 2 << 20
+_MADV_COLLAPSE = 25
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -95,3 +99,16 @@ def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     none = (ctypes.c_uint32 * 6)()
     _checked(_libc.capset(header, none))
+
+
+def collapse_memory() -> None:
+    """Put this process' own memory into huge pages where the kernel can (6.1 and newer).
+
+    A fork copies an entry for each page: of 220 MB in small ones that is most of its time.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, rights, _, _, inode, *_ = line.split()
+        first, last = (int(end, 16) for end in span.split("-"))
+        first, last = -(-first // _HUGE) * _HUGE, last // _HUGE * _HUGE
+        if inode == "0" and rights.startswith("rw") and last > first:
+            _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE)

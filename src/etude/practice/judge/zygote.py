@@ -168,6 +168,7 @@ class _Zygote:
         sandbox.remember_mapped()
         gc.disable()
         gc.freeze()
+        kernel.collapse_memory()
         level = self.box.level(self._group(0) is not None)
         self._say(
             {
