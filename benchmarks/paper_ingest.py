@@ -25,6 +25,7 @@ from typing import Any
 from etude.papers.arxiv.gate import Gate
 from etude.papers.library import Library
 from etude.papers.search import Index
+from etude.papers.search.along import Along
 from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store
@@ -99,14 +100,24 @@ def measure(chosen: argparse.Namespace, address: str, folder: Path) -> None:
         if profile:
             profile.enable()
         begin, used = time.perf_counter(), time.process_time()
-        report = sync(library, settings, clock=NOW.timestamp, folder=folder, gate=gate)
+        index = Index(folder / "index", library)
+        with Along(index.folder, library) as along:
+            report = sync(
+                library,
+                settings,
+                clock=NOW.timestamp,
+                folder=folder,
+                gate=gate,
+                show=lambda step: along.came(step.papers),
+            )
         synced = time.perf_counter()
-        Index(folder / "index", library).refresh()
+        index.refresh()
         end, used = time.perf_counter(), time.process_time() - used
         if profile:
             profile.disable()
     assert not report.failed, report.lines()
     count = library.count()
+    assert index.count() == count, index.count()
     print("\n".join(report.lines()))
     for name, seconds in watch.seconds.items():
         print(f"{name:24} {seconds:6.2f} s")

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from etude.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.search import Index
 from etude.papers.search import folder as place
+from etude.papers.search.along import Along
 from etude.store.engine import open_store
 
 REFRESH = textwrap.dedent(
@@ -246,3 +248,53 @@ def test_what_a_kill_left_beside_the_index_does_no_harm(library, undisturbed, tm
 def folder_made(folder):
     folder.mkdir(parents=True)
     return folder
+
+
+def test_the_index_follows_while_papers_come(corpus, make_library, sighting, undisturbed, tmp_path):
+    rows = corpus[::40][:1500]
+    library, reader = make_library([]), Index(tmp_path / "papers")
+    seen = []
+    with Along(tmp_path / "papers", library, enough=400) as along:
+        for stored in range(250, 1501, 250):
+            library.put([sighting(row) for row in rows[stored - 250 : stored]])
+            along.came(stored)
+            if stored == 1000:
+                process = along._process
+                address = library.engine.url.database.encode()
+                assert address not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                limit = time.monotonic() + 60
+                while not reader.count() and time.monotonic() < limit:
+                    time.sleep(0.02)
+                seen.append(reader.count())
+    # Before the end some were there; after it all but those that were not worth a commit.
+    assert 0 < seen[0] <= 1000
+    assert process.returncode == 0
+    indexed = reader.count()
+    assert indexed >= 1000
+    index = Index(tmp_path / "papers", library)
+    assert index.refresh() == 1500 - indexed
+    assert content(index)[:3] == undisturbed[:3]
+
+
+def test_few_papers_start_no_process(corpus, make_library, tmp_path):
+    library = make_library(corpus[:10])
+    with Along(tmp_path / "papers", library) as along:
+        along.came(10)
+        assert along._process is None
+    assert not (tmp_path / "papers").exists()
+
+
+def test_where_the_follower_is_killed_the_last_refresh_does_all(
+    corpus, make_library, sighting, undisturbed, tmp_path
+):
+    library = make_library([])
+    with Along(tmp_path / "papers", library, enough=1) as along:
+        for start in range(0, 1500, 500):
+            rows = corpus[::40][start : start + 500]
+            library.put([sighting(row) for row in rows])
+            along.came(start + 500)
+            along._process.kill()
+            along._process.wait()
+    index = Index(tmp_path / "papers", library)
+    index.refresh()
+    assert content(index) == undisturbed

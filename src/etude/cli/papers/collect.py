@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +16,7 @@ from etude.cli.papers.room import (
     counted,
     day_option,
     echo,
+    index_folder,
     open_index,
     open_library,
     open_settings,
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from etude.papers.library import Library
     from etude.papers.settings import Settings
     from etude.papers.summaries.writers import Writer
-    from etude.papers.sync import Report
+    from etude.papers.sync import Progress, Report
 
 A_DAY = 2000
 """Papers that one run embeds at most; what is left waits for the next."""
@@ -72,17 +75,26 @@ def sync_once(
     """Collect once, and bring summaries and index up to what came."""
     from etude.papers.sync import sync
 
-    with working("asking arXiv") as say:
-        report = sync(
-            library,
-            settings,
-            full=full,
-            show=lambda step: say(f"{step.source}: {step.text} ({step.papers:,} papers)"),
-        )
+    with collecting(library) as show:
+        report = sync(library, settings, full=full, show=show)
     for line in report.lines():
         echo(line)
     follow_up(library, summaries)
     return report
+
+
+@contextmanager
+def collecting(library: Library) -> Generator[Callable[[Progress], None]]:
+    """Show what is being fetched, while the index follows."""
+    from etude.papers.search.along import Along
+
+    with working("asking arXiv") as say, Along(index_folder(), library) as along:
+
+        def show(step: Progress) -> None:
+            say(f"{step.source}: {step.text} ({step.papers:,} papers)")
+            along.came(step.papers)
+
+        yield show
 
 
 def follow_up(library: Library, summaries: bool = True) -> None:
@@ -117,13 +129,13 @@ def backfill_papers(
     if first is None:
         raise PapersError("--since is needed")
     library, settings = open_library(), open_settings(settings_file)
-    with working("asking arXiv") as say:
+    with collecting(library) as show:
         report = backfill(
             library,
             settings,
             date.fromisoformat(first),
             date.fromisoformat(last) if last else datetime.now(UTC).date(),
-            show=lambda step: say(f"{step.source}: {step.text} ({step.papers:,} papers)"),
+            show=show,
         )
     for line in report.lines():
         echo(line)

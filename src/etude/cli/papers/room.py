@@ -52,12 +52,18 @@ def reader_name() -> str:
     return os.environ.get("ETUDE_READER") or os.environ.get("ETUDE_LEARNER") or getpass.getuser()
 
 
+def index_folder() -> Path:
+    """Return where the full-text index is."""
+    from etude.paths import home
+
+    return home() / "papers-index"
+
+
 def open_index(library: Library) -> Index:
     """Open the full-text index and bring it up to the library, with progress where that takes."""
     from etude.papers.search import Index
-    from etude.paths import home
 
-    index = Index(home() / "papers-index", library)
+    index = Index(index_folder(), library)
     with working("bringing the index up to date") as say:
         index.refresh(lambda step: say(f"index: {step.text} {counted(step.done, step.total)}"))
     return index
