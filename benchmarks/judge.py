@@ -87,7 +87,7 @@ def burst(queue: Queue, judge: Judge, slug: str, source: str, count: int) -> dic
     begun = time.perf_counter()
     with Workers(queue.engine, judge, find_problem, note):
         while queue.waiting():
-            time.sleep(0.02)
+            time.sleep(0.05)
         seconds = time.perf_counter() - begun
     states = [queue.status(key) for key in keys]
     history = {row["key"]: row for row in queue.history("bench", most=10**6)}

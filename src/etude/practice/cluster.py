@@ -153,6 +153,11 @@ class RayJudges:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def workers(self) -> int:
+        """How many to call `judge` at a time."""
+        return self.slots
+
     def describe(self) -> str:
         """Return one line for people: how many judges, with which isolation."""
         return f"{len(self._actors)} judges, {' and '.join(sorted(set(self.levels)))}"

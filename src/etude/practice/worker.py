@@ -7,6 +7,7 @@ counted against the learner.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -37,8 +38,8 @@ class Bench(Protocol):
     """What judges: `judge.grade.Judge` on this machine, `cluster.RayJudges` on several."""
 
     @property
-    def slots(self) -> int:
-        """How many submissions at once."""
+    def workers(self) -> int:
+        """How many may call `judge` at a time."""
         ...
 
     def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
@@ -47,7 +48,7 @@ class Bench(Protocol):
 
 
 class Workers:
-    """As many workers as the judge has slots, in threads of this process.
+    """As many workers as keep the judge busy, in threads of this process.
 
     Args:
         engine: the database of the queue.
@@ -71,10 +72,13 @@ class Workers:
             threading.Thread(
                 target=self._work, args=(f"{self.name}-{slot}",), name=f"judge-{slot}", daemon=True
             )
-            for slot in range(judge.slots)
+            for slot in range(judge.workers)
         ]
 
     def __enter__(self) -> Workers:
+        # torch alone is 300,000 objects that live as long as we do: not to be gone over each time.
+        gc.collect()
+        gc.freeze()
         for thread in self._threads:
             thread.start()
         return self
@@ -92,6 +96,7 @@ class Workers:
         self._wake.set()
         for thread in self._threads:
             thread.join()
+        gc.unfreeze()
 
     def _work(self, worker: str) -> None:
         pause = IDLE_SECONDS

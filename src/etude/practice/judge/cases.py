@@ -10,11 +10,12 @@ leave the trusted process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -100,15 +101,20 @@ def _seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+@functools.lru_cache(256)
+def _compiled(source: str, name: str) -> CodeType:
+    return compile(source, name, "exec")
+
+
 def _solution(problem: Problem) -> Any:
     """Return the right answer as something to call with a test's arguments."""
     module = ModuleType("solution")
-    exec(compile(problem.solution, str(problem.folder / "solution.py"), "exec"), module.__dict__)
+    exec(_compiled(problem.solution, str(problem.folder / "solution.py")), module.__dict__)
     source = problem.driver
     if source is None:
         return getattr(module, problem.entry)
     driver = ModuleType("driver")
-    exec(compile(source, str(problem.folder / "driver.py"), "exec"), driver.__dict__)
+    exec(_compiled(source, str(problem.folder / "driver.py")), driver.__dict__)
 
     def drive(*arguments: Any) -> Any:
         return driver.drive(module, *arguments)

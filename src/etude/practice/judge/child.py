@@ -85,11 +85,19 @@ def serve(request: int, result: int) -> None:
     todo = _decode(frame)
     sandbox.limit_run(todo["seconds"], todo["memory"])
 
+    unsaid: list[bytes] = []
+
     def say(**content: Any) -> None:
-        write_all(result, encode(content))
+        unsaid.append(encode(content))
+
+    def tell() -> None:
+        """Write what was said: before each step, so that a run that dies shows where."""
+        write_all(result, b"".join(unsaid))
+        unsaid.clear()
 
     gc.enable()
     say(event="started")
+    tell()
     printed = _Printed()
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     try:
@@ -98,12 +106,15 @@ def serve(request: int, result: int) -> None:
         call = _call(module, todo["entry"], todo["driver"])
     except BaseException as error:
         say(event="load", error=_describe(error), printed=_text(printed))
+        tell()
         return
     say(event="loaded", printed=_text(printed))
     for test in todo["tests"]:
         say(event="test", index=test["index"])
+        tell()
         say(event="answer", index=test["index"], **_run(call, test, todo))
     say(event="done")
+    tell()
 
 
 def _seed(seed: int) -> None:
@@ -148,7 +159,6 @@ def _run(call: Any, test: dict[str, Any], todo: dict[str, Any]) -> dict[str, Any
     printed = _Printed()
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     arguments = _decode(test["arguments"])
-    before = [encode(argument) for argument in arguments]
     again = _decode(test["arguments"]) if todo["twice"] else None
     found: dict[str, Any] = {}
     begun = time.perf_counter()
@@ -161,13 +171,20 @@ def _run(call: Any, test: dict[str, Any], todo: dict[str, Any]) -> dict[str, Any
     except BaseException as error:
         found = {"error": _describe(error)}
     found["seconds"] = time.perf_counter() - begun
-    found["mutated"] = [
-        index
-        for index, (old, argument) in enumerate(zip(before, arguments, strict=True))
-        if index not in todo["mutable"] and encode(argument) != old
-    ]
+    found["mutated"] = _mutated(arguments, test["arguments"], todo["mutable"])
     found["printed"] = _text(printed)
     return found
+
+
+def _mutated(arguments: list[Any], frame: bytes, mutable: list[int]) -> list[int]:
+    """Return which of the arguments are no longer what came in `frame`, but for `mutable` ones."""
+    if encode(arguments) == frame:
+        return []
+    return [
+        index
+        for index, (old, argument) in enumerate(zip(_decode(frame), arguments, strict=True))
+        if index not in mutable and encode(argument) != encode(old)
+    ]
 
 
 def _text(printed: _Printed) -> dict[str, Any]:

@@ -28,6 +28,11 @@ class Judge:
         """How many submissions at once."""
         return self.pool.slots
 
+    @property
+    def workers(self) -> int:
+        """How many to call `judge` at a time: one more makes tests while all slots run."""
+        return self.pool.slots + 1
+
     def judge(
         self, problem: Problem, source: str, seed: int | None = None, visible_only: bool = False
     ) -> Verdict:

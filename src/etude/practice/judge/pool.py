@@ -11,6 +11,7 @@ outlived it could keep open.
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
@@ -37,6 +38,12 @@ START_SECONDS = 120
 PREPARE_SECONDS = 20
 GRACE_SECONDS = 2.0
 MOST_ANSWER = 64 << 20
+PIPE_BYTES = 1 << 20
+"""A request or an answer of up to this size passes without one side waiting for the other."""
+LOOK_SECONDS = 0.02
+"""Between two looks at the answers: to be woken for each costs both sides."""
+MUCH_BYTES = 64 << 10
+"""Found at one look, the next follows at once."""
 
 Ending = Literal["exit", "time", "output", "answer", "fault"]
 
@@ -267,6 +274,9 @@ class Pool:
         """Ask for a process for `slot`'s next run."""
         pipes = [os.pipe() for _ in range(3)]
         (theirs_request, request), (result, theirs_result), (output, theirs_output) = pipes
+        with suppress(OSError):  # beyond what one user may have; then there are more turns
+            fcntl.fcntl(request, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            fcntl.fcntl(result, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         with self._lock:
             self._runs += 1
             prepared = _Prepared(self._runs, request, result, output)
@@ -338,18 +348,26 @@ class Pool:
         reader = _Frames()
         sent, printed = 0, 0
         os.set_blocking(prepared.request, False)
+        os.set_blocking(prepared.result, False)
         poller = select.poll()
         poller.register(prepared.request, select.POLLOUT)
-        poller.register(prepared.result, select.POLLIN)
         poller.register(prepared.output, select.POLLIN)
         poller.register(prepared.process, select.POLLIN)  # readable when the process has ended
-        alive = True
+        alive, look = True, begun + LOOK_SECONDS
         while alive and outcome.ending == "exit":
-            left = seconds - (time.monotonic() - begun)
-            if left <= 0:
+            now = time.monotonic()
+            if now - begun >= seconds:
                 outcome.ending = "time"
                 break
-            for descriptor, happened in poller.poll(left * 1000 + 1):
+            if now >= look:
+                size = reader.size
+                if not self._drain(prepared.result, reader):
+                    outcome.ending = "answer"
+                    break
+                # Where much comes, a full pipe would hold the run up.
+                look = now + (LOOK_SECONDS if reader.size - size < MUCH_BYTES else 0.0)
+            wait = min(begun + seconds, look) - now
+            for descriptor, happened in poller.poll(max(wait, 0.0) * 1000 + 1):
                 if descriptor == prepared.process:
                     alive = False
                 elif descriptor == prepared.request:
@@ -365,13 +383,10 @@ class Pool:
                         prepared.request = -1
                 elif happened & select.POLLIN:
                     content = os.read(descriptor, 1 << 18)
-                    if descriptor == prepared.output:
-                        printed += len(content)
-                        outcome.fault = (outcome.fault + content.decode(errors="replace"))[:2000]
-                        if printed > most_output:
-                            outcome.ending = "output"
-                    elif not reader.add(content):
-                        outcome.ending = "answer"
+                    printed += len(content)
+                    outcome.fault = (outcome.fault + content.decode(errors="replace"))[:2000]
+                    if printed > most_output:
+                        outcome.ending = "output"
                 else:
                     poller.unregister(descriptor)
         outcome.seconds = time.monotonic() - begun
@@ -385,8 +400,7 @@ class Pool:
 
     @staticmethod
     def _drain(result: int, reader: _Frames) -> bool:
-        """Read what was answered before the end and is still in the pipe; bounded by its size."""
-        os.set_blocking(result, False)
+        """Read what is in the pipe; False when a run may not answer so much."""
         with suppress(BlockingIOError):
             while content := os.read(result, 1 << 18):
                 if not reader.add(content):
@@ -420,6 +434,11 @@ class _Frames:
 
     def __init__(self) -> None:
         self.buffer = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes taken so far."""
+        return len(self.buffer)
 
     def add(self, content: bytes) -> bool:
         """Take more bytes; False when it is too much."""
