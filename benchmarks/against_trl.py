@@ -34,6 +34,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from etude.tuning.data.packing import plan_steps
 from etude.tuning.environment import environment
 from etude.tuning.machine import this_machine
 from etude.tuning.recipe import Recipe
@@ -164,6 +165,17 @@ def recipe(work: Path, method: str, steps: int, options: argparse.Namespace, see
     )
 
 
+def same_order(folder: Path, recipe: Recipe, steps: int) -> list[int]:
+    """Return the rows in the order of Etude's steps, those of one step by length."""
+    lengths: list[int] = json.loads((folder / "rows.json").read_text("utf-8"))["lengths"]
+    order: list[int] = []
+    for epoch in range(math.ceil(recipe.train.epochs)):
+        for step in plan_steps(lengths, BATCH, MAX_LENGTH, recipe.train.seed, epoch):
+            members = [index for row in step for index in row]
+            order += sorted(members, key=lambda index: -lengths[index])
+    return order[: steps * BATCH]
+
+
 def train(work: Work, method: str, side: str, repeat: int, steps: int) -> dict[str, Any]:
     """Train once and return the record."""
     options = work.options
@@ -189,6 +201,7 @@ def train(work: Work, method: str, side: str, repeat: int, steps: int) -> dict[s
             "clip": CLIP,
             "seed": repeat,
             "adapter_dtype": options.peer_adapters,
+            "order": same_order(work.folder, etude, steps) if options.same_batches else None,
         }
         seconds = work.run(python_of(options.venv), "train_trl.py", name, settings)
     record: dict[str, Any] = json.loads((place / "record.json").read_text("utf-8"))
@@ -268,6 +281,11 @@ def parse() -> argparse.Namespace:
         choices=("default", "float32"),
         default="default",
         help="float32 undoes TRL's rounding of QLoRA's adapters to bfloat16 (README.md)",
+    )
+    add(
+        "--same-batches",
+        action="store_true",
+        help="the peer's steps take Etude's samples: compares losses, and is slower for the peer",
     )
     add("--threads", type=int, default=this_machine().physical_cores)
     add("--limit", type=float, default=30.0, help="minutes that one process may take (30)")

@@ -78,6 +78,7 @@ def main() -> None:
         "tokens": sum(len(e) for _, e in chosen),
         "trained_tokens": sum(e.trained_tokens for _, e in chosen),
         "longest": max(len(e) for _, e in chosen),
+        "lengths": [len(e) for _, e in chosen],
         "eval_rows": len(evaluation),
         "eval_trained_tokens": sum(e.trained_tokens for _, e in evaluation),
     }

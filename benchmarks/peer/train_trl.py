@@ -13,6 +13,8 @@ learnt, each found in TRL 1.16's own options:
   padding-free batches need FlashAttention, that is CUDA;
 - rows as conversational prompt and completion, so that the loss is on the answers; TRL's loss
   does not build the logits of positions that are not trained;
+- where `order` is given, the samples of each step are Etude's, which costs padding and is no
+  measure of speed;
 - no checkpoints, no evaluation, no progress bar inside the timed part.
 """
 
@@ -76,10 +78,12 @@ class CountingTrainer(SFTTrainer):
         return super().training_step(model, inputs, *rest, **more)
 
 
-def rows(file: str) -> Dataset:
-    """Read conversations; the last message is the completion."""
+def rows(file: str, order: list[int] | None) -> Dataset:
+    """Read conversations, in `order` where it is given; the last message is the completion."""
     lines = Path(file).read_text("utf-8").splitlines()
     talks = [json.loads(line)["messages"] for line in lines]
+    if order:
+        talks = [talks[index] for index in order]
     return Dataset.from_list([{"prompt": t[:-1], "completion": t[-1:]} for t in talks])
 
 
@@ -103,7 +107,7 @@ def main() -> None:
     trainer = CountingTrainer(
         settings["rates"],
         model=settings["model"],
-        train_dataset=rows(settings["train"]),
+        train_dataset=rows(settings["train"], settings["order"]),
         quantization_config=quantization(settings["method"]),
         peft_config=LoraConfig(
             r=settings["rank"],
@@ -122,7 +126,7 @@ def main() -> None:
             max_steps=len(settings["rates"]),
             per_device_train_batch_size=settings["micro_batch"],
             gradient_accumulation_steps=settings["batch_samples"] // settings["micro_batch"],
-            train_sampling_strategy="group_by_length",
+            train_sampling_strategy="sequential" if settings["order"] else "group_by_length",
             learning_rate=max(settings["rates"]),
             weight_decay=0.0,
             max_grad_norm=settings["clip"],

@@ -38,6 +38,11 @@ class Bench(Protocol):
     """What judges: `judge.grade.Judge` on this machine, `cluster.RayJudges` on several."""
 
     @property
+    def slots(self) -> int:
+        """How many submissions at once."""
+        ...
+
+    @property
     def workers(self) -> int:
         """How many may call `judge` at a time."""
         ...

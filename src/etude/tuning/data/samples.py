@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from typing import Literal
@@ -19,6 +19,7 @@ from etude.errors import DataError
 from etude.tuning.data.formats import sample_reader
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
+from etude.tuning.data.spool import Spool
 from etude.tuning.specs import DataSpec
 
 
@@ -26,8 +27,8 @@ from etude.tuning.specs import DataSpec
 class DataSplit:
     """Samples to train on and samples held out; no sample of one has its equal in the other."""
 
-    train: list[Sample]
-    eval: list[Sample]
+    train: Sequence[Sample]
+    eval: Sequence[Sample]
     notes: list[str] = field(default_factory=list[str])
     """What a reader of the report should know: rows left out, repeats, how the split was made."""
 
@@ -167,13 +168,14 @@ class _Draw:
     """A seeded draw of at most `limit` samples from a stream, returned in the stream's order.
 
     Each sample gets a number from a hash of its content, place and the seed; the lowest win.
-    Memory is that of the samples drawn, however long the stream.
+    Memory is that of the samples drawn, however long the stream; without a limit, see `Spool`.
     """
 
     def __init__(self, limit: int | None, seed: int) -> None:
         self.limit = limit
         self.seen = 0
         self._seed = seed
+        self._all = Spool()
         # (minus the number, place in the stream, sample): the heap's root is the worst kept.
         self._kept: list[tuple[float, int, Sample]] = []
 
@@ -181,7 +183,7 @@ class _Draw:
         place = self.seen
         self.seen += 1
         if self.limit is None:
-            self._kept.append((0.0, place, sample))
+            self._all.append(sample)
             return
         number = _unit(content_key(sample) + sample.origin.encode(), self._seed, "draw")
         entry = (-number, place, sample)
@@ -193,8 +195,11 @@ class _Draw:
     def clear(self) -> None:
         self.seen = 0
         self._kept.clear()
+        self._all.clear()
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> Sequence[Sample]:
+        if self.limit is None:
+            return self._all
         return [sample for _, _, sample in sorted(self._kept, key=lambda entry: entry[1])]
 
 
