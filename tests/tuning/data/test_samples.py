@@ -302,7 +302,7 @@ def test_equal_rows_are_on_one_side_and_no_row_is_lost(texts, seed):
     train = {content_key(sample) for sample in split.train}
     held_out = {content_key(sample) for sample in split.eval}
     assert train and held_out and not train & held_out
-    origins = sorted(sample.origin for sample in split.train + split.eval)
+    origins = sorted(sample.origin for sample in [*split.train, *split.eval])
     assert origins == sorted(sample.origin for sample in samples)
 
 
