@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 import re
-import shutil
 from datetime import UTC, date, datetime
 
 import pytest
@@ -249,20 +248,6 @@ def test_plain_text_holds_no_control_and_no_direction_marks():
     text = hostile().text()
     assert not set("\x1b\x00\u202e\u202c") & set(text)
     assert max(map(len, text.splitlines())) <= 78 + len(max(HOSTILE, key=len))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "no chromium: apt-get install chromium"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 def _luminance(colour):

@@ -41,7 +41,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 def feed(
     rows: Sequence[Mapping[str, Any]],
-    format: str,  # noqa: A002
+    format: str,  # noqa: A002 - as --format
     *,
     title: str,
     link: str,

@@ -159,7 +159,7 @@ class FeedServer(ThreadingHTTPServer):
         finally:
             self._free.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base's
         """A reader that went away is none of our errors; others are told in a line."""
         import sys
 
@@ -288,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer(whole=False)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's
         show = cast("FeedServer", self.server).show
         if show is not None:
             show(shown(format % args))
@@ -297,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
         self,
         code: int,
         message: str | None = None,
-        explain: str | None = None,  # noqa: ARG002
+        explain: str | None = None,  # noqa: ARG002 - the base's
     ) -> None:
         """One line of plain text."""
         line = f"{code} {message or HTTPStatus(code).phrase}\n".encode("ascii", "replace")

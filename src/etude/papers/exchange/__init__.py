@@ -49,7 +49,7 @@ class Contents:
 
 def write(
     rows: Sequence[dict[str, Any]],
-    format: str,  # noqa: A002
+    format: str,  # noqa: A002 - as --format
     *,
     reader: dict[str, Any] | None = None,
 ) -> str:
@@ -71,7 +71,7 @@ def write(
     return _WRITERS[format](list(rows))
 
 
-def read(text: str | bytes, format: str, *, name: str = "the file") -> Contents:  # noqa: A002
+def read(text: str | bytes, format: str, *, name: str = "the file") -> Contents:  # noqa: A002 - as --format
     """What `text` holds, written by Etude or by others.
 
     Args:
@@ -97,7 +97,7 @@ def read(text: str | bytes, format: str, *, name: str = "the file") -> Contents:
     return Contents(tuple(entries), reader)
 
 
-def read_file(path: Path, format: str | None = None) -> Contents:  # noqa: A002
+def read_file(path: Path, format: str | None = None) -> Contents:  # noqa: A002 - as --format
     """What a file holds; its format follows from its name and content where none is given."""
     try:
         text = _text(path.read_bytes(), path.name)
@@ -118,7 +118,7 @@ def _guessed(path: Path, text: str) -> str:
     raise PapersError(f"{path.name}: say what it is with --format, one of {', '.join(FORMATS)}")
 
 
-def _check(format: str) -> None:  # noqa: A002
+def _check(format: str) -> None:  # noqa: A002 - as --format
     if format not in FORMATS:
         raise PapersError(
             f"there is no format {format!r}{did_you_mean(format, FORMATS)}; "

@@ -44,7 +44,7 @@ class Spool(Sequence[Sample]):
             if self._file is None:
                 home().mkdir(parents=True, exist_ok=True)
                 # Not the system's folder for such: that is often memory, too.
-                self._file = tempfile.TemporaryFile(dir=home())  # noqa: SIM115
+                self._file = tempfile.TemporaryFile(dir=home())  # noqa: SIM115 - as long as we
             self._file.seek(0, 2)
             place = self._file.tell()
             pickle.dump(self._waiting, self._file, pickle.HIGHEST_PROTOCOL)
