@@ -25,6 +25,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from etude.paths import home
 from etude.tuning.data.packing import plan_steps
 from etude.tuning.environment import environment
 from etude.tuning.machine import this_machine
@@ -103,6 +105,8 @@ class Work:
         file.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         # Nothing is to be fetched in the timed part, and no library may choose its own threads.
         surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads}
+        if script == "train_etude.py":
+            surroundings["ETUDE_HOME"] = str(fresh_home(place / "home"))
         log = place / "log.txt"
         began = time.perf_counter()
         with log.open("w") as output:
@@ -121,6 +125,16 @@ class Work:
             tail = log.read_text("utf-8", "replace").splitlines()[-15:]
             sys.exit("\n".join([f"{script} ({name}) failed; the end of {log}:", *tail]))
         return time.perf_counter() - began
+
+
+def fresh_home(place: Path) -> Path:
+    """Return a data folder without tokens of an earlier run; compiled kernels are the user's."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    native = home() / "native"
+    native.mkdir(parents=True, exist_ok=True)
+    (place / "native").symlink_to(native.absolute(), target_is_directory=True)
+    return place
 
 
 def gsm8k() -> Path:
