@@ -71,6 +71,29 @@ def test_each_kind_of_submission_has_its_verdict(judge, make, source, verdict):
     assert found.says and "\n" not in found.says
 
 
+@pytest.mark.parametrize(
+    ("trouble", "verdict"),
+    [
+        ("[os.write(1, b'x' * 60_000) for _ in range(99)]", "output limit"),
+        ("time.sleep(9)", "time limit"),
+        ("os._exit(3)", "runtime error"),
+    ],
+)
+def test_a_run_that_is_ended_says_in_which_test(judge, make, trouble, verdict):
+    """Answers that nobody has read yet when it ends count, too."""
+    source = f"import os, time\ndef double(x):\n    if len(x) == 5: {trouble}\n    return x * 2"
+    found = judge.judge(make(limits={"seconds": 1}), source)
+    assert (found.name, found.test, found.passed) == (verdict, "kept", 1), found
+
+
+def test_too_much_is_too_much_though_all_is_answered(judge, make):
+    """Two writes of 60 KB: whether it is ended before its last answer is a matter of luck."""
+    flood = "os.write(1, b'x' * 60_000); os.write(1, b'x' * 60_000)"
+    source = f"import os\ndef double(x):\n    if len(x) == 5: {flood}\n    return x * 2"
+    problem = make()
+    assert {judge.judge(problem, source).name for _ in range(12)} == {"output limit"}
+
+
 def test_a_visible_failure_shows_input_expected_and_got(judge, make):
     verdict = judge.judge(make(), "def double(x): return x")
     assert verdict.test == "shown" and verdict.visible

@@ -41,7 +41,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 def feed(
     rows: Sequence[Mapping[str, Any]],
-    format: str,  # noqa: A002 - as --format
+    format: str,  # noqa: A002 - what feeds call it
     *,
     title: str,
     link: str,

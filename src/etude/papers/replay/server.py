@@ -299,18 +299,18 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 304:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(length))
-        slow = spoilt is not None and spoilt.kind == "slow"
-        if not slow:
+        slow = spoilt.value or 1 if spoilt is not None and spoilt.kind == "slow" else None
+        if slow is None:
             self._note()
         self.end_headers()
         if spoilt is not None and spoilt.kind == "cut":
             self.wfile.write(body[: length // 2])
             self.wfile.flush()
             self._reset()
-        elif spoilt is not None and slow:
+        elif slow is not None:
             step = max(1, length // 20)
             for start in range(0, length, step):
-                time.sleep(float(spoilt.value or 1))
+                time.sleep(float(slow))
                 if start + step >= length:
                     self._note()
                 self.wfile.write(body[start : start + step])

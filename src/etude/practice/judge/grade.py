@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 
+from etude.practice.judge.attend import Outcome
 from etude.practice.judge.cases import make_cases
-from etude.practice.judge.pool import Outcome, Pool
+from etude.practice.judge.pool import Pool
 from etude.practice.judge.reading import Reading
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem

@@ -2,8 +2,6 @@
 
 A run is prepared ahead: forked and shut in while nobody waits, so that a submission meets a process
 that has only to read it. After the run the process is thrown away and the slot's next one made.
-A run ends on the judge's clock or its own end, never on the end of a pipe, which a process that
-outlived it could keep open.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -16,74 +14,25 @@ import json
 import os
 import queue
 import secrets
-import select
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from etude.errors import JudgeError
+from etude.practice.judge.attend import Outcome, Prepared, attend
 from etude.practice.judge.sandbox import LAYERS, Level
-from etude.practice.judge.wire import LENGTHS, MalformedError, decode, encode
+from etude.practice.judge.wire import encode
 
 START_SECONDS = 120
 PREPARE_SECONDS = 20
-GRACE_SECONDS = 2.0
-MOST_ANSWER = 64 << 20
 PIPE_BYTES = 1 << 20
 """A request or an answer of up to this size passes without one side waiting for the other."""
-LOOK_SECONDS = 0.02
-"""Between two looks at the answers: to be woken for each costs both sides."""
-MUCH_BYTES = 64 << 10
-"""Found at one look, the next follows at once."""
-
-Ending = Literal["exit", "time", "output", "answer", "fault"]
-
-
-@dataclass
-class Outcome:
-    """What one run left behind."""
-
-    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """What the sandbox said, in order; each has an `event`. Nothing of it is to be believed."""
-    ending: Ending = "exit"
-    """Why it ended: by itself, by the clock, by printing or answering too much, by a fault."""
-    status: int = 0
-    """Exit code, or minus the signal."""
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_bytes: int = 0
-    fault: str = ""
-
-
-@dataclass
-class _Prepared:
-    """A process that waits for a submission, with the judge's ends of its pipes."""
-
-    run: int
-    request: int
-    result: int
-    output: int
-    process: int = -1
-    ready: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    end: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def close(self) -> None:
-        """Close every descriptor, once."""
-        for name in ("request", "result", "output", "process"):
-            descriptor = getattr(self, name)
-            if descriptor >= 0:
-                os.close(descriptor)
-                setattr(self, name, -1)
 
 
 class Pool:
@@ -113,8 +62,8 @@ class Pool:
             tuple(without),
         )
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._waiting: dict[int, _Prepared] = {}
-        self._known: dict[tuple[int, int], _Prepared] = {}
+        self._waiting: dict[int, Prepared] = {}
+        self._known: dict[tuple[int, int], Prepared] = {}
         self._lock = threading.Lock()
         self._restarting = threading.Lock()
         self._runs = 0
@@ -145,7 +94,7 @@ class Pool:
         slot = self._free.get()
         try:
             prepared = self._take(slot)
-            outcome = self._attend(
+            outcome = attend(
                 prepared, encode(request | {"seconds": seconds, "memory": memory}), seconds, output
             )
         except (OSError, _ZygoteGoneError) as error:
@@ -270,7 +219,7 @@ class Pool:
             prepared.ready.set()
             prepared.ended.set()
 
-    def _prepare(self, slot: int) -> _Prepared:
+    def _prepare(self, slot: int) -> Prepared:
         """Ask for a process for `slot`'s next run."""
         pipes = [os.pipe() for _ in range(3)]
         (theirs_request, request), (result, theirs_result), (output, theirs_output) = pipes
@@ -279,7 +228,7 @@ class Pool:
             fcntl.fcntl(result, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         with self._lock:
             self._runs += 1
-            prepared = _Prepared(self._runs, request, result, output)
+            prepared = Prepared(self._runs, request, result, output)
             self._known[slot, prepared.run] = prepared
             self._waiting[slot] = prepared
         try:
@@ -301,7 +250,7 @@ class Pool:
                 os.close(descriptor)
         return prepared
 
-    def _take(self, slot: int) -> _Prepared:
+    def _take(self, slot: int) -> Prepared:
         """Return the process that waits for `slot`; start another zygote where ours has died."""
         for _ in range(2):
             try:
@@ -320,7 +269,7 @@ class Pool:
                 self._restart()
         return self._last_try(slot)
 
-    def _last_try(self, slot: int) -> _Prepared:
+    def _last_try(self, slot: int) -> Prepared:
         prepared = self._prepare(slot)
         self._waiting.pop(slot, None)
         if not prepared.ready.wait(PREPARE_SECONDS) or prepared.process < 0:
@@ -339,128 +288,6 @@ class Pool:
             self._zygote.wait()
             self._start()
 
-    def _attend(
-        self, prepared: _Prepared, frame: bytes, seconds: float, most_output: int
-    ) -> Outcome:
-        """Send the request, read answers until the process ends, and end it where it must be."""
-        outcome = Outcome()
-        begun = time.monotonic()
-        reader = _Frames()
-        sent, printed = 0, 0
-        os.set_blocking(prepared.request, False)
-        os.set_blocking(prepared.result, False)
-        poller = select.poll()
-        poller.register(prepared.request, select.POLLOUT)
-        poller.register(prepared.output, select.POLLIN)
-        poller.register(prepared.process, select.POLLIN)  # readable when the process has ended
-        alive, look = True, begun + LOOK_SECONDS
-        while alive and outcome.ending == "exit":
-            now = time.monotonic()
-            if now - begun >= seconds:
-                outcome.ending = "time"
-                break
-            if now >= look:
-                size = reader.size
-                if not self._drain(prepared.result, reader):
-                    outcome.ending = "answer"
-                    break
-                # Where much comes, a full pipe would hold the run up.
-                look = now + (LOOK_SECONDS if reader.size - size < MUCH_BYTES else 0.0)
-            wait = min(begun + seconds, look) - now
-            for descriptor, happened in poller.poll(max(wait, 0.0) * 1000 + 1):
-                if descriptor == prepared.process:
-                    alive = False
-                elif descriptor == prepared.request:
-                    try:
-                        sent += os.write(descriptor, frame[sent : sent + (1 << 20)])
-                    except BlockingIOError:
-                        continue
-                    except BrokenPipeError:
-                        sent = len(frame)
-                    if sent == len(frame):
-                        poller.unregister(descriptor)
-                        os.close(descriptor)
-                        prepared.request = -1
-                elif happened & select.POLLIN:
-                    content = os.read(descriptor, 1 << 18)
-                    printed += len(content)
-                    outcome.fault = (outcome.fault + content.decode(errors="replace"))[:2000]
-                    if printed > most_output:
-                        outcome.ending = "output"
-                else:
-                    poller.unregister(descriptor)
-        outcome.seconds = time.monotonic() - begun
-        if alive:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(prepared.process, signal.SIGKILL)
-        elif outcome.ending == "exit" and not self._drain(prepared.result, reader):
-            outcome.ending = "answer"
-        self._finish(prepared, outcome, reader)
-        return outcome
-
-    @staticmethod
-    def _drain(result: int, reader: _Frames) -> bool:
-        """Read what is in the pipe; False when a run may not answer so much."""
-        with suppress(BlockingIOError):
-            while content := os.read(result, 1 << 18):
-                if not reader.add(content):
-                    return False
-        return True
-
-    @staticmethod
-    def _finish(prepared: _Prepared, outcome: Outcome, reader: _Frames) -> None:
-        if not prepared.ended.wait(GRACE_SECONDS):
-            outcome.ending, outcome.fault = "fault", "the run could not be ended"
-        end = prepared.end
-        prepared.close()
-        if end.get("gone"):
-            outcome.ending, outcome.fault = "fault", "the sandbox' zygote went away"
-        elif end:
-            outcome.status = os.waitstatus_to_exitcode(end["status"])
-            outcome.cpu_seconds, outcome.peak_bytes = end["cpu"], end["peak"]
-        outcome.events = reader.events()
-        if outcome.ending == "exit" and not outcome.events:
-            # It says that it has started before it looks at the submission.
-            outcome.ending = "fault"
-            outcome.fault = outcome.fault or "the run ended before it began"
-
 
 class _ZygoteGoneError(Exception):
     """The process that makes sandboxes has died or does not answer."""
-
-
-class _Frames:
-    """Cuts a stream of bytes into frames, and stops at more than a run may answer."""
-
-    def __init__(self) -> None:
-        self.buffer = bytearray()
-
-    @property
-    def size(self) -> int:
-        """Bytes taken so far."""
-        return len(self.buffer)
-
-    def add(self, content: bytes) -> bool:
-        """Take more bytes; False when it is too much."""
-        self.buffer += content
-        return len(self.buffer) <= MOST_ANSWER
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return the whole frames, up to the first that is none."""
-        events: list[dict[str, Any]] = []
-        at = 0
-        while at + LENGTHS.size <= len(self.buffer):
-            head, body = LENGTHS.unpack_from(self.buffer, at)
-            end = at + LENGTHS.size + head + body
-            if end > len(self.buffer):
-                break
-            try:
-                value = decode(bytes(self.buffer[at:end]))
-            except MalformedError as error:
-                events.append({"event": "malformed", "why": str(error)})
-                break
-            events.append(
-                value if isinstance(value, dict) else {"event": "malformed", "why": "no event"}
-            )
-            at = end
-        return events

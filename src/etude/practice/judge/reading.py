@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from etude.practice.judge.attend import Outcome
 from etude.practice.judge.cases import Case
 from etude.practice.judge.checks import Mismatch, Tolerance, compare
-from etude.practice.judge.pool import Outcome
 from etude.practice.judge.verdict import Detail, Kind, Line, Shown, Verdict
 from etude.practice.judge.wire import Foreign, MalformedError, decode
 from etude.practice.problem import Problem
@@ -97,6 +97,9 @@ class Reading:
                 failures.append((case, failure))
             else:
                 self.passed += 1
+        if not failures and self.outcome.ending == "output":
+            # All was answered before it could be ended: still too much.
+            failures.append((self.cases[-1], self._ended(self.cases[-1])))
         if not failures:
             return self.say("accepted", f"all {len(self.cases)} tests pass")
         by_size = sorted(failures, key=lambda pair: len(pair[0].frame))
