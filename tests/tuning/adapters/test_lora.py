@@ -27,6 +27,7 @@ from etude.tuning.adapters.named import (
     adapter_disabled,
     adapter_parameters,
 )
+from etude.tuning.adapters.product import base_product
 from etude.tuning.quant import make
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.specs import AdapterSpec, QuantSpec
@@ -166,14 +167,24 @@ def test_bfloat16_is_within_its_rounding_of_float64(kind, in_features, out_featu
         assert ((found.double() - exact).abs() <= bound * reach).all()
 
 
+@pytest.mark.parametrize(("bias", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
 @pytest.mark.parametrize("kind", BASES)
-def test_a_new_adapter_changes_no_bit(kind):
+def test_a_new_adapter_changes_no_bit(kind, bias, dtype):
+    base = base_of(kind, 20, 12, bias, dtype)
+    layer = adapter_on(base, 4, 8.0, 0.3).train()
+    layer.adapter.reset(base, torch.Generator().manual_seed(0))
+    x = torch.randn(5, 20).to(dtype)
+    assert layer.adapter.lora_A.abs().max() > 0
+    assert torch.equal(layer(x), base(x))
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_beside_a_new_adapter_a_bias_in_bfloat16_is_rounded_apart(kind):
     base = base_of(kind, 20, 12, True, torch.bfloat16)
     layer = adapter_on(base, 4, 8.0, 0.3).train()
     layer.adapter.reset(base, torch.Generator().manual_seed(0))
     x = torch.randn(5, 20).bfloat16()
-    assert layer.adapter.lora_A.abs().max() > 0
-    assert torch.equal(layer(x), base(x))
+    assert torch.equal(layer(x), base_product(base, x, with_bias=False) + base.bias)
 
 
 def test_the_factors_spell_the_update():

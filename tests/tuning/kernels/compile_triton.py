@@ -77,7 +77,7 @@ def main() -> None:
         A, B = torch.randn(R, H), torch.randn(N, R)
         h = lora.down(x, A)
         lora.down(g, B.T, 2.0)
-        lora.up(g, h, B, 2.0)
+        lora.up(h, B, 2.0)
         lora.across(h, x)
         W = torch.randn(N, H)
         codes, absmax = reference.quantize_4bit(W, 64, "nf4")

@@ -9,6 +9,12 @@ pass. By associativity every product of the adapter goes through r, and none has
 
 A and B are float32 and cast to the dtype of the base for the products; their gradients come back
 in float32, so that the optimiser's small steps are not rounded away.
+
+In 16 bits the adapter's part is added before the sum is rounded, never to a rounded x Wᵀ: a young
+adapter changes a number by less than half of its unit, and y + Δ would be y again, token for token.
+The thin product is therefore written first, and the wide one added to it in float32; a bias or a
+residual comes after both. `docs/performance.md` says what the other order costs. In float32 the
+order is PEFT's.
 """
 
 from __future__ import annotations
@@ -23,10 +29,13 @@ from torch.nn import functional as F
 
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
 from etude.tuning.kernels import gpu
-from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product, thin_update
+from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product
 from etude.tuning.kernels.integers import RoundedRows, rounded_rows
 from etude.tuning.quant.block import BlockLinear
 from etude.tuning.quant.rows import RowLinear
+
+_SAFE_BYTES = 4
+"""Of a number that keeps what a young adapter adds to it."""
 
 
 def base_product(
@@ -55,23 +64,33 @@ def base_product(
     if isinstance(base, BlockLinear) and base.multiplies_coded(rows):
         return base.coded_product(rows, add, with_bias=with_bias, low=thin)
     W, b = weight_for_product(base), base.bias if with_bias else None
-    h, B, scaling = thin or (None, None, 1.0)
     if _few(rows) and W.is_contiguous():
-        y = thin_product(rows, W, b, add)
-        if h is None or B is None:
-            return y
-        up = B if scaling == 1.0 else B * scaling
-        return thin_update(h, up.to(y.dtype).T.contiguous(), y)
+        low = None
+        if thin is not None:
+            h, B, scaling = thin
+            up = B if scaling == 1.0 else B * scaling
+            low = h, up.to(rows.dtype).T.contiguous()
+        return thin_product(rows, W, b, add, low)
+    change = None if thin is None else thin_output(*thin)
+    if change is not None and rows.element_size() < _SAFE_BYTES:
+        y = change.addmm_(rows, W.T)
+        for last in (b, add):
+            y = y if last is None else y.add_(last)
+        return y
     if add is None:
         y = F.linear(rows, W, b)
     else:
-        y = torch.addmm(add, rows, W.T)
+        y = add.addmm(rows, W.T)
         y = y if b is None else y.add_(b)
-    if h is None or B is None:
-        return y
-    if gpu.takes(y):
-        return gpu.up(y, h, B, scaling)
-    return y.addmm_(h, B.to(y.dtype).T, alpha=scaling)
+    return y if change is None else y.add_(change)
+
+
+def thin_output(h: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """Return s · h Bᵀ, (T, out), in the dtype of h: what an adapter changes."""
+    if gpu.takes(h):
+        return gpu.up(h, B, scaling)
+    nothing = h.new_empty(1)  # beta = 0: it is not read
+    return torch.addmm(nothing, h, B.to(h.dtype).T, beta=0, alpha=scaling)
 
 
 def thin_input(x: Tensor, A: Tensor) -> Tensor:
@@ -79,7 +98,7 @@ def thin_input(x: Tensor, A: Tensor) -> Tensor:
     if gpu.takes(x):
         return gpu.down(x, A)
     fast = _few(x) and A.is_contiguous()
-    return thin_product(x, A, None, None) if fast else x @ A.T
+    return thin_product(x, A) if fast else x @ A.T
 
 
 def _few(rows: Tensor) -> bool:
@@ -108,13 +127,6 @@ def thin_gradient(g: Tensor, B: Tensor, scaling: float) -> Tensor:
     if gpu.takes(g):
         return gpu.down(g, B.T, scaling)
     return (g @ B.to(g.dtype)).mul_(scaling)
-
-
-def add_thin(dx: Tensor, gh: Tensor, A: Tensor) -> Tensor:
-    """Add gh A to dx, (T, in), in place, and return dx."""
-    if gpu.takes(dx):
-        return gpu.up(dx, gh, A.T)
-    return dx.addmm_(gh, A.to(gh.dtype))
 
 
 def gradient_of_A(gh: Tensor, x: Tensor) -> Tensor:  # noqa: N802 - the papers' name
@@ -171,13 +183,14 @@ class _AdaptedProduct(torch.autograd.Function):
 
         grad_B = gradient_of_B(g, h, ctx.scaling, B.dtype) if needs_B else None
         grad_A = gradient_of_A(gh, source).to(A.dtype) if needs_A else None
-        grad_x = base_gradient(ctx.base, g) if needs_x else None
-        grad_dropped = None
-        if not ctx.has_dropout and grad_x is not None:
-            add_thin(grad_x, gh, A)
-        elif needs_dropped:
-            grad_dropped = (gh @ A.to(g.dtype)).view(ctx.shape)
-        grad_x = None if grad_x is None else grad_x.view(ctx.shape)
+        of_adapter = None
+        if needs_dropped or (needs_x and not ctx.has_dropout):
+            of_adapter = thin_output(gh, A.T, 1.0)
+        grad_x = grad_dropped = None
+        if ctx.has_dropout and of_adapter is not None:
+            grad_dropped, of_adapter = of_adapter.view(ctx.shape), None
+        if needs_x:
+            grad_x = base_gradient(ctx.base, g, of_adapter).view(ctx.shape)
         return grad_x, grad_dropped, grad_A, grad_B, None, None, None
 
 

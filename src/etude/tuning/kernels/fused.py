@@ -215,32 +215,28 @@ THIN_ROWS = 16
 """Rows up to which a product costs the reading of its weight, and `thin_product` is the faster."""
 
 
-def thin_product(x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
-    """Return x Wᵀ + bias + add of few rows, (T, out).
+def thin_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    add: Tensor | None = None,
+    low: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Return x Wᵀ + bias + add + h b of few rows, (T, out), rounded once.
 
     Args:
         x: (T, in), each row contiguous; T best a multiple of 8.
         weight: (out, in), contiguous, in the dtype of x.
         bias: (out,), or None.
         add: (T, out), contiguous, or None.
+        low: h, (T, r), each row contiguous, and b, (r, out), contiguous; or None.
     """
     y = torch.empty(len(x), len(weight), dtype=x.dtype)
+    h, b = low or (x[:, :0], None)
     call(
-        "thin_product", x.dtype, x, x.stride(0), weight, bias, add, y, len(x), x.shape[1],
-        len(weight),
+        "thin_product", x.dtype, x, x.stride(0), weight, bias, add, h, h.stride(0), b, h.shape[1],
+        y, len(x), x.shape[1], len(weight),
     )  # fmt: skip
-    return y
-
-
-def thin_update(h: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """Add h b to y, in place, and return y.
-
-    Args:
-        h: (T, r), each row contiguous.
-        b: (r, out), contiguous.
-        y: (T, out), contiguous.
-    """
-    call("thin_update", y.dtype, h, h.stride(0), b, y, len(h), len(b), y.shape[1])
     return y
 
 

@@ -113,11 +113,11 @@ def down(x: Tensor, A: Tensor, scale: float = 1.0) -> Tensor:
     return lora.down(_rows(x), A, scale)
 
 
-def up(y: Tensor, h: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
-    """Add scale · h Bᵀ to y, (T, out), in place, and return y."""
+def up(h: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
+    """Return scale · h Bᵀ, (T, out)."""
     from etude.tuning.kernels.triton import lora
 
-    return lora.up(y, _rows(h), B, scale)
+    return lora.up(_rows(h), B, scale)
 
 
 def across(thin: Tensor, wide: Tensor, scale: float = 1.0) -> Tensor:

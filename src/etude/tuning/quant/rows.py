@@ -137,13 +137,17 @@ class RowLinear(CodedLinear):
         """
         dtype = x.kept.dtype
         codes, scales = x.codes
-        y = int32_scaled(_int_mm(codes, self.codes.T), scales, self._scales(), dtype, add)
         W = (self.codes.index_select(1, x.outliers) * self._scales()[:, None]).to(dtype)
         left, right = x.kept, W
         if thin is not None:
             left, right = torch.cat([left, thin[0]], 1), torch.cat([right, thin[1]], 1)
-        y.addmm_(left, right.T)
-        return y.add_(self.bias) if with_bias and self.bias is not None else y
+        # An adapter's part is small: it is added before the sum is rounded (`adapters.product`).
+        y = int32_scaled(
+            _int_mm(codes, self.codes.T), scales, self._scales(), dtype, left @ right.T
+        )
+        for last in (self.bias if with_bias else None, add):
+            y = y if last is None else y.add_(last)
+        return y
 
     def input_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
         """Return g Ŵ + add in integers, (T, in), in the dtype of g, (T, out)."""

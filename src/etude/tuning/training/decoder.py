@@ -28,7 +28,6 @@ from torch.autograd.function import once_differentiable
 
 from etude.tuning.adapters.bases import LinearLike
 from etude.tuning.adapters.product import (
-    add_thin,
     base_gradient,
     base_product,
     gradient_of_A,
@@ -36,6 +35,7 @@ from etude.tuning.adapters.product import (
     rounded_for,
     thin_gradient,
     thin_input,
+    thin_output,
 )
 from etude.tuning.kernels import fused
 from etude.tuning.kernels.fused import Heads
@@ -131,11 +131,11 @@ class _Group:
 
     def input_gradient(self, gradients: Sequence[Tensor], gh: Tensor | None) -> Tensor:
         """Return the gradient to x, given those of the outputs and of h."""
-        dx: Tensor | None = None
+        dx = None if gh is None else thin_output(gh, self._stacked(gh.dtype).T, 1.0)
         for member, g in zip(self.members, gradients, strict=True):
             dx = base_gradient(member.base, g, dx)
         assert dx is not None, "a group has members"
-        return dx if gh is None else add_thin(dx, gh, self._stacked(gh.dtype))
+        return dx
 
     def thin_gradient(self, gradients: Sequence[Tensor]) -> Tensor | None:
         """Return the gradient of h, (T, Σ r); None where nothing is adapted."""

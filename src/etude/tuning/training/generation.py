@@ -210,7 +210,7 @@ def _prepared(
             pairs.append(None)
             continue
         A, B = pair
-        # Laid out as `thin_update` reads it, so that no token lays it anew.
+        # Laid out as `thin_product` reads it, so that no token lays it anew.
         up = (B * (one.scaling or 1.0)).to(dtype).T.contiguous().T
         pairs.append((A.to(dtype), up))
     q, k, v, output, gate, up, down = members
@@ -219,7 +219,7 @@ def _prepared(
 
 
 def _thin(rows: Tensor, weight: Tensor) -> Tensor:
-    return thin_product(rows, weight, None, None) if len(rows) <= THIN_ROWS else rows @ weight.T
+    return thin_product(rows, weight) if len(rows) <= THIN_ROWS else rows @ weight.T
 
 
 def _by_head(rows: Tensor, heads: Heads) -> Tensor:

@@ -70,9 +70,18 @@ inline void dots(const E* x, int64_t x_step, const E* w, int64_t width, float* o
             out[row * out_step + column] = sum(total[row][column]);
 }
 
+// An adapter beside a weight: its thin product h (rows, rank), and b (rank, columns), scaled.
+template <class E>
+struct Low {
+    const E* h;
+    int64_t step;
+    const E* b;
+    int64_t rank;
+};
+
 template <class E, int ROWS>
-void thin_rows(const E* x, int64_t x_step, const E* w, const E* bias, const E* add, E* y,
-               int64_t width, int64_t columns) {
+void thin_rows(const E* x, int64_t x_step, const E* w, const E* bias, const E* add, Low<E> low,
+               E* y, int64_t width, int64_t columns) {
     constexpr int64_t PART = 2 * LANES;
     // Waking a thread costs some microseconds: what a thin weight takes altogether.
 #pragma omp parallel for schedule(static) if (columns * width > 1 << 16)
@@ -84,57 +93,44 @@ void thin_rows(const E* x, int64_t x_step, const E* w, const E* bias, const E* a
             dots<E, ROWS, 2>(x, x_step, w + (first + column) * width, width, &part[0][column], PART);
         if (column < here)
             dots<E, ROWS, 1>(x, x_step, w + (first + column) * width, width, &part[0][column], PART);
-        for (int row = 0; row < ROWS; ++row)
-            for (int64_t i = 0; i < here; i += LANES) {
-                const int64_t left = here - i, at = row * columns + first + i;
-                floats v = load(&part[row][i], left);
-                if (bias) v += load(bias + first + i, left);
-                if (add) v += load(add + at, left);
-                store(y + at, v, left);
+        for (int64_t i = 0; i < here; i += LANES) {
+            const int64_t left = here - i;
+            floats total[ROWS];
+            for (int row = 0; row < ROWS; ++row) total[row] = load(&part[row][i], left);
+            for (int64_t k = 0; k < low.rank; ++k) {
+                const floats of_b = load(low.b + k * columns + first + i, left);
+                for (int row = 0; row < ROWS; ++row)
+                    total[row] += of_b * as_float(low.h[row * low.step + k]);
             }
+            for (int row = 0; row < ROWS; ++row) {
+                const int64_t at = row * columns + first + i;
+                if (bias) total[row] += load(bias + first + i, left);
+                if (add) total[row] += load(add + at, left);
+                store(y + at, total[row], left);
+            }
+        }
     }
 }
 
-// y = x W^T + bias + add for any number of rows, up to 8 at a time.
+// y = x W^T + bias + add + h b, rounded once, for any number of rows, up to 8 at a time.
 template <class E>
-void thin_product(const E* x, int64_t x_step, const E* w, const E* bias, const E* add, E* y,
-                  int64_t rows, int64_t width, int64_t columns) {
+void thin_product(const E* x, int64_t x_step, const E* w, const E* bias, const E* add, Low<E> low,
+                  E* y, int64_t rows, int64_t width, int64_t columns) {
     while (rows > 0) {
         const int64_t now = rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
         if (now == 8)
-            thin_rows<E, 8>(x, x_step, w, bias, add, y, width, columns);
+            thin_rows<E, 8>(x, x_step, w, bias, add, low, y, width, columns);
         else if (now == 4)
-            thin_rows<E, 4>(x, x_step, w, bias, add, y, width, columns);
+            thin_rows<E, 4>(x, x_step, w, bias, add, low, y, width, columns);
         else if (now == 2)
-            thin_rows<E, 2>(x, x_step, w, bias, add, y, width, columns);
+            thin_rows<E, 2>(x, x_step, w, bias, add, low, y, width, columns);
         else
-            thin_rows<E, 1>(x, x_step, w, bias, add, y, width, columns);
+            thin_rows<E, 1>(x, x_step, w, bias, add, low, y, width, columns);
         x += now * x_step;
         y += now * columns;
+        low.h += now * low.step;
         if (add) add += now * columns;
         rows -= now;
-    }
-}
-
-// In place: y += h b, h (rows, rank) with a step between rows, b (rank, columns).
-template <class E>
-void thin_update(const E* h, int64_t h_step, const E* b, E* y, int64_t rows, int64_t rank,
-                 int64_t columns) {
-    for (int64_t at = 0; at < rows; at += 8) {
-        const int64_t here = rows - at < 8 ? rows - at : 8;
-        for (int64_t first = 0; first < columns; first += LANES) {
-            const int64_t left = columns - first;
-            floats total[8];
-            for (int64_t row = 0; row < here; ++row)
-                total[row] = load(y + (at + row) * columns + first, left);
-            for (int64_t k = 0; k < rank; ++k) {
-                const floats of_b = load(b + k * columns + first, left);
-                for (int64_t row = 0; row < here; ++row)
-                    total[row] += of_b * as_float(h[(at + row) * h_step + k]);
-            }
-            for (int64_t row = 0; row < here; ++row)
-                store(y + (at + row) * columns + first, total[row], left);
-        }
     }
 }
 
@@ -188,15 +184,11 @@ void cached_attention(const E* q, const E* keys, const E* values, E* out, const 
     extern "C" void name##_bf16 parameters(bf16) { call; }           \
     extern "C" void name##_float parameters(float) { call; }
 
-#define PARAMETERS(E)                                                                        \
-    (const E* x, int64_t x_step, const E* w, const E* bias, const E* add, E* y, int64_t rows, \
-     int64_t width, int64_t columns)
-BOTH(thin_product, PARAMETERS, thin_product(x, x_step, w, bias, add, y, rows, width, columns))
-#undef PARAMETERS
-
-#define PARAMETERS(E) \
-    (const E* h, int64_t h_step, const E* b, E* y, int64_t rows, int64_t rank, int64_t columns)
-BOTH(thin_update, PARAMETERS, thin_update(h, h_step, b, y, rows, rank, columns))
+#define PARAMETERS(E)                                                                          \
+    (const E* x, int64_t x_step, const E* w, const E* bias, const E* add, const E* h,          \
+     int64_t h_step, const E* b, int64_t rank, E* y, int64_t rows, int64_t width, int64_t columns)
+BOTH(thin_product, PARAMETERS,
+     thin_product(x, x_step, w, bias, add, {h, h_step, b, rank}, y, rows, width, columns))
 #undef PARAMETERS
 
 #define PARAMETERS(E)                                                                        \

@@ -2,7 +2,7 @@
 """What an adapter adds, and its gradients: products with one thin side, r numbers wide.
 
     h  = s · x Aᵀ            (T, in), (r, in) → (T, r)      also s · g B, the gradient to h
-    y += s · h Bᵀ            (T, r), (out, r) → (T, out)    also dx += gh A
+    Δ  = s · h Bᵀ            (T, r), (out, r) → (T, out)    also gh A, of dx
     G  = s · pᵀ x            (T, r), (T, in) → (r, in)      dA of gh and x, dBᵀ of h and g
 
 Each reads what is wide once, and is as fast as that is read. Factors are float32 and rounded to the
@@ -75,8 +75,7 @@ def _up(
         sums = multiplied(thin, rounded(factor.to(tl.float32), h.dtype.element_ty), sums)
     at = y + row * y_step + across
     inside = (row < rows) & (across < width)
-    before = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(at, rounded(before + sums * scale, y.dtype.element_ty), mask=inside)
+    tl.store(at, rounded(sums * scale, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -140,22 +139,20 @@ def down(x: Tensor, A: Tensor, scale: float = 1.0) -> Tensor:
     return h
 
 
-def up(y: Tensor, h: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
-    """Add scale · h Bᵀ to y, (T, out), in place, and return y.
+def up(h: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
+    """Return scale · h Bᵀ, (T, out), in the dtype of h.
 
     Args:
-        y: (T, out), each row contiguous.
-        h: (T, r), likewise, in the dtype of y.
+        h: (T, r), each row contiguous.
         B: (out, r), of any floating dtype and any strides: of gh A it is Aᵀ.
         scale: factor on the float32 sums.
 
     Raises:
         TypeError, ValueError: as `down`.
     """
-    _refuse_rows(y, h)
-    (rows, width), rank = y.shape, h.shape[1]
-    if rank == 0:
-        return y
+    _refuse_rows(h)
+    (rows, rank), width = h.shape, len(B)
+    y = torch.empty(rows, width, dtype=h.dtype, device=h.device)
     launch(
         _up, (triton.cdiv(rows, 64), triton.cdiv(width, 128)), y, h, B, rows, width, rank, scale,
         y.stride(0), h.stride(0), B.stride(0), B.stride(1), ROWS=64, WIDTH=128,
