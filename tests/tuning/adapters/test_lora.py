@@ -153,18 +153,18 @@ def test_bfloat16_is_within_its_rounding_of_float64(kind, in_features, out_featu
 
     X, G = x.detach().double(), g.double()
     Xa, Ga, Wa, Aa, Ba = X.abs(), G.abs(), W.abs(), A.abs(), B.abs()
-    # Relative errors of at most u = 2^-9 each: factors and decoded W cast (1), h or s·gB rounded
-    # (1), the base's product rounded before the adapter's is added (1), the sum rounded (1), the
-    # scaling (1); sums themselves are float32. Six are allowed, of the sum of magnitudes.
-    bound = 6 * 2**-9
+    # Eight bits hold a number to u = 2^-8 of itself. Sums are float32. Rounded are, on the longest
+    # way, to y: A, h, B, what the adapter adds, the sum, the sum with the bias; to dx: B, s·gB, A,
+    # what the adapter adds, the sum; to dA: B, s·gB, the product; to dB: A, h, the product.
+    u = 2**-8
     cases = [
-        (y, X @ W.T + b + s * (X @ A.T) @ B.T, Xa @ Wa.T + b.abs() + s * (Xa @ Aa.T) @ Ba.T),
-        (dx, G @ W + s * (G @ B) @ A, Ga @ Wa + s * (Ga @ Ba) @ Aa),
-        (dA, s * (G @ B).T @ X, s * (Ga @ Ba).T @ Xa),
-        (dB, s * G.T @ (X @ A.T), s * Ga.T @ (Xa @ Aa.T)),
+        (6, y, X @ W.T + b + s * (X @ A.T) @ B.T, Xa @ Wa.T + b.abs() + s * (Xa @ Aa.T) @ Ba.T),
+        (5, dx, G @ W + s * (G @ B) @ A, Ga @ Wa + s * (Ga @ Ba) @ Aa),
+        (3, dA, s * (G @ B).T @ X, s * (Ga @ Ba).T @ Xa),
+        (3, dB, s * G.T @ (X @ A.T), s * Ga.T @ (Xa @ Aa.T)),
     ]
-    for found, exact, reach in cases:
-        assert ((found.double() - exact).abs() <= bound * reach).all()
+    for times, found, exact, reach in cases:
+        assert ((found.double() - exact).abs() <= ((1 + u) ** times - 1) * reach).all()
 
 
 @pytest.mark.parametrize(("bias", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])

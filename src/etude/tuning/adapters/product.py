@@ -89,8 +89,13 @@ def thin_output(h: Tensor, B: Tensor, scaling: float) -> Tensor:
     """Return s · h Bᵀ, (T, out), in the dtype of h: what an adapter changes."""
     if gpu.takes(h):
         return gpu.up(h, B, scaling)
-    nothing = h.new_empty(1)  # beta = 0: it is not read
-    return torch.addmm(nothing, h, B.to(h.dtype).T, beta=0, alpha=scaling)
+    return _scaled(h, B.to(h.dtype).T, scaling)
+
+
+def _scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
+    """Return scaling · left right, rounded once."""
+    nothing = left.new_empty(1)  # beta = 0: it is not read
+    return torch.addmm(nothing, left, right, beta=0, alpha=scaling)
 
 
 def thin_input(x: Tensor, A: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ def thin_gradient(g: Tensor, B: Tensor, scaling: float) -> Tensor:
     """Return s · g B, (T, r), the gradient of h, given that of the output."""
     if gpu.takes(g):
         return gpu.down(g, B.T, scaling)
-    return (g @ B.to(g.dtype)).mul_(scaling)
+    return _scaled(g, B.to(g.dtype), scaling)
 
 
 def gradient_of_A(gh: Tensor, x: Tensor) -> Tensor:  # noqa: N802 - the papers' name
