@@ -254,7 +254,9 @@ def test_a_whole_weight_is_what_bitsandbytes_makes_of_it_with_double_quantisatio
     assert_same(packed[2], state.offset)
     scales = ops.dequantize_absmax(*packed)
     decoded = ops.dequantize_4bit(codes, scales, weight.shape, 64, kind, torch.bfloat16)
-    assert_same(decoded, bnb.dequantize_4bit(theirs, state))
+    # FP4 has two codes for zero. bitsandbytes decodes the second to 0 by its AVX-512 kernel and to
+    # -0 by its other one; adding 0 leaves all else as it is.
+    assert_same(decoded, bnb.dequantize_4bit(theirs, state) + 0.0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -9,7 +9,8 @@
 // One task is a head of a segment. It takes the queries in blocks of rows, so few that their
 // scores stay in the processor's cache, and all keys before them. All six products are one micro
 // kernel: units of 32 bits, which are pairs of bfloat16 along the contraction (multiplied in one
-// instruction where the processor has it) or single floats, 6 rows by up to 64 columns at a time.
+// instruction where the processor has it) or single floats, 6 rows by up to 64 columns at a time, as
+// many as there are registers for.
 // Scores and sums are float; P and dS are rounded to the storage type for their products.
 #include <algorithm>
 #include <vector>
@@ -51,7 +52,7 @@ inline floats accumulate<bf16>(floats total, uint32_t a, words b) {
 #endif
 }
 
-// c (ROWS, 16 VECTORS) (+)= a b over `depth` units. Unit (row, k) of a is at a[row row_step +
+// c (ROWS, LANES VECTORS) (+)= a b over `depth` units. Unit (row, k) of a is at a[row row_step +
 // k depth_step]; row k of b is at b + k b_step.
 template <class E, int ROWS, int VECTORS>
 void tile(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32_t* b,
@@ -96,19 +97,29 @@ void strip(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32
                             c + row * c_step, c_step, add);
 }
 
+// Vectors of columns a tile: its sums, and what they are made of, fit into the registers, of which
+// AVX-512 has 32 and AVX2 16.
+#if defined(__AVX512F__)
+constexpr int WIDEST = 4;
+#else
+constexpr int WIDEST = 2;
+#endif
+
 // As `tile`, for any number of rows and any multiple of 16 columns.
 template <class E>
 void multiply(const uint32_t* a, int64_t row_step, int64_t depth_step, const uint32_t* b,
               int64_t b_step, int64_t depth, float* c, int64_t c_step, int64_t rows,
               int64_t columns, bool add) {
+    constexpr int64_t wide = WIDEST * LANES;
     int64_t column = 0;
-    for (; column + 64 <= columns; column += 64)
-        strip<E, 4>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
-    if (column + 32 <= columns) {
+    for (; column + wide <= columns; column += wide)
+        strip<E, WIDEST>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step,
+                         rows, add);
+    if (column + 2 * LANES <= columns) {
         strip<E, 2>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
-        column += 32;
+        column += 2 * LANES;
     }
-    if (column + 16 <= columns)
+    if (column < columns)
         strip<E, 1>(a, row_step, depth_step, b + column, b_step, depth, c + column, c_step, rows, add);
 }
 

@@ -7,7 +7,7 @@ using namespace etude;
 
 namespace {
 
-// What one instruction multiplies: 16 floats, or 32 bfloat16 in pairs.
+// What one instruction multiplies: a register of floats, or of pairs of bfloat16.
 template <class E>
 constexpr int64_t STEP = LANES * 4 / sizeof(E);
 

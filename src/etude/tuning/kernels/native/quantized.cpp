@@ -10,6 +10,14 @@ template <class E>
 void dequantize(const uint8_t* codes, const float* absmax, const float* levels, E* out,
                 int64_t count, int64_t block) {
     constexpr int64_t PART = 1 << 14;
+#if !defined(__AVX512F__)
+    // Both weights of each byte, side by side: one read gives two.
+    float pairs[256][2];
+    for (int byte = 0; byte < 256; ++byte) {
+        pairs[byte][0] = levels[byte >> 4];
+        pairs[byte][1] = levels[byte & 15];
+    }
+#endif
 #pragma omp parallel for schedule(static)
     for (int64_t begin = 0; begin < count; begin += PART) {
         const int64_t end = begin + PART < count ? begin + PART : count;
@@ -42,6 +50,24 @@ void dequantize(const uint8_t* codes, const float* absmax, const float* levels, 
                 }
             }
         }
+#else
+        if (block % LANES == 0)
+            for (; i + LANES <= end; i += LANES) {
+                const float scale = absmax[i / block];
+                float value[LANES];
+                // Pair by pair to where it goes: a wide read of what was just written in parts waits.
+                float* to = value;
+                if constexpr (sizeof(E) == sizeof(float)) to = out + i;
+                for (int64_t two = 0; two < LANES; two += 2) {
+                    const float* pair = pairs[codes[(i + two) / 2]];
+                    const float both[2] = {pair[0] * scale, pair[1] * scale};
+                    std::memcpy(to + two, both, sizeof both);
+                }
+                if constexpr (sizeof(E) == 2) {
+                    const halves bits = to_bf16_exactly(load(value));
+                    std::memcpy(out + i, &bits, sizeof bits);
+                }
+            }
 #endif
         for (; i < end; i += LANES) {
             const int64_t here = end - i < LANES ? end - i : LANES;
