@@ -219,6 +219,41 @@ def test_attention_does_not_depend_on_the_number_of_threads():
 
 
 @needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize(("width", "columns"), [(16, 1), (48, 33), (100, 70), (576, 192)])
+def test_a_product_of_few_rows_with_all_that_is_added_to_it(dtype, width, columns):
+    weight, b = torch.randn(columns, width).to(dtype), torch.randn(5, columns).to(dtype)
+    bias = torch.randn(columns).to(dtype)
+    for rows in (1, 2, 3, 8, 15):
+        x, h = (torch.randn(rows, n).to(dtype) for n in (width, 5))
+        add = torch.randn(rows, columns).to(dtype)
+        true = x.double() @ weight.double().T
+        assert error(fused.thin_product(x, weight), true) < TOLERANCE[dtype]
+        true = true + bias.double() + add.double() + h.double() @ b.double()
+        assert error(fused.thin_product(x, weight, bias, add, (h, b)), true) < TOLERANCE[dtype]
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
+@pytest.mark.parametrize("window", [None, 17])
+def test_a_new_token_attends_to_the_keys_that_are_kept(dtype, window):
+    heads = Heads(6, 2, 48, 0.15, window=window)
+    places, counts = torch.tensor([2, 0, 3]), torch.tensor([1, 90, 33])
+    q = torch.randn(3, 6 * 48).to(dtype)
+    keys, values = (torch.randn(4, 2, 96, 48).to(dtype) for _ in range(2))
+    rows = []
+    for row, place, count in zip(q, places, counts, strict=True):
+        seen = slice(max(0, int(count) - (window or 96)), int(count))
+        parts = [kept[place, :, seen].double() for kept in (keys, values)]
+        one = F.scaled_dot_product_attention(
+            row.double().view(6, 1, 48), *parts, scale=heads.scale, enable_gqa=True
+        )
+        rows.append(one.flatten())
+    found = fused.cached_attention(q, keys, values, places, counts, heads)
+    assert error(found, torch.stack(rows)) < TOLERANCE[dtype]
+
+
+@needs_kernels
 @given(
     count=st.integers(1, 700),
     block=st.sampled_from([32, 64, 256]),
