@@ -2,10 +2,12 @@
 
     python benchmarks/cpu.py [--output build/bench] [--quick] [--resume]
 
-Runs against_trl.py, int8_compute.py, generation.py and growth.py one after the other, each alone on
-the machine, then prints their figures beside the goals and writes them as `cpu.json` and as a plot,
-`cpu.svg`. About 50 minutes; `--quick` half of that, of fewer rows and runs. The goals are for two
-cores with AVX-512 and bfloat16; elsewhere they are but a yardstick.
+Runs against_trl.py, int8_compute.py, generation.py and growth.py one after the other, each alone
+on the machine, then prints their figures beside the goals and writes them as `cpu.json` and as a
+plot, `cpu.svg`. About 50 minutes; `--quick` half of that, of fewer rows and runs. Both sides
+compute in bfloat16 where the processor multiplies it, else in float32, and take four times as
+long. The goals are for two cores with AVX-512 and bfloat16; elsewhere they are but a yardstick.
+Integer products are left out where the processor has none.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from against_trl import DTYPE
 from etude.tuning.environment import environment
 from etude.tuning.machine import this_machine
 from flops import SIDE, matrix_rate, model_flops
 
 HERE = Path(__file__).resolve().parent
+
+INTEGER_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}
+"""Instruction sets that multiply bytes; without them PyTorch's integer product is a plain loop."""
 
 Row = tuple[str, float, float, bool]
 """What was measured, its value, the goal, and whether more is better."""
@@ -109,18 +115,21 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     output, quick = options.output, options.quick
     torch.set_num_threads(this_machine().physical_cores)
-    rates = {"bfloat16": matrix_rate(torch.bfloat16), "int8": matrix_rate(torch.int8)}
+    dtype = getattr(torch, DTYPE)
+    integral = not INTEGER_PRODUCTS.isdisjoint(this_machine().instruction_sets)
+    rates = {DTYPE: matrix_rate(dtype)}
+    if integral:
+        rates["int8"] = matrix_rate(torch.int8)
     size = ("--rows", "96", "--repeats", "2") if quick else ("--rows", "192", "--repeats", "3")
     measured = partial(run, output=output, resume=options.resume)
     trl = measured("against_trl.py", *size)
     cold = measured("against_trl.py", "--rows", "10000", "--steps", "1", "--repeats", "1")
-    int8 = measured("int8_compute.py", "--repeats", "1" if quick else "2")
+    int8 = measured("int8_compute.py", "--repeats", "1" if quick else "2") if integral else None
     generation = measured("generation.py", "--prompts", "8" if quick else "16")
     growth = measured("growth.py", *(("--lengths", "256", "2048", "8192") if quick else ()))
-    again = matrix_rate(torch.bfloat16)
-    rates["bfloat16"] = max(rates["bfloat16"], again)
+    rates[DTYPE] = max(rates[DTYPE], matrix_rate(dtype))
 
-    share = shares(trl["runs"], rates["bfloat16"], str(Path(trl["settings"]["work"]) / "model"), 16)
+    share = shares(trl["runs"], rates[DTYPE], str(Path(trl["settings"]["work"]) / "model"), 16)
     rows: list[Row] = []
     for method, name in (("lora", "LoRA"), ("qlora", "QLoRA")):
         runs = trl["runs"]
@@ -133,11 +142,12 @@ def main() -> None:
         rows.append((f"{name}, share of the matrix rate", share[f"{method} etude"], 0.6, True))
         start = first_step(cold["runs"], method)
         rows.append((f"{name}, time to first step, 10,000 rows", start, 1 / 3, False))
-    integers = int8["training"]["int8, integers"]
-    rows.append(("int8 products, tokens/s, of bfloat16's", integers["ratio"], 1.4, True))
-    plain = int8["training"]["bfloat16"]["eval_loss"]
-    rows.append(("int8 products, loss, of bfloat16's", integers["eval_loss"] / plain, 1.01, False))
-    for kind, name in (("none", "bfloat16"), ("nf4", "NF4")):
+    if int8:
+        integers, plain = (int8["training"][name] for name in ("int8, integers", DTYPE))
+        rows.append((f"int8 products, tokens/s, of {DTYPE}'s", integers["ratio"], 1.4, True))
+        loss = integers["eval_loss"] / plain["eval_loss"]
+        rows.append((f"int8 products, loss, of {DTYPE}'s", loss, 1.01, False))
+    for kind, name in (("none", DTYPE), ("nf4", "NF4")):
         rows.append((f"answers, {name}, of transformers'", generation[kind]["ratio"], 2.0, True))
     few, many = growth["rows"][0], growth["rows"][-1]
     counts = f"{many['rows']:,} rows, of {few['rows']:,}"
@@ -147,8 +157,9 @@ def main() -> None:
     machine = environment()
     print(
         f"\n{machine['processor']}, {this_machine().physical_cores} threads: products of "
-        f"{SIDE} x {SIDE} at {rates['bfloat16'] / 1e9:,.0f} GFLOP/s in bfloat16, "
-        f"{rates['int8'] / 1e9:,.0f} in int8\n"
+        f"{SIDE} x {SIDE} at "
+        + " and ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
+        + "\n"
     )
     for name, value, goal, more in rows:
         met = "met" if (value >= goal) == more or value == goal else "missed"
@@ -156,12 +167,13 @@ def main() -> None:
         print(f"{name:<44}{value:>8.2f}   goal {sign} {goal:.2f}   {met}")
     content = {
         "environment": machine,
+        "dtype": DTYPE,
         "rates": rates,
         "shares": share,
         "rows": [dict(zip(("name", "value", "goal", "more"), row, strict=True)) for row in rows],
         "peer": trl["peer"],
         "against_trl": [{k: v for k, v in r.items() if k != "losses"} for r in trl["runs"]],
-        "int8": int8["training"] | {"errors_percent": int8["errors_percent"]},
+        "int8": int8 and int8["training"] | {"errors_percent": int8["errors_percent"]},
         "generation": {kind: generation[kind] for kind in ("none", "nf4")},
         "growth": {name: growth[name] for name in ("rows", "lengths") if name in growth},
     }

@@ -2,11 +2,11 @@
 
     python benchmarks/generation.py [--prompts 16] [--tokens 64] [--repeats 3] [--json FILE]
 
-SmolLM2-135M-Instruct with an adapter of rank 16 on all linear layers, bfloat16 and NF4, prompts of
+SmolLM2-135M-Instruct with an adapter of rank 16 on all linear layers, dense and NF4, prompts of
 GSM8K's test questions, 8 at a time, greedy, keys and values kept, no end token, so that both write
 as many tokens. Both run the same model object: the adapter is Etude's, and NF4 is decoded once for
-the whole run on both sides. Sides take turns; medians and extremes of new tokens a second, prompts
-counted in the time.
+the whole run on both sides; bfloat16 where the processor multiplies it, else float32. Sides take
+turns; medians and extremes of new tokens a second, prompts counted in the time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from against_trl import gsm8k
+from against_trl import DTYPE, gsm8k
 from etude.tuning.adapters.attach import add_adapter
 from etude.tuning.adapters.named import adapter_parameters
 from etude.tuning.environment import environment
@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(this_machine().physical_cores)
     found: dict[str, Any] = {"environment": environment(), "settings": vars(options)}
     for kind in ("none", "nf4"):
-        loaded = load_model(ModelSpec(id="smollm2-135m", dtype="bfloat16"), QuantSpec(kind=kind))
+        loaded = load_model(ModelSpec(id="smollm2-135m", dtype=DTYPE), QuantSpec(kind=kind))
         model = loaded.model.eval()
         add_adapter(model, AdapterSpec(rank=16, alpha=32.0), seed=0)
         with torch.no_grad():

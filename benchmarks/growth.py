@@ -19,6 +19,7 @@ from typing import Any
 from against_trl import (
     ALPHA,
     CLIP,
+    DTYPE,
     LR,
     RANK,
     REPOSITORY,
@@ -97,6 +98,7 @@ def by_length(work: Work, lengths: list[int]) -> list[dict[str, Any]]:
         output = place / "trl"
         settings = {
             "record": str(place / "trl.json"), "output": str(output), "method": "lora",
+            "dtype": DTYPE, "order": None,
             "model": str(work.folder / "model"), "train": str(data), "rank": RANK, "alpha": ALPHA,
             "max_length": length + 256, "batch_samples": count, "micro_batch": 1, "rates": [LR],
             "clip": CLIP, "seed": 0, "adapter_dtype": "default",

@@ -2,12 +2,12 @@
 
     python benchmarks/int8_compute.py [--rows 192] [--repeats 2] [--json FILE]
 
-LoRA of rank 16 on SmolLM2-135M-Instruct, GSM8K, 16 samples a step: on bfloat16 weights, on int8
-weights that are decoded for each product, and on int8 weights multiplied as integers
-(`quant.compute: int8`). The three take turns. Printed: real tokens a second, ratio to bfloat16,
-evaluation loss after training (Etude's own evaluator, bfloat16); then the loss of the untrained
-base with each kind of layer multiplied in integers, with and without the columns that keep their
-numbers.
+LoRA of rank 16 on SmolLM2-135M-Instruct, GSM8K, 16 samples a step: on bfloat16 weights (float32
+where the processor does not multiply bfloat16), on int8 weights that are decoded for each product,
+and on int8 weights multiplied as integers (`quant.compute: int8`). The three take turns. Printed:
+real tokens a second, ratio to the first, evaluation loss after training (Etude's own evaluator);
+then the loss of the untrained base with each kind of layer multiplied in integers, with and
+without the columns that keep their numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from against_trl import REPOSITORY, Work, gsm8k, recipe
+from against_trl import DTYPE, REPOSITORY, Work, gsm8k, recipe
 from etude.tuning import run as stages
 from etude.tuning.environment import environment
 from etude.tuning.kernels import integers
@@ -34,7 +34,7 @@ from etude.tuning.training.evaluate import evaluation_loss
 from etude.tuning.view import Unwatched
 
 HELD = {
-    "bfloat16": {"kind": "none"},
+    DTYPE: {"kind": "none"},
     "int8, decoded": {"kind": "int8"},
     "int8, integers": {"kind": "int8", "compute": "int8"},
 }
@@ -100,7 +100,7 @@ def main() -> None:
     for repeat in range(options.repeats):
         for name in list(HELD)[:: -1 if repeat % 2 else 1]:
             found[name].append(trained(work, name, repeat, options.rows // 16))
-    plain = [r["tokens"] / r["training_seconds"] for r in found["bfloat16"]]
+    plain = [r["tokens"] / r["training_seconds"] for r in found[DTYPE]]
     figures: dict[str, Any] = {}
     for name, records in found.items():
         speed = [r["tokens"] / r["training_seconds"] for r in records]

@@ -3,8 +3,9 @@
     python benchmarks/regression.py [--found FILE] [--kept FILE]
 
 Compares what `make bench` found (build/bench/cpu.json) with the figures that are kept in the
-repository (results/cpu.json), row by row. All are ratios, so that another machine, or the same on
-another day, may be compared. Exit code 1 if one is worse by more than 10 %, or is missing.
+repository, row by row: results/cpu-bfloat16.json, or cpu-float32.json where that was computed in.
+All are ratios, so that another machine, or the same on another day, may be compared. Exit code 1
+if one is worse by more than 10 %, or is missing.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def losses(found: list[dict[str, Any]], kept: list[dict[str, Any]]) -> list[str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--found", type=Path, default=HERE.parent / "build" / "bench" / "cpu.json")
-    parser.add_argument("--kept", type=Path, default=HERE / "results" / "cpu.json")
+    parser.add_argument("--kept", type=Path, help="default: of results/, that of the same dtype")
     options = parser.parse_args()
-    found, kept = (
-        json.loads(file.read_text("utf-8"))["rows"] for file in (options.found, options.kept)
-    )
-    lines = losses(found, kept)
+    found = json.loads(options.found.read_text("utf-8"))
+    file = options.kept or HERE / "results" / f"cpu-{found['dtype']}.json"
+    if not file.is_file():
+        parser.error(f"nothing is kept to compare with: no {file}")
+    kept = json.loads(file.read_text("utf-8"))["rows"]
+    lines = losses(found["rows"], kept)
     print("\n".join(lines) or f"{len(kept)} ratios, none worse by more than {ALLOWED:.0%}")
     sys.exit(bool(lines))
 

@@ -9,7 +9,8 @@ saved is checked on the way.
 
 The base is what both trained on, in float32 arithmetic so that no rounding of the evaluator's
 hides a difference: for LoRA the bfloat16 weights of the model folder; for QLoRA those weights
-quantised by bitsandbytes (NF4, blocks of 64, double-quantised) and decoded to bfloat16.
+quantised by bitsandbytes (NF4, blocks of 64, double-quantised) and decoded to what both computed
+in.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 BATCH = 4
 
 
-def decoded_nf4(folder: str) -> dict[str, torch.Tensor]:
+def decoded_nf4(folder: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return the weights of every quantised Linear as its codes say, by module name."""
     import bitsandbytes as bnb
 
     model = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch.bfloat16,
+        dtype=dtype,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=dtype,
         ),
     )
     return {
@@ -49,11 +50,11 @@ def decoded_nf4(folder: str) -> dict[str, torch.Tensor]:
     }
 
 
-def base_model(folder: str, method: str) -> Any:
-    """Load the base in float32."""
+def base_model(folder: str, method: str, dtype: torch.dtype) -> Any:
+    """Load the base in float32; 4-bit weights as they are decoded to `dtype`."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if method == "qlora":
-        for name, weight in decoded_nf4(folder).items():
+        for name, weight in decoded_nf4(folder, dtype).items():
             model.get_submodule(name).weight.data.copy_(weight)
     return model.eval()
 
@@ -93,7 +94,7 @@ def main() -> None:
     began = time.perf_counter()
     lines = Path(settings["evaluation"]).read_text("utf-8").splitlines()
     samples = [json.loads(line) for line in lines]
-    model = base_model(settings["model"], settings["method"])
+    model = base_model(settings["model"], settings["method"], getattr(torch, settings["dtype"]))
     losses = {"base": loss(model, samples)}
     adapted: Any = None
     for name, folder in settings["adapters"].items():

@@ -6,7 +6,8 @@ The settings it is given are the same as Etude's (model folder, rows, rank, alph
 rate of every step). What is left is set to what is fastest on a CPU without changing what is
 learnt, each found in TRL 1.16's own options:
 
-- weights in bfloat16 and bfloat16 autocast (`bf16`, TRL's default), adapters as TRL makes them;
+- weights in bfloat16 and bfloat16 autocast (`bf16`, TRL's default) where the processor multiplies
+  that, else float32; adapters as TRL makes them;
 - no gradient checkpointing (TRL's default is on: it would cost a second forward pass);
 - batches of like length (`group_by_length`), so that little is padded, four samples each: the
   fastest of 2, 4 and 8 (8 takes half as long again, and twice the memory). Packing and
@@ -87,15 +88,15 @@ def rows(file: str, order: list[int] | None) -> Dataset:
     return Dataset.from_list([{"prompt": t[:-1], "completion": t[-1:]} for t in talks])
 
 
-def quantization(method: str) -> BitsAndBytesConfig | None:
-    """Return QLoRA's base: NF4, blocks of 64, double-quantised, computing in bfloat16."""
+def quantization(method: str, dtype: str) -> BitsAndBytesConfig | None:
+    """Return QLoRA's base: NF4, blocks of 64, double-quantised, computing in `dtype`."""
     if method == "lora":
         return None
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
 
 
@@ -108,7 +109,7 @@ def main() -> None:
         settings["rates"],
         model=settings["model"],
         train_dataset=rows(settings["train"], settings["order"]),
-        quantization_config=quantization(settings["method"]),
+        quantization_config=quantization(settings["method"], settings["dtype"]),
         peft_config=LoraConfig(
             r=settings["rank"],
             lora_alpha=settings["alpha"],
@@ -119,8 +120,8 @@ def main() -> None:
         callbacks=[Timed(ruler)],
         args=SFTConfig(
             output_dir=str(output / "trainer"),
-            model_init_kwargs={"dtype": "bfloat16"},
-            bf16=True,
+            model_init_kwargs={"dtype": settings["dtype"]},
+            bf16=settings["dtype"] == "bfloat16",
             use_cpu=True,
             max_length=settings["max_length"],
             max_steps=len(settings["rates"]),

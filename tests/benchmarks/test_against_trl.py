@@ -45,7 +45,7 @@ def test_the_evaluator_and_etude_find_the_same_loss(evaluator: ModuleType, tiny_
         ids = random.integers(0, 512, length).astype(np.int32)
         samples.append(EncodedSample(ids, trained, str(number)))
     rows = [{"input_ids": s.input_ids.tolist(), "trained": s.trained.tolist()} for s in samples]
-    theirs = evaluator.loss(evaluator.base_model(folder, "lora"), rows)
+    theirs = evaluator.loss(evaluator.base_model(folder, "lora", torch.float32), rows)
     loaded = load_model(ModelSpec(id=folder, dtype="float32"), QuantSpec(kind="none"))
     ours = evaluation_loss(loaded.model, samples, micro_tokens=128)
     # Float32 sums of some hundred terms near 6, in another order.
@@ -63,7 +63,7 @@ def test_both_sides_train_on_the_same_nf4_base(
     source = tiny_llama(intermediate_size=192)
     AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(source).save_pretrained(tmp_path)
-    theirs = evaluator.decoded_nf4(str(tmp_path))
+    theirs = evaluator.decoded_nf4(str(tmp_path), torch.bfloat16)
     loaded = load_model(ModelSpec(id=str(tmp_path), dtype="bfloat16"), QuantSpec())
     layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, QuantLinear)}
     assert layers.keys() == theirs.keys()
