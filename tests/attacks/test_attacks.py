@@ -16,17 +16,12 @@ import pytest
 from etude.practice.judge.grade import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.sandbox import FIRST_USER
-from etude.practice.problem import Limits, find_problem
+from etude.practice.problem import Limits, Problem, find_problem
 
 FILES = sorted(
     file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith("test_")
 )
 TENSOR_DATASET = find_problem("create-tensordataset")
-# A shorter time, so that a dozen programs that never end do not take a minute each way.
-PROBLEM = replace(
-    TENSOR_DATASET,
-    front=TENSOR_DATASET.front.model_copy(update={"limits": Limits(seconds=2.0)}),
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,17 @@ def judge_of_layers_everywhere():
         yield Judge(pool)
 
 
-def submission(file: Path) -> tuple[str, list[str]]:
+def with_limit(seconds: float) -> Problem:
+    limits = Limits(seconds=seconds)
+    return replace(TENSOR_DATASET, front=TENSOR_DATASET.front.model_copy(update={"limits": limits}))
+
+
+# A shorter time, so that a dozen programs that never end do not take a minute each way. A file
+# whose own work needs longer says so.
+PROBLEM = with_limit(2.0)
+
+
+def submission(file: Path) -> tuple[str, list[str], Problem]:
     source = file.read_text()
     docstring = ast.get_docstring(ast.parse(source)) or ""
     expected = re.search(r"^Expect: (.+)$", docstring, flags=re.MULTILINE)
@@ -53,12 +58,14 @@ def submission(file: Path) -> tuple[str, list[str]]:
     )
     if "def create_dataset" not in source:
         source += "\n\n" + PROBLEM.solution
-    return source, [name.strip() for name in expected[1].split("|")]
+    seconds = re.search(r"^Seconds: (\d+)$", docstring, flags=re.MULTILINE)
+    problem = with_limit(float(seconds[1])) if seconds else PROBLEM
+    return source, [name.strip() for name in expected[1].split("|")], problem
 
 
 def attack(judge: Judge, file: Path) -> None:
-    source, expected = submission(file)
-    verdict = judge.judge(PROBLEM, source, seed=7)
+    source, expected, problem = submission(file)
+    verdict = judge.judge(problem, source, seed=7)
     assert verdict.name in expected, verdict
     told = f"{verdict.printed} {verdict.says} {verdict.shown}"
     assert "ESCAPED" not in told, verdict

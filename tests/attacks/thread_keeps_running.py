@@ -2,6 +2,9 @@
 
 Surface: processes
 Expect: accepted
+Seconds: 20
+
+The honest work waits for the interpreter's lock at each call, and a slow processor takes seconds.
 """
 
 import threading
