@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,6 +126,27 @@ def test_peak_follows_the_largest_moment_and_can_be_reset():
     if not machine.reset_peak():
         pytest.skip("this system does not let a process reset its peak")
     assert machine.peak_rss() < high - 150_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps and gives back")
+def test_freed_pages_between_what_is_kept_are_given_back():
+    # In a process of its own: this one's heap holds what other tests have left.
+    program = """
+from etude.tuning.machine import give_back_freed, rss
+pieces = [bytes(50_000) for _ in range(2_000)]
+full = rss()
+kept = pieces[::50]
+del pieces
+freed = rss()
+give_back_freed()
+print(full, freed, rss(), len(kept))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    full, freed, after, _ = map(int, run.stdout.split())
+    assert after < freed - 50_000_000
+    assert after < full - 80_000_000
 
 
 def test_disk_free_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path):

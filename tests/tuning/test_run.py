@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ import torch
 import yaml
 
 from etude.errors import DataError, DivergedError, RecipeError, RunError
+from etude.tuning.machine import this_machine
 from etude.tuning.recipe import Recipe
 from etude.tuning.run import tune
 from etude.tuning.runfolder import RunFolder
+from etude.tuning.view import Unwatched
 
 
 def _losses(folder):
@@ -50,6 +53,27 @@ def test_a_run_learns_and_leaves_everything_behind(tiny_recipe, tmp_path, quant)
     )
     record = RunFolder.open(run.folder).read_metrics()[0]
     assert record.keys() >= {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "rss"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "native", "told"),
+    [("bfloat16", False, 1), ("bfloat16", True, 0), ("auto", False, 0), ("float32", False, 0)],
+)
+def test_bfloat16_where_the_processor_has_none_is_said_to_be_slow(
+    tiny_recipe, tmp_path, monkeypatch, dtype, native, told
+):
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU, the GPU decides")
+    sets = ("avx2", "avx512_bf16") if native else ("avx2",)
+    other = replace(this_machine(), instruction_sets=sets)
+    monkeypatch.setattr("etude.tuning.models.load.this_machine", lambda: other)
+    lines: list[str] = []
+    view = Unwatched()
+    monkeypatch.setattr(view, "message", lines.append)
+    recipe = tiny_recipe(train={"max_steps": 1})
+    recipe["model"]["dtype"] = dtype
+    tune(Recipe.parse(recipe), base=tmp_path, view=view)
+    assert len([line for line in lines if "emulates bfloat16" in line]) == told
 
 
 def test_full_fine_tuning_trains_every_weight_and_saves_a_model(tiny_recipe, tmp_path):

@@ -39,8 +39,8 @@ from etude.tuning.figures import (
     sample_records,
     sizes,
 )
-from etude.tuning.machine import this_machine
-from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.machine import give_back_freed, this_machine
+from etude.tuning.models.load import LoadedModel, emulates, load_model
 from etude.tuning.models.original import OriginalWeights
 from etude.tuning.plan.fit import plan_recipe, refuse_what_cannot_fit
 from etude.tuning.plan.parts import MemoryPlan
@@ -120,6 +120,11 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
     plan = _planned(recipe, view, anyway=anyway)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
     loaded = load_model(_model_spec(recipe), recipe.quant, view.progress)
+    if emulates(loaded.dtype):
+        view.message(
+            "this processor emulates bfloat16, many times slower than float32: model.dtype auto "
+            "takes what is fast"
+        )
     data = prepare(recipe, loaded, view.progress)
     for note in data.notes:
         view.message(note)
@@ -142,6 +147,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
         objective=objective,
     )
     _resume(trainer, folder, view)
+    give_back_freed()
     view.begin(trainer.counters.total_steps, trainer.counters.step)
     try:
         outcome = trainer.run()
