@@ -1,8 +1,10 @@
 # Everything a person needs: `make quickstart` and `make test`. Both install what is missing.
-# PYTHON picks the interpreter, VENV the environment, TORCH another build of PyTorch.
+# PYTHON picks the interpreter, VENV the environment, TORCH another build of PyTorch, AT_ONCE how many
+# processes share the tests (their threads then wait for work without spinning in each other's way).
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
+AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: help quickstart compare install develop test lint reference browser postgres bench lock clean
@@ -62,7 +64,7 @@ postgres:        ## Install PostgreSQL where the queue's tests find none
 test: develop browser postgres  ## Install what is missing and run all tests
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/etude models pull minilm
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup
 
 lint: develop    ## Style, types and the rules of the house
 	$(BIN)/ruff check .

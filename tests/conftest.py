@@ -44,6 +44,18 @@ def pytest_configure() -> None:
     os.environ["ETUDE_HOME"] = own.name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may not be divided among processes (`-n`): those of one file.
+
+    What files share is made once there. All that judge are one: runs of two judges on one machine
+    would be run by the same users, and some attacks go for all that their user runs.
+    """
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        judges = folder in ("attacks", "practice")
+        item.add_marker(pytest.mark.xdist_group("judge" if judges else str(item.path)))
+
+
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 # ChatML with a default system message, as SmolLM2's: the template that trips tools which forget
