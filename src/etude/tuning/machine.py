@@ -179,7 +179,7 @@ def give_back_freed() -> None:
     """Return the heap's freed pages to the system, where the C library can (glibc).
 
     Imports and loading free much in small pieces, and glibc keeps pages between pieces still in
-    use. Given back before training they are there for activations: 18 to 25 MB of a run.
+    use. Given back before training they are there for activations: 20 to 110 MB of a run.
     """
     if trim := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None):
         trim(0)
