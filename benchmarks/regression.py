@@ -5,7 +5,8 @@
 Compares what `make bench` found (build/bench/cpu.json) with the figures that are kept in the
 repository, row by row: results/cpu-bfloat16.json, or cpu-float32.json where that was computed in.
 All are ratios, so that another machine, or the same on another day, may be compared. Exit code 1
-if one is worse by more than 10 %, or is missing.
+if one is worse by more than 10 %, or is missing. Where nothing was ever kept of a dtype there is
+nothing to lose, and it says so.
 """
 
 from __future__ import annotations
@@ -35,16 +36,30 @@ def losses(found: list[dict[str, Any]], kept: list[dict[str, Any]]) -> list[str]
     return lines
 
 
+def figures(file: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Read what cpu.py wrote; end in one line where that is not it."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        parser.error(f"{file} cannot be read ({error.strerror}): run `make bench` first")
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"rows", "dtype"} <= content.keys():
+        parser.error(f"{file} is not what cpu.py writes")
+    return content
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--found", type=Path, default=HERE.parent / "build" / "bench" / "cpu.json")
     parser.add_argument("--kept", type=Path, help="default: of results/, that of the same dtype")
     options = parser.parse_args()
-    found = json.loads(options.found.read_text("utf-8"))
+    found = figures(options.found, parser)
     file = options.kept or HERE / "results" / f"cpu-{found['dtype']}.json"
-    if not file.is_file():
-        parser.error(f"nothing is kept to compare with: no {file}")
-    kept = json.loads(file.read_text("utf-8"))["rows"]
+    if options.kept is None and not file.exists():
+        print(f"no ratios of {found['dtype']} were kept: {options.found} would be the first")
+        return
+    kept = figures(file, parser)["rows"]
     lines = losses(found["rows"], kept)
     print("\n".join(lines) or f"{len(kept)} ratios, none worse by more than {ALLOWED:.0%}")
     sys.exit(bool(lines))

@@ -88,3 +88,23 @@ def test_a_figure_that_is_missing_fails(tmp_path):
     row = {"name": "speed", "value": 4.0, "goal": 4.0, "more": True}
     assert regression.losses([], [row]) == ["speed: not measured"]
     assert regression.losses([row], [row]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (None, 2, "run `make bench` first"),
+        ("", 2, "is not what cpu.py writes"),
+        ("[]", 2, "is not what cpu.py writes"),
+        ('{"dtype": "float8", "rows": []}', 0, "no ratios of float8 were kept"),
+    ],
+)
+def test_regression_says_in_one_line_what_it_cannot_compare(tmp_path, text, code, said):
+    file = tmp_path / "cpu.json"
+    if text is not None:
+        file.write_text(text)
+    command = [sys.executable, str(BENCHMARKS / "regression.py"), "--found", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == code
+    assert said in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
