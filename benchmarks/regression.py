@@ -44,7 +44,7 @@ def figures(file: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
         parser.error(f"{file} cannot be read ({error.strerror}): run `make bench` first")
     except ValueError:
         content = None
-    if not isinstance(content, dict) or not {"rows", "dtype"} <= content.keys():
+    if not isinstance(content, dict) or "rows" not in content:
         parser.error(f"{file} is not what cpu.py writes")
     return content
 
@@ -55,9 +55,10 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, help="default: of results/, that of the same dtype")
     options = parser.parse_args()
     found = figures(options.found, parser)
-    file = options.kept or HERE / "results" / f"cpu-{found['dtype']}.json"
+    dtype = found.get("dtype")
+    file = options.kept or HERE / "results" / f"cpu-{dtype}.json"
     if options.kept is None and not file.exists():
-        print(f"no ratios of {found['dtype']} were kept: {options.found} would be the first")
+        print(f"no ratios of {dtype} were kept: {options.found} would be the first")
         return
     kept = figures(file, parser)["rows"]
     lines = losses(found["rows"], kept)
