@@ -36,12 +36,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from etude.paths import home
+from etude.core.machine import this_machine
+from etude.core.paths import home
+from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.packing import plan_steps
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
-from etude.tuning.recipe import Recipe
-from etude.tuning.training.schedule import learning_rate
+from etude.tuning.optim.schedules import learning_rate
+from etude.tuning.runs.environment import environment
 
 HERE = Path(__file__).resolve().parent
 PEER = HERE / "peer"

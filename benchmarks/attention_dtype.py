@@ -6,7 +6,7 @@
 key and value heads, 64 wide), one segment of 64 to 1024 tokens, forward alone and with its
 backward. Inputs and outputs are bfloat16 in both columns, as the layers around them are; the
 float32 column pays for its casts. The engine's packed attention computes in float32
-(src/etude/tuning/training/attention.py); this says for which lengths that is right.
+(src/etude/tuning/fusion/packed_attention.py); this says for which lengths that is right.
 
 The two are timed in turn, pair by pair, so that a machine that slows down slows both; the ratio
 is the median over pairs. Above 1, float32 is faster.
@@ -25,8 +25,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.tuning.runs.environment import environment
 
 QUERY_HEADS, KEY_HEADS, WIDTH = 9, 3, 64
 LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024)

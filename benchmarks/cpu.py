@@ -26,8 +26,8 @@ import torch
 from transformers import AutoConfig
 
 from against_trl import DTYPE
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.tuning.runs.environment import environment
 from flops import SIDE, matrix_rate, model_flops
 
 HERE = Path(__file__).resolve().parent

@@ -21,14 +21,14 @@ from typing import Any
 import torch
 
 from against_trl import DTYPE, gsm8k
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.named import adapter_parameters
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.generation import greedy
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import dense_weights
-from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
-from etude.tuning.training import generation
+from etude.tuning.runs.environment import environment
 
 BATCH = 8
 
@@ -96,10 +96,10 @@ def main() -> None:
 
 def generate(side: str, model: Any, batch: list[list[int]], tokens: int) -> list[list[int]]:
     """Generate by one side; no token ends an answer."""
-    by_transformers = generation._by_transformers
+    by_transformers = greedy._by_transformers
     if side == "transformers":
         return by_transformers(model, batch, [-1], tokens)
-    return generation.generate(model, batch, [-1], max_new_tokens=tokens)
+    return greedy.generate(model, batch, [-1], max_new_tokens=tokens)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from etude.tuning.environment import environment
+from etude.core.machine import this_machine
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.gguf import FORMATS, dequantize_gguf
-from etude.tuning.machine import this_machine
+from etude.tuning.runs.environment import environment
 
 # (rows, columns): how many of them SmolLM2-135M has.
 SMOLLM2 = {(576, 576): 60, (192, 576): 60, (1536, 576): 60, (576, 1536): 30}

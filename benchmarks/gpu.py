@@ -35,15 +35,15 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.environment import environment
-from etude.tuning.machine import gpus, peak_rss, reset_peak
-from etude.tuning.models.skeleton import build_skeleton, put, quantizable_linears
+from etude.core.machine import gpus, peak_rss, reset_peak
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.models.meta_model import build_skeleton, put, quantizable_linears
+from etude.tuning.objectives.cross_entropy import completion_loss
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.specs import AdapterSpec, QuantSpec
-from etude.tuning.training.attention import packed_rows
-from etude.tuning.training.fusion import fused_layers
-from etude.tuning.training.loss import completion_loss
+from etude.tuning.runs.environment import environment
 from flops import model_flops
 
 RANK = 16

@@ -29,11 +29,11 @@ from against_trl import (
     python_of,
     recipe,
 )
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
 from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import resolve
+from etude.tuning.runs.environment import environment
 
 TOKENS = 8192
 

@@ -22,16 +22,16 @@ from typing import Any
 import torch
 
 from against_trl import DTYPE, REPOSITORY, Work, gsm8k, recipe
-from etude.tuning import run as stages
-from etude.tuning.environment import environment
-from etude.tuning.kernels import integers
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.tuning import pipeline as stages
+from etude.tuning.callbacks import Unwatched
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.kernels import int8_matmul
 from etude.tuning.models.load import load_model
-from etude.tuning.quant.rows import RowLinear
-from etude.tuning.recipe import Recipe
-from etude.tuning.specs import QuantSpec
+from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.runs.environment import environment
 from etude.tuning.training.evaluate import evaluation_loss
-from etude.tuning.view import Unwatched
 
 HELD = {
     DTYPE: {"kind": "none"},
@@ -67,12 +67,12 @@ def error_table(work: Work) -> list[tuple[str, float, float]]:
             layer.spec = QuantSpec(kind="int8", compute="int8" if whole else "decoded")
         return evaluation_loss(loaded.model, samples, 1024)
 
-    base, kept = loss(()), integers.OUTLIERS
+    base, kept = loss(()), int8_matmul.OUTLIERS
     rows: list[tuple[str, float, float]] = []
     for name, kinds in {**{kind: (kind,) for kind in LAYERS}, "all": LAYERS}.items():
-        integers.OUTLIERS = 0
+        int8_matmul.OUTLIERS = 0
         without = loss(kinds)
-        integers.OUTLIERS = kept
+        int8_matmul.OUTLIERS = kept
         rows.append((name, 100 * (without / base - 1), 100 * (loss(kinds) / base - 1)))
     return rows
 

@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from etude.practice.judge.cases import make_cases
-from etude.practice.judge.grade import Judge
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
+from etude.practice.judge.test_cases import make_cases
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem
 from etude.practice.queue import Queue, Ticket

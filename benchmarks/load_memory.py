@@ -61,7 +61,7 @@ def import_only(names: list[str]) -> dict[str, Any]:
     """Import what a load imports, read nothing, and measure."""
     import importlib
 
-    from etude.tuning.machine import peak_rss
+    from etude.core.machine import peak_rss
 
     importlib.import_module("etude.tuning.models.load")
     transformers = importlib.import_module("transformers")
@@ -74,11 +74,11 @@ def load(mode: str, model: str) -> dict[str, Any]:
     """Load `model` one way, in this process, and measure."""
     import torch
 
-    from etude.tuning.machine import peak_rss
+    from etude.core.machine import peak_rss
+    from etude.tuning.config.sections import ModelSpec, QuantSpec
     from etude.tuning.models.load import load_model
-    from etude.tuning.quant import make
+    from etude.tuning.quant import build
     from etude.tuning.quant.linear import QuantLinear
-    from etude.tuning.specs import ModelSpec, QuantSpec
 
     start = time.perf_counter()
     dtype: Any = "bfloat16" if mode in ("nf4", "native", "bfloat16") else "float32"
@@ -88,7 +88,7 @@ def load(mode: str, model: str) -> dict[str, Any]:
         head = loaded.get_output_embeddings()
         for name, module in list(loaded.named_modules()):
             if isinstance(module, torch.nn.Linear) and module is not head:
-                layer = make.quantized(module.weight, QuantSpec(), torch.bfloat16, module.bias)
+                layer = build.quantized(module.weight, QuantSpec(), torch.bfloat16, module.bias)
                 loaded.set_submodule(name, layer)
         loaded.to(torch.bfloat16)
     seconds = time.perf_counter() - start
@@ -137,9 +137,9 @@ def main() -> None:
         done = import_only(options.names) if imports else load(options.worker, options.model)
         print(json.dumps(done))
         return
-    from etude.tuning.environment import environment
     from etude.tuning.models.pull import pull
     from etude.tuning.models.sources import resolve
+    from etude.tuning.runs.environment import environment
 
     if resolve(options.model).path is None:
         pull(options.model)

@@ -29,13 +29,13 @@ from typing import Any
 
 import torch
 
-from etude.tuning.environment import environment
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.memory.estimate import plan_memory
+from etude.tuning.memory.model_configs import config_of, forward_dtype
 from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import resolve
-from etude.tuning.plan.models import config_of, forward_dtype
-from etude.tuning.plan.parts import plan_memory
-from etude.tuning.recipe import Recipe
+from etude.tuning.runs.environment import environment
 
 STEPS = 4
 
@@ -175,9 +175,9 @@ def recipe_of(case: dict[str, Any], folder: Path) -> Recipe:
 
 WORKER = """
 import sys, tempfile
-from etude.tuning.machine import peak_rss
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import tune
+from etude.core.machine import peak_rss
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.pipeline import tune
 with tempfile.TemporaryDirectory() as base:
     tune(Recipe.read(sys.argv[1]), base=base, anyway=True)
 print(peak_rss())

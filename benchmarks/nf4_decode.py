@@ -26,11 +26,11 @@ from typing import Any
 import bitsandbytes.functional as peer
 import torch
 
-from etude.tuning.environment import environment
+from etude.core.machine import this_machine
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels import ops
-from etude.tuning.machine import this_machine
-from etude.tuning.quant import make
-from etude.tuning.specs import QuantSpec
+from etude.tuning.quant import build
+from etude.tuning.runs.environment import environment
 
 # (rows, columns): how many of them SmolLM2-135M has.
 SHAPES = {(576, 576): 60, (192, 576): 60, (1536, 576): 60, (576, 1536): 30, (4096, 4096): 0}
@@ -68,7 +68,7 @@ def compare(
 def decoding(shape: tuple[int, int], dtype: torch.dtype, pairs: int) -> dict[str, float]:
     """Decode one weight."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    layer = make.quantized(weight, QuantSpec(), dtype)
+    layer = build.quantized(weight, QuantSpec(), dtype)
     packed, state = peer.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     if not torch.equal(layer.dequantize(dtype), peer.dequantize_4bit(packed, state)):
         raise SystemExit(f"{shape} in {dtype}: the two decode different weights")

@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
-from etude.tuning.environment import environment
-from etude.tuning.recipe import Recipe
-from etude.tuning.specs import TrainSpec
-from etude.tuning.training.optimizers import make_optimizer, optimizer_figures
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import TrainSpec
+from etude.tuning.optim.optimizers import make_optimizer, optimizer_figures
+from etude.tuning.runs.environment import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -22,10 +22,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from etude.papers.arxiv.gate import Gate
+from etude.papers.arxiv.rate_limited_client import Gate
 from etude.papers.library import Library
 from etude.papers.search import Index
-from etude.papers.search.along import Along
+from etude.papers.search.background_indexer import Along
 from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store
@@ -56,7 +56,7 @@ class Watch:
 def serve(data: Path, papers: int) -> tuple[subprocess.Popen[str], str]:
     code = (
         "import sys, time\nfrom datetime import date, datetime\nfrom pathlib import Path\n"
-        "from etude.papers.replay import ReplayServer, generated, recorded\n"
+        "from etude.papers.fake_arxiv import ReplayServer, generated, recorded\n"
         "data, papers, since, now = sys.argv[1:]\n"
         "world = (recorded(Path(data), since=date.fromisoformat(since), most=int(papers))\n"
         "         if Path(data).is_dir() else generated(int(papers), days=200,\n"

@@ -29,12 +29,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from etude.tuning.environment import environment
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.models.pull import pull
+from etude.tuning.quant.build import requantized
 from etude.tuning.quant.formats import bits_per_weight
-from etude.tuning.quant.make import requantized
 from etude.tuning.quant.uniform import dequantize_uniform, quantize_uniform
-from etude.tuning.specs import QuantSpec
+from etude.tuning.runs.environment import environment
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 

@@ -24,17 +24,17 @@ from typing import Any
 
 import torch
 
-from etude.tuning.adapters.factors import round_factors
-from etude.tuning.adapters.files import save_adapter
-from etude.tuning.adapters.named import adapted_layers, adapter_parameters
-from etude.tuning.environment import environment
+from etude.core.progress import SilentProgress
+from etude.tuning.adapters.fake_quant import round_factors
+from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_parameters
+from etude.tuning.adapters.save import save_adapter
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import FactorSpec
 from etude.tuning.evaluation import evaluate_run
-from etude.tuning.progress import SilentProgress
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import measure, prepare, tune
-from etude.tuning.runfolder import RunFolder
-from etude.tuning.specs import FactorSpec
-from etude.tuning.tuned import load
+from etude.tuning.pipeline import measure, prepare, tune
+from etude.tuning.predictor import load
+from etude.tuning.runs.environment import environment
+from etude.tuning.runs.folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

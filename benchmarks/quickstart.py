@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from etude.tuning.environment import environment
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.tuning.runs.environment import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = ("qlora", "lora", "full")

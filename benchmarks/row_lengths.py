@@ -26,7 +26,7 @@ def measure(multiple: int, rows: int) -> dict[str, float]:
     """Run forward and input-gradient products on `rows` rows; return speed and memory."""
     import torch
 
-    from etude.tuning.machine import rss, this_machine
+    from etude.core.machine import rss, this_machine
 
     torch.set_num_threads(this_machine().physical_cores)
     weights = [torch.randn(n, k, dtype=torch.bfloat16) for k, n in SHAPES]

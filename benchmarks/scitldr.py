@@ -6,7 +6,7 @@ Reads `$ETUDE_DATA/summarise/scitldr` (or `shared/data` beside the repository): 
 part of SciTLDR (Cachola et al. 2020, arXiv:2004.15011, Apache-2.0), as `train.jsonl`, `dev.jsonl`
 and `test.jsonl`. Writes `train.jsonl` and `dev.jsonl` with the columns `title`, `gist` and
 `summary` for recipes/paper-summaries.yaml. The gist is what a tuned model will be given of the
-abstract: the three sentences that Etude's ranking model puts first, as `etude.papers.readable`
+abstract: the three sentences that Etude's ranking model puts first, as `etude.papers.latex_text`
 shows them. Of several summaries the first is taken, the author's; those over 30 words are left out,
 since none would be shown.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 from etude.papers.summaries.extractive import MOST_WORDS, gists
 
 

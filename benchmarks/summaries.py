@@ -40,7 +40,7 @@ import numpy as np
 from rouge_score import rouge_scorer
 
 import scitldr
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 from etude.papers.sentences import sentences
 from etude.papers.summaries import extract
 from etude.papers.summaries.extractive import is_cut, pieces, says_title
@@ -165,7 +165,7 @@ def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, A
 def record(run: str, runs: str, told: dict[str, Any]) -> None:
     """Keep the figures of a tuned model where `etude.cli.paper_writer` looks for them."""
     from etude.cli.paper_writer import FIGURES
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     rows = {name: vars(told[name]) for name in ("default", "as written", "guarded")}
     file = find_run(run, runs).path / FIGURES

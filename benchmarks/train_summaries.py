@@ -29,7 +29,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import Ridge
 
 import scitldr
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 from etude.papers.summaries import features
 from etude.papers.summaries.extractive import VERSION, pieces
 from etude.papers.summaries.model import FILE, Forest, Ranker

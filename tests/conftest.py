@@ -33,7 +33,7 @@ def pytest_configure() -> None:
     What an earlier version, or a run that was killed, has left in the user's folder is no test's
     business, and tests leave nothing in it.
     """
-    from etude.paths import home
+    from etude.core.paths import home
 
     kept = home().absolute()
     own = tempfile.TemporaryDirectory(prefix="etude-tests-")

@@ -17,11 +17,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+from etude.tuning.config.sections import DataSpec, ModelSpec, QuantSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import Sample
 from etude.tuning.models.load import load_model
-from etude.tuning.specs import DataSpec, ModelSpec, QuantSpec
 
 
 def fitting(

@@ -18,10 +18,10 @@ from typing import Any
 from ruler import Ruler
 
 from etude import Recipe, tune
+from etude.tuning.callbacks import Unwatched
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import PackedBatch
-from etude.tuning.training import rows as training_rows
-from etude.tuning.view import Unwatched
+from etude.tuning.training import inputs as training_rows
 
 
 class Timed(Unwatched):

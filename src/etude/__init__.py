@@ -13,14 +13,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.tuning.recipe import Recipe as Recipe
-    from etude.tuning.run import tune as tune
-    from etude.tuning.tuned import load as load
+    from etude.tuning.config.recipe import Recipe as Recipe
+    from etude.tuning.pipeline import tune as tune
+    from etude.tuning.predictor import load as load
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "__version__", "load", "tune"]
 
-_HOME = {"Recipe": "etude.tuning.recipe", "load": "etude.tuning.tuned", "tune": "etude.tuning.run"}
+_HOME = {
+    "Recipe": "etude.tuning.config.recipe",
+    "load": "etude.tuning.predictor",
+    "tune": "etude.tuning.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

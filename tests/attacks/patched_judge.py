@@ -6,7 +6,7 @@ Expect: wrong answer: unreadable | runtime error | wrong answer: type
 
 import sys
 
-child = sys.modules["etude.practice.judge.child"]
+child = sys.modules["etude.practice.judge.runner"]
 child.encode = lambda value: b"accepted"
 child._describe = lambda error: {"kind": "accepted"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etude.practice.judge.grade import Judge
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.sandbox import FIRST_USER
 from etude.practice.problem import Limits, Problem, find_problem

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.specs import ModelSpec, QuantSpec
 from etude.tuning.training.evaluate import evaluation_loss
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

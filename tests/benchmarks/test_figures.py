@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.specs import AdapterSpec
-from etude.tuning.training.attention import packed_rows
-from etude.tuning.training.loss import completion_loss
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.config.sections import AdapterSpec
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.objectives.cross_entropy import completion_loss
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.specs import QuantSpec
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

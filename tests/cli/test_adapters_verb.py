@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from etude.cli import app
-from etude.errors import EtudeError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import save_adapter
+from etude.core.errors import EtudeError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.save import save_adapter
+from etude.tuning.config.sections import AdapterSpec, FactorSpec
 from etude.tuning.models.load import ModelOrigin
-from etude.tuning.specs import AdapterSpec, FactorSpec
 
 ORIGIN = ModelOrigin("some/model", "somewhere", "ab" * 32)
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from etude.cli import main
-from etude.tuning import machine
+from etude.core import machine
+from etude.tuning.config.sections import ModelSpec
 from etude.tuning.models.load import choose_dtype
-from etude.tuning.specs import ModelSpec
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def doctor(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
 def pretend(monkeypatch, **changes: Any) -> None:
     """Let this machine be another one, here and where the dtype is chosen."""
     changed = replace(machine.this_machine(), **changes)
-    for place in ("etude.tuning.machine", "etude.tuning.models.load"):
+    for place in ("etude.core.machine", "etude.tuning.models.load"):
         monkeypatch.setattr(f"{place}.this_machine", lambda: changed)
 
 

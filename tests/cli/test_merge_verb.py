@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from etude.cli import main
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import save_adapter
-from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.adapters.save import save_adapter
+from etude.tuning.config.recipe import Recipe
 from etude.tuning.models.load import load_model
-from etude.tuning.recipe import Recipe
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import yaml
 
 from etude.cli.paper_writer import FIGURES, asked, at_least_as_good, engine_writer
 from etude.papers.summaries import write
+from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.samples import load_samples
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import tune
+from etude.tuning.pipeline import tune
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAPERS = [

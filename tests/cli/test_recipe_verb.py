@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from etude.cli import main
-from etude.tuning.recipe import Recipe
+from etude.tuning.config.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from etude.cli import main
-from etude.tuning.recipe import Recipe
-from etude.tuning.runfolder import RunFolder, list_runs
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.runs.folder import RunFolder, list_runs
 
 
 class Answer(NamedTuple):
@@ -218,7 +218,7 @@ def test_clean_never_removes_a_run_that_is_going(etude):
         [
             sys.executable,
             "-c",
-            "import sys, time; from etude.tuning.runfolder import RunFolder\n"
+            "import sys, time; from etude.tuning.runs.folder import RunFolder\n"
             "RunFolder.open(sys.argv[1]).lock(); print('ready', flush=True); time.sleep(60)",
             str(Path.cwd() / folder.path),
         ],

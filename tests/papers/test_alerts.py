@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from etude.errors import EtudeError
+from etude.core.errors import EtudeError
 from etude.papers.library import Library
 from etude.papers.ranking import alerts, waiting
 from etude.papers.reader import Reader

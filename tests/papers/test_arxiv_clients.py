@@ -8,17 +8,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etude.errors import SourceError
+from etude.core.errors import SourceError
 from etude.papers.arxiv.feeds import fetch_feed, read_feed
-from etude.papers.arxiv.gate import Answer, DamagedError, Gate
 from etude.papers.arxiv.oai import ExpiredTokenError, first_page, next_page, read_page
 from etude.papers.arxiv.query import by_id, changed, read_results, submitted
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
 from etude.papers.arxiv.text import names_in, plain_name, says_withdrawn
+from etude.papers.fake_arxiv import ReplayServer, World, generated
+from etude.papers.fake_arxiv.oai import Pages
+from etude.papers.fake_arxiv.texts import tex
+from etude.papers.fake_arxiv.world import Event, Paper, Version
 from etude.papers.record import Announcement
-from etude.papers.replay import ReplayServer, World, generated
-from etude.papers.replay.oai import Pages
-from etude.papers.replay.texts import tex
-from etude.papers.replay.world import Event, Paper, Version
 from etude.papers.settings import Settings
 
 NOON = datetime(2026, 5, 8, 12, tzinfo=UTC)
@@ -304,8 +304,8 @@ def _at(paper, moment):
 
 
 def test_a_window_with_more_than_the_api_gives_is_halved(gate, server, monkeypatch):
-    monkeypatch.setattr("etude.papers.replay.query.FURTHEST", 50)
-    monkeypatch.setattr("etude.papers.replay.query.LARGEST_PAGE", 20)
+    monkeypatch.setattr("etude.papers.fake_arxiv.query.FURTHEST", 50)
+    monkeypatch.setattr("etude.papers.fake_arxiv.query.LARGEST_PAGE", 20)
     monkeypatch.setattr("etude.papers.arxiv.query.FURTHEST", 50)
     monkeypatch.setattr("etude.papers.arxiv.query.PAGE", 20)
     begin, end = datetime(2026, 4, 30, tzinfo=UTC), datetime(2026, 5, 9, tzinfo=UTC)

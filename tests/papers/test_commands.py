@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etude.papers.replay import ReplayServer, generated
+from etude.papers.fake_arxiv import ReplayServer, generated
 
 
 @pytest.fixture(scope="module")

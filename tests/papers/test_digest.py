@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
+from etude.papers.attribution import THANKS
 from etude.papers.card import card
 from etude.papers.digest import Digest, digest
 from etude.papers.digest.content import Content, Extra, Item, Section
@@ -23,7 +24,6 @@ from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 from etude.papers.search import Index
 from etude.papers.settings import Settings
-from etude.papers.thanks import THANKS
 from etude.papers.words import shown as one_line
 from etude.store.engine import open_store
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pybtex.database import parse_string
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange import FORMATS, read, read_file, write
 from etude.papers.exchange.entry import identifier_in, identifier_of
 from etude.papers.exchange.keys import citation_key

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
+from etude.papers.attribution import THANKS
 from etude.papers.card import card
 from etude.papers.feeds import FEEDS, feed
-from etude.papers.thanks import THANKS
 
 PLACE = {"title": "Vision", "link": "http://127.0.0.1/", "self_link": "http://127.0.0.1/vision"}
 

@@ -20,7 +20,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.digest import Digest
 from etude.papers.digest.content import Content, Extra
 from etude.papers.library import Library

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.authors import followed_among, same_author
 from etude.papers.library import Library
 from etude.papers.reader import Reader

@@ -17,7 +17,7 @@ import feedparser
 import httpx
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.newest import newest
 from etude.papers.reader import Reader

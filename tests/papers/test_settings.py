@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.arxiv.categories import CATEGORIES, category_of, oai_set
 from etude.papers.calendar import (
     EASTERN,

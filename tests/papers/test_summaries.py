@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etude.papers.latex_text import readable
 from etude.papers.library import Library
-from etude.papers.readable import readable
 from etude.papers.record import Sighting
 from etude.papers.sentences import sentences
 from etude.papers.summaries import described, extract, summarise_missing

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.record import Sighting
 from etude.papers.summaries import described, summarise_missing, write

@@ -8,13 +8,13 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
+from etude.papers.fake_arxiv import ReplayServer, World, generated
+from etude.papers.fake_arxiv.oai import Pages
+from etude.papers.fake_arxiv.world import Event, Paper, Version, recorded, submitted_for
 from etude.papers.health import health
 from etude.papers.library import Library
 from etude.papers.record import Announcement
-from etude.papers.replay import ReplayServer, World, generated
-from etude.papers.replay.oai import Pages
-from etude.papers.replay.world import Event, Paper, Version, recorded, submitted_for
 from etude.papers.settings import Settings
 from etude.papers.sync import backfill, sync
 from etude.store.engine import open_store

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from etude.papers.fake_arxiv import ReplayServer, generated
+from etude.papers.fake_arxiv.oai import Pages
 from etude.papers.library import Library
-from etude.papers.replay import ReplayServer, generated
-from etude.papers.replay.oai import Pages
 from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etude.practice.judge.grade import Judge
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.problem import find_problem
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from etude.errors import JudgeError
+from etude.core.errors import JudgeError
 from etude.practice.problem import find_problem
 from etude.practice.progress import Progress
 from etude.practice.queue import Queue

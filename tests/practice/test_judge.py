@@ -8,12 +8,12 @@ import time
 import psutil
 import pytest
 
-from etude.errors import JudgeError
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.grade import Judge
+from etude.core.errors import JudgeError
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.sandbox import LAYERS
 from etude.practice.problem import FrontMatter, Limits, Problem
+from etude.practice.suite import Rng, Suite
 
 HEAD = {
     "id": "00000000",

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.daily import problem_of_the_day
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import load_shelf

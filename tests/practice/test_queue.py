@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.errors import QueueFullError, StoreError
+from etude.core.errors import QueueFullError, StoreError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem
 from etude.practice.progress import Progress

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.diagnose import diagnose
 from etude.practice.judge.verdict import Verdict
 from etude.practice.tutor import Settings, explain, messages

@@ -29,7 +29,7 @@ ATTACKS = (
 
 PROGRAM = """
 import json, os, sys
-from etude.practice.judge.grade import Judge
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.problem import find_problem
 

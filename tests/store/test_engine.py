@@ -5,7 +5,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import etude.store.practice  # noqa: F401 - its tables
-from etude.errors import StoreError
+from etude.core.errors import StoreError
 from etude.papers.library import Library
 from etude.practice.progress import Progress
 from etude.store.base import Base

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from etude.errors import EtudeError
+from etude.core.errors import EtudeError
 
 app = typer.Typer(
     name="etude",
@@ -29,10 +29,10 @@ from etude.cli import data as _data  # noqa: E402
 from etude.cli import doctor as _doctor  # noqa: E402
 from etude.cli import evaluate as _evaluate  # noqa: E402
 from etude.cli import export as _export  # noqa: E402
+from etude.cli import memory as _plan  # noqa: E402
 from etude.cli import merge as _merge  # noqa: E402
 from etude.cli import models as _models  # noqa: E402
 from etude.cli import papers as _papers  # noqa: E402
-from etude.cli import plan as _plan  # noqa: E402
 from etude.cli import practice as _practice  # noqa: E402
 from etude.cli import recipe as _recipe  # noqa: E402
 from etude.cli import runs as _runs  # noqa: E402

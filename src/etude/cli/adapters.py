@@ -39,8 +39,8 @@ def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from etude.tuning.adapters.saved import read_adapter
-    from etude.tuning.report import quantities as q
+    from etude.core import units as q
+    from etude.tuning.adapters.read import read_adapter
 
     folder = _folder(run, runs)
     saved = read_adapter(folder)
@@ -100,8 +100,8 @@ def combine(
     runs: _RUNS = Path("runs"),
 ) -> None:
     """Write the weighted sum of adapters of one base as a new adapter."""
+    from etude.core import units as q
     from etude.tuning.adapters.combine import combine_folders
-    from etude.tuning.report import quantities as q
 
     weights = [_weighted(part, runs) for part in parts]
     done = combine_folders(weights, output, method=method.value, rank=rank, overwrite=force)
@@ -111,7 +111,7 @@ def combine(
 
 
 def _weighted(part: str, runs: Path) -> tuple[Path, float]:
-    from etude.errors import AdapterError
+    from etude.core.errors import AdapterError
 
     name, _, weight = part.rpartition(":")
     try:
@@ -123,6 +123,6 @@ def _weighted(part: str, runs: Path) -> tuple[Path, float]:
 
 def _folder(run: str, runs: Path) -> Path:
     from etude.tuning.adapters.peft_config import CONFIG
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     return Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter

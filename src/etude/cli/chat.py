@@ -15,7 +15,7 @@ from etude.cli.complete import complete_run
 
 if TYPE_CHECKING:
     from etude.tuning.data.schema import Message
-    from etude.tuning.tuned import Tuned
+    from etude.tuning.predictor import Tuned
 
 HELP = (
     "Type a message and Enter. Open with three double quotes to write several lines, close with "
@@ -48,10 +48,10 @@ def chat(
 
     Reads one message from standard input where that is no terminal.
     """
-    from etude.errors import RunError
+    from etude.core.errors import RunError
+    from etude.tuning.predictor import load, load_base
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.runfolder import find_run
-    from etude.tuning.tuned import load, load_base
+    from etude.tuning.runs.folder import find_run
 
     progress = TerminalProgress()
     try:

@@ -83,7 +83,7 @@ def check(
     Exit code: 0 if there is no error, 1 if there is one, 2 if the data cannot be read at all.
     Secrets are masked wherever they are shown.
     """
-    from etude.errors import DataError
+    from etude.core.errors import DataError
     from etude.tuning.data.check.fixing import write_fixed
     from etude.tuning.data.check.linter import check_data
     from etude.tuning.data.check.page import report_page
@@ -167,7 +167,7 @@ def _indented(console: object, text: str, style: str = "") -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    from etude.errors import DataError
+    from etude.core.errors import DataError
 
     try:
         file.write_text(text, "utf-8")

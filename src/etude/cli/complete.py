@@ -16,7 +16,7 @@ def complete_recipe_key(incomplete: str) -> list[str]:
     """Return the recipe's dotted keys that start with what is typed, each with its `=`."""
     from pydantic import BaseModel
 
-    from etude.tuning.recipe import Recipe
+    from etude.tuning.config.recipe import Recipe
 
     keys: list[str] = []
     for section, field in Recipe.model_fields.items():

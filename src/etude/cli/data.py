@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from etude.core.progress import Progress
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.config.sections import DataSpec
     from etude.tuning.data.inspect import Inspection, Look, Piece
-    from etude.tuning.progress import Progress
-    from etude.tuning.recipe import Recipe
-    from etude.tuning.specs import DataSpec
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before a model learns from it.")
 app.add_typer(data_app, name="data")
@@ -69,7 +69,7 @@ def inspect(
     """
     from rich.console import Console
 
-    from etude.errors import DataError
+    from etude.core.errors import DataError
 
     console = Console(highlight=False)
     if file is not None and Path(file).suffix in TENSOR_FILES:
@@ -93,7 +93,7 @@ def chosen_recipe(
     file: str | None, model: str | None, recipe: Path | None, overrides: list[str]
 ) -> Recipe:
     """Return the recipe to look at data by: the one named, or one made for the file."""
-    from etude.tuning.recipe import Recipe, apply_override
+    from etude.tuning.config.recipe import Recipe, apply_override
 
     if recipe is not None:
         chosen = Recipe.read(recipe, overrides)

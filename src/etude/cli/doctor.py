@@ -12,7 +12,7 @@ import typer
 from etude.cli import app
 
 if TYPE_CHECKING:
-    from etude.tuning.machine import Machine
+    from etude.core.machine import Machine
     from etude.tuning.report.fits import Fit
 
 
@@ -46,14 +46,14 @@ def examine(*, measure: bool) -> dict[str, Any]:
     """Return everything that `etude doctor` knows, as plain data; sizes in bytes."""
     import torch
 
-    from etude.paths import home
-    from etude.tuning.environment import environment
+    from etude.core.machine import disk_free, gpus, measure_gflops, this_machine
+    from etude.core.paths import home
+    from etude.tuning.config.sections import ModelSpec
     from etude.tuning.kernels import native, triton
-    from etude.tuning.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype
     from etude.tuning.report.fits import what_fits
-    from etude.tuning.specs import ModelSpec
+    from etude.tuning.runs.environment import environment
 
     machine = this_machine()
     torch.set_num_threads(machine.physical_cores)
@@ -93,7 +93,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
 
 def _judge() -> str:
     """Say how well submissions to `etude practice` are shut in here, found out by doing it."""
-    from etude.errors import JudgeError
+    from etude.core.errors import JudgeError
     from etude.practice.judge.pool import Pool
 
     try:
@@ -113,7 +113,7 @@ def _why(machine: Machine, dtype: str) -> str:
 
 def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Return each subject with its sentences."""
-    from etude.tuning.report import quantities as q
+    from etude.core import units as q
     from etude.tuning.report.fits import Fit
 
     machine, threads = facts["machine"], facts["threads"]
@@ -189,7 +189,7 @@ def _gpu_kernels_in_words(kernels: dict[str, Any]) -> str:
 
 
 def _fit_in_words(fit: Fit) -> str:
-    from etude.tuning.report import quantities as q
+    from etude.core import units as q
 
     method = q.METHODS[fit.method]
     if fit.model is None:

@@ -37,10 +37,10 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
+    from etude.core import units as q
     from etude.tuning.evaluation import evaluate_run
-    from etude.tuning.report import quantities as q
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     results = evaluate_run(
         find_run(run, runs),

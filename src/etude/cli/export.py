@@ -77,11 +77,11 @@ def export(
     For llama.cpp (`gguf`) the names and the order of rows are its own, and the scale is kept,
     whatever the rank of each module.
     """
+    from etude.core import units as q
     from etude.tuning.adapters.peft_config import CONFIG
     from etude.tuning.export.gguf_lora import export_gguf_lora
     from etude.tuning.export.peft import export_peft
-    from etude.tuning.report import quantities as q
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     if to is Format.peft:

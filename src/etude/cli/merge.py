@@ -12,7 +12,7 @@ from etude.cli import app
 from etude.cli.complete import complete_run
 
 if TYPE_CHECKING:
-    from etude.tuning.adapters.saved import SavedAdapter
+    from etude.tuning.adapters.read import SavedAdapter
 
 
 class BaseWeights(StrEnum):
@@ -61,13 +61,13 @@ def merge(
     The folder is read back and its logits are compared with those of base and adapter: a merge
     that does not agree is not kept. Nothing is ever merged into 4 bits, which would undo it.
     """
-    from etude.errors import AdapterError
+    from etude.core.errors import AdapterError
     from etude.tuning.adapters.merge import merge_adapter
     from etude.tuning.adapters.peft_config import CONFIG
-    from etude.tuning.adapters.saved import read_adapter
+    from etude.tuning.adapters.read import read_adapter
+    from etude.tuning.config.sections import ModelSpec
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.runfolder import find_run
-    from etude.tuning.specs import ModelSpec
+    from etude.tuning.runs.folder import find_run
 
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     name = model or _base_name(read_adapter(folder))

@@ -59,8 +59,8 @@ def list_(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from etude.core import units as q
     from etude.tuning.models.catalog import CATALOG
-    from etude.tuning.report import quantities as q
 
     if as_json:
         facts = [
@@ -120,10 +120,10 @@ def show(
     """Show what a model is, and the memory it takes, without loading its weights."""
     from rich.console import Console
 
-    from etude.errors import ModelError
+    from etude.core.errors import ModelError
+    from etude.tuning.config.sections import QuantSpec
     from etude.tuning.models.describe import describe
     from etude.tuning.models.sources import resolve
-    from etude.tuning.specs import QuantSpec
 
     source = resolve(name)
     if source.path is None:
@@ -178,10 +178,10 @@ def quantize(
     The bytes are those that bitsandbytes makes of the same weights. To train on such a folder set
     `quant.kind: native`: its codes are taken as they are.
     """
+    from etude.core import units as q
+    from etude.tuning.config.sections import ModelSpec, QuantSpec
     from etude.tuning.export.bitsandbytes import quantize_model
-    from etude.tuning.report import quantities as q
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.specs import ModelSpec, QuantSpec
 
     quant = {"kind": kind.value, "block": block, "double": double}
     report = quantize_model(
@@ -199,7 +199,7 @@ def quantize(
 
 def _in_words(facts: ModelFacts) -> list[tuple[str, str]]:
     """Return the labels and values of what is known."""
-    from etude.tuning.report import quantities as q
+    from etude.core import units as q
 
     heads = q.number(facts.heads)
     if facts.key_value_heads not in (None, facts.heads):

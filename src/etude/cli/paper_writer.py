@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 from etude.papers.summaries.extractive import gists
 
 if TYPE_CHECKING:
-    from etude.tuning.progress import Progress
-    from etude.tuning.tuned import Tuned
+    from etude.core.progress import Progress
+    from etude.tuning.predictor import Tuned
 
 MOST_TOKENS = 48
 FIGURES = "summaries.json"
@@ -74,9 +74,9 @@ def engine_writer(
     Raises:
         EtudeError: there is no such run, or it has no adapter.
     """
-    from etude.tuning.recipe import Recipe
-    from etude.tuning.runfolder import find_run
-    from etude.tuning.tuned import load
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.predictor import load
+    from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, base)
     recipe = Recipe.read(folder.recipe)

@@ -11,7 +11,7 @@ import typer
 from etude.cli import app
 
 if TYPE_CHECKING:
-    from etude.tuning.recipe import Recipe
+    from etude.tuning.config.recipe import Recipe
 
 recipe_app = typer.Typer(no_args_is_help=True, help="Look up keys, check recipes, resolve them.")
 app.add_typer(recipe_app, name="recipe")
@@ -33,9 +33,9 @@ def keys(
     from rich.padding import Padding
     from rich.text import Text
 
-    from etude.errors import RecipeError
-    from etude.tuning import recipe_reference as reference
-    from etude.tuning.recipe import Recipe
+    from etude.core.errors import RecipeError
+    from etude.tuning.config import reference
+    from etude.tuning.config.recipe import Recipe
 
     if markdown:
         typer.echo(reference.markdown(Recipe, reference.EXAMPLE), nl=False)
@@ -59,8 +59,8 @@ def show(
     ] = False,
 ) -> None:
     """Print a recipe with every default written out; what differs from it is marked."""
-    from etude.tuning import recipe_reference as reference
-    from etude.tuning.recipe import Recipe
+    from etude.tuning.config import reference
+    from etude.tuning.config.recipe import Recipe
 
     recipe, _ = _read(file)
     values = reference.flatten(recipe.model_dump(mode="json"), Recipe)
@@ -77,7 +77,7 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
 ) -> None:
     """Check recipes: every fault of each by its key, and exit code 2 if there is one."""
-    from etude.errors import RecipeError
+    from etude.core.errors import RecipeError
 
     faulty = False
     for file in files:
@@ -94,8 +94,8 @@ def check(
 
 def _read(file: Path) -> tuple[Recipe, str]:
     """Read a recipe; one that leaves its data to `--data` is whole, too."""
-    from etude.errors import RecipeError
-    from etude.tuning.recipe import Recipe
+    from etude.core.errors import RecipeError
+    from etude.tuning.config.recipe import Recipe
 
     try:
         return Recipe.read(file), ""
@@ -108,7 +108,7 @@ def _read(file: Path) -> tuple[Recipe, str]:
 @recipe_app.command("schema", epilog="Examples:\n\n`etude recipe schema > recipe.schema.json`")
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors that check YAML while it is typed."""
-    from etude.tuning.recipe import Recipe
-    from etude.tuning.recipe_reference import json_schema
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.config.reference import json_schema
 
     typer.echo(json.dumps(json_schema(Recipe), indent=2))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from etude.tuning.report.summary import Summary
-    from etude.tuning.runfolder import RunFolder
+    from etude.tuning.runs.folder import RunFolder
 
 runs_app = typer.Typer(
     help="List, show, compare and clean up runs.",
@@ -47,8 +47,8 @@ STATE_STYLES = {
 )
 def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
     """List all runs, the oldest first."""
-    from etude.tuning.report import quantities as q
-    from etude.tuning.runfolder import list_runs
+    from etude.core import units as q
+    from etude.tuning.runs.folder import list_runs
 
     facts = [_facts(folder) for folder in list_runs(runs)]
     if as_json:
@@ -103,7 +103,7 @@ def show(
     from etude.tuning.report.page import write_report
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import headline
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     folder = find_run(name, runs)
     if report:
@@ -151,7 +151,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: figures, loss curves, and what differs between their recipes."""
-    from etude.errors import RunError
+    from etude.core.errors import RunError
     from etude.tuning.report.differences import (
         loss_curves,
         outcomes,
@@ -160,7 +160,7 @@ def compare(
     )
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import comparison
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     folders = list({run.name: run for run in (find_run(name, runs) for name in names)}.values())
     if len(folders) < 2:
@@ -228,9 +228,9 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Remove runs, never one that is running. With both filters, both must hold."""
-    from etude.errors import RunError
-    from etude.tuning.report import quantities as q
-    from etude.tuning.runfolder import list_runs, remove_run
+    from etude.core import units as q
+    from etude.core.errors import RunError
+    from etude.tuning.runs.folder import list_runs, remove_run
 
     if older_than is None and not failed:
         raise RunError("say which runs may go: --older-than 30d, --failed, or both")
@@ -272,7 +272,7 @@ def clean(
 
 def _facts(folder: RunFolder) -> dict[str, Any]:
     """Return what a list says of a run; a run with a damaged file is listed all the same."""
-    from etude.errors import RunError
+    from etude.core.errors import RunError
     from etude.tuning.report.summary import Outcome
 
     record = folder.state_record()
@@ -327,7 +327,7 @@ def _age(text: str) -> timedelta:
     """
     from datetime import timedelta
 
-    from etude.errors import RunError
+    from etude.core.errors import RunError
 
     match = re.fullmatch(r"(\d+)\s*([mhdw])", text.strip())
     if match is None:

@@ -68,13 +68,13 @@ def tune(
 
     Ctrl-C keeps what was done: the line it ends with says how to go on.
     """
-    from etude.errors import RecipeError
+    from etude.core.errors import RecipeError
     from etude.tuning.compare import compare_methods
-    from etude.tuning.recipe import Recipe
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.pipeline import tune as run_tune
     from etude.tuning.report.outcome import print_comparison, print_outcome
     from etude.tuning.report.terminal import TerminalView
-    from etude.tuning.run import tune as run_tune
-    from etude.tuning.runfolder import RunFolder, find_run
+    from etude.tuning.runs.folder import RunFolder, find_run
 
     if resume is not None:
         if recipe or overrides or data or method or compare:

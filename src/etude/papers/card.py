@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.papers.calendar import EASTERN
 from etude.papers.identity import abstract_page
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 
 _SHOWN_AUTHORS = 3
 _LONGEST = {"title": 400, "author": 120, "comment": 400, "text": 5_000}

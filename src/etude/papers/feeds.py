@@ -20,9 +20,9 @@ from html import escape
 from typing import Any
 from xml.etree import ElementTree
 
-from etude.errors import PapersError, did_you_mean
+from etude.core.errors import PapersError, did_you_mean
+from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.card import Card, card
-from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
 FEEDS = ("rss", "atom", "json")

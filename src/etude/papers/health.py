@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from etude.papers.arxiv.gate import Gate
+from etude.papers.arxiv.rate_limited_client import Gate
 from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, last_feed, no_feed
 from etude.papers.library import Library
 from etude.papers.settings import Settings

@@ -34,7 +34,7 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.words import shown
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Connection, Engine, Executable, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from etude.errors import PapersError, did_you_mean
+from etude.core.errors import PapersError, did_you_mean
 from etude.papers.authors import same_author, spellings
 from etude.papers.identity import parse_identifier
-from etude.papers.seen import begin_following, end_following, newest
+from etude.papers.read_marks import begin_following, end_following, newest
 from etude.papers.words import shown
 from etude.store import papers as tables
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from etude.papers.symbols import word_set
+from etude.papers.latex_symbols import word_set
 
 _STOP = re.compile(r"[.!?…]{1,5}[\"'”’)\]]{0,3}(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
 """A stop before white space, or one whose space was forgotten, as in `here.We show`."""
@@ -46,7 +46,7 @@ def sentences(abstract: str) -> list[str]:
     """Return the sentences of `abstract`, each as it stands there; none of blank text.
 
     Joined by the white space between them they are the abstract again. Give it text that
-    `etude.papers.readable` has been through.
+    `etude.papers.latex_text` has been through.
     """
     found: list[str] = []
     start = 0

@@ -30,11 +30,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote
 
-from etude.errors import EtudeError, PapersError
+from etude.core.errors import EtudeError, PapersError
+from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.feeds import FEEDS, MEDIA_TYPES, feed
 from etude.papers.library import Library
 from etude.papers.newest import newest
-from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from etude.errors import PapersError, did_you_mean
+from etude.core.errors import PapersError, did_you_mean
+from etude.core.paths import home
 from etude.papers.arxiv.categories import CATEGORIES
-from etude.paths import home
 
 FILE = "papers.yaml"
 PAUSE = 3.0

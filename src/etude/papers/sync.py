@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from etude.errors import PapersError, SourceError
-from etude.papers.arxiv.announced import read_feeds, settle, store_feeds
-from etude.papers.arxiv.gate import Gate
-from etude.papers.arxiv.past import read_window, windows
-from etude.papers.arxiv.run import Clock, Line, Progress, Run, alone
-from etude.papers.arxiv.truth import due, read_truth
+from etude.core.errors import PapersError, SourceError
+from etude.core.paths import home
+from etude.papers.arxiv.announcements import read_feeds, settle, store_feeds
+from etude.papers.arxiv.backfill import read_window, windows
+from etude.papers.arxiv.oai_harvest import due, read_truth
+from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.arxiv.session import Clock, Line, Progress, Run, alone
 from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, next_feed, no_feed
 from etude.papers.library import Library
 from etude.papers.settings import Settings
-from etude.paths import home
 
 __all__ = ["Line", "Progress", "Report", "backfill", "sync"]
 

@@ -6,7 +6,7 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.problem import Problem, load_problem
 
 MOST_BYTES = 5 << 20

@@ -27,9 +27,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from etude.errors import JudgeError
+from etude.core.errors import JudgeError
 from etude.practice.bundle import export_problems, import_problems
-from etude.practice.judge.grade import Judge
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem

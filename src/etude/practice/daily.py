@@ -17,7 +17,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.problem import Problem
 from etude.practice.progress import Progress
 from etude.store.practice import Daily

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.tutor import Explanation
 from etude.store.practice import Explained
 

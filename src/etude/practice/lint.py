@@ -20,12 +20,12 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 
-from etude.errors import ProblemError
-from etude.practice.judge.cases import Case, make_cases
-from etude.practice.judge.checks import Tolerance, compare
-from etude.practice.judge.grade import Judge
+from etude.core.errors import ProblemError
+from etude.practice.compare import Tolerance, compare
+from etude.practice.judge.judge import Judge
+from etude.practice.judge.protocol import Dataset
+from etude.practice.judge.test_cases import Case, make_cases
 from etude.practice.judge.verdict import Verdict
-from etude.practice.judge.wire import Dataset
 from etude.practice.problem import COLLECTIONS, Problem
 
 LEAST_HIDDEN, LEAST_WRONG, HINTS = 8, 3, 3

@@ -24,8 +24,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from etude.errors import ProblemError, did_you_mean
-from etude.practice.authoring import Suite
+from etude.core.errors import ProblemError, did_you_mean
+from etude.practice.suite import Suite
 
 COLLECTIONS = ("pytorch", "llm", "machine-learning", "computer-vision")
 DIFFICULTIES = ("easy", "medium", "hard")

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 from etude.store.practice import Learner, Opening, Review, Submission

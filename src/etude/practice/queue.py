@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from etude.errors import ProblemError, QueueFullError
+from etude.core.errors import ProblemError, QueueFullError
 from etude.practice.judge.verdict import Verdict
 from etude.store.practice import Submission
 

@@ -6,7 +6,7 @@ import re
 import secrets
 from pathlib import Path
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.problem import COLLECTIONS
 
 _FILES = {
@@ -51,7 +51,7 @@ def {name}(values: torch.Tensor) -> torch.Tensor:
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 suite = Suite()
 

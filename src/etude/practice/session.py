@@ -15,8 +15,8 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from etude.errors import ProblemError
-from etude.practice.judge.grade import Judge
+from etude.core.errors import ProblemError
+from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem, find_problem

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.diagnose import Diagnosis
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem

@@ -19,7 +19,7 @@ from typing import Protocol
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 from etude.practice.queue import Queue, Ticket

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from etude.errors import StoreError
-from etude.paths import home
+from etude.core.errors import StoreError
+from etude.core.paths import home
 
 HEAD = "0003"
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -10,13 +10,13 @@ import multiprocessing
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from etude.errors import RunError
-from etude.tuning.recipe import Recipe
+from etude.core.errors import RunError
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.pipeline import Run, tune
 from etude.tuning.report.page import write_report
 from etude.tuning.report.summary import Outcome
 from etude.tuning.report.terminal import TerminalView
-from etude.tuning.run import Run, tune
-from etude.tuning.runfolder import RunFolder, list_runs
+from etude.tuning.runs.folder import RunFolder, list_runs
 from etude.tuning.training.interrupt import stop_request
 
 Method = Literal["qlora", "lora", "full"]

@@ -7,20 +7,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from etude.errors import RunError
-from etude.tuning.adapters.named import adapter_disabled
+from etude.core.errors import RunError
+from etude.core.progress import Progress, SilentProgress
+from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.artifacts import PreparedData
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import load_samples
-from etude.tuning.figures import PreparedData
-from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import REFERENCE, measure, prepare
-from etude.tuning.runfolder import RunFolder
-from etude.tuning.specs import DataSpec
-from etude.tuning.training.objectives import make_objective
-from etude.tuning.training.reference import Kept
-from etude.tuning.tuned import load
+from etude.tuning.objectives.reference import Kept
+from etude.tuning.objectives.select import make_objective
+from etude.tuning.pipeline import REFERENCE, measure, prepare
+from etude.tuning.predictor import load
+from etude.tuning.runs.folder import RunFolder
 
 _COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
 

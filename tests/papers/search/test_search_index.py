@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nltk.stem.snowball import SnowballStemmer
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.search import Index
 from etude.papers.search.text import order_key, plain, stems, words
 from etude.papers.words import glued

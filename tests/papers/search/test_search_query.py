@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.errors import EtudeError
+from etude.core.errors import EtudeError
 from etude.papers.search.nodes import (
     And,
     Category,

@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
+from etude.core.paths import models_folder
 from etude.papers.search import Index, embed
 from etude.papers.search.related import text_of
 from etude.papers.search.vectors import Vectors
-from etude.paths import models_folder
 
 
 @pytest.fixture(scope="module")

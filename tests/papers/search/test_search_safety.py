@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.search import Index
 from etude.papers.search import folder as place
-from etude.papers.search.along import Along
+from etude.papers.search.background_indexer import Along
 from etude.store.engine import open_store
 
 REFRESH = textwrap.dedent(

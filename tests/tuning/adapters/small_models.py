@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.models.load import ModelOrigin, load_model
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 ORIGIN = ModelOrigin("some/model", "somewhere", "ab" * 32)
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from small_models import ORIGIN, load_tiny, logits, randomize
 from transformers import AutoModelForCausalLM
 
-from etude.errors import AdapterError, RunError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import load_adapter, save_adapter
-from etude.tuning.adapters.named import adapter_parameters
+from etude.core.errors import AdapterError, RunError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.saved import PROVENANCE, WEIGHTS, read_adapter
+from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter
+from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.models.load import ModelOrigin, load_model
-from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
 
 SPEC = AdapterSpec(rank=4, alpha=6)
 

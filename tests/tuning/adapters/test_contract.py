@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from small_models import ORIGIN, load_tiny, logits, randomize
 
-from etude.errors import AdapterError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import load_adapter, save_adapter
+from etude.core.errors import AdapterError
+from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.merge import merge_layers
-from etude.tuning.adapters.named import adapted_layers, adapter_disabled, adapter_parameters
-from etude.tuning.specs import AdapterSpec
+from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, adapter_parameters
+from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.config.sections import AdapterSpec
 
 KINDS = {
     "lora": AdapterSpec(rank=4, alpha=8),

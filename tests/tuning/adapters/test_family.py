@@ -9,11 +9,10 @@ from small_models import ORIGIN, load_tiny, logits, randomize
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from etude.errors import AdapterError, NoTargetMatchedError
-from etude.tuning.adapters.attach import add_adapter
+from etude.core.errors import AdapterError, NoTargetMatchedError
 from etude.tuning.adapters.combine import combine_adapters, combine_folders
-from etude.tuning.adapters.files import load_adapter, save_adapter
-from etude.tuning.adapters.named import (
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import (
     adapted_layers,
     adapter_disabled,
     adapter_names,
@@ -23,11 +22,12 @@ from etude.tuning.adapters.named import (
     delete_adapter,
     set_adapter,
 )
+from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.config.sections import AdapterSpec, FactorSpec, QuantSpec
 from etude.tuning.export.peft import export_peft
 from etude.tuning.models.load import ModelOrigin
-from etude.tuning.models.original import OriginalWeights
-from etude.tuning.quant import make
-from etude.tuning.specs import AdapterSpec, FactorSpec, QuantSpec
+from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.quant import build
 
 FAMILY = {
     "rslora": AdapterSpec(rank=4, alpha=6, rslora=True),
@@ -173,7 +173,7 @@ def test_every_kind_starts_as_its_base_and_has_the_numerical_gradient(kind, held
     torch.manual_seed(0)
     linear = nn.Linear(6, 5)
     if held != "dense":
-        linear = make.quantized(linear.weight, QuantSpec(kind=held), torch.float64, linear.bias)
+        linear = build.quantized(linear.weight, QuantSpec(kind=held), torch.float64, linear.bias)
     model = nn.Sequential(linear).double()
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     before = model(x)

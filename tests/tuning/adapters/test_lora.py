@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 
-from etude.errors import AdapterError
-from etude.tuning.adapters.attach import add_adapter
+from etude.core.errors import AdapterError
+from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.lora import LoRA
-from etude.tuning.adapters.named import (
+from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,
     adapted_layers,
@@ -28,9 +28,9 @@ from etude.tuning.adapters.named import (
     adapter_parameters,
 )
 from etude.tuning.adapters.product import base_product
-from etude.tuning.quant import make
+from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.quant import build
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.specs import AdapterSpec, QuantSpec
 
 BASES = ("dense", "nf4", "fp4", "int4", "int8")
 
@@ -40,7 +40,7 @@ def base_of(kind: str, in_features: int, out_features: int, bias: bool, dtype: t
     if kind == "dense":
         return linear.to(dtype)
     quant = QuantSpec(kind=kind, block=32)
-    return make.quantized(linear.weight, quant, dtype, linear.bias)
+    return build.quantized(linear.weight, quant, dtype, linear.bias)
 
 
 def adapter_on(base, rank=3, alpha=5.0, dropout=0.0, seed=0) -> AdaptedLayer:

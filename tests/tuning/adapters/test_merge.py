@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from small_models import load_tiny, logits, randomize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from etude.errors import AdapterError, RunError
+from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters import merge as merge_module
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import load_adapter, save_adapter
-from etude.tuning.adapters.low_bits import LOW_BITS, requantization_errors
+from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_layers
-from etude.tuning.adapters.named import adapted_layers
+from etude.tuning.adapters.merge_error import LOW_BITS, requantization_errors
+from etude.tuning.adapters.multi_adapter import adapted_layers
+from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.config.sections import AdapterSpec, ModelSpec
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.specs import AdapterSpec, ModelSpec
 
 
 def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from etude.tuning.adapters.product import adapted_product, base_product, thin_input
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.fusion.decoder_layer import Projection, _Group
 from etude.tuning.kernels import fused
-from etude.tuning.quant.make import quantized
-from etude.tuning.specs import QuantSpec
-from etude.tuning.training.decoder import Projection, _Group
+from etude.tuning.quant.build import quantized
 
 T, WIDE, OUT, RANK = 512, 96, 640, 8
 

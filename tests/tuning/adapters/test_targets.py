@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from etude.errors import NoTargetMatchedError
+from etude.core.errors import NoTargetMatchedError
 from etude.tuning.adapters.targets import find_targets
-from etude.tuning.quant import make
-from etude.tuning.specs import QuantSpec
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.quant import build
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_quantised_layers_are_found_like_dense_ones(folder):
     before = find_targets(model, "all-linear")
     name = before[3]
     weight = model.get_submodule(name).weight
-    model.set_submodule(name, make.quantized(weight, QuantSpec(), torch.float32))
+    model.set_submodule(name, build.quantized(weight, QuantSpec(), torch.float32))
     assert find_targets(model, "all-linear") == before
 
 

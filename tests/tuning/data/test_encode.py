@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
+from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import histogram
 from etude.tuning.data.encode import TOO_LONG, Encoder
-from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.specs import DataSpec
 
 SPEC = DataSpec(train="unused.jsonl", max_length=512)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.inspect import html_sample, inspect_data, inspection_page, look, pieces
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
-from etude.tuning.specs import DataSpec
 
 SPEC = DataSpec(train="unused.jsonl", max_length=100)
 

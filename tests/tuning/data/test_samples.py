@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.samples import content_key, load_samples, split_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.specs import DataSpec
 
 ROWS = [{"prompt": f"q{i}, “quoted”\nline", "completion": f"a{i}\tx"} for i in range(5)]
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 
-from etude.errors import DataError
+from etude.core.errors import DataError
 from etude.tuning.data.tensors import load_tensors, summarize, tensor_dataset, tensor_loader
 
 FEATURES = torch.arange(12.0).reshape(6, 2)

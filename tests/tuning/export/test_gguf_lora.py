@@ -17,15 +17,15 @@ from gguf_writing import Vocabulary, write_gguf
 from llamacpp import llama_cpp
 from record_llamacpp import PROMPTS, RECORD, byte_level
 
-from etude.errors import AdapterError, ModelError, RunError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.files import load_adapter, save_adapter
-from etude.tuning.adapters.named import adapter_disabled, adapter_parameters
+from etude.core.errors import AdapterError, ModelError, RunError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
+from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.export.gguf_lora import export_gguf_lora
 from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.quant.native import GGUFLinear
-from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.quant.gguf import GGUFLinear
 
 SHAPE = {
     "hidden_size": 64,

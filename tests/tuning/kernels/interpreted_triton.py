@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from test_fusion import MODELS, adapted, counted, row
 from torch.nn import functional as F
 
-from etude.tuning.adapters.named import adapter_parameters
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import fused, fused_reference, gpu_attention, ops, reference, triton
 from etude.tuning.kernels.codebooks import CODEBOOKS
 from etude.tuning.kernels.fused import Heads
 from etude.tuning.kernels.triton import decode, lora, loss, product, rows
-from etude.tuning.specs import QuantSpec
-from etude.tuning.training.attention import packed_rows
-from etude.tuning.training.fusion import fused_layers
-from etude.tuning.training.loss import completion_loss, cross_entropy_sum
+from etude.tuning.objectives.cross_entropy import completion_loss, cross_entropy_sum
 
 BF16, HALF, FLOAT = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [FLOAT, BF16, HALF]

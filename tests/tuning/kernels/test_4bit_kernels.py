@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.kernels import cpu, ops, reference
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_LEVELS
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from etude.tuning.kernels import cpu, fused, integers, native, reference
+from etude.tuning.kernels import cpu, fused, int8_matmul, native, reference
 from etude.tuning.kernels.codebooks import CODEBOOKS
 from etude.tuning.kernels.fused import Heads
 
@@ -283,15 +283,15 @@ def test_integer_rows_are_those_of_plain_pytorch(dtype, width, monkeypatch):
 
     def everything():
         return (
-            *integers.int8_rows(x),
-            *integers.int8_rows(x, columns),
-            integers.column_peaks(x),
-            integers.int32_scaled(sums, rows, columns, dtype),
-            integers.int32_scaled(sums, rows, None, dtype, add),
+            *int8_matmul.int8_rows(x),
+            *int8_matmul.int8_rows(x, columns),
+            int8_matmul.column_peaks(x),
+            int8_matmul.int32_scaled(sums, rows, columns, dtype),
+            int8_matmul.int32_scaled(sums, rows, None, dtype, add),
         )
 
     fast = everything()
-    monkeypatch.setattr(integers, "has_kernels", lambda _: False)
+    monkeypatch.setattr(int8_matmul, "has_kernels", lambda _: False)
     for one, other in zip(fast, everything(), strict=True):
         assert one.dtype == other.dtype
         if one.dtype == torch.int8:  # a product and its rounding may end on either side of a tie

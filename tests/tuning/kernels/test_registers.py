@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from etude.core.machine import this_machine
 from etude.tuning.kernels import native
-from etude.tuning.machine import this_machine
 
 NARROWER = {"avx512": "-mno-avx512f", "avx2": "-mno-avx"}
 """What a processor has, and the compiler's word for one that has less."""

@@ -94,7 +94,8 @@ def test_it_says_why_the_kernels_are_not_there(surroundings, reason):
     code = (
         "from etude.tuning.kernels import triton, fused; import torch, sys;"
         "print(triton.status().ready, triton.status().reason);"
-        "from etude.tuning.environment import environment; print(environment()['gpu_kernels']);"
+        "from etude.tuning.runs.environment import environment;"
+        "print(environment()['gpu_kernels']);"
         "print(fused.how(torch.device('cuda'))); print('triton' in sys.modules)"
     )
     if reason != "ETUDE_TRITON=0" and util.find_spec("triton") is None:

@@ -13,20 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from etude.errors import ModelError, RunError
+from etude.core.errors import ModelError, RunError
 from etude.tuning.adapters.merge import merge_adapter
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.export.bitsandbytes import quantize_model
 from etude.tuning.models.describe import describe
 from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.models.original import OriginalWeights
 from etude.tuning.models.sources import resolve
+from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.pipeline import tune
+from etude.tuning.predictor import load as load_tuned
 from etude.tuning.quant.block import BlockLinear
+from etude.tuning.quant.int8 import RowLinear
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.quant.rows import RowLinear
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import tune
-from etude.tuning.specs import ModelSpec, QuantSpec
-from etude.tuning.tuned import load as load_tuned
 
 CODINGS = {
     "nf4": QuantSpec(kind="nf4"),

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_llamacpp import PROMPTS, RECORD, TEXTS, byte_level, sentencepiece, tiny_model
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.models.gguf_file import GGUFFile, decode
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.load import load_model
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 DENSE = QuantSpec(kind="none")
 LLAMA_CPP: dict[str, Any] = json.loads(RECORD.read_text("utf-8"))

@@ -13,24 +13,24 @@ from gguf import GGMLQuantizationType as Kind
 from gguf_writing import Vocabulary, byte_level_vocabulary, random_blocks, write_gguf
 from torch import nn
 
-from etude.errors import AdapterError, ModelError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.adapters.named import adapter_parameters
+from etude.core.errors import AdapterError, ModelError
+from etude.core.machine import this_machine
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import AdapterSpec, DataSpec, ModelSpec, QuantSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.kernels.gguf import FORMATS
-from etude.tuning.machine import this_machine
 from etude.tuning.models.describe import describe
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.sources import resolve
-from etude.tuning.quant.native import GGUFLinear
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import tune
-from etude.tuning.runfolder import RunFolder
-from etude.tuning.specs import AdapterSpec, DataSpec, ModelSpec, QuantSpec
+from etude.tuning.pipeline import tune
+from etude.tuning.predictor import load as load_tuned
+from etude.tuning.quant.gguf import GGUFLinear
+from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.evaluate import evaluation_loss
-from etude.tuning.tuned import load as load_tuned
 
 
 def load(model: Path | str, kind: str, dtype: str = "float32") -> LoadedModel:

@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # The hub client reads its environment when it is imported, so each case is a process.
 LOADER = """
 import sys
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 
 class Progress:
     bytes = 0
@@ -43,7 +43,7 @@ try:
         print(resolve(name).path)
     else:
         from etude.tuning.models.load import load_model
-        from etude.tuning.specs import ModelSpec, QuantSpec
+        from etude.tuning.config.sections import ModelSpec, QuantSpec
 
         loaded = load_model(ModelSpec(id=name, dtype="float32"), QuantSpec())
         print(loaded.origin.path, len(loaded.tokenizer), loaded.origin.name)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.models import checkpoint, load
 from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.quant import make
+from etude.tuning.quant import build
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 DENSE = QuantSpec(kind="none")
 NF4 = QuantSpec(kind="nf4", block=64, double=True)
@@ -146,7 +146,7 @@ def test_quantised_weights_are_those_of_quantising_each_dense_weight(
     assert set(quantized) == linears - {"lm_head"}
     for name, layer in quantized.items():
         weight = dense.get_submodule(name).weight
-        expected = make.quantized(weight, quant, torch.float32)
+        expected = build.quantized(weight, quant, torch.float32)
         for key, buffer in expected.state_dict().items():
             assert torch.equal(layer.state_dict()[key], buffer), (name, key)
     for name, parameter in model.named_parameters():
@@ -166,7 +166,7 @@ def test_smollm2_in_nf4_is_its_dense_weights_quantised(smollm2: Path) -> None:
     ):
         layer = model.model.get_submodule(name)
         weight = dense.model.get_submodule(name).weight
-        expected = make.quantized(weight, NF4, torch.bfloat16)
+        expected = build.quantized(weight, NF4, torch.bfloat16)
         assert torch.equal(layer.codes, expected.codes)
         assert torch.equal(layer.scales, expected.scales)
     embedding = model.model.embed_tokens.weight

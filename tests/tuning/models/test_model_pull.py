@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.catalog import CATALOG, CatalogModel
 from etude.tuning.models.pull import pull
 
@@ -23,7 +23,7 @@ WEIGHTS = random.Random(0).randbytes(3 << 20)
 # Pulls in a process of its own, and does something to itself when a stage begins to advance.
 PULLER = """
 import json, os, resource, signal, sys
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.catalog import CATALOG, CatalogModel
 from etude.tuning.models.pull import pull
 

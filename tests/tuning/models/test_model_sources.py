@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.sources import resolve
 
 

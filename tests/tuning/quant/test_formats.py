@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import CODEBOOKS
-from etude.tuning.quant import make
+from etude.tuning.quant import build
 from etude.tuning.quant.formats import bits_per_weight, derive_levels, worst_error
-from etude.tuning.specs import QuantSpec
 
 # Mean absolute and mean relative error on N(0, 1), 1024 × 1024, by block size, as bitsandbytes'
 # test_functional.py, test_4bit_quant, has them: means over many draws.
@@ -99,7 +99,7 @@ def test_no_8_bit_weight_is_further_off_than_the_bound(dtype):
 def test_a_weight_takes_as_many_bits_as_the_buffers_say(kind):
     for more in ({"double": False}, {"double": True}, {"block": 256}):
         quant = QuantSpec(kind=kind, **more)
-        layer = make.quantized(torch.randn(256, 1024), quant, torch.float32)
+        layer = build.quantized(torch.randn(256, 1024), quant, torch.float32)
         bits = 8 * layer.quantized_bytes / (256 * 1024)
         rest = 32 * 256 if kind == "int8" else 32 * quant.double
         assert bits == pytest.approx(bits_per_weight(quant) + rest / (256 * 1024))

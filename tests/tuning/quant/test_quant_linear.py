@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from etude.errors import ModelError
-from etude.tuning.quant import make
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.quant import build
 from etude.tuning.quant.linear import dense_weights
-from etude.tuning.specs import QuantSpec
 
 KINDS = ("nf4", "fp4", "int4", "int8")
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -29,7 +29,7 @@ def layer_of(out_features, in_features, dtype=torch.float32, *, bias=False, seed
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(out_features, in_features, generator=generator) * 0.1
     offset = torch.randn(out_features, generator=generator) if bias else None
-    return make.quantized(weight, QuantSpec(**quant), dtype, offset), weight
+    return build.quantized(weight, QuantSpec(**quant), dtype, offset), weight
 
 
 def assert_same_state(left: nn.Module, right: nn.Module) -> None:
@@ -55,8 +55,8 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
 ):
     quant = QuantSpec(kind=kind, block=block, double=double)
     weight = torch.randn(out_features, in_features).to(dtype)
-    whole = make.quantized(weight, quant, torch.float32)
-    pieces = make.unfilled(in_features, out_features, quant, torch.float32)
+    whole = build.quantized(weight, quant, torch.float32)
+    pieces = build.unfilled(in_features, out_features, quant, torch.float32)
     edges = sorted({0, out_features, *(cut for cut in cuts if cut < out_features)})
     for start, stop in pairwise(edges):
         rows = weight[start:stop].clone()
@@ -68,7 +68,7 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_with_rows_missing_is_no_weight(kind):
-    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(3, 10))
     with pytest.raises(ModelError, match="3 of 4 rows"):
         layer.finish()
@@ -79,7 +79,7 @@ def test_a_weight_with_rows_missing_is_no_weight(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("start", "count"), [(1, 1), (3, 1), (2, 3), (2, 0)])
 def test_rows_out_of_order_are_refused(start, count, kind):
-    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     with pytest.raises(ValueError, match="do not follow row 1"):
         layer.fill_rows(start, torch.ones(count, 10))
@@ -87,7 +87,7 @@ def test_rows_out_of_order_are_refused(start, count, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight(kind):
-    layer = make.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     rows = torch.ones(2, 10)
     rows[1, 7] = float("nan")
@@ -192,7 +192,7 @@ def test_state_survives_saving_and_copying(double, kind):
     buffer.seek(0)
     quant = QuantSpec(kind=kind, double=double)
     bias = torch.zeros(30, dtype=torch.bfloat16)
-    other = make.quantized(torch.zeros(30, 70), quant, torch.bfloat16, bias)
+    other = build.quantized(torch.zeros(30, 70), quant, torch.bfloat16, bias)
     other.load_state_dict(torch.load(buffer, weights_only=True))
     x = torch.randn(2, 70).bfloat16()
     assert_same_state(layer, other)
@@ -236,7 +236,7 @@ def test_dense_weights_gives_the_same_bits_and_lets_go_of_them():
 @pytest.mark.parametrize("kind", ["none", "native"])
 def test_what_does_not_quantise_makes_no_layer(kind):
     with pytest.raises(ValueError, match=kind):
-        make.quantized(torch.ones(4, 4), QuantSpec(kind=kind), torch.float32)
+        build.quantized(torch.ones(4, 4), QuantSpec(kind=kind), torch.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,7 +244,7 @@ def test_what_does_not_quantise_makes_no_layer(kind):
 def test_the_size_is_known_before_anything_is_allocated(double, kind):
     quant = QuantSpec(kind=kind, double=double, block=32)
     layer, _ = layer_of(37, 71, kind=kind, double=double, block=32)
-    assert make.quantized_bytes(71, 37, quant) == layer.quantized_bytes
+    assert build.quantized_bytes(71, 37, quant) == layer.quantized_bytes
     assert layer.quantized_bytes == sum(buffer.nbytes for buffer in layer.buffers())
 
 
@@ -253,14 +253,14 @@ def test_overwriting_is_quantising_anew(kind):
     layer, weight = layer_of(12, 40, kind=kind)
     layer.overwrite(3 * weight.flip(0))
     assert_same_state(
-        layer, make.quantized(3 * weight.flip(0), QuantSpec(kind=kind), torch.float32)
+        layer, build.quantized(3 * weight.flip(0), QuantSpec(kind=kind), torch.float32)
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_of_another_program_are_checked_before_they_are_taken(kind):
     layer, _ = layer_of(12, 40, kind=kind)
-    other = make.layer_class(layer.spec).empty(40, 12, layer.spec, torch.float32)
+    other = build.layer_class(layer.spec).empty(40, 12, layer.spec, torch.float32)
     tensors = {name: value.clone() for name, value in layer.named_buffers()}
     with pytest.raises(ModelError, match="due"):
         other.fill_codes({**tensors, "codes": tensors["codes"].flatten()[:-1]})

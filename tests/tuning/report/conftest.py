@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from etude.tuning.environment import environment
-from etude.tuning.recipe import Recipe
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.runs.environment import environment
+from etude.tuning.runs.folder import RunFolder
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 

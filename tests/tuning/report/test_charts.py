@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.tuning.report import quantities as q
+from etude.core import units as q
 from etude.tuning.report.axis import linear_axis, logarithmic_axis
 from etude.tuning.report.chart import Line, decimal_tick, histogram, line_chart
 from etude.tuning.report.plot import text_plot

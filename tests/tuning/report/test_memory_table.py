@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
-from etude.errors import NoTargetMatchedError
-from etude.tuning.adapters.attach import add_adapter
-from etude.tuning.quant import make
+from etude.core.errors import NoTargetMatchedError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.objectives.cross_entropy import CHUNK
+from etude.tuning.quant import build
 from etude.tuning.report.fits import KNOWN_MODELS, what_fits
 from etude.tuning.report.memory_table import measure_shape, memory_table
-from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
-from etude.tuning.training.loss import CHUNK
 
 RANK, TOKENS = 8, 192
 
@@ -97,7 +97,8 @@ def test_quantised_weights_are_as_large_as_quantised_layers_are(double):
     dense -= sum(layer.weight.nbytes for layer in linear)
     quantised = sum(
         sum(
-            buffer.nbytes for buffer in make.quantized(layer.weight, quant, torch.float32).buffers()
+            buffer.nbytes
+            for buffer in build.quantized(layer.weight, quant, torch.float32).buffers()
         )
         for layer in linear
     )

@@ -11,7 +11,7 @@ import pytest
 
 from etude.tuning.report.differences import write_comparison
 from etude.tuning.report.page import write_report
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.runs.folder import RunFolder
 
 MakeRun = Callable[..., RunFolder]
 Visit = Callable[..., Any]

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from etude.errors import RunError
+from etude.core.errors import RunError
 from etude.tuning.training.checkpoint import (
     Checkpoint,
     Counters,

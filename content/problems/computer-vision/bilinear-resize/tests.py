@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: images, the new size, and the weights of the result for the gradient.
 # In float32 a place near 100 may be off by 1e-5, and so may PyTorch's own.

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Single entries of a unit matrix may be very small where coordinates are large: they count, too.
 suite = Suite(tolerance=Tolerance(rtol=1e-7, atol=1e-12))

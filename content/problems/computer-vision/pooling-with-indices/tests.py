@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # What is picked is not computed: it must be exact.
 suite = Suite(tolerance=Tolerance(rtol=0.0, atol=0.0))

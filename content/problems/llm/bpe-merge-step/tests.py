@@ -1,6 +1,6 @@
 """Tests of One merge of byte-pair encoding."""
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 suite = Suite()
 

@@ -1,6 +1,6 @@
 """Tests of Causal mask."""
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 suite = Suite()
 

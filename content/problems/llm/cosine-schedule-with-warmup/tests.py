@@ -1,7 +1,7 @@
 """Tests of Cosine schedule with warm-up."""
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 suite = Suite(tolerance=Tolerance(rtol=1e-9, atol=1e-15))
 

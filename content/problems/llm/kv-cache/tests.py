@@ -6,8 +6,8 @@ one query more than the pieces have tokens, the driver attends with one too many
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 suite = Suite(tolerance=Tolerance(rtol=1e-4, atol=1e-5))
 

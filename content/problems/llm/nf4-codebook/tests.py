@@ -1,7 +1,7 @@
 """Tests of The levels of NF4."""
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 suite = Suite(tolerance=Tolerance(rtol=0.0, atol=2e-6))
 

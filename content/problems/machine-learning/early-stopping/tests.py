@@ -2,7 +2,7 @@
 
 import math
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 # Arguments: the losses in turn, patience and min_delta.
 suite = Suite()

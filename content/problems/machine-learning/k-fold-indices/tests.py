@@ -2,7 +2,7 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 suite = Suite()
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 # Arguments: a table of losses (candidate, budget - 1), smallest, largest, eta.
 suite = Suite()

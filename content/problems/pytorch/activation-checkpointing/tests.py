@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: what to recompute, inputs, which of them want a gradient, two matrices, and the
 # weights of the result in the scalar on which backward is called.

@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: gate, up, which of them want a gradient, the gradient that arrives, and the weights of
 # the first gradients in the scalar that is differentiated again.

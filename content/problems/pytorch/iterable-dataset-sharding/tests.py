@@ -1,6 +1,6 @@
 """Tests of A stream shared out to workers."""
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 # Arguments: elements, the ranks to look at, all ranks, workers (0: no processes), whether parts are
 # even, and whether the elements come over and over without end.

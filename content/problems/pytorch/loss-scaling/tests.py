@@ -1,7 +1,7 @@
 """Tests of A loss scaler for half precision."""
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: options of the scaler, the optimiser, three weights of which the third is never used,
 # one batch a step, and what is done in each step.

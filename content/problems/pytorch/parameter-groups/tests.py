@@ -1,6 +1,6 @@
 """Tests of Which parameters decay."""
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 # Arguments are (name, kind, sizes) of each module, (tied module, parameter) pairs, frozen names.
 suite = Suite()

@@ -1,6 +1,6 @@
 """Tests of A shuffle that can be resumed."""
 
-from etude.practice.authoring import Rng, Suite
+from etude.practice.suite import Rng, Suite
 
 # Arguments: count, seed, epoch, position, and whether frequencies are counted.
 suite = Suite(deterministic=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: the kind of model and its width (driver.py builds it), the checkpoint, the renames, and
 # whether an error is caught, to look at the model afterwards.

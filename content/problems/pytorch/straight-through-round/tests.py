@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # The grid is coarse, so a right answer has no error but that of float32.
 suite = Suite(tolerance=Tolerance(rtol=1e-6, atol=1e-7))

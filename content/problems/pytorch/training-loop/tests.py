@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: kind of model, outputs, loss, inputs, targets, rate, steps, gradients left over?
 suite = Suite(tolerance=Tolerance(rtol=2e-4, atol=2e-5))

@@ -2,8 +2,8 @@
 
 import torch
 
-from etude.practice.authoring import Rng, Suite
-from etude.practice.judge.checks import Tolerance
+from etude.practice.compare import Tolerance
+from etude.practice.suite import Rng, Suite
 
 # Arguments: a tensor x, the operation that gives the result, and the one that gives the source.
 suite = Suite(tolerance=Tolerance(rtol=0.0, atol=0.0))

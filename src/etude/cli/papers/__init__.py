@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from etude.cli import app
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 
 papers = typer.Typer(
     name="papers",
@@ -35,7 +35,7 @@ def _need_libraries() -> None:
 # isort: off
 from etude.cli.papers import collect as _collect  # noqa: E402
 from etude.cli.papers import reading as _reading  # noqa: E402
-from etude.cli.papers import opinions as _opinions  # noqa: E402
-from etude.cli.papers import out as _out  # noqa: E402
+from etude.cli.papers import feedback as _opinions  # noqa: E402
+from etude.cli.papers import export as _out  # noqa: E402
 
 VERBS = (_collect, _reading, _opinions, _out)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.papers import papers
-from etude.cli.papers.room import (
+from etude.cli.papers.context import (
     counted,
     day_option,
     echo,
@@ -21,8 +21,8 @@ from etude.cli.papers.room import (
     open_library,
     open_settings,
 )
-from etude.cli.working import working
-from etude.errors import PapersError
+from etude.cli.spinner import working
+from etude.core.errors import PapersError
 
 if TYPE_CHECKING:
     from etude.papers.library import Library
@@ -86,7 +86,7 @@ def sync_once(
 @contextmanager
 def collecting(library: Library) -> Generator[Callable[[Progress], None]]:
     """Show what is being fetched, while the index follows."""
-    from etude.papers.search.along import Along
+    from etude.papers.search.background_indexer import Along
 
     with working("asking arXiv") as say, Along(index_folder(), library) as along:
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etude.cli.papers import papers
-from etude.cli.papers.room import (
+from etude.cli.papers.context import (
     ask_for_any,
     complete_shelf,
     console,
@@ -23,8 +23,8 @@ from etude.cli.papers.room import (
     plain_words,
     print_paper,
 )
-from etude.cli.working import working
-from etude.errors import PapersError, did_you_mean
+from etude.cli.spinner import working
+from etude.core.errors import PapersError, did_you_mean
 
 if TYPE_CHECKING:
     from etude.papers.library import Library

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 
 if TYPE_CHECKING:
     from etude.papers.library import Library
@@ -39,7 +39,7 @@ def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) 
             sentence's.
     """
     from etude.cli.paper_writer import at_least_as_good, engine_writer
-    from etude.tuning.runfolder import find_run
+    from etude.tuning.runs.folder import find_run
 
     if only_if_better and not at_least_as_good(find_run(run, Path("runs")).path):
         say(

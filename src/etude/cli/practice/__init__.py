@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from etude.cli import app
-from etude.errors import ProblemError
+from etude.core.errors import ProblemError
 
 practice = typer.Typer(
     name="practice",
@@ -31,7 +31,7 @@ def _need_database() -> None:
 # In the order in which `--help` lists them.
 # isort: off
 from etude.cli.practice import solving as _solving  # noqa: E402 - they register on `practice`
-from etude.cli.practice import standing as _standing  # noqa: E402
+from etude.cli.practice import stats as _standing  # noqa: E402
 from etude.cli.practice import judging as _judging  # noqa: E402
 from etude.cli.practice import authoring as _authoring  # noqa: E402
 

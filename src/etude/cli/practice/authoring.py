@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from etude.cli.practice import practice
-from etude.cli.practice.desk import OWN_SHELF, Names, NewShelf, Shelf
-from etude.errors import ProblemError
+from etude.cli.practice.context import OWN_SHELF, Names, NewShelf, Shelf
+from etude.core.errors import ProblemError
 
 
 @practice.command("new")
@@ -80,7 +80,7 @@ def lint_problems(
     """
     from rich.progress import track
 
-    from etude.practice.judge.grade import Judge
+    from etude.practice.judge.judge import Judge
     from etude.practice.judge.pool import Pool
     from etude.practice.lint import lint
     from etude.practice.problem import find_problem, load_shelf

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.practice import practice
-from etude.cli.practice.desk import Demand, Shelf, open_pool
+from etude.cli.practice.context import Demand, Shelf, open_pool
 
 if TYPE_CHECKING:
     from etude.practice.problem import Problem
@@ -80,7 +80,7 @@ def _bench(
         with RayJudges(ray, judges, workers, **layers) as cluster:
             yield cluster, cluster.describe()
         return
-    from etude.practice.judge.grade import Judge
+    from etude.practice.judge.judge import Judge
 
     with open_pool(demand, workers) as pool:
         yield Judge(pool), pool.level.describe()

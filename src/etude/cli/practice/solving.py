@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.practice import practice
-from etude.cli.practice.desk import (
+from etude.cli.practice.context import (
     Answer,
     Demand,
     Shelf,
@@ -20,8 +20,8 @@ from etude.cli.practice.desk import (
     open_progress,
     read_answer,
 )
-from etude.cli.working import working
-from etude.errors import ProblemError
+from etude.cli.spinner import working
+from etude.core.errors import ProblemError
 
 if TYPE_CHECKING:
     from etude.practice.judge.verdict import Verdict
@@ -101,7 +101,7 @@ def run_visible(
 
     Example: `etude practice run create-tensordataset`
     """
-    from etude.practice.judge.grade import Judge
+    from etude.practice.judge.judge import Judge
     from etude.practice.problem import find_problem
 
     problem = find_problem(slug, shelf)
@@ -204,7 +204,7 @@ def explain_problem(
 def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
     from etude.practice import tutor
     from etude.practice.diagnose import diagnose
-    from etude.practice.judge.grade import Judge
+    from etude.practice.judge.judge import Judge
 
     with working("judging"), open_pool(None) as pool:
         verdict = Judge(pool).judge(problem, source)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from xml.etree.ElementTree import Element
 
-from etude.errors import SourceError
-from etude.papers.arxiv.gate import Answer, DamagedError, Gate
+from etude.core.errors import SourceError
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
 from etude.papers.arxiv.text import moment, names_in, parsed
 from etude.papers.identity import parse_identifier
 from etude.papers.record import Announcement, Sighting

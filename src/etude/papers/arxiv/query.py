@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from xml.etree.ElementTree import Element
 
-from etude.errors import SourceError
-from etude.papers.arxiv.gate import Answer, DamagedError, Gate
+from etude.core.errors import SourceError
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
 from etude.papers.arxiv.text import moment, parsed, plain_name, says_withdrawn
 from etude.papers.identity import Identifier, parse_identifier
 from etude.papers.record import Sighting

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from etude.papers.arxiv.gate import DamagedError
+from etude.papers.arxiv.rate_limited_client import DamagedError
 
 _ACCENTS = {
     "`": "\u0300",

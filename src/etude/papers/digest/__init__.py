@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.card import card
 from etude.papers.digest.content import Content, Extra, Item, Section
 from etude.papers.digest.html import written_html

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from html import escape
 
+from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.digest.content import Content, Extra, Item, Section
 from etude.papers.digest.text import marks_of, reason_of
-from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
 _FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif"

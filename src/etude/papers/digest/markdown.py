@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 
+from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.digest.content import Content, Extra, Item, Section
 from etude.papers.digest.text import marks_of, reason_of
-from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
 # What needs no escape: a comma, a quote, a hyphen within a word, a stop that ends one.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.digest.content import Content, Extra, Item, Section
-from etude.papers.thanks import NOT_ARXIV, THANKS
 from etude.papers.words import shown
 
 WIDTH = 78

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from etude.errors import PapersError, did_you_mean
+from etude.core.errors import PapersError, did_you_mean
 from etude.papers.exchange.bibtex import write_bibtex
 from etude.papers.exchange.bibtex_reader import read_bibtex
 from etude.papers.exchange.csl import read_csl, write_csl

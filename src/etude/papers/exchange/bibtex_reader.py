@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange.bibtex import MONTHS
 from etude.papers.exchange.entry import (
     Entry,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange.entry import (
     Entry,
     categories_in,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange.entry import (
     Entry,
     categories_in,

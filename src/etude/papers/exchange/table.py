@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange.entry import (
     Entry,
     categories_in,

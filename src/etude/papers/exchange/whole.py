@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from sqlalchemy import select
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.exchange.entry import Entry
 from etude.papers.identity import parse_identifier
 from etude.papers.library import CHUNK, Library

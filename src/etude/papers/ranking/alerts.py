@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from sqlalchemy import Connection, select, update
 
-from etude.errors import EtudeError
+from etude.core.errors import EtudeError
 from etude.papers.authors import followed_among
 from etude.papers.library import CHUNK, Library
+from etude.papers.read_marks import author_seen, author_shown, newest
 from etude.papers.reader import Reader
-from etude.papers.seen import author_seen, author_shown, newest
 from etude.store import papers as tables
 
 if TYPE_CHECKING:

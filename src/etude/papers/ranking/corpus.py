@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from sqlalchemy import func, select
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
+from etude.core.paths import home
 from etude.papers.library import Library
 from etude.papers.ranking.terms import MOST_PAPERS, Matrix, Row, Vocabulary, learn
-from etude.paths import home
 from etude.store import papers as tables
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Full-text search over the papers: an index in a folder of its own, and a language of queries."""
 
-from etude.errors import QueryError
+from etude.core.errors import QueryError
 from etude.papers.search.folder import Progress
 from etude.papers.search.index import Found, Index
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import PapersError
-from etude.paths import models_folder
+from etude.core.errors import PapersError
+from etude.core.paths import models_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.search.text import analyzers
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.search import folder as place
 from etude.papers.search import related
 from etude.papers.search.documents import put

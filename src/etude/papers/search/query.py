@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from etude.errors import QueryError, did_you_mean, nearest
+from etude.core.errors import QueryError, did_you_mean, nearest
 from etude.papers.identity import parse_identifier
 from etude.papers.search.nodes import (
     And,

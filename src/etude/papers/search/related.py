@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import PapersError
+from etude.core.errors import PapersError
 from etude.papers.search import embed
 from etude.papers.search.compile import TITLE_WEIGHT, Compiler
 from etude.papers.search.folder import Progress, writing

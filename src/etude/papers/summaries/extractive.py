@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from etude.papers.readable import readable
+from etude.papers.latex_text import readable
 from etude.papers.sentences import sentences
 from etude.papers.summaries.cut import CUT, MOST_WORDS, cut
 from etude.papers.words import folded

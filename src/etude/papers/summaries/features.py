@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.papers.symbols import word_set
+from etude.papers.latex_symbols import word_set
 from etude.papers.words import folded
 
 Array = NDArray[np.float64]

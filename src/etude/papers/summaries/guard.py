@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from etude.papers.readable import readable
+from etude.papers.latex_symbols import word_set, words
+from etude.papers.latex_text import readable
 from etude.papers.summaries.cut import MOST_WORDS
 from etude.papers.summaries.extractive import LONGEST_LETTERS, says_title
 from etude.papers.summaries.features import STOP, stem, tokens
-from etude.papers.symbols import word_set, words
 from etude.papers.words import folded, shown
 
 FEWEST_WORDS: Final = 4

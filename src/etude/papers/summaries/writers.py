@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from etude.errors import PapersError
-from etude.papers.readable import readable
+from etude.core.errors import PapersError
+from etude.papers.latex_text import readable
 from etude.papers.words import shown
 
 SECONDS: Final = 60.0

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 
-from etude.practice.judge.kernel import system_call
+from etude.practice.judge.syscalls import system_call
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8

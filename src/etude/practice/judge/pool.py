@@ -24,10 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from etude.errors import JudgeError
-from etude.practice.judge.attend import Outcome, Prepared, attend
+from etude.core.errors import JudgeError
+from etude.practice.judge.protocol import encode
 from etude.practice.judge.sandbox import LAYERS, Level
-from etude.practice.judge.wire import encode
+from etude.practice.judge.supervisor import Outcome, Prepared, attend
 
 START_SECONDS = 120
 PREPARE_SECONDS = 20

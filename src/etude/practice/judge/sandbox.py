@@ -26,13 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from etude.practice.judge import cgroups, kernel, landlock, seccomp
+from etude.practice.judge import cgroups, landlock, seccomp, syscalls
 
 LAYERS = ("limits", "seccomp", "landlock", "namespaces", "user", "cgroup")
 FIRST_USER = 61200
 SCRATCH_BYTES = 16 << 20
-_QUIET = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-_SHARED = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+_QUIET = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_SHARED = (
+    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+)
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,19 @@ def enter_namespaces(place: Path) -> bool:
     user, group = os.geteuid(), os.getegid()
     try:
         if user == 0:
-            kernel.unshare(_SHARED | kernel.CLONE_NEWPID)
+            syscalls.unshare(_SHARED | syscalls.CLONE_NEWPID)
         else:
-            kernel.unshare(kernel.CLONE_NEWUSER | _SHARED | kernel.CLONE_NEWPID)
+            syscalls.unshare(syscalls.CLONE_NEWUSER | _SHARED | syscalls.CLONE_NEWPID)
             Path("/proc/self/setgroups").write_text("deny")
             Path("/proc/self/uid_map").write_text(f"65534 {user} 1")
             Path("/proc/self/gid_map").write_text(f"65534 {group} 1")
-        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         # A place that nobody can write to, for each run to mount its own empty folder in. Landlock
         # looks at the folders above a mount, so one rule for `box` serves all runs.
-        kernel.mount("tmpfs", str(place), "tmpfs", kernel.MS_NOSUID, "size=64k,mode=755")
+        syscalls.mount("tmpfs", str(place), "tmpfs", syscalls.MS_NOSUID, "size=64k,mode=755")
         (place / "box" / "run").mkdir(parents=True)
         _bring_near(place / "lib")
-        kernel.mount("none", str(place), None, kernel.MS_REMOUNT | kernel.MS_RDONLY)
+        syscalls.mount("none", str(place), None, syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     except OSError:
         return False
     return True
@@ -98,9 +100,9 @@ def _bring_near(folder: Path) -> None:
         ):
             target = folder / str(index) / source.name
             target.mkdir(parents=True)
-            kernel.mount(entry, str(target), None, kernel.MS_BIND)
-            flags = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID
-            kernel.mount("none", str(target), None, flags)
+            syscalls.mount(entry, str(target), None, syscalls.MS_BIND)
+            flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY | syscalls.MS_NOSUID
+            syscalls.mount("none", str(target), None, flags)
             moved[entry] = str(target)
 
     def near(path: str) -> str:
@@ -185,7 +187,7 @@ class Sandbox:
             ruleset = landlock.make_ruleset(
                 readable, listable, [str(place / "box")] if namespaces else []
             )
-        known = kernel.X86 or kernel.MACHINE == "aarch64"
+        known = syscalls.X86 or syscalls.MACHINE == "aarch64"
         return cls(
             place,
             namespaces,
@@ -210,14 +212,14 @@ class Sandbox:
     def enter(self, slot: int, group: cgroups.Group | None) -> None:
         """Shut this process in. Any failure raises: a run never starts with less than was said."""
         os.setsid()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if group is not None:
             group.join()
         if self.namespaces:
             # The submission's own empty folder, of a size that cannot fill anybody's disk.
-            kernel.unshare(kernel.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
             options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=1777"
-            kernel.mount("tmpfs", str(self.place / "box" / "run"), "tmpfs", _QUIET, options)
+            syscalls.mount("tmpfs", str(self.place / "box" / "run"), "tmpfs", _QUIET, options)
             os.chdir(self.place / "box" / "run")
         self._limit()
         if self.user:
@@ -225,9 +227,9 @@ class Sandbox:
             os.setgroups([])
             os.setresgid(identity, identity, identity)
             os.setresuid(identity, identity, identity)
-        kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user had undone it
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.drop_capabilities()
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user had undone it
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.ruleset is not None:
             landlock.restrict(self.ruleset)
         if self.filters is not None:

@@ -13,7 +13,7 @@ import ctypes
 import errno
 import struct
 
-from etude.practice.judge.kernel import X86, system_call
+from etude.practice.judge.syscalls import X86, system_call
 
 _ARCHITECTURE = 0xC000003E if X86 else 0xC00000B7
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06

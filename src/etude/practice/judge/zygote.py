@@ -31,7 +31,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from etude.practice.judge import cgroups, kernel, sandbox  # noqa: E402
+from etude.practice.judge import cgroups, sandbox, syscalls  # noqa: E402
 
 OWN_MEMORY = 512 << 20
 """What a run's copy of the interpreter and torch may come to, beside the problem's own limit."""
@@ -39,7 +39,7 @@ OWN_MEMORY = 512 << 20
 
 def main(control: int) -> None:
     """Serve until the judge goes away."""
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     begun = time.perf_counter()
     place = Path(os.environ["HOME"]).parents[1]
     without = os.environ.get("ETUDE_JUDGE_WITHOUT", "")
@@ -50,7 +50,7 @@ def main(control: int) -> None:
         if inner:
             _, status = os.waitpid(inner, 0)
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     _warm()
     box = sandbox.Sandbox.prepare(place, namespaces)
     _Zygote(socket.socket(fileno=control), box).serve(time.perf_counter() - begun)
@@ -141,7 +141,7 @@ def _warm() -> None:
     repr(x)
     np.linalg.svd(np.eye(3))
     np.random.default_rng(0).normal(size=3)
-    import etude.practice.judge.child as _child
+    import etude.practice.judge.runner as _child
 
     _child.encode((x, [1.0, "a"], {"b": np.ones(2)}))
     gc.collect()
@@ -168,7 +168,7 @@ class _Zygote:
         sandbox.remember_mapped()
         gc.disable()
         gc.freeze()
-        kernel.collapse_memory()
+        syscalls.collapse_memory()
         level = self.box.level(self._group(0) is not None)
         self._say(
             {
@@ -210,8 +210,8 @@ class _Zygote:
             group.limit(OWN_MEMORY + message["memory"], 64)
         if self.box.namespaces:
             # Back to our own first: the kernel makes one below the current one only.
-            kernel.setns(self.own_processes, kernel.CLONE_NEWPID)
-            kernel.unshare(kernel.CLONE_NEWPID)
+            syscalls.setns(self.own_processes, syscalls.CLONE_NEWPID)
+            syscalls.unshare(syscalls.CLONE_NEWPID)
         process = os.fork()
         if process == 0:
             _become_run(self.box, message["slot"], group, descriptors)
@@ -268,7 +268,7 @@ def _become_run(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        from etude.practice.judge import child
+        from etude.practice.judge import runner
 
         request, result, output = descriptors
         nothing = os.open("/dev/null", os.O_RDONLY)
@@ -276,12 +276,12 @@ def _become_run(
         os.dup2(output, 1)
         os.dup2(output, 2)
         ruleset = {box.ruleset} if box.ruleset is not None else set[int]()
-        child.close_others({request, result} | ruleset)
+        runner.close_others({request, result} | ruleset)
         box.enter(slot, group)
         if box.ruleset is not None:
             os.close(box.ruleset)
-        child.forget_builtins()
-        child.serve(request, result)
+        runner.forget_builtins()
+        runner.serve(request, result)
         code = 0
     except BaseException as error:
         with suppress(OSError):

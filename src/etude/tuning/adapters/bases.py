@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from etude.errors import AdapterError
+from etude.core.errors import AdapterError
 from etude.tuning.quant.linear import QuantLinear
 
 Base = nn.Linear | QuantLinear | Conv1D | nn.Conv1d | nn.Conv2d | nn.Embedding

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from etude.errors import AdapterError, RunError
+from etude.core.atomic_files import to_json
+from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters.adalora import AdaLoRA, as_lora
-from etude.tuning.adapters.files import write_adapter
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.lora import LoRA, LowRank
-from etude.tuning.adapters.named import (
+from etude.tuning.adapters.modules_to_save import saved_modules
+from etude.tuning.adapters.multi_adapter import (
     AdaptedModule,
     adapted_layers,
     adapter_names,
@@ -30,7 +31,7 @@ from etude.tuning.adapters.named import (
     set_adapter,
 )
 from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.saved import (
+from etude.tuning.adapters.read import (
     PREFIX,
     PROVENANCE,
     WEIGHTS,
@@ -38,9 +39,8 @@ from etude.tuning.adapters.saved import (
     read_adapter,
     read_json,
 )
-from etude.tuning.adapters.saved_modules import saved_modules
-from etude.tuning.durable import to_json
-from etude.tuning.specs import FactorSpec
+from etude.tuning.adapters.save import write_adapter
+from etude.tuning.config.sections import FactorSpec
 
 Method = Literal["exact", "svd", "linear"]
 

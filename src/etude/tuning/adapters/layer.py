@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from etude.errors import AdapterError
+from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import Base, LinearLike
 from etude.tuning.adapters.lora import LowRank, Taken

@@ -28,17 +28,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from etude.errors import AdapterError
+from etude.core.errors import AdapterError
+from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
-from etude.tuning.adapters.files import load_adapter
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.low_bits import LOW_BITS, too_few_bits
-from etude.tuning.adapters.named import adapted_layers, adapter_disabled, replace_module
-from etude.tuning.adapters.saved import SavedAdapter, read_adapter
-from etude.tuning.adapters.saved_modules import SavedModule, saved_modules
+from etude.tuning.adapters.merge_error import LOW_BITS, too_few_bits
+from etude.tuning.adapters.modules_to_save import SavedModule, saved_modules
+from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, replace_module
+from etude.tuning.adapters.read import SavedAdapter, read_adapter
+from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.targets import linear_modules
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
-from etude.tuning.models.original import OriginalWeights
 from etude.tuning.models.output import (
     move,
     no_bars,
@@ -46,9 +47,8 @@ from etude.tuning.models.output import (
     refuse_existing,
     write_aside,
 )
-from etude.tuning.progress import Progress, SilentProgress
+from etude.tuning.models.unquantized import OriginalWeights
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 Into = Literal["dequantized", "original"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from etude.errors import AdapterError
+from etude.core.errors import AdapterError
 from etude.tuning.adapters.targets import name_matches
 
 CONFIG = "adapter_config.json"

@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from etude.tuning.adapters.bases import LinearLike, weight_for_product
 from etude.tuning.kernels import gpu
 from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product
-from etude.tuning.kernels.integers import RoundedRows, rounded_rows
+from etude.tuning.kernels.int8_matmul import RoundedRows, rounded_rows
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.quant.rows import RowLinear
+from etude.tuning.quant.int8 import RowLinear
 
 _SAFE_BYTES = 4
 """Of a number that keeps what a young adapter adds to it."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from etude.errors import NoTargetMatchedError, nearest
+from etude.core.errors import NoTargetMatchedError, nearest
 from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike
 from etude.tuning.adapters.layer import AdaptedLayer
 

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from etude.errors import DataError, did_you_mean
+from etude.core.errors import DataError, did_you_mean
 from etude.tuning.data.sources import Row
 
 

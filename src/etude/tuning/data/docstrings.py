@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from etude.errors import DataError, did_you_mean
+from etude.core.errors import DataError, did_you_mean
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.duplicates import NearDuplicates
 from etude.tuning.data.functions import Function, Refused, python_files, read_functions
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.specs import DataSpec
 
 STDLIB = "stdlib"
 OPEN_FILES = 4

@@ -18,11 +18,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from etude.errors import DataError
-from etude.tuning.data.counts import Counts, EncodingStats, Tally
-from etude.tuning.data.encoded import EncodedSample, EncodedSet
-from etude.tuning.data.marking import Marker
-from etude.tuning.data.rendering import (
+from etude.core.errors import DataError
+from etude.core.progress import Progress, SilentProgress
+from etude.tuning.config.sections import DataSpec
+from etude.tuning.data.chat_template import (
     ChatLayout,
     PlainLayout,
     Refusal,
@@ -30,9 +29,10 @@ from etude.tuning.data.rendering import (
     nothing_trained,
     through_last_answer,
 )
+from etude.tuning.data.counts import Counts, EncodingStats, Tally
+from etude.tuning.data.encoded import EncodedSample, EncodedSet
+from etude.tuning.data.loss_mask import Marker
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.specs import DataSpec
 
 BATCH = 512
 """Samples tokenised in one call; the tokenizer works on the texts of a call in parallel."""

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.columns import (
     columns_of,
     field_reader,
@@ -26,16 +27,15 @@ from etude.tuning.data.columns import (
     read_text,
     shown,
 )
-from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.sources import Row
-from etude.tuning.data.turns import (
+from etude.tuning.data.messages import (
     common_turns,
     read_tools,
     read_turns,
     turns_of,
     without_reasoning,
 )
-from etude.tuning.specs import DataSpec
+from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.sources import Row
 
 Layout = Literal[
     "messages", "prompt_completion", "text", "sharegpt", "alpaca", "preference", "judged"

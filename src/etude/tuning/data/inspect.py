@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
+from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import EncodingStats
 from etude.tuning.data.encode import TOO_LONG, Encoder
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
-from etude.tuning.specs import DataSpec
 
 State = Literal["trained", "context", "dropped"]
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from typing import Literal
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
+from etude.tuning.data.disk_buffer import Spool
 from etude.tuning.data.formats import sample_reader
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
-from etude.tuning.data.spool import Spool
-from etude.tuning.specs import DataSpec
 
 
 @dataclass(frozen=True)

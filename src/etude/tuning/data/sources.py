@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from etude.errors import DataError, did_you_mean
+from etude.core.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
-from etude.errors import DataError
+from etude.core.errors import DataError
 
 NAMES = ("features", "labels")
 

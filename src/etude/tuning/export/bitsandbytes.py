@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.core.progress import Progress, SilentProgress
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, DYNAMIC_LEVELS
 from etude.tuning.models.bitsandbytes import METHOD, STATE
 from etude.tuning.models.load import LoadedModel, load_model
@@ -29,11 +31,9 @@ from etude.tuning.models.output import (
     refuse_existing,
     write_aside,
 )
-from etude.tuning.progress import Progress, SilentProgress
 from etude.tuning.quant.block import BlockLinear
+from etude.tuning.quant.int8 import RowLinear
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.quant.rows import RowLinear
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 SHARD = "4GB"
 """Largest file of weights; more of them are written where a model is larger."""

@@ -29,9 +29,9 @@ import gguf
 import torch
 from torch import Tensor
 
-from etude.errors import AdapterError, ModelError, RunError
-from etude.tuning.adapters.saved import SavedAdapter, read_adapter
-from etude.tuning.durable import replace_file
+from etude.core.atomic_files import replace_file
+from etude.core.errors import AdapterError, ModelError, RunError
+from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint
 from etude.tuning.models.gguf_model import (
     GGUF_ARCHITECTURE,

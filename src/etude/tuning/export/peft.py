@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.errors import RunError
-from etude.tuning.adapters.files import write_adapter
+from etude.core.atomic_files import to_json
+from etude.core.errors import RunError
 from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.saved import PROVENANCE, WEIGHTS, read_adapter, read_json, read_tensors
-from etude.tuning.durable import to_json
-from etude.tuning.specs import FactorSpec
+from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter, read_json, read_tensors
+from etude.tuning.adapters.save import write_adapter
+from etude.tuning.config.sections import FactorSpec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.kernels import cpu, gpu, reference, triton
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, INT8_LARGEST
 

@@ -24,12 +24,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, DYNAMIC_LEVELS
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.folder import FolderCheckpoint
-from etude.tuning.quant import make
-from etude.tuning.specs import QuantSpec
+from etude.tuning.quant import build
 
 METHOD = "bitsandbytes"
 STATE = "quant_state.bitsandbytes__"
@@ -102,7 +102,7 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
         if coded is None:
             return super().read_rows(name, start, stop)
         out_features, in_features = coded.shape
-        layer = make.layer_class(coded.spec).empty(
+        layer = build.layer_class(coded.spec).empty(
             in_features, out_features, coded.spec, torch.float32
         )
         layer.fill_codes(self.read_codes(name))

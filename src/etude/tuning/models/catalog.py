@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from etude.paths import models_folder
+from etude.core.paths import models_folder
 
 MANIFEST = "pulled.json"
 """Written last into a pulled folder: which wheel it came from, and every file's size."""

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint
-from etude.tuning.models.kept import kept_formats
 from etude.tuning.models.load import open_checkpoint
-from etude.tuning.models.skeleton import build_skeleton, quantizable_linears
+from etude.tuning.models.meta_model import build_skeleton, quantizable_linears
 from etude.tuning.models.sources import ModelSource
-from etude.tuning.quant.make import quantized_bytes
-from etude.tuning.specs import QuantSpec
+from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.quant.build import quantized_bytes
 
 _NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import torch
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.reason import reason
 

@@ -25,7 +25,7 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from gguf.quants import dequantize
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.kernels.gguf import FORMATS, dequantize_gguf
 
 _MAGIC = b"GGUF"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.gguf_file import GGUFFile, GGUFTensor
 from etude.tuning.models.gguf_tokenizer import build_tokenizer

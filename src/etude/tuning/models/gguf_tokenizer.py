@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
 from etude.tuning.models.reason import reason
 
 

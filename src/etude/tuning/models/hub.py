@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from etude.errors import ModelError, did_you_mean
+from etude.core.errors import ModelError, did_you_mean
+from etude.core.progress import Progress
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.reason import reason
-from etude.tuning.progress import Progress
 
 # What a transformers model folder consists of. Not: pickled weights, exports to other engines
 # (in sub-folders), and Mistral's second copy of the same weights.

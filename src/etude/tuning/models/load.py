@@ -21,27 +21,27 @@ from typing import Any
 
 import torch
 
-from etude.errors import ModelError
-from etude.tuning.machine import this_machine
+from etude.core.errors import ModelError
+from etude.core.machine import this_machine
+from etude.core.progress import Progress, SilentProgress
+from etude.tuning.config.sections import ModelSpec, QuantSpec
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
-from etude.tuning.models.kept import kept_formats
-from etude.tuning.models.pull import pull
-from etude.tuning.models.skeleton import (
+from etude.tuning.models.meta_model import (
     Place,
     build_skeleton,
     match_tensors,
     put,
     quantizable_linears,
 )
+from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import ModelSource, resolve
-from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.quant import make
+from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.quant import build
+from etude.tuning.quant.gguf import GGUFLinear
 from etude.tuning.quant.linear import CodedLinear, QuantLinear
-from etude.tuning.quant.native import GGUFLinear
-from etude.tuning.specs import ModelSpec, QuantSpec
 
 _MOST_READERS = 4
 """Threads that read tensors; each holds slices of its own, for which the peak leaves room."""
@@ -180,9 +180,9 @@ def _replace_linears(
         if isinstance(held, str):
             layer = GGUFLinear.unfilled(*sizes, held, dtype, bias)
         elif held is not None:
-            layer = make.unfilled(*sizes, held, dtype, bias)
+            layer = build.unfilled(*sizes, held, dtype, bias)
         elif quant.kind not in ("native", "none"):
-            layer = make.unfilled(*sizes, quant, dtype, bias)
+            layer = build.unfilled(*sizes, quant, dtype, bias)
         else:
             continue
         model.set_submodule(path, layer)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etude.errors import RunError
+from etude.core.errors import RunError
 from etude.tuning.models.load import ModelOrigin
 
 

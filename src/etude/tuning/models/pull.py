@@ -21,10 +21,10 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.core.progress import Progress, SilentProgress
 from etude.tuning.models import hub
 from etude.tuning.models.catalog import CATALOG, MANIFEST, CatalogModel
-from etude.tuning.progress import Progress, SilentProgress
 
 _CHUNK = 1 << 20
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from etude.errors import ModelError, nearest
-from etude.paths import models_folder
+from etude.core.errors import ModelError, nearest
+from etude.core.paths import models_folder
 from etude.tuning.models import hub
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.folder import INDEX, SINGLE

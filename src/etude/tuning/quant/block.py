@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from etude.errors import ModelError
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels import gpu, ops
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK
 from etude.tuning.quant.linear import CodedLinear
-from etude.tuning.specs import QuantSpec
 
 
 class BlockLinear(CodedLinear):

@@ -14,8 +14,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, INT8_LARGEST
-from etude.tuning.specs import QuantSpec
 
 OUTERMOST_QUANTILE = 0.9677083
 """Probability that a normal weight lies below the largest level: 1 - (1/32 + 1/30) / 2."""

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from etude.errors import ModelError
-from etude.tuning.specs import QuantSpec
+from etude.core.errors import ModelError
+from etude.tuning.config.sections import QuantSpec
 
 
 class QuantLinear(nn.Module, ABC):

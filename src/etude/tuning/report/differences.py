@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import yaml
 
-from etude.errors import RunError
-from etude.tuning.durable import replace_file
-from etude.tuning.report import quantities as q
+from etude.core import units as q
+from etude.core.atomic_files import replace_file
+from etude.core.errors import RunError
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
 from etude.tuning.report.series import Series, series, smooth, smoothing
 from etude.tuning.report.summary import Outcome, Summary
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.runs.folder import RunFolder
 
 COLORS = 6
 """Runs that get a colour of their own."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from etude.tuning.config.sections import AdapterSpec, QuantSpec, TrainSpec
 from etude.tuning.report.memory_table import Shape, memory_rows
-from etude.tuning.specs import AdapterSpec, QuantSpec, TrainSpec
 
 PROCESS = 480_000_000
 """Bytes of the interpreter with torch, transformers and a tokenizer loaded, measured."""

@@ -29,7 +29,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from etude.tuning.report import quantities as q
+from etude.core import units as q
 from etude.tuning.report.series import smooth, smoothing, sparkline
 
 RATE_WINDOW = 20

@@ -28,11 +28,11 @@ from torch import nn
 
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.targets import adaptable_modules, find_targets, linear_modules
+from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.models.load import choose_dtype
-from etude.tuning.models.skeleton import build_skeleton
+from etude.tuning.models.meta_model import build_skeleton
+from etude.tuning.objectives.cross_entropy import CHUNK
 from etude.tuning.report.summary import MemoryRow
-from etude.tuning.specs import AdapterSpec, ModelSpec, QuantSpec
-from etude.tuning.training.loss import CHUNK
 
 # The recipe's own defaults.
 ADAPTER, QUANT, MODEL = AdapterSpec(), QuantSpec(), ModelSpec()

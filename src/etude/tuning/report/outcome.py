@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from etude.tuning.report import quantities as q
-from etude.tuning.runfolder import RunFolder
+from etude.core import units as q
+from etude.tuning.runs.folder import RunFolder
 
 
 def print_outcome(path: Path, *, show: int, console: Console | None = None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from etude.tuning.report import quantities as q
+from etude.core import units as q
 from etude.tuning.report.chart import (
     Chart,
     Line,
@@ -37,7 +37,7 @@ from etude.tuning.report.sections import (
 from etude.tuning.report.series import series, smooth, smoothing
 from etude.tuning.report.spans import only_token_spans
 from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.runs.folder import RunFolder
 
 SAMPLES_SHOWN = 5
 """Samples that stand open; the rest are one click away."""

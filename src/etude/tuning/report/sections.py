@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etude.tuning.report import quantities as q
+from etude.core import units as q
 from etude.tuning.report.lcs import shared_words
 from etude.tuning.report.series import Series, series
 from etude.tuning.report.summary import MemoryRow, Module, Outcome, SampleRecord, Summary
-from etude.tuning.runfolder import RunFolder
+from etude.tuning.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

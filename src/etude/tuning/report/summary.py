@@ -11,7 +11,7 @@ from typing import TypedDict
 
 
 class MemoryPlanRecord(TypedDict, total=False):
-    """A memory plan as plain data; see `etude.tuning.plan.parts`."""
+    """A memory plan as plain data; see `etude.tuning.memory.estimate`."""
 
     parts: dict[str, int]
     total: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from etude.tuning.progress import Progress
+from etude.core.progress import Progress
 from etude.tuning.report.live import LiveView, TerminalProgress
 
 

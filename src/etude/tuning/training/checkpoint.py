@@ -17,8 +17,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from etude.errors import RunError
-from etude.tuning.durable import replace_file
+from etude.core.atomic_files import replace_file
+from etude.core.errors import RunError
 
 _NAME = re.compile(r"step-(\d{6,})\.pt")
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import torch
 
+from etude.core.progress import Progress
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import pack
-from etude.tuning.progress import Progress
-from etude.tuning.training.attention import packed_rows
-from etude.tuning.training.fusion import fused_layers
-from etude.tuning.training.generation import generate
-from etude.tuning.training.objective import Completion, Means, Objective, side_tokens
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.generation.greedy import generate
+from etude.tuning.objectives.base import Completion, Means, Objective, side_tokens
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.fixing import write_fixed
 from etude.tuning.data.check.languages import language_of
 from etude.tuning.data.check.linter import CHECKS, DataReport, check_data
 from etude.tuning.data.check.page import report_page
 from etude.tuning.data.check.private import SECRETS, iban, luhn, masked, secrets_in
-from etude.tuning.specs import DataSpec
 
 NOUNS = ("river", "engine", "garden", "market", "teacher", "window", "bridge", "letter", "harbour")
 VERBS = ("opens", "crosses", "repairs", "paints", "measures", "follows", "carries", "answers")

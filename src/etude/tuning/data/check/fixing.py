@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from etude.errors import DataError
+from etude.core.atomic_files import replace_file
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.findings import Entry, Finding
 from etude.tuning.data.check.linter import DataReport, read_entries
-from etude.tuning.durable import replace_file
-from etude.tuning.specs import DataSpec
 
 _DROPS = {
     "overlap": "rows that are in the evaluation data",

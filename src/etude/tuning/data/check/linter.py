@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from etude.errors import DataError, did_you_mean
+from etude.core.errors import DataError, did_you_mean
+from etude.core.progress import Progress, SilentProgress
+from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.check.answers import Answers, Labels
 from etude.tuning.data.check.encodings import Encodings
 from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Side
@@ -19,8 +21,6 @@ from etude.tuning.data.formats import sample_reader
 from etude.tuning.data.samples import load_samples, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
-from etude.tuning.progress import Progress, SilentProgress
-from etude.tuning.specs import DataSpec
 
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from etude.errors import DataError
+from etude.core.errors import DataError
+from etude.tuning.config.sections import DataSpec
+from etude.tuning.data.chat_template import Refusal
 from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.rendering import Refusal
-from etude.tuning.specs import DataSpec
 
 MARKERS = {
     "ChatML": ("<|im_start|>", "<|im_end|>"),

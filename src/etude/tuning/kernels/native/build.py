@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from etude.paths import home
-from etude.tuning.machine import this_machine
+from etude.core.machine import this_machine
+from etude.core.paths import home
 
 SWITCH = "ETUDE_NATIVE"
 """Environment variable; 0 keeps the C++ kernels out."""

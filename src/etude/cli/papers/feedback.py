@@ -1,0 +1,196 @@
+"""`etude papers like | dislike | forget | tag | follow | save | interests | alerts`: your side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from etude.cli.papers import papers
+from etude.cli.papers.context import (
+    complete_search,
+    complete_tag,
+    console,
+    echo,
+    identifier,
+    open_index,
+    open_library,
+    open_reader,
+    print_paper,
+)
+from etude.cli.spinner import working
+from etude.core.errors import PapersError, did_you_mean
+
+Ids = Annotated[list[str], typer.Argument(help="Ids or addresses of arXiv.")]
+Authors = Annotated[list[str], typer.Argument(help="Names; quote those with spaces.")]
+
+
+def _each(ids: list[str], change: Callable[[str], bool], done: str, same: str) -> None:
+    wrong = 0
+    for text in ids:
+        try:
+            key = identifier(text)
+            echo(f"{key} {done if change(key) else same}")
+        except PapersError as error:  # one that cannot be does not keep the others from it
+            typer.echo(f"error: {error}", err=True)
+            wrong += 1
+    if wrong:
+        raise typer.Exit(2)
+
+
+@papers.command("like", epilog="Example:\n\n`etude papers like 2604.01234 2604.05678`")
+def like_papers(ids: Ids) -> None:
+    """Want more papers like these."""
+    _each(ids, open_reader(open_library()).like, "liked", "was liked already")
+
+
+@papers.command("dislike", epilog="Example:\n\n`etude papers dislike 2604.01234`")
+def dislike_papers(ids: Ids) -> None:
+    """Want fewer papers like these."""
+    _each(ids, open_reader(open_library()).dislike, "disliked", "was disliked already")
+
+
+@papers.command("forget", epilog="Example:\n\n`etude papers forget 2604.01234`")
+def forget_papers(ids: Ids) -> None:
+    """Take back what you said of these."""
+    _each(ids, open_reader(open_library()).forget, "forgotten", "had no opinion")
+
+
+@papers.command(
+    "tag",
+    epilog="Examples:\n\n`etude papers tag to-read 2604.01234`\n\n"
+    "`etude papers tag to-read --remove 2604.01234`\n\n`etude papers tag`",
+)
+def tag_papers(
+    tag: Annotated[
+        str | None, typer.Argument(help="Your word.", autocompletion=complete_tag)
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids; without: list them.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the tag off.")] = False,
+) -> None:
+    """Put a word of yours on papers; without ids list those that bear it, without a word all tags.
+
+    A tag raises papers that it names. Each tag has a feed (`etude papers serve-feeds`).
+    """
+    library = open_library()
+    reader = open_reader(library)
+    if tag is None:
+        for name, tagged in sorted(reader.tags().items()):
+            echo(f"{name} · {len(tagged)}")
+        return
+    if not ids:
+        tags = reader.tags()
+        if tag not in tags:
+            raise PapersError(f"no paper has the tag {tag!r}{did_you_mean(tag, tags)}")
+        out = console()
+        for row in library.get_many(tags[tag]):
+            print_paper(out, row)
+        return
+    word = tag
+
+    def change(key: str) -> bool:
+        return reader.untag(key, word) if remove else reader.tag(key, word)
+
+    _each(ids, change, "untagged" if remove else f"tagged {tag}", "stays as it was")
+
+
+@papers.command("follow", epilog="Example:\n\n`etude papers follow 'Yann LeCun'`")
+def follow_authors(
+    authors: Annotated[list[str] | None, typer.Argument(help="Names; without: list them.")] = None,
+) -> None:
+    """Follow authors, however papers write their names."""
+    reader = open_reader(open_library())
+    for author in authors or []:
+        echo(f"{author}: {'followed' if reader.follow(author) else 'followed already'}")
+    if not authors:
+        for author in reader.following():
+            echo(author)
+
+
+@papers.command("unfollow", epilog="Example:\n\n`etude papers unfollow 'Yann LeCun'`")
+def unfollow_authors(authors: Authors) -> None:
+    """Follow authors no more."""
+    reader = open_reader(open_library())
+    for author in authors:
+        dropped = reader.unfollow(author)
+        echo(f"{', '.join(dropped)}: no longer followed" if dropped else f"{author}: not followed")
+
+
+@papers.command("save", epilog="Example:\n\n`etude papers save detectors 'YOLO OR DETR cat:cs.CV'`")
+def save_search(
+    name: Annotated[
+        str | None, typer.Argument(help="A name for it.", autocompletion=complete_search)
+    ] = None,
+    query: Annotated[str | None, typer.Argument(help="The search; see `search`.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Keep it no more.")] = False,
+) -> None:
+    """Keep a search, to be told of new papers; without a name list those that are kept."""
+    library = open_library()
+    reader = open_reader(library)
+    if name is None:
+        for search in reader.searches():
+            echo(f"{search.name}: {search.query}")
+        return
+    if drop:
+        echo(f"{name}: {'dropped' if reader.drop_search(name) else 'there was none'}")
+        return
+    if query is None:
+        echo(f"{name}: {reader.search(name).query}")
+        return
+    found = open_index(library).search(query, most=1)  # a query that cannot be read is told now
+    reader.save_search(name, query)
+    echo(f"{name}: kept, {found.counted()} papers now; news come with `etude papers alerts`")
+
+
+@papers.command("alerts", epilog="Example:\n\n`etude papers alerts`")
+def show_alerts() -> None:
+    """Show new papers of saved searches and followed authors, each once."""
+    from etude.papers.ranking import waiting
+
+    library = open_library()
+    reader = open_reader(library)
+    if not reader.searches() and not reader.following():
+        raise PapersError(
+            "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
+        )
+    out, count = console(), 0
+    news = waiting(reader, library, open_index(library))
+    for alert in news.alerts:
+        rows = library.get_many(list(alert.ids))
+        count += len(rows)
+        if rows:
+            echo(f"== {alert.name}: {len(rows)} new")
+        for row in rows:
+            print_paper(out, row)
+    news.shown()
+    for trouble in news.problems:
+        typer.echo(f"error: {trouble}", err=True)
+    if news.problems:
+        raise typer.Exit(1)
+    if not count:
+        echo("nothing new")
+
+
+@papers.command("interests", epilog="Example:\n\n`etude papers interests`")
+def show_interests(
+    most: Annotated[int, typer.Option("-n", min=1, max=200, help="Words each way.")] = 15,
+) -> None:
+    """Show what was learned of you: the words that raise papers, and those that lower them."""
+    from etude.papers.ranking import Interest
+
+    library = open_library()
+    reader = open_reader(library)
+    with working("learning what you like") as say:
+        interest = Interest.fit(
+            library, reader, show=lambda count: say(f"reading {count:,} papers for their words")
+        )
+    if interest is None:
+        raise PapersError("nothing is known of you yet: `etude papers like ID` three papers")
+    echo(f"from {interest.likes} likes and {interest.dislikes} dislikes")
+    more, less = interest.words(most)
+    for name, words in (("more", more), ("less", less)):
+        if words:
+            echo(f"{name}: " + ", ".join(f"{word} {abs(weight):.2f}" for word, weight in words))
+    for author in reader.following():
+        echo(f"author: {author}")

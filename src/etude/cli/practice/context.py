@@ -1,0 +1,95 @@
+"""What several verbs of `etude practice` need: their arguments, what they open, how they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.core.errors import ProblemError
+
+if TYPE_CHECKING:
+    from etude.practice.explanations import Explanations
+    from etude.practice.judge.pool import Pool
+    from etude.practice.progress import Progress
+
+
+def slugs(incomplete: str) -> list[str]:
+    """Return the names of problems that have what is typed."""
+    from etude.practice.problem import shelf_folder
+
+    return sorted(file.parent.name for file in shelf_folder().glob(f"*/{incomplete}*/problem.md"))
+
+
+Slug = Annotated[
+    str,
+    typer.Argument(help="A problem's name, from `etude practice list`.", autocompletion=slugs),
+]
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Problems; all without.", autocompletion=slugs)
+]
+Shelf = Annotated[
+    Path | None, typer.Option(help="Another folder of problems.", file_okay=False, exists=True)
+]
+NewShelf = Annotated[Path, typer.Option("--shelf", help="The folder of problems.")]
+Answer = Annotated[Path | None, typer.Argument(help="Your file; SLUG.py without.", dir_okay=False)]
+Demand = Annotated[
+    list[str] | None,
+    typer.Option("--demand", help="Refuse to judge without this layer; can be repeated."),
+]
+OWN_SHELF = Path("content/problems")
+
+
+def read_answer(slug: str, file: Path | None) -> str:
+    """Return what is submitted: a file that was named, or SLUG.py.
+
+    Raises:
+        ProblemError: it cannot be read.
+    """
+    path = file or Path(f"{slug}.py")
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        hint = f"; `etude practice start {slug}` makes it" if file is None else ""
+        raise ProblemError(f"{path} cannot be read: {error.strerror}{hint}") from error
+
+
+def markdown(text: str) -> None:
+    """Show Markdown on a terminal, and leave it as it is in a pipe."""
+    import sys
+
+    if not sys.stdout.isatty():
+        typer.echo(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))
+
+
+def open_progress() -> Progress:
+    """Open the record of whoever practises at this terminal."""
+    from etude.practice.progress import Progress
+    from etude.practice.session import learner_name, local_timezone
+    from etude.store.engine import open_store
+
+    progress = Progress(open_store(), learner_name())
+    progress.set_timezone(local_timezone())
+    return progress
+
+
+def open_pool(demand: list[str] | None, slots: int = 1) -> Pool:
+    """Start a sandbox, with the layers that are insisted on."""
+    from etude.practice.judge.pool import Pool
+
+    return Pool(slots, demand) if demand else Pool(slots)
+
+
+def open_explanations() -> Explanations:
+    """Open what models said to whoever practises at this terminal."""
+    from etude.practice.explanations import Explanations
+    from etude.practice.session import learner_name
+    from etude.store.engine import open_store
+
+    return Explanations(open_store(), learner_name())

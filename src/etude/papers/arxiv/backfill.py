@@ -1,0 +1,57 @@
+"""The query API's part: papers of days gone by, in windows of a week, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from etude.papers.arxiv.query import submitted
+from etude.papers.arxiv.session import Line, Run
+
+WINDOW = timedelta(days=7)
+"""The default categories submit some 6,000 papers in it."""
+
+
+def windows(run: Run, since: date, until: date) -> Iterator[tuple[date, date]]:
+    """Days of each window that has not been read whole, newest first, both included."""
+    end = until
+    while end >= since:
+        start = max(since, end - WINDOW + timedelta(days=1))
+        done = _done(run)
+        # Days of the edges that were read already are left out.
+        first, last = start, end
+        while first <= last and first.isoformat() in done:
+            first += timedelta(days=1)
+        while last >= first and last.isoformat() in done:
+            last -= timedelta(days=1)
+        if first <= last:
+            yield first, last
+        end = start - timedelta(days=1)
+
+
+def _done(run: Run) -> set[str]:
+    kept: dict[str, Any] = run.facts("query:done")
+    return set(kept.get("days", [])) if kept.get("of") == list(run.settings.categories) else set()
+
+
+def read_window(run: Run, first: date, last: date) -> None:
+    """Store the papers submitted from `first` to `last`, both included.
+
+    Raises:
+        SourceError: the query API is down or refuses.
+    """
+    begin = datetime.combine(first, datetime.min.time(), UTC)
+    end = datetime.combine(last, datetime.min.time(), UTC) + timedelta(hours=23, minutes=59)
+    notes: list[str] = []
+    for papers in submitted(run.gate, run.settings.categories, begin, end, notes.append):
+        run.put(papers, {})
+        run.tell("query", f"{first} to {last}: {run.papers} papers")
+    run.lines += [Line("query", note, failed=True) for note in notes]
+    # A day counts as read when nothing more can be submitted to it and all of it came.
+    settled = min(last, run.now().date() - timedelta(days=3))
+    if notes or settled < first:
+        return
+    days = {(first + timedelta(days=n)).isoformat() for n in range((settled - first).days + 1)}
+    of = list(run.settings.categories)
+    run.put([], {"query:done": {"of": of, "days": sorted(_done(run) | days)}})

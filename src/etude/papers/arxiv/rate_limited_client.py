@@ -1,0 +1,335 @@
+"""The one gate through which all requests to arXiv pass, for all processes of an installation.
+
+arXiv's terms of use ask for one connection at a time and at least three seconds between requests,
+over its three interfaces together. A lock on a file keeps other processes out while one asks. What
+must be waited for is kept in a file beside it: the end of the last answer and how long to rest
+after that. A refusal (429, 403), an error of the server, a time-out or a damaged answer makes the
+rest longer, doubled each time and with jitter, or as long as `Retry-After` says; it outlives the
+process, so that starting again is no way around it.
+
+The rest is counted by the monotonic clock as long as the machine runs, and by the wall clock after
+a restart. It never grows by a clock that is set: at most the rest itself is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import random
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+import httpx
+
+from etude.core.errors import SourceDownError, SourceError
+from etude.core.paths import home
+from etude.papers.settings import Settings
+
+T = TypeVar("T")
+
+LARGEST = 64 * 2**20
+"""Bytes of one answer, unpacked; a page of 2,500 records has about 7 MB."""
+LONGEST_REST = 3600.0
+"""Seconds of the longest cool-down, whatever a `Retry-After` says."""
+FIRST_BACK_OFF = 10.0
+_RETRIED = {403, 408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+
+
+class DamagedError(Exception):
+    """An answer that is cut off or makes no sense: worth asking again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of a server."""
+
+    address: str
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """When the last answer ended, by both clocks, and how long to rest after it."""
+
+    boot: str = ""
+    monotonic: float = 0.0
+    wall: float = 0.0
+    seconds: float = 0.0
+    failures: int = 0
+    why: str = ""
+
+
+def boot_name() -> str:
+    """A name for this run of the machine: within one, processes share the monotonic clock."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time as the gate sees it; tests put their own in its place."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    boot: Callable[[], str] = boot_name
+
+
+class Gate:
+    """Asks one thing at a time, with the pauses that are due.
+
+    Args:
+        settings: pause, tries, time-out and User-Agent.
+        folder: where lock and rest are kept; Etude's data folder unless given.
+        clocks: clocks and sleep.
+        chance: for the jitter.
+        told: called with a line before each wait that a person would notice.
+        transport: in place of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        folder: Path | None = None,
+        clocks: Clocks | None = None,
+        chance: random.Random | None = None,
+        told: Callable[[str], None] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.settings = settings
+        self.folder = folder or home()
+        self.clocks = clocks or Clocks()
+        self.told = told
+        self.requests = 0
+        self._chance = chance or random.Random()
+        self._pause = settings.pause
+        # A replay on this machine need not be spared: its back-off shrinks with the pause.
+        self._scale = min(1.0, settings.pause / 3.0)
+        self._client = httpx.Client(
+            headers={"User-Agent": settings.agent},
+            timeout=httpx.Timeout(settings.timeout, connect=min(20.0, settings.timeout)),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            follow_redirects=False,
+            transport=transport,
+            trust_env=transport is None,
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(
+        self,
+        address: str,
+        read: Callable[[Answer], T],
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """What `read` makes of the answer; asked again while there is hope, see `settings.tries`.
+
+        Args:
+            address: without a query.
+            read: gets answers with status 200, 304 and 4xx that are no request to wait; raises
+                `DamagedError` for one that should be asked for again.
+            query: parameters.
+            headers: beside the User-Agent.
+
+        Raises:
+            SourceDownError: no answer in the end, or a cool-down longer than `settings.patience`.
+        """
+        url = httpx.URL(address, params=dict(query)) if query else httpx.URL(address)
+        why = ""
+        for _ in range(self.settings.tries):
+            with self._locked() as file:
+                self._wait(file, url.host)
+                retry_after: float | None = None
+                try:
+                    answer = self._send(url, headers or {})
+                    why = _trouble(answer)
+                    moved = _moved(url, answer)
+                    if moved is not None:
+                        # It is a request like any other: after the pause, and counted.
+                        url, why = moved, f"{url.host} leads to {moved.host} and on"
+                        self._keep(file, self._pause, 0, "")
+                        continue
+                    if not why:
+                        found = read(answer)
+                        self._keep(file, self._pause, 0, "")
+                        return found
+                    retry_after = self._retry_after(answer)
+                except DamagedError as error:
+                    why = str(error)
+                except httpx.HTTPError as error:
+                    why = _said(error)
+                except BaseException:
+                    # Ctrl-C, or an error of the caller's: the pause still begins now.
+                    self._keep(file, self._pause, 0, "")
+                    raise
+                self._back_off(file, why, retry_after)
+        raise SourceDownError(
+            f"{url.host} gave no usable answer in {self.settings.tries} tries: {why}"
+        )
+
+    def _send(self, url: httpx.URL, headers: Mapping[str, str]) -> Answer:
+        end = self.clocks.monotonic() + self.settings.timeout
+        self.requests += 1
+        with self._client.stream("GET", url, headers=dict(headers)) as response:
+            parts: list[bytes] = []
+            size = 0
+            for part in response.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > LARGEST:
+                    raise DamagedError(f"the answer is larger than {LARGEST >> 20} MiB")
+                if self.clocks.monotonic() > end:
+                    raise httpx.ReadTimeout(f"longer than {self.settings.timeout:g} s")
+            names = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(str(url), response.status_code, names, b"".join(parts))
+
+    def _retry_after(self, answer: Answer) -> float | None:
+        text = answer.headers.get("retry-after", "").strip()
+        if not text:
+            return None
+        if text.isascii() and text.isdigit():
+            return min(float(text[:9]), LONGEST_REST)
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        # The server's own clock, where it tells it: ours may be wrong by hours.
+        now = datetime.fromtimestamp(self.clocks.wall(), UTC)
+        with contextlib.suppress(ValueError):
+            now = parsedate_to_datetime(answer.headers.get("date", ""))
+        if now.tzinfo is None:
+            now = now.replace(tzinfo=UTC)
+        return min(max(0.0, (moment - now).total_seconds()), LONGEST_REST)
+
+    def _back_off(self, file: IO[str], why: str, retry_after: float | None) -> None:
+        failures = self._rest(file).failures + 1
+        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 20), LONGEST_REST) * self._scale
+        seconds *= self._chance.uniform(0.75, 1.25)
+        if retry_after is not None:
+            seconds = max(retry_after, seconds if retry_after == 0 else 0.0)
+        self._keep(file, min(max(seconds, self._pause), LONGEST_REST), failures, why)
+
+    def _wait(self, file: IO[str], host: str) -> None:
+        rest = self._rest(file)
+        remaining = self._remaining(rest)
+        if remaining > self.settings.patience:
+            until = datetime.fromtimestamp(self.clocks.wall() + remaining, UTC)
+            raise SourceDownError(
+                f"{host} is left alone until {until:%H:%M} UTC, since it asked to wait"
+                f"{f' ({rest.why})' if rest.why else ''}: run again then"
+            )
+        if remaining > 2 * self._pause and self.told:
+            self.told(f"waiting {remaining:.0f} s for {host}{f': {rest.why}' if rest.why else ''}")
+        end = self.clocks.monotonic() + remaining
+        while (left := end - self.clocks.monotonic()) > 0:
+            self.clocks.sleep(left)
+
+    def _remaining(self, rest: _Rest) -> float:
+        if rest.boot and rest.boot == self.clocks.boot():
+            gone = self.clocks.monotonic() - rest.monotonic
+        else:
+            gone = self.clocks.wall() - rest.wall
+        # A clock that was set back says nothing of what is gone: at most the whole rest is left.
+        return min(max(0.0, rest.seconds - gone), rest.seconds)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[IO[str]]:
+        """The file of the rest, open and locked: another process waits here for its turn."""
+        path = self.folder / "arxiv-gate.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise SourceError(f"{path} cannot be used: {error.strerror or error}") from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    @staticmethod
+    def _rest(file: IO[str]) -> _Rest:
+        file.seek(0)
+        try:
+            found: Any = json.loads(file.read() or "{}")
+            rest = _Rest(**cast("dict[str, Any]", found))
+            return replace(
+                rest,
+                monotonic=float(rest.monotonic),
+                wall=float(rest.wall),
+                seconds=min(max(0.0, float(rest.seconds)), LONGEST_REST),
+                failures=int(rest.failures),
+                why=str(rest.why),
+            )
+        except (ValueError, TypeError):
+            return _Rest()  # cut off by a crash: the pause is begun anew with the next answer
+
+    def _keep(self, file: IO[str], seconds: float, failures: int, why: str) -> None:
+        rest = _Rest(
+            self.clocks.boot(),
+            self.clocks.monotonic(),
+            self.clocks.wall(),
+            seconds,
+            failures,
+            why[:200],
+        )
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(asdict(rest)))
+        file.flush()
+
+    def cool_down(self) -> tuple[float, str]:
+        """Seconds that are still to be waited for, and why; for `health`."""
+        try:
+            text = (self.folder / "arxiv-gate.json").read_text(encoding="utf-8")
+        except OSError:
+            return 0.0, ""
+        rest = self._rest(io.StringIO(text))
+        return self._remaining(rest), rest.why
+
+
+def _trouble(answer: Answer) -> str:
+    """Why an answer should be asked for again, or nothing."""
+    if answer.status in _RETRIED or answer.status >= 500:
+        return f"HTTP {answer.status}"
+    return ""
+
+
+def _moved(url: httpx.URL, answer: Answer) -> httpx.URL | None:
+    """Where a redirect leads, which must be the same site; None where the answer is none."""
+    if answer.status not in {301, 302, 303, 307, 308}:
+        return None
+    target = url.join(answer.headers.get("location", ""))
+    site = ".".join(url.host.split(".")[-2:])
+    if target.scheme not in {"http", "https"} or not f".{target.host}".endswith(f".{site}"):
+        raise SourceError(f"{url.host} leads to another site, {str(target)[:200]!r}: not followed")
+    return target
+
+
+def _said(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer in time ({type(error).__name__})"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

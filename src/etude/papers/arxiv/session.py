@@ -1,0 +1,148 @@
+"""What one run of reading arXiv works with: library, gate, clock, and what it has to tell."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from etude.core.errors import PapersError
+from etude.papers.arxiv.due_date import LONG_AGO, due_before, needs_listing
+from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.calendar import feed_day
+from etude.papers.library import Library
+from etude.papers.record import Sighting
+from etude.papers.settings import Settings
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    source: str
+    """`rss`, `oai`, `query` or `gate`."""
+    text: str
+    papers: int
+    """Seen so far by this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one source did in a run."""
+
+    source: str
+    text: str
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class Run:
+    """One run: what it reads into, from where, and what it did so far."""
+
+    library: Library
+    settings: Settings
+    gate: Gate
+    clock: Clock
+    show: Callable[[Progress], None] | None
+    lines: list[Line] = field(default_factory=list[Line])
+    papers: int = 0
+    seen: dict[str, int] = field(default_factory=dict[str, int])
+    """Ids of this run and a hash of what was stored last of each."""
+    settled: int = 0
+    """Papers that no feed carried and that were listed on the day they were due."""
+    before: tuple[int, int] = (0, 0)
+    """Papers and revision when the run began."""
+
+    def __post_init__(self) -> None:
+        self.before = (self.library.count(), self.library.revision())
+
+    def now(self) -> datetime:
+        """The present, in UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def tell(self, source: str, text: str) -> None:
+        """Show where the run stands."""
+        if self.show:
+            self.show(Progress(source, text, self.papers))
+
+    def waiting(self, text: str) -> None:
+        """Hear of a wait at the gate."""
+        self.tell("gate", text)
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """What is kept under `key`; empty before the first time."""
+        return self.library.mark(key) or {}
+
+    def put(self, sightings: Sequence[Sighting], marks: Mapping[str, Any]) -> None:
+        """Store papers and progress in one transaction."""
+        # A cross-listed paper comes with each of its sets: the same words need no second merge.
+        hashes = {of.id: hash(of) for of in sightings}
+        new = [of for of in sightings if self.seen.get(of.id) != hash(of)]
+        with self.library.engine.begin() as connection:
+            if new:
+                self.library.put_in(connection, new, self._listing)
+            for key, value in marks.items():
+                self.library.set_mark(key, value, connection)
+        self.papers += len(sightings)
+        self.seen |= hashes
+
+    def _listing(self, row: Mapping[str, Any], kinds: Collection[str]) -> tuple[str, str] | None:
+        """What no feed can carry any more is listed at once; the rest when the feeds were read."""
+        kind = needs_listing(self.settings.categories, row, kinds)
+        # Without a day of change, a feed that was not stored yet may list it.
+        if kind is None or row["datestamp"] is None:
+            return None
+        day = due_before(row, feed_day(self.now()) - LONG_AGO)
+        if day is None:
+            return None
+        self.settled += 1
+        return day.isoformat(), kind.value
+
+    def note(self, source: str, count: int, text: str, error: str | None) -> None:
+        """Keep how a source did, for the report and for `health`."""
+        self.lines.append(Line(source, error or text, error is not None))
+        old = self.facts(f"sync:{source}")
+        now = self.clock()
+        self.library.set_mark(
+            f"sync:{source}",
+            {
+                "tried": now,
+                "success": old.get("success") if error else now,
+                "count": old.get("count", 0) if error else count,
+                "error": error,
+                "failures": old.get("failures", 0) + 1 if error else 0,
+            },
+        )
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Let one run work at a time; the lock falls with its process, however that ends."""
+    path = folder / "papers-sync.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise PapersError(f"{path} cannot be used: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip()
+            raise PapersError(
+                f"papers are being read already{f' by process {owner}' if owner else ''}: "
+                "let it finish"
+            ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,116 @@
+"""Modules that are trained whole beside the adapters, and saved with them (`modules_to_save`).
+
+A head of its own task, or an embedding with new tokens, is not helped by a low-rank change. Such a
+module keeps its frozen original; a float32 copy is trained, computed in the original's dtype, and
+switched off with the adapter.
+
+Where the model ties the module's weight to another's (an output head to the embedding), both get
+the same copy: the weights stay tied, and there is one copy in memory, in the optimiser and on disk.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
+from etude.tuning.adapters.targets import name_matches, named_modules
+
+
+class SavedModule(nn.Module):
+    """A frozen module and, by adapter name, the copies of it that are trained.
+
+    Attributes:
+        base: the original.
+        copies: float32, by adapter name; shared with the module that this one is tied to.
+        active: names of the active adapters; the last that has a copy here counts.
+        enabled: False makes it the original.
+    """
+
+    def __init__(self, base: nn.Module, copies: nn.ModuleDict | None = None) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.copies = nn.ModuleDict() if copies is None else copies
+        self.active: tuple[str, ...] = ()
+        self.enabled = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Let code of the model read what it reads off the original."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base":
+                raise
+            return getattr(self.base, name)
+
+    def add(self, name: str) -> nn.Module:
+        """Make a trainable float32 copy for the adapter `name` and return it."""
+        if name not in self.copies:
+            twin = copy.deepcopy(self.base).float().requires_grad_(True)
+            self.copies[name] = twin
+        return self.copies[name]
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Return what the active copy computes, in the dtype of the original."""
+        chosen = [name for name in self.active if name in self.copies]
+        if not self.enabled or not chosen:
+            return self.base(*arguments, **options)
+        # By name: the other end of a tie has the weight in common with the copy, nothing else.
+        twin = dict(self.copies[chosen[-1]].named_parameters())
+        weights = {n: twin[n].to(p.dtype) for n, p in self.base.named_parameters() if n in twin}
+        call = cast("Any", torch.func.functional_call)
+        return call(self.base, weights, arguments, options)
+
+
+def saved_modules(model: nn.Module) -> dict[str, SavedModule]:
+    """Return the wrapped modules by their dotted paths, tied ones all."""
+    return {
+        name: module
+        for name, module in cast("Any", model).named_modules(remove_duplicate=False)
+        if isinstance(module, SavedModule)
+    }
+
+
+def find_saved(model: nn.Module, names: list[str]) -> list[str]:
+    """Return the paths of the modules that `names` means: whole paths, or their last parts.
+
+    Raises:
+        NoTargetMatchedError: a name means no module.
+        AdapterError: it means one without weights, or one inside of another.
+    """
+    found: list[str] = []
+    modules = {path: module for path, module in named_modules(model) if path}
+    for name in names:
+        paths = [path for path in modules if name_matches(path, name)]
+        if not paths:
+            hint = did_you_mean(name, {path.rpartition(".")[2] for path in modules})
+            raise NoTargetMatchedError(f"adapter.modules_to_save: no module {name!r}{hint}")
+        for path in paths:
+            if not list(modules[path].parameters()):
+                raise AdapterError(f"adapter.modules_to_save: {path} has no weights to train")
+        found += paths
+    inner = [path for path in found if any(path.startswith(f"{outer}.") for outer in found)]
+    if inner:
+        raise AdapterError(f"adapter.modules_to_save: {inner[0]} lies inside of another of them")
+    return list(dict.fromkeys(found))
+
+
+def tied_to(model: nn.Module, path: str) -> list[str]:
+    """Return the paths of modules whose weight is the very weight of the module at `path`."""
+    own = {id(p) for p in _original(model.get_submodule(path)).parameters()}
+    return [
+        name
+        for name, module in cast("Any", model).named_modules(remove_duplicate=False)
+        if name
+        and name != path
+        and not name.endswith(".base")
+        and ".copies." not in name
+        and any(id(p) in own for p in _original(module).parameters(recurse=False))
+    ]
+
+
+def _original(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, SavedModule) else module

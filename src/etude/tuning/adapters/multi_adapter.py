@@ -1,0 +1,223 @@
+"""Several adapters on one model, by name, and which of them act.
+
+Those that are active add up; none, and the model is its base; and each row of a batch may have its
+own (`adapter_rows`), so that one base in memory serves many fine-tunings at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+from etude.core.errors import AdapterError, did_you_mean
+from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.lora import LowRank
+from etude.tuning.adapters.modules_to_save import SavedModule, saved_modules
+from etude.tuning.adapters.targets import named_modules
+
+DEFAULT = "default"
+"""The name of an adapter that was given none; PEFT's, too."""
+
+
+@dataclass(frozen=True)
+class AdaptedModule:
+    """One adapted layer, as the report lists it."""
+
+    name: str
+    """Dotted path in the model."""
+    in_features: int
+    out_features: int
+    rank: int
+    parameters: int
+    """Trained numbers; rank * (in_features + out_features) for LoRA."""
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the layers of `model` that carry adapters, by their dotted paths."""
+    return {name: m for name, m in named_modules(model) if isinstance(m, AdaptedLayer)}
+
+
+def adapters_named(model: nn.Module, name: str = DEFAULT) -> dict[str, LowRank]:
+    """Return the parts of one adapter by module."""
+    return {
+        path: layer.named()[name]
+        for path, layer in adapted_layers(model).items()
+        if name in layer.named()
+    }
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Return the names of all adapters of `model`, in the order of their coming."""
+    names: dict[str, None] = {}
+    for layer in adapted_layers(model).values():
+        names.update(dict.fromkeys(layer.named()))
+    for module in saved_modules(model).values():
+        names.update(dict.fromkeys(module.copies.keys()))
+    return list(names)
+
+
+def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Parameter]:
+    """Return what one adapter trains: `….q_proj.lora_A`, `….q_proj.lora_B`, `lm_head.weight`.
+
+    A copy that two tied modules share is named once, by the first of them.
+    """
+    found = {
+        f"{path}.{part}": parameter
+        for path, adapter in adapters_named(model, name).items()
+        for part, parameter in adapter.trained().items()
+    }
+    seen: set[int] = set()
+    for path, module in saved_modules(model).items():
+        if name not in module.copies:
+            continue
+        for part, parameter in module.copies[name].named_parameters():
+            if id(parameter) not in seen:
+                found[f"{path}.{part}"] = parameter
+                seen.add(id(parameter))
+    return found
+
+
+def describe(model: nn.Module, name: str = DEFAULT) -> list[AdaptedModule]:
+    """Return what the report lists of each layer that an adapter sits on."""
+    return [
+        AdaptedModule(
+            path,
+            adapter.in_features,
+            adapter.out_features,
+            adapter.rank,
+            sum(parameter.numel() for parameter in adapter.trained().values()),
+        )
+        for path, adapter in adapters_named(model, name).items()
+    ]
+
+
+def set_adapter(
+    model: nn.Module, names: str | Sequence[str] | None, *, trainable: bool = False
+) -> None:
+    """Choose the adapters that act, and whether they are trained further; all else is frozen.
+
+    Args:
+        model: with these adapters.
+        names: one name, several, whose changes add up, or None for the base.
+        trainable: whether their weights require gradients.
+
+    Raises:
+        AdapterError: there is no adapter of such a name.
+    """
+    chosen = (names,) if isinstance(names, str) else tuple(names or ())
+    known = adapter_names(model)
+    for name in chosen:
+        refuse_unknown(name, known)
+    model.requires_grad_(False)
+    for layer in adapted_layers(model).values():
+        layer.active = chosen
+    for module in saved_modules(model).values():
+        module.active = chosen
+    if trainable:
+        for name in chosen:
+            for parameter in adapter_parameters(model, name).values():
+                parameter.requires_grad_(True)
+
+
+def delete_adapter(model: nn.Module, name: str) -> None:
+    """Take one adapter off; a layer with none left becomes its base again.
+
+    Raises:
+        AdapterError: there is no adapter of this name.
+    """
+    refuse_unknown(name, adapter_names(model))
+    for path, layer in adapted_layers(model).items():
+        if name in layer.adapters:
+            del layer.adapters[name]
+        layer.active = tuple(other for other in layer.active if other != name)
+        if not layer.adapters:
+            replace_module(model, path, layer.base)
+    for path, module in saved_modules(model).items():
+        if name in module.copies:
+            del module.copies[name]
+        module.active = tuple(other for other in module.active if other != name)
+        if not module.copies:
+            replace_module(model, path, module.base)
+
+
+@contextmanager
+def adapter_disabled(model: nn.Module) -> Generator[None]:
+    """Within, `model` is its base: the adapters are passed over. They come back on an error too."""
+    switched: list[AdaptedLayer | SavedModule] = [
+        module
+        for module in [*adapted_layers(model).values(), *saved_modules(model).values()]
+        if module.enabled
+    ]
+    try:
+        for module in switched:
+            module.enabled = False
+        yield
+    finally:
+        for module in switched:
+            module.enabled = True
+
+
+@contextmanager
+def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None]:
+    """Within, row i of every batch is computed with the adapter `rows[i]`, or None: with the base.
+
+    The base's product is done once for all rows; each adapter adds its part to its own.
+
+    Raises:
+        AdapterError: a name is not known, or belongs to an adapter with modules trained whole,
+            which have one value for the whole batch.
+    """
+    known = adapter_names(model)
+    for name in rows:
+        if name is None:
+            continue
+        refuse_unknown(name, known)
+        if any(name in module.copies for module in saved_modules(model).values()):
+            raise AdapterError(
+                f"adapter {name!r} has modules trained whole, which cannot differ within a batch"
+            )
+    layers = list(adapted_layers(model).values())
+    try:
+        for layer in layers:
+            layer.rows = list(rows)
+        yield
+    finally:
+        for layer in layers:
+            layer.rows = None
+
+
+def refuse_name(model: nn.Module, name: str) -> None:
+    """Refuse a name that is taken, or that no module can have.
+
+    Raises:
+        AdapterError: it is.
+    """
+    if not name or "." in name:
+        raise AdapterError(f"an adapter cannot be called {name!r}: it must be a word without dots")
+    if name in adapter_names(model):
+        raise AdapterError(
+            f"the model carries an adapter {name!r} already; load the base anew, delete that one, "
+            "or choose another name"
+        )
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in place of the one at the dotted path `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def refuse_unknown(name: str, known: list[str]) -> None:
+    """Refuse the name of an adapter that is not among `known`.
+
+    Raises:
+        AdapterError: it is not.
+    """
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise AdapterError(
+            f"there is no adapter {name!r}{did_you_mean(name, known)}; the model has: {listed}"
+        )

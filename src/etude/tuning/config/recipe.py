@@ -1,0 +1,249 @@
+"""Recipe: everything that decides what a run does, in one typed, checked document.
+
+A recipe is read from YAML, overridden by `--set adapter.rank=8`, checked once, here, and
+written back resolved as `recipe.yaml` into the run's folder. Inner code trusts it and holds
+no defaults of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError, model_validator
+
+from etude.core.errors import RecipeError, did_you_mean
+from etude.tuning.config.sections import (
+    AdapterSpec,
+    DataSpec,
+    EvalSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    QuantSpec,
+    Section,
+    TrainSpec,
+)
+
+
+class Recipe(Section):
+    """One run: model, adapter, base precision, data, training, evaluation."""
+
+    name: str = "run"
+    """Name of the run; its folder is `runs/<name>-<time>`."""
+
+    model: ModelSpec = ModelSpec()
+    """The base model; a plain string is its id."""
+
+    adapter: AdapterSpec = AdapterSpec()
+    """Which weights are trained."""
+
+    quant: QuantSpec = QuantSpec()
+    """How the frozen base is held."""
+
+    data: DataSpec = DataSpec()
+    """What is learnt from."""
+
+    train: TrainSpec = TrainSpec()
+    """How it is learnt."""
+
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """What is minimised."""
+
+    eval: EvalSpec = EvalSpec()
+    """How the outcome is measured."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        fields: Any = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        if isinstance(fields.get("model"), str):
+            return {**fields, "model": {"id": fields["model"]}}
+        return cast("Any", value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.adapter.kind == "none" and self.quant.kind != "none":
+            raise ValueError(
+                "full fine-tuning (adapter.kind: none) cannot train a quantised base; "
+                "set quant.kind: none, or adapter.kind: lora"
+            )
+        if self.data.kind != "docstrings" and self.data.train is None:
+            raise ValueError("data.train is missing: a file, or a data set's id")
+        if self.train.patience is not None and self.train.eval_every is None:
+            raise ValueError("train.patience needs train.eval_every")
+        if self.train.lr_ratio_b != 1 and self.adapter.kind in ("none", "vera"):
+            raise ValueError(
+                "train.lr_ratio_b is the rate of a trained factor U, which adapter.kind: "
+                f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"
+            )
+        return self
+
+    @property
+    def method(self) -> Literal["qlora", "lora", "full"]:
+        """The common name of what this recipe does."""
+        if self.adapter.kind == "none":
+            return "full"
+        return "lora" if self.quant.kind == "none" else "qlora"
+
+    def with_method(self, method: Literal["qlora", "lora", "full"]) -> Recipe:
+        """Return this recipe with another method, everything else alike.
+
+        Full fine-tuning takes a tenth of the learning rate: adapters want about ten times
+        the rate of full weights (Schulman et al. 2025, "LoRA Without Regret").
+        """
+        if method == self.method:
+            return self
+        lr = self.train.lr
+        if method == "full":
+            lr /= 10
+        elif self.method == "full":
+            lr *= 10
+        adapter = "lora" if self.adapter.kind == "none" else self.adapter.kind
+        quant = "nf4" if self.quant.kind == "none" else self.quant.kind
+        adapter = "none" if method == "full" else adapter
+        quant = quant if method == "qlora" else "none"
+        ratio = 1.0 if method == "full" else self.train.lr_ratio_b
+        return self.model_copy(
+            update={
+                "adapter": self.adapter.model_copy(update={"kind": adapter}),
+                "quant": self.quant.model_copy(update={"kind": quant}),
+                "train": self.train.model_copy(update={"lr": lr, "lr_ratio_b": ratio}),
+            }
+        )
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any], origin: str = "recipe") -> Recipe:
+        """Check plain data and return the recipe.
+
+        Raises:
+            RecipeError: naming the key, what is wrong with it, and the nearest known key.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise RecipeError(f"{origin}: {_explain(error)}") from None
+
+    @classmethod
+    def read(
+        cls,
+        path: str | os.PathLike[str],
+        overrides: list[str] | None = None,
+        *,
+        data: str | None = None,
+    ) -> Recipe:
+        """Read a YAML file.
+
+        Args:
+            path: the file.
+            overrides: `dotted.key=value`, values read as YAML.
+            data: what to train on instead: a file, or a package or folder for docstrings.
+
+        Raises:
+            RecipeError: the file is missing, is not YAML, or does not fit.
+        """
+        file = Path(path)
+        try:
+            loaded: Any = yaml.safe_load(file.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(f"no recipe at {file}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read {file}: {error}") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{file} is not YAML: {_one_line(error)}") from None
+        if not isinstance(loaded, dict):
+            raise RecipeError(f"{file} holds no recipe: expected keys such as model, data, train")
+        fields = cast("dict[str, Any]", loaded)
+        for override in overrides or []:
+            apply_override(fields, override)
+        if data is not None:
+            _train_on(fields, data)
+        return cls.parse(fields, str(file))
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe, every key written out; `parse` gives back an equal one."""
+        fields = self.model_dump(mode="json")
+        text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+        # PyYAML writes a few line separators of Unicode unescaped and reads them as line ends.
+        if yaml.safe_load(text) != fields:
+            text = yaml.safe_dump(fields, sort_keys=False)
+        return text
+
+
+def apply_override(fields: dict[str, Any], override: str) -> None:
+    """Set `dotted.key=value` in nested `fields`, in place; the value is read as YAML.
+
+    Raises:
+        RecipeError: no `=`, or the path leads through a value that is not a section.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set wants key=value, as in adapter.rank=8; got {override!r}")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is not YAML: {_one_line(error)}") from None
+    # YAML 1.1 reads 1e-3 as text, which nobody who sets a learning rate means.
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        value = float(value)
+    *path, last = key.strip().split(".")
+    section = fields
+    for part in path:
+        inner: Any = section.get(part)
+        if inner is None:
+            inner = {}
+        elif part == "model" and isinstance(inner, str):
+            inner = {"id": inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override}: {part!r} is a value, not a section")
+        section[part] = inner
+        section = cast("dict[str, Any]", inner)
+    section[last] = value
+
+
+def _train_on(fields: dict[str, Any], data: str) -> None:
+    """Put `data` in place of what the recipe trains on, held-out data included."""
+    section: Any = fields.get("data") or {}
+    if not isinstance(section, dict):
+        return  # the check of the whole recipe says what is wrong with it
+    kept = cast("dict[str, Any]", section)
+    if kept.get("kind") == "docstrings":
+        fields["data"] = {**kept, "packages": [data], "eval_packages": []}
+    else:
+        fields["data"] = {**kept, "kind": "files", "train": data, "eval": None}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the section that `location` (the path of an unknown key) lies in."""
+    section: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        if not issubclass(field.annotation, BaseModel):
+            return []
+        section = field.annotation
+    return list(section.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    """Say all that is wrong, one clause a fault, in the recipe's own words."""
+    clauses: list[str] = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"])
+            hint = did_you_mean(str(fault["loc"][-1]), known) or f" (known: {', '.join(known)})"
+            clauses.append(f"unknown key {path!r}{hint}")
+        elif fault["type"] == "value_error":
+            clauses.append(fault["msg"].removeprefix("Value error, "))
+        else:
+            message = fault["msg"][0].lower() + fault["msg"][1:]
+            clauses.append(f"{path}: {message}, got {fault['input']!r}")
+    return "; ".join(dict.fromkeys(clauses))

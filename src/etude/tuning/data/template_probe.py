@@ -1,0 +1,161 @@
+r"""Turns in the form that one chat template takes, and whether it says all that they say.
+
+Templates agree on `role` and `content` only. Where a turn's reasoning goes (a field of its own, or
+`<think>...</think>` in the content), whether a call's arguments are wanted as an object or as
+JSON text, and whether tools have a place at all is found out from the template itself: by the
+fields that it names, and by rendering a small conversation.
+
+    {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}     Qwen3
+    {"role": "assistant", "content": "<think>\n2 and 2\n</think>\n\n4"}       ChatML
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from etude.tuning.data.messages import REASONING_FIELDS
+from etude.tuning.data.schema import Message, ToolCall
+
+Render = Callable[[list[dict[str, Any]], list[Mapping[str, Any]] | None], str]
+"""Applies a template to messages and tools."""
+
+_PROBE = "etude_probe"
+_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": _PROBE,
+        "description": "Looks a word up.",
+        "parameters": {
+            "type": "object",
+            "properties": {"word": {"type": "string", "description": "The word."}},
+            "required": ["word"],
+        },
+    },
+}
+# Mistral's templates insist on identifiers of nine characters.
+_CALL = ToolCall(_PROBE, {"word": "yes"}, "probe0001")
+
+_INLINE = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+
+
+class ChatForm:
+    """How one template wants turns.
+
+    Args:
+        template: its source.
+        render: applies it.
+    """
+
+    def __init__(self, template: str, render: Render) -> None:
+        self._render = render
+        self._reasoning_field = next(
+            (name for name in REASONING_FIELDS if _reads(template, name)), None
+        )
+        self._splits_inline = "</think>" in template
+        self._takes_tools: bool | None = None
+        self._arguments_as_text: bool | None = None
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the template tells the model of the tools that it is given."""
+        if self._takes_tools is None:
+            asked = [{"role": "user", "content": "question"}]
+            self._takes_tools = _PROBE in self._render(asked, [_TOOL])
+        return self._takes_tools
+
+    def dicts(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
+        """Return turns as the template takes them."""
+        return [self._dict(turn) for turn in turns]
+
+    def _dict(self, turn: Message) -> dict[str, Any]:
+        fields = turn.as_dict()
+        thought, content = turn.reasoning, turn.content
+        inline = None if thought else _INLINE.match(content)
+        if inline and self._reasoning_field and not self._splits_inline:
+            thought, content = inline[1].strip("\n"), content[inline.end() :]
+            fields["content"] = content
+        if thought and self._reasoning_field:
+            fields[self._reasoning_field] = thought
+        elif thought:
+            fields["content"] = with_thought(thought, content)
+        if turn.tool_calls and self._wants_text():
+            for call in fields["tool_calls"]:
+                arguments = call["function"]["arguments"]
+                call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
+        return fields
+
+    def _wants_text(self) -> bool:
+        """Find out whether arguments given as an object would come out as Python writes them."""
+        if self._arguments_as_text is None:
+            turns = [
+                {"role": "user", "content": "question"},
+                {"role": "assistant", "content": "", "tool_calls": [_CALL.as_dict()]},
+            ]
+            try:
+                text = self._render(turns, [_TOOL])
+            # Templates raise what they like; one that joins the arguments to text, a TypeError.
+            except Exception:
+                self._arguments_as_text = True
+            else:
+                self._arguments_as_text = str(dict(_CALL.arguments)) in text
+        return self._arguments_as_text
+
+
+def with_thought(thought: str, content: str) -> str:
+    """Return an answer with its reasoning before it, as reasoning models write them."""
+    return f"<think>\n{thought}\n</think>\n\n{content}"
+
+
+def unsaid(turn: Message, text: str) -> str | None:
+    """Return the first thing that a turn says and `text`, made of it, does not; None if all is.
+
+    White space aside, and texts may be escaped as in JSON. Templates of reasoning models leave
+    thoughts out, and templates without tools leave calls out, without a word.
+    """
+    said = _plain(text)
+    place = 0
+    for part in (turn.reasoning, *re.split(r"</?think>", turn.content)):
+        found = _find(part, said, place)
+        if found < 0:
+            return part.strip()
+        place = found
+    for call in turn.tool_calls:
+        for part in (call.name, *_leaves(call.arguments)):
+            if _find(part, said, 0) < 0:
+                return part
+    return None
+
+
+def _find(part: str, said: str, start: int) -> int:
+    """Return where `part` ends in `said` after `start`, or -1."""
+    for form in (part, json.dumps(part, ensure_ascii=False)[1:-1], json.dumps(part)[1:-1]):
+        wanted = _plain(form)
+        at = said.find(wanted, start)
+        if at >= 0:
+            return at + len(wanted)
+    return -1
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Return the names and the texts in plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in cast("Mapping[str, Any]", value).items():
+            yield name
+            yield from _leaves(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in cast("Sequence[Any]", value):
+            yield from _leaves(inner)
+
+
+def _reads(template: str, field: str) -> bool:
+    """Whether a template reads a field of a message: `.name`, or `'name'`."""
+    return re.search(rf"\.{field}\b|['\"]{field}['\"]", template) is not None

@@ -1,0 +1,1 @@
+"""Decoder layers computed as one autograd step, and attention over packed rows."""

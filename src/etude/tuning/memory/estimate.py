@@ -1,0 +1,175 @@
+"""A run's peak memory by part, from the model's configuration and the recipe alone.
+
+    peak = process + weights + gradients + optimiser + activations + logits + workspace + allocator
+
+`trace` measures activations, logits and workspace on a model without numbers; weights, gradients
+and optimiser state are counted. Two parts are constants measured on this engine: what the process
+takes before any weight, and what the C library's allocator and the products hold on to beyond what
+is in use: a fixed part, and a share of all that comes and goes. benchmarks/memory_plan.py prints
+prediction and measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
+from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
+from etude.tuning.quant import build
+
+PROCESS = 430_000_000
+"""Bytes of the interpreter with torch, transformers and a tokenizer at work."""
+
+SCRATCH = 170_000_000
+"""Bytes that training adds whatever the model: compiled kernels and scratch of the products, one
+for every length of row, and pieces that evaluation and loading leave with the allocator."""
+
+ALLOCATOR = 0.28
+"""Of what comes and goes in a step, what stays with the allocator beside it. Rows differ in length,
+so that freed pieces rarely fit the next row's."""
+
+FLOAT32 = 4
+
+PARTS = (
+    "process",
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "workspace",
+    "allocator",
+)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What one run will hold at its peak."""
+
+    method: str
+    """`qlora`, `lora` or `full`."""
+
+    parts: Mapping[str, int]
+    """Bytes by part, a key for each of `PARTS`."""
+
+    parameters: int
+    """Of the base."""
+
+    trained: int
+    """Numbers trained."""
+
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.parts.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**vars(self), "parts": dict(self.parts), "total": self.total}
+
+
+def plan_memory(
+    config: Any,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    held: Held | None = None,
+    *,
+    process: int = PROCESS,
+) -> MemoryPlan:
+    """Predict the peak memory of a run on a processor.
+
+    Args:
+        config: the transformers configuration of a causal language model.
+        recipe: of the run; its data are not looked at.
+        dtype: of the forward pass.
+        held: how Linears are held; None: as the recipe's `quant` says.
+        process: bytes of the process before any weight.
+
+    Raises:
+        ModelError: the model cannot be built, or a target matches nothing.
+    """
+    full = recipe.adapter.kind == "none"
+    # Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits.
+    stored = torch.float32 if full else dtype
+    compute = dtype if full and dtype != torch.float32 else None
+    held = held or held_as(recipe)
+    weights = weigh(config, recipe, stored, held)
+    trace = trace_step(config, recipe, stored, held, compute)
+    return _plan(recipe, weights, trace, process)
+
+
+def held_as(recipe: Recipe) -> Held:
+    """Return how a recipe's `quant` holds a Linear."""
+    quant = recipe.quant
+    if quant.kind in ("none", "native"):
+        return lambda path, linear, dtype: None  # noqa: ARG005 - the protocol's
+
+    def held(path: str, linear: torch.nn.Linear, dtype: torch.dtype) -> Any:
+        del path
+        return build.layer_class(quant)(
+            linear.in_features, linear.out_features, quant, dtype, linear.bias
+        )
+
+    return held
+
+
+def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> MemoryPlan:
+    gradients = FLOAT32 * weights.trained
+    state = optimizer_bytes(recipe, weights.sizes)
+    resident = 0 if recipe.train.paged else state
+    in_step = trace.peak
+    # AdamW makes two arrays of the size of the largest weight while it steps.
+    stepping = 2 * FLOAT32 * weights.largest_trained
+    workspace = max(0, in_step - trace.forward_peak, stepping - trace.forward_peak)
+    comes_and_goes = max(in_step, stepping)
+    parts = {
+        "process": process,
+        "weights": weights.held,
+        "gradients": gradients,
+        "optimizer": resident,
+        "activations": trace.kept,
+        "logits": max(0, trace.forward_peak - trace.kept),
+        "workspace": workspace,
+        "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
+    }
+    notes: list[str] = []
+    if recipe.eval.generate and weights.dense:
+        # Answers are generated with decoded weights; nothing of a step is alive then.
+        more = weights.dense - (sum(parts[p] for p in PARTS[4:]))
+        if more > 0:
+            parts["workspace"] += more
+            notes.append("the peak is while answers are generated, with decoded weights")
+    if weights.experts and recipe.quant.kind != "none":
+        notes.append(
+            f"{weights.experts:,} numbers of experts are stacked, no Linears: not quantised"
+        )
+    return MemoryPlan(recipe.method, parts, weights.parameters, weights.trained, notes)
+
+
+def optimizer_bytes(recipe: Recipe, sizes: tuple[tuple[int, ...], ...]) -> int:
+    """Return the bytes of the optimiser's state once it has stepped."""
+    kind = recipe.train.optimizer
+    total = 0
+    for shape in sizes:
+        count = prod(shape)
+        if kind == "adamw":
+            total += 2 * FLOAT32 * count
+        elif kind == "lion":
+            total += FLOAT32 * count
+        elif kind == "adafactor":
+            factored = len(shape) > 1
+            columns = shape[-1]
+            total += FLOAT32 * ((count // columns + count // shape[-2]) if factored else count)
+        elif count < 4096:  # too small to be worth quantising
+            total += 2 * FLOAT32 * count
+        else:
+            total += 2 * (count + FLOAT32 * -(-count // DYNAMIC_BLOCK))
+    return total

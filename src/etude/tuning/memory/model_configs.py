@@ -1,0 +1,156 @@
+"""From a model's name to its configuration; no weight is read, and none need be here.
+
+Well-known models are known by their shapes, so that a plan can be made before anything is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.core.errors import ModelError, did_you_mean
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import ModelSpec
+from etude.tuning.memory.estimate import held_as
+from etude.tuning.memory.trace import Held
+from etude.tuning.models.folder import read_json
+from etude.tuning.models.load import choose_dtype, open_checkpoint
+from etude.tuning.models.meta_model import build_skeleton, quantizable_linears
+from etude.tuning.models.sources import resolve
+from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.quant.build import layer_class
+from etude.tuning.quant.gguf import GGUFLinear
+
+
+def _llama(
+    hidden: int, inner: int, layers: int, heads: int, groups: int, words: int, tied: bool = False
+) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": words,
+        "tie_word_embeddings": tied,
+        "max_position_embeddings": 8192,
+    }
+
+
+def _of(kind: str, fields: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**fields, "model_type": kind, **more}
+
+
+KNOWN: Mapping[str, dict[str, Any]] = {
+    "smollm2-135m": _llama(576, 1536, 30, 9, 3, 49152, True),
+    "smollm2-360m": _llama(960, 2560, 32, 15, 5, 49152, True),
+    "smollm2-1.7b": _llama(2048, 8192, 24, 32, 32, 49152, True),
+    "llama-2-7b": _llama(4096, 11008, 32, 32, 32, 32000),
+    "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 128256, True),
+    "llama-3.2-3b": _llama(3072, 8192, 28, 24, 8, 128256, True),
+    "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128256),
+    "llama-3.1-70b": _llama(8192, 28672, 80, 64, 8, 128256),
+    "mistral-7b": _of("mistral", _llama(4096, 14336, 32, 32, 8, 32000), sliding_window=None),
+    "qwen2.5-0.5b": _of("qwen2", _llama(896, 4864, 24, 14, 2, 151936, True)),
+    "qwen2.5-7b": _of("qwen2", _llama(3584, 18944, 28, 28, 4, 152064)),
+    "qwen2.5-14b": _of("qwen2", _llama(5120, 13824, 48, 40, 8, 152064)),
+    "qwen2.5-32b": _of("qwen2", _llama(5120, 27648, 64, 40, 8, 152064)),
+    "mixtral-8x7b": _of(
+        "mixtral",
+        _llama(4096, 14336, 32, 32, 8, 32000),
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        sliding_window=None,
+    ),
+}
+"""Shapes of published models, as their config.json has them."""
+
+
+def config_of(name: str) -> Any:
+    """Return the transformers configuration of a model.
+
+    Args:
+        name: a model on this machine (alias, hub id, folder, `.gguf`), a `config.json`, or one of
+            `KNOWN`.
+
+    Raises:
+        ModelError: nothing of that name is known or here.
+    """
+    from transformers import AutoConfig
+
+    auto: Any = AutoConfig
+    path = Path(name).expanduser()
+    if path.suffix == ".json" or (path / "config.json").is_file():
+        file = path if path.suffix == ".json" else path / "config.json"
+        fields = read_json(file)
+        fields.pop("quantization_config", None)
+        return _from_fields(fields, str(file))
+    try:
+        source = resolve(name)
+    except ModelError:
+        if name.lower() in KNOWN:
+            return auto.for_model(**KNOWN[name.lower()])
+        raise ModelError(
+            f"no model is called {name!r}{did_you_mean(name, KNOWN)}: give a model on this "
+            f"machine, a config.json, or one of {', '.join(KNOWN)}"
+        ) from None
+    if source.path is None:
+        if name.lower() in KNOWN:
+            return auto.for_model(**KNOWN[name.lower()])
+        raise ModelError(
+            f"{name} is not on this machine: give its config.json, or etude models pull {name}"
+        )
+    with closing(open_checkpoint(source)) as checkpoint:
+        return checkpoint.config
+
+
+def _from_fields(fields: dict[str, Any], origin: str) -> Any:
+    from transformers import AutoConfig
+
+    auto: Any = AutoConfig
+    kind = fields.pop("model_type", None)
+    if not isinstance(kind, str):
+        raise ModelError(f"{origin} names no model_type, so nobody can tell what it is")
+    try:
+        return auto.for_model(kind, **fields)
+    except Exception as error:
+        # Each model's configuration checks its fields in its own way.
+        raise ModelError(f"{origin} is not understood: {error}".splitlines()[0]) from error
+
+
+def forward_dtype(spec: ModelSpec) -> torch.dtype:
+    """Return what the forward pass computes in."""
+    return choose_dtype(spec)
+
+
+def held_on_disk(recipe: Recipe) -> Held:
+    """Return how Linears are held, with what the model's own files keep (`quant.kind: native`)."""
+    if recipe.quant.kind != "native":
+        return held_as(recipe)
+    source = resolve(recipe.model.id)
+    if source.path is None:
+        raise ModelError(
+            f"quant.kind: native needs the files of {recipe.model.id}, which are not here; plan "
+            "with quant.kind: nf4"
+        )
+    with closing(open_checkpoint(source)) as checkpoint:
+        model = build_skeleton(checkpoint.config, torch.bfloat16, recipe.model.id)
+        found = quantizable_linears(model)
+        kept = kept_formats(checkpoint, found, recipe.quant, recipe.model.id)
+
+    def held(path: str, linear: nn.Linear, dtype: torch.dtype) -> Any:
+        form = kept.get(path)
+        sizes = linear.in_features, linear.out_features
+        if form is None:
+            return None
+        if isinstance(form, str):
+            return GGUFLinear(*sizes, form, dtype, linear.bias)
+        return layer_class(form)(*sizes, form, dtype, linear.bias)
+
+    return held

@@ -1,0 +1,340 @@
+"""One step of training without numbers: every tensor that it makes, and how long it lives.
+
+The model is built on fake tensors, which have shapes and no storage, its Linears quantised and its
+adapters put on by the code that does it for real; then one forward and backward pass runs, and
+every storage is counted from when an operation makes it to when Python lets go of it. So nothing is
+assumed of a model but that transformers can build it: grouped heads, sliding windows and experts
+come out as they are computed.
+
+Layers of a kind cost alike. Two shallow models are traced, and what one more layer adds is the
+difference, taken as many times as the model has layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from etude.core.errors import ModelError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.adapters.targets import name_matches
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.models.meta_model import quantizable_linears
+from etude.tuning.models.reason import reason
+from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
+from etude.tuning.quant.linear import QuantLinear
+
+_PADDED_SHARE = 0.75
+"""Mean length of samples over the longest of their batch, where rows are padded; data decide it."""
+
+_TWIN = "_trained_copy"
+
+Held = Callable[[str, nn.Linear, torch.dtype], QuantLinear | None]
+"""Makes the layer that holds the weight of a Linear, by path; None: it stays as it is."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Bytes of one micro-batch, above weights and gradients."""
+
+    kept: int
+    """What autograd keeps at the end of the forward pass."""
+
+    forward_peak: int
+    """The most at once in the forward pass and the loss."""
+
+    peak: int
+    """The most at once in both passes."""
+
+    def more(self, deeper: Trace, times: float) -> Trace:
+        """Return this and `times` what `deeper` has over it."""
+        here, there = vars(self), vars(deeper)
+        return Trace(**{key: round(here[key] + times * (there[key] - here[key])) for key in here})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of a model as it is held for training."""
+
+    held: int
+    """Weights, quantised or not, buffers and adapters."""
+
+    trained: int
+    """Numbers trained."""
+
+    largest_trained: int
+    """Numbers of the largest trained tensor."""
+
+    sizes: tuple[tuple[int, ...], ...]
+    """Shapes of the trained tensors."""
+
+    dense: int
+    """What decoding every quantised weight at once would add."""
+
+    parameters: int
+
+    experts: int
+    """Numbers of experts that are stacked in one tensor, which no quantiser here takes."""
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all storages alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+        self.now = self.peak = 0
+        self._known: dict[int, int] = {}
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                key: int = cast("Any", storage)._cdata
+                if key not in self._known:
+                    self._known[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._gone, key)
+        return out
+
+
+def weigh(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Weights:
+    """Build the whole model without numbers and count what it holds.
+
+    Raises:
+        ModelError: transformers cannot build it, or a target matches nothing.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = _build(config, recipe, dtype, held)
+        layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+        tensors = {id(t): t for t in [*model.parameters(), *model.buffers()]}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        dense = sum(layer.in_features * layer.out_features for layer in layers)
+        inside = {id(b) for layer in layers for b in layer.buffers()}
+        adapters = {id(p) for p in adapter_parameters(model).values()}
+        outside = [
+            p
+            for name, p in model.named_parameters()
+            if id(p) not in inside | adapters and not name.endswith(_TWIN)
+        ]
+        return Weights(
+            held=sum(tensor.nbytes for tensor in tensors.values()),
+            trained=sum(p.numel() for p in trained),
+            largest_trained=max(p.numel() for p in trained),
+            sizes=tuple(tuple(p.shape) for p in trained),
+            dense=dense * dtype.itemsize,
+            parameters=sum(p.numel() for p in outside) + dense,
+            experts=sum(
+                p.numel()
+                for module in model.modules()
+                if _are_experts(module)
+                for p in module.parameters(recurse=False)
+            ),
+        )
+
+
+def trace_step(
+    config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, compute: torch.dtype | None
+) -> Trace:
+    """Trace one micro-batch of the model's full depth.
+
+    Args:
+        config: the transformers configuration.
+        recipe: how it is trained; rows are taken to be as full as the recipe lets them be.
+        dtype: of the weights that are not quantised.
+        held: how Linears are held.
+        compute: what float32 weights compute in; None: as they are.
+
+    Raises:
+        ModelError: the model's code needs numbers, not shapes alone.
+    """
+    depth = int(config.num_hidden_layers)
+    shallow, deep = min(2, depth), min(4, depth)
+    first = _trace(_cut(config, shallow), recipe, dtype, held, compute)
+    if deep == shallow:
+        return first
+    second = _trace(_cut(config, deep), recipe, dtype, held, compute)
+    return first.more(second, (depth - shallow) / (deep - shallow))
+
+
+def _cut(config: Any, layers: int) -> Any:
+    """Return the configuration with so many layers, lists of one entry a layer cut as well."""
+    depth = config.num_hidden_layers
+    shorter = copy.deepcopy(config)
+    fields = cast("dict[str, Any]", vars(config))
+    for name, value in fields.items():
+        if isinstance(value, list) and len(cast("list[Any]", value)) == depth:
+            setattr(shorter, name, value[:layers])
+    shorter.num_hidden_layers = layers
+    return shorter
+
+
+def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
+    """Build the model as a run would hold it, on fake tensors."""
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        model = auto.from_config(
+            copy.deepcopy(config), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ModelError(f"transformers cannot build this model: {reason(error)}") from error
+    full = recipe.adapter.kind == "none"
+    model.requires_grad_(full)
+    for path, linear in quantizable_linears(model).items():
+        layer = held(path, linear, dtype)
+        if layer is not None:
+            model.set_submodule(path, layer)
+    if not full:
+        # Where factors begin changes numbers, not shapes.
+        changed = {"start": "default", "modules_to_save": list[str]()}
+        add_adapter(model, recipe.adapter.model_copy(update=changed), seed=0)
+        _copy_saved(model, recipe.adapter.modules_to_save)
+    return model
+
+
+def _copy_saved(model: Any, names: list[str]) -> None:
+    """Give modules that are trained whole their float32 copies.
+
+    Fake tensors cannot be converted in place, as copying the module itself would.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    for path, module in modules.items():
+        if not any(name_matches(path, name) for name in names):
+            continue
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            twin = torch.empty(parameter.shape, dtype=torch.float32)
+            module.register_parameter(f"{name}{_TWIN}", nn.Parameter(twin))
+
+
+def _trace(
+    config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, compute: torch.dtype | None
+) -> Trace:
+    batch, length, segments = row_shape(recipe)
+    train = recipe.train
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live, _experts_by_count():
+        model = _build(config, recipe, dtype, held).train()
+        if train.checkpointing:
+            model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False}
+            )
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        ids = torch.zeros(batch, length, dtype=torch.long)
+        # Rows that are padded have a mask of their own each, which keys are repeated for.
+        mask = torch.ones(batch, 1, length, length, dtype=torch.bool)
+        inputs: dict[str, Any] = {"attention_mask": mask}
+        if recipe.data.packing:
+            inputs = {
+                "position_ids": torch.arange(length)[None],
+                "segment_lengths": segments,
+            }
+        before = live.peak = live.now
+        # With checkpointing, layers are computed again in the backward pass.
+        with _rows(model, recipe):
+            try:
+                with torch.autocast("cpu", compute, enabled=compute is not None):
+                    loss = _loss(model, ids, inputs)
+                kept, forward_peak = live.now - before, live.peak - before
+                loss.backward()  # pyright: ignore[reportUnknownMemberType]
+            except Exception as error:
+                # Each model's own code runs here; what it needs of numbers it asks in its own way.
+                raise ModelError(
+                    f"the memory of {type(model).__name__} cannot be planned: its forward pass "
+                    f"depends on numbers ({reason(error)})"
+                ) from error
+        return Trace(kept, forward_peak, live.peak - before)
+
+
+def row_shape(recipe: Recipe) -> tuple[int, int, list[int]]:
+    """Return rows, tokens a row, and lengths of the samples in it, as full as they may well be."""
+    longest = recipe.data.max_length
+    if recipe.data.packing:
+        # A sample longer than a micro-batch has a row of its own.
+        total = max(recipe.train.micro_tokens, longest)
+        count, rest = divmod(total, longest)
+        return 1, total, [longest] * count + ([rest] if rest else [])
+    # A micro-batch is cut by its tokens before they are padded to the longest of its samples.
+    rows = round(recipe.train.micro_tokens / (_PADDED_SHARE * longest))
+    return max(1, rows), longest, [longest]
+
+
+@contextmanager
+def _rows(model: Any, recipe: Recipe) -> Generator[None]:
+    if recipe.data.packing:
+        with packed_rows(model), fused_layers(model):
+            yield
+    else:
+        yield
+
+
+def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Return the loss of a batch all of whose positions are trained."""
+    weight = plain_head(model)
+    if weight is None:
+        output = model(input_ids=ids, use_cache=False, **inputs)
+        logits = cast("Tensor", output.logits).float().flatten(0, 1)
+        return F.cross_entropy(logits, ids.flatten(), reduction="sum")
+    output = model.base_model(input_ids=ids, use_cache=False, **inputs)
+    hidden = cast("Tensor", output.last_hidden_state).flatten(0, 1)
+    everything = torch.arange(len(hidden))
+    return cross_entropy_sum(hidden.index_select(0, everything), weight, ids.flatten())
+
+
+@contextmanager
+def _experts_by_count() -> Generator[None]:
+    """Let layers of experts compute with as many tokens as are routed, without a route.
+
+    Which expert takes a token depends on numbers; how many tokens all of them take does not.
+    """
+    call = nn.Module.__call__
+
+    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if _are_experts(module):
+            return _routed(module, *args, **kwargs)
+        return call(module, *args, **kwargs)
+
+    nn.Module.__call__ = counted
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = call
+
+
+def _are_experts(module: nn.Module) -> bool:
+    stacked = dict(module.named_parameters(recurse=False))
+    return {"gate_up_proj", "down_proj"} <= stacked.keys() and stacked["down_proj"].dim() == 3
+
+
+def _routed(module: Any, hidden: Tensor, top_index: Tensor, top_weights: Tensor) -> Tensor:
+    """Compute as transformers' experts do, one of them for all that is routed."""
+    per_token = top_index.shape[-1]
+    tokens = torch.arange(hidden.shape[0]).repeat_interleave(per_token)
+    state = hidden[tokens]
+    gate, up = F.linear(state, module.gate_up_proj[0]).chunk(2, dim=-1)
+    inner = F.linear(module.act_fn(gate) * up, module.down_proj[0])
+    weighted = inner * top_weights.reshape(-1, 1)
+    out = torch.zeros_like(hidden)
+    return out.index_add(0, tokens, weighted.to(out.dtype))

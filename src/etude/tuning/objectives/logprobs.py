@@ -1,0 +1,149 @@
+"""Log-probabilities of answers, of trained positions only, without a full logit matrix.
+
+With hidden states h (N, H) of the N trained positions, output weights W (V, H) and targets y,
+
+    ℓₙ = (W hₙ)[yₙ] − logsumexp(W hₙ)        ∂ℓₙ/∂hₙ = (e_{yₙ} − softmax(W hₙ)) W
+
+a chunk of positions at a time, so that never more than one chunk of logits exists. Unlike in
+`loss.py`, what ℓₙ is multiplied with in the loss is known in the backward pass only. With frozen
+weights ∂ℓₙ/∂hₙ is one vector a position: it is kept, and scaled then. With trained weights the
+chunk's logits are computed once more.
+
+log π(y|x) of an answer is the sum of its ℓₙ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+
+from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.data.inputs import model_inputs
+from etude.tuning.objectives.cross_entropy import CHUNK, CHUNK_MULTIPLE, accumulator, plain_head
+
+
+class _ChunkedLogProbs(torch.autograd.Function):
+    """Log-probabilities of `targets` under softmax(hidden @ weight.T)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.wants_weight = ctx.needs_input_grad[1]
+        keeps = ctx.needs_input_grad[0] and not ctx.wants_weight
+        found = torch.empty(len(targets), dtype=accumulator(hidden.dtype), device=hidden.device)
+        slopes = torch.empty_like(hidden) if keeps else None
+        matrix = weight.to(hidden.dtype)
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            logits = _logits(hidden[rows], matrix, found.dtype)
+            log_norm = logits.logsumexp(dim=1)
+            count = len(targets[rows])
+            picked = logits[:count].gather(1, targets[rows, None]).squeeze(1)
+            found[rows] = picked - log_norm[:count]
+            if slopes is not None:
+                slopes[rows] = (_slope(logits, log_norm, targets[rows]).to(matrix.dtype) @ matrix)[
+                    :count
+                ]
+        if ctx.wants_weight:
+            ctx.save_for_backward(hidden, weight, targets)
+        else:
+            ctx.save_for_backward(slopes)
+        return found
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output
+        ctx: Any, upstream: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        if not ctx.wants_weight:
+            (slopes,) = cast("tuple[torch.Tensor]", ctx.saved_tensors)
+            return slopes * upstream[:, None].to(slopes.dtype), None, None
+        hidden, weight, targets = cast("tuple[torch.Tensor, ...]", ctx.saved_tensors)
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        matrix = weight.to(hidden.dtype)
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            count = len(targets[rows])
+            logits = _logits(hidden[rows], matrix, upstream.dtype)
+            slope = _slope(logits, logits.logsumexp(dim=1), targets[rows])[:count]
+            gradient = (slope * upstream[rows, None]).to(hidden.dtype)
+            grad_hidden[rows] = gradient @ matrix
+            grad_weight += (gradient.t() @ hidden[rows]).to(grad_weight.dtype)
+        return grad_hidden, grad_weight, None
+
+
+def _logits(hidden: torch.Tensor, matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a chunk's logits, filled up with rows of no meaning; see `CHUNK_MULTIPLE`."""
+    filled = F.pad(hidden, (0, 0, 0, -len(hidden) % CHUNK_MULTIPLE))
+    return (filled @ matrix.t()).to(dtype)
+
+
+def _slope(logits: torch.Tensor, log_norm: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return e_y − softmax(logits), in place of the logits; the rows filled up count as zero."""
+    slope = logits.sub_(log_norm[:, None]).exp_().neg_()
+    slope[torch.arange(len(targets), device=targets.device), targets] += 1
+    slope[len(targets) :] = 0
+    return slope
+
+
+def log_probs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each target in nats, differentiable in both matrices.
+
+    Args:
+        hidden: (N, H), last hidden states of the trained positions.
+        weight: (V, H), the output matrix.
+        targets: (N,) int64.
+
+    Returns:
+        (N,), float32 (float64 for float64 input).
+    """
+    apply = cast("Callable[..., torch.Tensor]", _ChunkedLogProbs.apply)  # pyright: ignore[reportUnknownMemberType]
+    return apply(hidden, weight, targets)
+
+
+def token_log_probs(
+    model: Any, input_ids: torch.Tensor, targets: torch.Tensor, **inputs: Any
+) -> torch.Tensor:
+    """Return the log-probability of each trained token of a batch, row by row.
+
+    Args:
+        model: a transformers causal language model.
+        input_ids: (B, T) int64.
+        targets: (B, T) int64; targets[b, t] is the token that position t must predict, or -100.
+        inputs: what else the model's forward pass takes.
+
+    Returns:
+        (N,) float32 or float64, N the trained positions.
+    """
+    trained = targets.flatten() != -100
+    wanted = targets.flatten()[trained]
+    weight = plain_head(model)
+    if weight is None:
+        # Models that scale or cap their logits do so themselves.
+        positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
+        output = model(input_ids=input_ids, logits_to_keep=positions, use_cache=False, **inputs)
+        logits = cast("torch.Tensor", output.logits)
+        kept = (targets[:, positions] != -100).flatten()
+        logits = logits.to(accumulator(logits.dtype)).flatten(0, 1)[kept]
+        return logits.log_softmax(dim=1).gather(1, wanted[:, None]).squeeze(1)
+    output = model.base_model(input_ids=input_ids, use_cache=False, **inputs)
+    hidden = cast("torch.Tensor", output.last_hidden_state)
+    return log_probs(hidden.flatten(0, 1)[trained], weight, wanted)
+
+
+def answer_log_probs(model: Any, samples: Sequence[EncodedSample], packing: bool) -> torch.Tensor:
+    """Return log π(y|x) of each sample's trained tokens, (S,), in nats.
+
+    Args:
+        model: a transformers causal language model; within `packed_rows` where `packing`.
+        samples: S of them, their `rejected` not looked at.
+        packing: whether they share one row, or have one each, padded.
+    """
+    tokens = token_log_probs(model, **model_inputs(samples, packing, model.device))
+    # In both layouts the trained positions of a sample follow one another.
+    counts = [sample.trained_tokens for sample in samples]
+    parts = cast("tuple[torch.Tensor, ...]", tokens.split(counts))  # pyright: ignore[reportUnknownMemberType]
+    return torch.stack([part.sum() for part in parts])

@@ -1,0 +1,298 @@
+r"""Learning from preferences: DPO and ORPO from pairs of answers, KTO from judged ones.
+
+With log π(y|x) the sum over the tokens of an answer, π_ref the model before tuning, and
+r(x, y) = log π(y|x) − log π_ref(y|x):
+
+    DPO   −(1−ε) log σ(β(r_w − r_l)) − ε log σ(−β(r_w − r_l))
+          Rafailov et al. 2023, eq. 7; ε, the share of flipped labels: Mitchell 2023
+
+    ORPO  −ℓ_w − λ log σ(log odds_w − log odds_l),   log odds = ℓ − log(1 − exp ℓ)
+          Hong et al. 2024, eqs. 1, 4, 6 and 7, ℓ = log π(y|x) / |y|; no π_ref
+
+    KTO   λ_D (1 − σ(β(r − z₀)))  of a wanted answer,   λ_U (1 − σ(β(z₀ − r)))  of an unwanted one
+          z₀ = max(0, mean of r(x, y') over mismatched prompts x and answers y'), not differentiated
+          Ethayarajh et al. 2024, eqs. 7 and 8
+
+A step's loss is the mean over its pairs (answers, for KTO). w is the chosen answer, l the rejected
+one.
+
+KTO's z₀ estimates KL(π ‖ π_ref). The paper takes it from a micro-batch, each prompt with the answer
+of the next sample. Here it is the mean over the samples of the whole *step*, found before its
+first micro-batch, so that it does not depend on how the step is cut; and the answer that a prompt
+is paired with is that of a fixed other sample of the same data, drawn by the seed, with another
+prompt where there is one. So z₀ is repeated by a resumed run, and log π_ref(y'|x) can be computed
+before training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from etude.tuning.config.sections import ObjectiveSpec
+from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.objectives.base import LossSum
+from etude.tuning.objectives.logprobs import answer_log_probs
+from etude.tuning.objectives.reference import Reference, still
+
+# The losses
+
+
+def dpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, beta: float, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return DPO's loss of each pair.
+
+    Args:
+        chosen: (P,) r_w, log π − log π_ref of the better answers.
+        rejected: (P,) r_l, of the worse ones.
+        beta: strength of the pull to the reference.
+        label_smoothing: ε, share of pairs taken to be labelled the wrong way round.
+    """
+    scaled = beta * (chosen - rejected)
+    right, flipped = F.logsigmoid(scaled), F.logsigmoid(-scaled)
+    return -(1 - label_smoothing) * right - label_smoothing * flipped
+
+
+def log_odds(mean_log_probs: torch.Tensor) -> torch.Tensor:
+    """Return log(p / (1 − p)) of p = exp ℓ, for ℓ < 0, without computing 1 − p by itself."""
+    # log(1 − exp ℓ) = log(−expm1 ℓ), exact where p is near 1. A model sure of every token has
+    # ℓ = 0 in floating point: the odds are then those of the largest p below 1.
+    largest = -torch.finfo(mean_log_probs.dtype).eps
+    bounded = mean_log_probs.clamp(max=largest)
+    return bounded - torch.log(-torch.expm1(bounded))
+
+
+def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, odds_weight: float) -> torch.Tensor:
+    """Return ORPO's loss of each pair.
+
+    Args:
+        chosen: (P,) ℓ_w, mean log-probability of a token of the better answers.
+        rejected: (P,) ℓ_l, of the worse ones.
+        odds_weight: λ.
+    """
+    ratio = log_odds(chosen) - log_odds(rejected)
+    return -chosen - odds_weight * F.logsigmoid(ratio)
+
+
+def kto_loss(
+    rewards: torch.Tensor,
+    wanted: torch.Tensor,
+    kl: float,
+    beta: float,
+    wanted_weight: float,
+    unwanted_weight: float,
+) -> torch.Tensor:
+    """Return KTO's loss of each answer.
+
+    Args:
+        rewards: (S,) r, log π − log π_ref.
+        wanted: (S,) bool.
+        kl: z₀, at least 0.
+        beta: strength of the pull to the reference.
+        wanted_weight: λ_D.
+        unwanted_weight: λ_U.
+    """
+    value = torch.sigmoid(beta * torch.where(wanted, rewards - kl, kl - rewards))
+    weights = torch.where(
+        wanted, value.new_tensor(wanted_weight), value.new_tensor(unwanted_weight)
+    )
+    return weights * (1 - value)
+
+
+# The objectives
+
+
+class Pairs:
+    """What objectives of pairs share: both sides go through the model, a pair counts once."""
+
+    unit = "per pair"
+
+    def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
+        """Return both answers."""
+        return sample.sides
+
+    def normalizer(self, samples: Sequence[EncodedSample]) -> int:
+        """Return the number of pairs."""
+        return len(samples)
+
+    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> None:
+        """Return nothing."""
+        del model, rows, packing
+
+
+class DPO(Pairs):
+    """Direct preference optimisation; see the head of this module."""
+
+    name = "dpo"
+
+    def __init__(self, spec: ObjectiveSpec, reference: Reference) -> None:
+        self.spec = spec
+        self.reference = reference
+
+    def loss(
+        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
+    ) -> LossSum:
+        """Return Σ loss; rewards are β r, and a tie is half right."""
+        del shared
+        sides = [side for sample in samples for side in sample.sides]
+        before = self.reference.log_probs(model, sides, packing)
+        ratios = answer_log_probs(model, sides, packing) - before
+        chosen, rejected = ratios[0::2], ratios[1::2]
+        losses = dpo_loss(chosen, rejected, self.spec.beta, self.spec.label_smoothing)
+        beta = self.spec.beta
+        return LossSum(losses.sum(), _pair_sums(beta * chosen, beta * rejected))
+
+
+class ORPO(Pairs):
+    """Odds ratio preference optimisation; see the head of this module."""
+
+    name = "orpo"
+
+    def __init__(self, spec: ObjectiveSpec) -> None:
+        self.spec = spec
+
+    def loss(
+        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
+    ) -> LossSum:
+        """Return Σ loss; a reward is what is compared, the mean log-probability of a token."""
+        del shared
+        sides = [side for sample in samples for side in sample.sides]
+        summed = answer_log_probs(model, sides, packing)
+        means = summed / torch.tensor(
+            [side.trained_tokens for side in sides], device=summed.device, dtype=summed.dtype
+        )
+        chosen, rejected = means[0::2], means[1::2]
+        losses = orpo_loss(chosen, rejected, self.spec.odds_weight)
+        return LossSum(losses.sum(), _pair_sums(chosen, rejected))
+
+
+class KTO:
+    """Kahneman-Tversky optimisation; see the head of this module.
+
+    Args:
+        spec: of the objective.
+        reference: π_ref.
+        partners: for each sample, its prompt with another sample's answer; see `mismatched`.
+    """
+
+    name = "kto"
+    unit = "per answer"
+
+    def __init__(
+        self,
+        spec: ObjectiveSpec,
+        reference: Reference,
+        partners: dict[EncodedSample, EncodedSample],
+    ) -> None:
+        self.spec = spec
+        self.reference = reference
+        self.partners = partners
+
+    def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
+        """Return the sample; its mismatched partner is read, not learnt."""
+        return (sample,)
+
+    def normalizer(self, samples: Sequence[EncodedSample]) -> int:
+        """Return the number of answers."""
+        return len(samples)
+
+    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> float:
+        """Return z₀ of a step."""
+        total, count = 0.0, 0
+        for row in rows:
+            partners = [self.partners[sample] for sample in row]
+            with still(model):
+                now = answer_log_probs(model, partners, packing)
+            before = self.reference.log_probs(model, partners, packing)
+            total += float((now - before).sum())
+            count += len(row)
+        return max(0.0, total / count)
+
+    def loss(
+        self, model: Any, samples: Sequence[EncodedSample], shared: float, packing: bool
+    ) -> LossSum:
+        """Return Σ loss; an answer is on the right side where β(r − z₀) has its label's sign."""
+        spec = self.spec
+        before = self.reference.log_probs(model, samples, packing)
+        ratios = answer_log_probs(model, samples, packing) - before
+        wanted = torch.tensor([bool(sample.wanted) for sample in samples], device=ratios.device)
+        losses = kto_loss(
+            ratios, wanted, shared, spec.beta, spec.wanted_weight, spec.unwanted_weight
+        )
+        rewards = spec.beta * ratios.detach()
+        beyond = torch.where(wanted, ratios - shared, shared - ratios).detach()
+        return LossSum(
+            losses.sum(),
+            {
+                "reward_chosen": _sum(rewards[wanted]),
+                "reward_rejected": _sum(rewards[~wanted]),
+                "accuracy": _sum(_right(beyond)),
+                "kl": (shared * len(samples), len(samples)),
+            },
+        )
+
+
+def _pair_sums(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, tuple[float, int]]:
+    chosen, rejected = chosen.detach(), rejected.detach()
+    return {
+        "reward_chosen": _sum(chosen),
+        "reward_rejected": _sum(rejected),
+        "accuracy": _sum(_right(chosen - rejected)),
+    }
+
+
+def _right(margins: torch.Tensor) -> torch.Tensor:
+    """Return 1 for each margin above zero, ½ for each at zero: before training all are."""
+    return (torch.sign(margins) + 1) / 2
+
+
+def _sum(values: torch.Tensor) -> tuple[float, int]:
+    return float(values.sum()), len(values)
+
+
+# Mismatched prompts and answers
+
+
+def mismatched(samples: Sequence[EncodedSample], seed: int) -> dict[EncodedSample, EncodedSample]:
+    """Pair every prompt with the answer of another sample.
+
+    The other is the next in a permutation by `seed`, or the first after it with another prompt:
+    data of judged answers hold several to one prompt. The answer is cut where prompt and answer
+    together would be longer than the longest sample.
+
+    Args:
+        samples: at least two.
+        seed: of the run.
+
+    Returns:
+        By sample, what to read: its prompt, then the answer, trained.
+    """
+    order: list[int] = (
+        np.random.default_rng([seed, len(samples)]).permutation(len(samples)).tolist()
+    )
+    longest = max(len(sample) for sample in samples)
+    prompts = [sample.input_ids[: _start(sample)].tobytes() for sample in samples]
+    partners: dict[EncodedSample, EncodedSample] = {}
+    for place, own in enumerate(order):
+        following = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        next_one = order[(place + 1) % len(order)]
+        other = next((i for i in following if prompts[i] != prompts[own]), next_one)
+        partners[samples[own]] = _crossed(samples[own], samples[other], longest)
+    return partners
+
+
+def _start(sample: EncodedSample) -> int:
+    """Return where a judged sample's answer begins."""
+    return int(sample.trained.argmax())
+
+
+def _crossed(asked: EncodedSample, answered: EncodedSample, longest: int) -> EncodedSample:
+    prompt = asked.input_ids[: _start(asked)]
+    answer = answered.input_ids[answered.trained][: longest - len(prompt)]
+    trained = np.repeat([False, True], [len(prompt), len(answer)])
+    return EncodedSample(np.concatenate([prompt, answer]), trained, asked.origin)

@@ -1,0 +1,97 @@
+"""Which objective a run has: the recipe's, or the one that its data ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from etude.core.errors import DataError
+from etude.tuning.config.sections import ObjectiveSpec
+from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.objectives.base import Completion, Objective
+from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched
+from etude.tuning.objectives.reference import AdapterOff, Reference
+
+Kind = Literal["completion", "dpo", "orpo", "kto"]
+
+
+def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kind:
+    """Return the objective that `spec` names, or what `samples` are for.
+
+    Raises:
+        DataError: they cannot be learnt from by the objective named, or are of several kinds.
+    """
+    pairs = [sample for sample in samples if sample.rejected is not None]
+    judged = [sample for sample in samples if sample.wanted is not None]
+    if spec.kind == "auto" and len({len(pairs), 0, len(samples)}) == 3:
+        raise DataError("some of the samples are pairs of answers, others are not; part the data")
+    kind: Kind = spec.kind if spec.kind != "auto" else _natural(pairs, judged)
+    if kind == "completion" and judged:
+        raise DataError(
+            f"{judged[0].origin}: objective.kind completion would learn unwanted answers, too; "
+            "use kto, or take them out of the data and set data.format to prompt_completion"
+        )
+    fitting = {"completion": samples, "dpo": pairs, "orpo": pairs, "kto": judged}[kind]
+    if len(fitting) < len(samples):
+        known = set(fitting)
+        other = next(sample for sample in samples if sample not in known)
+        wants = "judged answers" if kind == "kto" else "pairs of answers"
+        columns = "prompt, completion, label" if kind == "kto" else "prompt, chosen, rejected"
+        raise DataError(
+            f"{other.origin}: objective.kind {kind} learns from {wants} ({columns}), and this is "
+            "none; see data.format"
+        )
+    return kind
+
+
+def _natural(pairs: Sequence[EncodedSample], judged: Sequence[EncodedSample]) -> Kind:
+    if pairs:
+        return "dpo"
+    return "kto" if judged else "completion"
+
+
+def make_objective(
+    spec: ObjectiveSpec,
+    train: Sequence[EncodedSample],
+    held_out: Sequence[EncodedSample],
+    seed: int,
+    reference: Reference | None = None,
+) -> Objective:
+    """Return the objective of a run.
+
+    Args:
+        spec: what the recipe says.
+        train: samples to train on.
+        held_out: samples to evaluate on.
+        seed: of the run.
+        reference: of DPO and KTO; None: the model with its adapter switched off.
+
+    Raises:
+        DataError: the samples cannot be learnt from by the objective.
+    """
+    kind = objective_kind(spec, [*train, *held_out])
+    reference = reference or AdapterOff()
+    if kind == "dpo":
+        return DPO(spec, reference)
+    if kind == "orpo":
+        return ORPO(spec)
+    if kind == "kto":
+        partners: dict[EncodedSample, EncodedSample] = {}
+        for side in (train, held_out):
+            if len(side) == 1:
+                raise DataError(
+                    f"{side[0].origin}: kto compares with the answers of other samples, and this "
+                    "one is alone among those to train or to evaluate on; add samples"
+                )
+            partners |= mismatched(side, seed) if side else {}
+        return KTO(spec, reference, partners)
+    return Completion()
+
+
+def compared_samples(objective: Objective, samples: Sequence[EncodedSample]) -> list[EncodedSample]:
+    """Return all whose log π_ref(y|x) an objective asks for, none where it asks for none."""
+    if isinstance(objective, DPO):
+        return [side for sample in samples for side in sample.sides]
+    if isinstance(objective, KTO):
+        return [one for sample in samples for one in (sample, objective.partners[sample])]
+    return []

@@ -1,0 +1,142 @@
+"""The recipe's optimiser over the trained weights: which one, and in which groups.
+
+    adamw       torch.optim.AdamW                         8 bytes a trained number
+    adamw8bit   AdamW, moments in 8 bits                  2.03
+    lion        sign of the momentum                      4
+    adafactor   torch.optim.Adafactor, second moment      4 a row and a column
+                of a matrix as row × column
+
+Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
+(Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
+U like any other's, magnitudes of DoRA and vectors of VeRA at the common rate. Weight decay is for
+what multiplies activations: not for biases and norms, where it has no such meaning, and not for
+DoRA's magnitudes, which begin at the norms of the base: decay would pull the base itself to zero,
+where for the factors it pulls ΔW to zero. VeRA's vectors are all there is of its ΔW, and decay.
+
+Adafactor (Shazeer and Stern 2018) steps by lr times the root mean square of the weight, but by lr
+times ε₂ at least. ε₂ is 1 here instead of 1e-3, so that `train.lr` means for it what it means for
+the others, the size of a step, and factors that begin at zero begin to move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.core.errors import RunError
+from etude.tuning.config.sections import TrainSpec
+from etude.tuning.optim.adamw import PagedAdamW, PlacedAdamW
+from etude.tuning.optim.adamw8bit import AdamW8bit
+from etude.tuning.optim.lion import Lion
+from etude.tuning.optim.paged import paged_memory
+
+
+def make_optimizer(
+    spec: TrainSpec, parameters: Mapping[str, nn.Parameter], folder: Path | None = None
+) -> torch.optim.Optimizer:
+    """Make the optimiser that a recipe asks for.
+
+    Args:
+        spec: the recipe's.
+        parameters: the trained weights by name.
+        folder: where paged state goes on a CPU. None: the system's folder for temporary files.
+
+    Returns:
+        The optimiser; each of its groups has a `lr_ratio`, which `set_learning_rate` obeys.
+
+    Raises:
+        RunError: there is no room for paged state.
+    """
+    groups = parameter_groups(spec, parameters)
+    beta1 = 0.9 if spec.beta1 is None else spec.beta1
+    common: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if spec.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, eps=(None, 1.0), **common)
+    if spec.optimizer == "lion":
+        return Lion(groups, betas=(beta1, 0.99 if spec.beta2 is None else spec.beta2), **common)
+    betas = beta1, 0.999 if spec.beta2 is None else spec.beta2
+    devices = {parameter.device for parameter in parameters.values()}
+    memory = paged_memory(devices, folder) if spec.paged else None
+    if spec.optimizer == "adamw8bit":
+        return AdamW8bit(groups, betas=betas, memory=memory, **common)
+    if memory is not None:
+        return PagedAdamW(groups, betas=betas, memory=memory, **common)
+    return torch.optim.AdamW(groups, betas=betas, **common)
+
+
+def parameter_groups(
+    spec: TrainSpec, parameters: Mapping[str, nn.Parameter]
+) -> list[dict[str, Any]]:
+    """Return groups of parameters with one learning rate and one weight decay each."""
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        ratio = spec.lr_ratio_b if name.rpartition(".")[2] == "lora_B" else 1.0
+        decay = spec.weight_decay if decays(name, parameter) else 0.0
+        members.setdefault((ratio, decay), []).append(parameter)
+    return [
+        {
+            "params": group,
+            "lr": spec.lr * ratio,
+            "weight_decay": decay,
+            "lr_ratio": ratio,
+            "optimizer": spec.optimizer,
+        }
+        for (ratio, decay), group in members.items()
+    ]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Tell whether weight decay applies: not to biases, norms and DoRA's magnitudes."""
+    last = name.rpartition(".")[2]
+    if last.startswith("vera_lambda"):
+        return True
+    return parameter.ndim > 1 and last not in ("bias", "lora_magnitude_vector")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's rate to `lr` times its ratio."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_ratio"]
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Go back to a saved state.
+
+    Raises:
+        RunError: it is another optimiser's, or one of other groups.
+    """
+    own = ("lr_ratio", "optimizer")
+    ours = [{key: group[key] for key in own} for group in optimizer.param_groups]
+    # Runs from before there was a choice had AdamW, and do not say so.
+    theirs = [{"lr_ratio": 1.0, "optimizer": "adamw", **group} for group in saved["param_groups"]]
+    try:
+        if ours != [{key: group[key] for key in own} for group in theirs]:
+            raise ValueError
+        optimizer.load_state_dict({**saved, "param_groups": theirs})
+    except (ValueError, KeyError):
+        raise RunError(
+            f"the checkpoint holds the state of {theirs[0]['optimizer']} in other groups or of "
+            f"another kind than this recipe's {ours[0]['optimizer']}; resume with the recipe that "
+            "the run began with, or start a new run"
+        ) from None
+
+
+def let_go(optimizer: torch.optim.Optimizer) -> None:
+    """Unmap what was read of paged state, by a checkpoint say."""
+    if isinstance(optimizer, PlacedAdamW):
+        optimizer.memory.let_go()
+
+
+def optimizer_figures(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what a run's summary says of its optimiser: name, bytes of state, and where."""
+    states = cast("list[dict[str, Any]]", list(optimizer.state.values()))
+    tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    return {
+        "optimizer": optimizer.param_groups[0]["optimizer"],
+        "optimizer_bytes": sum(tensor.nbytes for tensor in tensors),
+        "optimizer_paged": isinstance(optimizer, PlacedAdamW) and optimizer.memory.paged,
+    }

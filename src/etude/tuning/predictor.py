@@ -1,0 +1,131 @@
+"""A tuned model to talk to: base and tuned answers from the same weights in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.core.errors import RunError
+from etude.core.machine import this_machine
+from etude.core.progress import Progress
+from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.adapters.save import load_adapter
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import DataSpec, ModelSpec, QuantSpec
+from etude.tuning.data.docstrings import ask_for_summary
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.schema import Message, Sample
+from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.quant.linear import dense_weights
+from etude.tuning.runs.folder import RunFolder, find_run
+from etude.tuning.training.evaluate import end_tokens
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model with its adapter (or after full fine-tuning), ready to answer.
+
+    Templates, system message and end token are those of training, so nothing differs at the
+    other end.
+    """
+
+    loaded: LoadedModel
+    encoder: Encoder
+    adapted: bool
+    """Whether there is an adapter that can be switched off to hear the base."""
+
+    def reply(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        tuned: bool = True,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        streamer: Any = None,
+    ) -> str:
+        """Answer a prompt, or the last message of a conversation.
+
+        Args:
+            prompt: a user's message, or the messages so far.
+            tuned: False lets the base answer.
+            max_new_tokens: an answer that has not ended by then is cut.
+            temperature: 0 for the likeliest token each time.
+            streamer: a transformers streamer, told of each token.
+
+        Raises:
+            RunError: the base is asked for, but full fine-tuning has overwritten it.
+        """
+        if not tuned and not self.adapted:
+            raise RunError("full fine-tuning changed the base itself; load it by its own name")
+        turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        ids = self.encoder.prompt_ids(self._as_trained(turns))
+        model: Any = self.loaded.model
+        options: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            options = {"do_sample": True, "temperature": temperature}
+        voice = nullcontext() if tuned else adapter_disabled(model)
+        with torch.inference_mode(), dense_weights(model), voice:
+            output = model.generate(
+                input_ids=torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=end_tokens(model, self.encoder.end_id),
+                pad_token_id=self.encoder.end_id,
+                streamer=streamer,
+                **options,
+            )
+        tokenizer: Any = self.loaded.tokenizer
+        return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
+
+    def _as_trained(self, turns: tuple[Message, ...]) -> Sample:
+        """Return a sample whose answer is to come, put to the model as in training."""
+        spec = self.encoder.spec
+        if spec.kind == "docstrings" and turns:
+            turns = (*turns[:-1], Message("user", ask_for_summary(turns[-1].content)))
+        if spec.system is not None and (not turns or turns[0].role != "system"):
+            turns = (Message("system", spec.system), *turns)
+        return Sample((*turns, Message("assistant", "")), None, "the conversation")
+
+
+def load(
+    run: str | Path | RunFolder, *, base: str | Path = "runs", progress: Progress | None = None
+) -> Tuned:
+    """Load the model that a run made: `latest`, a run's name, or its folder.
+
+    Raises:
+        EtudeError: no such run, it saved nothing yet, or its files are damaged.
+    """
+    folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
+    recipe = Recipe.read(folder.recipe)
+    torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
+    if recipe.adapter.kind == "none":
+        return _load_full(folder, recipe, progress)
+    if not folder.adapter.is_dir():
+        raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")
+    loaded = load_model(recipe.model, recipe.quant, progress)
+    with OriginalWeights(loaded.origin) as original:
+        load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
+    return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=True)
+
+
+def load_base(model: str, *, progress: Progress | None = None) -> Tuned:
+    """Load a model as it is: an alias, a hub id, a folder or a `.gguf` file."""
+    loaded = load_model(ModelSpec(id=model), QuantSpec(kind="none"), progress)
+    return Tuned(loaded, Encoder(loaded.tokenizer, DataSpec()), adapted=False)
+
+
+def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> Tuned:
+    path = folder.path / "model"
+    if not path.is_dir():
+        raise RunError(
+            f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
+        )
+    spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
+    loaded = load_model(spec, recipe.quant, progress)
+    return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)

@@ -1,0 +1,51 @@
+"""The layer that holds a weight as a recipe's `quant` asks for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from etude.tuning.config.sections import QuantSpec
+from etude.tuning.quant.block import BlockLinear
+from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.linear import CodedLinear
+
+
+def layer_class(quant: QuantSpec) -> type[CodedLinear]:
+    """Return the kind of layer for `quant`; `native` and `none` have none."""
+    if quant.kind in ("native", "none"):
+        raise ValueError(f"quant.kind: {quant.kind} does not quantise a weight")
+    return RowLinear if quant.kind == "int8" else BlockLinear
+
+
+def quantized(
+    weight: Tensor, quant: QuantSpec, compute_dtype: torch.dtype, bias: Tensor | None = None
+) -> CodedLinear:
+    """Return a layer that holds `weight`, (out, in), quantised.
+
+    Raises:
+        ModelError: the weight holds NaN or infinity.
+    """
+    return layer_class(quant).from_weight(weight, quant, compute_dtype, bias)
+
+
+def unfilled(
+    in_features: int,
+    out_features: int,
+    quant: QuantSpec,
+    compute_dtype: torch.dtype,
+    bias: Tensor | None = None,
+) -> CodedLinear:
+    """Return a layer whose weight comes by `fill_rows`, so that it never stands whole."""
+    return layer_class(quant).empty(in_features, out_features, quant, compute_dtype, bias)
+
+
+def quantized_bytes(in_features: int, out_features: int, quant: QuantSpec) -> int:
+    """Return the bytes that a weight of this size will take; nothing is allocated."""
+    make = layer_class(quant)
+    return make(in_features, out_features, quant, torch.float32, device="meta").quantized_bytes
+
+
+def requantized(weight: Tensor, quant: QuantSpec) -> Tensor:
+    """Return what quantising makes of `weight`, (out, in): decoded again, float32."""
+    return quantized(weight, quant, torch.float32).dequantize(torch.float32)

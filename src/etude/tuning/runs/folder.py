@@ -1,0 +1,432 @@
+"""RunFolder: everything a run leaves behind, in one folder that survives being killed.
+
+    runs/latest -> docstrings-20260701-142501
+    runs/docstrings-20260701-142501/
+        recipe.yaml       the resolved recipe
+        environment.json  versions and machine
+        state.json        running, finished, stopped, failed or diverged, and the writer's pid
+        metrics.jsonl     one JSON object a line, appended as training goes
+        checkpoints/      what a resumed run starts from
+        adapter/          the outcome, in PEFT's format
+        samples.jsonl     evaluation samples before and after
+        summary.json      figures of the whole run
+        report.html       all of it, to look at
+
+One process writes, any number read. A small file is replaced whole (written aside, flushed to
+disk, renamed), so that a reader, or a run killed at any byte, finds the old or the new one. A
+line of metrics.jsonl is one append; a last line that a kill or a full disk cut short is dropped
+when read, and when written to again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, cast, get_args
+
+from etude.core.errors import RunError, nearest
+from etude.core.atomic_files import drop_torn_line, replace_file, to_json
+from etude.core.lock import FolderLock
+
+RunState = Literal["running", "finished", "stopped", "failed", "diverged", "killed"]
+"""`stopped`: asked to, resumable. `diverged`: the loss was not finite. `killed` is never
+written: it is a run that says `running` while no process holds its lock."""
+
+LATEST = "latest"
+
+
+class RunFolder:
+    """One run's folder. Reading needs no lock; writing does: use it as a context manager.
+
+    with RunFolder.create("docstrings") as folder:     # or RunFolder.open(path)
+        folder.set_state("running")
+        folder.append_metrics({"step": 1, "loss": 2.9})
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = FolderLock(self.path)
+        self._metrics: int | None = None
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, name: str, base: str | os.PathLike[str] = "runs") -> Self:
+        """Make `base/name-YYYYmmdd-HHMMSS` with its empty parts and let `base/latest` name it.
+
+        Raises:
+            RunError: the name is no file name, or the folder cannot be made.
+        """
+        if not re.fullmatch(r"[\w][\w.+-]*", name):
+            raise RunError(
+                f"a run cannot be named {name!r}: use letters, digits, dots, dashes, underscores"
+            )
+        parent = Path(base)
+        stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = cls(_make_fresh(parent, stem))
+            folder.checkpoints.mkdir()
+        except OSError as error:
+            raise RunError(f"cannot make a run's folder in {parent}: {error.strerror}") from None
+        folder.write_json("state.json", _state_record("stopped", ""))
+        _point_latest(parent, folder.path.name)
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an existing run.
+
+        Raises:
+            RunError: there is no run at `path`.
+        """
+        folder = cls(path)
+        if not _is_run(folder.path):
+            raise RunError(f"{folder.path} is not a run's folder: it has no state.json")
+        return folder
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, unique in its base folder."""
+        return self.path.resolve().name
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine; see `environment`."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Evaluation samples before and after, one JSON object a line."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """What the data looked like: length histogram, totals, a coloured sample."""
+        return self.path / "data.json"
+
+    @property
+    def summary(self) -> Path:
+        """Figures of the whole run."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.path / "report.html"
+
+    # The lock
+
+    def __enter__(self) -> Self:
+        self.lock()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def lock(self) -> None:
+        """Become the folder's only writer, until `release` or the end of the process.
+
+        Raises:
+            RunError: another process, or another part of this one, is writing it.
+        """
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let others write; without the lock, nothing happens."""
+        self._close_metrics()
+        self._lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether some process, this one included, is writing the folder."""
+        return self._lock.is_held()
+
+    # State
+
+    def set_state(self, state: RunState, detail: str = "") -> None:
+        """Record how the run stands; `detail` is one line for a person."""
+        began = self.state_record().get("began")
+        self.write_json("state.json", _state_record(state, detail, began))
+
+    def state_record(self) -> dict[str, Any]:
+        """Return state.json: state, detail, pid, began and updated (ISO 8601, UTC).
+
+        Empty where it cannot be read: one damaged run must not hide the others from a list.
+        """
+        try:
+            record: Any = self.read_json("state.json")
+        except RunError:
+            return {}
+        return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+
+    @property
+    def state(self) -> RunState:
+        """How the run stands; a run whose process is gone without a word was `killed`."""
+        said: Any = self.state_record().get("state")
+        if said not in get_args(RunState):
+            return "failed"
+        return "killed" if said == "running" and not self.is_locked() else said
+
+    # Metrics
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Append one record; it reaches the system before this returns.
+
+        A number that is not finite is written as null, since JSON has none.
+
+        Raises:
+            RunError: the disk is full, or the folder cannot be written.
+        """
+        if self._metrics is None:
+            self._metrics = self._open_metrics()
+        line = (to_json(record) + "\n").encode(errors="replace")
+        try:
+            whole = os.write(self._metrics, line) == len(line)
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as raised:
+            whole, error = False, raised
+        if not whole:
+            # Opening it again repairs what this append may have left half written.
+            self._close_metrics()
+            raise self._write_error("metrics.jsonl", error)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return all records written whole; a last line cut short is left out.
+
+        Raises:
+            RunError: a line that is not JSON, by its number.
+        """
+        return self._read_lines(self.metrics)
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop all records after `step`: a resumed run writes them again."""
+        kept = [record for record in self.read_metrics() if record.get("step", 0) <= step]
+        self._close_metrics()
+        self.write_lines("metrics.jsonl", kept)
+
+    # Files
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """Return the evaluation samples; empty where there are none.
+
+        Raises:
+            RunError: a line that is not JSON, by its number.
+        """
+        return self._read_lines(self.samples)
+
+    def read_json(self, name: str) -> Any:
+        """Return the content of a JSON file of this folder; None where there is none.
+
+        Raises:
+            RunError: the file is not JSON.
+        """
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {self.path / name}: {error}") from None
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replace a JSON file whole. Raises: RunError, and the file stays as it was."""
+        self.write_text(name, to_json(content, indent=2) + "\n")
+
+    def write_lines(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        """Replace a JSON-lines file whole. Raises: RunError, and the file stays as it was."""
+        self.write_text(name, "".join(to_json(record) + "\n" for record in records))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a text file whole. Raises: RunError, and the file stays as it was."""
+        # Half a surrogate pair, which JSON data may hold, has no UTF-8: it becomes a `?`.
+        content = text.encode(errors="replace")
+        try:
+            replace_file(self.path / name, lambda file: file.write_bytes(content))
+        except OSError as error:
+            raise self._write_error(name, error) from None
+
+    def _read_lines(self, file: Path) -> list[dict[str, Any]]:
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            return []
+        lines = text.split(b"\n")[:-1]
+        records: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                record: Any = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise RunError(f"{file}, line {number}: not a JSON object")
+            records.append(cast("dict[str, Any]", record))
+        return records
+
+    def _open_metrics(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.metrics, flags, 0o644)
+            drop_torn_line(descriptor)
+        except OSError as error:
+            raise self._write_error("metrics.jsonl", error) from None
+        return descriptor
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            os.close(self._metrics)
+            self._metrics = None
+
+    def _write_error(self, name: str, error: OSError) -> RunError:
+        reason = (
+            "the disk is full; free some space and resume"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else error.strerror or str(error)
+        )
+        return RunError(f"cannot write {self.path / name}: {reason}")
+
+
+def list_runs(base: str | os.PathLike[str] = "runs") -> list[RunFolder]:
+    """Return the runs in a base folder, oldest first; empty where there is no such folder."""
+    parent = Path(base)
+    if not parent.is_dir():
+        return []
+    runs = [
+        RunFolder(path)
+        for path in parent.iterdir()
+        if _is_run(path) and not path.is_symlink() and not path.name.startswith(".")
+    ]
+    return sorted(runs, key=lambda run: (str(run.state_record().get("began")), run.path.name))
+
+
+def find_run(name_or_path: str, base: str | os.PathLike[str] = "runs") -> RunFolder:
+    """Return the run meant by `latest`, a name in `base`, the unique start of one, or a path.
+
+    Raises:
+        RunError: none fits (near names are given), or several do.
+    """
+    for path in (Path(name_or_path), Path(base) / name_or_path):
+        target = _follow_latest(path)
+        if _is_run(target):
+            return RunFolder(target)
+    names = [run.path.name for run in list_runs(base)]
+    if not names:
+        raise RunError(f"no run {name_or_path!r}: there are no runs in {Path(base)} yet")
+    starting = [name for name in names if name.startswith(name_or_path)]
+    if len(starting) == 1:
+        return RunFolder(Path(base) / starting[0])
+    if starting:
+        raise RunError(f"{name_or_path!r} is the start of several runs: {', '.join(starting)}")
+    near = nearest(name_or_path, names) or names[-3:]
+    raise RunError(f"no run {name_or_path!r} in {Path(base)}; there is {', '.join(near)}")
+
+
+def remove_run(folder: RunFolder) -> None:
+    """Delete a run that nobody is writing, and let `latest` name the newest that is left.
+
+    Raises:
+        RunError: it is being written, or cannot be deleted.
+    """
+    folder.lock()
+    base = folder.path.parent
+    # Renamed first: a removal that is cut short leaves no half of a run in the list.
+    doomed = base / f".removed-{folder.path.name}"
+    try:
+        folder.path.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise RunError(f"cannot remove {folder.path}: {error.strerror}") from None
+    finally:
+        folder.release()
+    latest = base / LATEST
+    if _is_run(_follow_latest(latest)):
+        return
+    if left := list_runs(base):
+        _point_latest(base, left[-1].path.name)
+    else:
+        latest.unlink(missing_ok=True)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "state.json").is_file()
+
+
+def _make_fresh(parent: Path, stem: str) -> Path:
+    """Make the folder `stem`, or `stem-2` and so on where runs start in the same second."""
+    for number in range(1, 1000):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(errno.EEXIST, "a thousand runs of this name in one second")
+
+
+def _state_record(state: RunState, detail: str, began: str | None = None) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "state": state,
+        "detail": detail,
+        "pid": os.getpid(),
+        "began": began or now,
+        "updated": now,
+    }
+
+
+def _point_latest(parent: Path, name: str) -> None:
+    """Let `parent/latest` name a run: a link, or a text file where links are not allowed."""
+    link = parent / LATEST
+    aside = parent / f".{LATEST}.{os.getpid()}"
+    with suppress(OSError):
+        aside.unlink()
+    try:
+        aside.symlink_to(name)
+        aside.replace(link)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        if link.is_dir() and not link.is_symlink():
+            raise RunError(f"{link} is a folder; it should name the latest run: move it") from None
+        replace_file(link, lambda file: file.write_text(name + "\n", "utf-8"))
+
+
+def _follow_latest(path: Path) -> Path:
+    """Return the run that a link or text file `latest` names, or `path` itself."""
+    if path.is_symlink():
+        return path.resolve()
+    if path.name == LATEST and path.is_file():
+        return path.parent / path.read_text("utf-8").strip()
+    return path

@@ -1,0 +1,408 @@
+"""The training loop: optimiser steps over packed micro-batches, checkpoints, evaluation, an end.
+
+One optimiser step draws `batch_samples` samples, lays them in micro-batches of at most
+`micro_tokens` tokens, sums the gradient of Σ loss / normaliser over them (the trained tokens of the
+whole step, or what else the objective divides by), clips it and lets the optimiser act. Everything
+random is a function of (seed, step), so a run that was stopped at any step goes on to the same
+numbers, bit for bit, on the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from etude.core.errors import DivergedError, RunError
+from etude.core.machine import rss
+from etude.tuning.callbacks import RunView
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.data.packing import Step, plan_steps
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.objectives.base import Completion, LossSum, Means, Objective, side_tokens
+from etude.tuning.optim.optimizers import (
+    let_go,
+    make_optimizer,
+    restore,
+    set_learning_rate,
+)
+from etude.tuning.optim.schedules import learning_rate
+from etude.tuning.runs.folder import RunFolder
+from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
+from etude.tuning.training.evaluate import evaluate
+from etude.tuning.training.interrupt import StopRequest, stop_request
+
+# Steps after which a run with a time limit knows its speed; the first is slower than the rest.
+_MEASURED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Encoded samples to train on, and to evaluate on."""
+
+    train: Sequence[EncodedSample]
+    eval: Sequence[EncodedSample]
+
+    def fingerprint(self) -> str:
+        """Return a hash over all training tokens and their order."""
+        digest = hashlib.sha256()
+        for sample in self.train:
+            for side in sample.sides:
+                digest.update(side.input_ids.tobytes())
+                digest.update(side.trained.tobytes())
+            if sample.wanted is not None:
+                digest.update(b"wanted" if sample.wanted else b"unwanted")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    state: Literal["finished", "stopped"]
+    counters: Counters
+    reason: str
+    """Why it ended, in words a person can act on."""
+
+
+class BetweenSteps(Protocol):
+    """What acts on the trained weights around the optimiser's steps; its state is checkpointed."""
+
+    state: dict[str, torch.Tensor]
+    total_steps: int
+
+    def before_step(self) -> None:
+        """Add to the gradients of a step, before they are clipped."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Act on the weights after optimiser step `step`, from 1; gradients are still there."""
+        ...
+
+
+AllocateRanks = Callable[[int], BetweenSteps]
+
+
+class _Abandoned(Exception):  # noqa: N818 - it is no error: a step that is not completed
+    """A stop was asked for in mid-step; the step's gradients are thrown away."""
+
+
+class Trainer:
+    """Trains `parameters` of `model` by `recipe`; owns the optimiser and the counters.
+
+    Args:
+        model: a transformers causal language model; `parameters` require gradients.
+        parameters: the trained weights by name, float32.
+        data: what to train and evaluate on.
+        recipe: the run's recipe; `train` and `data.packing` are used.
+        folder: where metrics and checkpoints go.
+        view: who is told.
+        autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
+        allocator: makes what acts between steps (AdaLoRA), from the steps planned; or None.
+        objective: what is minimised; None: the cross-entropy of the answers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        parameters: Mapping[str, torch.nn.Parameter],
+        data: TrainingSet,
+        recipe: Recipe,
+        folder: RunFolder,
+        view: RunView,
+        autocast: torch.dtype | None = None,
+        allocator: AllocateRanks | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        self.model = model
+        self.parameters = dict(parameters)
+        self.data = data
+        self.recipe = recipe
+        self.spec = recipe.train
+        self.folder = folder
+        self.view = view
+        self.autocast = autocast
+        self.fingerprint = data.fingerprint()
+        self.objective = objective or Completion()
+        self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
+        self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
+        self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
+        total = math.ceil(self.spec.epochs * self.steps_per_epoch)
+        if self.spec.max_steps is not None:
+            total = min(total, self.spec.max_steps)
+        self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
+        self.between = allocator(total) if allocator is not None else None
+        self._recent: list[float] = []
+        self._saved_step = -1
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint's state; metrics after it are forgotten.
+
+        Raises:
+            RunError: the checkpoint belongs to other data or other weights.
+        """
+        if checkpoint.data != self.fingerprint:
+            raise RunError(
+                "the training data is not what this run began with, so it cannot go on to the "
+                "same result; start a new run, or bring the old data back"
+            )
+        if checkpoint.weights.keys() != self._tensors().keys():
+            raise RunError("the checkpoint holds other weights than this recipe trains")
+        self._set_weights(checkpoint.weights)
+        restore(self.optimizer, checkpoint.optimizer)
+        self.counters = checkpoint.counters
+        if self.between is not None:
+            self.between.total_steps = checkpoint.counters.total_steps
+        self._saved_step = checkpoint.counters.step
+        self.folder.truncate_metrics(checkpoint.counters.step)
+
+    def run(self) -> Outcome:
+        """Train to the end of the plan, an early stop, or a request to stop.
+
+        Raises:
+            DivergedError: the loss or the gradient is not finite.
+            RunError: no gradient arrives at all, or nothing can be saved.
+        """
+        counters = self.counters
+        with stop_request() as stop, self._training_mode():
+            while counters.step < counters.total_steps:
+                try:
+                    record = self._step(stop)
+                except _Abandoned:
+                    self._save()
+                    return Outcome("stopped", counters, f"stopped at step {counters.step}")
+                self.folder.append_metrics(record)
+                self.view.update(record)
+                self._plan_by_time()
+                last = counters.step == counters.total_steps
+                if self._evaluate_if_due(last) and not last:
+                    self._save()
+                    return Outcome("finished", counters, self._finish("no better loss for a while"))
+                if last or counters.step % self.spec.save_every == 0:
+                    self._save()
+                if self._out_of_time() and not last:
+                    self._save()
+                    return Outcome("finished", counters, self._finish("the time limit is reached"))
+        return Outcome("finished", counters, self._finish("all steps done"))
+
+    def _step(self, stop: StopRequest) -> dict[str, Any]:
+        """Do one optimiser step and return its record."""
+        counters, spec = self.counters, self.spec
+        epoch, index = divmod(counters.step, self.steps_per_epoch)
+        step = self._steps_of(epoch)[index]
+        began = time.perf_counter()
+        torch.manual_seed(_mix(spec.seed, counters.step))  # pyright: ignore[reportUnknownMemberType]
+        rows = [[self.data.train[i] for i in micro] for micro in step]
+        samples = [sample for row in rows for sample in row]
+        sides = [side for sample in samples for side in self.objective.sides(sample)]
+        trained = sum(side.trained_tokens for side in sides)
+        tokens = sum(len(side) for side in sides)
+        loss, means = 0.0, Means()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._compute_dtype():
+            shared = self.objective.shared(self.model, rows, self.recipe.data.packing)
+        for row in rows:
+            if stop:
+                raise _Abandoned
+            part = self._accumulate(row, self.objective.normalizer(samples), shared)
+            loss += float(part.total)
+            means.add(part.sums)
+        if self.between is not None:
+            self.between.before_step()
+        norm = self._clip(step)
+        lr = learning_rate(spec, counters.step, counters.total_steps)
+        set_learning_rate(self.optimizer, lr)
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        if self.between is not None:
+            self.between.after_step(counters.step + 1)
+        seconds = time.perf_counter() - began
+        self._recent = [*self._recent[-7:], seconds]
+        counters.step += 1
+        counters.tokens += tokens
+        counters.trained_tokens += trained
+        counters.seconds += seconds
+        return {
+            "step": counters.step,
+            "total_steps": counters.total_steps,
+            "epoch": round(counters.step / self.steps_per_epoch, 4),
+            "tokens": counters.tokens,
+            "trained_tokens": counters.trained_tokens,
+            "loss": loss,
+            **means.values(),
+            "lr": lr,
+            "grad_norm": norm,
+            "tokens_per_s": round(tokens / seconds, 1),
+            "rss": rss(),
+            "seconds": round(counters.seconds, 3),
+        }
+
+    def _accumulate(self, samples: list[EncodedSample], normalizer: int, shared: Any) -> LossSum:
+        """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
+        with self._compute_dtype():
+            part = self.objective.loss(self.model, samples, shared, self.recipe.data.packing)
+            loss = part.total / normalizer
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss became {value}", samples)
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        return LossSum(loss.detach(), part.sums)
+
+    def _clip(self, step: Step) -> float:
+        """Clip the gradient in place and return its norm before that."""
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        samples = [self.data.train[i] for micro in step for i in micro]
+        if not math.isfinite(norm):
+            raise self._diverged(f"the gradient's norm became {norm}", samples)
+        if norm == 0.0:
+            raise RunError(
+                f"step {self.counters.step + 1}: every trained weight got a zero gradient, so "
+                "nothing would be learnt; check adapter.targets and that answers are not masked"
+            )
+        if self.spec.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.parameters.values(), self.spec.clip, torch.tensor(norm)
+            )
+        return norm
+
+    def _diverged(self, what: str, samples: Sequence[EncodedSample]) -> DivergedError:
+        """Keep the last good state, and name the batch."""
+        self._save()
+        origins = ", ".join(sample.origin for sample in samples[:8])
+        more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+        return DivergedError(
+            f"step {self.counters.step + 1}: {what}; the state after step {self.counters.step} "
+            f"is kept. The batch: {origins}{more}. Lower train.lr, or look at these samples"
+        )
+
+    def _plan_by_time(self) -> None:
+        """Shorten the plan, once, so that the schedule ends within the time limit."""
+        counters, limit = self.counters, self.spec.max_minutes
+        if counters.planned or limit is None or counters.step < _MEASURED_STEPS:
+            return
+        # A tenth is kept back: steps differ in length and machines in mood.
+        left = 0.9 * limit * 60 - counters.seconds
+        possible = counters.step + max(1, int(left / statistics.median(self._recent)))
+        if possible < counters.total_steps:
+            self.view.message(
+                f"planning {possible} of {counters.total_steps} steps to end within "
+                f"{limit:g} minutes (train.max_minutes)"
+            )
+            counters.total_steps = possible
+            if self.between is not None:
+                self.between.total_steps = possible
+        counters.planned = True
+
+    def _out_of_time(self) -> bool:
+        limit = self.spec.max_minutes
+        return limit is not None and self.counters.seconds > limit * 60
+
+    def _evaluate_if_due(self, last: bool) -> bool:
+        """Evaluate where the recipe asks for it; return whether to stop early."""
+        every, counters = self.spec.eval_every, self.counters
+        if every is None or not self.data.eval or not (last or counters.step % every == 0):
+            return False
+        with self._compute_dtype():
+            evaluation = evaluate(
+                self.model, self.objective, self.data.eval, self.spec.micro_tokens
+            )
+        self.model.train()
+        loss = evaluation.loss
+        told = {f"eval_{name}": value for name, value in evaluation.metrics.items()}
+        record = {"step": counters.step, "eval_loss": loss, **told}
+        self.folder.append_metrics(record)
+        self.view.evaluation(record)
+        if loss < counters.best_loss:
+            counters.best_loss, counters.best_step, counters.bad_evaluations = (
+                loss,
+                counters.step,
+                0,
+            )
+            self._write(self.folder.checkpoints / "best", keep=1)
+        else:
+            counters.bad_evaluations += 1
+        return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
+
+    def _finish(self, reason: str) -> str:
+        """Go back to the best weights where an evaluation found better ones than the last."""
+        counters = self.counters
+        if counters.best_step in (0, counters.step):
+            return reason
+        best, _ = last_checkpoint(self.folder.checkpoints / "best")
+        if best is None:
+            return reason
+        self._set_weights(best.weights)
+        return f"{reason}; keeping the weights of step {counters.best_step}, the best evaluation"
+
+    def _checkpoint(self) -> Checkpoint:
+        weights = self._tensors()
+        state = self.optimizer.state_dict()
+        return Checkpoint(weights, state, self.counters, self.fingerprint)
+
+    def _save(self) -> None:
+        if self._saved_step != self.counters.step:
+            self._write(self.folder.checkpoints, keep=2)
+            self._saved_step = self.counters.step
+
+    def _write(self, folder: Path, *, keep: int) -> None:
+        release = partial(let_go, self.optimizer)
+        save_checkpoint(folder, self._checkpoint(), keep=keep, written=release)
+
+    def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.copy_(weights[name])
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Return what changes in training and is no state of the optimiser, by name."""
+        weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        between = self.between.state if self.between is not None else {}
+        return {**weights, **{f"between.{name}": value for name, value in between.items()}}
+
+    def _steps_of(self, epoch: int) -> list[Step]:
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._epoch_steps = plan_steps(
+                self.lengths, self.spec.batch_samples, self.spec.micro_tokens, self.spec.seed, epoch
+            )
+        return self._epoch_steps
+
+    @contextmanager
+    def _training_mode(self) -> Generator[None]:
+        if self.spec.checkpointing:
+            self.model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False}
+            )
+        self.model.train()
+        try:
+            if self.recipe.data.packing:
+                with packed_rows(self.model), fused_layers(self.model) as fusion:
+                    self.view.message(str(fusion))
+                    yield
+            else:
+                yield
+        finally:
+            self.model.eval()
+            if self.spec.checkpointing:
+                self.model.activation_checkpointing_disable()
+
+    def _compute_dtype(self) -> torch.autocast:
+        dtype = self.autocast or torch.bfloat16
+        return torch.autocast(self.model.device.type, dtype, enabled=self.autocast is not None)
+
+
+def _mix(seed: int, step: int) -> int:
+    """Return a seed for one step: neighbouring steps must not share random streams."""
+    digest = hashlib.sha256(f"{seed}:{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,264 @@
+"""Fused layers against the models' own code, in float64 where the truth is asked."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from fusable_models import MODELS, adapted
+from torch.nn.utils import parameters_to_vector
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
+from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.fusion import patch
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.kernels import native
+from etude.tuning.objectives.cross_entropy import completion_loss
+
+pytestmark = pytest.mark.skipif(
+    not native.status().ready, reason=f"no C++ kernels here: {native.status().reason}"
+)
+
+LENGTHS = [30, 1, 26, 7]
+
+
+def row():
+    """Return one packed row, some of it trained."""
+    torch.manual_seed(1)
+    count = sum(LENGTHS)
+    targets = torch.randint(0, 97, (1, count))
+    targets[0, ::3] = -100
+    return {
+        "input_ids": torch.randint(0, 97, (1, count)),
+        "targets": targets,
+        "position_ids": torch.cat([torch.arange(n) for n in LENGTHS])[None],
+        "segment_lengths": list(LENGTHS),
+    }
+
+
+def loss_and_gradient(model, *, fused: bool, layers: int = 3):
+    """Return the loss and all gradients of adapters, end to end."""
+    trained = adapter_parameters(model)
+    model.zero_grad()
+    with packed_rows(model):
+        if fused:
+            with fused_layers(model) as how, counted() as count:
+                loss = completion_loss(model, **row())
+                loss.backward()
+            assert how.fused == 3
+            assert len(count) == layers, "as many layers are fused as the test is about"
+        else:
+            loss = completion_loss(model, **row())
+            loss.backward()
+    return loss.detach(), parameters_to_vector([p.grad for p in trained.values()])
+
+
+class counted:  # noqa: N801 - reads as a function
+    """Lists the layers that ran fused inside."""
+
+    def __enter__(self):
+        self.calls, self.inner = [], patch.decoder_layer
+
+        def call(*given):
+            self.calls.append(given)
+            return self.inner(*given)
+
+        patch.decoder_layer = call
+        return self.calls
+
+    def __exit__(self, *_):
+        patch.decoder_layer = self.inner
+
+
+def error(found, true) -> float:
+    return float((found.double() - true).norm() / true.norm())
+
+
+def truth(model):
+    """Return loss and gradient by the model's own code in float64."""
+    wide = copy.deepcopy(model).double()
+    # Adapters keep the precision that they are trained in; the truth is wanted in double.
+    for module in wide.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dtype == torch.float32:
+                setattr(module, name, torch.nn.Parameter(parameter.double()))
+    return loss_and_gradient(wide, fused=False)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_fused_model_has_the_loss_and_gradient_of_its_own_code(kind):
+    model = adapted(MODELS[kind])
+    loss, gradient = truth(model)
+    found, found_gradient = loss_and_gradient(model, fused=True)
+    # float32 through three layers; the model's own code is as far off (below).
+    assert error(found, loss) < 1e-6
+    assert error(found_gradient, gradient) < 1e-5
+    plain, plain_gradient = loss_and_gradient(model, fused=False)
+    assert error(plain, loss) < 1e-6
+    assert error(plain_gradient, gradient) < 1e-5
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_models_own_code(kind):
+    far = []
+    for seed in range(6):
+        model = adapted(MODELS[kind], seed=seed).bfloat16()
+        _, gradient = truth(model)
+        fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
+        far.append([error(fused[1], gradient), error(plain[1], gradient)])
+    mean = torch.tensor(far).mean(0)
+    # A mean over six draws of an error that is one draw of rounding each: a tenth is its noise.
+    assert mean[0] < 1.1 * mean[1]
+
+
+SPECS = {
+    "all": AdapterSpec(rank=4, alpha=8),
+    "attention alone": AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
+    "one of a pair": AdapterSpec(rank=3, alpha=8, targets=["up_proj", "o_proj"]),
+    "rounded while training": AdapterSpec(rank=4, alpha=8, factors={"bits": 8, "when": "training"}),
+    "shared random factors": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
+    "diagonal between": AdapterSpec(kind="adalora", rank=4, alpha=8),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_adapters_of_every_kind_that_is_a_pair_of_factors(name):
+    model = adapted(MODELS["llama"], SPECS[name])
+    fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
+    assert error(fused[0], plain[0].double()) < 1e-6
+    assert error(fused[1], plain[1].double()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int4", "int8"])
+def test_a_quantised_base(kind):
+    model = adapted(MODELS["qwen2"], quant=QuantSpec(kind=kind, block=32))
+    fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
+    assert error(fused[0], plain[0].double()) < 1e-6
+    assert error(fused[1], plain[1].double()) < 1e-5
+
+
+def test_integer_products_are_the_same_fused_or_not_and_near_those_of_decoded_weights():
+    model = adapted(MODELS["llama"], quant=QuantSpec(kind="int8", compute="int8"))
+    fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
+    decoded = adapted(MODELS["llama"], quant=QuantSpec(kind="int8"))
+    true = loss_and_gradient(decoded, fused=False)
+    # Rounding amplifies float32's noise wherever a value sits at a tie: not equal, but near.
+    assert error(fused[0], plain[0].double()) < 2e-3
+    assert error(fused[1], plain[1].double()) < 2e-2
+    assert 0 < error(fused[0], true[0].double()) < 5e-3
+    assert 0 < error(fused[1], true[1].double()) < 5e-2
+
+
+def test_layers_computed_again_in_the_backward_pass():
+    model = adapted(MODELS["llama"])
+    plain = loss_and_gradient(model, fused=True)
+    model.train()
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    again = loss_and_gradient(model, fused=True, layers=6)
+    assert torch.equal(plain[0], again[0])
+    assert torch.equal(plain[1], again[1])
+
+
+def test_an_adapter_switched_off_and_on_again():
+    model = adapted(MODELS["llama"])
+    with packed_rows(model), fused_layers(model), torch.no_grad():
+        on = completion_loss(model, **row())
+        with adapter_disabled(model):
+            off = completion_loss(model, **row())
+        assert torch.equal(completion_loss(model, **row()), on)
+    assert not torch.isclose(on, off)
+    with packed_rows(model), torch.no_grad(), adapter_disabled(model):
+        torch.testing.assert_close(completion_loss(model, **row()), off, rtol=1e-6, atol=0)
+
+
+def test_only_what_is_below_an_adapter_is_differentiated():
+    model = adapted(
+        MODELS["llama"], AdapterSpec(rank=4, alpha=8, targets=["model.layers.2.*_proj"])
+    )
+    trained = adapter_parameters(model)
+    assert trained
+    assert all("layers.2." in name for name in trained)
+    fused, plain = (loss_and_gradient(model, fused=way) for way in (True, False))
+    assert error(fused[1], plain[1].double()) < 1e-5
+
+
+def test_memory_that_is_used_up_is_not_used_twice():
+    model = adapted(MODELS["llama"])
+    with packed_rows(model), fused_layers(model):
+        loss = completion_loss(model, **row())
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="runs once"):
+            loss.backward()
+
+
+UNFIT = {
+    "magnitudes": AdapterSpec(kind="dora", rank=4, alpha=8),
+    "dropout": AdapterSpec(rank=4, alpha=8, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_the_fused_step_does_not_compute_takes_the_layers_own_code(name):
+    model = adapted(MODELS["llama"], UNFIT[name]).train()
+    with packed_rows(model), fused_layers(model), counted() as count:
+        torch.manual_seed(2)
+        fused = completion_loss(model, **row())
+    torch.manual_seed(2)
+    with packed_rows(model):
+        assert torch.equal(completion_loss(model, **row()), fused)
+    assert not count
+
+
+def test_hooks_are_heard():
+    model = adapted(MODELS["llama"])
+    heard = []
+    layer = model.model.layers[1]
+    handle = layer.mlp.up_proj.register_forward_hook(lambda *given: heard.append(given))
+    with packed_rows(model), fused_layers(model), counted() as count, torch.no_grad():
+        completion_loss(model, **row())
+    handle.remove()
+    assert len(heard) == 1
+    assert len(count) == 2
+
+
+def test_rows_that_are_not_packed_take_the_layers_own_code():
+    model = adapted(MODELS["llama"])
+    ids = torch.randint(0, 97, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+    plain = model(input_ids=ids, attention_mask=mask).logits
+    with fused_layers(model), counted() as count:
+        assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, plain)
+    assert not count
+
+
+def test_models_and_weights_that_are_not_known_are_left_alone_and_say_so():
+    other = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=97))
+    with fused_layers(other) as how:
+        assert (how.fused, how.layers) == (0, 0)
+        assert "no decoder layer" in str(how)
+    trained = MODELS["llama"]()
+    with fused_layers(trained) as how:
+        assert how.fused == 0
+        assert "weights of the base are trained" in str(how)
+    half = adapted(MODELS["llama"]).half()
+    with fused_layers(half) as how:
+        assert "no kernels for torch.float16" in str(how)
+
+
+def test_the_model_is_left_as_it_was():
+    model = adapted(MODELS["llama"])
+    with fused_layers(model):
+        with fused_layers(model) as inner:
+            assert inner.fused == 3
+        assert all("forward" in vars(layer) for layer in model.model.layers)
+    assert all("forward" not in vars(layer) for layer in model.model.layers)
+    with pytest.raises(KeyError), fused_layers(model):
+        raise KeyError
+    assert all("forward" not in vars(layer) for layer in model.model.layers)

@@ -1,0 +1,288 @@
+"""The memory plan against models, optimisers and forward passes that really are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig
+
+from etude.core.errors import MemoryPlanError, ModelError, NoTargetMatchedError
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections import ModelSpec
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.kernels import native
+from etude.tuning.memory.estimate import PARTS, held_as, optimizer_bytes, plan_memory
+from etude.tuning.memory.fit import first_option, options, plan_recipe, refuse_what_cannot_fit
+from etude.tuning.memory.model_configs import KNOWN, config_of
+from etude.tuning.memory.trace import trace_step, weigh
+from etude.tuning.models.load import load_model
+from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
+from etude.tuning.optim.optimizers import make_optimizer
+from etude.tuning.pipeline import tune
+
+
+def recipe(**sections: Any) -> Recipe:
+    fields: dict[str, Any] = {
+        "adapter": {"rank": 4, "alpha": 8},
+        "data": {"train": "-", "max_length": 64},
+        "train": {"micro_tokens": 128},
+        "eval": {"generate": 0},
+    }
+    for name, section in sections.items():
+        fields[name] = {**fields.get(name, {}), **section}
+    return Recipe.parse(fields)
+
+
+def llama(**changes: Any) -> LlamaConfig:
+    fields = {
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+    return LlamaConfig(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("quant", ["none", "nf4", "int8"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "vera"])
+def test_weights_are_counted_to_the_byte(tiny_llama, quant, kind):
+    folder = tiny_llama()
+    chosen = recipe(quant={"kind": quant}, adapter={"kind": kind})
+    model = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), chosen.quant).model
+    base = sum(parameter.numel() for parameter in model.parameters())
+    add_adapter(model, chosen.adapter, seed=0)
+    real = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+    config = AutoConfig.from_pretrained(folder)
+    found = weigh(config, chosen, torch.bfloat16, held_as(chosen))
+    assert found.held == sum(real.values())
+    trained = adapter_parameters(model).values()
+    assert found.trained == sum(parameter.numel() for parameter in trained)
+    if quant == "none":
+        assert found.parameters == base
+
+
+def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
+    base = plan_memory(llama(), recipe(), torch.bfloat16)
+    more = plan_memory(llama(), recipe(adapter={"modules_to_save": ["norm"]}), torch.bfloat16)
+    assert more.trained - base.trained == 64
+    assert more.parts["weights"] - base.parts["weights"] == 4 * 64
+    assert more.parameters == base.parameters
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypatch):
+    if not fused:
+        monkeypatch.setattr(native.build, "status", lambda: native.Status(None, "not wanted"))
+        monkeypatch.setattr(native, "status", native.build.status)
+    folder = tiny_llama(layers=3)
+    chosen = recipe(quant={"kind": "nf4"})
+    model = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), chosen.quant).model
+    add_adapter(model, chosen.adapter, seed=0)
+    model.train()
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.zeros(1, 128, dtype=torch.long)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with packed_rows(model), fused_layers(model), hooks:
+        hidden = model.base_model(
+            input_ids=ids,
+            use_cache=False,
+            position_ids=torch.arange(128)[None],
+            segment_lengths=[64, 64],
+        ).last_hidden_state.flatten(0, 1)
+        loss = cross_entropy_sum(hidden, plain_head(model), ids.flatten())
+    trace = trace_step(
+        AutoConfig.from_pretrained(folder), chosen, torch.bfloat16, held_as(chosen), None
+    )
+    assert loss.requires_grad
+    # Beside what autograd keeps are alive: the hidden states (twice, as trained positions are
+    # picked), their gradient that the loss keeps itself, the token ids and positions.
+    alive = 3 * 128 * 64 * 2 + 4 * 128 * 8 + 4096
+    assert sum(kept.values()) <= trace.kept <= sum(kept.values()) + alive
+
+
+def test_the_depth_is_extrapolated_to_what_tracing_all_of_it_gives(monkeypatch):
+    from etude.tuning.memory import trace as module
+
+    for sections in ({}, {"train": {"checkpointing": True}}, {"data": {"packing": False}}):
+        chosen = recipe(**sections)
+        found = trace_step(llama(), chosen, torch.bfloat16, held_as(chosen), None)
+        whole = module._trace(llama(), chosen, torch.bfloat16, held_as(chosen), None)
+        # Temporary pieces that live across layers come in whole layers only.
+        assert found.kept == pytest.approx(whole.kept, rel=0.01)
+        assert found.peak == pytest.approx(whole.peak, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "adamw8bit"},
+        {"optimizer": "lion"},
+        {"optimizer": "adafactor"},
+    ],
+)
+def test_optimiser_state_is_what_the_optimiser_makes(train):
+    chosen = recipe(train=train)
+    shapes = ((300, 64), (64,), (5, 7), (128, 96))
+    parameters = {str(i): torch.nn.Parameter(torch.randn(shape)) for i, shape in enumerate(shapes)}
+    optimizer = make_optimizer(chosen.train, parameters)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    real = sum(
+        tensor.nbytes
+        for state in optimizer.state.values()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and name != "step"
+    )
+    found = optimizer_bytes(chosen, shapes)
+    assert found == pytest.approx(real, rel=0.002, abs=64)
+
+
+def test_each_option_moves_the_part_that_it_is_about():
+    base = plan_memory(llama(), recipe(), torch.bfloat16)
+    assert set(base.parts) == set(PARTS)
+
+    def parts(**sections: Any) -> dict[str, int]:
+        return dict(plan_memory(llama(), recipe(**sections), torch.bfloat16).parts)
+
+    assert parts(train={"checkpointing": True})["activations"] < 0.5 * base.parts["activations"]
+    assert parts(train={"micro_tokens": 256})["activations"] > 1.8 * base.parts["activations"]
+    assert parts(adapter={"rank": 16})["gradients"] == 4 * base.parts["gradients"]
+    assert parts(quant={"kind": "none"})["weights"] > base.parts["weights"]
+    assert parts(train={"paged": True})["optimizer"] == 0
+    assert parts(train={"optimizer": "lion"})["optimizer"] == base.parts["optimizer"] // 2
+    full = plan_memory(
+        llama(), recipe(adapter={"kind": "none"}, quant={"kind": "none"}), torch.float32
+    )
+    assert full.method == "full"
+    assert full.parts["gradients"] == 4 * full.trained == 4 * full.parameters
+
+
+def test_generating_answers_may_be_the_peak():
+    chosen = recipe(eval={"generate": 8}, train={"micro_tokens": 64, "checkpointing": True})
+    wide = llama(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16)
+    plan = plan_memory(wide, chosen, torch.bfloat16)
+    assert any("generated" in note for note in plan.notes)
+
+
+def test_experts_and_other_families_are_planned_from_their_configuration():
+    mixtral = MixtralConfig(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    chosen = recipe(adapter={"targets": ["q_proj"]})
+    two = plan_memory(mixtral, chosen, torch.bfloat16)
+    mixtral.num_experts_per_tok = 4
+    four = plan_memory(mixtral, chosen, torch.bfloat16)
+    assert four.parts["activations"] > 1.2 * two.parts["activations"]
+    assert four.parts["weights"] == two.parts["weights"]
+    assert any("experts" in note for note in two.notes)
+    small = {"vocab_size": 300, "n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 256}
+    gpt2 = GPT2Config(bos_token_id=0, eos_token_id=0, **small)
+    assert plan_memory(gpt2, recipe(quant={"kind": "none"}), torch.bfloat16).total > 0
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-70b", "mixtral-8x7b", "qwen2.5-7b"])
+def test_known_models_have_the_parameters_that_they_are_known_for(name):
+    published = {
+        "llama-3.1-8b": 8_030_261_248,
+        "llama-3.1-70b": 70_553_706_496,
+        "mixtral-8x7b": 46_702_792_704,
+        "qwen2.5-7b": 7_615_616_512,
+    }
+    chosen = recipe(adapter={"targets": ["q_proj"]}, quant={"kind": "none"})
+    found = weigh(config_of(name), chosen, torch.bfloat16, held_as(chosen))
+    assert found.parameters == published[name]
+
+
+def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path):
+    folder = tiny_llama()
+    assert config_of(str(folder)).hidden_size == 64
+    assert config_of(str(folder / "config.json")).hidden_size == 64
+    with pytest.raises(ModelError, match=r"did you mean 'llama-3\.1-8b'"):
+        config_of("llama-3.1-8")
+    (tmp_path / "config.json").write_text('{"hidden_size": 4}')
+    with pytest.raises(ModelError, match="names no model_type"):
+        config_of(str(tmp_path / "config.json"))
+    (tmp_path / "config.json").write_text('{"model_type": "florp"}')
+    with pytest.raises(ModelError, match="not understood"):
+        config_of(str(tmp_path / "config.json"))
+    with pytest.raises(NoTargetMatchedError):
+        plan_memory(llama(), recipe(adapter={"targets": ["query"]}), torch.bfloat16)
+    assert all(config_of(name) for name in KNOWN)
+
+
+# What fits
+
+
+def test_the_least_costly_change_that_fits_is_named():
+    chosen = recipe(train={"micro_tokens": 512})
+    wide = llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=16)
+    needed = plan_recipe(chosen, wide).total
+    ways = {option.change: option.plan.total for option in options(chosen, wide)}
+    assert ways["train.micro_tokens=64"] < needed
+    assert ways["train.checkpointing=true"] < needed
+    best = first_option(chosen, needed - 1000, wide)
+    assert best is not None
+    assert best.change == "train.micro_tokens=64"
+    # Where nothing fits, what saves most.
+    worst = first_option(chosen, 1, wide)
+    assert worst is not None
+    assert worst.plan.total == min(ways.values())
+
+
+def test_a_plan_beyond_the_memory_by_more_than_its_error_is_refused():
+    chosen = recipe(adapter={"kind": "none"}, quant={"kind": "none"})
+    plan = plan_memory(llama(), chosen, torch.bfloat16)
+    refuse_what_cannot_fit(plan, chosen, plan.total)
+    refuse_what_cannot_fit(plan, chosen, int(plan.total / 1.05))
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A machine with 64 MB left."""
+    from dataclasses import replace
+
+    import etude.tuning.pipeline as run
+    from etude.core.machine import this_machine
+
+    monkeypatch.setattr(
+        run, "this_machine", lambda: replace(this_machine(), memory_available=64_000_000)
+    )
+
+
+def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
+    tiny_recipe, tmp_path, little_memory
+):
+    chosen = Recipe.parse(tiny_recipe())
+    with pytest.raises(MemoryPlanError, match=r"would take about .* --set .* --anyway") as error:
+        tune(chosen, base=tmp_path / "runs")
+    assert "\n" not in str(error.value)
+    run = tune(chosen, base=tmp_path / "runs", anyway=True)
+    assert run.state == "finished"
+    assert set(run.summary["memory_plan"]["parts"]) == set(PARTS)
+    assert "The plan made before it said" in (run.folder / "report.html").read_text("utf-8")
