@@ -40,7 +40,7 @@ from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.config.sections import AdapterSpec, QuantSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
-from etude.tuning.models.meta_model import build_skeleton, put, quantizable_linears
+from etude.tuning.models.meta_model import build_meta_model, put, quantizable_linears
 from etude.tuning.objectives.cross_entropy import completion_loss
 from etude.tuning.quant.block import BlockLinear
 from etude.tuning.runs.environment import environment
@@ -227,7 +227,7 @@ class Bench:
 
     def model(self, shape: Shape, held: str) -> Any:
         """Return a frozen model on the device, `held` as bfloat16, nf4, or bitsandbytes' nf4."""
-        model = build_skeleton(shape.config, torch.bfloat16, "random weights")
+        model = build_meta_model(shape.config, torch.bfloat16, "random weights")
         for name, linear in quantizable_linears(model).items():
             if held == "bfloat16":
                 continue

@@ -29,7 +29,7 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections import QuantSpec
 from etude.tuning.kernels import int8_matmul
 from etude.tuning.models.load import load_model
-from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.runs.environment import environment
 from etude.tuning.training.evaluate import evaluation_loss
 
@@ -59,7 +59,7 @@ def error_table(work: Work) -> list[tuple[str, float, float]]:
     chosen, view = Recipe.parse(fields), Unwatched()
     loaded = load_model(chosen.model, chosen.quant, view.progress)
     samples = stages.prepare(chosen, loaded, view.progress).train.samples[:48]
-    layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, RowLinear)}
+    layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, Int8Linear)}
 
     def loss(kinds: tuple[str, ...]) -> float:
         for name, layer in layers.items():

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.memory.estimate import plan_memory
+from etude.tuning.memory.estimate import estimate_memory
 from etude.tuning.memory.model_configs import config_of, forward_dtype
 from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.pull import pull
@@ -206,7 +206,7 @@ def main() -> None:
         write_models(folder, {str(CASES[name]["model"]) for name in options.only})
         recipes = {name: recipe_of(CASES[name], folder) for name in options.only}
         plans = {
-            name: plan_memory(config_of(r.model.id), r, forward_dtype(r.model))
+            name: estimate_memory(config_of(r.model.id), r, forward_dtype(r.model))
             for name, r in recipes.items()
         }
         print(f"{'':32} {'planned':>9} {'measured':>9} {'ratio':>7}  parts, MB", flush=True)

@@ -22,10 +22,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.arxiv.rate_limited_client import RateLimitedClient
 from etude.papers.library import Library
 from etude.papers.search import Index
-from etude.papers.search.background_indexer import Along
+from etude.papers.search.background_indexer import BackgroundIndexer
 from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store
@@ -94,14 +94,14 @@ def measure(chosen: argparse.Namespace, address: str, folder: Path) -> None:
     library, watch = Library(engine), Watch()
     settings = replace(Settings().at(address), first_days=365)
     profile = cProfile.Profile() if chosen.profile else None
-    with Gate(settings, folder=folder) as gate:
+    with RateLimitedClient(settings, folder=folder) as gate:
         gate._send = watch.around("waiting for the server", gate._send)
         library.put_in = watch.around("storing", library.put_in)
         if profile:
             profile.enable()
         begin, used = time.perf_counter(), time.process_time()
         index = Index(folder / "index", library)
-        with Along(index.folder, library) as along:
+        with BackgroundIndexer(index.folder, library) as along:
             report = sync(
                 library,
                 settings,

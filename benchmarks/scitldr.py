@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries.extractive import MOST_WORDS, gists
 
 
@@ -71,9 +71,9 @@ def main() -> None:
         texts = gists([(paper.title, paper.abstract) for paper in papers])
         rows = [
             {
-                "title": readable(paper.title),
+                "title": latex_to_text(paper.title),
                 "gist": gist,
-                "summary": readable(paper.references[0]),
+                "summary": latex_to_text(paper.references[0]),
             }
             for paper, gist in zip(papers, texts, strict=True)
         ]

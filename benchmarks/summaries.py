@@ -40,7 +40,7 @@ import numpy as np
 from rouge_score import rouge_scorer
 
 import scitldr
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.sentences import sentences
 from etude.papers.summaries import extract
 from etude.papers.summaries.extractive import is_cut, pieces, says_title
@@ -96,9 +96,11 @@ def entire(parts: Sequence[str]) -> list[str]:
 def compared(papers: Sequence[scitldr.Paper]) -> dict[str, Figures]:
     """Return the figures of every way to choose."""
     pairs = [(paper.title, paper.abstract) for paper in papers]
-    titles = [readable(title) for title, _ in pairs]
-    split = [sentences(readable(abstract)) for _, abstract in pairs]
-    shown = [pieces(title, readable(text)) for title, (_, text) in zip(titles, pairs, strict=True)]
+    titles = [latex_to_text(title) for title, _ in pairs]
+    split = [sentences(latex_to_text(abstract)) for _, abstract in pairs]
+    shown = [
+        pieces(title, latex_to_text(text)) for title, (_, text) in zip(titles, pairs, strict=True)
+    ]
     whole = [[p for p in piece if not is_cut(p)] or piece for piece in shown]
     default = [summary.text for summary in extract(pairs)]
     assert not any(says_title(text, title) for text, title in zip(default, titles, strict=True))

@@ -29,7 +29,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import Ridge
 
 import scitldr
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries import features
 from etude.papers.summaries.extractive import VERSION, pieces
 from etude.papers.summaries.model import FILE, Forest, Ranker
@@ -90,7 +90,7 @@ def rarities() -> Any:
     with lzma.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            text = f"{readable(row['title'])} {readable(row['abstract'])}"
+            text = f"{latex_to_text(row['title'])} {latex_to_text(row['abstract'])}"
             words = {features.stem(token) for token in features.tokens(text)}
             have[list({features.bucket(word, features.BUCKETS) for word in words})] += 1
             papers += 1
@@ -102,8 +102,8 @@ def counted(split: str, idf: Any) -> Part:
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     part = Part([], [], [], [], [])
     for paper in scitldr.read(split):
-        title = readable(paper.title)
-        shown = pieces(title, readable(paper.abstract))
+        title = latex_to_text(paper.title)
+        shown = pieces(title, latex_to_text(paper.abstract))
         if not shown:
             continue
         abstract = features.read(title, shown)
@@ -266,7 +266,7 @@ def main() -> None:
     with np.load(output) as file:
         learnt = Ranker.from_file(file)
     dev = counted("dev", idf)
-    titles = [readable(paper.title) for paper in scitldr.read("dev")]
+    titles = [latex_to_text(paper.title) for paper in scitldr.read("dev")]
     scores = learnt.scores(list(zip(titles, dev.shown, strict=True)))
     whole = [
         np.where([("…" in piece) for piece in shown], -1e9, score)

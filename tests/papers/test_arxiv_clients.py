@@ -12,12 +12,12 @@ from etude.core.errors import SourceError
 from etude.papers.arxiv.feeds import fetch_feed, read_feed
 from etude.papers.arxiv.oai import ExpiredTokenError, first_page, next_page, read_page
 from etude.papers.arxiv.query import by_id, changed, read_results, submitted
-from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, RateLimitedClient
 from etude.papers.arxiv.text import names_in, plain_name, says_withdrawn
 from etude.papers.fake_arxiv import ReplayServer, World, generated
 from etude.papers.fake_arxiv.oai import Pages
 from etude.papers.fake_arxiv.texts import tex
-from etude.papers.fake_arxiv.world import Event, Paper, Version
+from etude.papers.fake_arxiv.world import Event, FakePaper, Version
 from etude.papers.record import Announcement
 from etude.papers.settings import Settings
 
@@ -43,7 +43,7 @@ def server(world):
 
 @pytest.fixture
 def gate(server, tmp_path):
-    with Gate(Settings().at(server.address, timeout=5), folder=tmp_path) as asked:
+    with RateLimitedClient(Settings().at(server.address, timeout=5), folder=tmp_path) as asked:
         yield asked
 
 
@@ -257,7 +257,7 @@ def world_of(answers):
                 if number == int(key.rpartition("v")[2]) or moment == moments[0]
             ]
             if name not in world.papers:
-                world.add(Paper(name, events))
+                world.add(FakePaper(name, events))
     return world
 
 
@@ -535,7 +535,7 @@ def test_the_replay_refuses_what_the_protocol_forbids(server, query):
 @pytest.mark.parametrize("form", ["rss", "atom"])
 def test_a_feed_tells_what_was_announced_with_versions_and_names(server, tmp_path, world, form):
     settings = Settings().at(server.address, feed_format=form)
-    with Gate(settings, folder=tmp_path) as gate:
+    with RateLimitedClient(settings, folder=tmp_path) as gate:
         feed = fetch_feed(gate, ["cs.CV"])
     day = NOON.date()
     expected = world.announced(day, ["cs.CV"])
@@ -563,7 +563,10 @@ def test_an_unchanged_feed_is_not_sent_again(gate, server):
 @pytest.mark.parametrize("form", ["rss", "atom"])
 def test_an_error_feed_under_400_is_told_and_not_repeated(server, tmp_path, form):
     settings = Settings().at(server.address, feed_format=form)
-    with Gate(settings, folder=tmp_path) as gate, pytest.raises(SourceError, match="Bad archive"):
+    with (
+        RateLimitedClient(settings, folder=tmp_path) as gate,
+        pytest.raises(SourceError, match="Bad archive"),
+    ):
         fetch_feed(gate, ["zz.CV"])
     assert [asked.status for asked in server.log] == [400]
 
@@ -588,5 +591,5 @@ def test_replacements_from_the_sixth_version_on_are_in_no_feed():
     version = Version(6, NOON, "T", "A", ("B",))
     event = Event(NOON.date(), Announcement.REPLACE, version, ("cs.CV",))
     world = World()
-    world.add(Paper("2401.00001", [event]))
+    world.add(FakePaper("2401.00001", [event]))
     assert world.announced(NOON.date(), ["cs.CV"]) == []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.papers.latex_text import LONGEST, readable
+from etude.papers.latex_text import LONGEST, latex_to_text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from etude.papers.latex_text import LONGEST, readable
     ],
 )  # fmt: skip
 def test_what_latex_becomes(text, expected):
-    assert readable(text) == expected
+    assert latex_to_text(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_latex_becomes(text, expected):
 )
 def test_bombs_are_bounded_in_output_and_steps(bomb):
     start = time.process_time()
-    out = readable(bomb)
+    out = latex_to_text(bomb)
     assert len(out) <= 2 * LONGEST
     # No promise of speed: a quadratic reader would need minutes for these.
     assert time.process_time() - start < 30
@@ -99,19 +99,19 @@ LATEX = st.lists(
 @settings(max_examples=80)
 @given(LATEX)
 def test_whatever_comes_is_one_clean_line(text):
-    out = readable(text)
+    out = latex_to_text(text)
     assert clean(out)
     assert out == " ".join(out.split())
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_direction_marks_and_controls_never_stay(text):
-    assert clean(readable("\u202e" + text + "\x1b[31m\u2066"))
+    assert clean(latex_to_text("\u202e" + text + "\x1b[31m\u2066"))
 
 
 def test_plain_text_is_left_alone():
     text = "We propose X (2.5x faster): it's 95% - simple; see https://x.org/~me_1?a=b&c=d."
-    assert readable(text) == text
+    assert latex_to_text(text) == text
 
 
 def test_no_command_is_left_in_real_titles_and_abstracts(shared_data):
@@ -124,7 +124,7 @@ def test_no_command_is_left_in_real_titles_and_abstracts(shared_data):
                 break
             row = json.loads(line)
             for text in (row["title"], row["abstract"]):
-                out = readable(text)
+                out = latex_to_text(text)
                 assert "\\" not in out
                 assert "\n" not in out
                 assert len(out) >= 0.5 * len(text)

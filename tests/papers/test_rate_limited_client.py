@@ -15,7 +15,12 @@ import httpx
 import pytest
 
 from etude.core.errors import SourceError
-from etude.papers.arxiv.rate_limited_client import LONGEST_REST, Clocks, DamagedError, Gate
+from etude.papers.arxiv.rate_limited_client import (
+    LONGEST_REST,
+    Clocks,
+    DamagedError,
+    RateLimitedClient,
+)
 from etude.papers.fake_arxiv import ReplayServer, generated
 from etude.papers.settings import Settings
 
@@ -57,7 +62,7 @@ class Server:
 
 
 def gate(tmp_path, time, server, **settings):
-    return Gate(
+    return RateLimitedClient(
         replace(Settings(), **settings),
         folder=tmp_path,
         clocks=time.clocks(),
@@ -268,7 +273,7 @@ def test_two_processes_and_threads_share_one_gate(tmp_path):
 
         def ask():
             settings = Settings().at(server.address, pause=0.15)
-            with Gate(settings, folder=tmp_path) as asked:
+            with RateLimitedClient(settings, folder=tmp_path) as asked:
                 for _ in range(3):
                     asked.ask(f"{server.address}/rss/cs.CL", lambda answer: answer.status)
 

@@ -19,7 +19,6 @@ import pytest
 
 from etude.core.errors import PapersError
 from etude.papers.library import Library
-from etude.papers.newest import newest
 from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 from etude.papers.search import Index
@@ -225,10 +224,10 @@ def test_newest_is_the_same_on_every_database(address):
     library.put([sighting(number, day=4 + number % 3) for number in range(1, 11)])
     library.put([sighting(20, "cs.CL")])
     library.put([replace(sighting(1), version=2, announced=date(2024, 3, 20))])
-    found = [row["id"][-2:] for row in newest(library, ["cs.CV"], most=4)]
+    found = [row["id"][-2:] for row in library.newest(["cs.CV"], most=4)]
     assert found == ["08", "05", "02", "10"]
-    assert len(newest(library, most=100)) == 11
-    assert newest(library, ["hep-th"]) == []
+    assert len(library.newest(most=100)) == 11
+    assert library.newest(["hep-th"]) == []
 
 
 def test_for_you_is_in_the_order_of_what_the_reader_likes(room):

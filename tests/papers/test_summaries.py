@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.library import Library
 from etude.papers.record import Sighting
 from etude.papers.sentences import sentences
@@ -173,10 +173,10 @@ def test_summaries_of_scitldr_pass_the_gate(scitldr, chosen):
 
 def test_summaries_of_scitldr_are_the_authors_own_words(scitldr, chosen):
     for row, summary in zip(scitldr, chosen, strict=True):
-        text = readable(" ".join(row["source"]))
+        text = latex_to_text(" ".join(row["source"]))
         assert summary.text.strip(CUT) in text
         assert (summary.how == "extract:1") == (summary.text in sentences(text))
-        assert readable(row["title"]).lower() != summary.text.lower().rstrip(".")
+        assert latex_to_text(row["title"]).lower() != summary.text.lower().rstrip(".")
 
 
 def sighting(number: int, version: int = 1, abstract: str = ABSTRACT) -> Sighting:

@@ -11,7 +11,7 @@ import pytest
 from etude.core.errors import PapersError
 from etude.papers.fake_arxiv import ReplayServer, World, generated
 from etude.papers.fake_arxiv.oai import Pages
-from etude.papers.fake_arxiv.world import Event, Paper, Version, recorded, submitted_for
+from etude.papers.fake_arxiv.world import Event, FakePaper, Version, recorded, submitted_for
 from etude.papers.health import health
 from etude.papers.library import Library
 from etude.papers.record import Announcement
@@ -292,7 +292,7 @@ def test_a_replacement_of_an_unknown_paper_is_kept_with_its_first_date(papers, t
     new = replace(old, number=4, submitted=submitted_for(date(2026, 5, 4), 0.5), abstract="B")
     world = World()
     world.add(
-        Paper(
+        FakePaper(
             "2403.00001",
             [
                 Event(date(2024, 3, 6), Announcement.NEW, old, ("cs.CV",)),
@@ -375,7 +375,7 @@ def test_a_day_of_bulk_edits_is_read_whole(papers, tmp_path):
         )
         first = Event(date(2026, 5, 4), Announcement.NEW, version, ("cs.CV",))
         edit = replace(first, day=day, kind=None, journal_ref="J")
-        world.add(Paper(f"2605.{number:05}", [first, edit]))
+        world.add(FakePaper(f"2605.{number:05}", [first, edit]))
     settings = Settings(categories=("cs.CV",), shelves={"vision": ("cs.CV",)})
     with ReplayServer(world, now=MONDAY + DAY) as server:
         bench = Bench(server, papers, tmp_path)

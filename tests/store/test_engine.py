@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 import etude.store.practice  # noqa: F401 - its tables
 from etude.core.errors import StoreError
 from etude.papers.library import Library
-from etude.practice.progress import Progress
+from etude.practice.progress import LearnerProgress
 from etude.store.base import Base
 from etude.store.engine import HEAD, MIGRATIONS, open_store, schema_version
 
@@ -80,7 +80,7 @@ def test_a_database_of_an_earlier_release_keeps_its_rows(address, version):
         assert connection.execute(text("SELECT slug, seed FROM practice_submissions")).all() == [
             ("create-tensordataset", 7)
         ]
-    progress = Progress(engine, "ada")
+    progress = LearnerProgress(engine, "ada")
     stats = progress.stats()
     assert (stats.solved, stats.submissions, progress.timezone().key) == (1, 1, "Europe/Berlin")
     if version >= "0002":

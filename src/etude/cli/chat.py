@@ -15,7 +15,7 @@ from etude.cli.complete import complete_run
 
 if TYPE_CHECKING:
     from etude.tuning.data.schema import Message
-    from etude.tuning.predictor import Tuned
+    from etude.tuning.predictor import Predictor
 
 HELP = (
     "Type a message and Enter. Open with three double quotes to write several lines, close with "
@@ -125,7 +125,7 @@ def _read_message() -> str:
 
 
 def _answer(
-    tuned: Tuned,
+    tuned: Predictor,
     voices: list[bool],
     turns: dict[bool, list[Message]],
     max_new_tokens: int,
@@ -146,7 +146,7 @@ def _answer(
             turns[voice].append(Message("assistant", reply))
 
 
-def _streamer(tuned: Tuned, write: Callable[[str], None]) -> Any:
+def _streamer(tuned: Predictor, write: Callable[[str], None]) -> Any:
     """Return a transformers streamer that hands finished pieces of text to `write`."""
     from transformers import TextStreamer
 

@@ -15,7 +15,7 @@ from etude.cli.complete import complete_recipe_key
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from etude.tuning.memory.estimate import MemoryPlan
+    from etude.tuning.memory.estimate import MemoryEstimate
 
 
 class Way(StrEnum):
@@ -90,7 +90,7 @@ def plan(
     from etude.core.errors import RecipeError
     from etude.core.machine import this_machine
     from etude.tuning.config.recipe import Recipe
-    from etude.tuning.memory.fit import first_option, plan_recipe
+    from etude.tuning.memory.fit import estimate_recipe, first_option
     from etude.tuning.memory.model_configs import config_of
 
     if model is None and recipe is None:
@@ -102,7 +102,7 @@ def plan(
     if method is None and chosen.quant.kind == "native":
         ways = ["qlora", "full"]
     recipes: dict[str, Recipe] = {way: chosen.with_method(way) for way in ways}  # pyright: ignore[reportArgumentType]
-    plans = {way: plan_recipe(own, config) for way, own in recipes.items()}
+    plans = {way: estimate_recipe(own, config) for way, own in recipes.items()}
     first = {
         way: None if own.total <= limit else first_option(recipes[way], limit, config)
         for way, own in plans.items()
@@ -166,7 +166,7 @@ _COLORS = {
 }
 
 
-def _show(console: Any, recipe: Any, plans: dict[str, MemoryPlan], limit: int) -> None:
+def _show(console: Any, recipe: Any, plans: dict[str, MemoryEstimate], limit: int) -> None:
     from rich.table import Table
 
     from etude.core import units as q
@@ -211,7 +211,7 @@ def _show(console: Any, recipe: Any, plans: dict[str, MemoryPlan], limit: int) -
             console.print(f"{q.METHODS[way]}: {note}", markup=False)
 
 
-def _bar(name: str, own: MemoryPlan, widest: int, limit: int) -> Text:
+def _bar(name: str, own: MemoryEstimate, widest: int, limit: int) -> Text:
     """Draw the parts side by side, and where the memory at hand ends."""
     from rich.text import Text
 

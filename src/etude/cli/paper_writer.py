@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries.extractive import gists
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
-    from etude.tuning.predictor import Tuned
+    from etude.tuning.predictor import Predictor
 
 MOST_TOKENS = 48
 FIGURES = "summaries.json"
@@ -24,7 +24,7 @@ FIGURES = "summaries.json"
 class EngineWriter:
     """A tuned model as `etude.papers.summaries.writers.Writer`."""
 
-    tuned: Tuned
+    tuned: Predictor
     name: str
     batch: int = 16
 
@@ -56,7 +56,7 @@ class EngineWriter:
 def asked(papers: Sequence[tuple[str, str]]) -> list[str]:
     """Return what the model is asked, as recipes/paper-summaries.yaml puts it."""
     return [
-        f"{readable(title)}\n\n{gist}"
+        f"{latex_to_text(title)}\n\n{gist}"
         for (title, _), gist in zip(papers, gists(papers), strict=True)
     ]
 

@@ -273,7 +273,7 @@ def clean(
 def _facts(folder: RunFolder) -> dict[str, Any]:
     """Return what a list says of a run; a run with a damaged file is listed all the same."""
     from etude.core.errors import RunError
-    from etude.tuning.report.summary import Outcome
+    from etude.tuning.report.summary import RunResult
 
     record = folder.state_record()
     facts: dict[str, Any] = {
@@ -288,7 +288,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         records = folder.read_metrics()
     except RunError as error:
         return {**facts, "steps": None, "seconds": None, "damaged": str(error)}
-    facts |= {key: summary.get(key) for key in ("model", *Outcome.__annotations__)}
+    facts |= {key: summary.get(key) for key in ("model", *RunResult.__annotations__)}
     if not summary:
         losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
         facts["eval_loss"] = losses[-1] if losses else None

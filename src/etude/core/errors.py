@@ -38,7 +38,7 @@ class RunError(EtudeError):
     """A run that cannot start, go on or be read: locked folder, full disk, diverged loss."""
 
 
-class MemoryPlanError(RunError):
+class InsufficientMemoryError(RunError):
     """A run that would need more memory than there is."""
 
 
@@ -87,3 +87,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the nearest known name, or an empty string."""
     close = nearest(name, known, 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def innermost_reason(error: BaseException) -> str:
+    """Return the first line of the innermost cause, or its type where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

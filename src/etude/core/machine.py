@@ -175,7 +175,7 @@ def reset_peak() -> bool:
     return True
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Return the heap's freed pages to the system, where the C library can (glibc).
 
     Imports and loading free much in small pieces, and glibc keeps pages between pieces still in

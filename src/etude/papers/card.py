@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.papers.calendar import EASTERN
 from etude.papers.identity import abstract_page
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 
 _SHOWN_AUTHORS = 3
 _LONGEST = {"title": 400, "author": 120, "comment": 400, "text": 5_000}
@@ -97,7 +97,7 @@ def card(row: Mapping[str, Any]) -> Card:
 
 def _text(text: str | None, kind: str) -> str:
     most = _LONGEST[kind]
-    shown = readable((text or "")[: 2 * most])
+    shown = latex_to_text((text or "")[: 2 * most])
     return shown if len(shown) <= most else f"{shown[: most - 1].rstrip()}…"
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.arxiv.rate_limited_client import RateLimitedClient
 from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, last_feed, no_feed
 from etude.papers.library import Library
 from etude.papers.settings import Settings
@@ -102,7 +102,7 @@ def health(
             )
     wells = [of.success for of in sources if of.source in {"rss", "oai"}]
     both = len(wells) == 2 and all(wells)
-    with Gate(settings, folder=folder) as gate:
+    with RateLimitedClient(settings, folder=folder) as gate:
         waiting, why = gate.cool_down()
     last_day = library.last_day()
     # A feed that was read and empty is no day that is missing.

@@ -47,7 +47,7 @@ _HEAPED = re.compile("([\u0300-\u036f\u20d0-\u20ff]{2})[\u0300-\u036f\u20d0-\u20
 _ADDRESS_ESCAPES = re.compile(r"\\([_%#&~{}$])")
 
 
-def readable(text: str) -> str:
+def latex_to_text(text: str) -> str:
     """Return `text` for reading: on one line, without LaTeX, control and direction marks.
 
     Never raises. What is no LaTeX passes through, but for white space.

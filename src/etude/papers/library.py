@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 """Ids in one question to the database: SQLite of old builds takes 999 values."""
+_MOST_READ = 20_000
+"""Papers that are looked through for a category that hardly ever comes."""
 
 _paper = cast("Table", tables.Paper.__table__)
 _listing = cast("Table", tables.Listing.__table__)
@@ -35,15 +37,15 @@ Lister = Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StoreResult:
     """What putting some sightings changed."""
 
     added: int = 0
     changed: int = 0
     same: int = 0
 
-    def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(
+    def __add__(self, other: StoreResult) -> StoreResult:
+        return StoreResult(
             self.added + other.added, self.changed + other.changed, self.same + other.same
         )
 
@@ -56,7 +58,7 @@ class Library:
         self.engine = engine
         self._clock = clock
 
-    def put(self, sightings: Sequence[Sighting]) -> Outcome:
+    def put(self, sightings: Sequence[Sighting]) -> StoreResult:
         """Store `sightings` in one transaction; all of them, or none where it fails."""
         with self.engine.begin() as connection:
             return self.put_in(connection, sightings)
@@ -67,7 +69,7 @@ class Library:
         sightings: Sequence[Sighting],
         listing: Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
         | None = None,
-    ) -> Outcome:
+    ) -> StoreResult:
         """Store `sightings` in a transaction of the caller's, together with its own progress.
 
         Args:
@@ -128,7 +130,7 @@ class Library:
                 index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
             )
             connection.execute(statement, new)
-        return Outcome(len(added), len(changed), len(before) - len(changed))
+        return StoreResult(len(added), len(changed), len(before) - len(changed))
 
     @staticmethod
     def _stored(connection: Connection, keys: set[str]) -> dict[str, dict[str, Any]]:
@@ -154,6 +156,27 @@ class Library:
         with self.engine.connect() as connection:
             found = self._stored(connection, set(ids))
         return [found[key] for key in ids if key in found]
+
+    def newest(
+        self, categories: Collection[str] | None = None, *, most: int = 200
+    ) -> list[dict[str, Any]]:
+        """Return up to `most` papers of any of `categories`, the one announced last first.
+
+        A new version of a paper does not bring it up again: it keeps the day on which it was new.
+        """
+        wanted = None if categories is None else set(categories)
+        found: list[dict[str, Any]] = []
+        columns = _paper.c
+        with self.engine.connect() as connection:
+            for start in range(0, _MOST_READ, CHUNK):
+                statement = select(columns.id, columns.categories)
+                statement = statement.order_by(columns.announced.desc(), columns.number.desc())
+                rows = connection.execute(statement.offset(start).limit(CHUNK)).all()
+                keys = [row.id for row in rows if wanted is None or wanted & set(row.categories)]
+                found += self.get_many(keys[: most - len(found)])
+                if len(found) >= most or len(rows) < CHUNK:
+                    break
+        return found
 
     def day(self, day: str) -> list[dict[str, Any]]:
         """Papers listed on `day`, each with its `kind`: new ones first, the newest id first."""

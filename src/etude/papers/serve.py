@@ -34,7 +34,6 @@ from etude.core.errors import EtudeError, PapersError
 from etude.papers.attribution import NOT_ARXIV, THANKS
 from etude.papers.feeds import FEEDS, MEDIA_TYPES, feed
 from etude.papers.library import Library
-from etude.papers.newest import newest
 from etude.papers.words import shown
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ class FeedServer(ThreadingHTTPServer):
         """The title and papers of the feed that a path names."""
         match parts:
             case ["all"]:
-                return "all papers", newest(self.library, most=MOST_ITEMS)
+                return "all papers", self.library.newest(most=MOST_ITEMS)
             case ["for-you"] if self.reader is not None:
                 return "for you", self._for_you(self.reader)
             case ["tags", tag] if self.reader is not None:
@@ -237,13 +236,13 @@ class FeedServer(ThreadingHTTPServer):
                         ids = self.index.search(search.query, most=MOST_ITEMS).ids
                         return f"search {name}", self.library.get_many(ids)
             case [shelf] if shelf in self.settings.shelves:
-                return shelf, newest(self.library, self.settings.shelves[shelf], most=MOST_ITEMS)
+                return shelf, self.library.newest(self.settings.shelves[shelf], most=MOST_ITEMS)
             case _:
                 pass
         return None
 
     def _for_you(self, reader: Reader) -> list[dict[str, Any]]:
-        rows = newest(self.library, most=1000)
+        rows = self.library.newest(most=1000)
         from etude.papers.ranking import Interest, rank
 
         interest = Interest.fit(self.library, reader)

@@ -19,14 +19,14 @@ from etude.core.errors import PapersError, SourceError
 from etude.core.paths import home
 from etude.papers.arxiv.announcements import read_feeds, settle, store_feeds
 from etude.papers.arxiv.backfill import read_window, windows
-from etude.papers.arxiv.oai_harvest import due, read_truth
-from etude.papers.arxiv.rate_limited_client import Gate
-from etude.papers.arxiv.session import Clock, Line, Progress, Run, alone
+from etude.papers.arxiv.oai_harvest import due, harvest
+from etude.papers.arxiv.rate_limited_client import RateLimitedClient
+from etude.papers.arxiv.session import Clock, Line, SyncProgress, SyncSession, alone
 from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, next_feed, no_feed
 from etude.papers.library import Library
 from etude.papers.settings import Settings
 
-__all__ = ["Line", "Progress", "Report", "backfill", "sync"]
+__all__ = ["Line", "Report", "SyncProgress", "backfill", "sync"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ def sync(
     library: Library,
     settings: Settings,
     *,
-    show: Callable[[Progress], None] | None = None,
+    show: Callable[[SyncProgress], None] | None = None,
     clock: Clock = time.time,
-    gate: Gate | None = None,
+    gate: RateLimitedClient | None = None,
     folder: Path | None = None,
     full: bool = False,
 ) -> Report:
@@ -82,14 +82,14 @@ def sync(
         PapersError: another run is at work. Sources that fail are told of in the report.
     """
     with alone(folder or home()), contextlib.ExitStack() as stack:
-        own = gate or stack.enter_context(Gate(settings, folder=folder))
-        run = Run(library, settings, own, clock, show)
+        own = gate or stack.enter_context(RateLimitedClient(settings, folder=folder))
+        run = SyncSession(library, settings, own, clock, show)
         if own.told is None:
             own.told = run.waiting
         started = clock()
         batches, trouble = read_feeds(run)
         if full or trouble or any(batches) or due(run):
-            read_truth(run)
+            harvest(run)
         else:
             run.lines.append(Line("oai", "not asked: the feeds have not changed"))
         store_feeds(run, [batch for batch in batches if batch is not None], trouble)
@@ -119,9 +119,9 @@ def backfill(
     since: date,
     until: date,
     *,
-    show: Callable[[Progress], None] | None = None,
+    show: Callable[[SyncProgress], None] | None = None,
     clock: Clock = time.time,
-    gate: Gate | None = None,
+    gate: RateLimitedClient | None = None,
     folder: Path | None = None,
 ) -> Report:
     """Read papers submitted from `since` to `until`, both included, newest window first.
@@ -134,8 +134,8 @@ def backfill(
     if since > until:
         raise PapersError(f"{since} is after {until}")
     with alone(folder or home()), contextlib.ExitStack() as stack:
-        own = gate or stack.enter_context(Gate(settings, folder=folder))
-        run = Run(library, settings, own, clock, show)
+        own = gate or stack.enter_context(RateLimitedClient(settings, folder=folder))
+        run = SyncSession(library, settings, own, clock, show)
         if own.told is None:
             own.told = run.waiting
         error = None
@@ -149,7 +149,7 @@ def backfill(
         return _report(run, of_the_day=False)
 
 
-def _report(run: Run, *, of_the_day: bool = True) -> Report:
+def _report(run: SyncSession, *, of_the_day: bool = True) -> Report:
     today = feed_day(run.now())
     listed = len(run.library.day(today.isoformat()))
     count, revision = run.before
@@ -166,7 +166,7 @@ def _report(run: Run, *, of_the_day: bool = True) -> Report:
     )
 
 
-def _why_empty(run: Run, today: date) -> str:
+def _why_empty(run: SyncSession, today: date) -> str:
     reason = no_feed(today)
     named = f"{today:%A, %d %B}"
     coming = f"the next papers come on {next_feed(today):%A, %d %B}"

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.problem import Problem
-from etude.practice.progress import Progress
+from etude.practice.progress import LearnerProgress
 from etude.store.practice import Daily
 
 
@@ -32,7 +32,9 @@ class Choice:
     why: str
 
 
-def problem_of_the_day(engine: Engine, progress: Progress, shelf: Sequence[Problem]) -> Choice:
+def problem_of_the_day(
+    engine: Engine, progress: LearnerProgress, shelf: Sequence[Problem]
+) -> Choice:
     """Return the learner's problem of today, chosen now where it was not before.
 
     Raises:
@@ -76,7 +78,7 @@ def problem_of_the_day(engine: Engine, progress: Progress, shelf: Sequence[Probl
     return Choice(day, chosen, why)
 
 
-def _weights(progress: Progress) -> Callable[[Problem], tuple[float, str]]:
+def _weights(progress: LearnerProgress) -> Callable[[Problem], tuple[float, str]]:
     due, solved = progress.due(), progress.solved()
     level = 0 if len(solved) < 5 else 1 if len(solved) < 20 else 2
     fitting = {"easy": (4.0, 2.0, 1.0), "medium": (1.0, 2.0, 2.0), "hard": (0.2, 0.7, 2.0)}

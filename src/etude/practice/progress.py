@@ -56,7 +56,7 @@ class Stats:
     """Weakest first."""
 
 
-class Progress:
+class LearnerProgress:
     """The record of one learner.
 
     Args:

@@ -38,7 +38,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Status:
+class QueueStatus:
     """Where a submission stands."""
 
     key: str
@@ -169,7 +169,7 @@ class Queue:
         with self.engine.begin() as connection:
             connection.execute(back)
 
-    def status(self, key: str) -> Status:
+    def status(self, key: str) -> QueueStatus:
         """Return where a submission stands.
 
         Raises:
@@ -184,7 +184,7 @@ class Queue:
                 before = (Submission.state == "queued") & (Submission.number < row.number)
                 position = session.scalar(select(func.count()).where(before)) or 0
             verdict = Verdict.from_dict(row.verdict) if row.verdict is not None else None
-            return Status(key, row.state, position, verdict)
+            return QueueStatus(key, row.state, position, verdict)
 
     def waiting(self) -> int:
         """Return how many submissions have no verdict yet."""

@@ -20,14 +20,14 @@ from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem, find_problem
-from etude.practice.progress import Progress
-from etude.practice.queue import Queue, Status, Ticket
+from etude.practice.progress import LearnerProgress
+from etude.practice.queue import Queue, QueueStatus, Ticket
 from etude.practice.worker import Workers
 from etude.store.practice import Submission
 
 OTHERS_SECONDS = 0.4
 WAIT_SECONDS = 300.0
-Show = Callable[[Status], None]
+Show = Callable[[QueueStatus], None]
 
 
 def learner_name() -> str:
@@ -53,7 +53,7 @@ def recorder(
         with Session(engine) as session:
             learner = session.scalar(select(Submission.learner).where(Submission.key == ticket.key))
         if learner is not None:
-            Progress(engine, learner).record(find(ticket.slug), verdict)
+            LearnerProgress(engine, learner).record(find(ticket.slug), verdict)
 
     return judged
 

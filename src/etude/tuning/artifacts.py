@@ -20,7 +20,7 @@ from etude.tuning.models.load import LoadedModel
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.report.memory_table import memory_table
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.training.trainer import Outcome
+from etude.tuning.training.trainer import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def sample_records(
     ]
 
 
-def figures(before: Measurement, after: Measurement, outcome: Outcome) -> dict[str, Any]:
+def figures(before: Measurement, after: Measurement, outcome: TrainingResult) -> dict[str, Any]:
     """Return what the run came to: losses, scores, tokens, time."""
     counters = outcome.counters
     return {

@@ -14,7 +14,7 @@ from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import Run, tune
 from etude.tuning.report.page import write_report
-from etude.tuning.report.summary import Outcome
+from etude.tuning.report.summary import RunResult
 from etude.tuning.report.terminal import TerminalView
 from etude.tuning.runs.folder import RunFolder, list_runs
 from etude.tuning.training.interrupt import stop_request
@@ -23,7 +23,7 @@ Method = Literal["qlora", "lora", "full"]
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
 
 
-def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Outcome]:
+def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[RunResult]:
     """Run the methods that `run` did not use, and write the table into its summary and report.
 
     The runs are kept in `<run>/compare/`; a comparison that was stopped goes on where it was.
@@ -46,9 +46,9 @@ def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Ou
     return table
 
 
-def _row(summary: dict[str, Any]) -> Outcome:
-    keys = Outcome.__annotations__.keys() & summary.keys()
-    return cast("Outcome", {"seconds": summary["train_seconds"], **{k: summary[k] for k in keys}})
+def _row(summary: dict[str, Any]) -> RunResult:
+    keys = RunResult.__annotations__.keys() & summary.keys()
+    return cast("RunResult", {"seconds": summary["train_seconds"], **{k: summary[k] for k in keys}})
 
 
 def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import load_samples
-from etude.tuning.objectives.reference import Kept
+from etude.tuning.objectives.reference import CachedReference
 from etude.tuning.objectives.select import make_objective
 from etude.tuning.pipeline import REFERENCE, measure, prepare
 from etude.tuning.predictor import load
@@ -63,7 +63,7 @@ def evaluate_run(
     else:
         prepared = _whole_file(data, recipe, tuned.encoder)
     held_out = prepared.eval.samples
-    reference = None if tuned.adapted else Kept(folder.read_json(REFERENCE) or {})
+    reference = None if tuned.adapted else CachedReference(folder.read_json(REFERENCE) or {})
     objective = make_objective(recipe.objective, [], held_out, recipe.train.seed, reference)
     results: dict[str, dict[str, Any]] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:

@@ -22,7 +22,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from etude.core.errors import DataError, DivergedError, EtudeError, ModelError, RunError
-from etude.core.machine import give_back_freed, this_machine
+from etude.core.machine import release_freed_memory, this_machine
 from etude.core.progress import Progress
 from etude.tuning.adapters.adalora import AdaLoRA, RankAllocator
 from etude.tuning.adapters.fake_quant import round_factors
@@ -42,14 +42,14 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections import ModelSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
-from etude.tuning.data.token_cache import encode_kept
-from etude.tuning.memory.estimate import MemoryPlan
-from etude.tuning.memory.fit import plan_recipe, refuse_what_cannot_fit
+from etude.tuning.data.token_cache import encode_cached
+from etude.tuning.memory.estimate import MemoryEstimate
+from etude.tuning.memory.fit import estimate_recipe, require_fit
 from etude.tuning.models.load import LoadedModel, emulates, load_model
-from etude.tuning.models.unquantized import OriginalWeights
-from etude.tuning.objectives.base import Completion, Objective
-from etude.tuning.objectives.reference import Kept, kept_values
-from etude.tuning.objectives.select import compared_samples, make_objective
+from etude.tuning.models.unquantized import UnquantizedWeights
+from etude.tuning.objectives.base import SFT, Objective
+from etude.tuning.objectives.reference import CachedReference, reference_log_probs
+from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
@@ -147,7 +147,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
         objective=objective,
     )
     _resume(trainer, folder, view)
-    give_back_freed()
+    release_freed_memory()
     view.begin(trainer.counters.total_steps, trainer.counters.step)
     try:
         outcome = trainer.run()
@@ -182,20 +182,20 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
     return Run(folder.path, "finished", summary)
 
 
-def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryPlan | None:
+def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate | None:
     """Predict the peak memory; None where a model cannot be planned for.
 
     Raises:
         MemoryPlanError: the run cannot fit, and it is not wanted anyway.
     """
     try:
-        plan = plan_recipe(recipe)
+        plan = estimate_recipe(recipe)
     except ModelError as error:
         # What is wrong with the model itself, loading it will say; a plan is not worth a run.
         view.message(f"no memory plan: {error}")
         return None
     if not anyway:
-        refuse_what_cannot_fit(plan, recipe, this_machine().memory_available)
+        require_fit(plan, recipe, this_machine().memory_available)
     return plan
 
 
@@ -221,7 +221,7 @@ def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> Prepared
         spec = spec.model_copy(update={"max_length": context})
     encoder = Encoder(loaded.tokenizer, spec)
     progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
-    train = encode_kept(encoder, split.train, progress, notes.append)
+    train = encode_cached(encoder, split.train, progress, notes.append)
     held_out = encoder.encode_all(split.eval, progress)
     progress.finish()
     for name, encoded in (("training", train), ("evaluation", held_out)):
@@ -239,7 +239,7 @@ def adapt(
     if recipe.adapter.kind == "none":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
-    with OriginalWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.origin) as original:
         adapted = add_adapter(
             model, recipe.adapter, seed=recipe.train.seed, original=original, progress=progress
         )
@@ -274,7 +274,7 @@ def measure(
         objective: whose loss; None: the cross-entropy of the answers.
     """
     spec = recipe.eval
-    objective = objective or Completion()
+    objective = objective or SFT()
     with _compute_dtype(recipe, loaded):
         evaluation = evaluate(
             loaded.model, objective, data.eval.samples, recipe.train.micro_tokens, progress
@@ -307,13 +307,13 @@ def _objective(
     if recipe.adapter.kind != "none":
         return make_objective(recipe.objective, train, held_out, seed)
     known: dict[str, float] = folder.read_json(REFERENCE) or {}
-    objective = make_objective(recipe.objective, train, held_out, seed, Kept(known))
-    wanted = compared_samples(objective, [*train, *held_out])
+    objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
+    wanted = reference_samples(objective, [*train, *held_out])
     if wanted and not known:
         with _compute_dtype(recipe, loaded):
-            known = kept_values(loaded.model, wanted, recipe.train.micro_tokens, progress)
+            known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
         folder.write_json(REFERENCE, known)
-        objective = make_objective(recipe.objective, train, held_out, seed, Kept(known))
+        objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
     return objective
 
 

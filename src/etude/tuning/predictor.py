@@ -21,14 +21,14 @@ from etude.tuning.data.docstrings import ask_for_summary
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
 from etude.tuning.training.evaluate import end_tokens
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Predictor:
     """A model with its adapter (or after full fine-tuning), ready to answer.
 
     Templates, system message and end token are those of training, so nothing differs at the
@@ -95,7 +95,7 @@ class Tuned:
 
 def load(
     run: str | Path | RunFolder, *, base: str | Path = "runs", progress: Progress | None = None
-) -> Tuned:
+) -> Predictor:
     """Load the model that a run made: `latest`, a run's name, or its folder.
 
     Raises:
@@ -109,18 +109,18 @@ def load(
     if not folder.adapter.is_dir():
         raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")
     loaded = load_model(recipe.model, recipe.quant, progress)
-    with OriginalWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.origin) as original:
         load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
-    return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=True)
+    return Predictor(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=True)
 
 
-def load_base(model: str, *, progress: Progress | None = None) -> Tuned:
+def load_base(model: str, *, progress: Progress | None = None) -> Predictor:
     """Load a model as it is: an alias, a hub id, a folder or a `.gguf` file."""
     loaded = load_model(ModelSpec(id=model), QuantSpec(kind="none"), progress)
-    return Tuned(loaded, Encoder(loaded.tokenizer, DataSpec()), adapted=False)
+    return Predictor(loaded, Encoder(loaded.tokenizer, DataSpec()), adapted=False)
 
 
-def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> Tuned:
+def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> Predictor:
     path = folder.path / "model"
     if not path.is_dir():
         raise RunError(
@@ -128,4 +128,4 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
         )
     spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
     loaded = load_model(spec, recipe.quant, progress)
-    return Tuned(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)
+    return Predictor(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)

@@ -18,7 +18,7 @@ from etude.core.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.search import Index
 from etude.papers.search import folder as place
-from etude.papers.search.background_indexer import Along
+from etude.papers.search.background_indexer import BackgroundIndexer
 from etude.store.engine import open_store
 
 REFRESH = textwrap.dedent(
@@ -254,7 +254,7 @@ def test_the_index_follows_while_papers_come(corpus, make_library, sighting, und
     rows = corpus[::40][:1500]
     library, reader = make_library([]), Index(tmp_path / "papers")
     seen = []
-    with Along(tmp_path / "papers", library, enough=400) as along:
+    with BackgroundIndexer(tmp_path / "papers", library, enough=400) as along:
         for stored in range(250, 1501, 250):
             library.put([sighting(row) for row in rows[stored - 250 : stored]])
             along.came(stored)
@@ -278,7 +278,7 @@ def test_the_index_follows_while_papers_come(corpus, make_library, sighting, und
 
 def test_few_papers_start_no_process(corpus, make_library, tmp_path):
     library = make_library(corpus[:10])
-    with Along(tmp_path / "papers", library) as along:
+    with BackgroundIndexer(tmp_path / "papers", library) as along:
         along.came(10)
         assert along._process is None
     assert not (tmp_path / "papers").exists()
@@ -288,7 +288,7 @@ def test_where_the_follower_is_killed_the_last_refresh_does_all(
     corpus, make_library, sighting, undisturbed, tmp_path
 ):
     library = make_library([])
-    with Along(tmp_path / "papers", library, enough=1) as along:
+    with BackgroundIndexer(tmp_path / "papers", library, enough=1) as along:
         for start in range(0, 1500, 500):
             rows = corpus[::40][start : start + 500]
             library.put([sighting(row) for row in rows])

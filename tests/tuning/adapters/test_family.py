@@ -26,7 +26,7 @@ from etude.tuning.adapters.save import load_adapter, save_adapter
 from etude.tuning.config.sections import AdapterSpec, FactorSpec, QuantSpec
 from etude.tuning.export.peft import export_peft
 from etude.tuning.models.load import ModelOrigin
-from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant import build
 
 FAMILY = {
@@ -312,11 +312,11 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
         loaded = load_tiny(folder, quant="nf4")
         if rounds:
             spec = AdapterSpec(rank=8, alpha=8, start="loftq", loftq_iterations=rounds)
-            with OriginalWeights(loaded.origin) as original:
+            with UnquantizedWeights(loaded.origin) as original:
                 add_adapter(loaded.model, spec, seed=0, original=original)
         else:
             add_adapter(loaded.model, AdapterSpec(rank=8, alpha=8), seed=0)
-        with OriginalWeights(loaded.origin) as original:
+        with UnquantizedWeights(loaded.origin) as original:
             errors[rounds] = sum(
                 float(
                     (original(path) - layer.base.dequantize(torch.float32) - layer.delta()).norm()
@@ -326,7 +326,7 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
         if rounds:
             save_adapter(loaded.model, tmp_path / str(rounds), spec, loaded.origin)
             again = load_tiny(folder, quant="nf4")
-            with OriginalWeights(again.origin) as original:
+            with UnquantizedWeights(again.origin) as original:
                 load_adapter(
                     again.model, tmp_path / str(rounds), origin=again.origin, original=original
                 )

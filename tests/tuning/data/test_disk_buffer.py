@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.tuning.data.disk_buffer import Spool
+from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.schema import Message, Sample, ToolCall
 
 
@@ -25,7 +25,7 @@ def sample(number):
 
 @given(st.integers(0, 60), st.integers(0, 20), st.integers(1, 9))
 def test_it_is_the_list_that_was_appended(count, in_memory, chunk):
-    spool, plain = Spool(in_memory, chunk), [sample(number) for number in range(count)]
+    spool, plain = DiskBuffer(in_memory, chunk), [sample(number) for number in range(count)]
     for each in plain:
         spool.append(each)
     assert len(spool) == count
@@ -43,7 +43,7 @@ def test_it_is_the_list_that_was_appended(count, in_memory, chunk):
 def test_where_nothing_can_be_put_aside_all_stay_in_memory(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ETUDE_HOME", str(tmp_path / "file"))
-    spool = Spool(2, 2)
+    spool = DiskBuffer(2, 2)
     for number in range(9):
         spool.append(sample(number))
     assert list(spool) == [sample(number) for number in range(9)]

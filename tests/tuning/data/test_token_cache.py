@@ -15,7 +15,7 @@ from etude.core.progress import SilentProgress
 from etude.tuning.config.sections import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.token_cache import encode_kept, make_room, store_name
+from etude.tuning.data.token_cache import cache_key, encode_cached, evict
 from etude.tuning.data.token_files import StoreWriter, TokenStore
 
 
@@ -64,7 +64,7 @@ def test_kept_tokens_are_those_that_are_made(encoder, tmp_path, samples):
     fresh = encoder.encode_all(samples)
     said = []
     for _ in range(2):
-        kept = encode_kept(encoder, samples, SilentProgress(), said.append, tmp_path)
+        kept = encode_cached(encoder, samples, SilentProgress(), said.append, tmp_path)
         assert kept.stats == fresh.stats and kept.lengths == fresh.lengths
         assert all(same(one, other) for one, other in zip(kept.samples, fresh.samples, strict=True))
         assert same(kept.samples[-1], fresh.samples[-1])
@@ -76,21 +76,21 @@ def test_kept_tokens_are_those_that_are_made(encoder, tmp_path, samples):
 
 def test_whatever_tokens_depend_on_is_in_their_name(encoder, tiny_tokenizer, tmp_path):
     samples = [talk(1), talk(2)]
-    names = {store_name(encoder, samples)}
+    names = {cache_key(encoder, samples)}
     other = Encoder(tiny_tokenizer, DataSpec(train="f", max_length=63))
-    names.add(store_name(other, samples))
-    names.add(store_name(encoder, samples[::-1]))
-    names.add(store_name(encoder, samples[:1]))
-    names.add(store_name(encoder, [talk(1), replace(talk(2), origin="g:2")]))
-    names.add(store_name(encoder, [talk(1), replace(talk(2), context=1)]))
+    names.add(cache_key(other, samples))
+    names.add(cache_key(encoder, samples[::-1]))
+    names.add(cache_key(encoder, samples[:1]))
+    names.add(cache_key(encoder, [talk(1), replace(talk(2), origin="g:2")]))
+    names.add(cache_key(encoder, [talk(1), replace(talk(2), context=1)]))
     template = tiny_tokenizer.chat_template
     try:
         tiny_tokenizer.chat_template = template.replace("one line", "two lines")
-        names.add(store_name(Encoder(tiny_tokenizer, encoder.spec), samples))
+        names.add(cache_key(Encoder(tiny_tokenizer, encoder.spec), samples))
     finally:
         tiny_tokenizer.chat_template = template
     assert len(names) == 7 and None not in names
-    assert store_name(encoder, samples) in names
+    assert cache_key(encoder, samples) in names
 
 
 def test_a_sample_that_stops_a_run_leaves_nothing_behind(tiny_tokenizer, tmp_path):
@@ -98,7 +98,7 @@ def test_a_sample_that_stops_a_run_leaves_nothing_behind(tiny_tokenizer, tmp_pat
     encoder = Encoder(tiny_tokenizer, spec)
     long = Sample.conversation(("user", "word " * 99), ("assistant", "yes"), origin="f:9")
     with pytest.raises(DataError, match="f:9"):
-        encode_kept(encoder, [talk(1), long], SilentProgress(), print, tmp_path)
+        encode_cached(encoder, [talk(1), long], SilentProgress(), print, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,14 +109,14 @@ FILES = ("tokens", "trained", "ends", "sides", "wanted", "origins", "about")
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_store_is_made_again(encoder, tmp_path, file, damage):
     samples = [talk(number) for number in range(5)]
-    encode_kept(encoder, samples, SilentProgress(), print, tmp_path)
+    encode_cached(encoder, samples, SilentProgress(), print, tmp_path)
     (store,) = tmp_path.iterdir()
     whole = (store / file).read_bytes()
     half = len(whole) // 2
     rest = bytes([whole[half] ^ 1]) + whole[half + 1 :]
     (store / file).write_bytes(whole[:half] + (rest if damage == "changed" else b""))
     said = []
-    again = encode_kept(encoder, samples, SilentProgress(), said.append, tmp_path)
+    again = encode_cached(encoder, samples, SilentProgress(), said.append, tmp_path)
     assert same(again.samples[4], encoder.encode(samples[4]))
     assert [len(one) for one in again.samples] == [len(encoder.encode(one)) for one in samples]
     assert again.stats == encoder.encode_all(samples).stats
@@ -139,12 +139,12 @@ def test_a_damaged_store_is_made_again(encoder, tmp_path, file, damage):
 )
 def test_a_store_that_says_other_things_of_itself_is_made_again(encoder, tmp_path, about):
     samples = [talk(number) for number in range(5)]
-    encode_kept(encoder, samples, SilentProgress(), print, tmp_path)
+    encode_cached(encoder, samples, SilentProgress(), print, tmp_path)
     (store,) = tmp_path.iterdir()
     whole = (store / "about").read_bytes()
     (store / "about").write_text(json.dumps(about))
     said = []
-    again = encode_kept(encoder, samples, SilentProgress(), said.append, tmp_path)
+    again = encode_cached(encoder, samples, SilentProgress(), said.append, tmp_path)
     assert [len(one) for one in again.samples] == [len(encoder.encode(one)) for one in samples]
     assert said == [] and (store / "about").read_bytes() == whole
 
@@ -152,7 +152,7 @@ def test_a_store_that_says_other_things_of_itself_is_made_again(encoder, tmp_pat
 def test_a_disk_that_takes_no_tokens_is_no_reason_to_stop(encoder, tmp_path):
     (tmp_path / "tokens").write_text("in the way")
     said = []
-    kept = encode_kept(encoder, [talk(1)], SilentProgress(), said.append, tmp_path / "tokens")
+    kept = encode_cached(encoder, [talk(1)], SilentProgress(), said.append, tmp_path / "tokens")
     assert len(kept.samples) == 1 and "tokens cannot be kept" in said[0]
 
 
@@ -181,7 +181,7 @@ def test_the_stores_used_longest_ago_make_room(encoder, tmp_path):
         os.utime(tmp_path / f"s{number}", (number, number))
         places.append(tmp_path / f"s{number}")
     size = sum(file.stat().st_size for file in places[0].iterdir())
-    make_room(tmp_path, keep=places[0], most=2 * size + size // 2)
+    evict(tmp_path, keep=places[0], most=2 * size + size // 2)
     assert sorted(place.name for place in tmp_path.iterdir()) == ["s0", "s3"]
     assert len(TokenStore(places[3])) == 1
     about = json.loads((places[3] / "about").read_text())

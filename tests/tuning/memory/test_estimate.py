@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig
 
-from etude.core.errors import MemoryPlanError, ModelError, NoTargetMatchedError
+from etude.core.errors import InsufficientMemoryError, ModelError, NoTargetMatchedError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.config.recipe import Recipe
@@ -16,8 +16,8 @@ from etude.tuning.config.sections import ModelSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
-from etude.tuning.memory.estimate import PARTS, held_as, optimizer_bytes, plan_memory
-from etude.tuning.memory.fit import first_option, options, plan_recipe, refuse_what_cannot_fit
+from etude.tuning.memory.estimate import PARTS, estimate_memory, held_as, optimizer_bytes
+from etude.tuning.memory.fit import estimate_recipe, first_option, options, require_fit
 from etude.tuning.memory.model_configs import KNOWN, config_of
 from etude.tuning.memory.trace import trace_step, weigh
 from etude.tuning.models.load import load_model
@@ -71,8 +71,8 @@ def test_weights_are_counted_to_the_byte(tiny_llama, quant, kind):
 
 
 def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
-    base = plan_memory(llama(), recipe(), torch.bfloat16)
-    more = plan_memory(llama(), recipe(adapter={"modules_to_save": ["norm"]}), torch.bfloat16)
+    base = estimate_memory(llama(), recipe(), torch.bfloat16)
+    more = estimate_memory(llama(), recipe(adapter={"modules_to_save": ["norm"]}), torch.bfloat16)
     assert more.trained - base.trained == 64
     assert more.parts["weights"] - base.parts["weights"] == 4 * 64
     assert more.parameters == base.parameters
@@ -81,7 +81,7 @@ def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
 @pytest.mark.parametrize("fused", [True, False])
 def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypatch):
     if not fused:
-        monkeypatch.setattr(native.build, "status", lambda: native.Status(None, "not wanted"))
+        monkeypatch.setattr(native.build, "status", lambda: native.BuildStatus(None, "not wanted"))
         monkeypatch.setattr(native, "status", native.build.status)
     folder = tiny_llama(layers=3)
     chosen = recipe(quant={"kind": "nf4"})
@@ -157,11 +157,11 @@ def test_optimiser_state_is_what_the_optimiser_makes(train):
 
 
 def test_each_option_moves_the_part_that_it_is_about():
-    base = plan_memory(llama(), recipe(), torch.bfloat16)
+    base = estimate_memory(llama(), recipe(), torch.bfloat16)
     assert set(base.parts) == set(PARTS)
 
     def parts(**sections: Any) -> dict[str, int]:
-        return dict(plan_memory(llama(), recipe(**sections), torch.bfloat16).parts)
+        return dict(estimate_memory(llama(), recipe(**sections), torch.bfloat16).parts)
 
     assert parts(train={"checkpointing": True})["activations"] < 0.5 * base.parts["activations"]
     assert parts(train={"micro_tokens": 256})["activations"] > 1.8 * base.parts["activations"]
@@ -169,7 +169,7 @@ def test_each_option_moves_the_part_that_it_is_about():
     assert parts(quant={"kind": "none"})["weights"] > base.parts["weights"]
     assert parts(train={"paged": True})["optimizer"] == 0
     assert parts(train={"optimizer": "lion"})["optimizer"] == base.parts["optimizer"] // 2
-    full = plan_memory(
+    full = estimate_memory(
         llama(), recipe(adapter={"kind": "none"}, quant={"kind": "none"}), torch.float32
     )
     assert full.method == "full"
@@ -179,7 +179,7 @@ def test_each_option_moves_the_part_that_it_is_about():
 def test_generating_answers_may_be_the_peak():
     chosen = recipe(eval={"generate": 8}, train={"micro_tokens": 64, "checkpointing": True})
     wide = llama(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16)
-    plan = plan_memory(wide, chosen, torch.bfloat16)
+    plan = estimate_memory(wide, chosen, torch.bfloat16)
     assert any("generated" in note for note in plan.notes)
 
 
@@ -195,15 +195,15 @@ def test_experts_and_other_families_are_planned_from_their_configuration():
         num_experts_per_tok=2,
     )
     chosen = recipe(adapter={"targets": ["q_proj"]})
-    two = plan_memory(mixtral, chosen, torch.bfloat16)
+    two = estimate_memory(mixtral, chosen, torch.bfloat16)
     mixtral.num_experts_per_tok = 4
-    four = plan_memory(mixtral, chosen, torch.bfloat16)
+    four = estimate_memory(mixtral, chosen, torch.bfloat16)
     assert four.parts["activations"] > 1.2 * two.parts["activations"]
     assert four.parts["weights"] == two.parts["weights"]
     assert any("experts" in note for note in two.notes)
     small = {"vocab_size": 300, "n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 256}
     gpt2 = GPT2Config(bos_token_id=0, eos_token_id=0, **small)
-    assert plan_memory(gpt2, recipe(quant={"kind": "none"}), torch.bfloat16).total > 0
+    assert estimate_memory(gpt2, recipe(quant={"kind": "none"}), torch.bfloat16).total > 0
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-70b", "mixtral-8x7b", "qwen2.5-7b"])
@@ -232,7 +232,7 @@ def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path)
     with pytest.raises(ModelError, match="not understood"):
         config_of(str(tmp_path / "config.json"))
     with pytest.raises(NoTargetMatchedError):
-        plan_memory(llama(), recipe(adapter={"targets": ["query"]}), torch.bfloat16)
+        estimate_memory(llama(), recipe(adapter={"targets": ["query"]}), torch.bfloat16)
     assert all(config_of(name) for name in KNOWN)
 
 
@@ -242,7 +242,7 @@ def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path)
 def test_the_least_costly_change_that_fits_is_named():
     chosen = recipe(train={"micro_tokens": 512})
     wide = llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=16)
-    needed = plan_recipe(chosen, wide).total
+    needed = estimate_recipe(chosen, wide).total
     ways = {option.change: option.plan.total for option in options(chosen, wide)}
     assert ways["train.micro_tokens=64"] < needed
     assert ways["train.checkpointing=true"] < needed
@@ -257,9 +257,9 @@ def test_the_least_costly_change_that_fits_is_named():
 
 def test_a_plan_beyond_the_memory_by_more_than_its_error_is_refused():
     chosen = recipe(adapter={"kind": "none"}, quant={"kind": "none"})
-    plan = plan_memory(llama(), chosen, torch.bfloat16)
-    refuse_what_cannot_fit(plan, chosen, plan.total)
-    refuse_what_cannot_fit(plan, chosen, int(plan.total / 1.05))
+    plan = estimate_memory(llama(), chosen, torch.bfloat16)
+    require_fit(plan, chosen, plan.total)
+    require_fit(plan, chosen, int(plan.total / 1.05))
 
 
 @pytest.fixture
@@ -279,7 +279,9 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     tiny_recipe, tmp_path, little_memory
 ):
     chosen = Recipe.parse(tiny_recipe())
-    with pytest.raises(MemoryPlanError, match=r"would take about .* --set .* --anyway") as error:
+    with pytest.raises(
+        InsufficientMemoryError, match=r"would take about .* --set .* --anyway"
+    ) as error:
         tune(chosen, base=tmp_path / "runs")
     assert "\n" not in str(error.value)
     run = tune(chosen, base=tmp_path / "runs", anyway=True)

@@ -21,11 +21,11 @@ from etude.tuning.export.bitsandbytes import quantize_model
 from etude.tuning.models.describe import describe
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.sources import resolve
-from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load as load_tuned
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.quant.linear import QuantLinear
 
 CODINGS = {
@@ -103,7 +103,7 @@ def test_what_bitsandbytes_saved_is_held_as_it_is(saved, coding):
     folder, theirs = saved(CODINGS[coding])
     loaded = load(folder, QuantSpec(kind="native"))
     assert assert_same_weights(loaded.model, theirs) == 14
-    held = RowLinear if coding == "int8" else BlockLinear
+    held = Int8Linear if coding == "int8" else BlockLinear
     assert all(isinstance(m, held) for m in loaded.model.modules() if isinstance(m, QuantLinear))
     files = load_file(folder / "model.safetensors")
     path = "model.layers.1.mlp.down_proj"
@@ -173,7 +173,7 @@ def test_codes_are_not_rounded_a_second_time(saved):
 def test_a_start_that_wants_the_weight_before_rounding_is_refused(saved):
     folder, _ = saved(CODINGS["nf4"])
     loaded = load(folder, QuantSpec(kind="native"))
-    with OriginalWeights(loaded.origin) as original, pytest.raises(ModelError, match="rounded"):
+    with UnquantizedWeights(loaded.origin) as original, pytest.raises(ModelError, match="rounded"):
         original("model.layers.0.self_attn.q_proj")
 
 

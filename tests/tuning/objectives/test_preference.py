@@ -28,8 +28,18 @@ from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.models.load import load_model
 from etude.tuning.objectives import logprobs
 from etude.tuning.objectives.logprobs import answer_log_probs, log_probs
-from etude.tuning.objectives.preference import dpo_loss, kto_loss, log_odds, mismatched, orpo_loss
-from etude.tuning.objectives.reference import AdapterOff, Kept, kept_values
+from etude.tuning.objectives.preference import (
+    dpo_loss,
+    kto_loss,
+    log_odds,
+    mismatched_partners,
+    orpo_loss,
+)
+from etude.tuning.objectives.reference import (
+    AdapterDisabledReference,
+    CachedReference,
+    reference_log_probs,
+)
 from etude.tuning.objectives.select import make_objective, objective_kind
 from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder
@@ -238,12 +248,12 @@ def test_a_step_has_the_papers_loss_and_gradient_however_it_is_cut(tuned, kind, 
 def test_numbers_kept_before_training_are_those_of_the_adapter_switched_off(tuned):
     samples = [side for pair in pairs(5) for side in pair.sides]
     with packed_rows(tuned):
-        live = AdapterOff().log_probs(tuned, samples, packing=True)
+        live = AdapterDisabledReference().log_probs(tuned, samples, packing=True)
     with adapter_disabled(tuned):
-        kept = kept_values(tuned, samples, 64, _Silent())
-    torch.testing.assert_close(Kept(kept).log_probs(tuned, samples, True), live)
+        kept = reference_log_probs(tuned, samples, 64, _Silent())
+    torch.testing.assert_close(CachedReference(kept).log_probs(tuned, samples, True), live)
     with pytest.raises(RunError, match=r"rows:0.*was not kept"):
-        Kept({}).log_probs(tuned, samples, True)
+        CachedReference({}).log_probs(tuned, samples, True)
     with packed_rows(tuned):
         assert not torch.allclose(answer_log_probs(tuned, samples, True), live, atol=1e-3)
 
@@ -258,7 +268,7 @@ class _Silent:
 
 def test_mismatched_answers_belong_to_other_prompts_and_repeat():
     samples = judged(9)
-    partners, again = mismatched(samples, 3), mismatched(samples, 3)
+    partners, again = mismatched_partners(samples, 3), mismatched_partners(samples, 3)
     taken = set()
     for one in samples:
         crossed = partners[one]

@@ -16,8 +16,13 @@ from etude.tuning.config.sections import TrainSpec
 from etude.tuning.optim import adamw as adamw_module
 from etude.tuning.optim.adamw import PagedAdamW
 from etude.tuning.optim.adamw8bit import AdamW8bit
-from etude.tuning.optim.optimizers import let_go, make_optimizer, restore, set_learning_rate
-from etude.tuning.optim.paged import MappedFile, StateMemory, Wanted, paged_memory
+from etude.tuning.optim.optimizers import (
+    make_optimizer,
+    release_state,
+    restore_optimizer,
+    set_learning_rate,
+)
+from etude.tuning.optim.paged import Allocation, MappedFile, StateMemory, paged_memory
 from etude.tuning.training.checkpoint import (
     Checkpoint,
     Counters,
@@ -90,7 +95,7 @@ def test_a_checkpoint_reads_paged_state_without_keeping_it_in_memory(tmp_path):
     resident = []
 
     def written():
-        let_go(optimizer)
+        release_state(optimizer)
         mapping = mapping_of(optimizer.state[parameters[0]]["exp_avg"])
         resident.append(int(mapping["Rss"].split()[0]))
 
@@ -123,7 +128,7 @@ def test_a_full_disk_is_told_before_the_first_step(tmp_path, monkeypatch, reserv
 
 def test_a_system_that_cannot_reserve_space_writes_zeros(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    wanted = Wanted((3, 500_000), torch.float32, torch.device("cpu"))
+    wanted = Allocation((3, 500_000), torch.float32, torch.device("cpu"))
     (tensor,) = MappedFile(tmp_path).zeros([wanted])
     assert tensor.shape == (3, 500_000)
     assert not bool(tensor.any())
@@ -173,7 +178,7 @@ def test_a_saved_state_is_restored_exactly(tmp_path, fields):
     _, optimizer = train(make, shapes, 3)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     parameters, fresh = train(make, shapes, 0)
-    restore(fresh, torch.load(tmp_path / "state.pt", weights_only=True))
+    restore_optimizer(fresh, torch.load(tmp_path / "state.pt", weights_only=True))
     assert fresh.param_groups[1]["lr_ratio"] == optimizer.param_groups[1]["lr_ratio"]
     saved, restored = optimizer.state_dict(), fresh.state_dict()
     assert saved["param_groups"] == restored["param_groups"]
@@ -200,18 +205,18 @@ def test_paged_and_resident_checkpoints_are_one_format(tmp_path):
             for paged in (True, False)
         ]
         for source, target in (made, made[::-1]):
-            restore(target, source.state_dict())
+            restore_optimizer(target, source.state_dict())
 
 
 def test_another_optimisers_state_is_refused():
     weight = {"w": torch.nn.Parameter(torch.ones(4, 4))}
     saved = make_optimizer(TrainSpec(optimizer="lion"), weight).state_dict()
     with pytest.raises(RunError, match=r"state of lion .* this recipe's adamw"):
-        restore(make_optimizer(TrainSpec(), weight), saved)
+        restore_optimizer(make_optimizer(TrainSpec(), weight), saved)
     saved = make_optimizer(TrainSpec(weight_decay=0.1), weight).state_dict()
     both = {**weight, "bias": torch.nn.Parameter(torch.ones(4))}
     with pytest.raises(RunError, match="resume with the recipe"):
-        restore(make_optimizer(TrainSpec(weight_decay=0.1), both), saved)
+        restore_optimizer(make_optimizer(TrainSpec(weight_decay=0.1), both), saved)
 
 
 def test_a_checkpoint_from_before_there_was_a_choice_is_adamws():
@@ -220,8 +225,10 @@ def test_a_checkpoint_from_before_there_was_a_choice_is_adamws():
     old = torch.optim.AdamW([weight], lr=1e-3)
     old.step()
     new = make_optimizer(TrainSpec(), {"w": weight})
-    restore(new, old.state_dict())
+    restore_optimizer(new, old.state_dict())
     set_learning_rate(new, 1e-3)
     assert torch.equal(new.state[weight]["exp_avg"], old.state[weight]["exp_avg"])
     with pytest.raises(RunError):
-        restore(make_optimizer(TrainSpec(optimizer="adamw8bit"), {"w": weight}), old.state_dict())
+        restore_optimizer(
+            make_optimizer(TrainSpec(optimizer="adamw8bit"), {"w": weight}), old.state_dict()
+        )

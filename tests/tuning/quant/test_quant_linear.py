@@ -56,7 +56,7 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
     quant = QuantSpec(kind=kind, block=block, double=double)
     weight = torch.randn(out_features, in_features).to(dtype)
     whole = build.quantized(weight, quant, torch.float32)
-    pieces = build.unfilled(in_features, out_features, quant, torch.float32)
+    pieces = build.empty_quantized(in_features, out_features, quant, torch.float32)
     edges = sorted({0, out_features, *(cut for cut in cuts if cut < out_features)})
     for start, stop in pairwise(edges):
         rows = weight[start:stop].clone()
@@ -68,7 +68,7 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_the_whole(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_with_rows_missing_is_no_weight(kind):
-    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.empty_quantized(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(3, 10))
     with pytest.raises(ModelError, match="3 of 4 rows"):
         layer.finish()
@@ -79,7 +79,7 @@ def test_a_weight_with_rows_missing_is_no_weight(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("start", "count"), [(1, 1), (3, 1), (2, 3), (2, 0)])
 def test_rows_out_of_order_are_refused(start, count, kind):
-    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.empty_quantized(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     with pytest.raises(ValueError, match="do not follow row 1"):
         layer.fill_rows(start, torch.ones(count, 10))
@@ -87,7 +87,7 @@ def test_rows_out_of_order_are_refused(start, count, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight(kind):
-    layer = build.unfilled(10, 4, QuantSpec(kind=kind), torch.float32)
+    layer = build.empty_quantized(10, 4, QuantSpec(kind=kind), torch.float32)
     layer.fill_rows(0, torch.ones(2, 10))
     rows = torch.ones(2, 10)
     rows[1, 7] = float("nan")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from etude.papers.library import Library
     from etude.papers.settings import Settings
     from etude.papers.summaries.writers import Writer
-    from etude.papers.sync import Progress, Report
+    from etude.papers.sync import Report, SyncProgress
 
 A_DAY = 2000
 """Papers that one run embeds at most; what is left waits for the next."""
@@ -84,13 +84,13 @@ def sync_once(
 
 
 @contextmanager
-def collecting(library: Library) -> Generator[Callable[[Progress], None]]:
+def collecting(library: Library) -> Generator[Callable[[SyncProgress], None]]:
     """Show what is being fetched, while the index follows."""
-    from etude.papers.search.background_indexer import Along
+    from etude.papers.search.background_indexer import BackgroundIndexer
 
-    with working("asking arXiv") as say, Along(index_folder(), library) as along:
+    with working("asking arXiv") as say, BackgroundIndexer(index_folder(), library) as along:
 
-        def show(step: Progress) -> None:
+        def show(step: SyncProgress) -> None:
             say(f"{step.source}: {step.text} ({step.papers:,} papers)")
             along.came(step.papers)
 

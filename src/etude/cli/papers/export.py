@@ -235,10 +235,10 @@ def _problem_of_the_day(library: Library) -> Extra:
     from etude.papers.digest import Extra
     from etude.practice.daily import problem_of_the_day
     from etude.practice.problem import load_shelf
-    from etude.practice.progress import Progress
+    from etude.practice.progress import LearnerProgress
     from etude.practice.session import learner_name
 
-    progress = Progress(library.engine, learner_name())
+    progress = LearnerProgress(library.engine, learner_name())
     choice = problem_of_the_day(library.engine, progress, load_shelf())
     how = f"etude practice start {choice.problem.slug}"
     text = f"{choice.problem.front.difficulty}, {choice.problem.collection}: {how}"

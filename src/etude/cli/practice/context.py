@@ -12,7 +12,7 @@ from etude.core.errors import ProblemError
 if TYPE_CHECKING:
     from etude.practice.explanations import Explanations
     from etude.practice.judge.pool import Pool
-    from etude.practice.progress import Progress
+    from etude.practice.progress import LearnerProgress
 
 
 def slugs(incomplete: str) -> list[str]:
@@ -68,13 +68,13 @@ def markdown(text: str) -> None:
     Console().print(Markdown(text))
 
 
-def open_progress() -> Progress:
+def open_progress() -> LearnerProgress:
     """Open the record of whoever practises at this terminal."""
-    from etude.practice.progress import Progress
+    from etude.practice.progress import LearnerProgress
     from etude.practice.session import learner_name, local_timezone
     from etude.store.engine import open_store
 
-    progress = Progress(open_store(), learner_name())
+    progress = LearnerProgress(open_store(), learner_name())
     progress.set_timezone(local_timezone())
     return progress
 

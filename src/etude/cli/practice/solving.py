@@ -26,7 +26,7 @@ from etude.core.errors import ProblemError
 if TYPE_CHECKING:
     from etude.practice.judge.verdict import Verdict
     from etude.practice.problem import Problem
-    from etude.practice.queue import Status
+    from etude.practice.queue import QueueStatus
 
 
 @practice.command("list")
@@ -129,7 +129,7 @@ def submit_answer(
     source = read_answer(slug, file)
     with working("waiting for the judge") as say:
 
-        def show(status: Status) -> None:
+        def show(status: QueueStatus) -> None:
             say(f"{status.position} before yours" if status.position else status.state)
 
         layers = tuple(demand) if demand else None

@@ -15,7 +15,7 @@ from etude.core.errors import SourceDownError, SourceError
 from etude.papers.arxiv.due_date import due_before, needs_listing
 from etude.papers.arxiv.feeds import Feed, fetch_feed
 from etude.papers.arxiv.query import by_id
-from etude.papers.arxiv.session import Run
+from etude.papers.arxiv.session import SyncSession
 from etude.papers.calendar import expected_feed, feed_day, next_feed, no_feed
 from etude.papers.record import Announcement, Sighting
 
@@ -30,7 +30,7 @@ class Batch:
     feed: Feed
 
 
-def read_feeds(run: Run) -> tuple[list[Batch | None], str | None]:
+def read_feeds(run: SyncSession) -> tuple[list[Batch | None], str | None]:
     """One batch a category, None where the feed has not changed; and what failed."""
     batches: list[Batch | None] = []
     errors: list[str] = []
@@ -49,7 +49,7 @@ def read_feeds(run: Run) -> tuple[list[Batch | None], str | None]:
     return batches, "; ".join(errors) or None
 
 
-def store_feeds(run: Run, batches: Sequence[Batch], trouble: str | None) -> None:
+def store_feeds(run: SyncSession, batches: Sequence[Batch], trouble: str | None) -> None:
     """Store what feeds show with its day, once OAI-PMH has told when those papers came."""
     today = feed_day(run.now())
     count, told, old = 0, list[str](), dict[date, list[str]]()
@@ -87,7 +87,7 @@ def store_feeds(run: Run, batches: Sequence[Batch], trouble: str | None) -> None
     run.note("rss", count, "; ".join([text, *told]), trouble)
 
 
-def _batch_day(run: Run, feed: Feed, today: date) -> date | None:
+def _batch_day(run: SyncSession, feed: Feed, today: date) -> date | None:
     """The latest day, up to today, on which a paper of the feed was due; None where none tells.
 
     Papers may be held and come later than they were due, never sooner.
@@ -135,7 +135,7 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
     return expected_feed(datetime.fromtimestamp(seconds, UTC))
 
 
-def settle(run: Run) -> None:
+def settle(run: SyncSession) -> None:
     """List papers that no feed showed when they were new, on the day they were due."""
     today = feed_day(run.now())
     mark, until = run.library.mark("settled") or 0, run.library.revision()

@@ -7,13 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from etude.papers.arxiv.query import submitted
-from etude.papers.arxiv.session import Line, Run
+from etude.papers.arxiv.session import Line, SyncSession
 
 WINDOW = timedelta(days=7)
 """The default categories submit some 6,000 papers in it."""
 
 
-def windows(run: Run, since: date, until: date) -> Iterator[tuple[date, date]]:
+def windows(run: SyncSession, since: date, until: date) -> Iterator[tuple[date, date]]:
     """Days of each window that has not been read whole, newest first, both included."""
     end = until
     while end >= since:
@@ -30,12 +30,12 @@ def windows(run: Run, since: date, until: date) -> Iterator[tuple[date, date]]:
         end = start - timedelta(days=1)
 
 
-def _done(run: Run) -> set[str]:
+def _done(run: SyncSession) -> set[str]:
     kept: dict[str, Any] = run.facts("query:done")
     return set(kept.get("days", [])) if kept.get("of") == list(run.settings.categories) else set()
 
 
-def read_window(run: Run, first: date, last: date) -> None:
+def read_window(run: SyncSession, first: date, last: date) -> None:
     """Store the papers submitted from `first` to `last`, both included.
 
     Raises:

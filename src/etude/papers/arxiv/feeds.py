@@ -15,7 +15,7 @@ from datetime import date, datetime
 from xml.etree.ElementTree import Element
 
 from etude.core.errors import SourceError
-from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, RateLimitedClient
 from etude.papers.arxiv.text import moment, names_in, parsed
 from etude.papers.identity import parse_identifier
 from etude.papers.record import Announcement, Sighting
@@ -50,7 +50,9 @@ class Feed:
         return [replace(item, announced=day) for item in self.items]
 
 
-def fetch_feed(gate: Gate, categories: Sequence[str], etag: str | None = None) -> Feed | None:
+def fetch_feed(
+    gate: RateLimitedClient, categories: Sequence[str], etag: str | None = None
+) -> Feed | None:
     """The feed of `categories`, one or several, or None where it has not changed since `etag`.
 
     Raises:

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from xml.etree.ElementTree import Element
 
 from etude.core.errors import SourceError
-from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, RateLimitedClient
 from etude.papers.arxiv.text import day, moment, names_in, parsed, plain_name, says_withdrawn
 from etude.papers.identity import parse_identifier
 from etude.papers.record import Sighting
@@ -44,7 +44,9 @@ class Page:
     """Records that could not be understood, or that are marked deleted."""
 
 
-def first_page(gate: Gate, oai_set: str, since: date | None, *, form: str | None = None) -> Page:
+def first_page(
+    gate: RateLimitedClient, oai_set: str, since: date | None, *, form: str | None = None
+) -> Page:
     """The first page of the records of `oai_set` that changed on `since` or later.
 
     Raises:
@@ -60,7 +62,7 @@ def first_page(gate: Gate, oai_set: str, since: date | None, *, form: str | None
     return gate.ask(gate.settings.oai, read_page, query=query)
 
 
-def next_page(gate: Gate, token: str) -> Page:
+def next_page(gate: RateLimitedClient, token: str) -> Page:
     """The page that a token leads to.
 
     Raises:

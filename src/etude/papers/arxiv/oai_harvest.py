@@ -16,7 +16,7 @@ from etude.core.errors import SourceDownError, SourceError
 from etude.papers.arxiv.categories import oai_set
 from etude.papers.arxiv.oai import ExpiredTokenError, Page, first_page, next_page
 from etude.papers.arxiv.query import changed
-from etude.papers.arxiv.session import Run
+from etude.papers.arxiv.session import SyncSession
 from etude.papers.calendar import last_publication
 from etude.papers.identity import Identifier
 from etude.papers.library import Library
@@ -24,14 +24,14 @@ from etude.papers.library import Library
 _STAND_IN_PAGES = 10
 
 
-def due(run: Run) -> bool:
+def due(run: SyncSession) -> bool:
     """Whether OAI-PMH has published since it was last read whole."""
     published = last_publication(run.now()).timestamp()
     marks = [run.facts(f"oai:{oai_set(name)}") for name in run.settings.categories]
     return any(mark.get("harvest") or mark.get("success", 0) < published for mark in marks)
 
 
-def read_truth(run: Run) -> None:
+def harvest(run: SyncSession) -> None:
     """Store what changed in every category's set since it was last read whole."""
     errors: list[str] = []
     before, read = run.papers, 0
@@ -68,7 +68,7 @@ def _known(library: Library, ids: Sequence[Identifier]) -> set[Identifier]:
     return {of for of in ids if versions.get(of.id, -1) >= (of.version or 0)}
 
 
-def _harvest(run: Run, name: str) -> None:
+def _harvest(run: SyncSession, name: str) -> None:
     """Read the changes of a set; goes on where the last run stopped."""
     key = f"oai:{name}"
     mark: dict[str, Any] = run.facts(key)
@@ -111,7 +111,7 @@ def _harvest(run: Run, name: str) -> None:
         page, expired = _following(run, page, expired)
 
 
-def _following(run: Run, page: Page, expired: int) -> tuple[Page | None, int]:
+def _following(run: SyncSession, page: Page, expired: int) -> tuple[Page | None, int]:
     """The next page; None where its token has expired, so that the harvest goes on by date."""
     assert page.token is not None
     try:

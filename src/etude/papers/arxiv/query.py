@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from xml.etree.ElementTree import Element
 
 from etude.core.errors import SourceError
-from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, Gate
+from etude.papers.arxiv.rate_limited_client import Answer, DamagedError, RateLimitedClient
 from etude.papers.arxiv.text import moment, parsed, plain_name, says_withdrawn
 from etude.papers.identity import Identifier, parse_identifier
 from etude.papers.record import Sighting
@@ -99,7 +99,7 @@ def _paper(entry: Element) -> Sighting:
     )
 
 
-def by_id(gate: Gate, ids: Sequence[str]) -> list[Sighting]:
+def by_id(gate: RateLimitedClient, ids: Sequence[str]) -> list[Sighting]:
     """Papers of `ids`, in any order; ids that arXiv does not know are left out.
 
     Raises:
@@ -115,7 +115,7 @@ def by_id(gate: Gate, ids: Sequence[str]) -> list[Sighting]:
 
 
 def submitted(
-    gate: Gate,
+    gate: RateLimitedClient,
     categories: Sequence[str],
     since: datetime,
     until: datetime,
@@ -151,7 +151,7 @@ def submitted(
 
 
 def changed(
-    gate: Gate,
+    gate: RateLimitedClient,
     categories: Sequence[str],
     known: Callable[[Sequence[Identifier]], set[Identifier]],
     *,
@@ -183,7 +183,9 @@ def _age(paper: Sighting) -> datetime:
     return paper.published or datetime.min.replace(tzinfo=UTC)
 
 
-def _pages(gate: Gate, search: str, by: str, order: str, size: int = PAGE) -> Iterator[Results]:
+def _pages(
+    gate: RateLimitedClient, search: str, by: str, order: str, size: int = PAGE
+) -> Iterator[Results]:
     """Pages of a search; an empty one that should not be is asked for three times."""
     start, total = 0, 0
     while start < FURTHEST:

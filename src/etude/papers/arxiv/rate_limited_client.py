@@ -87,7 +87,7 @@ class Clocks:
     boot: Callable[[], str] = boot_name
 
 
-class Gate:
+class RateLimitedClient:
     """Asks one thing at a time, with the pauses that are due.
 
     Args:
@@ -131,7 +131,7 @@ class Gate:
         """Close the connection."""
         self._client.close()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> RateLimitedClient:
         return self
 
     def __exit__(self, *_: object) -> None:

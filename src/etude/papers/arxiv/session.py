@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.core.errors import PapersError
 from etude.papers.arxiv.due_date import LONG_AGO, due_before, needs_listing
-from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.arxiv.rate_limited_client import RateLimitedClient
 from etude.papers.calendar import feed_day
 from etude.papers.library import Library
 from etude.papers.record import Sighting
@@ -23,7 +23,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SyncProgress:
     """Where a run stands."""
 
     source: str
@@ -43,14 +43,14 @@ class Line:
 
 
 @dataclass(slots=True)
-class Run:
+class SyncSession:
     """One run: what it reads into, from where, and what it did so far."""
 
     library: Library
     settings: Settings
-    gate: Gate
+    gate: RateLimitedClient
     clock: Clock
-    show: Callable[[Progress], None] | None
+    show: Callable[[SyncProgress], None] | None
     lines: list[Line] = field(default_factory=list[Line])
     papers: int = 0
     seen: dict[str, int] = field(default_factory=dict[str, int])
@@ -70,7 +70,7 @@ class Run:
     def tell(self, source: str, text: str) -> None:
         """Show where the run stands."""
         if self.show:
-            self.show(Progress(source, text, self.papers))
+            self.show(SyncProgress(source, text, self.papers))
 
     def waiting(self, text: str) -> None:
         """Hear of a wait at the gate."""

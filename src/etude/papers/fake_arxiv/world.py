@@ -62,7 +62,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Paper:
+class FakePaper:
     """A paper and its events, by day."""
 
     id: str
@@ -87,7 +87,7 @@ class Paper:
 class State:
     """A paper as it is seen at one moment."""
 
-    paper: Paper
+    paper: FakePaper
     event: Event
 
     @property
@@ -105,15 +105,15 @@ class State:
 class World:
     """All papers of a replay."""
 
-    papers: dict[str, Paper] = field(default_factory=dict[str, Paper])
+    papers: dict[str, FakePaper] = field(default_factory=dict[str, FakePaper])
     _feeds: dict[date, list[State]] = field(default_factory=dict[date, list[State]])
     _states: tuple[date, list[State]] | None = None
     _sets: dict[str, list[State]] = field(default_factory=dict[str, list[State]])
 
-    def add(self, paper: Paper) -> None:
+    def add(self, paper: FakePaper) -> None:
         """Add a paper; one that is there already gets the events beside its own."""
         if paper.id in self.papers:
-            paper = Paper(paper.id, [*self.papers[paper.id].events, *paper.events])
+            paper = FakePaper(paper.id, [*self.papers[paper.id].events, *paper.events])
         paper.events.sort(key=lambda event: (event.day, event.version.number))
         self.papers[paper.id] = paper
         self._feeds.clear()
@@ -270,7 +270,7 @@ def generated(
         events = [Event(day, Announcement.NEW, version, names)]
         key = f"{day:%y%m}.{number + 1:05d}"
         _later(chosen, events, calendar[index + 1 :], categories)
-        world.add(Paper(key, events))
+        world.add(FakePaper(key, events))
     return world
 
 
@@ -359,7 +359,7 @@ def recorded(
         if key not in world.papers and (most is None or len(world.papers) < most):
             events = [event for event in paper.events if _within(event.day, since, until)]
             if events:
-                world.add(Paper(key, events))
+                world.add(FakePaper(key, events))
     return world
 
 
@@ -384,7 +384,7 @@ def _lines(folder: Path) -> Iterable[tuple[dict[str, Any], list[date]]]:
 
 def _paper(
     key: str, record: dict[str, Any], days: list[date], place: dict[tuple[str, date], float]
-) -> Paper:
+) -> FakePaper:
     events: list[Event] = []
     for number, day in enumerate(days, 1):
         version = Version(
@@ -397,14 +397,14 @@ def _paper(
         )
         kind = Announcement.NEW if number == 1 else Announcement.REPLACE
         events.append(Event(day, kind, version, tuple(record["categories"])))
-    return Paper(key, events)
+    return FakePaper(key, events)
 
 
-def _versions(folder: Path) -> dict[str, Paper]:
+def _versions(folder: Path) -> dict[str, FakePaper]:
     path = folder / "versions.json"
     if not path.exists():
         return {}
-    found: dict[str, Paper] = {}
+    found: dict[str, FakePaper] = {}
     for record in json.loads(path.read_text(encoding="utf-8"))["papers"]:
         key, _, newest = record["arxiv_id"].rpartition("v")
         first = datetime.fromisoformat(record["published"]).replace(hour=12, tzinfo=UTC)
@@ -426,5 +426,5 @@ def _versions(folder: Path) -> dict[str, Paper]:
             kind = Announcement.NEW if number == 1 else Announcement.REPLACE
             more = {"journal_ref": record["journal_ref"], "doi": record["doi"]}
             events.append(Event(expected_feed(moment), kind, version, categories, **more))
-        found[key] = Paper(key, events)
+        found[key] = FakePaper(key, events)
     return found

@@ -26,7 +26,7 @@ ENOUGH = 2000
 """Papers worth a commit of their own; a day's, which are fewer, wait for the end."""
 
 
-class Along:
+class BackgroundIndexer:
     """A context manager: `came` is told how many papers were stored, the index in `folder` follows.
 
     A last refresh is left to the caller, who shows it and hears of what is wrong: where the process

@@ -15,7 +15,7 @@ from etude.papers.search.nodes import (
     Node,
     Not,
     Or,
-    Paper,
+    PaperId,
     Phrase,
     Prefix,
     Word,
@@ -73,7 +73,7 @@ class Compiler:
                 return self._prefix(text, field)
             case Category(name):
                 return self._silent(self._term("cat", name))
-            case Paper(key):
+            case PaperId(key):
                 return self.paper(key)
             case Days(first, last):
                 return self.days(first, last)

@@ -50,7 +50,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Progress:
+class IndexProgress:
     """How far a refresh is."""
 
     text: str

@@ -17,7 +17,7 @@ from etude.core.errors import PapersError
 from etude.papers.search import folder as place
 from etude.papers.search import related
 from etude.papers.search.documents import put
-from etude.papers.search.folder import FORMAT, NOTE, DamagedError, Note, Progress
+from etude.papers.search.folder import FORMAT, NOTE, DamagedError, IndexProgress, Note
 from etude.papers.search.pages import Found, Search, ladder
 from etude.papers.search.query import parse, span
 
@@ -49,7 +49,7 @@ class Index:
 
     # Writing
 
-    def refresh(self, show: Callable[[Progress], None] | None = None) -> int:
+    def refresh(self, show: Callable[[IndexProgress], None] | None = None) -> int:
         """Take up what changed in the library since the last time; how many papers that were.
 
         Commits every `BATCH` papers, with the revision that they reach: killed at any point, the
@@ -62,7 +62,7 @@ class Index:
         tell = show or _to_log
 
         def waits() -> None:
-            tell(Progress("Waiting for another process that refreshes the index of papers"))
+            tell(IndexProgress("Waiting for another process that refreshes the index of papers"))
 
         with place.writing(self.folder, waits):
             index, note = self._usable(self.library, tell)
@@ -75,7 +75,7 @@ class Index:
                 ) from error
 
     def _usable(
-        self, library: Library, tell: Callable[[Progress], None]
+        self, library: Library, tell: Callable[[IndexProgress], None]
     ) -> tuple[tantivy.Index, Note]:
         name = library.mark("search:name")
         if name is None:
@@ -95,7 +95,7 @@ class Index:
                 place.check(self.folder)
                 return index, note or fresh
         except DamagedError as error:
-            tell(Progress(f"The index in {self.folder} is rebuilt from the database: {error}"))
+            tell(IndexProgress(f"The index in {self.folder} is rebuilt from the database: {error}"))
         return place.create(self.folder), fresh
 
     def _take_up(
@@ -103,7 +103,7 @@ class Index:
         library: Library,
         index: tantivy.Index,
         note: Note,
-        show: Callable[[Progress], None] | None,
+        show: Callable[[IndexProgress], None] | None,
     ) -> int:
         writer: tantivy.IndexWriter | None = None
         done = waiting = 0
@@ -123,7 +123,7 @@ class Index:
                 self._commit(writer, Note(FORMAT, note.library, revision))
                 waiting = 0
             if show:
-                show(Progress("Indexing papers", done, total))
+                show(IndexProgress("Indexing papers", done, total))
         if writer is None:
             return 0
         self._commit(writer, Note(FORMAT, note.library, newest))
@@ -202,7 +202,7 @@ class Index:
         )
 
     def embed(
-        self, show: Callable[[Progress], None] | None = None, limit: int | None = None
+        self, show: Callable[[IndexProgress], None] | None = None, limit: int | None = None
     ) -> int:
         """Embed the newest papers that have no vector yet; how many that were.
 
@@ -272,5 +272,5 @@ class Index:
         return index, searcher, keys
 
 
-def _to_log(progress: Progress) -> None:
+def _to_log(progress: IndexProgress) -> None:
     _log.warning("%s", progress.text)

@@ -47,7 +47,7 @@ class Days:
 
 
 @dataclass(frozen=True)
-class Paper:
+class PaperId:
     """The paper with this unversioned id."""
 
     id: str
@@ -74,7 +74,7 @@ class Or:
     of: tuple[Node, ...]
 
 
-Node = Word | Phrase | Prefix | Category | Days | Paper | Not | And | Or
+Node = Word | Phrase | Prefix | Category | Days | PaperId | Not | And | Or
 
 
 def described(node: Node) -> str:
@@ -90,7 +90,7 @@ def described(node: Node) -> str:
             return f"NOT {_nested(of)}"
         case Category(name):
             return f"cat:{name}"
-        case Paper(key):
+        case PaperId(key):
             return f"id:{key}"
         case Days(first, last) if first == last and first:
             return f"date:{first}"

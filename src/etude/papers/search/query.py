@@ -28,7 +28,7 @@ from etude.papers.search.nodes import (
     Node,
     Not,
     Or,
-    Paper,
+    PaperId,
     Phrase,
     Prefix,
     Word,
@@ -306,7 +306,7 @@ class _Parser:
             return Category(text.lower().removesuffix(".*"))
         if field == "id" or (field is None and token.kind == "word"):
             if _is_id(text):
-                return Paper(parse_identifier(text).id)
+                return PaperId(parse_identifier(text).id)
             if field == "id":
                 raise QueryError(f"{text[:40]!r} {token.where()} is no arXiv id; write 2604.01234")
             if _RANGE.match(text) and text.strip("."):

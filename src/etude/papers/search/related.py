@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from etude.core.errors import PapersError
 from etude.papers.search import embed
 from etude.papers.search.compile import TITLE_WEIGHT, Compiler
-from etude.papers.search.folder import Progress, writing
+from etude.papers.search.folder import IndexProgress, writing
 from etude.papers.search.text import plain, stems
 from etude.papers.search.vectors import Vectors, checksum
 
@@ -45,7 +45,7 @@ def embed_newest(
     folder: Path,
     library: Library,
     newest: Callable[[int, int], list[str]],
-    show: Callable[[Progress], None] | None,
+    show: Callable[[IndexProgress], None] | None,
     limit: int | None,
 ) -> int:
     """Embed the newest papers that lack a vector of their present text, at most `limit` of them.
@@ -62,7 +62,7 @@ def embed_newest(
 
     def waits() -> None:
         if show:
-            show(Progress("Waiting for another process that embeds papers"))
+            show(IndexProgress("Waiting for another process that embeds papers"))
 
     embedder: embed.Embedder | None = None
     done = 0
@@ -85,7 +85,7 @@ def embed_newest(
                 vectors.append(chosen, written, embedder.embed(written))
                 done += len(chosen)
                 if show:
-                    show(Progress("Embedding papers", done, limit))
+                    show(IndexProgress("Embedding papers", done, limit))
         if len(seen) >= MOST_VECTORS:
             vectors.keep(seen)
     return done

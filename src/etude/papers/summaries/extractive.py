@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.sentences import sentences
 from etude.papers.summaries.cut import CUT, MOST_WORDS, cut
 from etude.papers.words import folded
@@ -84,7 +84,7 @@ def extract(papers: Sequence[tuple[str, str]], *, whole: bool = False) -> list[S
     """
     from etude.papers.summaries.model import ranker
 
-    read = [(readable(title), readable(abstract)) for title, abstract in papers]
+    read = [(latex_to_text(title), latex_to_text(abstract)) for title, abstract in papers]
     shown = [pieces(title, abstract) for title, abstract in read]
     asked = [n for n, found in enumerate(shown) if len(found) > 1]
     ranked = ranker().scores([(read[n][0], shown[n]) for n in asked])
@@ -114,7 +114,7 @@ def gists(papers: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
     """
     from etude.papers.summaries.model import ranker
 
-    read = [(readable(title), readable(abstract)) for title, abstract in papers]
+    read = [(latex_to_text(title), latex_to_text(abstract)) for title, abstract in papers]
     shown = [pieces(title, abstract) for title, abstract in read]
     asked = [n for n, found in enumerate(shown) if found]
     scores = ranker().scores([(read[n][0], shown[n]) for n in asked])

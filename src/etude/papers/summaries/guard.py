@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from etude.papers.latex_symbols import word_set, words
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries.cut import MOST_WORDS
 from etude.papers.summaries.extractive import LONGEST_LETTERS, says_title
 from etude.papers.summaries.features import STOP, stem, tokens
@@ -91,7 +91,7 @@ class Fault:
 def tidied(answer: str) -> str:
     """Return the line of a model's answer: the first that says anything, bare of a label."""
     for line in answer[:4000].splitlines():
-        text = readable(_LABEL.sub("", shown(line)))
+        text = latex_to_text(_LABEL.sub("", shown(line)))
         if len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
             text = text[1:-1].strip()
         if text:
@@ -108,8 +108,8 @@ class Guard:
     """
 
     def __init__(self, title: str, abstract: str) -> None:
-        self.title = readable(title)
-        self._source = f"{self.title} {readable(abstract)}"
+        self.title = latex_to_text(title)
+        self._source = f"{self.title} {latex_to_text(abstract)}"
         plain = folded(self._source)
         self._numbers = _numbers(plain) | _numbers(folded(f"{title} {abstract}"))
         words = _WORD.findall(plain)

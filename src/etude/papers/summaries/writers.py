@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from etude.core.errors import PapersError
-from etude.papers.latex_text import readable
+from etude.papers.latex_text import latex_to_text
 from etude.papers.words import shown
 
 SECONDS: Final = 60.0
@@ -111,7 +111,7 @@ class AddressWriter:
         return lines
 
     def _ask(self, client: Any, title: str, abstract: str) -> str:
-        text = f"{readable(title)}\n\n{readable(abstract)}"
+        text = f"{latex_to_text(title)}\n\n{latex_to_text(abstract)}"
         fenced = text.replace("<paper>", "< paper>").replace("</paper>", "</ paper>")
         body = {
             "model": self.model,
@@ -130,7 +130,7 @@ class AddressWriter:
                     raise PapersError("it is longer than any summary")
             if answer.status_code != 200:
                 told = said[:200].decode(errors="replace")
-                raise PapersError(f"status {answer.status_code}: {readable(told)}")
+                raise PapersError(f"status {answer.status_code}: {latex_to_text(told)}")
         return _content(said)
 
 

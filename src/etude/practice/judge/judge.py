@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 
 from etude.practice.judge.pool import Pool
-from etude.practice.judge.supervisor import Outcome
+from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import make_cases
 from etude.practice.judge.verdict import Verdict
 from etude.practice.judge.verdicts import Reading
@@ -68,7 +68,7 @@ class Judge:
                 for index, case in enumerate(cases)
             ],
         }
-        outcome = Outcome(ending="fault")
+        outcome = ExecutionResult(ending="fault")
         for _ in range(FAULT_TRIES):
             outcome = self.pool.run(
                 request, limits.seconds, limits.memory_mb << 20, limits.output_kb << 10

@@ -27,7 +27,7 @@ from typing import Any
 from etude.core.errors import JudgeError
 from etude.practice.judge.protocol import encode
 from etude.practice.judge.sandbox import LAYERS, Level
-from etude.practice.judge.supervisor import Outcome, Prepared, attend
+from etude.practice.judge.supervisor import ExecutionResult, Prepared, attend
 
 START_SECONDS = 120
 PREPARE_SECONDS = 20
@@ -82,7 +82,7 @@ class Pool:
 
     def run(
         self, request: dict[str, Any], seconds: float, memory: int, output: int = 64 << 10
-    ) -> Outcome:
+    ) -> ExecutionResult:
         """Run one submission and return what it left.
 
         Args:
@@ -98,7 +98,7 @@ class Pool:
                 prepared, encode(request | {"seconds": seconds, "memory": memory}), seconds, output
             )
         except (OSError, _ZygoteGoneError) as error:
-            outcome = Outcome(ending="fault", fault=f"{type(error).__name__}: {error}")
+            outcome = ExecutionResult(ending="fault", fault=f"{type(error).__name__}: {error}")
         finally:
             # The next process is made while this answer is being checked.
             with suppress(OSError, _ZygoteGoneError):

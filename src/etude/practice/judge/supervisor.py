@@ -31,7 +31,7 @@ Ending = Literal["exit", "time", "output", "answer", "fault"]
 
 
 @dataclass
-class Outcome:
+class ExecutionResult:
     """What one run left behind."""
 
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -119,9 +119,9 @@ class Printed:
         return self.size <= self.most
 
 
-def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -> Outcome:
+def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -> ExecutionResult:
     """Send the request, read answers until the process ends, and end it where it must be."""
-    outcome = Outcome()
+    outcome = ExecutionResult()
     begun = time.monotonic()
     reader, printed, sent = Frames(), Printed(most_output), 0
     for descriptor in (prepared.request, prepared.result, prepared.output):
@@ -186,7 +186,7 @@ def _drain(pipe: int, reader: Frames | Printed) -> bool:
     return True
 
 
-def _finish(prepared: Prepared, outcome: Outcome, reader: Frames) -> None:
+def _finish(prepared: Prepared, outcome: ExecutionResult, reader: Frames) -> None:
     if not prepared.ended.wait(GRACE_SECONDS):
         outcome.ending, outcome.fault = "fault", "the run could not be ended"
     end = prepared.end

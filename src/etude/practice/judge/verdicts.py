@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from etude.practice.compare import Mismatch, Tolerance, compare
 from etude.practice.judge.protocol import Foreign, MalformedError, decode
-from etude.practice.judge.supervisor import Outcome
+from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import Case
 from etude.practice.judge.verdict import Detail, Kind, Line, Shown, Verdict
 from etude.practice.problem import Problem
@@ -24,7 +24,12 @@ class Reading:
     """Turns what a run left into a verdict."""
 
     def __init__(
-        self, problem: Problem, cases: list[Case], outcome: Outcome, seed: int, isolation: str
+        self,
+        problem: Problem,
+        cases: list[Case],
+        outcome: ExecutionResult,
+        seed: int,
+        isolation: str,
     ) -> None:
         self.problem, self.cases, self.outcome = problem, cases, outcome
         self.seed, self.isolation = seed, isolation

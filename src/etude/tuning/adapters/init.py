@@ -27,7 +27,7 @@ Requantize = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Start:
+class FactorInit:
     """First factors of one module, and those that are taken off its base."""
 
     A: Tensor
@@ -38,13 +38,13 @@ class Start:
     """(A₀, B₀), of which the base loses s·B₀A₀; None: nothing."""
 
 
-def gaussian(out: int, features: int, rank: int, generator: torch.Generator) -> Start:
+def gaussian(out: int, features: int, rank: int, generator: torch.Generator) -> FactorInit:
     """A normal with deviation 1/r, B zero."""
     A = torch.empty(rank, features).normal_(0, 1 / rank, generator=generator)
-    return Start(A, torch.zeros(out, rank), None)
+    return FactorInit(A, torch.zeros(out, rank), None)
 
 
-def orthogonal(out: int, features: int, rank: int, generator: torch.Generator) -> Start:
+def orthogonal(out: int, features: int, rank: int, generator: torch.Generator) -> FactorInit:
     """Both factors non-zero, their product zero up to rounding.
 
     Raises:
@@ -56,22 +56,22 @@ def orthogonal(out: int, features: int, rank: int, generator: torch.Generator) -
     half = rank // 2
     A = q[0::2].T @ torch.randn(half, features, generator=generator, dtype=torch.float64)
     B = torch.randn(out, half, generator=generator, dtype=torch.float64) @ q[1::2]
-    return Start((A / 10).float(), (B / 10).float(), None)
+    return FactorInit((A / 10).float(), (B / 10).float(), None)
 
 
 def pissa(
     W: Tensor, rank: int, scaling: float, iterations: int | None, generator: torch.Generator
-) -> Start:
+) -> FactorInit:
     """The r largest singular directions of W, split evenly over both factors."""
     pair = split(W, rank, scaling, iterations, generator)
-    return Start(*pair, pair)
+    return FactorInit(*pair, pair)
 
 
-def olora(W: Tensor, rank: int, scaling: float) -> Start:
+def olora(W: Tensor, rank: int, scaling: float) -> FactorInit:
     """The first r columns of Q and rows of R, W = Q R."""
     q, r = _linalg().qr(W.double())
     pair = (r[:rank] / scaling).float().contiguous(), q[:, :rank].float().contiguous()
-    return Start(*pair, pair)
+    return FactorInit(*pair, pair)
 
 
 def loftq(
@@ -83,7 +83,7 @@ def loftq(
     *,
     requantize: Requantize,
     rounds: int,
-) -> Start:
+) -> FactorInit:
     """Quantise and factorise in turn, so that Q + s·B A comes near W."""
     taken: tuple[Tensor, Tensor] | None = None
     pair = split(W - requantize(W), rank, scaling, iterations, generator)
@@ -91,7 +91,7 @@ def loftq(
         taken = pair
         rest = W - scaling * taken[1] @ taken[0]
         pair = split(W - requantize(rest), rank, scaling, iterations, generator)
-    return Start(*pair, taken)
+    return FactorInit(*pair, taken)
 
 
 def split(

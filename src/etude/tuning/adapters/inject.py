@@ -17,7 +17,7 @@ from etude.tuning.adapters.adalora import AdaLoRA
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.lora import LoRA, LowRank, Taken
-from etude.tuning.adapters.modules_to_save import SavedModule, find_saved, tied_to
+from etude.tuning.adapters.modules_to_save import ModuleToSave, find_saved, tied_to
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,
@@ -93,7 +93,7 @@ def add_adapter(
     return describe(model, name)
 
 
-def attach(model: nn.Module, adapters: dict[str, LowRank], saved: list[str], name: str) -> None:
+def inject(model: nn.Module, adapters: dict[str, LowRank], saved: list[str], name: str) -> None:
     """Put ready-made adapters on modules, and copies on `saved` ones; they become active, frozen.
 
     For what is loaded or combined; `add_adapter` is for new ones.
@@ -211,16 +211,16 @@ def _attach(model: nn.Module, adapters: dict[str, LowRank], name: str) -> None:
 def _attach_saved(model: nn.Module, paths: list[str], name: str) -> None:
     for path in paths:
         module = model.get_submodule(path)
-        if not isinstance(module, SavedModule):
+        if not isinstance(module, ModuleToSave):
             if isinstance(module, AdaptedLayer):
                 raise AdapterError(f"{path} carries a low-rank adapter; it cannot be trained whole")
             others = tied_to(model, path)
-            wrapped = SavedModule(module).train(module.training)
+            wrapped = ModuleToSave(module).train(module.training)
             replace_module(model, path, wrapped)
             for other in others:
                 # One copy for both, as the weight was one: what is tied stays tied.
                 replace_module(
-                    model, other, SavedModule(model.get_submodule(other), wrapped.copies)
+                    model, other, ModuleToSave(model.get_submodule(other), wrapped.copies)
                 )
             module = wrapped
         module.add(name)
@@ -253,7 +253,7 @@ def _start(
                 if slow:
                     weight = _original_weight(layer.base, path, original)
                 start = _first_values(adapter, layer, spec, weight, generator)
-                apply_start(layer, name, start, weight)
+                apply_init(layer, name, start, weight)
         if slow:
             progress.advance(1)
     if slow:
@@ -261,7 +261,7 @@ def _start(
 
 
 @torch.no_grad()
-def apply_start(layer: AdaptedLayer, name: str, start: init.Start, W: Tensor | None) -> None:
+def apply_init(layer: AdaptedLayer, name: str, start: init.FactorInit, W: Tensor | None) -> None:
     """Set the factors of adapter `name`, and take off the base what the start says.
 
     Args:
@@ -286,7 +286,7 @@ def _first_values(
     spec: AdapterSpec,
     W: Tensor | None,
     generator: torch.Generator,
-) -> init.Start:
+) -> init.FactorInit:
     base = layer.base
     rank, scaling, iterations = adapter.rank, adapter.scaling, spec.svd_iterations
     out, features = adapter.out_features, adapter.in_features

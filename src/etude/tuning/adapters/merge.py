@@ -33,7 +33,7 @@ from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.merge_error import LOW_BITS, too_few_bits
-from etude.tuning.adapters.modules_to_save import SavedModule, saved_modules
+from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, replace_module
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.save import load_adapter
@@ -47,7 +47,7 @@ from etude.tuning.models.output import (
     refuse_existing,
     write_aside,
 )
-from etude.tuning.models.unquantized import OriginalWeights
+from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import QuantLinear
 
 Into = Literal["dequantized", "original"]
@@ -115,7 +115,7 @@ def merge_adapter(
     low_bits = LOW_BITS.get(dtype)
     loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
     refuse_base_folder(output, loaded.origin)
-    with OriginalWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.origin) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     if low_bits is not None:
         raise too_few_bits(loaded.model, dtype, low_bits, progress or SilentProgress())
@@ -159,7 +159,7 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
     weight with the embedding is untied if it was adapted, and stays tied if not.
     """
     progress = progress or SilentProgress()
-    layers: dict[str, AdaptedLayer | SavedModule | QuantLinear] = {
+    layers: dict[str, AdaptedLayer | ModuleToSave | QuantLinear] = {
         **adapted_layers(model),
         **saved_modules(model),
     }
@@ -220,7 +220,7 @@ def float32_logits(model: Any, ids: Tensor) -> Tensor:
 
 def _computing_modules(module: nn.Module) -> list[nn.Module]:
     """Return the modules that own weights, an adapted layer being one with its base."""
-    if isinstance(module, AdaptedLayer | SavedModule | QuantLinear):
+    if isinstance(module, AdaptedLayer | ModuleToSave | QuantLinear):
         return [module]
     own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
     return own + [found for child in module.children() for found in _computing_modules(child)]
@@ -250,9 +250,9 @@ def _narrow(module: Any, arguments: Any, output: Any) -> None:
 
 
 @torch.no_grad()
-def _dense(layer: AdaptedLayer | SavedModule | QuantLinear, dtype: torch.dtype) -> nn.Module:
+def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype) -> nn.Module:
     """Return the plain layer that computes what `layer` does, in `dtype`."""
-    if isinstance(layer, SavedModule):
+    if isinstance(layer, ModuleToSave):
         return _dense_saved(layer, dtype)
     base = layer.base if isinstance(layer, AdaptedLayer) else layer
     matrix = bases.read_matrix(base)
@@ -272,7 +272,7 @@ def _dense(layer: AdaptedLayer | SavedModule | QuantLinear, dtype: torch.dtype) 
     return linear
 
 
-def _dense_saved(module: SavedModule, dtype: torch.dtype) -> nn.Module:
+def _dense_saved(module: ModuleToSave, dtype: torch.dtype) -> nn.Module:
     """Return the original with the trained copy's weights in it; tied ones stay one tensor."""
     for name in module.active:
         if name not in module.copies:

@@ -20,7 +20,7 @@ from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
 from etude.tuning.adapters.targets import name_matches, named_modules
 
 
-class SavedModule(nn.Module):
+class ModuleToSave(nn.Module):
     """A frozen module and, by adapter name, the copies of it that are trained.
 
     Attributes:
@@ -65,12 +65,12 @@ class SavedModule(nn.Module):
         return call(self.base, weights, arguments, options)
 
 
-def saved_modules(model: nn.Module) -> dict[str, SavedModule]:
+def saved_modules(model: nn.Module) -> dict[str, ModuleToSave]:
     """Return the wrapped modules by their dotted paths, tied ones all."""
     return {
         name: module
         for name, module in cast("Any", model).named_modules(remove_duplicate=False)
-        if isinstance(module, SavedModule)
+        if isinstance(module, ModuleToSave)
     }
 
 
@@ -113,4 +113,4 @@ def tied_to(model: nn.Module, path: str) -> list[str]:
 
 
 def _original(module: nn.Module) -> nn.Module:
-    return module.base if isinstance(module, SavedModule) else module
+    return module.base if isinstance(module, ModuleToSave) else module

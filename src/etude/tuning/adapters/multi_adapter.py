@@ -15,7 +15,7 @@ from torch import nn
 from etude.core.errors import AdapterError, did_you_mean
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.lora import LowRank
-from etude.tuning.adapters.modules_to_save import SavedModule, saved_modules
+from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.targets import named_modules
 
 DEFAULT = "default"
@@ -146,7 +146,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Generator[None]:
     """Within, `model` is its base: the adapters are passed over. They come back on an error too."""
-    switched: list[AdaptedLayer | SavedModule] = [
+    switched: list[AdaptedLayer | ModuleToSave] = [
         module
         for module in [*adapted_layers(model).values(), *saved_modules(model).values()]
         if module.enabled

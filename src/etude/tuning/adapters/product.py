@@ -32,7 +32,7 @@ from etude.tuning.kernels import gpu
 from etude.tuning.kernels.fused import THIN_ROWS, has_kernels, thin_product
 from etude.tuning.kernels.int8_matmul import RoundedRows, rounded_rows
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.int8 import Int8Linear
 
 _SAFE_BYTES = 4
 """Of a number that keeps what a young adapter adds to it."""
@@ -57,7 +57,7 @@ def base_product(
         thin: h, (T, r), B, (out, r), and s; or None: no adapter.
         rounded: `rounded_for([base], rows)`, where several layers share their input.
     """
-    if isinstance(base, RowLinear) and base.computes_int8:
+    if isinstance(base, Int8Linear) and base.computes_int8:
         low = None if thin is None else (thin[0], (thin[1] * thin[2]).to(rows.dtype))
         rounded = rounded or rounded_rows(rows)
         return base.product(rounded, add, with_bias=with_bias, thin=low)
@@ -113,13 +113,13 @@ def _few(rows: Tensor) -> bool:
 
 def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> RoundedRows | None:
     """Return `rows` in 8 bits, if a layer among `bases` multiplies integers."""
-    wanted = any(isinstance(base, RowLinear) and base.computes_int8 for base in bases)
+    wanted = any(isinstance(base, Int8Linear) and base.computes_int8 for base in bases)
     return rounded_rows(rows) if wanted else None
 
 
 def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Tensor:
     """Return g W + add, (T, in), the gradient to the layer's input; writes over `add`."""
-    if isinstance(base, RowLinear) and base.computes_int8:
+    if isinstance(base, Int8Linear) and base.computes_int8:
         return base.input_gradient(g, add)
     if isinstance(base, BlockLinear) and base.multiplies_coded(g):
         return base.coded_gradient(g, add)

@@ -26,7 +26,7 @@ from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters import bases, init
 from etude.tuning.adapters.adalora import AdaLoRA, as_lora
 from etude.tuning.adapters.bases import Base
-from etude.tuning.adapters.inject import Original, apply_start, attach
+from etude.tuning.adapters.inject import Original, apply_init, inject
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.lora import LoRA, LowRank
 from etude.tuning.adapters.modules_to_save import saved_modules
@@ -147,18 +147,18 @@ def load_adapter(
     _refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     adapters: dict[str, LowRank] = {}
-    halves: dict[str, init.Start] = {}
+    halves: dict[str, init.FactorInit] = {}
     projections = _projections(saved, found)
     for path in (path for path in found if path in saved.parts):
         part, base = saved.parts[path], found[path]
         if saved.starts_off_base:
             part, halves[path] = _halves(part)
         adapters[path] = _read_part(part, base, saved, projections)
-    attach(model, adapters, list(saved.modules), name)
+    inject(model, adapters, list(saved.modules), name)
     with torch.no_grad():
         for path, start in halves.items():
             layer = cast("AdaptedLayer", model.get_submodule(path))
-            apply_start(layer, name, start, _weight(path, layer.base, original))
+            apply_init(layer, name, start, _weight(path, layer.base, original))
         for path, module in saved_modules(model).items():
             for part, value in saved.modules.get(path, {}).items():
                 module.copies[name].get_parameter(part).copy_(value)
@@ -293,13 +293,13 @@ def _provenance(
     }
 
 
-def _halves(part: SavedPart) -> tuple[SavedPart, init.Start]:
+def _halves(part: SavedPart) -> tuple[SavedPart, init.FactorInit]:
     """Take apart what was trained and what had been taken off the base."""
     A, B = part.tensors["lora_A"], part.tensors["lora_B"]
     rank = len(A) // 2
     own = {**part.tensors, "lora_A": A[:rank], "lora_B": B[:, :rank]}
     trained = SavedPart(own, rank, part.scaling * rank, part.scaling)
-    return trained, init.Start(A[:rank], B[:, :rank], (A[rank:], -B[:, rank:]))
+    return trained, init.FactorInit(A[:rank], B[:, :rank], (A[rank:], -B[:, rank:]))
 
 
 def _projections(saved: SavedAdapter, found: dict[str, Base]) -> Projections | None:

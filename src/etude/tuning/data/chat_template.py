@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 
 from etude.core.errors import DataError
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.template_probe import ChatForm, unsaid, with_thought
+from etude.tuning.data.template_probe import TemplateProbe, unsaid, with_thought
 
 NOTHING_TRAINED = "no trained token"
 
@@ -63,7 +63,7 @@ class ChatLayout:
         self._trained_turns = trained_turns
         self._template = cast("str", tokenizer.get_chat_template())
         self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", self._template) is not None
-        self._form = ChatForm(self._template, self._apply)
+        self._form = TemplateProbe(self._template, self._apply)
         self._ending, self.end_id = self._probe()
         self._end_text = cast("str", tokenizer.convert_ids_to_tokens(self.end_id))
 

@@ -15,7 +15,7 @@ IN_MEMORY = 20_000
 CHUNK = 500
 
 
-class Spool(Sequence[Sample]):
+class DiskBuffer(Sequence[Sample]):
     """A sequence that is appended to, then gone through; meant for one pass after the other.
 
     The first `IN_MEMORY` samples are kept as they are, the rest in a file without a name, which is

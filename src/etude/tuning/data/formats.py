@@ -29,9 +29,9 @@ from etude.tuning.data.columns import (
 )
 from etude.tuning.data.messages import (
     common_turns,
+    messages_of,
+    read_messages,
     read_tools,
-    read_turns,
-    turns_of,
     without_reasoning,
 )
 from etude.tuning.data.schema import Message, Sample
@@ -133,12 +133,12 @@ def _asked(prompt: str, answer: str) -> tuple[Message, ...]:
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
-    return read_turns(row, "messages", "data.format: messages")
+    return read_messages(row, "messages", "data.format: messages")
 
 
 def _sharegpt(row: Row) -> tuple[Message, ...]:
     column = next((name for name in CONVERSATIONS if name in row.values), CONVERSATIONS[0])
-    turns = read_turns(row, column, "data.format: sharegpt", speakers=True)
+    turns = read_messages(row, column, "data.format: sharegpt", speakers=True)
     return _with_system(row, turns)
 
 
@@ -213,7 +213,7 @@ def _side(row: Row, column: str, spec: DataSpec) -> tuple[Message, ...]:
     if not isinstance(listed, (list, tuple)):
         answer = Message("assistant", read_text(row, column, f"data.{column}"))
         return (*_prompt_turns(row, spec), answer)
-    turns = turns_of(listed, f"{row.origin}: ", column, speakers=True)
+    turns = messages_of(listed, f"{row.origin}: ", column, speakers=True)
     if turns[0].role == "assistant":
         return (*_prompt_turns(row, spec), *turns)
     prompt: Any = row.values.get(spec.prompt)
@@ -229,7 +229,7 @@ def _prompt_turns(row: Row, spec: DataSpec) -> tuple[Message, ...]:
     if column not in row.values:
         column = next((c for c in ("messages", *CONVERSATIONS) if c in row.values), column)
     if isinstance(row.values.get(column), (list, tuple)):
-        return _with_system(row, read_turns(row, column, "data.prompt", speakers=True))
+        return _with_system(row, read_messages(row, column, "data.prompt", speakers=True))
     prompt = field_reader(spec.prompt, "data.prompt")(row)
     return _with_system(row, (Message("user", prompt),))
 
@@ -249,7 +249,7 @@ def _judged(row: Row, spec: DataSpec) -> Sample:
         turns = _messages(row)
     elif isinstance(completion, (list, tuple, dict)):
         listed = cast("Any", [completion] if isinstance(completion, dict) else completion)
-        answer = turns_of(listed, f"{row.origin}: ", spec.completion, speakers=True)
+        answer = messages_of(listed, f"{row.origin}: ", spec.completion, speakers=True)
         turns = (*_prompt_turns(row, spec), *answer)
     else:
         answered = field_reader(spec.completion, "data.completion")(row)

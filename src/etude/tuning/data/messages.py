@@ -52,7 +52,9 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHTS = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 
-def read_turns(row: Row, column: str, key: str, *, speakers: bool = False) -> tuple[Message, ...]:
+def read_messages(
+    row: Row, column: str, key: str, *, speakers: bool = False
+) -> tuple[Message, ...]:
     """Return the turns that a column lists.
 
     Args:
@@ -66,13 +68,13 @@ def read_turns(row: Row, column: str, key: str, *, speakers: bool = False) -> tu
     """
     if column not in row.values:
         raise missing(row, column, key)
-    return turns_of(row.values[column], f"{row.origin}: ", column, speakers=speakers)
+    return messages_of(row.values[column], f"{row.origin}: ", column, speakers=speakers)
 
 
-def turns_of(
+def messages_of(
     listed: Any, place: str, column: str, *, speakers: bool = False
 ) -> tuple[Message, ...]:
-    """Return the turns of a list; see `read_turns`. `place` begins every complaint."""
+    """Return the turns of a list; see `read_messages`. `place` begins every complaint."""
     form = "{from, value}" if speakers else "{role, content}"
     if isinstance(listed, str) and listed.lstrip().startswith("["):
         listed = parsed(listed, f"{place}{column!r}")

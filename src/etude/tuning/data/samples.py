@@ -17,7 +17,7 @@ from typing import Literal
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections import DataSpec
-from etude.tuning.data.disk_buffer import Spool
+from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.formats import sample_reader
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
@@ -168,14 +168,14 @@ class _Draw:
     """A seeded draw of at most `limit` samples from a stream, returned in the stream's order.
 
     Each sample gets a number from a hash of its content, place and the seed; the lowest win.
-    Memory is that of the samples drawn, however long the stream; without a limit, see `Spool`.
+    Memory is that of the samples drawn, however long the stream; without a limit, see `DiskBuffer`.
     """
 
     def __init__(self, limit: int | None, seed: int) -> None:
         self.limit = limit
         self.seen = 0
         self._seed = seed
-        self._all = Spool()
+        self._all = DiskBuffer()
         # (minus the number, place in the stream, sample): the heap's root is the worst kept.
         self._kept: list[tuple[float, int, Sample]] = []
 

@@ -41,7 +41,7 @@ _CALL = ToolCall(_PROBE, {"word": "yes"}, "probe0001")
 _INLINE = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
-class ChatForm:
+class TemplateProbe:
     """How one template wants turns.
 
     Args:

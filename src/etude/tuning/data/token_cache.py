@@ -45,7 +45,7 @@ def tokens_folder() -> Path:
     return home() / "tokens"
 
 
-def encode_kept(
+def encode_cached(
     encoder: Encoder,
     samples: Sequence[Sample],
     progress: Progress,
@@ -64,7 +64,7 @@ def encode_kept(
     Raises:
         DataError: as `Encoder.encode_all`.
     """
-    name = store_name(encoder, samples)
+    name = cache_key(encoder, samples)
     if name is None:
         return encoder.encode_all(samples, progress)
     place = (folder or tokens_folder()) / name
@@ -90,7 +90,7 @@ def encode_kept(
         return encoder.encode_all(samples, progress)
     finally:
         writer.close()
-    make_room(place.parent, keep=place)
+    evict(place.parent, keep=place)
     return EncodedSet(_as_needed(made), [], made.stats)
 
 
@@ -100,7 +100,7 @@ def _as_needed(found: TokenStore) -> Sequence[encoded.EncodedSample]:
     return list(found) if compared else found
 
 
-def store_name(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
+def cache_key(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
     """Return the name of what `encoder` makes of `samples`; None where it cannot be told."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -123,7 +123,7 @@ def store_name(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
     return digest.hexdigest()
 
 
-def make_room(folder: Path, keep: Path, most: int = MOST_BYTES) -> None:
+def evict(folder: Path, keep: Path, most: int = MOST_BYTES) -> None:
     """Remove the stores used longest ago until all together have at most `most` bytes."""
     sizes: list[tuple[float, int, Path]] = []
     for place in folder.iterdir():

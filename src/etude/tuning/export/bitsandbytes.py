@@ -32,7 +32,7 @@ from etude.tuning.models.output import (
     write_aside,
 )
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.quant.linear import QuantLinear
 
 SHARD = "4GB"
@@ -127,7 +127,7 @@ def _companions(layer: QuantLinear, loaded: LoadedModel) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     if layer.bias is not None:
         tensors["bias"] = layer.bias
-    if isinstance(layer, RowLinear):
+    if isinstance(layer, Int8Linear):
         tensors |= {"weight": layer.codes, "SCB": layer.absmax}
         return tensors | {"weight_format": torch.tensor(0, dtype=torch.uint8)}
     if not isinstance(layer, BlockLinear):

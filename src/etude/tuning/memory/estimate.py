@@ -49,7 +49,7 @@ PARTS = (
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
+class MemoryEstimate:
     """What one run will hold at its peak."""
 
     method: str
@@ -76,14 +76,14 @@ class MemoryPlan:
         return {**vars(self), "parts": dict(self.parts), "total": self.total}
 
 
-def plan_memory(
+def estimate_memory(
     config: Any,
     recipe: Recipe,
     dtype: torch.dtype,
     held: Held | None = None,
     *,
     process: int = PROCESS,
-) -> MemoryPlan:
+) -> MemoryEstimate:
     """Predict the peak memory of a run on a processor.
 
     Args:
@@ -121,7 +121,7 @@ def held_as(recipe: Recipe) -> Held:
     return held
 
 
-def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> MemoryPlan:
+def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> MemoryEstimate:
     gradients = FLOAT32 * weights.trained
     state = optimizer_bytes(recipe, weights.sizes)
     resident = 0 if recipe.train.paged else state
@@ -151,7 +151,7 @@ def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> Memor
         notes.append(
             f"{weights.experts:,} numbers of experts are stacked, no Linears: not quantised"
         )
-    return MemoryPlan(recipe.method, parts, weights.parameters, weights.trained, notes)
+    return MemoryEstimate(recipe.method, parts, weights.parameters, weights.trained, notes)
 
 
 def optimizer_bytes(recipe: Recipe, sizes: tuple[tuple[int, ...], ...]) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from etude.core.errors import MemoryPlanError, ModelError
+from etude.core.errors import InsufficientMemoryError, ModelError
 from etude.tuning.config.recipe import Recipe, apply_override
-from etude.tuning.memory.estimate import PROCESS, MemoryPlan, plan_memory
+from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
 from etude.tuning.memory.model_configs import config_of, forward_dtype, held_on_disk
 
 TOLERANCE = 1.1
@@ -25,10 +25,10 @@ class Option:
     cost: str
     """What it costs beside memory."""
 
-    plan: MemoryPlan
+    plan: MemoryEstimate
 
 
-def plan_recipe(recipe: Recipe, config: Any | None = None) -> MemoryPlan:
+def estimate_recipe(recipe: Recipe, config: Any | None = None) -> MemoryEstimate:
     """Predict the peak memory of a recipe's run on a processor.
 
     Args:
@@ -39,7 +39,7 @@ def plan_recipe(recipe: Recipe, config: Any | None = None) -> MemoryPlan:
         ModelError: the model is unknown, or cannot be planned for.
     """
     config = config_of(recipe.model.id) if config is None else config
-    return plan_memory(
+    return estimate_memory(
         config, recipe, forward_dtype(recipe.model), held_on_disk(recipe), process=PROCESS
     )
 
@@ -57,7 +57,7 @@ def options(recipe: Recipe, config: Any | None = None) -> list[Option]:
             apply_override(fields, change)
         try:
             changed = Recipe.parse(fields)
-            found.append(Option(", ".join(changes), cost, plan_recipe(changed, config)))
+            found.append(Option(", ".join(changes), cost, estimate_recipe(changed, config)))
         except ModelError:
             continue
     return found
@@ -99,7 +99,7 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         )
 
 
-def refuse_what_cannot_fit(plan: MemoryPlan, recipe: Recipe, memory: int) -> None:
+def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int) -> None:
     """Refuse a run whose plan is beyond the memory there is.
 
     Raises:
@@ -114,7 +114,7 @@ def refuse_what_cannot_fit(plan: MemoryPlan, recipe: Recipe, memory: int) -> Non
         change = " ".join(f"--set {part}" for part in best.change.split(", "))
         advice = f"; {change} would take {_size(best.plan.total)} ({best.cost}){enough}"
     largest = max(plan.parts, key=lambda part: plan.parts[part])
-    raise MemoryPlanError(
+    raise InsufficientMemoryError(
         f"this run would take about {_size(plan.total)} of memory, most of it {largest} "
         f"({_size(plan.parts[largest])}), and {_size(memory)} are available{advice}; "
         "to begin all the same: --anyway"

@@ -20,9 +20,9 @@ from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
 from etude.tuning.models.folder import read_json
 from etude.tuning.models.load import choose_dtype, open_checkpoint
-from etude.tuning.models.meta_model import build_skeleton, quantizable_linears
+from etude.tuning.models.meta_model import build_meta_model, quantizable_linears
 from etude.tuning.models.sources import resolve
-from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.models.stored_formats import stored_formats
 from etude.tuning.quant.build import layer_class
 from etude.tuning.quant.gguf import GGUFLinear
 
@@ -140,9 +140,9 @@ def held_on_disk(recipe: Recipe) -> Held:
             "with quant.kind: nf4"
         )
     with closing(open_checkpoint(source)) as checkpoint:
-        model = build_skeleton(checkpoint.config, torch.bfloat16, recipe.model.id)
+        model = build_meta_model(checkpoint.config, torch.bfloat16, recipe.model.id)
         found = quantizable_linears(model)
-        kept = kept_formats(checkpoint, found, recipe.quant, recipe.model.id)
+        kept = stored_formats(checkpoint, found, recipe.quant, recipe.model.id)
 
     def held(path: str, linear: nn.Linear, dtype: torch.dtype) -> Any:
         form = kept.get(path)

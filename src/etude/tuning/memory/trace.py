@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from etude.core.errors import ModelError
+from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.adapters.targets import name_matches
@@ -34,7 +34,6 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.models.meta_model import quantizable_linears
-from etude.tuning.models.reason import reason
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.quant.linear import QuantLinear
 
@@ -199,7 +198,9 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
             copy.deepcopy(config), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
         )
     except (ValueError, ImportError, AttributeError) as error:
-        raise ModelError(f"transformers cannot build this model: {reason(error)}") from error
+        raise ModelError(
+            f"transformers cannot build this model: {innermost_reason(error)}"
+        ) from error
     full = recipe.adapter.kind == "none"
     model.requires_grad_(full)
     for path, linear in quantizable_linears(model).items():
@@ -263,7 +264,7 @@ def _trace(
                 # Each model's own code runs here; what it needs of numbers it asks in its own way.
                 raise ModelError(
                     f"the memory of {type(model).__name__} cannot be planned: its forward pass "
-                    f"depends on numbers ({reason(error)})"
+                    f"depends on numbers ({innermost_reason(error)})"
                 ) from error
         return Trace(kept, forward_peak, live.peak - before)
 

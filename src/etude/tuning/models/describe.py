@@ -16,9 +16,9 @@ from etude.tuning.config.sections import QuantSpec
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint
 from etude.tuning.models.load import open_checkpoint
-from etude.tuning.models.meta_model import build_skeleton, quantizable_linears
+from etude.tuning.models.meta_model import build_meta_model, quantizable_linears
 from etude.tuning.models.sources import ModelSource
-from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.models.stored_formats import stored_formats
 from etude.tuning.quant.build import quantized_bytes
 
 _NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
@@ -119,7 +119,7 @@ def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedS
     """Count what the loaded model will take, on a model without storage."""
     dtype = torch.bfloat16
     try:
-        model = build_skeleton(checkpoint.config, dtype, name)
+        model = build_meta_model(checkpoint.config, dtype, name)
     except ModelError:
         return None
     numbers = [parameter.numel() for parameter in model.parameters()]
@@ -131,7 +131,7 @@ def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedS
         held = quantized_bytes(linear.in_features, linear.out_features, quant)
         saved += linear.weight.numel() * dtype.itemsize - held
     try:
-        kept = kept_formats(checkpoint, linears, QuantSpec(kind="native"), name)
+        kept = stored_formats(checkpoint, linears, QuantSpec(kind="native"), name)
     except ModelError:
         kept = {}
     fewer = 0

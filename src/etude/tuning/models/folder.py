@@ -23,9 +23,8 @@ from typing import Any, cast
 
 import torch
 
-from etude.core.errors import ModelError
+from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.models.checkpoint import TensorInfo
-from etude.tuning.models.reason import reason
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -91,7 +90,7 @@ class FolderCheckpoint:
         except Exception as error:
             # A configuration is checked by each model's own code, with errors of any type.
             raise ModelError(
-                f"{self.path / 'config.json'} is not understood: {reason(error)}"
+                f"{self.path / 'config.json'} is not understood: {innermost_reason(error)}"
             ) from error
 
     @property
@@ -139,7 +138,7 @@ class FolderCheckpoint:
         except Exception as error:
             # Missing or broken files come as OSError, ValueError, KeyError or bare Exception.
             raise ModelError(
-                f"{self.path} has no tokenizer that can be read: {reason(error)}"
+                f"{self.path} has no tokenizer that can be read: {innermost_reason(error)}"
             ) from error
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -223,7 +222,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {reason(error)}") from None
+        raise ModelError(f"{path} is not JSON: {innermost_reason(error)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} does not hold a JSON object")
     return cast("dict[str, Any]", content)

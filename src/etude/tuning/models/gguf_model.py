@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from etude.core.errors import ModelError
+from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.gguf_file import GGUFFile, GGUFTensor
 from etude.tuning.models.gguf_tokenizer import build_tokenizer
-from etude.tuning.models.reason import reason
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -187,7 +186,9 @@ class GGUFCheckpoint:
             raise
         except Exception as error:
             # Each configuration class checks itself, with errors of any type.
-            raise ModelError(f"{self.path} describes no sound model: {reason(error)}") from error
+            raise ModelError(
+                f"{self.path} describes no sound model: {innermost_reason(error)}"
+            ) from error
 
     def generation_config(self) -> Any:
         """End generation at the end-of-sequence and, if there is one, the end-of-turn token."""

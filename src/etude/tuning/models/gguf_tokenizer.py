@@ -17,8 +17,7 @@ from typing import Any, cast
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from etude.core.errors import ModelError
-from etude.tuning.models.reason import reason
+from etude.core.errors import ModelError, innermost_reason
 
 
 class TokenType(IntEnum):
@@ -109,7 +108,7 @@ def build_tokenizer(metadata: Mapping[str, Any], context: int, origin: str) -> A
         raise
     except Exception as error:
         # The tokenizers package raises bare exceptions for merges that do not fit the vocabulary.
-        raise ModelError(f"{origin} is damaged: no tokenizer: {reason(error)}") from error
+        raise ModelError(f"{origin} is damaged: no tokenizer: {innermost_reason(error)}") from error
     whole = (TokenType.CONTROL, TokenType.USER_DEFINED)
     backend.add_tokens(
         [

@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from etude.core.errors import ModelError, did_you_mean
+from etude.core.errors import ModelError, did_you_mean, innermost_reason
 from etude.core.progress import Progress
 from etude.tuning.models.catalog import CATALOG
-from etude.tuning.models.reason import reason
 
 # What a transformers model folder consists of. Not: pickled weights, exports to other engines
 # (in sub-folders), and Mistral's second copy of the same weights.
@@ -71,14 +70,17 @@ def download(name: str, progress: Progress) -> Path:
         ) from None
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"cannot reach the Hugging Face hub for {name} ({reason(error)}): go online, set "
+            f"cannot reach the Hugging Face hub for {name} ({innermost_reason(error)}): "
+            "go online, set "
             f"HF_ENDPOINT to a mirror, or give a folder; aliases such as {next(iter(CATALOG))} "
             "come from the package index instead"
         ) from None
     except Exception as error:
         # The client lets its HTTP library's errors through, and which library that is changes
         # between its versions; any of them means that the download did not succeed.
-        raise ModelError(f"could not download {name} from the hub: {reason(error)}") from error
+        raise ModelError(
+            f"could not download {name} from the hub: {innermost_reason(error)}"
+        ) from error
     progress.finish()
     return folder
 

@@ -31,14 +31,14 @@ from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_j
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.meta_model import (
     Place,
-    build_skeleton,
+    build_meta_model,
     match_tensors,
     put,
     quantizable_linears,
 )
 from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import ModelSource, resolve
-from etude.tuning.models.stored_formats import kept_formats
+from etude.tuning.models.stored_formats import stored_formats
 from etude.tuning.quant import build
 from etude.tuning.quant.gguf import GGUFLinear
 from etude.tuning.quant.linear import CodedLinear, QuantLinear
@@ -92,7 +92,7 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
         source = resolve(spec.id)
     dtype = choose_dtype(spec)
     with closing(open_checkpoint(source)) as checkpoint:
-        model = build_skeleton(checkpoint.config, dtype, spec.id)
+        model = build_meta_model(checkpoint.config, dtype, spec.id)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path))
         # Before the weights are read, for it fails in an instant if it fails.
@@ -169,7 +169,7 @@ def _replace_linears(
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
         )
-    kept = kept_formats(checkpoint, found, quant, name)
+    kept = stored_formats(checkpoint, found, quant, name)
     replaced: dict[str, QuantLinear] = {}
     for path, linear in found.items():
         has_bias = "bias" in dict(linear.named_parameters())
@@ -180,9 +180,9 @@ def _replace_linears(
         if isinstance(held, str):
             layer = GGUFLinear.unfilled(*sizes, held, dtype, bias)
         elif held is not None:
-            layer = build.unfilled(*sizes, held, dtype, bias)
+            layer = build.empty_quantized(*sizes, held, dtype, bias)
         elif quant.kind not in ("native", "none"):
-            layer = build.unfilled(*sizes, quant, dtype, bias)
+            layer = build.empty_quantized(*sizes, quant, dtype, bias)
         else:
             continue
         model.set_submodule(path, layer)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from etude.core.errors import ModelError
-from etude.tuning.models.reason import reason
+from etude.core.errors import ModelError, innermost_reason
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Place:
     """Names in the checkpoint: several where a tied weight was stored twice."""
 
 
-def build_skeleton(config: Any, dtype: torch.dtype, origin: str) -> Any:
+def build_meta_model(config: Any, dtype: torch.dtype, origin: str) -> Any:
     """Return the causal language model of `config`, all parameters on the meta device.
 
     Raises:
@@ -52,7 +51,7 @@ def build_skeleton(config: Any, dtype: torch.dtype, origin: str) -> Any:
         )
     except (ValueError, ImportError) as error:
         raise ModelError(
-            f"{origin}: transformers cannot build this model: {reason(error)}"
+            f"{origin}: transformers cannot build this model: {innermost_reason(error)}"
         ) from error
     finally:
         hook.remove()
@@ -81,7 +80,7 @@ def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: st
     """Find for every parameter its tensor in the checkpoint; buffers take one if there is one.
 
     Args:
-        model: what `build_skeleton` returned.
+        model: what `build_meta_model` returned.
         tensors: the checkpoint's names and shapes.
         origin: what to call the checkpoint in messages.
 

@@ -20,7 +20,7 @@ from etude.tuning.models.gguf_file import DENSE
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 
 
-def kept_formats(
+def stored_formats(
     checkpoint: Checkpoint, linears: Iterable[str], quant: QuantSpec, name: str
 ) -> dict[str, str | QuantSpec]:
     """Return, by path, the format of each of `linears` that is held as it is on disk.

@@ -19,7 +19,7 @@ from etude.tuning.models.load import ModelOrigin, open_checkpoint
 from etude.tuning.models.sources import resolve
 
 
-class OriginalWeights:
+class UnquantizedWeights:
     """Reads weights by module path; use as a context manager. Files are opened at first use.
 
     Args:

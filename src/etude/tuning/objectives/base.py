@@ -66,7 +66,7 @@ class Objective(Protocol):
         ...
 
 
-class Completion:
+class SFT:
     """Cross-entropy of the answers, every trained token alike; of a pair, the better answer."""
 
     name = "completion"
@@ -92,7 +92,7 @@ class Completion:
         return LossSum(completion_loss(model, **model_inputs(samples, packing, model.device)))
 
 
-class Means:
+class MeanMetrics:
     """Means over several micro-batches."""
 
     def __init__(self) -> None:

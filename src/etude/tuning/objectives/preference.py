@@ -177,7 +177,8 @@ class KTO:
     Args:
         spec: of the objective.
         reference: π_ref.
-        partners: for each sample, its prompt with another sample's answer; see `mismatched`.
+        partners: for each sample, its prompt with another sample's answer; see
+            `mismatched_partners`.
     """
 
     name = "kto"
@@ -258,7 +259,9 @@ def _sum(values: torch.Tensor) -> tuple[float, int]:
 # Mismatched prompts and answers
 
 
-def mismatched(samples: Sequence[EncodedSample], seed: int) -> dict[EncodedSample, EncodedSample]:
+def mismatched_partners(
+    samples: Sequence[EncodedSample], seed: int
+) -> dict[EncodedSample, EncodedSample]:
     """Pair every prompt with the answer of another sample.
 
     The other is the next in a permutation by `seed`, or the first after it with another prompt:

@@ -33,7 +33,7 @@ class Reference(Protocol):
         ...
 
 
-class AdapterOff:
+class AdapterDisabledReference:
     """The model itself, its adapter switched off."""
 
     def log_probs(
@@ -44,7 +44,7 @@ class AdapterOff:
             return answer_log_probs(model, samples, packing)
 
 
-class Kept:
+class CachedReference:
     """Numbers computed before training.
 
     Args:
@@ -81,7 +81,7 @@ def sample_key(sample: EncodedSample) -> str:
     return digest.hexdigest()
 
 
-def kept_values(
+def reference_log_probs(
     model: Any, samples: Iterable[EncodedSample], micro_tokens: int, progress: Progress
 ) -> dict[str, float]:
     """Compute log π(y|x) of every sample, equal ones once.

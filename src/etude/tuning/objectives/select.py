@@ -8,9 +8,9 @@ from typing import Literal
 from etude.core.errors import DataError
 from etude.tuning.config.sections import ObjectiveSpec
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.objectives.base import Completion, Objective
-from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched
-from etude.tuning.objectives.reference import AdapterOff, Reference
+from etude.tuning.objectives.base import SFT, Objective
+from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched_partners
+from etude.tuning.objectives.reference import AdapterDisabledReference, Reference
 
 Kind = Literal["completion", "dpo", "orpo", "kto"]
 
@@ -70,7 +70,7 @@ def make_objective(
         DataError: the samples cannot be learnt from by the objective.
     """
     kind = objective_kind(spec, [*train, *held_out])
-    reference = reference or AdapterOff()
+    reference = reference or AdapterDisabledReference()
     if kind == "dpo":
         return DPO(spec, reference)
     if kind == "orpo":
@@ -83,12 +83,14 @@ def make_objective(
                     f"{side[0].origin}: kto compares with the answers of other samples, and this "
                     "one is alone among those to train or to evaluate on; add samples"
                 )
-            partners |= mismatched(side, seed) if side else {}
+            partners |= mismatched_partners(side, seed) if side else {}
         return KTO(spec, reference, partners)
-    return Completion()
+    return SFT()
 
 
-def compared_samples(objective: Objective, samples: Sequence[EncodedSample]) -> list[EncodedSample]:
+def reference_samples(
+    objective: Objective, samples: Sequence[EncodedSample]
+) -> list[EncodedSample]:
     """Return all whose log π_ref(y|x) an objective asks for, none where it asks for none."""
     if isinstance(objective, DPO):
         return [side for sample in samples for side in sample.sides]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
-from etude.tuning.optim.paged import StateMemory, Wanted
+from etude.tuning.optim.paged import Allocation, StateMemory
 
 PANEL = {"cpu": 1 << 18, "cuda": 1 << 24}
 """Numbers worked on at a time, multiples of a block: few enough for a processor's cache, or many
@@ -54,7 +54,7 @@ class PlacedAdamW(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
 
-    def wanted(self, parameter: Tensor) -> dict[str, Wanted]:
+    def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
         """Return what state a parameter has, by name: a tensor has an entry a number or a block."""
         raise NotImplementedError
 
@@ -147,9 +147,9 @@ class PlacedAdamW(torch.optim.Optimizer):
 class PagedAdamW(PlacedAdamW):
     """AdamW with moments in the parameter's precision: the numbers of `torch.optim.AdamW`."""
 
-    def wanted(self, parameter: Tensor) -> dict[str, Wanted]:
+    def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
         """Return both moments, shaped as the parameter."""
-        moment = Wanted(parameter.shape, parameter.dtype, parameter.device)
+        moment = Allocation(parameter.shape, parameter.dtype, parameter.device)
         return {"exp_avg": moment, "exp_avg_sq": moment}
 
     def update(

@@ -23,7 +23,7 @@ from torch import Tensor
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
 from etude.tuning.kernels.dynamic import dequantize_dynamic, quantize_dynamic
 from etude.tuning.optim.adamw import PlacedAdamW
-from etude.tuning.optim.paged import Wanted
+from etude.tuning.optim.paged import Allocation
 
 SMALLEST = 4096
 """Numbers from which on a parameter's moments are held in 8 bits."""
@@ -32,14 +32,14 @@ SMALLEST = 4096
 class AdamW8bit(PlacedAdamW):
     """AdamW with moments in 8 bits; see `PlacedAdamW` for the arguments."""
 
-    def wanted(self, parameter: Tensor) -> dict[str, Wanted]:
+    def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
         """Return both moments, and their scales where they are in 8 bits."""
         count, device = parameter.numel(), parameter.device
         if count < SMALLEST:
-            moment = Wanted((count,), torch.float32, device)
+            moment = Allocation((count,), torch.float32, device)
             return {"exp_avg": moment, "exp_avg_sq": moment}
-        codes = Wanted((count,), torch.uint8, device)
-        scales = Wanted((-(-count // DYNAMIC_BLOCK),), torch.float32, device)
+        codes = Allocation((count,), torch.uint8, device)
+        scales = Allocation((-(-count // DYNAMIC_BLOCK),), torch.float32, device)
         return {
             "exp_avg": codes,
             "exp_avg_sq": codes,

@@ -103,7 +103,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_ratio"]
 
 
-def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Go back to a saved state.
 
     Raises:
@@ -125,7 +125,7 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
         ) from None
 
 
-def let_go(optimizer: torch.optim.Optimizer) -> None:
+def release_state(optimizer: torch.optim.Optimizer) -> None:
     """Unmap what was read of paged state, by a checkpoint say."""
     if isinstance(optimizer, PlacedAdamW):
         optimizer.memory.let_go()

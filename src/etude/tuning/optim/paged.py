@@ -31,7 +31,7 @@ from etude.core.errors import RunError
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Allocation:
     """A tensor of an optimiser's state, to be made."""
 
     shape: Sequence[int]
@@ -54,7 +54,7 @@ class StateMemory:
 
     paged = False
 
-    def zeros(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+    def zeros(self, wanted: Sequence[Allocation]) -> list[Tensor]:
         """Return tensors of zeros."""
         return [torch.zeros(tuple(t.shape), dtype=t.dtype, device=t.device) for t in wanted]
 
@@ -67,7 +67,7 @@ class PinnedMemory(StateMemory):
 
     paged = True
 
-    def zeros(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+    def zeros(self, wanted: Sequence[Allocation]) -> list[Tensor]:
         """Return tensors of zeros on the host.
 
         Raises:
@@ -95,7 +95,7 @@ class MappedFile(StateMemory):
         self.folder = folder
         self.maps: list[mmap.mmap] = []
 
-    def zeros(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+    def zeros(self, wanted: Sequence[Allocation]) -> list[Tensor]:
         """Return tensors of zeros in a new file.
 
         Raises:
@@ -151,7 +151,7 @@ def paged_memory(devices: Iterable[torch.device], folder: Path | None) -> StateM
     )
 
 
-def _mebibytes(wanted: Sequence[Wanted]) -> str:
+def _mebibytes(wanted: Sequence[Allocation]) -> str:
     return f"{sum(tensor.nbytes for tensor in wanted) / 2**20:.1f} MiB"
 
 

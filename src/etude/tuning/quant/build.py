@@ -7,7 +7,7 @@ from torch import Tensor
 
 from etude.tuning.config.sections import QuantSpec
 from etude.tuning.quant.block import BlockLinear
-from etude.tuning.quant.int8 import RowLinear
+from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.quant.linear import CodedLinear
 
 
@@ -15,7 +15,7 @@ def layer_class(quant: QuantSpec) -> type[CodedLinear]:
     """Return the kind of layer for `quant`; `native` and `none` have none."""
     if quant.kind in ("native", "none"):
         raise ValueError(f"quant.kind: {quant.kind} does not quantise a weight")
-    return RowLinear if quant.kind == "int8" else BlockLinear
+    return Int8Linear if quant.kind == "int8" else BlockLinear
 
 
 def quantized(
@@ -29,7 +29,7 @@ def quantized(
     return layer_class(quant).from_weight(weight, quant, compute_dtype, bias)
 
 
-def unfilled(
+def empty_quantized(
     in_features: int,
     out_features: int,
     quant: QuantSpec,

@@ -33,7 +33,7 @@ from etude.tuning.quant.linear import CodedLinear
 _int_mm = cast("Callable[[Tensor, Tensor], Tensor]", cast("Any", torch)._int_mm)
 
 
-class RowLinear(CodedLinear):
+class Int8Linear(CodedLinear):
     """Linear with a frozen 8-bit weight, (out_features, in_features).
 
     Buffers, all in `state_dict`:
@@ -173,7 +173,7 @@ class _Int8Product(torch.autograd.Function):
     """The layer's product where it stands alone, without an adapter."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: RowLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
         ctx.layer, ctx.shape = layer, x.shape
         return layer.product(rounded_rows(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
 
@@ -186,6 +186,6 @@ class _Int8Product(torch.autograd.Function):
 
 
 _int8_product = cast(
-    "Callable[[Tensor, RowLinear], Tensor]",
+    "Callable[[Tensor, Int8Linear], Tensor]",
     _Int8Product.apply,  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
 )

@@ -15,14 +15,14 @@ from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
 from etude.tuning.report.series import Series, series, smooth, smoothing
-from etude.tuning.report.summary import Outcome, Summary
+from etude.tuning.report.summary import RunResult, Summary
 from etude.tuning.runs.folder import RunFolder
 
 COLORS = 6
 """Runs that get a colour of their own."""
 
 
-def outcomes(folders: Sequence[RunFolder]) -> list[Outcome]:
+def outcomes(folders: Sequence[RunFolder]) -> list[RunResult]:
     """Return each run's figures, under its name; a run without a summary has its last metrics."""
     return [_outcome(folder) for folder in folders]
 
@@ -108,9 +108,9 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _outcome(folder: RunFolder) -> Outcome:
+def _outcome(folder: RunFolder) -> RunResult:
     summary = _summary(folder)
-    known = {key: value for key, value in summary.items() if key in Outcome.__annotations__}
+    known = {key: value for key, value in summary.items() if key in RunResult.__annotations__}
     records = folder.read_metrics()
     if not known:
         for key, source in (("eval_loss", "eval_loss"), ("seconds", "seconds")):
@@ -118,7 +118,7 @@ def _outcome(folder: RunFolder) -> Outcome:
                 known[key] = finite[-1]
     elif "train_seconds" in summary:
         known["seconds"] = summary["train_seconds"]
-    return cast("Outcome", {**known, "method": folder.name})
+    return cast("RunResult", {**known, "method": folder.name})
 
 
 def _summary(folder: RunFolder) -> Summary:

@@ -30,7 +30,7 @@ from etude.tuning.adapters import bases
 from etude.tuning.adapters.targets import adaptable_modules, find_targets, linear_modules
 from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
 from etude.tuning.models.load import choose_dtype
-from etude.tuning.models.meta_model import build_skeleton
+from etude.tuning.models.meta_model import build_meta_model
 from etude.tuning.objectives.cross_entropy import CHUNK
 from etude.tuning.report.summary import MemoryRow
 
@@ -153,7 +153,7 @@ def measure_shape(config: Any, rank: int, targets: str | list[str]) -> Shape:
         ModelError: the configuration is not that of a causal language model.
         NoTargetMatchedError: a target matches nothing.
     """
-    skeleton: Any = build_skeleton(copy.deepcopy(config), torch.float32, "this configuration")
+    skeleton: Any = build_meta_model(copy.deepcopy(config), torch.float32, "this configuration")
     module: nn.Module = skeleton
     head: Any = skeleton.get_output_embeddings()
     linear = {name: layer for name, layer in linear_modules(module).items() if layer is not head}

@@ -10,7 +10,7 @@ from typing import Any
 from etude.core import units as q
 from etude.tuning.report.lcs import shared_words
 from etude.tuning.report.series import Series, series
-from etude.tuning.report.summary import MemoryRow, Module, Outcome, SampleRecord, Summary
+from etude.tuning.report.summary import MemoryRow, Module, RunResult, SampleRecord, Summary
 from etude.tuning.runs.folder import RunFolder
 
 
@@ -267,7 +267,7 @@ COMPARED = (
 )
 
 
-def comparison(outcomes: Sequence[Outcome], *, rank: bool = True) -> dict[str, Any] | None:
+def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str, Any] | None:
     """Return outcomes side by side, each figure with whether it is the best of its column.
 
     Args:
@@ -301,7 +301,7 @@ def comparison(outcomes: Sequence[Outcome], *, rank: bool = True) -> dict[str, A
     }
 
 
-def _figure(row: Outcome, key: str) -> float | None:
+def _figure(row: RunResult, key: str) -> float | None:
     value: Any = row.get(key)
     return value
 

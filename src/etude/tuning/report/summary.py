@@ -28,7 +28,7 @@ class MemoryRow(TypedDict):
     total: int
 
 
-class Outcome(TypedDict, total=False):
+class RunResult(TypedDict, total=False):
     """What one method came to: the run's own figures, or a row of `--compare`."""
 
     method: str
@@ -79,7 +79,7 @@ class Module(TypedDict):
     """Trainable parameters that the adapter brought."""
 
 
-class Summary(Outcome, total=False):
+class Summary(RunResult, total=False):
     """summary.json."""
 
     name: str
@@ -100,7 +100,7 @@ class Summary(Outcome, total=False):
     memory_table: list[MemoryRow]
     memory_plan: MemoryPlanRecord | None
     """The plan made before the run."""
-    compare: list[Outcome]
+    compare: list[RunResult]
     ended: str
     """Why training ended, in words."""
 

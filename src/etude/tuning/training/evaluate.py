@@ -14,7 +14,7 @@ from etude.tuning.data.packing import pack
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.generation.greedy import generate
-from etude.tuning.objectives.base import Completion, Means, Objective, side_tokens
+from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def evaluate(
     Leaves the model in evaluation mode.
     """
     model.eval()
-    total, means = 0.0, Means()
+    total, means = 0.0, MeanMetrics()
     if progress:
         progress.start("Evaluating", len(samples), "samples")
     lengths = [side_tokens(objective, sample) for sample in samples]
@@ -68,7 +68,7 @@ def evaluation_loss(
     Every trained token weighs the same, whatever the length of its answer. Leaves the model in
     evaluation mode.
     """
-    return evaluate(model, Completion(), samples, micro_tokens, progress).loss
+    return evaluate(model, SFT(), samples, micro_tokens, progress).loss
 
 
 def generate_answers(

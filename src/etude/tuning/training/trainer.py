@@ -30,11 +30,11 @@ from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, plan_steps
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
-from etude.tuning.objectives.base import Completion, LossSum, Means, Objective, side_tokens
+from etude.tuning.objectives.base import SFT, LossSum, MeanMetrics, Objective, side_tokens
 from etude.tuning.optim.optimizers import (
-    let_go,
     make_optimizer,
-    restore,
+    release_state,
+    restore_optimizer,
     set_learning_rate,
 )
 from etude.tuning.optim.schedules import learning_rate
@@ -67,7 +67,7 @@ class TrainingSet:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How training ended."""
 
     state: Literal["finished", "stopped"]
@@ -134,7 +134,7 @@ class Trainer:
         self.view = view
         self.autocast = autocast
         self.fingerprint = data.fingerprint()
-        self.objective = objective or Completion()
+        self.objective = objective or SFT()
         self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
         self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
@@ -160,14 +160,14 @@ class Trainer:
         if checkpoint.weights.keys() != self._tensors().keys():
             raise RunError("the checkpoint holds other weights than this recipe trains")
         self._set_weights(checkpoint.weights)
-        restore(self.optimizer, checkpoint.optimizer)
+        restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.counters = checkpoint.counters
         if self.between is not None:
             self.between.total_steps = checkpoint.counters.total_steps
         self._saved_step = checkpoint.counters.step
         self.folder.truncate_metrics(checkpoint.counters.step)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainingResult:
         """Train to the end of the plan, an early stop, or a request to stop.
 
         Raises:
@@ -181,20 +181,24 @@ class Trainer:
                     record = self._step(stop)
                 except _Abandoned:
                     self._save()
-                    return Outcome("stopped", counters, f"stopped at step {counters.step}")
+                    return TrainingResult("stopped", counters, f"stopped at step {counters.step}")
                 self.folder.append_metrics(record)
                 self.view.update(record)
                 self._plan_by_time()
                 last = counters.step == counters.total_steps
                 if self._evaluate_if_due(last) and not last:
                     self._save()
-                    return Outcome("finished", counters, self._finish("no better loss for a while"))
+                    return TrainingResult(
+                        "finished", counters, self._finish("no better loss for a while")
+                    )
                 if last or counters.step % self.spec.save_every == 0:
                     self._save()
                 if self._out_of_time() and not last:
                     self._save()
-                    return Outcome("finished", counters, self._finish("the time limit is reached"))
-        return Outcome("finished", counters, self._finish("all steps done"))
+                    return TrainingResult(
+                        "finished", counters, self._finish("the time limit is reached")
+                    )
+        return TrainingResult("finished", counters, self._finish("all steps done"))
 
     def _step(self, stop: StopRequest) -> dict[str, Any]:
         """Do one optimiser step and return its record."""
@@ -208,7 +212,7 @@ class Trainer:
         sides = [side for sample in samples for side in self.objective.sides(sample)]
         trained = sum(side.trained_tokens for side in sides)
         tokens = sum(len(side) for side in sides)
-        loss, means = 0.0, Means()
+        loss, means = 0.0, MeanMetrics()
         self.optimizer.zero_grad(set_to_none=True)
         with self._compute_dtype():
             shared = self.objective.shared(self.model, rows, self.recipe.data.packing)
@@ -356,7 +360,7 @@ class Trainer:
             self._saved_step = self.counters.step
 
     def _write(self, folder: Path, *, keep: int) -> None:
-        release = partial(let_go, self.optimizer)
+        release = partial(release_state, self.optimizer)
         save_checkpoint(folder, self._checkpoint(), keep=keep, written=release)
 
     def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:

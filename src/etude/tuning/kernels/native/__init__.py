@@ -12,6 +12,6 @@ all of them compile in seconds and one file serves every PyTorch. Where there is
 
 from __future__ import annotations
 
-from etude.tuning.kernels.native.build import Status, call, status
+from etude.tuning.kernels.native.build import BuildStatus, call, status
 
-__all__ = ["Status", "call", "status"]
+__all__ = ["BuildStatus", "call", "status"]

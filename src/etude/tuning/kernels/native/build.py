@@ -48,7 +48,7 @@ _COMPILE_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Status:
+class BuildStatus:
     """Whether the C++ kernels are there."""
 
     library: ctypes.CDLL | None
@@ -62,22 +62,22 @@ class Status:
 
 
 @cache
-def status() -> Status:
+def status() -> BuildStatus:
     """Return the kernels' state; compiles and loads them when it is first asked."""
     if os.environ.get(SWITCH, "1") == "0":
-        return Status(None, f"{SWITCH}=0")
+        return BuildStatus(None, f"{SWITCH}=0")
     compiler = _compiler()
     if compiler is None:
-        return Status(None, "no C++ compiler found (install g++ or clang++, or set CXX)")
+        return BuildStatus(None, "no C++ compiler found (install g++ or clang++, or set CXX)")
     try:
-        return Status(ctypes.CDLL(str(_library(compiler))), compiler[0])
+        return BuildStatus(ctypes.CDLL(str(_library(compiler))), compiler[0])
     except subprocess.TimeoutExpired:
-        return Status(None, f"{compiler[0]} took over {_COMPILE_SECONDS} seconds")
+        return BuildStatus(None, f"{compiler[0]} took over {_COMPILE_SECONDS} seconds")
     except subprocess.CalledProcessError as error:
         said = str(error.stderr).strip().splitlines() or ["it said nothing"]
-        return Status(None, f"{compiler[0]} failed: {said[0]}")
+        return BuildStatus(None, f"{compiler[0]} failed: {said[0]}")
     except OSError as error:
-        return Status(None, str(error))
+        return BuildStatus(None, str(error))
 
 
 @cache

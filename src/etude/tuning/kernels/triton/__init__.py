@@ -33,7 +33,7 @@ _OLDEST = (7, 0)
 
 
 @dataclass(frozen=True)
-class Status:
+class TritonStatus:
     """Whether the Triton kernels are there."""
 
     ready: bool
@@ -44,26 +44,26 @@ class Status:
 
 
 @cache
-def status() -> Status:
+def status() -> TritonStatus:
     """Return the kernels' state; does not import Triton."""
     switch = os.environ.get(SWITCH, "1")
     if switch == "0":
-        return Status(False, f"{SWITCH}=0")
+        return TritonStatus(False, f"{SWITCH}=0")
     if util.find_spec("triton") is None:
-        return Status(False, _missing())
+        return TritonStatus(False, _missing())
     name = f"Triton {_version()}"
     if switch == "interpret":
         # Triton reads its switch when it is imported, which another package may have done already.
         if os.environ.get("TRITON_INTERPRET") != "1":
-            return Status(False, f"{SWITCH}=interpret needs TRITON_INTERPRET=1 beside it")
-        return Status(True, f"{name}, interpreted", interpreted=True)
+            return TritonStatus(False, f"{SWITCH}=interpret needs TRITON_INTERPRET=1 beside it")
+        return TritonStatus(True, f"{name}, interpreted", interpreted=True)
     if not torch.cuda.is_available():
-        return Status(False, "PyTorch sees no GPU that Triton compiles for")
+        return TritonStatus(False, "PyTorch sees no GPU that Triton compiles for")
     if torch.version.hip is None and torch.cuda.get_device_capability() < _OLDEST:
-        return Status(False, f"{name} makes no code for {torch.cuda.get_device_name()}")
+        return TritonStatus(False, f"{name} makes no code for {torch.cuda.get_device_name()}")
     if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
-        return Status(False, f"{name} needs a C compiler for what starts its kernels")
-    return Status(True, name)
+        return TritonStatus(False, f"{name} needs a C compiler for what starts its kernels")
+    return TritonStatus(True, name)
 
 
 def takes(x: Tensor) -> bool:
