@@ -24,7 +24,9 @@ from against_trl import DTYPE, gsm8k
 from etude.core.machine import this_machine
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.generation import greedy
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import dense_weights

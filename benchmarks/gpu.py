@@ -37,7 +37,8 @@ from transformers import LlamaConfig
 
 from etude.core.machine import gpus, peak_rss, reset_peak
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.models.meta_model import build_meta_model, put, quantizable_linears

@@ -26,7 +26,7 @@ from etude.core.machine import this_machine
 from etude.tuning import pipeline as stages
 from etude.tuning.callbacks import Unwatched
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import int8_matmul
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.int8 import Int8Linear

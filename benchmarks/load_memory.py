@@ -75,7 +75,8 @@ def load(mode: str, model: str) -> dict[str, Any]:
     import torch
 
     from etude.core.machine import peak_rss
-    from etude.tuning.config.sections import ModelSpec, QuantSpec
+    from etude.tuning.config.sections.model import ModelSpec
+    from etude.tuning.config.sections.quant import QuantSpec
     from etude.tuning.models.load import load_model
     from etude.tuning.quant import build
     from etude.tuning.quant.linear import QuantLinear

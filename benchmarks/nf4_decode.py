@@ -27,7 +27,7 @@ import bitsandbytes.functional as peer
 import torch
 
 from etude.core.machine import this_machine
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import ops
 from etude.tuning.quant import build
 from etude.tuning.runs.environment import environment

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.optimizers import make_optimizer, optimizer_figures
 from etude.tuning.runs.environment import environment
 

@@ -29,7 +29,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.pull import pull
 from etude.tuning.quant.build import requantized
 from etude.tuning.quant.formats import bits_per_weight

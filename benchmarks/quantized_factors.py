@@ -29,7 +29,7 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_parameters
 from etude.tuning.adapters.save import save_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.pipeline import measure, prepare, tune
 from etude.tuning.predictor import load

@@ -17,7 +17,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from etude.tuning.config.sections import DataSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import Sample

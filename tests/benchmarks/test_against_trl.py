@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import QuantLinear

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.config.sections import AdapterSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.objectives.cross_entropy import completion_loss
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.block import BlockLinear
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"

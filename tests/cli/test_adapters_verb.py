@@ -13,7 +13,7 @@ from etude.cli import app
 from etude.core.errors import EtudeError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.config.sections import AdapterSpec, FactorSpec
+from etude.tuning.config.sections.adapter import AdapterSpec, FactorSpec
 from etude.tuning.models.load import ModelOrigin
 
 ORIGIN = ModelOrigin("some/model", "somewhere", "ab" * 32)

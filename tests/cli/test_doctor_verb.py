@@ -13,7 +13,7 @@ import torch
 
 from etude.cli import main
 from etude.core import machine
-from etude.tuning.config.sections import ModelSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.models.load import choose_dtype
 
 

@@ -83,7 +83,8 @@ def test_show_says_what_the_metadata_says(etude_models: Etude, smollm2: Path) ->
 def test_the_memory_that_show_predicts_is_what_a_load_takes(
     etude_models: Etude, smollm2: Path
 ) -> None:
-    from etude.tuning.config.sections import ModelSpec, QuantSpec
+    from etude.tuning.config.sections.model import ModelSpec
+    from etude.tuning.config.sections.quant import QuantSpec
     from etude.tuning.models.load import load_model
 
     _, out, _ = etude_models("show", str(smollm2), "--json")

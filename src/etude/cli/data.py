@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from etude.core.progress import Progress
     from etude.tuning.config.recipe import Recipe
-    from etude.tuning.config.sections import DataSpec
+    from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection, Look, Piece
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before a model learns from it.")

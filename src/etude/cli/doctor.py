@@ -48,7 +48,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
 
     from etude.core.machine import disk_free, gpus, measure_gflops, this_machine
     from etude.core.paths import home
-    from etude.tuning.config.sections import ModelSpec
+    from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.kernels import native, triton
     from etude.tuning.models.catalog import CATALOG
     from etude.tuning.models.load import choose_dtype

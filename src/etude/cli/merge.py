@@ -65,7 +65,7 @@ def merge(
     from etude.tuning.adapters.merge import merge_adapter
     from etude.tuning.adapters.peft_config import CONFIG
     from etude.tuning.adapters.read import read_adapter
-    from etude.tuning.config.sections import ModelSpec
+    from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runs.folder import find_run
 

@@ -121,7 +121,7 @@ def show(
     from rich.console import Console
 
     from etude.core.errors import ModelError
-    from etude.tuning.config.sections import QuantSpec
+    from etude.tuning.config.sections.quant import QuantSpec
     from etude.tuning.models.describe import describe
     from etude.tuning.models.sources import resolve
 
@@ -179,7 +179,8 @@ def quantize(
     `quant.kind: native`: its codes are taken as they are.
     """
     from etude.core import units as q
-    from etude.tuning.config.sections import ModelSpec, QuantSpec
+    from etude.tuning.config.sections.model import ModelSpec
+    from etude.tuning.config.sections.quant import QuantSpec
     from etude.tuning.export.bitsandbytes import quantize_model
     from etude.tuning.report.live import TerminalProgress
 

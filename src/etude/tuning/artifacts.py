@@ -11,7 +11,7 @@ import torch
 from etude.core.machine import peak_rss
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.inspect import html_sample

@@ -12,7 +12,7 @@ from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import load_samples

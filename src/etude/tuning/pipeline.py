@@ -39,7 +39,7 @@ from etude.tuning.artifacts import (
 )
 from etude.tuning.callbacks import RunView, Unwatched
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import ModelSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.token_cache import encode_cached

@@ -16,7 +16,9 @@ from etude.core.progress import Progress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import DataSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.docstrings import ask_for_summary
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample

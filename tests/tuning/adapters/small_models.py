@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin, load_model
 
 ORIGIN = ModelOrigin("some/model", "somewhere", "ab" * 32)

@@ -21,7 +21,9 @@ from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.adapters.peft_config import CONFIG
 from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter
 from etude.tuning.adapters.save import load_adapter, save_adapter
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin, load_model
 
 SPEC = AdapterSpec(rank=4, alpha=6)

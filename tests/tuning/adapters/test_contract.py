@@ -12,7 +12,7 @@ from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.merge import merge_layers
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, adapter_parameters
 from etude.tuning.adapters.save import load_adapter, save_adapter
-from etude.tuning.config.sections import AdapterSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
 
 KINDS = {
     "lora": AdapterSpec(rank=4, alpha=8),

@@ -23,7 +23,8 @@ from etude.tuning.adapters.multi_adapter import (
     set_adapter,
 )
 from etude.tuning.adapters.save import load_adapter, save_adapter
-from etude.tuning.config.sections import AdapterSpec, FactorSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec, FactorSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.export.peft import export_peft
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.models.unquantized import UnquantizedWeights

@@ -28,7 +28,8 @@ from etude.tuning.adapters.multi_adapter import (
     adapter_parameters,
 )
 from etude.tuning.adapters.product import base_product
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant import build
 from etude.tuning.quant.linear import QuantLinear
 

@@ -20,7 +20,8 @@ from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_lay
 from etude.tuning.adapters.merge_error import LOW_BITS, requantization_errors
 from etude.tuning.adapters.multi_adapter import adapted_layers
 from etude.tuning.adapters.save import load_adapter, save_adapter
-from etude.tuning.config.sections import AdapterSpec, ModelSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.quant.linear import QuantLinear
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from etude.tuning.adapters.product import adapted_product, base_product, thin_input
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.decoder_layer import Projection, _Group
 from etude.tuning.kernels import fused
 from etude.tuning.quant.build import quantized

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from etude.core.errors import NoTargetMatchedError
 from etude.tuning.adapters.targets import find_targets
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant import build
 
 

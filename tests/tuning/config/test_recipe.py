@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from etude.core.errors import RecipeError
 from etude.tuning.config.recipe import Recipe, apply_override
-from etude.tuning.config.sections import AdapterSpec, DataSpec, QuantSpec, TrainSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.config.sections.train import TrainSpec
 
 MINIMAL = {"data": {"train": "rows.jsonl"}}
 

@@ -53,11 +53,11 @@ def test_a_disk_that_fills_is_told_in_one_line():
     code = (
         "import resource, signal\n"
         "from etude.tuning.data.schema import Sample\n"
-        "from etude.tuning.data.disk_buffer import Spool\n"
+        "from etude.tuning.data.disk_buffer import DiskBuffer\n"
         "from etude.core.errors import DataError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "spool = Spool(0, 1)\n"
+        "spool = DiskBuffer(0, 1)\n"
         "try:\n"
         "    for number in range(100):\n"
         "        spool.append(Sample.plain('x' * 500, 'a.txt:1'))\n"
@@ -73,7 +73,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     code = (
         "import resource, sys\n"
         "from etude.tuning.data.samples import load_samples\n"
-        "from etude.tuning.config.sections import DataSpec\n"
+        "from etude.tuning.config.sections.data import DataSpec\n"
         "split = load_samples(DataSpec(train=sys.argv[1], eval_fraction=0.001), 0)\n"
         "assert len(split.train) + len(split.eval) == int(sys.argv[2])\n"
         "assert sum(len(s.messages) for s in split.train) == 2 * len(split.train)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.docstrings import load_docstrings
 from etude.tuning.data.duplicates import NearDuplicates, jaccard
 from etude.tuning.data.functions import python_files, read_functions, summary_line
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_pairs_and_another_gives_others(stdlib_and_
 def test_nothing_of_a_package_is_imported():
     code = (
         "import sys\n"
-        "from etude.tuning.config.sections import DataSpec\n"
+        "from etude.tuning.config.sections.data import DataSpec\n"
         "from etude.tuning.data.docstrings import load_docstrings\n"
         "before = set(sys.modules)\n"
         "load_docstrings(DataSpec(kind='docstrings', packages=['networkx', 'sympy.core'],"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import histogram
 from etude.tuning.data.encode import TOO_LONG, Encoder

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.inspect import html_sample, inspect_data, inspection_page, look, pieces

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.samples import content_key, load_samples, split_samples
 from etude.tuning.data.schema import Sample
 

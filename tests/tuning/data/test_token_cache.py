@@ -12,7 +12,7 @@ import pytest
 
 from etude.core.errors import DataError
 from etude.core.progress import SilentProgress
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.token_cache import cache_key, encode_cached, evict

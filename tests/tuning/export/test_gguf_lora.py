@@ -21,7 +21,9 @@ from etude.core.errors import AdapterError, ModelError, RunError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
 from etude.tuning.adapters.save import load_adapter, save_adapter
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.export.gguf_lora import export_gguf_lora
 from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.models.load import LoadedModel, load_model

@@ -14,7 +14,8 @@ from transformers import (
 
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.meta_model import quantizable_linears
 from etude.tuning.quant.build import quantized
 

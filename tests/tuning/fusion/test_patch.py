@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion import patch
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers

@@ -7,7 +7,8 @@ import torch
 from fusable_models import MODELS, adapted
 
 from etude.tuning.adapters.multi_adapter import adapter_disabled
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.generation import greedy
 from etude.tuning.kernels import native
 

@@ -16,7 +16,7 @@ from test_fusion import MODELS, adapted, counted, row
 from torch.nn import functional as F
 
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import fused, fused_reference, gpu_attention, ops, reference, triton

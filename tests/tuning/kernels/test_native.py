@@ -302,10 +302,10 @@ def test_integer_rows_are_those_of_plain_pytorch(dtype, width, monkeypatch):
 
 def test_without_a_compiler_plain_pytorch_does_the_work_and_says_why(tmp_path):
     code = (
-        "import torch; from etude.tuning.kernels import native, fused, integers, cpu;"
+        "import torch; from etude.tuning.kernels import native, fused, int8_matmul, cpu;"
         "assert not native.status().ready; print(native.status().reason);"
         "assert not fused.has_kernels(torch.ones(1));"
-        "print(integers.column_peaks(torch.ones(2, 3)).tolist());"
+        "print(int8_matmul.column_peaks(torch.ones(2, 3)).tolist());"
         "c, a = cpu.quantize_4bit(torch.ones(64), 64, 'nf4');"
         "print(cpu.dequantize_4bit(c, a, (64,), 64, 'nf4', torch.float32).sum().item())"
     )

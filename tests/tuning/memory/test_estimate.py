@@ -12,7 +12,7 @@ from etude.core.errors import InsufficientMemoryError, ModelError, NoTargetMatch
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import ModelSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native

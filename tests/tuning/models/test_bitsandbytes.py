@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from etude.core.errors import ModelError, RunError
 from etude.tuning.adapters.merge import merge_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.export.bitsandbytes import quantize_model
 from etude.tuning.models.describe import describe
 from etude.tuning.models.load import LoadedModel, load_model

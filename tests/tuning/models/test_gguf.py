@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from record_llamacpp import PROMPTS, RECORD, TEXTS, byte_level, sentencepiece, tiny_model
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.gguf_file import GGUFFile, decode
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.load import load_model

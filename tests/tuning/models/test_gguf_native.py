@@ -18,7 +18,10 @@ from etude.core.machine import this_machine
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import AdapterSpec, DataSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.evaluation import evaluate_run

@@ -43,7 +43,8 @@ try:
         print(resolve(name).path)
     else:
         from etude.tuning.models.load import load_model
-        from etude.tuning.config.sections import ModelSpec, QuantSpec
+        from etude.tuning.config.sections.model import ModelSpec
+        from etude.tuning.config.sections.quant import QuantSpec
 
         loaded = load_model(ModelSpec(id=name, dtype="float32"), QuantSpec())
         print(loaded.origin.path, len(loaded.tokenizer), loaded.origin.name)

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models import checkpoint, load
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.quant import build

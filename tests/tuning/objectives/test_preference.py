@@ -21,7 +21,10 @@ from etude.core.errors import DataError, RunError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, ObjectiveSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.objective import ObjectiveSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.fusion.packed_attention import packed_rows

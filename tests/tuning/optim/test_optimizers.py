@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepping import train
 
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.adamw import PagedAdamW
 from etude.tuning.optim.adamw8bit import AdamW8bit
 from etude.tuning.optim.lion import Lion

@@ -12,7 +12,7 @@ import torch
 from stepping import IDS, OPTIMIZERS, mapping_of, train
 
 from etude.core.errors import RunError
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim import adamw as adamw_module
 from etude.tuning.optim.adamw import PagedAdamW
 from etude.tuning.optim.adamw8bit import AdamW8bit

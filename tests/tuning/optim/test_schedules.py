@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.schedules import learning_rate
 
 

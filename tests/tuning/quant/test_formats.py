@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import CODEBOOKS
 from etude.tuning.quant import build

@@ -10,7 +10,9 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from etude.core.errors import NoTargetMatchedError
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.objectives.cross_entropy import CHUNK
 from etude.tuning.quant import build
 from etude.tuning.report.fits import KNOWN_MODELS, what_fits

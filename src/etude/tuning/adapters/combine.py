@@ -40,7 +40,7 @@ from etude.tuning.adapters.read import (
     read_json,
 )
 from etude.tuning.adapters.save import write_adapter
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 
 Method = Literal["exact", "svd", "linear"]
 

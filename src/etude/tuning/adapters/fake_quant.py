@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.quant.uniform import dequantize_uniform, quantize_uniform
 
 

@@ -34,7 +34,7 @@ from etude.tuning.adapters.targets import (
     name_matches,
 )
 from etude.tuning.adapters.vera import Projections, VeRA
-from etude.tuning.config.sections import AdapterSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
 
 REWRITES = ("pissa", "olora", "loftq")

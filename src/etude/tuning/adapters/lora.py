@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.fake_quant import rounded
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 

@@ -38,7 +38,8 @@ from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.targets import linear_modules
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.models.output import (
     move,

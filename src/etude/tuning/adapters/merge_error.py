@@ -17,7 +17,7 @@ from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.init import Requantize
 from etude.tuning.adapters.multi_adapter import adapted_layers
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.build import requantized
 
 

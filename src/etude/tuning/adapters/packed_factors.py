@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import AdapterError
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.quant.uniform import (
     dequantize_uniform,
     pack_bits,

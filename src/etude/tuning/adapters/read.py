@@ -26,7 +26,8 @@ from etude.core.errors import AdapterError
 from etude.tuning.adapters.packed_factors import PACKED, unpack_factors
 from etude.tuning.adapters.peft_config import CONFIG, PeftOptions, read_options
 from etude.tuning.adapters.vera import Projections
-from etude.tuning.config.sections import FactorSpec, QuantSpec
+from etude.tuning.config.sections.adapter import FactorSpec
+from etude.tuning.config.sections.quant import QuantSpec
 
 WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "etude.json"

@@ -56,7 +56,8 @@ from etude.tuning.adapters.targets import (
     named_modules,
 )
 from etude.tuning.adapters.vera import Projections, VeRA
-from etude.tuning.config.sections import AdapterSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.quant.linear import QuantLinear
 

@@ -16,16 +16,14 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from etude.core.errors import RecipeError, did_you_mean
-from etude.tuning.config.sections import (
-    AdapterSpec,
-    DataSpec,
-    EvalSpec,
-    ModelSpec,
-    ObjectiveSpec,
-    QuantSpec,
-    Section,
-    TrainSpec,
-)
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.base import Section
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.eval import EvalSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.objective import ObjectiveSpec
+from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.config.sections.train import TrainSpec
 
 
 class Recipe(Section):

@@ -183,7 +183,7 @@ def markdown(root: type[BaseModel], example: str) -> str:
     lines = [
         "# Every key of a recipe",
         "",
-        "<!-- Written by `make reference` from the docstrings in tuning/config/sections.py. -->",
+        "<!-- Written by `make reference` from the docstrings in tuning/config/sections/. -->",
         "",
         "A recipe is a YAML file. What it leaves out has its default, so a whole one may be as",
         "short as this:",

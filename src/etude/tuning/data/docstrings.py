@@ -24,7 +24,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from etude.core.errors import DataError, did_you_mean
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.duplicates import NearDuplicates
 from etude.tuning.data.functions import Function, Refused, python_files, read_functions
 from etude.tuning.data.samples import DataSplit

@@ -20,7 +20,7 @@ import numpy as np
 
 from etude.core.errors import DataError
 from etude.core.progress import Progress, SilentProgress
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.chat_template import (
     ChatLayout,
     PlainLayout,

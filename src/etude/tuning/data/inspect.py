@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import EncodingStats
 from etude.tuning.data.encode import TOO_LONG, Encoder

@@ -16,7 +16,7 @@ from heapq import heappush, heappushpop
 from typing import Literal
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.formats import sample_reader
 from etude.tuning.data.schema import Sample

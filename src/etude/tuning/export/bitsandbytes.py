@@ -20,7 +20,8 @@ from torch import Tensor
 
 from etude.core.errors import ModelError
 from etude.core.progress import Progress, SilentProgress
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, DYNAMIC_LEVELS
 from etude.tuning.models.bitsandbytes import METHOD, STATE
 from etude.tuning.models.load import LoadedModel, load_model

@@ -10,7 +10,7 @@ from etude.core.errors import RunError
 from etude.tuning.adapters.peft_config import CONFIG
 from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter, read_json, read_tensors
 from etude.tuning.adapters.save import write_adapter
-from etude.tuning.config.sections import FactorSpec
+from etude.tuning.config.sections.adapter import FactorSpec
 
 
 @dataclass(frozen=True)

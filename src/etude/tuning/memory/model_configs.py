@@ -15,7 +15,7 @@ from torch import nn
 
 from etude.core.errors import ModelError, did_you_mean
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections import ModelSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
 from etude.tuning.models.folder import read_json

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, DYNAMIC_LEVELS
 from etude.tuning.models.checkpoint import TensorInfo
 from etude.tuning.models.folder import FolderCheckpoint

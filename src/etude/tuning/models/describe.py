@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint
 from etude.tuning.models.load import open_checkpoint

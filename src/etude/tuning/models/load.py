@@ -24,7 +24,8 @@ import torch
 from etude.core.errors import ModelError
 from etude.core.machine import this_machine
 from etude.core.progress import Progress, SilentProgress
-from etude.tuning.config.sections import ModelSpec, QuantSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.models.bitsandbytes import BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint

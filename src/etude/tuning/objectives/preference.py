@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.config.sections import ObjectiveSpec
+from etude.tuning.config.sections.objective import ObjectiveSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.objectives.base import LossSum
 from etude.tuning.objectives.logprobs import answer_log_probs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import ObjectiveSpec
+from etude.tuning.config.sections.objective import ObjectiveSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched_partners

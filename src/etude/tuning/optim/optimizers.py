@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.core.errors import RunError
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.adamw import PagedAdamW, PlacedAdamW
 from etude.tuning.optim.adamw8bit import AdamW8bit
 from etude.tuning.optim.lion import Lion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from etude.tuning.config.sections import TrainSpec
+from etude.tuning.config.sections.train import TrainSpec
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import gpu, ops
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK
 from etude.tuning.quant.linear import CodedLinear

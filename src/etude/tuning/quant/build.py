@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.block import BlockLinear
 from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.quant.linear import CodedLinear

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels.codebooks import CODEBOOKS, DYNAMIC_BLOCK, INT8_LARGEST
 
 OUTERMOST_QUANTILE = 0.9677083

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import AdapterError, ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.gguf import FORMATS, dequantize_gguf
 from etude.tuning.quant.linear import QuantLinear

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import ops
 from etude.tuning.kernels.codebooks import INT8_LARGEST
 from etude.tuning.kernels.int8_matmul import RoundedRows, int8_rows, int32_scaled, rounded_rows

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.core.errors import ModelError
-from etude.tuning.config.sections import QuantSpec
+from etude.tuning.config.sections.quant import QuantSpec
 
 
 class QuantLinear(nn.Module, ABC):

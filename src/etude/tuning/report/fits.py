@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from etude.tuning.config.sections import AdapterSpec, QuantSpec, TrainSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.report.memory_table import Shape, memory_rows
 
 PROCESS = 480_000_000

@@ -28,7 +28,9 @@ from torch import nn
 
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.targets import adaptable_modules, find_targets, linear_modules
-from etude.tuning.config.sections import AdapterSpec, ModelSpec, QuantSpec
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import choose_dtype
 from etude.tuning.models.meta_model import build_meta_model
 from etude.tuning.objectives.cross_entropy import CHUNK

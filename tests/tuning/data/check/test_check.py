@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.fixing import write_fixed
 from etude.tuning.data.check.languages import language_of

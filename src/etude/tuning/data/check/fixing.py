@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from etude.core.atomic_files import replace_file
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.findings import Entry, Finding
 from etude.tuning.data.check.linter import DataReport, read_entries

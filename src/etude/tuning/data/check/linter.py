@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.core.errors import DataError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.answers import Answers, Labels
 from etude.tuning.data.check.encodings import Encodings
 from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Side

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections import DataSpec
+from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.chat_template import Refusal
 from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
 from etude.tuning.data.encode import Encoder

@@ -1,0 +1,125 @@
+"""`adapter`: which weights are trained, and how they are parametrised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from etude.tuning.config.sections.base import Fraction, Section
+
+
+class FactorSpec(Section):
+    """Quantised factors: ΔW ≈ Û V̂ᵀ with x̂ = round(s·x)/s, clipped to the range of the bits."""
+
+    bits: Literal[2, 3, 4, 5, 6, 7, 8] | None = None
+    """Bits of a number of U and V. None: they stay float32."""
+
+    when: Literal["after", "training"] = "training"
+    """`after`: rounded once, when they are saved (PTQ). `training`: rounded in every forward
+    pass, with a straight-through gradient (QAT)."""
+
+    scale: Literal["tensor", "row", "block"] = "row"
+    """What shares one scale s: a whole factor, one of its r rank vectors, or `block` numbers."""
+
+    block: Literal[32, 64, 128, 256] = 64
+    """Numbers that share a scale (`scale: block` only)."""
+
+
+class AdaLoraSpec(Section):
+    """Rank allocation of AdaLoRA (Zhang et al. 2023): start above the rank, prune down to it."""
+
+    initial_rank: Annotated[int, Field(ge=1)] | None = None
+    """Rank of every module at the start. None: one and a half times `adapter.rank`."""
+
+    warmup: Fraction = 0.1
+    """Share of the steps before anything is pruned."""
+
+    settle: Fraction = 0.3
+    """Share of the steps, at the end, in which the ranks stay as they are."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+    """Optimiser steps between two prunings."""
+
+    beta1: Fraction = 0.85
+    """Smoothing of the sensitivities."""
+
+    beta2: Fraction = 0.85
+    """Smoothing of their uncertainty."""
+
+    orthogonality: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the penalty ‖PᵀP − I‖² + ‖QQᵀ − I‖² in the loss."""
+
+
+class AdapterSpec(Section):
+    """Which weights are trained, and how they are parametrised."""
+
+    kind: Literal["lora", "dora", "vera", "adalora", "none"] = "lora"
+    """`lora`: ΔW = U Vᵀ on the target modules. `dora`: direction by LoRA, magnitude trained apart.
+    `vera`: U and V random, frozen and shared, two vectors trained. `adalora`: ΔW = P Λ Q, the rank
+    moved to where it matters. `none`: full fine-tuning, every weight trained."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """r, the number of columns of U and V."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The update is scaled by alpha / rank."""
+
+    rslora: bool = False
+    """Scale by alpha / √rank instead, so that large ranks learn as fast (Kalajdzievski 2023)."""
+
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input, in training only."""
+
+    targets: str | list[str] = "all-linear"
+    """`all-linear` (every Linear but the output head), module names, or patterns (`*.mlp.*`)."""
+
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Another rank for some modules, by name or pattern: `{"*.mlp.*": 32}`. The last that
+    matches counts."""
+
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Another alpha for some modules, likewise."""
+
+    start: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
+    """First values of the factors. `default`: A uniform, B zero. `gaussian`: A normal, B zero.
+    `orthogonal`: neither zero, their product zero. `pissa`: the base's principal directions, taken
+    off it (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024). `loftq`: what quantising
+    the base lost (Li et al. 2023)."""
+
+    loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
+    """Rounds of quantising and factorising (`start: loftq`)."""
+
+    svd_iterations: Annotated[int, Field(ge=1)] | None = 16
+    """Iterations of a randomised SVD (`pissa`, `loftq`). None: the exact SVD, slower."""
+
+    modules_to_save: list[str] = []
+    """Modules trained whole and saved with the adapter, by name: a head, an embedding."""
+
+    factors: FactorSpec = FactorSpec()
+    """Quantised factors."""
+
+    adalora: AdaLoraSpec = AdaLoraSpec()
+    """Rank allocation (`kind: adalora`)."""
+
+    vera_initial: Annotated[float, Field(gt=0)] = 0.1
+    """First value of VeRA's vector d (Kopiczko et al. 2024)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind != "lora" and self.start != "default":
+            raise ValueError(f"adapter.start: {self.start} is for adapter.kind: lora")
+        if self.kind not in ("lora", "dora") and self.factors.bits is not None:
+            raise ValueError("adapter.factors.bits is for adapter.kind: lora or dora")
+        if self.start in ("pissa", "olora", "loftq") and self.factors.bits is not None:
+            raise ValueError(
+                f"adapter.start: {self.start} may change the base, whose change is kept in full; "
+                "it does not go with adapter.factors.bits"
+            )
+        if self.kind == "vera" and (self.rank_pattern or self.alpha_pattern):
+            raise ValueError(
+                "VeRA's modules share their factors: rank_pattern and alpha_pattern do not apply"
+            )
+        if self.adalora.warmup + self.adalora.settle >= 1:
+            raise ValueError("adapter.adalora: warmup and settle leave no step to prune in")
+        return self

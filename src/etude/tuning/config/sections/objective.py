@@ -1,0 +1,33 @@
+"""`objective`: what is minimised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from etude.tuning.config.sections.base import Section
+
+
+class ObjectiveSpec(Section):
+    """What is minimised."""
+
+    kind: Literal["auto", "completion", "dpo", "orpo", "kto"] = "auto"
+    """`completion`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al.
+    2023; Hong et al. 2024). `kto`: judged answers (Ethayarajh et al. 2024). `auto`: `dpo` for
+    pairs, `kto` for judged answers, else `completion`."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the pull to the base model (DPO, KTO)."""
+
+    odds_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight λ of ORPO's odds-ratio term."""
+
+    wanted_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of wanted answers (KTO)."""
+
+    unwanted_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of unwanted answers (KTO)."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of pairs taken to be labelled the wrong way round (DPO)."""
