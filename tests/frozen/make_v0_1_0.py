@@ -22,6 +22,7 @@ last checkpoint, and after full fine-tuning none.
     made.json       what the tests compare with
 """
 
+# ruff: noqa: I001 - it imports modules of 0.1.0, some of which are no more.
 from __future__ import annotations
 
 import inspect

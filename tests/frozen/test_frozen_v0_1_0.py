@@ -19,27 +19,28 @@ import yaml
 from typer.testing import CliRunner
 
 from etude.cli import app
+from etude.core.progress import SilentProgress
 from etude.papers.library import Library
 from etude.papers.reader import Reader
 from etude.practice.explanations import Explanations
-from etude.practice.progress import Progress
+from etude.practice.progress import LearnerProgress
 from etude.practice.queue import Queue
 from etude.store.engine import HEAD, open_store, schema_version
-from etude.tuning.adapters.files import load_adapter
 from etude.tuning.adapters.merge import merge_adapter
+from etude.tuning.adapters.save import load_adapter
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.model import ModelSpec
+from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encode import Encoder
-from etude.tuning.data.kept import encode_kept, store_name
 from etude.tuning.data.samples import load_samples
+from etude.tuning.data.token_cache import cache_key, encode_cached
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.kernels.native import build
 from etude.tuning.models.load import load_model
-from etude.tuning.models.original import OriginalWeights
-from etude.tuning.progress import SilentProgress
-from etude.tuning.recipe import Recipe
-from etude.tuning.run import tune
-from etude.tuning.runfolder import RunFolder, find_run, list_runs
-from etude.tuning.specs import ModelSpec, QuantSpec
-from etude.tuning.tuned import load
+from etude.tuning.models.unquantized import UnquantizedWeights
+from etude.tuning.pipeline import tune
+from etude.tuning.predictor import load
+from etude.tuning.runs.folder import RunFolder, find_run, list_runs
 
 KEPT = Path(__file__).parent / "v0_1_0"
 MADE = json.loads((KEPT / "made.json").read_text("utf-8"))
@@ -131,7 +132,7 @@ def test_an_adapter_gives_the_logits_that_it_gave(old, name):
     loaded = load_model(ModelSpec(id="base", dtype="float32"), spec)
     with torch.no_grad():
         base = loaded.model(input_ids=ids).logits
-        with OriginalWeights(loaded.origin) as original:
+        with UnquantizedWeights(loaded.origin) as original:
             folder = Path("adapters") / name
             load_adapter(loaded.model, folder, origin=loaded.origin, original=original)
         adapted = loaded.model(input_ids=ids).logits
@@ -172,7 +173,7 @@ def test_the_database_is_brought_up_to_date_and_no_row_is_lost(store):
 
 def test_a_learner_stands_where_they_stood(store):
     made = MADE["store"]
-    progress = Progress(store, made["learner"], lambda: made["at"])
+    progress = LearnerProgress(store, made["learner"], lambda: made["at"])
     stats = progress.stats()
     assert (stats.solved, stats.tried, stats.submissions, stats.streak, stats.longest) == tuple(
         made["stats"][name] for name in ("solved", "tried", "submissions", "streak", "longest")
@@ -224,9 +225,9 @@ def test_tokens_that_were_kept_are_read_or_made_again(old):
     # Under whatever name: where it has today's, by a hash of what the tokens depend on, the
     # folder is either of a form that is read, or replaced.
     (place,) = [one for one in stores if len(samples) == (one / "wanted").stat().st_size] or stores
-    place.rename(place.parent / str(store_name(encoder, samples)))
+    place.rename(place.parent / str(cache_key(encoder, samples)))
     for _ in range(2):
-        found = encode_kept(encoder, samples, SilentProgress(), lambda _: None, place.parent)
+        found = encode_cached(encoder, samples, SilentProgress(), lambda _: None, place.parent)
         for one, other in zip(found.samples, fresh.samples, strict=True):
             assert np.array_equal(one.input_ids, other.input_ids)
             assert np.array_equal(one.trained, other.trained)
