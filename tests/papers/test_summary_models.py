@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from etude.cli.papers.writers import address_writer
+from etude.core.chat_client import ChatEndpoint
 from etude.core.errors import PapersError
 from etude.papers.library import Library
 from etude.papers.record import Sighting
@@ -116,7 +118,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def writer(self, **options):
-        return AddressWriter(self.url, "scripted:8b", "key", **options)
+        return AddressWriter(ChatEndpoint(self.url, "scripted:8b", "key"), **options)
 
 
 @pytest.fixture
@@ -175,14 +177,14 @@ def test_a_server_that_fails_leaves_the_extracted_sentence(serve, answer):
     writer = serve(lambda text: answer).writer()
     (summary,) = write([(TITLE, ABSTRACT)], writer)
     assert summary.how == "extract:1!unreachable:scripted:8b"
-    assert "gives no answer" in writer.problem
+    assert "the model at http://127.0.0.1:" in writer.problem
     assert "\n" not in writer.problem
 
 
 def test_a_server_that_is_down_or_slow_is_not_asked_for_every_paper(serve):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        down = AddressWriter(f"http://127.0.0.1:{free.getsockname()[1]}", "m")
+        down = AddressWriter(ChatEndpoint(f"http://127.0.0.1:{free.getsockname()[1]}", "m"))
     assert down([(TITLE, ABSTRACT)] * 5) == [None] * 5
     server = serve(lambda text: time.sleep(0.6) or (200, GOOD))
     slow = server.writer(seconds=0.1)
@@ -226,13 +228,21 @@ def test_a_library_asks_again_only_what_could_not_be_asked(serve, library):
     assert summarise_missing(library) == 0
 
 
-def test_the_environment_names_the_address(monkeypatch):
-    monkeypatch.delenv("ETUDE_LLM_URL", raising=False)
-    assert AddressWriter.from_environment() is None
-    monkeypatch.setenv("ETUDE_LLM_URL", "http://localhost:1/v1/")
+def test_the_command_takes_the_endpoint_of_the_environment(monkeypatch, serve):
+    server = serve(lambda text: (200, GOOD))
+    monkeypatch.setenv("ETUDE_LLM_URL", f"{server.url}/")
     monkeypatch.setenv("ETUDE_LLM_MODEL", "qwen3:8b")
-    writer = AddressWriter.from_environment()
-    assert (writer.url, writer.name) == ("http://localhost:1/v1", "qwen3:8b")
-    monkeypatch.setenv("ETUDE_LLM_URL", "file:///etc/passwd")
-    with pytest.raises(PapersError, match="must begin with http"):
-        AddressWriter.from_environment()
+    monkeypatch.delenv("ETUDE_LLM_KEY", raising=False)
+    writer = address_writer()
+    assert writer.name == "qwen3:8b"
+    assert writer([(TITLE, ABSTRACT)]) == [GOOD]
+    assert server.asked[0][1] is None, "a key was sent that nobody set"
+    monkeypatch.delenv("ETUDE_LLM_MODEL")
+    with pytest.raises(PapersError, match="set ETUDE_LLM_URL and ETUDE_LLM_MODEL"):
+        address_writer()
+
+
+def test_reasoning_that_is_cut_off_is_no_summary(serve):
+    server = serve(lambda text: (200, f"<think>Perhaps: {GOOD}"))
+    (summary,) = write([(TITLE, ABSTRACT)], server.writer())
+    assert summary.how == "extract:1!empty:scripted:8b"

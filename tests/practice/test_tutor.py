@@ -6,10 +6,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from etude.core.errors import ProblemError
+from etude.core.chat_client import ChatEndpoint
+from etude.core.errors import ChatError, ProblemError
 from etude.practice.diagnose import diagnose
 from etude.practice.judge.verdict import Verdict
-from etude.practice.tutor import Settings, explain, messages
+from etude.practice.tutor import explain, messages
 
 FAILED = Verdict(
     "wrong answer",
@@ -49,7 +50,7 @@ class Model:
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.settings = Settings(
+        self.endpoint = ChatEndpoint(
             f"http://127.0.0.1:{self.server.server_port}/v1", "scripted-1", "key"
         )
 
@@ -69,7 +70,7 @@ def model():
 
 def ask(model, problem, asked=(), source=SOURCE, verdict=FAILED):
     return list(
-        explain(model.settings, problem, source, verdict, diagnose(problem, source, verdict), asked)
+        explain(model.endpoint, problem, source, verdict, diagnose(problem, source, verdict), asked)
     )
 
 
@@ -180,22 +181,37 @@ def test_an_endless_answer_ends(model, tensor_dataset):
     )
 
 
+@pytest.mark.parametrize(
+    "opening", ["<think>", ""], ids=["both tags", "opening tag in the chat template"]
+)
+def test_reasoning_is_not_part_of_the_explanation(model, tensor_dataset, opening):
+    answer = "In the test one feature squeeze drops a dimension."
+    thinking = "The learner squeezes. I must not say so.\nNow the answer."
+    steps = ask(model(f"{opening}{thinking}</think>\n\n{answer}"), tensor_dataset)
+    assert steps[-1].text == answer and not steps[-1].withheld
+
+
+def test_a_model_that_never_stops_reasoning_says_nothing(model, tensor_dataset):
+    last = ask(model("<think>The learner squeezes. And so on."), tensor_dataset)[-1]
+    assert (last.text, last.withheld) == ("", "it said nothing")
+
+
 def test_silence_is_said(model, tensor_dataset):
     assert ask(model(""), tensor_dataset)[-1].withheld == "it said nothing"
 
 
 def test_a_model_that_is_away_or_refuses_is_one_clear_line(model, tensor_dataset):
-    with pytest.raises(ProblemError, match="cannot be reached"):
+    with pytest.raises(ChatError, match="cannot be reached"):
         list(
             explain(
-                Settings("http://127.0.0.1:9", "x"),
+                ChatEndpoint("http://127.0.0.1:9", "x"),
                 tensor_dataset,
                 SOURCE,
                 FAILED,
                 diagnose(tensor_dataset, SOURCE, FAILED),
             )
         )
-    with pytest.raises(ProblemError, match="answers 500"):
+    with pytest.raises(ChatError, match="answers 500"):
         ask(model("no", 500), tensor_dataset)
 
 

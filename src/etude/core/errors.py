@@ -62,6 +62,10 @@ class JudgeError(EtudeError):
     """A judge that cannot start here, or not with the isolation that was demanded."""
 
 
+class ChatError(EtudeError):
+    """A language model's endpoint that is misconfigured, unreachable or gives no usable answer."""
+
+
 class PapersError(EtudeError):
     """A paper, category, file or source of the reading room that cannot be used as asked."""
 

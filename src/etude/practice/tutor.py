@@ -1,9 +1,6 @@
 """An explanation by a language model, where a person has set one; checked before it is shown.
 
-Any address that speaks OpenAI's chat completions will do: Ollama, vLLM, llama.cpp, a hosted one.
-    ETUDE_LLM_URL    such as http://localhost:11434/v1
-    ETUDE_LLM_MODEL  such as qwen3:8b
-    ETUDE_LLM_KEY    where the address wants one
+`etude.core.chat_client` says which models can be asked, and how one is set.
 
 The model sees the problem's text, the submission and what the learner sees of the failure: no
 hidden test, and no solution, so nothing it is talked into can give these away. What it says is
@@ -18,20 +15,19 @@ alone.
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
 
-from etude.core.errors import ProblemError
+from etude.core.chat_client import ChatClient, ChatEndpoint
 from etude.practice.diagnose import Diagnosis
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 
-SECONDS = 120.0
+SILENT_SECONDS, WHOLE_SECONDS = 120.0, 600.0
+"""The model may be silent, and its whole explanation may take."""
+MAX_TOKENS = 600
 MOST_CHARACTERS = 6000
 # So many of the solution's own token sequences of this length may appear before it is too near.
 WINDOW, NEAR = 6, 0.5
@@ -58,23 +54,6 @@ _CONTRADICTIONS = re.compile(
 _INSTRUCTIONS = re.compile(
     r"never write the corrected code|orders\s+inside it, claims of authority", flags=re.IGNORECASE
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where the model is."""
-
-    url: str
-    model: str
-    key: str = ""
-
-    @classmethod
-    def from_environment(cls) -> Settings | None:
-        """Return the settings, or None where no model is set."""
-        url, model = os.environ.get("ETUDE_LLM_URL", ""), os.environ.get("ETUDE_LLM_MODEL", "")
-        if not url or not model:
-            return None
-        return cls(url.rstrip("/"), model, os.environ.get("ETUDE_LLM_KEY", ""))
 
 
 @dataclass
@@ -120,33 +99,40 @@ def messages(
 
 
 def explain(
-    settings: Settings,
+    endpoint: ChatEndpoint,
     problem: Problem,
     source: str,
     verdict: Verdict,
     diagnosis: Diagnosis,
     asked: Iterable[str] = (),
 ) -> Iterator[Explanation]:
-    """Yield the explanation as it grows, line by line; the last one is whole.
+    """Yield the explanation as it grows, sentence by sentence; the last one is whole.
+
+    It shrinks to nothing where a closing `</think>` shows that what came before was reasoning.
 
     Raises:
-        ProblemError: the model cannot be reached, or answers something else than a chat.
+        ChatError: the model cannot be reached, or answers something other than a chat.
     """
     guard = Guard(problem, source, verdict)
-    explanation = Explanation(settings.model)
+    explanation = Explanation(endpoint.model)
     rest = ""
-    for piece in _stream(settings, messages(problem, source, verdict, diagnosis, asked)):
-        rest += piece
-        *whole, rest = re.split(r"(?<=[\n.!?])(?=\s)", rest)
-        for sentence in whole:
-            if not _take(explanation, sentence, guard):
+    chat = messages(problem, source, verdict, diagnosis, asked)
+    with ChatClient(endpoint, timeout=SILENT_SECONDS, deadline=WHOLE_SECONDS) as client:
+        for piece in client.stream(chat, temperature=0.2, max_tokens=MAX_TOKENS):
+            if piece.restarts:
+                explanation.text = rest = ""
+                yield explanation
+            rest += piece.text
+            *whole, rest = re.split(r"(?<=[\n.!?])(?=\s)", rest)
+            for sentence in whole:
+                if not _take(explanation, sentence, guard):
+                    yield explanation
+                    return
+                yield explanation
+            if len(explanation.text) + len(rest) > MOST_CHARACTERS:
+                explanation.withheld = "it went on for too long"
                 yield explanation
                 return
-            yield explanation
-        if len(explanation.text) + len(rest) > MOST_CHARACTERS:
-            explanation.withheld = "it went on for too long"
-            yield explanation
-            return
     if rest and not _take(explanation, rest, guard):
         yield explanation
         return
@@ -227,42 +213,3 @@ def _tokens(text: str) -> list[str]:
 
 def _docstring(token: tokenize.TokenInfo) -> bool:
     return token.type == tokenize.STRING and token.string.startswith(('"""', "'''"))
-
-
-def _stream(settings: Settings, chat: list[dict[str, str]]) -> Iterator[str]:
-    """Yield pieces of the model's answer."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
-    body = {
-        "model": settings.model,
-        "messages": chat,
-        "stream": True,
-        "temperature": 0.2,
-        "max_tokens": 600,
-    }
-    try:
-        with httpx.stream(
-            "POST", f"{settings.url}/chat/completions", json=body, headers=headers, timeout=SECONDS
-        ) as answer:
-            if answer.status_code != 200:
-                said = answer.read().decode(errors="replace")[:200]
-                raise ProblemError(
-                    f"the model at {settings.url} answers {answer.status_code}: {said}"
-                )
-            for line in answer.iter_lines():
-                if line.startswith("data:") and line[5:].strip() != "[DONE]":
-                    yield _piece(line[5:])
-    except httpx.HTTPError as error:
-        raise ProblemError(f"the model at {settings.url} cannot be reached: {error}") from error
-
-
-def _piece(line: str) -> str:
-    """Return the text of one event of the stream."""
-    try:
-        event: Any = json.loads(line)
-        choices = cast("list[dict[str, Any]]", event.get("choices") or [{}])
-        content = (choices[0].get("delta") or {}).get("content")
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise ProblemError("the model's answer is no stream of a chat") from error
-    return content if isinstance(content, str) else ""

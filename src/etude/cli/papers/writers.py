@@ -18,15 +18,17 @@ def address_writer() -> Writer:
 
     Raises:
         PapersError: it names none.
+        ChatError: a variable has a value that cannot be used.
     """
+    from etude.core.chat_client import ChatEndpoint
     from etude.papers.summaries.writers import AddressWriter
 
-    writer = AddressWriter.from_environment()
-    if writer is None:
+    endpoint = ChatEndpoint.from_environment()
+    if endpoint is None:
         raise PapersError(
             "set ETUDE_LLM_URL and ETUDE_LLM_MODEL, such as http://localhost:11434/v1 and qwen3:8b"
         )
-    return writer
+    return AddressWriter(endpoint)
 
 
 def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) -> Writer | None:

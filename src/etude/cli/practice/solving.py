@@ -202,6 +202,7 @@ def explain_problem(
 
 
 def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
+    from etude.core.chat_client import ChatEndpoint
     from etude.practice import tutor
     from etude.practice.diagnose import diagnose
     from etude.practice.judge.judge import Judge
@@ -213,13 +214,16 @@ def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
         return
     diagnosis = diagnose(problem, source, verdict)
     markdown(diagnosis.text())
-    settings = tutor.Settings.from_environment()
-    if settings is None:
+    endpoint = ChatEndpoint.from_environment()
+    if endpoint is None:
         typer.echo("\nA model can explain it too: set ETUDE_LLM_URL and ETUDE_LLM_MODEL.")
         return
-    typer.echo(f"\n{settings.model} says:")
-    shown, explanation = 0, tutor.Explanation(settings.model)
-    for explanation in tutor.explain(settings, problem, source, verdict, diagnosis, ask):
+    typer.echo(f"\n{endpoint.model} says:")
+    shown, explanation = 0, tutor.Explanation(endpoint.model)
+    for explanation in tutor.explain(endpoint, problem, source, verdict, diagnosis, ask):
+        if shown and not explanation.text and not explanation.withheld:
+            typer.echo("\n(so far it was thinking aloud; this is its answer:)\n", nl=False)
+            shown = 0
         typer.echo(explanation.text[shown:], nl=False)
         shown = max(shown, len(explanation.text))
         if explanation.withheld:

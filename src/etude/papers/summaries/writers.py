@@ -2,11 +2,7 @@
 
 A writer has a name, which its summaries carry, and answers a batch of papers with a line each. The
 command line makes one of Etude's engine (`etude.cli.paper_writer`), which this room does not know;
-`AddressWriter` asks any address that speaks OpenAI's chat completions, set by
-
-    ETUDE_LLM_URL    such as http://localhost:11434/v1
-    ETUDE_LLM_MODEL  such as qwen3:8b
-    ETUDE_LLM_KEY    where the address wants one
+`AddressWriter` asks a model through `etude.core.chat_client`, which says how one is set.
 
 Titles and abstracts are strangers' text: they are sent as material, fenced, and whatever comes back
 goes through `etude.papers.summaries.guard`.
@@ -14,12 +10,12 @@ goes through `etude.papers.summaries.guard`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-from etude.core.errors import PapersError
+from etude.core.chat_client import ChatClient, ChatEndpoint
+from etude.core.errors import ChatError
 from etude.papers.latex_text import latex_to_text
 from etude.papers.words import shown
 
@@ -27,6 +23,7 @@ SECONDS: Final = 60.0
 """A request may take; then the paper is left to the ranking model."""
 LONGEST_ANSWER: Final = 200_000
 """Bytes of an answer that are read."""
+MAX_TOKENS: Final = 120
 _MOST_FAILURES: Final = 2
 """So many requests in a row may fail before a batch gives up: the address is down."""
 
@@ -57,97 +54,43 @@ class Writer(Protocol):
 
 @dataclass
 class AddressWriter:
-    """A model at an address that speaks OpenAI's chat completions."""
+    """A model behind an OpenAI-compatible chat completions API."""
 
-    url: str
-    model: str
-    key: str = field(default="", repr=False)
+    endpoint: ChatEndpoint
     seconds: float = SECONDS
     batch: int = 4
     problem: str = ""
     """Why the last request without an answer had none; empty at first."""
 
-    @classmethod
-    def from_environment(cls) -> AddressWriter | None:
-        """Return the writer that the environment names, or None.
-
-        Raises:
-            PapersError: the address is no http address.
-        """
-        url, model = os.environ.get("ETUDE_LLM_URL", ""), os.environ.get("ETUDE_LLM_MODEL", "")
-        if not url or not model:
-            return None
-        if not url.startswith(("http://", "https://")):
-            raise PapersError(
-                f"ETUDE_LLM_URL is {url!r}; it must begin with http:// or https://, as in "
-                "http://localhost:11434/v1"
-            )
-        return cls(url.rstrip("/"), model, os.environ.get("ETUDE_LLM_KEY", ""))
-
     @property
     def name(self) -> str:
         """Return the model's name, fit to be shown."""
-        return shown(self.model)
+        return shown(self.endpoint.model)
 
     def __call__(self, papers: Sequence[tuple[str, str]], /) -> list[str | None]:
         """Ask for one paper after the other; those after an address went down are not asked."""
-        import httpx
-
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         lines: list[str | None] = []
         failures = 0
-        with httpx.Client(headers=headers, timeout=self.seconds) as client:
+        with ChatClient(self.endpoint, timeout=self.seconds, max_bytes=LONGEST_ANSWER) as client:
             for title, abstract in papers:
                 if failures >= _MOST_FAILURES:
                     lines.append(None)
                     continue
                 try:
-                    lines.append(self._ask(client, title, abstract))
+                    chat = _chat(title, abstract)
+                    lines.append(client.complete(chat, temperature=0, max_tokens=MAX_TOKENS))
                     failures = 0
-                except (httpx.HTTPError, httpx.InvalidURL, PapersError) as error:
-                    self.problem = f"the model at {self.url} gives no answer: {error}"
+                except ChatError as error:
+                    self.problem = str(error)
                     failures += 1
                     lines.append(None)
         return lines
 
-    def _ask(self, client: Any, title: str, abstract: str) -> str:
-        text = f"{latex_to_text(title)}\n\n{latex_to_text(abstract)}"
-        fenced = text.replace("<paper>", "< paper>").replace("</paper>", "</ paper>")
-        body = {
-            "model": self.model,
-            "messages": [
-                {"role": "system", "content": _RULES},
-                {"role": "user", "content": f"<paper>\n{fenced}\n</paper>"},
-            ],
-            "temperature": 0,
-            "max_tokens": 120,
-        }
-        with client.stream("POST", f"{self.url}/chat/completions", json=body) as answer:
-            said = b""
-            for piece in answer.iter_bytes():
-                said += piece
-                if len(said) > LONGEST_ANSWER:
-                    raise PapersError("it is longer than any summary")
-            if answer.status_code != 200:
-                told = said[:200].decode(errors="replace")
-                raise PapersError(f"status {answer.status_code}: {latex_to_text(told)}")
-        return _content(said)
 
-
-def _content(said: bytes) -> str:
-    """Return the text of an answer.
-
-    Raises:
-        PapersError: it is no chat completion.
-    """
-    import json
-
-    try:
-        answer: Any = json.loads(said)
-        content: Any = answer["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        raise PapersError("it is no chat completion") from None
-    if not isinstance(content, str):
-        raise PapersError("it is no text")
-    # Models that think aloud put it before the answer.
-    return content.rpartition("</think>")[2]
+def _chat(title: str, abstract: str) -> list[dict[str, str]]:
+    text = f"{latex_to_text(title)}\n\n{latex_to_text(abstract)}"
+    fenced = text.replace("<paper>", "< paper>").replace("</paper>", "</ paper>")
+    return [
+        {"role": "system", "content": _RULES},
+        {"role": "user", "content": f"<paper>\n{fenced}\n</paper>"},
+    ]
