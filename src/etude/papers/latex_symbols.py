@@ -1,6 +1,8 @@
-"""Tables for `etude.papers.latex_text`: what LaTeX's commands stand for in plain Unicode.
+"""What LaTeX's commands stand for in Unicode, and the other way round: the only such table.
 
-Letters of ornamental alphabets are left plain where a common font may lack them.
+Accents, letters and characters are used in both directions (names and titles of arXiv, BibTeX in
+and out, search); the tables after them serve `etude.papers.latex_text`. Letters of ornamental
+alphabets are left plain where a common font may lack them.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ ACCENTS: Final = {
     "k": "\u0328",
     "d": "\u0323",
     "b": "\u0331",
-    "t": "",
 }
-"""Commands that put a mark on the letter after them, in text."""
+"""Commands that put a mark on the letter after them, in text, and the combining mark."""
+
+ACCENT_SIGNS: Final = "".join(command for command in ACCENTS if not command.isalpha())
+ACCENT_LETTERS: Final = "".join(command for command in ACCENTS if command.isalpha())
+ACCENTS_BY_MARK: Final = {mark: command for command, mark in ACCENTS.items()}
 
 MARKS: Final = {
     "hat": "\u0302",
@@ -77,7 +82,22 @@ LETTERS: Final = {
     "dj": "đ",
     "DJ": "Đ",
     "ng": "ŋ",
+    "NG": "Ŋ",
 }
+"""Commands that are a letter."""
+
+LETTERS_BY_CHARACTER: Final = {letter: command for command, letter in LETTERS.items()}
+
+_CHARACTERS = (
+    "textbackslash \\ textbraceleft { textbraceright } textasciitilde ~ textasciicircum ^ "
+    'textless < textgreater > textbar | textquotedbl " textasciigrave ` textunderscore _ '
+    "textdollar $ textpercent % textendash – textemdash — textquoteleft ‘ textquoteright ’ "
+    "textquotedblleft “ textquotedblright ” textquotesingle ' guillemotleft « guillemotright » "
+    "textexclamdown ¡ textquestiondown ¿ ldots … dots … textellipsis … S § textsection § P ¶ "
+    "copyright © textcopyright © textregistered ® texttrademark ™ pounds £ textsterling £ euro € "
+    "texteuro € textyen ¥ textdegree ° textperiodcentered · textbullet • textmu µ textonehalf ½ "
+    "texttimes × textpm ±"
+)
 
 _GREEK = (
     "alpha α beta β gamma γ delta δ epsilon ε varepsilon ε zeta ζ eta η theta θ vartheta θ iota ι "
@@ -90,16 +110,12 @@ _SIGNS = (
     "exists ∃ nexists ∄ neg ¬ lnot ¬ top ⊤ bot ⊥ angle ∠ triangle △ square □ Box □ Diamond ◇ "
     "diamond ⋄ star ⋆ bigstar ★ ast * dagger † ddagger ‡ degree ° circ ∘ bullet • cdot · sum ∑ "
     "prod ∏ int ∫ iint ∬ oint ∮ bigcup ⋃ bigcap ⋂ bigoplus ⨁ bigotimes ⨂ surd √ prime ′ "
-    "ldots … dots … cdots … dotsc … dotsb … vdots ⋮ ddots ⋱ textellipsis … langle ⟨ rangle ⟩ "
+    "cdots … dotsc … dotsb … vdots ⋮ ddots ⋱ langle ⟨ rangle ⟩ "
     "lceil ⌈ rceil ⌉ lfloor ⌊ rfloor ⌋ lvert | rvert | lVert ‖ rVert ‖ vert | Vert ‖ lbrace { "
-    "rbrace } lbrack [ rbrack ] checkmark ✓ cmark ✓ xmark ✗ S § P ¶ copyright © pounds £ euro € "
-    "textdegree ° textregistered ® texttrademark ™ textcopyright © textasciitilde ~ "
-    "textasciicircum ^ textunderscore _ textless < textgreater > textbar | textbullet • textmu µ "
-    "textquotesingle ' textquoteleft ‘ textquoteright ’ textquotedblleft “ textquotedblright ” "
-    "textemdash — textendash – textdollar $ textpercent % slash / colon : clubsuit ♣ heartsuit ♥ "
-    "spadesuit ♠ diamondsuit ♦ flat ♭ natural ♮ sharp ♯ lq ‘ rq ’ textonehalf ½ texttimes × "
-    "textpm ± wp ℘ complement ∁ blacksquare ■ blacktriangle ▲ dag † ddag ‡ lbrackdbl ⟦ mho ℧ "
-    "textalpha α textbeta β textgamma γ textsterling £ texteuro € textyen ¥ textsection §"
+    "rbrace } lbrack [ rbrack ] checkmark ✓ cmark ✓ xmark ✗ slash / colon : clubsuit ♣ "
+    "heartsuit ♥ spadesuit ♠ diamondsuit ♦ flat ♭ natural ♮ sharp ♯ lq ‘ rq ’ wp ℘ complement ∁ "
+    "blacksquare ■ blacktriangle ▲ dag † ddag ‡ lbrackdbl ⟦ mho ℧ textalpha α textbeta β "
+    "textgamma γ"
 )
 _RELATIONS = (
     "in ∈ notin ∉ ni ∋ le ≤ leq ≤ leqslant ≤ ge ≥ geq ≥ geqslant ≥ lt < gt > ll ≪ gg ≫ "
@@ -130,8 +146,12 @@ def _table(text: str) -> dict[str, str]:
 ABBREVIATIONS_BY_NAME: Final = {"eg": "e.g.", "ie": "i.e.", "etal": "et al."}
 ABBREVIATIONS: Final = frozenset(ABBREVIATIONS_BY_NAME.values())
 
+CHARACTERS: Final = _table(_CHARACTERS)
+"""Commands of text that are a character; `etude.papers.exchange` writes some of them."""
+
 SIGNS: Final = (
-    _table(_GREEK)
+    CHARACTERS
+    | _table(_GREEK)
     | _table(_SIGNS)
     | ABBREVIATIONS_BY_NAME
     | {"textbackslash": "\u2216", "deg": "°"}

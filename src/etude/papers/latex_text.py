@@ -44,6 +44,8 @@ _CITED = re.compile(r"\s*[\(\[]\s*\x00(?:[\s;,~]*\x00)*\s*[\)\]]|\s*\x00")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _QUOTED = re.compile(r"`([^`'\s][^`']{0,80})[`']")
 _HEAPED = re.compile("([\u0300-\u036f\u20d0-\u20ff]{2})[\u0300-\u036f\u20d0-\u20ff]+")
+_ACCENTS: Final = latex_symbols.ACCENTS | {"t": ""}
+"""The tie over two letters has no mark that fonts show well, and is left out."""
 _ADDRESS_ESCAPES = re.compile(r"\\([_%#&~{}$])")
 
 
@@ -326,8 +328,8 @@ class _Reader:
 
     def _symbol(self, name: str, out: list[str], *, maths: bool) -> None:
         """Read a command of one character that is no letter."""
-        if name in latex_symbols.ACCENTS and not maths:
-            self._accented(latex_symbols.ACCENTS[name], out)
+        if name in _ACCENTS and not maths:
+            self._accented(_ACCENTS[name], out)
         elif name == "|":
             out.append("‖")
         elif name in ("(", ")", "[", "]", "/", "-", "!", "@", "'", "`", "^", "."):
@@ -353,8 +355,8 @@ class _Reader:
             self._option()
 
     def _with_arguments(self, name: str, out: list[str], *, maths: bool) -> None:
-        if name in latex_symbols.ACCENTS and not (maths and name in ("d", "b", "t", "c", "k", "r")):
-            self._accented(latex_symbols.ACCENTS[name], out)
+        if name in _ACCENTS and not (maths and name in ("d", "b", "t", "c", "k", "r")):
+            self._accented(_ACCENTS[name], out)
         elif name in latex_symbols.MARKS:
             letters = self._argument(maths=True)
             out.append(letters + (latex_symbols.MARKS[name] if len(letters) == 1 else ""))

@@ -16,52 +16,14 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from etude.papers.arxiv.rate_limited_client import DamagedError
+from etude.papers.latex_symbols import ACCENT_LETTERS, ACCENT_SIGNS, ACCENTS, LETTERS
 
-_ACCENTS = {
-    "`": "\u0300",
-    "'": "\u0301",
-    "^": "\u0302",
-    "~": "\u0303",
-    '"': "\u0308",
-    "=": "\u0304",
-    ".": "\u0307",
-    "u": "\u0306",
-    "v": "\u030c",
-    "H": "\u030b",
-    "c": "\u0327",
-    "d": "\u0323",
-    "b": "\u0331",
-    "r": "\u030a",
-    "k": "\u0328",
-}
-_LETTERS = {
-    "ss": "ß",
-    "ae": "æ",
-    "AE": "Æ",
-    "oe": "œ",
-    "OE": "Œ",
-    "aa": "å",
-    "AA": "Å",
-    "o": "ø",
-    "O": "Ø",
-    "l": "ł",
-    "L": "Ł",
-    "i": "ı",
-    "j": "ȷ",
-    "dh": "ð",
-    "DH": "Ð",
-    "dj": "đ",
-    "DJ": "Đ",
-    "th": "þ",
-    "TH": "Þ",
-    "ng": "ŋ",
-    "NG": "Ŋ",
-}
 _LETTER = re.compile(
-    r"\\(ss|ae|AE|oe|OE|aa|AA|dh|DH|dj|DJ|th|TH|ng|NG|o|O|l|L|i|j)(?![A-Za-z])(?:\{\}| (?=\S))?"
+    rf"\\({'|'.join(sorted(LETTERS, key=len, reverse=True))})(?![A-Za-z])(?:\{{\}}| (?=\S))?"
 )
 _ACCENT = re.compile(
-    r"""\\(?:(?P<sign>[`'^~"=.])\s?|(?P<word>[uvHcdbrk])(?:\s+|(?=\{)))(?:\{(?P<in>\w)\}|(?P<bare>\w))"""
+    rf"\\(?:(?P<sign>[{re.escape(ACCENT_SIGNS)}])\s?"
+    rf"|(?P<word>[{ACCENT_LETTERS}])(?:\s+|(?=\{{)))(?:\{{(?P<in>\w)\}}|(?P<bare>\w))"
 )
 _BRACED = re.compile(r"\{([^{}\\]{0,80})\}")
 _NOTE = re.compile(r"\([^()]*\)")
@@ -84,7 +46,7 @@ def parsed(body: bytes, what: str) -> Element:
 def plain_name(name: str) -> str:
     """A person's name with TeX's accents as letters, composed, on one line."""
     if "\\" in name:
-        name = _LETTER.sub(lambda match: _LETTERS[match[1]], name)
+        name = _LETTER.sub(lambda match: LETTERS[match[1]], name)
         name = _BRACED.sub(r"{\1}", name)
         name = _ACCENT.sub(_accented, name)
         name = name.replace("\\-", "").replace("\\ ", " ").replace("\\&", "&")
@@ -98,7 +60,7 @@ def plain_name(name: str) -> str:
 def _accented(match: re.Match[str]) -> str:
     letter = match["in"] or match["bare"]
     letter = {"ı": "i", "ȷ": "j"}.get(letter, letter)
-    return unicodedata.normalize("NFC", letter + _ACCENTS[match["sign"] or match["word"]])
+    return unicodedata.normalize("NFC", letter + ACCENTS[match["sign"] or match["word"]])
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -12,54 +12,30 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from etude.papers.latex_symbols import (
+    ACCENT_LETTERS,
+    ACCENT_SIGNS,
+    ACCENTS,
+    ACCENTS_BY_MARK,
+    CHARACTERS,
+    LETTERS,
+    LETTERS_BY_CHARACTER,
+)
 from etude.papers.words import shown
 
-_ACCENTS = {
-    "`": "\u0300",
-    "'": "\u0301",
-    "^": "\u0302",
-    "~": "\u0303",
-    "=": "\u0304",
-    "u": "\u0306",
-    ".": "\u0307",
-    '"': "\u0308",
-    "r": "\u030a",
-    "H": "\u030b",
-    "v": "\u030c",
-    "d": "\u0323",
-    "c": "\u0327",
-    "k": "\u0328",
-    "b": "\u0331",
-}
-_COMMANDS = {mark: command for command, mark in _ACCENTS.items()}
-_LETTERS = {
-    "ss": "ß", "o": "ø", "O": "Ø", "l": "ł", "L": "Ł", "ae": "æ", "AE": "Æ", "oe": "œ",
-    "OE": "Œ", "aa": "å", "AA": "Å", "i": "ı", "j": "ȷ", "dj": "đ", "DJ": "Đ", "dh": "ð",
-    "DH": "Ð", "th": "þ", "TH": "Þ", "ng": "ŋ", "NG": "Ŋ",
-}  # fmt: skip
-_SIGNS = {
-    "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<",
-    "textgreater": ">", "textbar": "|", "textendash": "–", "textemdash": "—",
-    "textquoteleft": "‘", "textquoteright": "’", "textquotedblleft": "“",
-    "textquotedblright": "”", "textellipsis": "…", "ldots": "…", "dots": "…", "S": "§", "P": "¶",
-    "copyright": "©", "textregistered": "®", "texttrademark": "™", "pounds": "£",
-    "textquotedbl": '"', "textasciigrave": "`", "textquotesingle": "'", "textdegree": "°",
-    "euro": "€", "texteuro": "€", "textperiodcentered": "·", "textbullet": "•",
-    "textbraceleft": "{", "textbraceright": "}", "guillemotleft": "«", "guillemotright": "»",
-    "textexclamdown": "¡", "textquestiondown": "¿",
-}  # fmt: skip
+_WRITTEN = (
+    *("textbackslash", "textbraceleft", "textbraceright", "textasciitilde", "textasciicircum"),
+    *("textless", "textgreater", "textbar", "ldots", "textdegree", "copyright", "textregistered"),
+    *("texttrademark", "S", "P", "pounds", "texteuro", "textperiodcentered", "textbullet"),
+    *("textexclamdown", "textquestiondown"),
+)
+"""Of the commands for a character, those that are written."""
 _ESCAPED = {
-    "\\": r"\textbackslash{}", "{": r"\textbraceleft{}", "}": r"\textbraceright{}",
-    "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': '{"}',
-    "–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
-    "\u00a0": "~", "°": r"\textdegree{}", "©": r"\copyright{}", "®": r"\textregistered{}",
-    "™": r"\texttrademark{}", "§": r"\S{}", "¶": r"\P{}", "£": r"\pounds{}", "€": r"\texteuro{}",
-    "·": r"\textperiodcentered{}", "•": r"\textbullet{}", "¡": r"\textexclamdown{}",
-    "¿": r"\textquestiondown{}",
-}  # fmt: skip
-_ESCAPED.update({letter: f"{{\\{command}}}" for command, letter in _LETTERS.items()})
+    **{CHARACTERS[command]: f"\\{command}{{}}" for command in _WRITTEN},
+    **{letter: f"{{\\{command}}}" for letter, command in LETTERS_BY_CHARACTER.items()},
+    **{sign: f"\\{sign}" for sign in "$&%#_"},
+    **{"–": "--", "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", '"': '{"}', "\u00a0": "~"},
+}
 _SPECIAL = re.compile(r"[\\{}$&%#_~^<>|\"]|[^\x00-\x7f]")
 _STYLES = {
     *("emph", "textit", "textbf", "texttt", "textsc", "textsf", "textrm", "textup", "textmd"),
@@ -99,7 +75,7 @@ _FORMULA = re.compile(
     r"(?<!\\)\$(?!\$)((?:\\.|[^$\\]){1,400})(?<!\\)\$|\\\(((?:(?!\\[()]).){1,400})\\\)", re.DOTALL
 )
 _TOKEN = re.compile(
-    r"\\(?P<accent>[`'^~=.\"]|[uvHcdbkr](?![a-zA-Z]))\s*"
+    rf"\\(?P<accent>[{re.escape(ACCENT_SIGNS)}]|[{ACCENT_LETTERS}](?![a-zA-Z]))\s*"
     r"(?:\{\s*(?P<braced>\\?[^\W\d_]?)\s*\}|(?P<bare>\\[ij](?![a-zA-Z])\s?|[^\W\d_]))"
     r"|\\href\{(?P<address>[^{}]*)\}\{(?P<shown>[^{}]*)\}"
     r"|\\(?:cite[a-z]*|ref|label|textcolor|color)\{[^{}]*\}(?P<nothing>)"
@@ -151,7 +127,7 @@ def _unfolded(text: str) -> str:
 def _decoded(match: re.Match[str]) -> str:
     if match["accent"]:
         letter = (match["braced"] or match["bare"] or "").strip().removeprefix("\\")
-        return unicodedata.normalize("NFC", letter + _ACCENTS[match["accent"]]) if letter else ""
+        return unicodedata.normalize("NFC", letter + ACCENTS[match["accent"]]) if letter else ""
     if match["shown"] is not None:
         return match["shown"]
     if match["nothing"] is not None:
@@ -161,7 +137,7 @@ def _decoded(match: re.Match[str]) -> str:
         if word in _STYLES or word in _SWITCHES:
             return ""
         # The space after a command made of letters ends the command and prints nothing.
-        return _LETTERS.get(word) or _SIGNS.get(word) or match[0].removesuffix("{}")
+        return LETTERS.get(word) or CHARACTERS.get(word) or match[0].removesuffix("{}")
     if match["sign"]:
         sign = match["sign"]
         # A forced line end or a space of any width is a space; a hint for hyphens is nothing.
@@ -185,8 +161,8 @@ def _encoded(letter: str) -> str:
     if letter.isascii():
         return letter
     split = unicodedata.normalize("NFD", letter)
-    if len(split) == 2 and split[0].isascii() and split[1] in _COMMANDS:
-        command, base = _COMMANDS[split[1]], split[0]
+    if len(split) == 2 and split[0].isascii() and split[1] in ACCENTS_BY_MARK:
+        command, base = ACCENTS_BY_MARK[split[1]], split[0]
         if base in "ij" and command not in "cdbk":
             base = f"\\{base}"
         return f"{{\\{command}{{{base}}}}}" if command.isalpha() else f"{{\\{command}{base}}}"

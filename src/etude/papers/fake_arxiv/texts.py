@@ -7,25 +7,10 @@ import unicodedata
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-_SIGNS = {
-    "\u0300": "\\`",
-    "\u0301": "\\'",
-    "\u0302": "\\^",
-    "\u0303": "\\~",
-    "\u0308": '\\"',
-    "\u0304": "\\=",
-    "\u0307": "\\.",
-}
-_WORDS = {
-    "\u0306": "u",
-    "\u030c": "v",
-    "\u030b": "H",
-    "\u0327": "c",
-    "\u0323": "d",
-    "\u030a": "r",
-    "\u0328": "k",
-}
-_LETTERS = {"ø": "\\o", "Ø": "\\O", "ł": "\\l", "Ł": "\\L", "ß": "\\ss", "æ": "\\ae", "ı": "\\i"}
+from etude.papers.latex_symbols import ACCENTS_BY_MARK, LETTERS
+
+_LETTERS = {LETTERS[command]: command for command in ("o", "O", "l", "L", "ss", "ae", "i")}
+"""Letters that arXiv writes as commands; others come as they are."""
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -44,13 +29,12 @@ def tex(name: str) -> str:
     found: list[str] = []
     for letter in name:
         if letter in _LETTERS:
-            found.append(f"{{{_LETTERS[letter]}}}")
+            found.append(f"{{\\{_LETTERS[letter]}}}")
             continue
         base, *marks = unicodedata.normalize("NFD", letter)
-        if len(marks) == 1 and marks[0] in _SIGNS:
-            found.append(f"{_SIGNS[marks[0]]}{base}")
-        elif len(marks) == 1 and marks[0] in _WORDS:
-            found.append(f"\\{_WORDS[marks[0]]}{{{base}}}")
+        command = ACCENTS_BY_MARK.get(marks[0]) if len(marks) == 1 else None
+        if command:
+            found.append(f"\\{command}{{{base}}}" if command.isalpha() else f"\\{command}{base}")
         else:
             found.append(letter)
     return "".join(found)

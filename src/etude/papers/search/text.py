@@ -16,6 +16,7 @@ import zlib
 from datetime import date
 from typing import TYPE_CHECKING
 
+from etude.papers.latex_symbols import ACCENT_LETTERS, ACCENT_SIGNS
 from etude.papers.words import LONGEST_WORD
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ _COMMANDS = {name: name for name in _GREEK} | {
 }
 _UNUSUAL = re.compile(r"[\\${}_^~+#]|-[dD]\b")
 _ACCENT = re.compile(
-    r"\\(?:[`'\"^~=.]|[cvuHkrbdt](?=\s*\{|\s+[A-Za-z]\b))\s*\{?\s*\\?([A-Za-z])\s*\}?"
+    rf"\\(?:[{re.escape(ACCENT_SIGNS)}]|[{ACCENT_LETTERS}t](?=\s*\{{|\s+[A-Za-z]\b))"
+    r"\s*\{?\s*\\?([A-Za-z])\s*\}?"
 )
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s?")
 _SCRIPT = re.compile(r"(?<![A-Za-z0-9])([A-Za-z])[_^]\{?([A-Za-z0-9]{1,2})\}?(?![A-Za-z0-9])")
