@@ -29,6 +29,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import Ridge
 
 import scitldr
+from etude.core.words import strip_suffix
 from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries import features
 from etude.papers.summaries.extractive import VERSION, pieces
@@ -91,7 +92,7 @@ def rarities() -> Any:
         for line in lines:
             row = json.loads(line)
             text = f"{latex_to_text(row['title'])} {latex_to_text(row['abstract'])}"
-            words = {features.stem(token) for token in features.tokens(text)}
+            words = {strip_suffix(token) for token in features.tokens(text)}
             have[list({features.bucket(word, features.BUCKETS) for word in words})] += 1
             papers += 1
     return np.round(np.log((papers + 1) / (have + 1)) * 20) / 20
@@ -118,7 +119,7 @@ def counted(split: str, idf: Any) -> Part:
                 ]
             )
         )
-        have = [{features.stem(t) for t in features.tokens(r)} for r in paper.references]
+        have = [{strip_suffix(t) for t in features.tokens(r)} for r in paper.references]
         part.wanted.append(
             np.mean([[word in stems for word in abstract.vocabulary] for stems in have], axis=0)
         )

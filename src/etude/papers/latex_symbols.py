@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from etude.core.words import word_set
+
 
 def words(text: str) -> list[str]:
     """Return the words of a table that is written as text."""
     return text.split()
-
-
-def word_set(text: str) -> frozenset[str]:
-    """Return them as a set."""
-    return frozenset(text.split())
 
 
 ACCENTS: Final = {

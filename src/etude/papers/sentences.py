@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from etude.papers.latex_symbols import word_set
+from etude.core.words import word_set
 
 _STOP = re.compile(r"[.!?…]{1,5}[\"'”’)\]]{0,3}(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
 """A stop before white space, or one whose space was forgotten, as in `here.We show`."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from etude.core.words import VOCABULARY_STOP_WORDS, singular
 from etude.papers.words import LONGEST_WORD, parts
 
 if TYPE_CHECKING:
@@ -42,34 +43,10 @@ _MERGED = 10
 """Batches whose pairs are counted together before they are summed up."""
 _MOST_FORMS = 400_000
 """Different words that are kept at hand; after that they are looked at anew."""
-_STOP_WORDS = """
-a about above across after again all almost also although always among an and another any are
-as at available based be became because become been before being below between both but by can
-cannot could demonstrate demonstrates did different do does done due during each either else et
-etc even ever every few for from further furthermore given had has have having hence here how
-however if in indeed into is it its itself just least less made make many may might more
-moreover most much must namely neither no nor not of often on once one only onto or other
-others otherwise our out over own paper per perhaps propose proposed rather same several show
-shows should since so some still such than that the their them then there thereby therefore
-these they this those though three through throughout thus to together too toward towards two
-under until up upon us use used using various very via was we well were what when where whereas
-whether which while who whose why will with within without would yet you your al eg ie https
-http com github www
-"""
-_STOP = frozenset(_STOP_WORDS.split())
-
-
-def stem(word: str) -> str:
-    """`word`, lower case, without the ending of a plural."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies") and len(word) > 4:
-        return f"{word[:-3]}y"
-    return word[:-2] if word.endswith(("sses", "xes", "ches", "shes")) else word[:-1]
 
 
 def _kept(word: str) -> bool:
-    return word not in _STOP and not word.isdigit() and len(word) <= LONGEST_WORD
+    return word not in VOCABULARY_STOP_WORDS and not word.isdigit() and len(word) <= LONGEST_WORD
 
 
 def _words(text: str) -> list[str]:
@@ -215,9 +192,9 @@ class _Forms(dict[str, int]):
         self[word] = place = len(self._numbers)
         lower = word.lower()
         self.written.append(word)
-        self._numbers.append(self._number(stem(lower)) if _kept(lower) else _GAP)
+        self._numbers.append(self._number(singular(lower)) if _kept(lower) else _GAP)
         if not (word.islower() and word.isalpha()):
-            glued = [self._number(stem(part)) for part in parts(word) if _kept(part)]
+            glued = [self._number(singular(part)) for part in parts(word) if _kept(part)]
             if glued:
                 self._glued[place] = glued
         return place

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from etude.papers.latex_symbols import word_set
+from etude.core.words import word_set
 
 MOST_WORDS: Final = 30
 """Words, as white space parts them, of what is shown."""

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.papers.latex_symbols import word_set
+from etude.core.words import RANKER_STOP_WORDS, strip_suffix
 from etude.papers.words import folded
 
 Array = NDArray[np.float64]
@@ -36,23 +36,6 @@ GRAMS: Final = 1 << 16
 """Of hashed words and pairs of words, for the linear models."""
 
 _TOKEN = re.compile(r"[a-z0-9]+")
-_SUFFIXES: Final = (
-    ("ational", "ate"), ("ization", "ize"), ("isation", "ize"), ("ations", "ate"), ("ation", "ate"),
-    ("ingly", ""), ("iness", "y"), ("ities", "ity"), ("ness", ""), ("ment", ""), ("ments", ""),
-    ("ing", ""), ("ies", "y"), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""),
-)  # fmt: skip
-
-
-@lru_cache(maxsize=100_000)
-def stem(word: str) -> str:
-    """Return `word` without its ending, roughly: enough to know a word again."""
-    if len(word) < 4 or not word.isalpha():
-        return word
-    for suffix, instead in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not word.endswith("ss"):
-            word = word[: -len(suffix)] + instead
-            break
-    return word.rstrip("e")
 
 
 @lru_cache(maxsize=200_000)
@@ -65,16 +48,6 @@ def tokens(text: str) -> list[str]:
     """Return the words of `text`, lower case, without accents."""
     return _TOKEN.findall(text.lower() if text.isascii() else folded(text))
 
-
-STOP: Final = word_set(
-    "a an the of in on for to and or with by from as at is are was were be been being "
-    "that this these those it its we our us their they them which who whose such can "
-    "could may might will would should have has had do does did not no than then also "
-    "both more most other some any each between into over under via using use used based "
-    "while when where how what there here however thus therefore furthermore moreover "
-    "although though but if so only very much many often paper work show propos present "
-    "introduc"
-)
 
 _CUES: Final[tuple[str, ...]] = (
     r"\bin this (?:paper|work|article|study|report|letter)\b|\bthis (?:paper|work|article|study)\b",
@@ -144,10 +117,12 @@ def read(title: str, parts: Sequence[str]) -> Abstract:
     words: list[list[int]] = []
     names: dict[int, float] = {}
     for part in parts:
-        words.append([numbers.setdefault(stem(token), len(numbers)) for token in tokens(part)])
+        words.append(
+            [numbers.setdefault(strip_suffix(token), len(numbers)) for token in tokens(part)]
+        )
         for match in _NAMED.findall(part):
             for token in tokens(match):
-                place = numbers.get(stem(token))
+                place = numbers.get(strip_suffix(token))
                 if place is not None:
                     names[place] = 1.0
     size = max(1, len(numbers))
@@ -155,7 +130,7 @@ def read(title: str, parts: Sequence[str]) -> Abstract:
     for place, row in enumerate(words):
         for word in row:
             counts[place, word] += 1.0
-    head = [stem(token) for token in tokens(title)]
+    head = [strip_suffix(token) for token in tokens(title)]
     titled = np.zeros(size)
     for word in head:
         if word in numbers:
@@ -173,7 +148,7 @@ def read(title: str, parts: Sequence[str]) -> Abstract:
         np.array([_shape(part) for part in parts]),
         np.array([names.get(place, 0.0) for place in range(size)]),
         head,
-        frozenset(stem(token) for token in tokens(title.split(":", maxsplit=1)[0]))
+        frozenset(strip_suffix(token) for token in tokens(title.split(":", maxsplit=1)[0]))
         if ":" in title
         else frozenset(),
     )
@@ -251,7 +226,7 @@ def word_features(abstract: Abstract, idf: Array) -> Array:
         beside / np.maximum(1.0, total),
         near,
         np.array([float(len(word)) for word in abstract.vocabulary]),
-        np.array([float(word in STOP) for word in abstract.vocabulary]),
+        np.array([float(word in RANKER_STOP_WORDS) for word in abstract.vocabulary]),
         np.array([float(word in abstract.called) for word in abstract.vocabulary]),
         np.full(len(abstract.vocabulary), float(sentences)),
         np.full(len(abstract.vocabulary), float(abstract.titled.sum())),

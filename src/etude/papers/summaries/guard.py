@@ -12,11 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from etude.papers.latex_symbols import word_set, words
+from etude.core.words import RANKER_STOP_WORDS, drop_plural_s, strip_suffix, word_set
+from etude.papers.latex_symbols import words
 from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries.cut import MOST_WORDS
 from etude.papers.summaries.extractive import LONGEST_LETTERS, says_title
-from etude.papers.summaries.features import STOP, stem, tokens
+from etude.papers.summaries.features import tokens
 from etude.papers.words import folded, shown
 
 FEWEST_WORDS: Final = 4
@@ -115,7 +116,7 @@ class Guard:
         words = _WORD.findall(plain)
         self._words = {_singular(word) for word in words}
         self._numbers |= {_SPELLED[word] for word in words if word in _SPELLED}
-        self._stems = {stem(word) for word in tokens(self._source)}
+        self._stems = {strip_suffix(word) for word in tokens(self._source)}
 
     def faults(self, line: str) -> list[Fault]:
         """Return what is wrong with `line`, nothing where it may be shown."""
@@ -173,8 +174,8 @@ class Guard:
 
     def _foreign(self, line: str) -> bool:
         """Say whether most of the words that carry meaning are not the paper's."""
-        said = [stem(word) for word in tokens(line)]
-        telling = [word for word in said if word not in STOP and not word.isdigit()]
+        said = [strip_suffix(word) for word in tokens(line)]
+        telling = [word for word in said if word not in RANKER_STOP_WORDS and not word.isdigit()]
         known = sum(word in self._stems for word in telling)
         return not telling or known < KNOWN_SHARE * len(telling)
 
@@ -192,7 +193,7 @@ def _value(number: str) -> str:
 
 
 def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 2 and word.endswith("s") else word
+    return drop_plural_s(word, shortest=3)
 
 
 def _repeats(words: list[str]) -> bool:

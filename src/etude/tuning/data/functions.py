@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from etude.core.words import FUNCTION_WORDS, drop_plural_s
+
 MAX_FILE = 1_000_000
 """Bytes; a longer file is a table or generated."""
 
@@ -233,24 +235,19 @@ def summary_line(docstring: str) -> str | None:
     return line[0].upper() + line[1:] + "."
 
 
-_FILLERS = frozenset(
-    [
-        *("a", "an", "the", "this", "that", "its", "self", "and", "or", "is"),
-        *("of", "to", "in", "on", "for", "from", "with", "by"),
-    ]
-)
+_FILLERS = FUNCTION_WORDS | {"self"}
 
 
 def _repeats(name: str, summary: str) -> bool:
     """Tell whether the summary says no more than the name: `get_size`, "Get the size."."""
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name).replace("_", " ")
-    known = {_stem(word) for word in spaced.lower().split()}
-    said = {_stem(word) for word in re.findall(r"[a-z0-9]+", summary.lower())} - _FILLERS
+    known = {_singular(word) for word in spaced.lower().split()}
+    said = {_singular(word) for word in re.findall(r"[a-z0-9]+", summary.lower())} - _FILLERS
     return said <= known
 
 
-def _stem(word: str) -> str:
-    return word[:-1] if word.endswith("s") and len(word) > 3 else word
+def _singular(word: str) -> str:
+    return drop_plural_s(word, shortest=4)
 
 
 def _bare(text: str) -> str:
