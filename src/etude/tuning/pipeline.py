@@ -45,6 +45,7 @@ from etude.tuning.data.samples import load_samples
 from etude.tuning.data.token_cache import encode_cached
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
+from etude.tuning.metrics.rouge import rouge_l
 from etude.tuning.models.load import LoadedModel, emulates, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.objectives.base import SFT, Objective
@@ -55,7 +56,7 @@ from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
-from etude.tuning.training.evaluate import evaluate, generate_answers, rouge_l
+from etude.tuning.training.evaluate import evaluate, generate_answers
 from etude.tuning.training.trainer import AllocateRanks, Trainer, TrainingSet
 
 REFERENCE = "reference.json"
@@ -290,7 +291,10 @@ def measure(
             progress=progress,
         )
     references = [data.encoder.reference(sample) for sample in questions]
-    rouge = rouge_l(references, answers)
+    rouge = [
+        100.0 * rouge_l(reference, answer).fmeasure
+        for reference, answer in zip(references, answers, strict=True)
+    ]
     return Measurement(evaluation.loss, answers, rouge, evaluation.metrics)
 
 

@@ -10,22 +10,42 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from rouge_score import rouge_scorer
 
-from etude.tuning.report.lcs import shared_words
+from etude.core.words import porter_stem
+from etude.tuning.report.shared_words import shared_words
 from etude.tuning.report.spans import only_token_spans
 
-words = st.lists(st.sampled_from(["return", "the", "sum", "of", "a", "x1", "Value"]), max_size=12)
+words = st.lists(
+    st.sampled_from(["return", "Returns", "the", "sum", "of", "a", "x1", "Value"]), max_size=12
+)
 
 
 @given(words, words)
 def test_marked_words_are_those_that_rouge_l_counts(reference, answer):
     """Precision and recall of rouge-score, times the lengths, is the number of words marked."""
-    score = rouge_scorer.RougeScorer(["rougeL"]).score(" ".join(reference), ", ".join(answer))
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    score = scorer.score(" ".join(reference), ", ".join(answer))["rougeL"]
     marked = [
         piece for piece, counts in shared_words(" ".join(reference), ", ".join(answer)) if counts
     ]
-    assert len(marked) == round(score["rougeL"].recall * len(reference))
-    remaining = iter(word.lower() for word in reference)
-    assert all(word.lower() in remaining for word in marked), "not in the reference's order"
+    assert len(marked) == round(score.recall * len(reference))
+    assert len(marked) == round(score.precision * len(answer))
+    remaining = iter(porter_stem(word.lower()) for word in reference)
+    assert all(porter_stem(word.lower()) in remaining for word in marked), "not in order"
+
+
+def test_words_of_other_scripts_are_marked():
+    assert shared_words("模型学习", "模型不学习") == [
+        ("模", True),
+        ("型", True),
+        ("不", False),
+        ("学", True),
+        ("习", True),
+    ]
+    assert shared_words("Die Größe", "große Größe!") == [
+        ("große ", False),
+        ("Größe", True),
+        ("!", False),
+    ]
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

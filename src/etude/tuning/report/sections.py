@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.core import units as q
-from etude.tuning.report.lcs import shared_words
 from etude.tuning.report.series import Series, series
+from etude.tuning.report.shared_words import shared_words
 from etude.tuning.report.summary import MemoryRow, Module, RunResult, SampleRecord, Summary
 from etude.tuning.runs.folder import RunFolder
 

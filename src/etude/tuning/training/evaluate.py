@@ -1,4 +1,4 @@
-"""Evaluation: loss on held-out answers, and what the model writes, scored by ROUGE-L."""
+"""Evaluation: loss on held-out answers, and what the model writes."""
 
 from __future__ import annotations
 
@@ -119,17 +119,3 @@ def end_tokens(model: Any, end_id: int) -> list[int]:
     if own is None:
         return [end_id]
     return sorted({end_id, *(own if isinstance(own, list) else [own])})
-
-
-def rouge_l(references: Sequence[str], answers: Sequence[str]) -> list[float]:
-    """Return the ROUGE-L F-measure of each answer, 0 to 100, with Porter stemming (Lin 2004)."""
-    if not references:
-        # The scorer loads NLTK, and that scikit-learn and pandas: 100 MiB and two seconds.
-        return []
-    from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingTypeStubs]
-
-    scorer: Any = RougeScorer(["rougeL"], use_stemmer=True)
-    return [
-        100.0 * cast("float", scorer.score(reference, answer)["rougeL"].fmeasure)
-        for reference, answer in zip(references, answers, strict=True)
-    ]
