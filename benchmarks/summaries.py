@@ -2,7 +2,7 @@
 
     python benchmarks/summaries.py [--split test] [--papers N] [--writer RUN] [--json FILE]
 
-SciTLDR's test split (618 papers), ROUGE by rouge-score with the stemmer: for each paper the figures
+SciTLDR's test split (618 papers), ROUGE by `etude.tuning.metrics.rouge`: for each paper the figures
 of the reference with the highest ROUGE-1, averaged ("multi-max" of Cachola et al. 2020). Figures of
 other ROUGE programs are not comparable; so the first sentence and the best possible choices are
 printed beside ours, by the same scorer.
@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer
 
 import scitldr
 from etude.papers.latex_text import latex_to_text
@@ -46,10 +45,10 @@ from etude.papers.summaries import extract
 from etude.papers.summaries.extractive import is_cut, pieces, says_title
 from etude.papers.summaries.features import rarity, read
 from etude.papers.summaries.model import ranker
+from etude.tuning.metrics.rouge import rouge_l, rouge_n
 
 GATE = {"rouge1": 42.5, "rougeL": 34.0}
 MOST_WORDS = 30
-_SCORER = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,14 @@ class Figures:
 
 def rouge(references: Sequence[str], text: str) -> tuple[float, float, float]:
     """Return ROUGE-1, 2 and L of `text` against the reference with the highest ROUGE-1."""
-    found = [_SCORER.score(reference, text) for reference in references]
-    rows = [(s["rouge1"].fmeasure, s["rouge2"].fmeasure, s["rougeL"].fmeasure) for s in found]
+    rows = [
+        (
+            rouge_n(reference, text, 1).fmeasure,
+            rouge_n(reference, text, 2).fmeasure,
+            rouge_l(reference, text).fmeasure,
+        )
+        for reference in references
+    ]
     return max(rows, key=lambda row: row[0])
 
 
