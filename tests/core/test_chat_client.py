@@ -253,7 +253,14 @@ def test_the_filter_does_not_depend_on_how_text_is_cut(parts, chance):
         at += size
     shown += filtered.flush()
     assert shown == without_reasoning(text)
-    assert "<think>" not in shown.lower() and "</think>" not in shown.lower()
+
+
+@given(st.lists(st.sampled_from(["<think>R</think>", "<THINKING>R R\n</THINKING>", "a", "b < c"])))
+def test_the_filter_keeps_all_text_outside_of_blocks_and_none_within(parts):
+    outside = "".join(part for part in parts if "R" not in part)
+    assert without_reasoning("".join(parts)) == outside
+    assert without_reasoning("".join([*parts, "<think>R"])) == outside
+    assert without_reasoning("".join(["R", "</think>", *parts])) == outside
 
 
 @pytest.mark.parametrize(
