@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.problem import Problem
 from etude.practice.progress import LearnerProgress
 from etude.store.practice import Daily
+from etude.store.upsert import insert_or_ignore
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,13 @@ def problem_of_the_day(
     weigh = _weights(progress)
     chosen = max(open_ones, key=lambda problem: _chance(day, problem, weigh(problem)[0]))
     why = weigh(chosen)[1]
-    try:
-        with Session(engine) as session, session.begin():
-            for row in session.scalars(
-                select(Daily).where(Daily.learner == progress.learner, Daily.day == day.isoformat())
-            ):
-                session.delete(row)  # of a problem that has left the shelf
-            session.flush()
-            session.add(
-                Daily(learner=progress.learner, day=day.isoformat(), slug=chosen.slug, why=why)
-            )
-    except IntegrityError:  # another window was first
+    own = {"learner": progress.learner, "day": day.isoformat()}
+    with engine.begin() as connection:
+        # What is there of today is a problem that has left the shelf, or another window's choice.
+        connection.execute(delete(Daily).filter_by(**own).where(Daily.slug.not_in(known)))
+        row = {**own, "slug": chosen.slug, "why": why}
+        was_first = insert_or_ignore(connection, Daily, [row]) > 0
+    if not was_first:
         return problem_of_the_day(engine, progress, shelf)
     return Choice(day, chosen, why)
 

@@ -17,13 +17,13 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 from etude.store.practice import Learner, Opening, Review, Submission
+from etude.store.upsert import insert_or_ignore, insert_or_update
 
 DAYS = (1, 3, 7, 21, 60)
 GRACE_EVERY = 7
@@ -88,8 +88,9 @@ class LearnerProgress:
             raise ProblemError(
                 f"there is no time zone {name!r}; names are like Europe/Berlin"
             ) from error
-        with Session(self.engine) as session, session.begin():
-            session.merge(Learner(name=self.learner, timezone=name))
+        with self.engine.begin() as connection:
+            row = {"name": self.learner, "timezone": name}
+            insert_or_update(connection, Learner, [row], columns=["timezone"])
 
     def today(self) -> date:
         """Return the day that it is for the learner."""
@@ -101,17 +102,9 @@ class LearnerProgress:
 
     def open(self, slug: str) -> None:
         """Note that a problem was begun."""
-        with Session(self.engine) as session, session.begin():
-            if session.get(Opening, (self.learner, slug)) is None:
-                session.add(
-                    Opening(
-                        learner=self.learner,
-                        slug=slug,
-                        started=self.clock(),
-                        hints=0,
-                        explained=False,
-                    )
-                )
+        row = {"learner": self.learner, "slug": slug, "started": self.clock()}
+        with self.engine.begin() as connection:
+            insert_or_ignore(connection, Opening, [row])
 
     def take_hint(self, slug: str, level: int) -> None:
         """Note that hints up to `level` were read."""
@@ -133,26 +126,17 @@ class LearnerProgress:
         concepts = (
             problem.front.tags if verdict.accepted else [verdict.concept or problem.front.tags[0]]
         )
-        try:
-            self._move(concepts, verdict.accepted)
-        except IntegrityError:  # two verdicts at once met a concept for the first time
-            self._move(concepts, verdict.accepted)
+        self._move(sorted(set(concepts)), verdict.accepted)
 
     def _move(self, concepts: list[str], accepted: bool) -> None:
         today = self.today()
         with Session(self.engine) as session, session.begin():
-            for name in sorted(set(concepts)):  # in one order, so that two do not wait in a ring
-                row = session.get(Review, (self.learner, name), with_for_update=True)
-                if row is None:
-                    row = Review(
-                        learner=self.learner,
-                        concept=name,
-                        box=0,
-                        due=today.isoformat(),
-                        right=0,
-                        wrong=0,
-                    )
-                    session.add(row)
+            fresh = {"learner": self.learner, "due": today.isoformat()}
+            insert_or_ignore(
+                session.connection(), Review, [{**fresh, "concept": name} for name in concepts]
+            )
+            for name in concepts:  # in one order, so that two do not wait in a ring
+                row = session.get_one(Review, (self.learner, name), with_for_update=True)
                 if accepted:
                     # Solving the same again on one day proves nothing new.
                     if row.right == 0 or date.fromisoformat(row.due) <= today:
