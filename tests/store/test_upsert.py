@@ -38,7 +38,7 @@ def test_rows_that_are_there_are_updated(engine):
 
 def test_only_the_named_columns_change_and_only_where_the_condition_holds(engine):
     def put(connection, value, at):
-        row = {"reader": "ada", "id": "1", "value": value, "at": at}
+        row = {"user": "ada", "id": "1", "value": value, "at": at}
         younger = Opinion.at < at
         return insert_or_update(connection, Opinion, [row], columns=["value"], where=younger)
 
@@ -53,7 +53,7 @@ def test_only_the_named_columns_change_and_only_where_the_condition_holds(engine
 def test_a_value_may_be_an_expression_and_defaults_of_the_table_apply(engine):
     newest = select(func.coalesce(func.max(Paper.number), 0)).scalar_subquery()
     with engine.begin() as connection:
-        row = {"reader": "ada", "id": "1", "value": newest, "at": 1.0}
+        row = {"user": "ada", "id": "1", "value": newest, "at": 1.0}
         assert insert_or_ignore(connection, Opinion, [row]) == 1
         insert_or_ignore(connection, Listing, [{"id": "a", "day": "2026-05-04"}])
         assert connection.scalar(select(Opinion.value)) == 0

@@ -90,7 +90,7 @@ class Reader:
         """Store an opinion; with `later` only where it is younger than the one that is there."""
         old = _opinion.c
         younger = or_(old.at < at, (old.at == at) & (old.value < value))
-        row = {"reader": self.name, "id": key, "value": value, "at": at}
+        row = {"user": self.name, "id": key, "value": value, "at": at}
         changed = insert_or_update(
             connection,
             _opinion,
@@ -138,7 +138,7 @@ class Reader:
         """The tags of one paper, in alphabetical order."""
         key = _identifier(paper_id)
         with self.engine.connect() as connection:
-            wanted = select(_tag.c.tag).where(_tag.c.reader == self.name, _tag.c.id == key)
+            wanted = select(_tag.c.tag).where(_tag.c.user == self.name, _tag.c.id == key)
             return sorted(connection.scalars(wanted))
 
     # -- authors -------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Reader:
         old = _search.c
         differs = old.query != query
         younger = or_(old.at < at, (old.at == at) & (old.query < query))
-        row = {"reader": self.name, "name": name, "query": query, "seen": newest(), "at": at}
+        row = {"user": self.name, "name": name, "query": query, "seen": newest(), "at": at}
         # `seen` stays where the query is the same: what was not shown yet must still come.
         changed = insert_or_update(
             connection,
@@ -288,15 +288,13 @@ class Reader:
 
     def _rows(self, connection: Connection, table: Table, *order: str) -> Iterable[Any]:
         columns = [table.c[name] for name in order]
-        return connection.execute(
-            select(table).where(table.c.reader == self.name).order_by(*columns)
-        )
+        return connection.execute(select(table).where(table.c.user == self.name).order_by(*columns))
 
     def _add(self, connection: Connection, table: Table, **values: Any) -> bool:
-        return insert_or_ignore(connection, table, [{"reader": self.name, **values}]) > 0
+        return insert_or_ignore(connection, table, [{"user": self.name, **values}]) > 0
 
     def _delete(self, connection: Connection, table: Table, **where: Any) -> bool:
-        statement = delete(table).where(table.c.reader == self.name)
+        statement = delete(table).where(table.c.user == self.name)
         for name, value in where.items():
             statement = statement.where(table.c[name] == value)
         return connection.execute(statement).rowcount > 0

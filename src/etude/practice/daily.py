@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.problem import Problem
-from etude.practice.progress import LearnerProgress
+from etude.practice.progress import UserProgress
 from etude.store.practice import Daily
 from etude.store.upsert import insert_or_ignore
 
@@ -32,9 +32,7 @@ class Choice:
     why: str
 
 
-def problem_of_the_day(
-    engine: Engine, progress: LearnerProgress, shelf: Sequence[Problem]
-) -> Choice:
+def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[Problem]) -> Choice:
     """Return the learner's problem of today, chosen now where it was not before.
 
     Raises:
@@ -45,9 +43,7 @@ def problem_of_the_day(
     day, known = progress.today(), {problem.slug: problem for problem in shelf}
     with Session(engine) as session:
         rows = list(
-            session.scalars(
-                select(Daily).where(Daily.learner == progress.learner).order_by(Daily.number)
-            )
+            session.scalars(select(Daily).where(Daily.user == progress.user).order_by(Daily.number))
         )
     for row in rows:
         if row.day == day.isoformat() and row.slug in known:
@@ -63,7 +59,7 @@ def problem_of_the_day(
     weigh = _weights(progress)
     chosen = max(open_ones, key=lambda problem: _chance(day, problem, weigh(problem)[0]))
     why = weigh(chosen)[1]
-    own = {"learner": progress.learner, "day": day.isoformat()}
+    own = {"user": progress.user, "day": day.isoformat()}
     with engine.begin() as connection:
         # What is there of today is a problem that has left the shelf, or another window's choice.
         connection.execute(delete(Daily).filter_by(**own).where(Daily.slug.not_in(known)))
@@ -74,7 +70,7 @@ def problem_of_the_day(
     return Choice(day, chosen, why)
 
 
-def _weights(progress: LearnerProgress) -> Callable[[Problem], tuple[float, str]]:
+def _weights(progress: UserProgress) -> Callable[[Problem], tuple[float, str]]:
     due, solved = progress.due(), progress.solved()
     level = 0 if len(solved) < 5 else 1 if len(solved) < 20 else 2
     fitting = {"easy": (4.0, 2.0, 1.0), "medium": (1.0, 2.0, 2.0), "hard": (0.2, 0.7, 2.0)}

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from etude.core.errors import ProblemError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
-from etude.store.practice import Learner, Opening, Review, Submission
+from etude.store.practice import Opening, Profile, Review, Submission
 from etude.store.upsert import insert_or_ignore, insert_or_update
 
 DAYS = (1, 3, 7, 21, 60)
@@ -56,24 +56,22 @@ class Stats:
     """Weakest first."""
 
 
-class LearnerProgress:
+class UserProgress:
     """The record of one learner.
 
     Args:
         engine: from `store.engine.open_store`.
-        learner: the learner's name.
+        user: the learner's name, see `core.user`.
         clock: seconds since 1970.
     """
 
-    def __init__(
-        self, engine: Engine, learner: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.engine, self.learner, self.clock = engine, learner, clock
+    def __init__(self, engine: Engine, user: str, clock: Callable[[], float] = time.time) -> None:
+        self.engine, self.user, self.clock = engine, user, clock
 
     def timezone(self) -> ZoneInfo:
         """Return the learner's time zone; UTC until one is set."""
         with Session(self.engine) as session:
-            row = session.get(Learner, self.learner)
+            row = session.get(Profile, self.user)
             return ZoneInfo(row.timezone if row else "UTC")
 
     def set_timezone(self, name: str) -> None:
@@ -89,8 +87,8 @@ class LearnerProgress:
                 f"there is no time zone {name!r}; names are like Europe/Berlin"
             ) from error
         with self.engine.begin() as connection:
-            row = {"name": self.learner, "timezone": name}
-            insert_or_update(connection, Learner, [row], columns=["timezone"])
+            row = {"user": self.user, "timezone": name}
+            insert_or_update(connection, Profile, [row], columns=["timezone"])
 
     def today(self) -> date:
         """Return the day that it is for the learner."""
@@ -102,7 +100,7 @@ class LearnerProgress:
 
     def open(self, slug: str) -> None:
         """Note that a problem was begun."""
-        row = {"learner": self.learner, "slug": slug, "started": self.clock()}
+        row = {"user": self.user, "slug": slug, "started": self.clock()}
         with self.engine.begin() as connection:
             insert_or_ignore(connection, Opening, [row])
 
@@ -110,13 +108,13 @@ class LearnerProgress:
         """Note that hints up to `level` were read."""
         self.open(slug)
         with Session(self.engine) as session, session.begin():
-            row = session.get_one(Opening, (self.learner, slug))
+            row = session.get_one(Opening, (self.user, slug))
             row.hints = max(row.hints, level)
 
     def hints_taken(self, slug: str) -> int:
         """Return how many hints were read."""
         with Session(self.engine) as session:
-            row = session.get(Opening, (self.learner, slug))
+            row = session.get(Opening, (self.user, slug))
             return row.hints if row else 0
 
     def record(self, problem: Problem, verdict: Verdict) -> None:
@@ -131,12 +129,12 @@ class LearnerProgress:
     def _move(self, concepts: list[str], accepted: bool) -> None:
         today = self.today()
         with Session(self.engine) as session, session.begin():
-            fresh = {"learner": self.learner, "due": today.isoformat()}
+            fresh = {"user": self.user, "due": today.isoformat()}
             insert_or_ignore(
                 session.connection(), Review, [{**fresh, "concept": name} for name in concepts]
             )
             for name in concepts:  # in one order, so that two do not wait in a ring
-                row = session.get_one(Review, (self.learner, name), with_for_update=True)
+                row = session.get_one(Review, (self.user, name), with_for_update=True)
                 if accepted:
                     # Solving the same again on one day proves nothing new.
                     if row.right == 0 or date.fromisoformat(row.due) <= today:
@@ -151,7 +149,7 @@ class LearnerProgress:
     def concepts(self) -> list[Concept]:
         """Return all concepts met, weakest first."""
         with Session(self.engine) as session:
-            rows = session.scalars(select(Review).where(Review.learner == self.learner))
+            rows = session.scalars(select(Review).where(Review.user == self.user))
             known = [
                 Concept(
                     row.concept,
@@ -178,7 +176,7 @@ class LearnerProgress:
         with Session(self.engine) as session:
             wanted = (
                 select(Submission.slug)
-                .where(Submission.learner == self.learner, Submission.kind == "accepted")
+                .where(Submission.user == self.user, Submission.kind == "accepted")
                 .distinct()
             )
             return set(session.scalars(wanted))
@@ -187,7 +185,7 @@ class LearnerProgress:
         """Return the whole record."""
         zone = self.timezone()
         wanted = select(Submission.slug, Submission.kind, Submission.created).where(
-            Submission.learner == self.learner
+            Submission.user == self.user
         )
         with Session(self.engine) as session:
             rows = list(session.execute(wanted.order_by(Submission.number)))
