@@ -167,7 +167,7 @@ def known_category(name: str) -> str:
         PapersError: it has none of that name.
     """
     from etude.core.errors import did_you_mean
-    from etude.papers.arxiv.categories import CATEGORIES
+    from etude.papers.categories import CATEGORIES
 
     known = {one.lower(): one for one in CATEGORIES}
     known |= {one.split(".")[0].lower(): one.split(".")[0] for one in CATEGORIES}
