@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from etude.core.version import __version__
+
 if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe as Recipe
     from etude.tuning.pipeline import tune as tune
     from etude.tuning.predictor import load as load
 
-__version__ = "0.1.0"
 __all__ = ["Recipe", "__version__", "load", "tune"]
 
 _HOME = {

@@ -26,7 +26,7 @@ def etude(arxiv, tmp_path_factory):
         environment = {
             **os.environ,
             "ETUDE_HOME": str(home / "home"),
-            "ETUDE_READER": "ada",
+            "ETUDE_USER": "ada",
             "ETUDE_ARXIV": arxiv.address,
         }
         environment.pop("ETUDE_DATABASE", None)

@@ -256,9 +256,9 @@ ASKER = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from etude.papers.arxiv.rate_limited_client import Gate
+from etude.papers.arxiv.rate_limited_client import RateLimitedClient
 from etude.papers.settings import Settings
-with Gate(Settings().at(sys.argv[1], pause=0.15), folder=Path(sys.argv[2])) as gate:
+with RateLimitedClient(Settings().at(sys.argv[1], pause=0.15), folder=Path(sys.argv[2])) as gate:
     for _ in range(5):
         gate.ask(gate.settings.feeds + "/rss/cs.CV", lambda answer: answer.status)
 """

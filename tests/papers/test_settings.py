@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from etude.core.errors import PapersError
-from etude.papers.arxiv.categories import CATEGORIES, category_of, oai_set
 from etude.papers.calendar import (
     EASTERN,
     deadline,
@@ -17,6 +16,7 @@ from etude.papers.calendar import (
     no_feed,
     publication,
 )
+from etude.papers.categories import CATEGORIES, category_of, oai_set
 from etude.papers.settings import Settings
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from etude.core.errors import JudgeError
 from etude.practice.problem import find_problem
-from etude.practice.progress import LearnerProgress
+from etude.practice.progress import UserProgress
 from etude.practice.queue import Queue
 from etude.practice.session import recorder
 from etude.practice.worker import Workers
@@ -100,7 +100,7 @@ def test_submissions_survive_a_machine_that_dies_and_are_judged_once(
             here.detail,
             here.failing,
         )
-    assert LearnerProgress(engine, "ada").stats().submissions == len(keys)
+    assert UserProgress(engine, "ada").stats().submissions == len(keys)
 
 
 def test_submissions_keep_their_place_while_no_machine_is_left(

@@ -16,7 +16,7 @@ def etude(tmp_path):
         environment = {
             **os.environ,
             "ETUDE_HOME": str(tmp_path / "home"),
-            "ETUDE_LEARNER": "ada",
+            "ETUDE_USER": "ada",
             "TZ": "Europe/Berlin",
         }
         environment.pop("ETUDE_DATABASE", None)

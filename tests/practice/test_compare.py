@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from etude.practice.compare import Tolerance, compare
-from etude.practice.judge.protocol import Dataset, Foreign, decode, encode
+from etude.practice.protocol import Dataset, Foreign, decode, encode
 
 T = Tolerance(rtol=1e-4, atol=1e-6)
 

@@ -9,7 +9,7 @@ from etude.core.errors import ProblemError
 from etude.practice.daily import problem_of_the_day
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import load_shelf
-from etude.practice.progress import LearnerProgress, streaks
+from etude.practice.progress import UserProgress, streaks
 from etude.practice.queue import Queue
 
 DAY = date(2026, 3, 10)
@@ -50,15 +50,15 @@ class Clock:
         self.now += 86400 * count
 
 
-def solve(engine, clock, learner="ada", slug="x"):
+def solve(engine, clock, user="ada", slug="x"):
     queue = Queue(engine, clock=clock)
-    queue.add(learner, slug, "")
+    queue.add(user, slug, "")
     queue.finish(queue.claim("w"), "w", Verdict("accepted"))
 
 
 def test_days_are_those_of_the_learners_own_calendar(engine):
     clock = Clock("2026-03-10T05:30:00")
-    progress = LearnerProgress(engine, "ada", clock)
+    progress = UserProgress(engine, "ada", clock)
     progress.set_timezone("America/Los_Angeles")
     solve(engine, clock)
     assert progress.stats().by_day == {date(2026, 3, 9): 1}
@@ -70,7 +70,7 @@ def test_days_are_those_of_the_learners_own_calendar(engine):
 
 def test_a_streak_lives_through_midnight_utc(engine):
     clock = Clock("2026-03-10T23:50:00")
-    progress = LearnerProgress(engine, "ada", clock)
+    progress = UserProgress(engine, "ada", clock)
     progress.set_timezone("America/New_York")
     solve(engine, clock)
     clock.now += 1200  # another day in UTC, the same in New York
@@ -84,7 +84,7 @@ PROBLEM = SimpleNamespace(front=SimpleNamespace(tags=["softmax", "masks"]))
 
 def test_concepts_climb_when_right_and_fall_when_wrong(engine):
     clock = Clock("2026-03-10T12:00:00")
-    progress = LearnerProgress(engine, "ada", clock)
+    progress = UserProgress(engine, "ada", clock)
     progress.record(PROBLEM, Verdict("accepted"))
     assert {one.name: (one.mastery, one.due) for one in progress.concepts()} == {
         "softmax": (0.2, date(2026, 3, 11)),
@@ -108,7 +108,7 @@ def test_concepts_climb_when_right_and_fall_when_wrong(engine):
 
 @pytest.mark.parametrize("kind", ["system fault", "compile error"])
 def test_what_shows_no_lack_of_knowledge_changes_nothing(engine, kind):
-    progress = LearnerProgress(engine, "ada")
+    progress = UserProgress(engine, "ada")
     progress.record(PROBLEM, Verdict(kind))
     assert progress.concepts() == []
 
@@ -127,7 +127,7 @@ def shelf(count):
 
 def test_the_daily_problem_stays_and_does_not_repeat_until_all_were_used(engine):
     clock = Clock("2026-03-10T12:00:00")
-    progress = LearnerProgress(engine, "ada", clock)
+    progress = UserProgress(engine, "ada", clock)
     problems = shelf(7)
     chosen = []
     for _ in range(21):
@@ -145,7 +145,7 @@ def test_the_daily_problem_stays_and_does_not_repeat_until_all_were_used(engine)
 def test_people_without_a_record_meet_the_same_problem(engine):
     clock = Clock("2026-03-10T12:00:00")
     found = {
-        problem_of_the_day(engine, LearnerProgress(engine, name, clock), shelf(9)).problem.slug
+        problem_of_the_day(engine, UserProgress(engine, name, clock), shelf(9)).problem.slug
         for name in ("ada", "bob", "eve")
     }
     assert len(found) == 1
@@ -155,7 +155,7 @@ def test_a_concept_that_is_due_brings_its_problem_back(engine):
     problems, hits = shelf(12), 0
     for index in range(12):
         clock = Clock("2026-03-10T12:00:00")
-        progress = LearnerProgress(engine, f"learner{index}", clock)
+        progress = UserProgress(engine, f"learner{index}", clock)
         wanted = SimpleNamespace(front=SimpleNamespace(tags=["t3"]))
         progress.record(wanted, Verdict("wrong answer", "values", concept="t3"))
         clock.day(1 + index)
@@ -168,7 +168,7 @@ def test_a_concept_that_is_due_brings_its_problem_back(engine):
 
 
 def test_a_problem_that_left_the_shelf_is_replaced(engine):
-    progress = LearnerProgress(engine, "ada", Clock("2026-03-10T12:00:00"))
+    progress = UserProgress(engine, "ada", Clock("2026-03-10T12:00:00"))
     problems = shelf(5)
     first = problem_of_the_day(engine, progress, problems).problem
     left = [problem for problem in problems if problem.slug != first.slug]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from etude.practice.judge.protocol import LENGTHS, Dataset, Foreign, MalformedError, decode, encode
+from etude.practice.protocol import LENGTHS, Dataset, Foreign, MalformedError, decode, encode
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=20),

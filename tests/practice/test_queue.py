@@ -13,7 +13,7 @@ import pytest
 from etude.core.errors import QueueFullError, StoreError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem
-from etude.practice.progress import LearnerProgress
+from etude.practice.progress import UserProgress
 from etude.practice.queue import Queue
 from etude.practice.session import recorder, submit
 from etude.practice.worker import Workers
@@ -103,7 +103,7 @@ def test_workers_judge_and_the_record_follows(engine, judge, tensor_dataset):
         workers.wake()
         wait(queue)
     assert [queue.status(key).verdict.name for key in keys] == ["wrong answer: type", "accepted"]
-    stats = LearnerProgress(engine, "ada").stats()
+    stats = UserProgress(engine, "ada").stats()
     assert (stats.solved, stats.submissions, stats.streak) == (1, 2, 1)
     assert any(concept.wrong for concept in stats.concepts)
 
@@ -115,7 +115,7 @@ def test_an_unknown_problem_is_a_fault_of_ours_after_three_tries(engine, judge):
         wait(queue)
     status = queue.status(key)
     assert status.verdict.kind == "system fault" and "no-such-problem" in status.verdict.says
-    assert LearnerProgress(engine, "ada").stats().concepts == []
+    assert UserProgress(engine, "ada").stats().concepts == []
 
 
 def wait(queue, seconds=60):

@@ -3,13 +3,16 @@ import sqlite3
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
-import etude.store.practice  # noqa: F401 - its tables
 from etude.core.errors import StoreError
 from etude.papers.library import Library
-from etude.practice.progress import LearnerProgress
+from etude.papers.reader import Reader
+from etude.practice.explanations import Explanations
+from etude.practice.progress import UserProgress
 from etude.store.base import Base
 from etude.store.engine import HEAD, MIGRATIONS, open_store, schema_version
+from etude.store.practice import Daily
 
 
 def test_migrations_make_the_tables_that_the_code_describes(tmp_path):
@@ -44,13 +47,24 @@ ROWS = {
         " VALUES ('k', 'ada', 'create-tensordataset', 'x', 7, 'done', 1,"
         """ 1.5, 2.5, 'accepted', '{"form": 1, "kind": "accepted", "says": "all"}')""",
         "INSERT INTO practice_learners (name, timezone) VALUES ('ada', 'Europe/Berlin')",
+        "INSERT INTO practice_openings VALUES ('ada', 'create-tensordataset', 1.0, 2, FALSE)",
         "INSERT INTO practice_reviews VALUES ('ada', 'datasets', 2, '2026-11-02', 3, 1)",
+        "INSERT INTO practice_dailies (learner, day, slug, why)"
+        " VALUES ('ada', '2026-11-01', 'create-tensordataset', 'new to you')",
     ],
     "0002": [
         "INSERT INTO papers (id, title, abstract, authors, categories, announced, basis,"
         " first_seen, revision)"
         " VALUES ('2403.00001', 'T', 'A', '[]', '[]', '2024-03-01', '{}', 1.0, 1)",
         "INSERT INTO papers_opinions VALUES ('ada', '2403.00001', 1, 1.0)",
+        "INSERT INTO papers_opinions VALUES ('countess', '2403.00001', -1, 2.0)",
+        "INSERT INTO papers_tags VALUES ('ada', 'read', '2403.00001', 1.0)",
+        "INSERT INTO papers_following VALUES ('ada', 'A. Turing', 1.0)",
+        "INSERT INTO papers_searches VALUES ('ada', 'lora', 'title:lora', 0, 1.0)",
+    ],
+    "0003": [
+        "INSERT INTO practice_explanations (learner, slug, model, text, withheld, at)"
+        " VALUES ('ada', 'create-tensordataset', 'm', 'because', '', 1.0)",
     ],
 }
 
@@ -80,9 +94,45 @@ def test_a_database_of_an_earlier_release_keeps_its_rows(address, version):
         assert connection.execute(text("SELECT slug, seed FROM practice_submissions")).all() == [
             ("create-tensordataset", 7)
         ]
-    progress = LearnerProgress(engine, "ada")
+    progress = UserProgress(engine, "ada")
     stats = progress.stats()
     assert (stats.solved, stats.submissions, progress.timezone().key) == (1, 1, "Europe/Berlin")
+    assert [(one.name, one.right, one.wrong) for one in stats.concepts] == [("datasets", 3, 1)]
+    assert progress.hints_taken("create-tensordataset") == 2
+    with engine.connect() as connection:
+        assert connection.scalars(select(Daily.user)).all() == ["ada"]
     if version >= "0002":
         assert Library(engine).get("2403.00001")["title"] == "T"
+        reader = Reader(engine, "ada")
+        assert reader.opinions() == {"2403.00001": 1}
+        assert Reader(engine, "countess").opinions() == {"2403.00001": -1}
+        assert reader.tags() == {"read": ["2403.00001"]}
+        assert reader.following() == ["A. Turing"]
+        assert [search.query for search in reader.searches()] == ["title:lora"]
+    if version >= "0003":
+        assert Explanations(engine, "ada").rate(True)[1:] == ("create-tensordataset", "m")
+    engine.dispose()
+
+
+def test_the_schema_before_users_can_be_had_back(address):
+    """Whoever goes back to the release before finds each row under its own name."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import text
+
+    engine = open_store(address)
+    UserProgress(engine, "ada").set_timezone("Europe/Berlin")
+    Reader(engine, "bob").follow("A. Turing")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+        learners = connection.execute(text("SELECT name FROM practice_learners")).scalars()
+        readers = connection.execute(text("SELECT reader FROM papers_following")).scalars()
+        assert (list(learners), list(readers)) == (["ada"], ["bob"])
+    engine.dispose()
+    engine = open_store(address)
+    assert UserProgress(engine, "ada").timezone().key == "Europe/Berlin"
+    assert Reader(engine, "bob").following() == ["A. Turing"]
     engine.dispose()

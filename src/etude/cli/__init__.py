@@ -10,33 +10,24 @@ import sys
 
 import typer
 
-from etude.core.errors import EtudeError
-
-app = typer.Typer(
-    name="etude",
-    help="Study, practise and do fine-tuning of language models with LoRA and QLoRA.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 # Each verb registers itself on `app` when its module is imported: one line a verb.
-from etude.cli import adapters as _adapters  # noqa: E402
-from etude.cli import chat as _chat  # noqa: E402
-from etude.cli import check as _check  # noqa: E402
-from etude.cli import data as _data  # noqa: E402
-from etude.cli import doctor as _doctor  # noqa: E402
-from etude.cli import evaluate as _evaluate  # noqa: E402
-from etude.cli import export as _export  # noqa: E402
-from etude.cli import memory as _plan  # noqa: E402
-from etude.cli import merge as _merge  # noqa: E402
-from etude.cli import models as _models  # noqa: E402
-from etude.cli import papers as _papers  # noqa: E402
-from etude.cli import practice as _practice  # noqa: E402
-from etude.cli import recipe as _recipe  # noqa: E402
-from etude.cli import runs as _runs  # noqa: E402
-from etude.cli import tune as _tune  # noqa: E402
+from etude.cli import adapters as _adapters
+from etude.cli import chat as _chat
+from etude.cli import check as _check
+from etude.cli import data as _data
+from etude.cli import doctor as _doctor
+from etude.cli import evaluate as _evaluate
+from etude.cli import export as _export
+from etude.cli import memory as _plan
+from etude.cli import merge as _merge
+from etude.cli import models as _models
+from etude.cli import papers as _papers
+from etude.cli import practice as _practice
+from etude.cli import recipe as _recipe
+from etude.cli import runs as _runs
+from etude.cli import tune as _tune
+from etude.cli.root import app
+from etude.core.errors import EtudeError
 
 VERBS = (
     _adapters,

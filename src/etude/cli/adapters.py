@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from etude.cli import app
 from etude.cli.complete import complete_run
+from etude.cli.root import app
 
 group = typer.Typer(no_args_is_help=True, help="Look at saved adapters, and add them up.")
 app.add_typer(group, name="adapters")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli import app
 from etude.cli.complete import complete_run
+from etude.cli.root import app
 
 if TYPE_CHECKING:
     from etude.tuning.data.schema import Message

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli import app
 from etude.cli.complete import complete_recipe_key
+from etude.cli.root import app
 
 if TYPE_CHECKING:
     from rich.console import Console

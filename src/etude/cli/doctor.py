@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli import app
+from etude.cli.root import app
 
 if TYPE_CHECKING:
     from etude.core.machine import Machine

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from etude.cli import app
 from etude.cli.complete import complete_run
+from etude.cli.root import app
 
 
 class Format(StrEnum):

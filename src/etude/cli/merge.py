@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli import app
 from etude.cli.complete import complete_run
+from etude.cli.root import app
 
 if TYPE_CHECKING:
     from etude.tuning.adapters.read import SavedAdapter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli import app
+from etude.cli.root import app
 
 if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe

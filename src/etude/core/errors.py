@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EtudeError(Exception):
@@ -44,6 +45,20 @@ class InsufficientMemoryError(RunError):
 
 class DivergedError(RunError):
     """A loss or gradient that is not finite; the last good state is kept."""
+
+
+class LockHeldError(EtudeError):
+    """A lock that another process, or another part of this one, holds.
+
+    Args:
+        file: carries the lock.
+        pid: of the holder; None where it is not known.
+    """
+
+    def __init__(self, file: Path, pid: int | None) -> None:
+        holder = f"process {pid}" if pid is not None else "another process"
+        super().__init__(f"{file} is locked by {holder}; wait for it to end or stop it")
+        self.file, self.pid = file, pid
 
 
 class StoreError(EtudeError):

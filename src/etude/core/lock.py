@@ -1,7 +1,7 @@
-"""FolderLock: one process writes a folder, and whoever else tries is told which one does.
+"""FileLock: one holder on the machine; whoever else tries learns which process it is.
 
-The lock is the kernel's (flock), so it is gone the moment its process is, however it ended; the
-file that carries it stays and holds the writer's pid for the message.
+The lock is the kernel's (flock), so it is released when its process ends, however it ends. The file
+that carries it stays, and contains the holder's pid for the message.
 """
 
 from __future__ import annotations
@@ -9,83 +9,141 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from etude.core.errors import RunError
+from etude.core.errors import LockHeldError
 
-_held: set[int] = set()
+_held: set[FileLock] = set()
 
 
 def _drop_inherited() -> None:
-    # flock is shared with forked children: a data-loading worker would keep the folder locked
-    # after its parent was killed.
-    for descriptor in _held:
-        os.close(descriptor)
+    # flock is shared with forked children: a data-loading worker would keep the file locked after
+    # its parent was killed. Programs that are executed inherit it only by `pass_fds`.
+    for lock in _held:
+        lock.release_inherited()
     _held.clear()
 
 
 os.register_at_fork(after_in_child=_drop_inherited)
 
 
-class FolderLock:
-    """The right to write `folder`, held by at most one `FolderLock` on the machine."""
+class FileLock:
+    """An exclusive lock on `file`, between processes and between the threads of one.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        with FileLock(folder / ".lock"):
+            ...
+
+    Args:
+        file: carries the lock; made where it is missing, in a folder that exists.
+        wait: whether to wait for another holder to end; otherwise its lock is an error.
+        waiting: called once, before such a wait.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        wait: bool = False,
+        waiting: Callable[[], object] | None = None,
+    ) -> None:
+        self.file, self.wait, self.waiting = file, wait, waiting
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Become the only writer, until `release` or the end of the process.
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @property
+    def descriptor(self) -> int:
+        """The open file. A program that inherits it (`pass_fds`) holds the lock as well.
 
         Raises:
-            RunError: another process, or another part of this one, is writing the folder.
+            ValueError: the lock is not held.
         """
-        if self._descriptor in _held:
+        if self._descriptor is None:
+            raise ValueError(f"{self.file} is not locked")
+        return self._descriptor
+
+    def acquire(self) -> None:
+        """Take the lock, until `release` or the end of the process; a second call does nothing.
+
+        Raises:
+            LockHeldError: another process, or another lock of this one, holds it.
+            OSError: the file cannot be opened for writing.
+        """
+        if self._descriptor is not None:
             return
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise RunError(f"cannot lock {self.folder}: {error.strerror}") from None
-        # A reader that asks `is_held` has the lock for an instant: worth another try.
-        for attempt in range(5):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if attempt < 4:
-                    time.sleep(0.02)
-        else:
-            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            self._lock(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
             os.close(descriptor)
-            raise RunError(
-                f"{self.folder} is being written by process {pid}; wait for it to end or stop it"
-            )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        _held.add(descriptor)
+            raise
         self._descriptor = descriptor
+        _held.add(self)
+
+    def _lock(self, descriptor: int) -> None:
+        if _try_lock(descriptor, fcntl.LOCK_EX):
+            return
+        if self.wait:
+            if self.waiting is not None:
+                self.waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return
+        # A reader that asks `is_held` has the lock for an instant: worth another try.
+        for _ in range(4):
+            time.sleep(0.02)
+            if _try_lock(descriptor, fcntl.LOCK_EX):
+                return
+        raise LockHeldError(self.file, _pid_in(descriptor))
 
     def release(self) -> None:
-        """Let others write; without the lock, nothing happens."""
-        if self._descriptor in _held:
-            _held.remove(self._descriptor)
+        """Let others take the lock; where it is not held, nothing happens."""
+        if self._descriptor is not None:
+            _held.discard(self)
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def release_inherited(self) -> None:
+        """Close a forked child's copy of the descriptor; the parent keeps the lock."""
+        if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
 
     def is_held(self) -> bool:
-        """Whether some process, this one included, is writing the folder."""
+        """Return whether some process, this one included, holds the lock."""
         try:
-            descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return not _try_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
-        return False
 
-    @property
-    def _file(self) -> Path:
-        return self.folder / ".lock"
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid_in(descriptor: int) -> int | None:
+    """Return the pid that the holder wrote; None where it has not yet."""
+    content = os.pread(descriptor, 32, 0).strip()
+    return int(content) if content.isdigit() else None

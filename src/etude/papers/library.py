@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from etude.papers.merging import fresh, merged_with, set_days
 from etude.papers.record import Announcement, Sighting
 from etude.store import papers as tables
+from etude.store.upsert import insert_or_ignore, insert_or_update
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -125,11 +125,7 @@ class Library:
             if known.get(key, {}).get(day) != kind
         ]
         if new:
-            statement = _upsert(connection)(_listing)
-            statement = statement.on_conflict_do_update(
-                index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
-            )
-            connection.execute(statement, new)
+            insert_or_update(connection, _listing, new, columns=["kind"])
         return StoreResult(len(added), len(changed), len(before) - len(changed))
 
     @staticmethod
@@ -229,16 +225,11 @@ class Library:
         with self.engine.begin() as connection:
             revision = _next_revision(connection)
             rows = [{"id": key, "day": day, "kind": kind} for key, day, kind in listings]
-            statement = _upsert(connection)(_listing)
+            # The first of the kinds outweighs the others of that day.
             new = [row for row in rows if row["kind"] == _KINDS[0]]
+            insert_or_update(connection, _listing, new, columns=["kind"])
             rest = [row for row in rows if row["kind"] != _KINDS[0]]
-            if new:  # the first of the kinds outweighs the others of that day
-                outweighing = statement.on_conflict_do_update(
-                    index_elements=["id", "day"], set_={"kind": statement.excluded.kind}
-                )
-                connection.execute(outweighing, new)
-            if rest:
-                connection.execute(statement.on_conflict_do_nothing(), rest)
+            insert_or_ignore(connection, _listing, rest)
             days: dict[str, dict[str, str]] = {}
             for key, day, kind in _listings(connection, keys):
                 days.setdefault(key, {})[day] = kind
@@ -347,16 +338,8 @@ class Library:
             with self.engine.begin() as own:
                 return self.set_mark(key, value, own)
         # In one statement: two that set the same for the first time must not collide.
-        statement = _upsert(connection)(_marks)
-        statement = statement.on_conflict_do_update(
-            index_elements=["key"], set_={"value": statement.excluded.value}
-        )
-        connection.execute(statement, [{"key": key, "value": value}])
+        insert_or_update(connection, _marks, [{"key": key, "value": value}], columns=["value"])
         return None
-
-
-def _upsert(connection: Connection) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
 
 
 _KINDS = [kind.value for kind in Announcement]

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, Engine, Executable, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, delete, or_, select
 
 from etude.core.errors import PapersError, did_you_mean
 from etude.papers.authors import same_author, spellings
@@ -21,6 +20,7 @@ from etude.papers.identity import parse_identifier
 from etude.papers.read_marks import begin_following, end_following, newest
 from etude.papers.words import shown
 from etude.store import papers as tables
+from etude.store.upsert import insert_or_ignore, insert_or_update
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -88,19 +88,17 @@ class Reader:
         self, connection: Connection, key: str, value: int, at: float, *, later: bool
     ) -> bool:
         """Store an opinion; with `later` only where it is younger than the one that is there."""
-        statement = _insert(connection, _opinion).values(
-            reader=self.name, id=key, value=value, at=at
+        old = _opinion.c
+        younger = or_(old.at < at, (old.at == at) & (old.value < value))
+        row = {"user": self.name, "id": key, "value": value, "at": at}
+        changed = insert_or_update(
+            connection,
+            _opinion,
+            [row],
+            columns=["value", "at"],
+            where=younger if later else old.value != value,
         )
-        new = statement.excluded
-        younger = or_(
-            _opinion.c.at < new.at, (_opinion.c.at == new.at) & (_opinion.c.value < value)
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["reader", "id"],
-            set_={"value": new.value, "at": new.at},
-            where=younger if later else _opinion.c.value != new.value,
-        )
-        return _changed(connection, statement)
+        return changed > 0
 
     def forget(self, paper_id: str) -> bool:
         """Take back an opinion; False where there was none."""
@@ -140,7 +138,7 @@ class Reader:
         """The tags of one paper, in alphabetical order."""
         key = _identifier(paper_id)
         with self.engine.connect() as connection:
-            wanted = select(_tag.c.tag).where(_tag.c.reader == self.name, _tag.c.id == key)
+            wanted = select(_tag.c.tag).where(_tag.c.user == self.name, _tag.c.id == key)
             return sorted(connection.scalars(wanted))
 
     # -- authors -------------------------------------------------------------------------------
@@ -200,19 +198,19 @@ class Reader:
     def _put_search(
         self, connection: Connection, name: str, query: str, at: float, *, later: bool
     ) -> bool:
-        statement = _insert(connection, _search).values(
-            reader=self.name, name=name, query=query, seen=newest(), at=at
-        )
-        new = statement.excluded
-        differs = _search.c.query != new.query
-        younger = or_(_search.c.at < new.at, (_search.c.at == new.at) & (_search.c.query < query))
+        old = _search.c
+        differs = old.query != query
+        younger = or_(old.at < at, (old.at == at) & (old.query < query))
+        row = {"user": self.name, "name": name, "query": query, "seen": newest(), "at": at}
         # `seen` stays where the query is the same: what was not shown yet must still come.
-        statement = statement.on_conflict_do_update(
-            index_elements=["reader", "name"],
-            set_={"query": new.query, "seen": new.seen, "at": new.at},
+        changed = insert_or_update(
+            connection,
+            _search,
+            [row],
+            columns=["query", "seen", "at"],
             where=differs & younger if later else differs,
         )
-        return _changed(connection, statement)
+        return changed > 0
 
     def searches(self) -> list[Search]:
         """The saved searches in alphabetical order."""
@@ -290,33 +288,20 @@ class Reader:
 
     def _rows(self, connection: Connection, table: Table, *order: str) -> Iterable[Any]:
         columns = [table.c[name] for name in order]
-        return connection.execute(
-            select(table).where(table.c.reader == self.name).order_by(*columns)
-        )
+        return connection.execute(select(table).where(table.c.user == self.name).order_by(*columns))
 
     def _add(self, connection: Connection, table: Table, **values: Any) -> bool:
-        statement = _insert(connection, table).values(reader=self.name, **values)
-        return _changed(connection, statement.on_conflict_do_nothing())
+        return insert_or_ignore(connection, table, [{"user": self.name, **values}]) > 0
 
     def _delete(self, connection: Connection, table: Table, **where: Any) -> bool:
-        statement = delete(table).where(table.c.reader == self.name)
+        statement = delete(table).where(table.c.user == self.name)
         for name, value in where.items():
             statement = statement.where(table.c[name] == value)
-        return _changed(connection, statement)
+        return connection.execute(statement).rowcount > 0
 
     def _remove(self, table: Table, **where: Any) -> bool:
         with self.engine.begin() as connection:
             return self._delete(connection, table, **where)
-
-
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _changed(connection: Connection, statement: Executable) -> bool:
-    # PostgreSQL's count of an insert is dropped unless it is asked for.
-    result = connection.execute(statement, execution_options={"preserve_rowcount": True})
-    return result.rowcount > 0
 
 
 def _identifier(text: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -21,7 +20,8 @@ import yaml
 
 from etude.core.errors import PapersError, did_you_mean
 from etude.core.paths import home
-from etude.papers.arxiv.categories import CATEGORIES
+from etude.core.version import __version__
+from etude.papers.categories import CATEGORIES
 
 FILE = "papers.yaml"
 PAUSE = 3.0
@@ -175,12 +175,8 @@ class Settings:
     @property
     def agent(self) -> str:
         """The User-Agent."""
-        try:
-            number = version("etude")
-        except PackageNotFoundError:
-            number = "0"
         about = "https://github.com/etude-ml/etude"
-        return f"etude/{number} ({'; '.join(part for part in (about, self.contact) if part)})"
+        return f"etude/{__version__} ({'; '.join(part for part in (about, self.contact) if part)})"
 
 
 def _kept(

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from etude.practice.judge.protocol import Dataset, Foreign
+from etude.practice.protocol import Dataset, Foreign
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.problem import Problem
-from etude.practice.progress import LearnerProgress
+from etude.practice.progress import UserProgress
 from etude.store.practice import Daily
+from etude.store.upsert import insert_or_ignore
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class Choice:
     why: str
 
 
-def problem_of_the_day(
-    engine: Engine, progress: LearnerProgress, shelf: Sequence[Problem]
-) -> Choice:
+def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[Problem]) -> Choice:
     """Return the learner's problem of today, chosen now where it was not before.
 
     Raises:
@@ -45,9 +43,7 @@ def problem_of_the_day(
     day, known = progress.today(), {problem.slug: problem for problem in shelf}
     with Session(engine) as session:
         rows = list(
-            session.scalars(
-                select(Daily).where(Daily.learner == progress.learner).order_by(Daily.number)
-            )
+            session.scalars(select(Daily).where(Daily.user == progress.user).order_by(Daily.number))
         )
     for row in rows:
         if row.day == day.isoformat() and row.slug in known:
@@ -63,22 +59,18 @@ def problem_of_the_day(
     weigh = _weights(progress)
     chosen = max(open_ones, key=lambda problem: _chance(day, problem, weigh(problem)[0]))
     why = weigh(chosen)[1]
-    try:
-        with Session(engine) as session, session.begin():
-            for row in session.scalars(
-                select(Daily).where(Daily.learner == progress.learner, Daily.day == day.isoformat())
-            ):
-                session.delete(row)  # of a problem that has left the shelf
-            session.flush()
-            session.add(
-                Daily(learner=progress.learner, day=day.isoformat(), slug=chosen.slug, why=why)
-            )
-    except IntegrityError:  # another window was first
+    own = {"user": progress.user, "day": day.isoformat()}
+    with engine.begin() as connection:
+        # What is there of today is a problem that has left the shelf, or another window's choice.
+        connection.execute(delete(Daily).filter_by(**own).where(Daily.slug.not_in(known)))
+        row = {**own, "slug": chosen.slug, "why": why}
+        was_first = insert_or_ignore(connection, Daily, [row]) > 0
+    if not was_first:
         return problem_of_the_day(engine, progress, shelf)
     return Choice(day, chosen, why)
 
 
-def _weights(progress: LearnerProgress) -> Callable[[Problem], tuple[float, str]]:
+def _weights(progress: UserProgress) -> Callable[[Problem], tuple[float, str]]:
     due, solved = progress.due(), progress.solved()
     level = 0 if len(solved) < 5 else 1 if len(solved) < 20 else 2
     fitting = {"easy": (4.0, 2.0, 1.0), "medium": (1.0, 2.0, 2.0), "hard": (0.2, 0.7, 2.0)}

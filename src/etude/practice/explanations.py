@@ -35,19 +35,17 @@ class Explanations:
 
     Args:
         engine: from `store.engine.open_store`.
-        learner: whose they are.
+        user: whose they are.
         clock: seconds since 1970.
     """
 
-    def __init__(
-        self, engine: Engine, learner: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.engine, self.learner, self.clock = engine, learner, clock
+    def __init__(self, engine: Engine, user: str, clock: Callable[[], float] = time.time) -> None:
+        self.engine, self.user, self.clock = engine, user, clock
 
     def keep(self, slug: str, explanation: Explanation) -> int:
         """Keep what was shown; return its number."""
         row = Explained(
-            learner=self.learner,
+            user=self.user,
             slug=slug,
             model=explanation.model[:120],
             text=explanation.text,
@@ -68,7 +66,7 @@ class Explanations:
         Raises:
             ProblemError: this learner was given none, or none with that number.
         """
-        own = select(Explained).where(Explained.learner == self.learner)
+        own = select(Explained).where(Explained.user == self.user)
         own = own if number is None else own.where(Explained.number == number)
         with Session(self.engine) as session, session.begin():
             row = session.scalar(own.order_by(Explained.number.desc()).limit(1))

@@ -23,10 +23,10 @@ import torch
 from etude.core.errors import ProblemError
 from etude.practice.compare import Tolerance, compare
 from etude.practice.judge.judge import Judge
-from etude.practice.judge.protocol import Dataset
 from etude.practice.judge.test_cases import Case, make_cases
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import COLLECTIONS, Problem
+from etude.practice.protocol import Dataset
 
 LEAST_HIDDEN, LEAST_WRONG, HINTS = 8, 3, 3
 HARDEST_READING = 14.0

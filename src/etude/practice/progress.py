@@ -17,13 +17,13 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from etude.core.errors import ProblemError
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
-from etude.store.practice import Learner, Opening, Review, Submission
+from etude.store.practice import Opening, Profile, Review, Submission
+from etude.store.upsert import insert_or_ignore, insert_or_update
 
 DAYS = (1, 3, 7, 21, 60)
 GRACE_EVERY = 7
@@ -56,24 +56,22 @@ class Stats:
     """Weakest first."""
 
 
-class LearnerProgress:
+class UserProgress:
     """The record of one learner.
 
     Args:
         engine: from `store.engine.open_store`.
-        learner: the learner's name.
+        user: the learner's name, see `core.user`.
         clock: seconds since 1970.
     """
 
-    def __init__(
-        self, engine: Engine, learner: str, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.engine, self.learner, self.clock = engine, learner, clock
+    def __init__(self, engine: Engine, user: str, clock: Callable[[], float] = time.time) -> None:
+        self.engine, self.user, self.clock = engine, user, clock
 
     def timezone(self) -> ZoneInfo:
         """Return the learner's time zone; UTC until one is set."""
         with Session(self.engine) as session:
-            row = session.get(Learner, self.learner)
+            row = session.get(Profile, self.user)
             return ZoneInfo(row.timezone if row else "UTC")
 
     def set_timezone(self, name: str) -> None:
@@ -88,8 +86,9 @@ class LearnerProgress:
             raise ProblemError(
                 f"there is no time zone {name!r}; names are like Europe/Berlin"
             ) from error
-        with Session(self.engine) as session, session.begin():
-            session.merge(Learner(name=self.learner, timezone=name))
+        with self.engine.begin() as connection:
+            row = {"user": self.user, "timezone": name}
+            insert_or_update(connection, Profile, [row], columns=["timezone"])
 
     def today(self) -> date:
         """Return the day that it is for the learner."""
@@ -101,29 +100,21 @@ class LearnerProgress:
 
     def open(self, slug: str) -> None:
         """Note that a problem was begun."""
-        with Session(self.engine) as session, session.begin():
-            if session.get(Opening, (self.learner, slug)) is None:
-                session.add(
-                    Opening(
-                        learner=self.learner,
-                        slug=slug,
-                        started=self.clock(),
-                        hints=0,
-                        explained=False,
-                    )
-                )
+        row = {"user": self.user, "slug": slug, "started": self.clock()}
+        with self.engine.begin() as connection:
+            insert_or_ignore(connection, Opening, [row])
 
     def take_hint(self, slug: str, level: int) -> None:
         """Note that hints up to `level` were read."""
         self.open(slug)
         with Session(self.engine) as session, session.begin():
-            row = session.get_one(Opening, (self.learner, slug))
+            row = session.get_one(Opening, (self.user, slug))
             row.hints = max(row.hints, level)
 
     def hints_taken(self, slug: str) -> int:
         """Return how many hints were read."""
         with Session(self.engine) as session:
-            row = session.get(Opening, (self.learner, slug))
+            row = session.get(Opening, (self.user, slug))
             return row.hints if row else 0
 
     def record(self, problem: Problem, verdict: Verdict) -> None:
@@ -133,26 +124,17 @@ class LearnerProgress:
         concepts = (
             problem.front.tags if verdict.accepted else [verdict.concept or problem.front.tags[0]]
         )
-        try:
-            self._move(concepts, verdict.accepted)
-        except IntegrityError:  # two verdicts at once met a concept for the first time
-            self._move(concepts, verdict.accepted)
+        self._move(sorted(set(concepts)), verdict.accepted)
 
     def _move(self, concepts: list[str], accepted: bool) -> None:
         today = self.today()
         with Session(self.engine) as session, session.begin():
-            for name in sorted(set(concepts)):  # in one order, so that two do not wait in a ring
-                row = session.get(Review, (self.learner, name), with_for_update=True)
-                if row is None:
-                    row = Review(
-                        learner=self.learner,
-                        concept=name,
-                        box=0,
-                        due=today.isoformat(),
-                        right=0,
-                        wrong=0,
-                    )
-                    session.add(row)
+            fresh = {"user": self.user, "due": today.isoformat()}
+            insert_or_ignore(
+                session.connection(), Review, [{**fresh, "concept": name} for name in concepts]
+            )
+            for name in concepts:  # in one order, so that two do not wait in a ring
+                row = session.get_one(Review, (self.user, name), with_for_update=True)
                 if accepted:
                     # Solving the same again on one day proves nothing new.
                     if row.right == 0 or date.fromisoformat(row.due) <= today:
@@ -167,7 +149,7 @@ class LearnerProgress:
     def concepts(self) -> list[Concept]:
         """Return all concepts met, weakest first."""
         with Session(self.engine) as session:
-            rows = session.scalars(select(Review).where(Review.learner == self.learner))
+            rows = session.scalars(select(Review).where(Review.user == self.user))
             known = [
                 Concept(
                     row.concept,
@@ -194,7 +176,7 @@ class LearnerProgress:
         with Session(self.engine) as session:
             wanted = (
                 select(Submission.slug)
-                .where(Submission.learner == self.learner, Submission.kind == "accepted")
+                .where(Submission.user == self.user, Submission.kind == "accepted")
                 .distinct()
             )
             return set(session.scalars(wanted))
@@ -203,7 +185,7 @@ class LearnerProgress:
         """Return the whole record."""
         zone = self.timezone()
         wanted = select(Submission.slug, Submission.kind, Submission.created).where(
-            Submission.learner == self.learner
+            Submission.user == self.user
         )
         with Session(self.engine) as session:
             rows = list(session.execute(wanted.order_by(Submission.number)))

@@ -65,7 +65,7 @@ class Queue:
     ) -> None:
         self.engine, self.most_waiting, self.clock = engine, most_waiting, clock
 
-    def add(self, learner: str, slug: str, source: str) -> str:
+    def add(self, user: str, slug: str, source: str) -> str:
         """Take a submission and return its key; from here on it cannot be lost.
 
         Raises:
@@ -79,7 +79,7 @@ class Queue:
                 )
             submission = Submission(
                 key=secrets.token_hex(8),
-                learner=learner,
+                user=user,
                 slug=slug,
                 source=source,
                 seed=secrets.randbits(48),
@@ -191,13 +191,11 @@ class Queue:
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).where(Submission.state != "done")) or 0
 
-    def history(
-        self, learner: str, slug: str | None = None, most: int = 1000
-    ) -> list[dict[str, Any]]:
+    def history(self, user: str, slug: str | None = None, most: int = 1000) -> list[dict[str, Any]]:
         """Return a learner's submissions, newest first, as plain data."""
         wanted = (
             select(Submission)
-            .where(Submission.learner == learner)
+            .where(Submission.user == user)
             .order_by(Submission.number.desc())
             .limit(most)
         )

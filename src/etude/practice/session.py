@@ -6,7 +6,6 @@ answer it in milliseconds; where none does, this process starts a judge of its o
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
 from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem, find_problem
-from etude.practice.progress import LearnerProgress
+from etude.practice.progress import UserProgress
 from etude.practice.queue import Queue, QueueStatus, Ticket
 from etude.practice.worker import Workers
 from etude.store.practice import Submission
@@ -28,11 +27,6 @@ from etude.store.practice import Submission
 OTHERS_SECONDS = 0.4
 WAIT_SECONDS = 300.0
 Show = Callable[[QueueStatus], None]
-
-
-def learner_name() -> str:
-    """Return who practises at this terminal."""
-    return os.environ.get("ETUDE_LEARNER") or getpass.getuser()
 
 
 def local_timezone() -> str:
@@ -51,9 +45,9 @@ def recorder(
 
     def judged(ticket: Ticket, verdict: Verdict) -> None:
         with Session(engine) as session:
-            learner = session.scalar(select(Submission.learner).where(Submission.key == ticket.key))
-        if learner is not None:
-            LearnerProgress(engine, learner).record(find(ticket.slug), verdict)
+            user = session.scalar(select(Submission.user).where(Submission.key == ticket.key))
+        if user is not None:
+            UserProgress(engine, user).record(find(ticket.slug), verdict)
 
     return judged
 
@@ -62,7 +56,7 @@ def submit(
     engine: Engine,
     problem: Problem,
     source: str,
-    learner: str,
+    user: str,
     show: Show | None = None,
     demand: tuple[str, ...] | None = None,
 ) -> tuple[str, Verdict]:
@@ -72,12 +66,12 @@ def submit(
         engine: the database.
         problem: what is solved.
         source: the submission.
-        learner: whose it is.
+        user: whose it is.
         show: called with the state whenever it has changed.
         demand: layers of isolation to insist on, where this process must start a judge.
     """
     queue = Queue(engine)
-    key = queue.add(learner, problem.slug, source)
+    key = queue.add(user, problem.slug, source)
     # Workers that wait look four times a second; a busy one shows by an advancing queue.
     if verdict := _wait(queue, key, OTHERS_SECONDS, show, unless_taken=True):
         return key, verdict

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from etude.core.errors import StoreError
 from etude.core.paths import home
 
-HEAD = "0003"
+HEAD = "0004"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 

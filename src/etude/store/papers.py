@@ -66,7 +66,7 @@ class Opinion(Base):
 
     __tablename__ = "papers_opinions"
 
-    reader: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     value: Mapped[int]
     at: Mapped[float]
@@ -77,7 +77,7 @@ class Tag(Base):
 
     __tablename__ = "papers_tags"
 
-    reader: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     tag: Mapped[str] = mapped_column(String(80), primary_key=True)
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     at: Mapped[float]
@@ -88,7 +88,7 @@ class Following(Base):
 
     __tablename__ = "papers_following"
 
-    reader: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     author: Mapped[str] = mapped_column(String(200), primary_key=True)
     at: Mapped[float]
 
@@ -98,7 +98,7 @@ class SavedSearch(Base):
 
     __tablename__ = "papers_searches"
 
-    reader: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     query: Mapped[str] = mapped_column(Text)
     seen: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -21,7 +21,7 @@ class Submission(Base):
     number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
     """The place in the queue: submissions are begun in this order."""
     key: Mapped[str] = mapped_column(String(32), unique=True)
-    learner: Mapped[str] = mapped_column(String(80), index=True)
+    user: Mapped[str] = mapped_column(String(80), index=True)
     slug: Mapped[str] = mapped_column(String(80))
     source: Mapped[str] = mapped_column(Text)
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -38,12 +38,12 @@ class Submission(Base):
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
-class Learner(Base):
-    """Somebody who practises."""
+class Profile(Base):
+    """What a person has set for themselves."""
 
-    __tablename__ = "practice_learners"
+    __tablename__ = "practice_profiles"
 
-    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     timezone: Mapped[str] = mapped_column(String(64), default="UTC")
 
 
@@ -52,7 +52,7 @@ class Opening(Base):
 
     __tablename__ = "practice_openings"
 
-    learner: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     slug: Mapped[str] = mapped_column(String(80), primary_key=True)
     started: Mapped[float]
     hints: Mapped[int] = mapped_column(default=0)
@@ -60,11 +60,11 @@ class Opening(Base):
 
 
 class Review(Base):
-    """When a concept should be met again: Leitner's boxes, by learner and concept."""
+    """When a concept should be met again: Leitner's boxes, by user and concept."""
 
     __tablename__ = "practice_reviews"
 
-    learner: Mapped[str] = mapped_column(String(80), primary_key=True)
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
     concept: Mapped[str] = mapped_column(String(80), primary_key=True)
     box: Mapped[int] = mapped_column(default=0)
     due: Mapped[str] = mapped_column(String(10))
@@ -77,10 +77,10 @@ class Daily(Base):
     """The problem of a learner's day: once chosen, it stays."""
 
     __tablename__ = "practice_dailies"
-    __table_args__ = (UniqueConstraint("learner", "day"),)
+    __table_args__ = (UniqueConstraint("user", "day"),)
 
     number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
-    learner: Mapped[str] = mapped_column(String(80))
+    user: Mapped[str] = mapped_column(String(80))
     day: Mapped[str] = mapped_column(String(10))
     slug: Mapped[str] = mapped_column(String(80))
     why: Mapped[str] = mapped_column(String(200))
@@ -91,10 +91,10 @@ class Explained(Base):
     """What a language model said to a learner, as far as it was shown, and whether it helped."""
 
     __tablename__ = "practice_explanations"
-    __table_args__ = (Index("ix_practice_explanations_learner", "learner", "number"),)
+    __table_args__ = (Index("ix_practice_explanations_user", "user", "number"),)
 
     number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
-    learner: Mapped[str] = mapped_column(String(80))
+    user: Mapped[str] = mapped_column(String(80))
     slug: Mapped[str] = mapped_column(String(80))
     model: Mapped[str] = mapped_column(String(120))
     text: Mapped[str] = mapped_column(Text)

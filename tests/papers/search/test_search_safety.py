@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(library, tmp_path):
 def test_what_a_kill_left_beside_the_index_does_no_harm(library, undisturbed, tmp_path):
     folder = tmp_path / "papers"
     place.create(folder_made(folder))
-    (folder / "index.old").mkdir()
+    (folder / ".removed-index").mkdir()
     (folder / "index" / "0123456789abcdef0123456789abcdef.idx.tmp").write_bytes(b"junk")
     index = Index(folder, library)
     index.refresh()

@@ -16,8 +16,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.docstrings import load_docstrings
 from etude.tuning.data.duplicates import NearDuplicates, jaccard
 from etude.tuning.data.functions import python_files, read_functions, summary_line
-from etude.tuning.data.samples import DataSplit
-from etude.tuning.data.schema import Sample
+from etude.tuning.data.schema import DataSplit, Sample
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 

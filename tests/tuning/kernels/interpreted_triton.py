@@ -21,7 +21,7 @@ from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import fused, fused_reference, gpu_attention, ops, reference, triton
 from etude.tuning.kernels.codebooks import CODEBOOKS
-from etude.tuning.kernels.fused import Heads
+from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.triton import decode, lora, loss, product, rows
 from etude.tuning.objectives.cross_entropy import completion_loss, cross_entropy_sum
 

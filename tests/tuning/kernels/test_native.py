@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from etude.tuning.kernels import cpu, fused, int8_matmul, native, reference
 from etude.tuning.kernels.codebooks import CODEBOOKS
-from etude.tuning.kernels.fused import Heads
+from etude.tuning.kernels.heads import Heads
 
 BF16, FLOAT = torch.bfloat16, torch.float32
 WIDTHS = (16, 17, 48, 100)

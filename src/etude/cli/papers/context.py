@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,14 +40,10 @@ def open_settings(file: Path | None = None) -> Settings:
 
 def open_reader(library: Library) -> Reader:
     """Open what the person at this terminal has given."""
+    from etude.core.user import current_user
     from etude.papers.reader import Reader
 
-    return Reader(library.engine, reader_name())
-
-
-def reader_name() -> str:
-    """Return who reads at this terminal."""
-    return os.environ.get("ETUDE_READER") or os.environ.get("ETUDE_LEARNER") or getpass.getuser()
+    return Reader(library.engine, current_user("papers"))
 
 
 def index_folder() -> Path:
@@ -173,7 +167,7 @@ def known_category(name: str) -> str:
         PapersError: it has none of that name.
     """
     from etude.core.errors import did_you_mean
-    from etude.papers.arxiv.categories import CATEGORIES
+    from etude.papers.categories import CATEGORIES
 
     known = {one.lower(): one for one in CATEGORIES}
     known |= {one.split(".")[0].lower(): one.split(".")[0] for one in CATEGORIES}

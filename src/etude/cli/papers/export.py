@@ -232,13 +232,13 @@ def make_digest(
 
 
 def _problem_of_the_day(library: Library) -> Extra:
+    from etude.core.user import current_user
     from etude.papers.digest import Extra
     from etude.practice.daily import problem_of_the_day
     from etude.practice.problem import load_shelf
-    from etude.practice.progress import LearnerProgress
-    from etude.practice.session import learner_name
+    from etude.practice.progress import UserProgress
 
-    progress = LearnerProgress(library.engine, learner_name())
+    progress = UserProgress(library.engine, current_user("practice"))
     choice = problem_of_the_day(library.engine, progress, load_shelf())
     how = f"etude practice start {choice.problem.slug}"
     text = f"{choice.problem.front.difficulty}, {choice.problem.collection}: {how}"

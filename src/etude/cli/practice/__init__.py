@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from etude.cli import app
+from etude.cli.root import app
 from etude.core.errors import ProblemError
 
 practice = typer.Typer(

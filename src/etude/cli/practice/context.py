@@ -12,7 +12,7 @@ from etude.core.errors import ProblemError
 if TYPE_CHECKING:
     from etude.practice.explanations import Explanations
     from etude.practice.judge.pool import Pool
-    from etude.practice.progress import LearnerProgress
+    from etude.practice.progress import UserProgress
 
 
 def slugs(incomplete: str) -> list[str]:
@@ -68,13 +68,14 @@ def markdown(text: str) -> None:
     Console().print(Markdown(text))
 
 
-def open_progress() -> LearnerProgress:
+def open_progress() -> UserProgress:
     """Open the record of whoever practises at this terminal."""
-    from etude.practice.progress import LearnerProgress
-    from etude.practice.session import learner_name, local_timezone
+    from etude.core.user import current_user
+    from etude.practice.progress import UserProgress
+    from etude.practice.session import local_timezone
     from etude.store.engine import open_store
 
-    progress = LearnerProgress(open_store(), learner_name())
+    progress = UserProgress(open_store(), current_user("practice"))
     progress.set_timezone(local_timezone())
     return progress
 
@@ -88,8 +89,8 @@ def open_pool(demand: list[str] | None, slots: int = 1) -> Pool:
 
 def open_explanations() -> Explanations:
     """Open what models said to whoever practises at this terminal."""
+    from etude.core.user import current_user
     from etude.practice.explanations import Explanations
-    from etude.practice.session import learner_name
     from etude.store.engine import open_store
 
-    return Explanations(open_store(), learner_name())
+    return Explanations(open_store(), current_user("practice"))

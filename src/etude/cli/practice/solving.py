@@ -121,8 +121,9 @@ def submit_answer(
 
     Example: `etude practice submit create-tensordataset`
     """
+    from etude.core.user import current_user
     from etude.practice.problem import find_problem
-    from etude.practice.session import learner_name, submit
+    from etude.practice.session import submit
     from etude.store.engine import open_store
 
     problem = find_problem(slug, shelf)
@@ -133,7 +134,7 @@ def submit_answer(
             say(f"{status.position} before yours" if status.position else status.state)
 
         layers = tuple(demand) if demand else None
-        key, verdict = submit(open_store(), problem, source, learner_name(), show, layers)
+        key, verdict = submit(open_store(), problem, source, current_user("practice"), show, layers)
     _show(problem, source, verdict)
     typer.echo(typer.style(f"submission {key}", dim=True))
     if not verdict.accepted:

@@ -13,11 +13,11 @@ from datetime import date, timedelta
 from typing import Any
 
 from etude.core.errors import SourceDownError, SourceError
-from etude.papers.arxiv.categories import oai_set
 from etude.papers.arxiv.oai import ExpiredTokenError, Page, first_page, next_page
 from etude.papers.arxiv.query import changed
 from etude.papers.arxiv.session import SyncSession
 from etude.papers.calendar import last_publication
+from etude.papers.categories import oai_set
 from etude.papers.identity import Identifier
 from etude.papers.library import Library
 

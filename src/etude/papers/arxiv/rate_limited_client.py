@@ -14,8 +14,6 @@ a restart. It never grows by a clock that is set: at most the rest itself is wai
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import io
 import json
 import random
 import time
@@ -24,11 +22,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 
+from etude.core.atomic_files import replace_text
 from etude.core.errors import SourceDownError, SourceError
+from etude.core.lock import FileLock
 from etude.core.paths import home
 from etude.papers.settings import Settings
 
@@ -160,8 +160,8 @@ class RateLimitedClient:
         url = httpx.URL(address, params=dict(query)) if query else httpx.URL(address)
         why = ""
         for _ in range(self.settings.tries):
-            with self._locked() as file:
-                self._wait(file, url.host)
+            with self._locked():
+                self._wait(url.host)
                 retry_after: float | None = None
                 try:
                     answer = self._send(url, headers or {})
@@ -170,11 +170,11 @@ class RateLimitedClient:
                     if moved is not None:
                         # It is a request like any other: after the pause, and counted.
                         url, why = moved, f"{url.host} leads to {moved.host} and on"
-                        self._keep(file, self._pause, 0, "")
+                        self._keep(self._pause, 0, "")
                         continue
                     if not why:
                         found = read(answer)
-                        self._keep(file, self._pause, 0, "")
+                        self._keep(self._pause, 0, "")
                         return found
                     retry_after = self._retry_after(answer)
                 except DamagedError as error:
@@ -183,9 +183,9 @@ class RateLimitedClient:
                     why = _said(error)
                 except BaseException:
                     # Ctrl-C, or an error of the caller's: the pause still begins now.
-                    self._keep(file, self._pause, 0, "")
+                    self._keep(self._pause, 0, "")
                     raise
-                self._back_off(file, why, retry_after)
+                self._back_off(why, retry_after)
         raise SourceDownError(
             f"{url.host} gave no usable answer in {self.settings.tries} tries: {why}"
         )
@@ -226,16 +226,16 @@ class RateLimitedClient:
             now = now.replace(tzinfo=UTC)
         return min(max(0.0, (moment - now).total_seconds()), LONGEST_REST)
 
-    def _back_off(self, file: IO[str], why: str, retry_after: float | None) -> None:
-        failures = self._rest(file).failures + 1
+    def _back_off(self, why: str, retry_after: float | None) -> None:
+        failures = self._rest().failures + 1
         seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 20), LONGEST_REST) * self._scale
         seconds *= self._chance.uniform(0.75, 1.25)
         if retry_after is not None:
             seconds = max(retry_after, seconds if retry_after == 0 else 0.0)
-        self._keep(file, min(max(seconds, self._pause), LONGEST_REST), failures, why)
+        self._keep(min(max(seconds, self._pause), LONGEST_REST), failures, why)
 
-    def _wait(self, file: IO[str], host: str) -> None:
-        rest = self._rest(file)
+    def _wait(self, host: str) -> None:
+        rest = self._rest()
         remaining = self._remaining(rest)
         if remaining > self.settings.patience:
             until = datetime.fromtimestamp(self.clocks.wall() + remaining, UTC)
@@ -257,24 +257,27 @@ class RateLimitedClient:
         # A clock that was set back says nothing of what is gone: at most the whole rest is left.
         return min(max(0.0, rest.seconds - gone), rest.seconds)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Generator[IO[str]]:
-        """The file of the rest, open and locked: another process waits here for its turn."""
-        path = self.folder / "arxiv-gate.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise SourceError(f"{path} cannot be used: {error.strerror or error}") from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+    @property
+    def _rest_file(self) -> Path:
+        return self.folder / "arxiv-gate.json"
 
-    @staticmethod
-    def _rest(file: IO[str]) -> _Rest:
-        file.seek(0)
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        """Hold the gate; another process waits here for its turn."""
+        with contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(self._rest_file.with_suffix(".lock"), wait=True))
+            except OSError as error:
+                raise self._unusable(error) from error
+            yield
+
+    def _unusable(self, error: OSError) -> SourceError:
+        return SourceError(f"{self._rest_file} cannot be used: {error.strerror or error}")
+
+    def _rest(self) -> _Rest:
         try:
-            found: Any = json.loads(file.read() or "{}")
+            found: Any = json.loads(self._rest_file.read_text("utf-8"))
             rest = _Rest(**cast("dict[str, Any]", found))
             return replace(
                 rest,
@@ -284,10 +287,14 @@ class RateLimitedClient:
                 failures=int(rest.failures),
                 why=str(rest.why),
             )
+        except FileNotFoundError:
+            return _Rest()
+        except OSError as error:
+            raise self._unusable(error) from error
         except (ValueError, TypeError):
-            return _Rest()  # cut off by a crash: the pause is begun anew with the next answer
+            return _Rest()  # edited or damaged: the pause is begun anew with the next answer
 
-    def _keep(self, file: IO[str], seconds: float, failures: int, why: str) -> None:
+    def _keep(self, seconds: float, failures: int, why: str) -> None:
         rest = _Rest(
             self.clocks.boot(),
             self.clocks.monotonic(),
@@ -296,18 +303,17 @@ class RateLimitedClient:
             failures,
             why[:200],
         )
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(asdict(rest)))
-        file.flush()
+        try:
+            replace_text(self._rest_file, json.dumps(asdict(rest)))
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def cool_down(self) -> tuple[float, str]:
         """Seconds that are still to be waited for, and why; for `health`."""
         try:
-            text = (self.folder / "arxiv-gate.json").read_text(encoding="utf-8")
-        except OSError:
+            rest = self._rest()
+        except SourceError:
             return 0.0, ""
-        rest = self._rest(io.StringIO(text))
         return self._remaining(rest), rest.why
 
 

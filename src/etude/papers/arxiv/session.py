@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from etude.core.errors import PapersError
+from etude.core.errors import LockHeldError, PapersError
+from etude.core.lock import FileLock
 from etude.papers.arxiv.due_date import LONG_AGO, due_before, needs_listing
 from etude.papers.arxiv.rate_limited_client import RateLimitedClient
 from etude.papers.calendar import feed_day
@@ -125,24 +124,14 @@ class SyncSession:
 @contextlib.contextmanager
 def alone(folder: Path) -> Generator[None]:
     """Let one run work at a time; the lock falls with its process, however that ends."""
-    path = folder / "papers-sync.lock"
+    lock = FileLock(folder / "papers-sync.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="ascii")
+        lock.acquire()
+    except LockHeldError as error:
+        owner = f" by process {error.pid}" if error.pid is not None else ""
+        raise PapersError(f"papers are being read already{owner}: let it finish") from error
     except OSError as error:
-        raise PapersError(f"{path} cannot be used: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip()
-            raise PapersError(
-                f"papers are being read already{f' by process {owner}' if owner else ''}: "
-                "let it finish"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        raise PapersError(f"{lock.file} cannot be used: {error.strerror or error}") from error
+    with lock:
         yield

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
-from etude.papers.arxiv.categories import CATEGORIES
 from etude.papers.calendar import EASTERN, feed_day, last_feed
+from etude.papers.categories import CATEGORIES
 from etude.papers.fake_arxiv.texts import mail_date, tex, xml
 from etude.papers.fake_arxiv.world import State, World
 from etude.papers.record import Announcement

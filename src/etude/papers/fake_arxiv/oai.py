@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from etude.papers.arxiv.categories import CATEGORIES, oai_set
+from etude.papers.categories import CATEGORIES, oai_set
 from etude.papers.fake_arxiv.texts import iso, tex, xml
 from etude.papers.fake_arxiv.world import State, World
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from etude.core.errors import PapersError
-from etude.papers.arxiv.categories import oai_set
 from etude.papers.calendar import (
     deadline,
     expected_feed,
@@ -26,6 +25,7 @@ from etude.papers.calendar import (
     no_feed,
     publication,
 )
+from etude.papers.categories import oai_set
 from etude.papers.record import Announcement
 
 LICENCE = "http://arxiv.org/licenses/nonexclusive-distrib/1.0/"

@@ -208,7 +208,7 @@ def _moved(connection: Connection, reader: Reader, source: _Source, upto: int) -
     if source.kind == "author":
         return author_shown(connection, reader.name, source.name, source.seen, upto)
     same = (
-        (_search.c.reader == reader.name)
+        (_search.c.user == reader.name)
         & (_search.c.name == source.name)
         & (_search.c.query == source.query)
         & (_search.c.seen == source.seen)

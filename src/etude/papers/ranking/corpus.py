@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from sqlalchemy import func, select
 
+from etude.core.atomic_files import replace_file
 from etude.core.errors import PapersError
 from etude.core.paths import home
 from etude.papers.library import Library
@@ -138,10 +137,9 @@ def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
         "ids": corpus.ids,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: another program may read, or write its own, at the same time.
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as target:
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as target:  # given a path, NumPy would add a suffix to it
             np.savez(
                 target,
                 texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
@@ -151,10 +149,9 @@ def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
                 indices=sample.indices,
                 indptr=sample.indptr,
             )
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+
+    # Another program may read, or write its own, at the same time.
+    replace_file(file, write)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:

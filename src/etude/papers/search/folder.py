@@ -11,10 +11,8 @@ which revision and in which format, so none of them can be ahead of the papers b
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Generator
@@ -23,7 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.core.atomic_files import remove_folder
 from etude.core.errors import PapersError
+from etude.core.lock import FileLock
 from etude.papers.search.text import analyzers
 
 if TYPE_CHECKING:
@@ -83,17 +83,13 @@ def schema() -> tantivy.Schema:
 @contextmanager
 def writing(folder: Path, waits: Callable[[], None]) -> Generator[None]:
     """Hold the folder's lock; where another process has it, call `waits` once and wait."""
+    lock = FileLock(folder / "lock", wait=True, waiting=waits)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("wb")
+        lock.acquire()
     except OSError as error:
         raise PapersError(f"cannot write the index in {folder}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waits()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with lock:
         yield
 
 
@@ -102,12 +98,9 @@ def create(folder: Path) -> tantivy.Index:
     import tantivy
 
     place = folder / "index"
-    old = folder / "index.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        # A reader that has its files open keeps them; one that opens now finds none, or the new.
-        place.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+    # A reader that has its files open keeps them; one that opens now finds none, or the new.
+    with suppress(FileNotFoundError):
+        remove_folder(place)
     (folder / "damaged").unlink(missing_ok=True)
     place.mkdir()
     index = tantivy.Index(schema(), path=str(place))

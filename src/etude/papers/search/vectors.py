@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.core.atomic_files import replace_bytes
 from etude.papers.search.embed import WIDTH
 
 if TYPE_CHECKING:
@@ -93,13 +94,8 @@ class Vectors:
         rows = sorted(self._rows[key] for key in set(ids) if key in self._rows)
         if len(rows) * 3 > self._size * 2:
             return
-        fresh = self.file.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(self._data[rows].tobytes())
-            file.flush()
-            os.fsync(file.fileno())
         # Readers keep the file that they have mapped.
-        fresh.replace(self.file)
+        replace_bytes(self.file, self._data[rows].tobytes())
         self._size = -1
 
     def vector(self, paper_id: str) -> np.ndarray[Any, Any] | None:

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import JudgeError
-from etude.practice.judge.protocol import encode
 from etude.practice.judge.sandbox import LAYERS, Level
 from etude.practice.judge.supervisor import ExecutionResult, Prepared, attend
+from etude.practice.protocol import encode
 
 START_SECONDS = 120
 PREPARE_SECONDS = 20

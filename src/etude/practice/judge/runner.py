@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from etude.practice.judge import sandbox
-from etude.practice.judge.protocol import LENGTHS, encode
-from etude.practice.judge.protocol import decode as _decode
+from etude.practice.protocol import LENGTHS, encode
+from etude.practice.protocol import decode as _decode
 
 NAME = "solution.py"
 MOST_OUTPUT = 64 << 10

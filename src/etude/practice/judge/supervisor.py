@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from etude.practice.judge.protocol import LENGTHS, MalformedError, decode
+from etude.practice.protocol import LENGTHS, MalformedError, decode
 
 GRACE_SECONDS = 2.0
 MOST_ANSWER = 64 << 20

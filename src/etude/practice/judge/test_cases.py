@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from etude.core.errors import ProblemError
-from etude.practice.judge.protocol import decode, encode
 from etude.practice.problem import Problem
+from etude.practice.protocol import decode, encode
 from etude.practice.suite import Test
 
 # Solutions use torch's and NumPy's global random numbers, of which there is one set a process.

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from etude.practice.compare import Mismatch, Tolerance, compare
-from etude.practice.judge.protocol import Foreign, MalformedError, decode
 from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import Case
 from etude.practice.judge.verdict import Detail, Kind, Line, Shown, Verdict
 from etude.practice.problem import Problem
+from etude.practice.protocol import Foreign, MalformedError, decode
 
 
 class Reading:

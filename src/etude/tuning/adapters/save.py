@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-import etude
-from etude.core.atomic_files import replace_file, to_json
+from etude.core.atomic_files import replace_file, replace_text, to_json
 from etude.core.errors import AdapterError, RunError
+from etude.core.version import __version__
 from etude.tuning.adapters import bases, init
 from etude.tuning.adapters.adalora import AdaLoRA, as_lora
 from etude.tuning.adapters.bases import Base
@@ -286,7 +286,7 @@ def _provenance(
     quant = held[0] if held else QuantSpec(kind="none")
     taken = any(layer.taken is not None for layer in layers.values())
     return {
-        "etude": etude.__version__,
+        "etude": __version__,
         "base": {"name": origin.name, "fingerprint": origin.fingerprint},
         "quant": quant.model_dump(),
         "start": spec.start if taken else "default",
@@ -355,7 +355,7 @@ def write_adapter(
         aside.write_bytes(weights)
         # Only now, when the large file is known to fit on the disk, do the small ones change.
         for other, text in texts.items():
-            replace_file(folder / other, lambda small, text=text: small.write_text(text, "utf-8"))
+            replace_text(folder / other, text)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

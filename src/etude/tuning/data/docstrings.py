@@ -27,8 +27,7 @@ from etude.core.errors import DataError, did_you_mean
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.duplicates import NearDuplicates
 from etude.tuning.data.functions import Function, Refused, python_files, read_functions
-from etude.tuning.data.samples import DataSplit
-from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.schema import DataSplit, Message, Sample
 
 STDLIB = "stdlib"
 OPEN_FILES = 4

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from heapq import heappush, heappushpop
 from typing import Literal
 
@@ -19,18 +19,8 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.formats import sample_reader
-from etude.tuning.data.schema import Sample
+from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
-
-
-@dataclass(frozen=True)
-class DataSplit:
-    """Samples to train on and samples held out; no sample of one has its equal in the other."""
-
-    train: Sequence[Sample]
-    eval: Sequence[Sample]
-    notes: list[str] = field(default_factory=list[str])
-    """What a reader of the report should know: rows left out, repeats, how the split was made."""
 
 
 def load_samples(spec: DataSpec, seed: int) -> DataSplit:

@@ -17,9 +17,7 @@ them when memory is short.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -30,6 +28,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.core.atomic_files import make_folder_aside, replace_folder
 from etude.tuning.data.counts import EncodingStats, Tally
 from etude.tuning.data.encoded import EncodedSample
 
@@ -130,8 +129,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        self._aside = make_folder_aside(folder)
         self._files = {name: (self._aside / name).open("wb") for name in NAMES}
         self._end = 0
 
@@ -152,20 +150,14 @@ class StoreWriter:
     def finish(self, stats: EncodingStats) -> TokenStore:
         """Write what is left, give the folder its name, and open it."""
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
             file.close()
         sums = {name: _checksum(self._aside / name) for name in NAMES}
         told = json.dumps(asdict(stats))
         sums["stats"] = zlib.crc32(told.encode())
         about = json.dumps({"form": FORM, "sums": sums, "stats": told})
         (self._aside / "about").write_text(about, "utf-8")
-        try:
-            self._aside.rename(self._folder)
-        except OSError:
-            # Another run has just written the same, or what is there is damaged: ours is whole.
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._aside.rename(self._folder)
+        # What is there is damaged, or another run has just written the same: ours is whole.
+        replace_folder(self._aside, self._folder)
         return TokenStore(self._folder)
 
     def close(self) -> None:

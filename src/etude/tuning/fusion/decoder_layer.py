@@ -38,7 +38,7 @@ from etude.tuning.adapters.product import (
     thin_output,
 )
 from etude.tuning.kernels import fused
-from etude.tuning.kernels.fused import Heads
+from etude.tuning.kernels.heads import Heads
 
 Factors = tuple[Tensor, Tensor]
 """A (r, in) and B (out, r)."""

@@ -26,7 +26,8 @@ from etude.tuning.fusion.decoder_layer import (
     Projection,
     decoder_layer,
 )
-from etude.tuning.kernels.fused import HEAD_MULTIPLE, Heads, dtypes, how, obstacle
+from etude.tuning.kernels.fused import HEAD_MULTIPLE, dtypes, how, obstacle
+from etude.tuning.kernels.heads import Heads
 from etude.tuning.quant.linear import QuantLinear
 
 _KNOWN = {

@@ -25,13 +25,13 @@ from etude.tuning.fusion.patch import decoder_layers, described
 from etude.tuning.kernels import native
 from etude.tuning.kernels.fused import (
     THIN_ROWS,
-    Heads,
     attention,
     cached_attention,
     has_kernels,
     rms_norm,
     thin_product,
 )
+from etude.tuning.kernels.heads import Heads
 from etude.tuning.objectives.cross_entropy import plain_head
 from etude.tuning.quant.linear import dense_weights
 

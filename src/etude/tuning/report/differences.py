@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 
 from etude.core import units as q
-from etude.core.atomic_files import replace_file
+from etude.core.atomic_files import replace_text
 from etude.core.errors import RunError
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
@@ -75,7 +75,7 @@ def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
     }
     page = render_page("compare.html", content)
     try:
-        replace_file(path, lambda file: file.write_text(page, "utf-8"))
+        replace_text(path, page)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from None
 

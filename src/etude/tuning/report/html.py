@@ -16,7 +16,7 @@ from typing import Any, cast
 import jinja2
 from markupsafe import Markup
 
-from etude import __version__
+from etude.core.version import __version__
 from etude.tuning.report.axis import thinned
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,8 +7,8 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-from etude import __version__
 from etude.core.machine import this_machine
+from etude.core.version import __version__
 
 
 def environment() -> dict[str, Any]:

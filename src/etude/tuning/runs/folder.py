@@ -24,7 +24,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -32,9 +31,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
 
-from etude.core.errors import RunError, nearest
-from etude.core.atomic_files import drop_torn_line, replace_file, to_json
-from etude.core.lock import FolderLock
+from etude.core.atomic_files import (
+    drop_torn_line,
+    remove_folder,
+    replace_bytes,
+    replace_text,
+    to_json,
+)
+from etude.core.errors import LockHeldError, RunError, nearest
+from etude.core.lock import FileLock
 
 RunState = Literal["running", "finished", "stopped", "failed", "diverged", "killed"]
 """`stopped`: asked to, resumable. `diverged`: the loss was not finite. `killed` is never
@@ -53,7 +58,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = FolderLock(self.path)
+        self._lock = FileLock(self.path / ".lock")
         self._metrics: int | None = None
 
     def __repr__(self) -> str:
@@ -164,7 +169,15 @@ class RunFolder:
         Raises:
             RunError: another process, or another part of this one, is writing it.
         """
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except LockHeldError as error:
+            raise RunError(
+                f"{self.path} is being written by process {error.pid or 'unknown'}; "
+                "wait for it to end or stop it"
+            ) from None
+        except OSError as error:
+            raise RunError(f"cannot lock {self.path}: {error.strerror}") from None
 
     def release(self) -> None:
         """Let others write; without the lock, nothing happens."""
@@ -274,7 +287,7 @@ class RunFolder:
         # Half a surrogate pair, which JSON data may hold, has no UTF-8: it becomes a `?`.
         content = text.encode(errors="replace")
         try:
-            replace_file(self.path / name, lambda file: file.write_bytes(content))
+            replace_bytes(self.path / name, content)
         except OSError as error:
             raise self._write_error(name, error) from None
 
@@ -361,11 +374,8 @@ def remove_run(folder: RunFolder) -> None:
     """
     folder.lock()
     base = folder.path.parent
-    # Renamed first: a removal that is cut short leaves no half of a run in the list.
-    doomed = base / f".removed-{folder.path.name}"
     try:
-        folder.path.rename(doomed)
-        shutil.rmtree(doomed)
+        remove_folder(folder.path)
     except OSError as error:
         raise RunError(f"cannot remove {folder.path}: {error.strerror}") from None
     finally:
@@ -420,7 +430,7 @@ def _point_latest(parent: Path, name: str) -> None:
             aside.unlink()
         if link.is_dir() and not link.is_symlink():
             raise RunError(f"{link} is a folder; it should name the latest run: move it") from None
-        replace_file(link, lambda file: file.write_text(name + "\n", "utf-8"))
+        replace_text(link, name + "\n")
 
 
 def _follow_latest(path: Path) -> Path:

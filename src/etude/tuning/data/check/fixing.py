@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from etude.core.atomic_files import replace_file
+from etude.core.atomic_files import replace_text
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
@@ -70,7 +70,7 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
             done["rows whose characters were put right"] += values != entry.row.values
         lines.append(_line(values, entry))
     try:
-        replace_file(output, lambda file: file.write_text("".join(lines), "utf-8"))
+        replace_text(output, "".join(lines))
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror}") from None
     done["rows written"] = len(lines)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from etude.core.atomic_files import replace_file
 from etude.core.machine import this_machine
 from etude.core.paths import home
 
@@ -130,7 +131,6 @@ def _library(compiler: list[str]) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as folder:
-        made = Path(folder) / "kernels.so"
         # Linked without the compiler's own OpenMP: the loader finds PyTorch's, so that the two
         # share one pool of threads instead of waiting for each other's.
         objects = [Path(folder) / f"{Path(name).stem}.o" for name in _SOURCES]
@@ -138,8 +138,8 @@ def _library(compiler: list[str]) -> Path:
         for source, made_object in zip(_SOURCES, objects, strict=True):
             command = [*compiler, *_OPTIONS, threads, "-c", str(here / source)]
             _run([*command, "-o", str(made_object)])
-        _run([*compiler, "-shared", *map(str, objects), "-o", str(made)])
-        made.replace(target)
+        link = [*compiler, "-shared", *map(str, objects), "-o"]
+        replace_file(target, lambda aside: _run([*link, str(aside)]))
     return target
 
 
