@@ -49,7 +49,11 @@ class ModuleToSave(nn.Module):
             if name == "base":
                 raise
             found = getattr(self.base, name)
-            return self.computing_parameters().get(name, found) if isinstance(found, nn.Parameter) else found
+            return (
+                self.computing_parameters().get(name, found)
+                if isinstance(found, nn.Parameter)
+                else found
+            )
 
     def add(self, name: str) -> nn.Module:
         """Make a trainable float32 copy for the adapter `name` and return it."""

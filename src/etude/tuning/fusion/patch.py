@@ -42,8 +42,8 @@ class Fusion:
 def fused_layers(model: Any) -> Generator[Fusion]:
     """Let the decoder layers that can be fused run so inside the block.
 
-    Only packed rows do: a call that names no `segment_lengths` takes the layer's own code. The count
-    is of the layers that can be fused as the model stands: its mode and its active adapters.
+    Only packed rows do: a call that names no `segment_lengths` takes the layer's own code. The
+    count is of the layers that can be fused as the model stands: its mode, its active adapters.
     """
     layers = decoder_layers(model)
     # An evaluation in the middle of training finds its layers patched already.
