@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from etude.tuning.adapters.bases import sizes
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
 from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Norm, Projection
@@ -119,7 +120,7 @@ def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Desc
         return "weights of the base are trained"
     q, k, v, output, gate, up, down = (projection for projection, _ in found)
     width = int(attention.head_dim)
-    query_heads, key_heads = (one.base.out_features // width for one in (q, k))
+    query_heads, key_heads = (sizes(one.base)[1] // width for one in (q, k))
     heads = Heads(query_heads, key_heads, width, attention.scaling, _window(attention))
     described = DecoderLayer(
         attention_norm=_norm(layer.input_layernorm),

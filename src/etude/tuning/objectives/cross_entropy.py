@@ -130,18 +130,19 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor
 def plain_head(model: Any) -> Tensor | None:
     """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None.
 
-    They are not where the head is wrapped (adapters, `modules_to_save`) or somebody hears its
-    forward pass: then the model is asked for its logits.
+    They are not where the head is wrapped (adapters, `modules_to_save`) or has forward hooks: then
+    the model is asked for its logits.
     """
     head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head._forward_hooks or head._forward_pre_hooks:
+    inner = vars(head)
+    if type(head) is not torch.nn.Linear or inner["_forward_hooks"] or inner["_forward_pre_hooks"]:
         return None
     config = model.config
     shaped = any(
         getattr(config, name, None) not in (None, 1, 1.0)
         for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
     )
-    if shaped or head.bias is not None:
+    if shaped or "bias" in dict(head.named_parameters()):
         return None
     return head.weight
 
