@@ -134,7 +134,7 @@ def plain_head(model: Any) -> Tensor | None:
     the model is asked for its logits.
     """
     head = model.get_output_embeddings()
-    inner = vars(head)
+    inner = cast("dict[str, Any]", vars(head))
     if type(head) is not torch.nn.Linear or inner["_forward_hooks"] or inner["_forward_pre_hooks"]:
         return None
     config = model.config
