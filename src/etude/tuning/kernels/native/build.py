@@ -80,10 +80,13 @@ def status() -> BuildStatus:
         return BuildStatus(None, str(error))
 
 
-@cache
-def _function(
-    name: str, dtype: torch.dtype, kinds: tuple[type, ...]
+_kernels: dict[tuple[str, torch.dtype], Callable[..., bytes | None]] = {}
+
+
+def _kernel(
+    name: str, dtype: torch.dtype, arguments: tuple[Tensor | float | None, ...]
 ) -> Callable[..., bytes | None]:
+    """Return a kernel, its types taken from the first arguments that it is called with."""
     library = status().library
     if library is None:
         raise RuntimeError(f"the C++ kernels are not there: {status().reason}")
@@ -91,11 +94,12 @@ def _function(
     if suffix is None:
         raise ValueError(f"{name}: there is no C++ kernel for {dtype}")
     types: list[Any] = []
-    for kind in kinds:
-        # An array is its address and what lies there; see checks.h.
-        types += _C_TYPES.get(kind, (ctypes.c_void_p, ctypes.c_int64))
-    # A function object of its own for each set of types: they are its argtypes.
-    return ctypes.CFUNCTYPE(ctypes.c_char_p, *types)((f"{name}_{suffix}", library))
+    for value in arguments:
+        # An array, or none, is its address and what lies there; see checks.h.
+        types += _C_TYPES.get(type(value), (ctypes.c_void_p, ctypes.c_int64))
+    kernel = ctypes.CFUNCTYPE(ctypes.c_char_p, *types)((f"{name}_{suffix}", library))
+    _kernels[name, dtype] = kernel
+    return kernel
 
 
 _C_TYPES: dict[type, tuple[Any, ...]] = {
@@ -132,30 +136,34 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> No
     if isinstance(arguments[0], FakeTensor):
         return
     values: list[Any] = []
+    add = values.append
+    # A token that is generated comes here some hundred times: what is usual is looked at first.
     for value in arguments:
         if isinstance(value, Tensor):
-            values += (value.data_ptr(), _extent(name, value))
-        elif value is None:
-            values += (None, -1)
+            add(value.data_ptr())
+            if value.is_contiguous() and value.is_cpu:
+                add(value.numel() << 4 | _ARRAY_TYPES.get(value.dtype, _UNKNOWN_TYPE))
+            else:
+                add(_strided(name, value))
         else:
-            values.append(value)
-    refused = _function(name, dtype, tuple(map(type, arguments)))(*values)
+            add(value)
+            if value is None:
+                add(-1)
+    kernel = _kernels.get((name, dtype)) or _kernel(name, dtype, arguments)
+    refused = kernel(*values)
     if refused is not None:
         raise ValueError(f"{name}: {refused.decode()}")
 
 
-def _extent(name: str, tensor: Tensor) -> int:
-    """Return what lies at a tensor's address, as checks.h reads it."""
+def _strided(name: str, tensor: Tensor) -> int:
+    """Return what lies at the address of a tensor with gaps between its rows; see checks.h."""
     if not tensor.is_cpu:
         raise ValueError(f"{name}: a tensor lies on {tensor.device}, not on the processor")
-    kind = _ARRAY_TYPES.get(tensor.dtype, _UNKNOWN_TYPE)
-    if tensor.is_contiguous():
-        return tensor.numel() << 4 | kind
     rows, width = tensor.shape if tensor.dim() == 2 else (0, 0)
     step, inner = tensor.stride() if tensor.dim() == 2 else (0, 0)
     if rows == 0 or (inner != 1 and width != 1):
         raise ValueError(f"{name}: a tensor's rows are not contiguous")
-    return ((rows - 1) * step + width) << 4 | 8 | kind
+    return ((rows - 1) * step + width) << 4 | 8 | _ARRAY_TYPES.get(tensor.dtype, _UNKNOWN_TYPE)
 
 
 def _compiler() -> list[str] | None:
