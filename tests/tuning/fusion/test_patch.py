@@ -6,14 +6,16 @@ import copy
 
 import pytest
 import torch
-from fusable_models import MODELS, adapted
+from fusable_models import MODELS, SIZES, adapted
 from torch.nn.utils import parameters_to_vector
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
-from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters
+from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parameters, set_adapter
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion import patch
@@ -202,12 +204,15 @@ UNFIT = {
     "magnitudes": AdapterSpec(kind="dora", rank=4, alpha=8),
     "dropout": AdapterSpec(rank=4, alpha=8, dropout=0.1),
 }
+REASONS = {"magnitudes": "DoRA", "dropout": "dropout acts on the adapters' input"}
 
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_the_fused_step_does_not_compute_takes_the_layers_own_code(name):
     model = adapted(MODELS["llama"], UNFIT[name]).train()
-    with packed_rows(model), fused_layers(model), counted() as count:
+    with packed_rows(model), fused_layers(model) as how, counted() as count:
+        assert (how.fused, how.layers) == (0, 3)
+        assert REASONS[name] in str(how)
         torch.manual_seed(2)
         fused = completion_loss(model, **row())
     torch.manual_seed(2)
@@ -263,3 +268,49 @@ def test_the_model_is_left_as_it_was():
     with pytest.raises(KeyError), fused_layers(model):
         raise KeyError
     assert all("forward" not in vars(layer) for layer in model.model.layers)
+
+
+def test_the_count_is_of_the_mode_that_the_model_is_in():
+    model = adapted(MODELS["llama"], UNFIT["dropout"]).train()
+    with packed_rows(model), fused_layers(model) as training:
+        assert training.fused == 0
+        model.eval()
+        with fused_layers(model) as evaluating, counted() as count, torch.no_grad():
+            completion_loss(model, **row())
+        assert evaluating.fused == len(count) == 3
+    dropped = adapted(lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))).train()
+    with fused_layers(dropped) as how:
+        assert "0 of 3 decoder layers fused: dropout acts on the attention weights" in str(how)
+
+
+@pytest.mark.parametrize(
+    ("saved", "layers"),
+    [
+        (["input_layernorm", "norm"], 3),
+        (["post_attention_layernorm"], 3),
+        (["lm_head"], 3),
+        (["down_proj"], 0),
+        (["mlp"], 0),
+        (["model.layers.1"], 2),
+    ],
+)
+def test_an_evaluation_computes_with_the_modules_that_were_trained_whole(saved, layers):
+    spec = AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"], modules_to_save=saved)
+    if saved == ["model.layers.1"]:
+        spec = spec.model_copy(update={"targets": ["model.layers.[02].self_attn.q_proj"]})
+    model = adapted(MODELS["llama"], spec)
+    training = loss_of(model)
+    set_adapter(model, "default")  # as a loaded adapter is: nothing requires a gradient
+    with packed_rows(model), fused_layers(model), counted() as count, torch.no_grad():
+        found = completion_loss(model, **row())
+        with adapter_disabled(model):
+            off = completion_loss(model, **row())
+    assert error(found, training) < 1e-6
+    assert error(off, training) > 1e-4  # the trained modules are far more than rounding
+    assert len(count) >= 2 * layers
+
+
+def loss_of(model):
+    """Return the loss by the model's own code."""
+    with packed_rows(model), torch.no_grad():
+        return completion_loss(model, **row()).double()

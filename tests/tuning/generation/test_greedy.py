@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fusable_models import MODELS, adapted
+from fusable_models import MODELS, SIZES, adapted
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.adapters.multi_adapter import adapter_disabled, set_adapter
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.generation import greedy
@@ -90,3 +91,68 @@ def test_settings_that_change_the_likeliest_token_are_heeded():
     model.generation_config.repetition_penalty = 5.0
     assert greedy._Generator.of(model, 1, 8) is None
     assert greedy.generate(model, prompts(1), [-1], max_new_tokens=20) != plain
+
+
+SAVED = {
+    "nothing": [],
+    "every norm": ["norm", "input_layernorm", "post_attention_layernorm"],
+    "the head": ["lm_head"],
+    "a Linear": ["down_proj"],
+    "a whole block": ["mlp"],
+}
+
+
+def shaped(width: int = 16, activation: str = "silu", saved: str = "nothing"):
+    """Return a Llama with an adapter, heads of `width`, and modules that are trained whole."""
+    sizes = {**SIZES, "head_dim": width, "hidden_act": activation, "num_hidden_layers": 2}
+    spec = AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"], modules_to_save=SAVED[saved])
+    model = adapted(lambda: LlamaForCausalLM(LlamaConfig(**sizes)), spec)
+    set_adapter(model, "default")
+    return model
+
+
+def answers(model):
+    """Return what `generate` gives and what transformers does, one prompt at a time."""
+    found = greedy.generate(model, prompts(3), [96], max_new_tokens=12)
+    return found, [greedy._by_transformers(model, [one], [96], 12)[0] for one in prompts(3)]
+
+
+@pytest.mark.parametrize("saved", ["nothing", "every norm"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+@pytest.mark.parametrize("width", [4, 8, 12, 16, 24, 40, 72, 100])
+def test_heads_of_any_width_and_activations_of_any_kind(width, activation, saved):
+    found, wanted = answers(shaped(width, activation, saved))
+    assert found == wanted
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_modules_trained_whole_are_those_that_answer(saved):
+    model = shaped(saved=saved)
+    on, wanted = answers(model)
+    assert on == wanted
+    with adapter_disabled(model):
+        off, wanted = answers(model)
+    assert off == wanted
+    assert on != off
+    # The norms' trained weights reach the fast way; what it cannot read goes another way.
+    fast = greedy._Generator.of(model, 1, 8) is not None
+    assert fast == (saved in ("nothing", "every norm"))
+
+
+@pytest.mark.parametrize("part", ["model", "model.norm", "model.layers.1", "model.layers.1.mlp"])
+def test_a_hook_on_a_part_of_the_model_is_heard(part):
+    model = shaped()
+    calls = []
+    handle = model.get_submodule(part).register_forward_hook(lambda *_: calls.append(part))
+    greedy.generate(model, prompts(1), [-1], max_new_tokens=3)
+    handle.remove()
+    assert len(calls) == 3
+
+
+def test_positions_that_depend_on_the_length_are_left_to_transformers():
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    config = LlamaConfig(**SIZES, rope_parameters=rope, max_position_embeddings=16)
+    model = adapted(lambda: LlamaForCausalLM(config))
+    assert greedy._Generator.of(model, 1, 8) is None
+    found = greedy.generate(model, prompts(1), [96], max_new_tokens=12)
+    assert found == greedy._by_transformers(model, prompts(1), [96], 12)

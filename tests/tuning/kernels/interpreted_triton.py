@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fusion import MODELS, adapted, counted, row
+from test_patch import MODELS, adapted, counted, row
 from torch.nn import functional as F
 
 from etude.tuning.adapters.multi_adapter import adapter_parameters

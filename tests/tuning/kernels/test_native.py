@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from etude.tuning.kernels import cpu, fused, int8_matmul, native, reference
+from etude.tuning.kernels import cpu, fused, fused_reference, int8_matmul, native, reference
 from etude.tuning.kernels.codebooks import CODEBOOKS
 from etude.tuning.kernels.heads import Heads
 
@@ -124,6 +124,26 @@ def test_cross_entropy_and_its_gradient_in_place(dtype, width):
     assert torch.equal(copy, logits)
     fused.cross_entropy(copy, targets, gradient=True)
     assert error(copy, wide.grad) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [pytest.param(fused.cross_entropy, marks=needs_kernels), fused_reference.cross_entropy],
+    ids=["compiled", "reference"],
+)
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_cross_entropy_of_large_logits_keeps_the_digits_of_a_small_loss(by, size):
+    logits = size + 3 * torch.randn(50, 97)
+    targets = logits.argmax(1)
+    wide = logits.double().requires_grad_()
+    true = F.cross_entropy(wide, targets, reduction="none")
+    true.sum().backward()
+    # float32 logits of 10⁴ are 10⁻³ apart; their differences, and so the loss, are exact to 10⁻⁶.
+    torch.testing.assert_close(
+        by(logits, targets, gradient=False).double(), true, rtol=1e-6, atol=1e-6
+    )
+    by(logits, targets, gradient=True)
+    assert error(logits, wide.grad) < TOLERANCE[FLOAT]
 
 
 @needs_kernels
@@ -339,3 +359,132 @@ def test_a_library_is_made_once_and_a_torn_one_never_loaded(tmp_path):
         stamp = library.stat().st_mtime_ns
     subprocess.run([sys.executable, "-c", code], env=surroundings, check=True)
     assert library.stat().st_mtime_ns == stamp
+
+
+def ones(*shape, dtype=FLOAT):
+    return torch.ones(*shape, dtype=dtype)
+
+
+HEADS = Heads(4, 2, 16, 0.25)
+PLACES, COUNTS = torch.tensor([0, 1]), torch.tensor([3, 1])
+KEPT = ones(2, 2, 5, 16)
+
+
+def backward(**changes):
+    given = {
+        "gradient": ones(6, 64), "q": ones(6, 64), "k": ones(6, 32), "v": ones(6, 32),
+        "out": ones(6, 64), "log_norm": ones(4, 6), "lengths": [6], "heads": HEADS,
+    }  # fmt: skip
+    return fused.attention_backward(**{**given, **changes})
+
+
+def decode(codes, absmax, dtype=FLOAT):
+    return cpu.dequantize_4bit(codes, absmax, (64,), 32, "nf4", dtype)
+
+
+BYTES = torch.zeros(32, dtype=torch.uint8)
+SUMS = torch.ones(3, 8, dtype=torch.int32)
+
+REFUSED = {
+    "a norm's weight is shorter": lambda: fused.rms_norm(ones(3, 20), ones(16), 1e-5),
+    "a norm's weight has another dtype": lambda: fused.rms_norm(
+        ones(3, 20, dtype=BF16), ones(20), 1e-5
+    ),
+    "a norm's rows lie apart": lambda: fused.rms_norm(ones(3, 40)[:, :20], ones(20), 1e-5),
+    "a norm's numbers are float64": lambda: fused.rms_norm(
+        ones(3, 20).double(), ones(20).double(), 1e-5
+    ),
+    "a norm's gradient has fewer rows": lambda: fused.rms_norm_backward(
+        ones(2, 20), ones(3, 20), ones(20), ones(3), None
+    ),
+    "a norm's residual is wider": lambda: fused.rms_norm_backward(
+        ones(3, 20), ones(3, 20), ones(20), ones(3), ones(3, 21)
+    ),
+    "angles of too few rows": lambda: fused.rotate(ones(3, 32), ones(2, 16), ones(3, 16), 2),
+    "angles of half the width": lambda: fused.rotate(ones(3, 32), ones(3, 8), ones(3, 8), 2),
+    "angles in bfloat16": lambda: fused.rotate(
+        ones(3, 32), ones(3, 16, dtype=BF16), ones(3, 16, dtype=BF16), 2
+    ),
+    "heads of an odd width": lambda: fused.rotate(ones(3, 9), ones(3, 3), ones(3, 3), 3),
+    "columns that are rows": lambda: fused.rotate(ones(32, 3).T, ones(3, 16), ones(3, 16), 2),
+    "up is shorter than gate": lambda: fused.swiglu(ones(3, 8), ones(3, 7)),
+    "the gradient is shorter than gate": lambda: fused.swiglu_backward(
+        ones(3, 7), ones(3, 8), ones(3, 8)
+    ),
+    "a target beyond the logits": lambda: fused.cross_entropy(
+        ones(2, 8), torch.tensor([1, 8]), gradient=True
+    ),
+    "a target that is ignored": lambda: fused.cross_entropy(
+        ones(2, 8), torch.tensor([1, -100]), gradient=True
+    ),
+    "fewer targets than rows": lambda: fused.cross_entropy(
+        ones(2, 8), torch.tensor([1]), gradient=False
+    ),
+    "targets in 32 bits": lambda: fused.cross_entropy(
+        ones(2, 8), torch.tensor([1, 2], dtype=torch.int32), gradient=False
+    ),
+    "a width without kernel": lambda: fused.attention(
+        ones(6, 28), ones(6, 14), ones(6, 14), [6], Heads(4, 2, 7, 0.25)
+    ),
+    "keys of other heads": lambda: fused.attention(
+        ones(6, 64), ones(6, 16), ones(6, 32), [6], HEADS
+    ),
+    "values of fewer rows": lambda: fused.attention(
+        ones(6, 64), ones(6, 32), ones(5, 32), [6], HEADS
+    ),
+    "segments longer than the rows": lambda: fused.attention(
+        ones(6, 64), ones(6, 32), ones(6, 32), [4, 3], HEADS
+    ),
+    "a segment of negative length": lambda: fused.attention(
+        ones(6, 64), ones(6, 32), ones(6, 32), [8, -2], HEADS
+    ),
+    "heads that do not divide": lambda: fused.attention(
+        ones(6, 64), ones(6, 48), ones(6, 48), [6], Heads(4, 3, 16, 0.25)
+    ),
+    "backwards: a gradient of another layout": lambda: backward(gradient=ones(6, 128)[:, :64]),
+    "backwards: fewer norms": lambda: backward(log_norm=ones(4, 5)),
+    "backwards: keys in bfloat16": lambda: backward(k=ones(6, 32, dtype=BF16)),
+    "backwards: segments shorter than the rows": lambda: backward(lengths=[3]),
+    "a product's weight is narrower": lambda: fused.thin_product(ones(2, 16), ones(8, 15)),
+    "a product's weight lies across": lambda: fused.thin_product(ones(2, 16), ones(16, 8).T),
+    "a product's weight has another dtype": lambda: fused.thin_product(
+        ones(2, 16, dtype=BF16), ones(8, 16)
+    ),
+    "a product's bias is shorter": lambda: fused.thin_product(ones(2, 16), ones(8, 16), ones(7)),
+    "a sum of another shape": lambda: fused.thin_product(
+        ones(2, 16), ones(8, 16), None, ones(1, 8)
+    ),
+    "an adapter of another rank": lambda: fused.thin_product(
+        ones(2, 16), ones(8, 16), None, None, (ones(2, 4), ones(3, 8))
+    ),
+    "an answer that is not kept": lambda: fused.cached_attention(
+        ones(2, 64), KEPT, KEPT, PLACES + 1, COUNTS, HEADS
+    ),
+    "more keys than are kept": lambda: fused.cached_attention(
+        ones(2, 64), KEPT, KEPT, PLACES, COUNTS + 3, HEADS
+    ),
+    "an answer without keys": lambda: fused.cached_attention(
+        ones(2, 64), KEPT, KEPT, PLACES, COUNTS - 1, HEADS
+    ),
+    "kept heads of another width": lambda: fused.cached_attention(
+        ones(2, 64), ones(2, 2, 5, 8), KEPT, PLACES, COUNTS, HEADS
+    ),
+    "too few codes": lambda: decode(BYTES[:31], ones(2)),
+    "too few scales": lambda: decode(BYTES, ones(1)),
+    "scales in bfloat16": lambda: decode(BYTES, ones(2, dtype=BF16)),
+    "factors of fewer columns": lambda: int8_matmul.int8_rows(ones(3, 8), ones(7)),
+    "rounded columns that are rows": lambda: int8_matmul.int8_rows(ones(8, 3).T),
+    "peaks of columns that are rows": lambda: int8_matmul.column_peaks(ones(8, 3).T),
+    "fewer row scales": lambda: int8_matmul.int32_scaled(SUMS, ones(2), None, FLOAT),
+    "sums in 64 bits": lambda: int8_matmul.int32_scaled(SUMS.long(), ones(3), None, FLOAT),
+    "a sum to add of another dtype": lambda: int8_matmul.int32_scaled(
+        SUMS, ones(3), None, FLOAT, ones(3, 8, dtype=BF16)
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_kernel_refuses_what_it_would_read_or_write_beyond(name):
+    with pytest.raises(ValueError, match=r"^\w+: "):
+        REFUSED[name]()

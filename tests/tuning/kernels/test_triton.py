@@ -45,7 +45,7 @@ def run(*command: str, **surroundings: str) -> str:
 @needs_triton
 @pytest.mark.timeout(1800)  # every kernel, in an interpreter: 5 minutes on a slow processor
 def test_the_kernels_in_the_interpreter():
-    helpers = os.pathsep.join([str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")])
+    helpers = os.pathsep.join([str(HERE.parent / "fusion"), os.environ.get("PYTHONPATH", "")])
     said = run(
         "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py"),
         ETUDE_TRITON="interpret", TRITON_INTERPRET="1", PYTHONPATH=helpers,

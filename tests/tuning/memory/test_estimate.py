@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig
+from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig, MixtralForCausalLM
 
 from etude.core.errors import InsufficientMemoryError, ModelError, NoTargetMatchedError
 from etude.tuning.adapters.inject import add_adapter
@@ -16,6 +17,7 @@ from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
+from etude.tuning.memory import trace as trace_module
 from etude.tuning.memory.estimate import PARTS, estimate_memory, held_as, optimizer_bytes
 from etude.tuning.memory.fit import estimate_recipe, first_option, options, require_fit
 from etude.tuning.memory.model_configs import KNOWN, config_of
@@ -118,12 +120,10 @@ def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypat
 
 
 def test_the_depth_is_extrapolated_to_what_tracing_all_of_it_gives(monkeypatch):
-    from etude.tuning.memory import trace as module
-
     for sections in ({}, {"train": {"checkpointing": True}}, {"data": {"packing": False}}):
         chosen = recipe(**sections)
         found = trace_step(llama(), chosen, torch.bfloat16, held_as(chosen), None)
-        whole = module._trace(llama(), chosen, torch.bfloat16, held_as(chosen), None)
+        whole = trace_module._trace(llama(), chosen, torch.bfloat16, held_as(chosen), None)
         # Temporary pieces that live across layers come in whole layers only.
         assert found.kept == pytest.approx(whole.kept, rel=0.01)
         assert found.peak == pytest.approx(whole.peak, rel=0.02)
@@ -181,6 +181,37 @@ def test_generating_answers_may_be_the_peak():
     wide = llama(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16)
     plan = estimate_memory(wide, chosen, torch.bfloat16)
     assert any("generated" in note for note in plan.notes)
+
+
+def test_a_trace_leaves_other_models_and_other_threads_alone(monkeypatch):
+    config = MixtralConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    torch.manual_seed(0)
+    other = MixtralForCausalLM(config).eval()
+    ids = torch.arange(12)[None]
+    alone = other(input_ids=ids).logits
+    call, during = torch.nn.Module.__call__, []
+
+    def loss(*given: Any) -> torch.Tensor:
+        """Run the other model, whose experts the trace knows, in the middle of the trace."""
+        assert torch.nn.Module.__call__ is call
+        with ThreadPoolExecutor(1) as pool:
+            during.append(pool.submit(lambda: other(input_ids=ids).logits).result())
+        return true(*given)
+
+    true = trace_module._loss
+    monkeypatch.setattr(trace_module, "_loss", loss)
+    chosen = recipe()
+    trace_step(config, chosen, torch.bfloat16, held_as(chosen), None)
+    assert during
+    assert all(torch.equal(logits, alone) for logits in during)
 
 
 def test_experts_and_other_families_are_planned_from_their_configuration():

@@ -38,13 +38,22 @@ class ModuleToSave(nn.Module):
         self.enabled = True
 
     def __getattr__(self, name: str) -> Any:
-        """Let code of the model read what it reads off the original."""
+        """Return an attribute of the original, but of its weights those that compute.
+
+        Code that reads `weight` instead of calling the module - a fused layer, a loss that
+        multiplies by the output matrix itself - gets what `forward` would have used.
+        """
         try:
             return super().__getattr__(name)
         except AttributeError:
             if name == "base":
                 raise
-            return getattr(self.base, name)
+            found = getattr(self.base, name)
+            return (
+                self.computing_parameters().get(name, found)
+                if isinstance(found, nn.Parameter)
+                else found
+            )
 
     def add(self, name: str) -> nn.Module:
         """Make a trainable float32 copy for the adapter `name` and return it."""
@@ -53,14 +62,20 @@ class ModuleToSave(nn.Module):
             self.copies[name] = twin
         return self.copies[name]
 
-    def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Return what the active copy computes, in the dtype of the original."""
+    def computing_parameters(self) -> dict[str, torch.Tensor]:
+        """Return what the active copy replaces, by name, in the original's dtype; {}: nothing."""
         chosen = [name for name in self.active if name in self.copies]
         if not self.enabled or not chosen:
-            return self.base(*arguments, **options)
+            return {}
         # By name: the other end of a tie has the weight in common with the copy, nothing else.
         twin = dict(self.copies[chosen[-1]].named_parameters())
-        weights = {n: twin[n].to(p.dtype) for n, p in self.base.named_parameters() if n in twin}
+        return {n: twin[n].to(p.dtype) for n, p in self.base.named_parameters() if n in twin}
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Return what the active copy computes, in the dtype of the original."""
+        weights = self.computing_parameters()
+        if not weights:
+            return self.base(*arguments, **options)
         call = cast("Any", torch.func.functional_call)
         return call(self.base, weights, arguments, options)
 

@@ -6,8 +6,8 @@ newest token of every answer that goes on: its products read each weight once fo
 (`fused.thin_product`), and its attention looks at its own keys alone. An answer that ends leaves
 the batch, and the others do not wait for it.
 
-Models whose layers `fusion` knows are done so; `generate` of transformers does all others. Both
-choose the likeliest token each time.
+Models whose layers the fused code computes (`fusion.eligibility`) are done so; `generate` of
+transformers does all others. Both choose the likeliest token each time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch import Tensor
 
 from etude.tuning.data.packing import pack
 from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Groups, forward_pass, grouped
-from etude.tuning.fusion.patch import decoder_layers, described
-from etude.tuning.kernels import native
+from etude.tuning.fusion.eligibility import describe_layer, generation_layers
 from etude.tuning.kernels.fused import (
     THIN_ROWS,
     attention,
@@ -95,26 +94,24 @@ class _Generator:
 
     @classmethod
     def of(cls, model: Any, answers: int, capacity: int) -> _Generator | None:
-        """Return a generator for a model; None where its layers, or its settings, are others."""
-        head, layers = plain_head(model), decoder_layers(model)
+        """Return a generator for a model; None where the fused code does not compute it."""
+        head, layers = plain_head(model), generation_layers(model)
         settings = model.generation_config
         greedy = all(getattr(settings, name, None) in plain for name, plain in _GREEDY.items())
-        known = len(layers) == getattr(model.config, "num_hidden_layers", 0)
-        if head is None or not known or not greedy or not native.status().ready:
+        if head is None or layers is None or not greedy or not has_kernels(head):
             return None
-        if not has_kernels(head):
+        if model.base_model.norm.weight.dtype != head.dtype:
             return None
-        probe = torch.empty(1, 1, head.shape[1], dtype=head.dtype)
         made: list[_Layer] = []
         for layer in layers:
-            found = described(layer, probe)
-            if found is None:
+            described = describe_layer(layer, head.dtype, head.device)
+            if isinstance(described, str):
                 return None
-            computes, factors = found
-            heads = computes.heads
+            heads = described.layer.heads
             shape = answers, heads.key, capacity, heads.width
             keys, values = (torch.empty(shape, dtype=head.dtype) for _ in range(2))
-            made.append(_Layer(*_prepared(computes, factors, head.dtype), keys, values))
+            ready = _prepared(described.layer, described.factors, head.dtype)
+            made.append(_Layer(*ready, keys, values))
         return cls(model, made, head)
 
     def run(

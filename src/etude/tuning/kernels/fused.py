@@ -3,7 +3,8 @@
 Each function is defined by its namesake in `fused_reference`, in plain PyTorch; here it is done by
 the C++ kernels on float32 or bfloat16 tensors of the processor, with float32 arithmetic, and on a
 GPU as `gpu` and `gpu_attention` choose. Rows are (T, width): the tokens of a packed row, or of
-several rows laid end to end.
+several rows laid end to end. The C++ kernels check sizes, dtypes and layouts themselves and raise
+ValueError (`native.call`) before they touch anything.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def attention(
     log_norm = torch.empty(heads.query, len(q))
     starts = _starts(lengths)
     call(
-        "attention", q.dtype, q, k, v, out, log_norm, starts, len(lengths),
+        "attention", q.dtype, q, k, v, out, log_norm, starts, len(lengths), len(q),
         *_sizes(q, k, v, out, heads),
     )  # fmt: skip
     return out, log_norm
@@ -179,7 +180,7 @@ def attention_backward(
     starts = _starts(lengths)
     call(
         "attention_backward", q.dtype, q, k, v, out, gradient, log_norm, dq, dk, dv, parts, starts,
-        len(lengths), *_sizes(q, k, v, out, heads),
+        len(lengths), len(q), *_sizes(q, k, v, out, heads),
     )  # fmt: skip
     return dq, dk, dv
 
@@ -242,7 +243,7 @@ def cached_attention(
     """
     out = torch.empty_like(q)
     call(
-        "cached_attention", q.dtype, q, keys, values, out, places, counts, len(q), heads.query,
-        heads.key, keys.shape[2], heads.width, float(heads.scale), heads.window or 0,
+        "cached_attention", q.dtype, q, keys, values, out, places, counts, len(q), len(keys),
+        heads.query, heads.key, keys.shape[2], heads.width, float(heads.scale), heads.window or 0,
     )  # fmt: skip
     return out

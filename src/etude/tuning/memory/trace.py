@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -234,8 +235,9 @@ def _trace(
 ) -> Trace:
     batch, length, segments = row_shape(recipe)
     train = recipe.train
-    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live, _experts_by_count():
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         model = _build(config, recipe, dtype, held).train()
+        _count_experts(model)
         if train.checkpointing:
             model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
@@ -304,24 +306,15 @@ def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     return cross_entropy_sum(hidden.index_select(0, everything), weight, ids.flatten())
 
 
-@contextmanager
-def _experts_by_count() -> Generator[None]:
-    """Let layers of experts compute with as many tokens as are routed, without a route.
+def _count_experts(model: nn.Module) -> None:
+    """Let the model's layers of experts compute with as many tokens as are routed, without a route.
 
-    Which expert takes a token depends on numbers; how many tokens all of them take does not.
+    Which expert takes a token depends on numbers; how many tokens all of them take does not. The
+    forward pass of each such layer is replaced on the layer itself: the model is the trace's own.
     """
-    call = nn.Module.__call__
-
-    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    for module in model.modules():
         if _are_experts(module):
-            return _routed(module, *args, **kwargs)
-        return call(module, *args, **kwargs)
-
-    nn.Module.__call__ = counted
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = call
+            cast("Any", module).forward = partial(_routed, module)
 
 
 def _are_experts(module: nn.Module) -> bool:

@@ -4,7 +4,8 @@ With hidden states h (N, H) of the N trained positions, output weights W (V, H) 
 
     loss = Σₙ logsumexp(W hₙ) − (W hₙ)[yₙ]          ∂loss/∂hₙ = (softmax(W hₙ) − e_{yₙ}) W
 
-Both are computed in the forward pass, a chunk of positions at a time, so that never more than
+where the largest logit of a row is taken off the others first, so that neither is rounded to its
+size. Both are computed in the forward pass, a chunk of positions at a time, so that never more than
 one chunk of logits exists; the idea is Liger's (Hsu et al. 2024, section 3.2). Positions whose
 prediction is not trained never reach the output matrix.
 """
@@ -82,10 +83,12 @@ def _plain_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tens
     Args:
         logits: (n, V), n at least the number of targets; further rows are filling.
         target: (N,) int64.
-        gradient: False leaves the second out, and the logits as they are.
+        gradient: False leaves the second out; the logits are written over all the same.
     """
     count, dtype = len(target), logits.dtype
     logits = logits.to(accumulator(dtype))
+    # A loss is small beside logits of 10⁴, whose logsumexp would be rounded to their size.
+    logits.sub_(logits.amax(dim=1, keepdim=True))
     log_norm = logits.logsumexp(dim=1)
     picked = logits[:count].gather(1, target[:, None]).squeeze(1)
     loss = (log_norm[:count] - picked).sum()
@@ -125,14 +128,21 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor
 
 
 def plain_head(model: Any) -> Tensor | None:
-    """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None."""
+    """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None.
+
+    They are not where the head is wrapped (adapters, `modules_to_save`) or has forward hooks: then
+    the model is asked for its logits.
+    """
     head = model.get_output_embeddings()
+    inner = cast("dict[str, Any]", vars(head))
+    if type(head) is not torch.nn.Linear or inner["_forward_hooks"] or inner["_forward_pre_hooks"]:
+        return None
     config = model.config
     shaped = any(
         getattr(config, name, None) not in (None, 1, 1.0)
         for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
     )
-    if shaped or type(head) is not torch.nn.Linear or "bias" in dict(head.named_parameters()):
+    if shaped or "bias" in dict(head.named_parameters()):
         return None
     return head.weight
 

@@ -76,9 +76,13 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
 
 def _logits(hidden: torch.Tensor, matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a chunk's logits, filled up with rows of no meaning; see `CHUNK_MULTIPLE`."""
+    """Return a chunk's logits less the largest of each row, which changes no probability.
+
+    The chunk is filled up with rows of no meaning; see `CHUNK_MULTIPLE`.
+    """
     filled = F.pad(hidden, (0, 0, 0, -len(hidden) % CHUNK_MULTIPLE))
-    return (filled @ matrix.t()).to(dtype)
+    logits = (filled @ matrix.t()).to(dtype)
+    return logits.sub_(logits.amax(dim=1, keepdim=True))
 
 
 def _slope(logits: torch.Tensor, log_norm: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@
     attention.cpp   causal attention inside the segments of a packed row
     quantized.cpp   4-bit weights to numbers, 8-bit activations and integer products
     decoding.cpp    one new token: products with few rows, attention over kept keys
+    checks.h        what every entry refuses: other sizes, dtypes and layouts than it needs
 
 They need nothing but a C++ compiler: they know pointers and sizes, no header of PyTorch's, so that
 all of them compile in seconds and one file serves every PyTorch. Where there is no compiler, or

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "checks.h"
 #include "vectors.h"
 
 using namespace etude;
@@ -127,6 +128,7 @@ inline int64_t up_to(int64_t count, int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
 }
 
+constexpr int64_t WIDTH_MULTIPLE = 16;  // of a head; see kernels/fused.py
 constexpr int64_t COLUMNS = 64;      // keys a tile of scores
 constexpr int64_t SCORES = 1 << 16;  // scores that a block of rows may have: 256 KiB
 
@@ -442,24 +444,70 @@ void backward(const E* q, const E* k, const E* v, const E* out, const E* gradien
     }
 }
 
+// What both passes need to hold of sizes, and of where segments start.
+template <class E>
+Checks checked(const Shape<E>& s, const int64_t* starts, int64_t starts_is, int64_t segments,
+               int64_t total) {
+    constexpr int64_t along = Unit<E>::along;
+    Checks checks;
+    checks.that(s.width > 0 && s.width % WIDTH_MULTIPLE == 0, "this width of a head has no kernel")
+        .that(s.key_heads > 0 && s.heads % s.key_heads == 0, "key heads do not divide the queries'")
+        .that(s.q_step % along == 0 && s.k_step % along == 0 && s.v_step % along == 0 &&
+                  s.o_step % along == 0,
+              "rows are an odd number of elements apart")
+        .array("starts", starts, starts_is, segments + 1);
+    if (checks.why()) return checks;
+    bool ordered = starts[0] == 0 && starts[segments] == total;
+    for (int64_t i = 0; i < segments; ++i) ordered = ordered && starts[i] <= starts[i + 1];
+    return checks.that(ordered, "the segments' lengths do not sum to the rows");
+}
+
 }  // namespace
 
-#define ATTENTION(name, E)                                                                        \
-    extern "C" void attention_##name(const E* q, const E* k, const E* v, E* out, float* log_norm, \
-                                     const int64_t* starts, int64_t segments, int64_t heads,      \
-                                     int64_t key_heads, int64_t width, int64_t q_step,            \
-                                     int64_t k_step, int64_t v_step, int64_t o_step, float scale, \
-                                     int64_t window) {                                            \
-        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window}; \
-        forward(q, k, v, out, log_norm, starts, segments, s);                                     \
-    }                                                                                             \
-    extern "C" void attention_backward_##name(                                                    \
-        const E* q, const E* k, const E* v, const E* out, const E* gradient,                      \
-        const float* log_norm, E* dq, E* dk, E* dv, float* parts, const int64_t* starts,          \
-        int64_t segments, int64_t heads, int64_t key_heads, int64_t width, int64_t q_step,        \
-        int64_t k_step, int64_t v_step, int64_t o_step, float scale, int64_t window) {            \
-        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window}; \
-        backward(q, k, v, out, gradient, log_norm, dq, dk, dv, starts, segments, parts, s);       \
+#define ATTENTION(name, E)                                                                         \
+    extern "C" const char* attention_##name(                                                       \
+        const E* q, int64_t q_is, const E* k, int64_t k_is, const E* v, int64_t v_is, E* out,      \
+        int64_t out_is, float* log_norm, int64_t log_norm_is, const int64_t* starts,               \
+        int64_t starts_is, int64_t segments, int64_t total, int64_t heads, int64_t key_heads,      \
+        int64_t width, int64_t q_step, int64_t k_step, int64_t v_step, int64_t o_step,             \
+        float scale, int64_t window) {                                                             \
+        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window};  \
+        const int64_t q_width = heads * width, k_width = key_heads * width;                        \
+        const char* why = checked(s, starts, starts_is, segments, total)                           \
+                              .rows("q", q, q_is, total, q_width, q_step)                          \
+                              .rows("k", k, k_is, total, k_width, k_step)                          \
+                              .rows("v", v, v_is, total, k_width, v_step)                          \
+                              .rows("out", out, out_is, total, q_width, o_step)                    \
+                              .array("log_norm", log_norm, log_norm_is, heads * total)             \
+                              .why();                                                              \
+        if (!why) forward(q, k, v, out, log_norm, starts, segments, s);                            \
+        return why;                                                                                \
+    }                                                                                              \
+    extern "C" const char* attention_backward_##name(                                              \
+        const E* q, int64_t q_is, const E* k, int64_t k_is, const E* v, int64_t v_is,              \
+        const E* out, int64_t out_is, const E* gradient, int64_t gradient_is,                      \
+        const float* log_norm, int64_t log_norm_is, E* dq, int64_t dq_is, E* dk, int64_t dk_is,    \
+        E* dv, int64_t dv_is, float* parts, int64_t parts_is, const int64_t* starts,               \
+        int64_t starts_is, int64_t segments, int64_t total, int64_t heads, int64_t key_heads,      \
+        int64_t width, int64_t q_step, int64_t k_step, int64_t v_step, int64_t o_step,             \
+        float scale, int64_t window) {                                                             \
+        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window};  \
+        const int64_t q_width = heads * width, k_width = key_heads * width;                        \
+        const char* why = checked(s, starts, starts_is, segments, total)                           \
+                              .rows("q", q, q_is, total, q_width, q_step)                          \
+                              .rows("k", k, k_is, total, k_width, k_step)                          \
+                              .rows("v", v, v_is, total, k_width, v_step)                          \
+                              .rows("out", out, out_is, total, q_width, o_step)                    \
+                              .rows("gradient", gradient, gradient_is, total, q_width, o_step)     \
+                              .array("log_norm", log_norm, log_norm_is, heads * total)             \
+                              .rows("dq", dq, dq_is, total, q_width, q_step)                       \
+                              .rows("dk", dk, dk_is, total, k_width, k_step)                       \
+                              .rows("dv", dv, dv_is, total, k_width, v_step)                       \
+                              .array("parts", parts, parts_is, 2 * heads * total * width)          \
+                              .why();                                                              \
+        if (!why)                                                                                  \
+            backward(q, k, v, out, gradient, log_norm, dq, dk, dv, starts, segments, parts, s);    \
+        return why;                                                                                \
     }
 
 ATTENTION(bf16, bf16)

@@ -32,7 +32,7 @@ SWITCH = "ETUDE_NATIVE"
 """Environment variable; 0 keeps the C++ kernels out."""
 
 _SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp", "decoding.cpp")
-_HEADERS = ("vectors.h",)
+_HEADERS = ("checks.h", "vectors.h")
 # -ffp-contract=fast: products and sums of one expression may be one instruction. Nothing that
 # changes what NaN, infinity or the order of sums mean is allowed.
 _OPTIONS = (
@@ -81,31 +81,90 @@ def status() -> BuildStatus:
         return BuildStatus(None, str(error))
 
 
-@cache
-def _function(name: str, dtype: torch.dtype, kinds: tuple[type, ...]) -> Callable[..., None]:
+_kernels: dict[tuple[str, torch.dtype], Callable[..., bytes | None]] = {}
+
+
+def _kernel(
+    name: str, dtype: torch.dtype, arguments: tuple[Tensor | float | None, ...]
+) -> Callable[..., bytes | None]:
+    """Return a kernel, its types taken from the first arguments that it is called with."""
     library = status().library
     if library is None:
         raise RuntimeError(f"the C++ kernels are not there: {status().reason}")
-    suffix = {torch.bfloat16: "bf16", torch.float32: "float"}[dtype]
-    # A function object of its own for each set of types: they are its argtypes.
-    kernel = ctypes.CFUNCTYPE(None, *(_C_TYPES.get(kind, ctypes.c_void_p) for kind in kinds))
-    return kernel((f"{name}_{suffix}", library))
+    suffix = {torch.bfloat16: "bf16", torch.float32: "float"}.get(dtype)
+    if suffix is None:
+        raise ValueError(f"{name}: there is no C++ kernel for {dtype}")
+    types: list[Any] = []
+    for value in arguments:
+        # An array, or none, is its address and what lies there; see checks.h.
+        types += _C_TYPES.get(type(value), (ctypes.c_void_p, ctypes.c_int64))
+    kernel = ctypes.CFUNCTYPE(ctypes.c_char_p, *types)((f"{name}_{suffix}", library))
+    _kernels[name, dtype] = kernel
+    return kernel
 
 
-_C_TYPES: dict[type, Any] = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_float}
+_C_TYPES: dict[type, tuple[Any, ...]] = {
+    int: (ctypes.c_int64,),
+    bool: (ctypes.c_int64,),
+    float: (ctypes.c_float,),
+}
+
+_ARRAY_TYPES = {
+    torch.float32: 0,
+    torch.bfloat16: 1,
+    torch.int64: 2,
+    torch.int32: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+}
+"""As checks.h numbers them."""
+
+_UNKNOWN_TYPE = 7
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | float | None) -> None:
     """Call a kernel for numbers of `dtype`, bfloat16 or float32.
 
-    The first argument is a tensor. Tensors go by address, None as no address, whole numbers as 64
-    bits, floats as 32. `status().ready` is a must. Tensors without numbers, with which memory is
-    planned, have no address: nothing is done then.
+    The first argument is a tensor. Tensors go by address, with their size and dtype beside it,
+    which the kernel checks before it touches anything; whole numbers go as 64 bits, floats as 32.
+    `status().ready` is a must. Tensors without numbers, with which memory is planned, have no
+    address: nothing is done then.
+
+    Raises:
+        ValueError: a tensor has another size, dtype or layout than the kernel needs, or lies on
+            another device than the processor.
     """
     if isinstance(arguments[0], FakeTensor):
         return
-    kernel = _function(name, dtype, tuple(map(type, arguments)))
-    kernel(*[value.data_ptr() if isinstance(value, Tensor) else value for value in arguments])
+    values: list[Any] = []
+    add = values.append
+    # A token that is generated comes here some hundred times: what is usual is looked at first.
+    for value in arguments:
+        if isinstance(value, Tensor):
+            add(value.data_ptr())
+            if value.is_contiguous() and value.is_cpu:
+                add(value.numel() << 4 | _ARRAY_TYPES.get(value.dtype, _UNKNOWN_TYPE))
+            else:
+                add(_strided(name, value))
+        else:
+            add(value)
+            if value is None:
+                add(-1)
+    kernel = _kernels.get((name, dtype)) or _kernel(name, dtype, arguments)
+    refused = kernel(*values)
+    if refused is not None:
+        raise ValueError(f"{name}: {refused.decode()}")
+
+
+def _strided(name: str, tensor: Tensor) -> int:
+    """Return what lies at the address of a tensor with gaps between its rows; see checks.h."""
+    if not tensor.is_cpu:
+        raise ValueError(f"{name}: a tensor lies on {tensor.device}, not on the processor")
+    rows, width = tensor.shape if tensor.dim() == 2 else (0, 0)
+    step, inner = tensor.stride() if tensor.dim() == 2 else (0, 0)
+    if rows == 0 or (inner != 1 and width != 1):
+        raise ValueError(f"{name}: a tensor's rows are not contiguous")
+    return ((rows - 1) * step + width) << 4 | 8 | _ARRAY_TYPES.get(tensor.dtype, _UNKNOWN_TYPE)
 
 
 def _compiler() -> list[str] | None:

@@ -1,6 +1,7 @@
 // One new token for each of a few answers: products with few rows, and attention over kept keys.
 //
 // Such a step reads every weight once and multiplies it a few times: what it costs is the reading.
+#include "checks.h"
 #include "vectors.h"
 
 using namespace etude;
@@ -169,9 +170,11 @@ void cached_attention(const E* q, const E* keys, const E* values, E* out, const 
             for (int64_t c = 0; c < width; c += LANES) store(total + c, floats{});
             for (int64_t j = begin; j < end; ++j)
                 for (int64_t c = 0; c < width; c += LANES)
-                    store(total + c, load(total + c) + load(v + j * width + c) * scores[j]);
+                    store(total + c,
+                          load(total + c) + load(v + j * width + c, width - c) * scores[j]);
             E* to = out + (row * heads + head) * width;
-            for (int64_t c = 0; c < width; c += LANES) store(to + c, load(total + c) * inverse);
+            for (int64_t c = 0; c < width; c += LANES)
+                store(to + c, load(total + c) * inverse, width - c);
         }
         delete[] scores;
         delete[] total;
@@ -180,22 +183,49 @@ void cached_attention(const E* q, const E* keys, const E* values, E* out, const 
 
 }  // namespace
 
-#define BOTH(name, parameters, call)                                 \
-    extern "C" void name##_bf16 parameters(bf16) { call; }           \
-    extern "C" void name##_float parameters(float) { call; }
+#define BOTH(name, parameters, ...)                                  \
+    extern "C" const char* name##_bf16 parameters(bf16) __VA_ARGS__  \
+    extern "C" const char* name##_float parameters(float) __VA_ARGS__
 
-#define PARAMETERS(E)                                                                          \
-    (const E* x, int64_t x_step, const E* w, const E* bias, const E* add, const E* h,          \
-     int64_t h_step, const E* b, int64_t rank, E* y, int64_t rows, int64_t width, int64_t columns)
-BOTH(thin_product, PARAMETERS,
-     thin_product(x, x_step, w, bias, add, {h, h_step, b, rank}, y, rows, width, columns))
+#define PARAMETERS(E)                                                                            \
+    (const E* x, int64_t x_is, int64_t x_step, const E* w, int64_t w_is, const E* bias,          \
+     int64_t bias_is, const E* add, int64_t add_is, const E* h, int64_t h_is, int64_t h_step,    \
+     const E* b, int64_t b_is, int64_t rank, E* y, int64_t y_is, int64_t rows, int64_t width,    \
+     int64_t columns)
+BOTH(thin_product, PARAMETERS, {
+    Checks checks;
+    checks.rows("x", x, x_is, rows, width, x_step)
+        .array("weight", w, w_is, columns * width)
+        .optional("bias", bias, bias_is, columns)
+        .optional("add", add, add_is, rows * columns)
+        .array("y", y, y_is, rows * columns);
+    if (rank > 0) checks.rows("h", h, h_is, rows, rank, h_step).array("b", b, b_is, rank * columns);
+    if (!checks.why())
+        thin_product(x, x_step, w, bias, add, {h, h_step, b, rank}, y, rows, width, columns);
+    return checks.why();
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E)                                                                        \
-    (const E* q, const E* keys, const E* values, E* out, const int64_t* places,              \
-     const int64_t* counts, int64_t rows, int64_t heads, int64_t key_heads, int64_t capacity, \
-     int64_t width, float scale, int64_t window)
-BOTH(cached_attention, PARAMETERS,
-     cached_attention(q, keys, values, out, places, counts, rows, heads, key_heads, capacity, width,
-                      scale, window))
+#define PARAMETERS(E)                                                                            \
+    (const E* q, int64_t q_is, const E* keys, int64_t keys_is, const E* values,                  \
+     int64_t values_is, E* out, int64_t out_is, const int64_t* places, int64_t places_is,        \
+     const int64_t* counts, int64_t counts_is, int64_t rows, int64_t answers, int64_t heads,     \
+     int64_t key_heads, int64_t capacity, int64_t width, float scale, int64_t window)
+BOTH(cached_attention, PARAMETERS, {
+    Checks checks;
+    checks.that(key_heads > 0 && heads % key_heads == 0, "key heads do not divide the queries'")
+        .array("q", q, q_is, rows * heads * width)
+        .array("keys", keys, keys_is, answers * key_heads * capacity * width)
+        .array("values", values, values_is, answers * key_heads * capacity * width)
+        .array("out", out, out_is, rows * heads * width)
+        .array("places", places, places_is, rows)
+        .array("counts", counts, counts_is, rows);
+    for (int64_t row = 0; row < rows && !checks.why(); ++row)
+        checks.that(places[row] >= 0 && places[row] < answers, "a place is none of the answers'")
+            .that(counts[row] > 0 && counts[row] <= capacity, "a count is not from 1 to the capacity");
+    if (!checks.why())
+        cached_attention(q, keys, values, out, places, counts, rows, heads, key_heads, capacity,
+                         width, scale, window);
+    return checks.why();
+})
 #undef PARAMETERS

@@ -1,4 +1,5 @@
 // Weights in 4 bits to numbers; activations to 8 bits and integer products back to numbers.
+#include "checks.h"
 #include "vectors.h"
 
 using namespace etude;
@@ -156,29 +157,66 @@ void int32_scaled(const int32_t* sums, const float* row_scale, const float* colu
 
 }  // namespace
 
-#define BOTH(name, parameters, call)                                 \
-    extern "C" void name##_bf16 parameters(bf16) { call; }           \
-    extern "C" void name##_float parameters(float) { call; }
+#define BOTH(name, parameters, ...)                                  \
+    extern "C" const char* name##_bf16 parameters(bf16) __VA_ARGS__  \
+    extern "C" const char* name##_float parameters(float) __VA_ARGS__
 
-#define PARAMETERS(E)                                                                       \
-    (const uint8_t* codes, const float* absmax, const float* levels, E* out, int64_t count, \
-     int64_t block)
-BOTH(dequantize, PARAMETERS, dequantize(codes, absmax, levels, out, count, block))
+#define PARAMETERS(E)                                                                          \
+    (const uint8_t* codes, int64_t codes_is, const float* absmax, int64_t absmax_is,           \
+     const float* levels, int64_t levels_is, E* out, int64_t out_is, int64_t count, int64_t block)
+BOTH(dequantize, PARAMETERS, {
+    const char* why =
+        Checks()
+            .that(block > 0, "a block has no weights")
+            .at_least("codes", codes, codes_is, (count + 1) / 2)
+            .at_least("absmax", absmax, absmax_is, block > 0 ? (count + block - 1) / block : 0)
+            .array("levels", levels, levels_is, 16)
+            .array("out", out, out_is, count)
+            .why();
+    if (!why) dequantize(codes, absmax, levels, out, count, block);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E)                                                                           \
-    (const E* x, int64_t step, const float* columns, int8_t* codes, float* scales, int64_t rows, \
-     int64_t width)
-BOTH(int8_rows, PARAMETERS, int8_rows(x, step, columns, codes, scales, rows, width))
+#define PARAMETERS(E)                                                                            \
+    (const E* x, int64_t x_is, int64_t step, const float* columns, int64_t columns_is,           \
+     int8_t* codes, int64_t codes_is, float* scales, int64_t scales_is, int64_t rows, int64_t width)
+BOTH(int8_rows, PARAMETERS, {
+    const char* why = Checks()
+                          .rows("x", x, x_is, rows, width, step)
+                          .optional("columns", columns, columns_is, width)
+                          .array("codes", codes, codes_is, rows * width)
+                          .array("scales", scales, scales_is, rows)
+                          .why();
+    if (!why) int8_rows(x, step, columns, codes, scales, rows, width);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E) (const E* x, int64_t step, float* out, int64_t rows, int64_t width)
-BOTH(column_peaks, PARAMETERS, column_peaks(x, step, out, rows, width))
+#define PARAMETERS(E) \
+    (const E* x, int64_t x_is, int64_t step, float* out, int64_t out_is, int64_t rows, int64_t width)
+BOTH(column_peaks, PARAMETERS, {
+    const char* why = Checks()
+                          .rows("x", x, x_is, rows, width, step)
+                          .array("out", out, out_is, width)
+                          .why();
+    if (!why) column_peaks(x, step, out, rows, width);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E)                                                                         \
-    (const int32_t* sums, const float* row_scale, const float* column_scale, const E* add,   \
-     int64_t add_step, E* out, int64_t rows, int64_t width)
-BOTH(int32_scaled, PARAMETERS,
-     int32_scaled(sums, row_scale, column_scale, add, add_step, out, rows, width))
+#define PARAMETERS(E)                                                                            \
+    (const int32_t* sums, int64_t sums_is, const float* row_scale, int64_t row_scale_is,         \
+     const float* column_scale, int64_t column_scale_is, const E* add, int64_t add_is,           \
+     int64_t add_step, E* out, int64_t out_is, int64_t rows, int64_t width)
+BOTH(int32_scaled, PARAMETERS, {
+    Checks checks;
+    checks.array("sums", sums, sums_is, rows * width)
+        .array("row_scale", row_scale, row_scale_is, rows)
+        .optional("column_scale", column_scale, column_scale_is, width)
+        .array("out", out, out_is, rows * width);
+    if (add) checks.rows("add", add, add_is, add_step == 0 ? 1 : rows, width, add_step);
+    if (!checks.why()) int32_scaled(sums, row_scale, column_scale, add, add_step, out, rows, width);
+    return checks.why();
+})
 #undef PARAMETERS

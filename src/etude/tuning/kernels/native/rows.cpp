@@ -1,5 +1,6 @@
 // What a decoder layer does to each row between its matrix products: RMS norm, rotary positions,
 // SwiGLU; and the softmax cross-entropy of a row of logits. See kernels/fused.py for definitions.
+#include "checks.h"
 #include "vectors.h"
 
 using namespace etude;
@@ -111,7 +112,7 @@ void swiglu_backward(const E* gradient, E* gate, E* up, E* y, int64_t count) {
     }
 }
 
-// loss[row] = logsumexp(logits) - logits[target]; in place, logits become softmax - one-hot.
+// loss[row] = log sum e^(logits - top) + (top - logits[target]), top the largest; in place, logits become softmax - one-hot.
 template <class E>
 void cross_entropy(E* logits, const int64_t* targets, float* loss, int64_t rows, int64_t width,
                    bool gradient) {
@@ -129,48 +130,114 @@ void cross_entropy(E* logits, const int64_t* targets, float* loss, int64_t rows,
             if (width - i < LANES) e = choose(lanes() < int(width - i), e, splat(0));
             total += e;
         }
-        const float log_norm = top + __builtin_logf(sum(total));
-        loss[row] = log_norm - as_float(at[target]);
+        // The largest logit is taken off both terms before they meet: their difference is exact
+        // where they are near each other, while top + log(total) would lose the logarithm's bits.
+        const float log_total = __builtin_logf(sum(total));
+        const float below = as_float(at[target]) - top;
+        loss[row] = log_total - below;
         if (!gradient) continue;
-        const float picked = sum(exponential(splat(as_float(at[target]) - log_norm))) / LANES - 1;
+        const float picked = sum(exponential(splat(below - log_total))) / LANES - 1;
         for (int64_t i = 0; i < width; i += LANES)
-            store(at + i, exponential(load(at + i, width - i) - log_norm), width - i);
+            store(at + i, exponential((load(at + i, width - i) - top) - log_total), width - i);
         store(at + target, splat(picked), 1);
     }
 }
 
 }  // namespace
 
-#define BOTH(name, parameters, call)                        \
-    extern "C" void name##_bf16 parameters(bf16) { call; }  \
-    extern "C" void name##_float parameters(float) { call; }
+#define BOTH(name, parameters, ...)                                  \
+    extern "C" const char* name##_bf16 parameters(bf16) __VA_ARGS__  \
+    extern "C" const char* name##_float parameters(float) __VA_ARGS__
 
-#define PARAMETERS(E) \
-    (const E* x, const E* w, E* y, float* rstd, int64_t rows, int64_t width, float eps)
-BOTH(rms_norm, PARAMETERS, rms_norm(x, w, y, rstd, rows, width, eps))
+#define PARAMETERS(E)                                                                          \
+    (const E* x, int64_t x_is, const E* weight, int64_t weight_is, E* y, int64_t y_is,         \
+     float* rstd, int64_t rstd_is, int64_t rows, int64_t width, float eps)
+BOTH(rms_norm, PARAMETERS, {
+    const char* why = Checks()
+                          .array("x", x, x_is, rows * width)
+                          .array("weight", weight, weight_is, width)
+                          .array("y", y, y_is, rows * width)
+                          .array("rstd", rstd, rstd_is, rows)
+                          .why();
+    if (!why) rms_norm(x, weight, y, rstd, rows, width, eps);
+    return why;
+})
+#undef PARAMETERS
+
+#define PARAMETERS(E)                                                                           \
+    (const E* g, int64_t g_is, const E* x, int64_t x_is, const E* weight, int64_t weight_is,    \
+     const float* rstd, int64_t rstd_is, const E* residual, int64_t residual_is, E* dx,         \
+     int64_t dx_is, int64_t rows, int64_t width)
+BOTH(rms_norm_backward, PARAMETERS, {
+    const char* why = Checks()
+                          .array("gradient", g, g_is, rows * width)
+                          .array("x", x, x_is, rows * width)
+                          .array("weight", weight, weight_is, width)
+                          .array("rstd", rstd, rstd_is, rows)
+                          .optional("residual", residual, residual_is, rows * width)
+                          .array("dx", dx, dx_is, rows * width)
+                          .why();
+    if (!why) rms_norm_backward(g, x, weight, rstd, residual, dx, rows, width);
+    return why;
+})
 #undef PARAMETERS
 
 #define PARAMETERS(E)                                                                         \
-    (const E* g, const E* x, const E* w, const float* rstd, const E* residual, E* dx,        \
-     int64_t rows, int64_t width)
-BOTH(rms_norm_backward, PARAMETERS, rms_norm_backward(g, x, w, rstd, residual, dx, rows, width))
+    (E* x, int64_t x_is, int64_t step, const float* cosine, int64_t cosine_is,                \
+     const float* sine, int64_t sine_is, int64_t rows, int64_t heads, int64_t width,          \
+     int64_t backwards)
+BOTH(rotate, PARAMETERS, {
+    const char* why = Checks()
+                          .that(width % 2 == 0, "a head's width is odd")
+                          .rows("x", x, x_is, rows, heads * width, step)
+                          .array("cosine", cosine, cosine_is, rows * width)
+                          .array("sine", sine, sine_is, rows * width)
+                          .why();
+    if (!why) rotate(x, step, cosine, sine, rows, heads, width, backwards != 0);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E)                                                                         \
-    (E* x, int64_t stride, const float* cosine, const float* sine, int64_t rows, int64_t heads, \
-     int64_t width, int backwards)
-BOTH(rotate, PARAMETERS, rotate(x, stride, cosine, sine, rows, heads, width, backwards != 0))
+#define PARAMETERS(E)                                                                  \
+    (const E* gate, int64_t gate_is, const E* up, int64_t up_is, E* y, int64_t y_is,   \
+     int64_t count)
+BOTH(swiglu, PARAMETERS, {
+    const char* why = Checks()
+                          .array("gate", gate, gate_is, count)
+                          .array("up", up, up_is, count)
+                          .array("y", y, y_is, count)
+                          .why();
+    if (!why) swiglu(gate, up, y, count);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E) (const E* gate, const E* up, E* y, int64_t count)
-BOTH(swiglu, PARAMETERS, swiglu(gate, up, y, count))
+#define PARAMETERS(E)                                                                       \
+    (const E* gradient, int64_t gradient_is, E* gate, int64_t gate_is, E* up, int64_t up_is, \
+     E* y, int64_t y_is, int64_t count)
+BOTH(swiglu_backward, PARAMETERS, {
+    const char* why = Checks()
+                          .array("gradient", gradient, gradient_is, count)
+                          .array("gate", gate, gate_is, count)
+                          .array("up", up, up_is, count)
+                          .optional("y", y, y_is, count)
+                          .why();
+    if (!why) swiglu_backward(gradient, gate, up, y, count);
+    return why;
+})
 #undef PARAMETERS
 
-#define PARAMETERS(E) (const E* gradient, E* gate, E* up, E* y, int64_t count)
-BOTH(swiglu_backward, PARAMETERS, swiglu_backward(gradient, gate, up, y, count))
-#undef PARAMETERS
-
-#define PARAMETERS(E) \
-    (E* logits, const int64_t* targets, float* loss, int64_t rows, int64_t width, int gradient)
-BOTH(cross_entropy, PARAMETERS, cross_entropy(logits, targets, loss, rows, width, gradient != 0))
+#define PARAMETERS(E)                                                                      \
+    (E* logits, int64_t logits_is, const int64_t* targets, int64_t targets_is, float* loss, \
+     int64_t loss_is, int64_t rows, int64_t width, int64_t gradient)
+BOTH(cross_entropy, PARAMETERS, {
+    Checks checks;
+    checks.array("logits", logits, logits_is, rows * width)
+        .array("targets", targets, targets_is, rows)
+        .array("loss", loss, loss_is, rows);
+    for (int64_t row = 0; row < rows && !checks.why(); ++row)
+        checks.that(targets[row] >= 0 && targets[row] < width, "a target is no column of the logits");
+    if (!checks.why()) cross_entropy(logits, targets, loss, rows, width, gradient != 0);
+    return checks.why();
+})
 #undef PARAMETERS

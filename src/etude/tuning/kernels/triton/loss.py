@@ -40,14 +40,15 @@ def _cross_entropy(logits, targets, loss, step, width, GRADIENT: tl.constexpr, P
         shift = tl.where(above == float("-inf"), 0.0, above)
         total = total * tl.exp(top - shift) + tl.sum(tl.exp(z - shift), 0)
         top = above
-    log_norm = top + tl.log(total)
-    tl.store(loss + row, log_norm - picked)
+    # Both terms less the largest logit: top + log(total) would be rounded to its size.
+    log_total = tl.log(total)
+    tl.store(loss + row, log_total - (picked - top))
     if GRADIENT:
         for first in range(0, width, PIECE):
             place = first + lane
             inside = place < width
             z = tl.load(start + place, mask=inside, other=0.0).to(tl.float32)
-            gradient = tl.exp(z - log_norm) - tl.where(place == target, 1.0, 0.0)
+            gradient = tl.exp((z - top) - log_total) - tl.where(place == target, 1.0, 0.0)
             tl.store(start + place, rounded(gradient, logits.dtype.element_ty), mask=inside)
 
 

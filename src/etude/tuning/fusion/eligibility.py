@@ -1,0 +1,199 @@
+"""Which decoder layers the fused code computes: one answer, for training and for generation.
+
+`describe_layer` returns what a layer computes with, or the reason why the fused code does not
+compute the same thing. Known are the layers of Llama, Mistral and Qwen2: RMS norms, rotary
+positions, grouped heads, SwiGLU. The layer is inspected module by module, not by its configuration,
+because that is what runs: adapters are switched, dropout depends on the mode, and any module may
+have been replaced, by a `ModuleToSave` among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import SiLUActivation
+
+from etude.tuning.adapters.bases import sizes
+from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.modules_to_save import ModuleToSave
+from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Norm, Projection
+from etude.tuning.kernels.fused import HEAD_MULTIPLE, dtypes, obstacle
+from etude.tuning.kernels.heads import Heads
+from etude.tuning.quant.linear import QuantLinear
+
+_FAMILIES = {
+    f"transformers.models.{module}.modeling_{module}": family
+    for module, family in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"))
+}
+
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rotary positions whose angles do not depend on how long the text has become."""
+
+_RECORDER = "transformers.utils.output_capturing"
+"""Module of the hooks that transformers registers on layers and attentions of every model; they do
+nothing unless hidden states or attention weights are asked for."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A decoder layer as it computes now."""
+
+    layer: DecoderLayer
+    factors: list[Factors | None]
+    """A and B of each projection, in the order of `DecoderLayer.projections`."""
+
+
+def decoder_layers(model: nn.Module) -> list[Any]:
+    """Return the model's decoder layers of a known kind, in order."""
+    return [module for module in model.modules() if _is_part(module, "DecoderLayer")]
+
+
+def generation_layers(model: Any) -> list[Any] | None:
+    """Return the layers whose sequence, after the embedding and before the norm, is the model.
+
+    None: the model is of another make, so that running its layers by themselves may not be the same
+    as running it.
+    """
+    body = model.base_model
+    if not _is_part(body, "Model") or not _is_part(_plain(body.norm), "RMSNorm"):
+        return None
+    layers = list(cast("nn.ModuleList", body.layers))
+    own = (model, body, body.norm, body.rotary_emb, *layers)
+    rope = cast("dict[str, Any]", getattr(model.config, "rope_parameters", None) or {})
+    if (
+        rope.get("rope_type", "default") not in _ROPE_TYPES
+        or not _is_part(body.rotary_emb, "RotaryEmbedding")
+        or any(_hooked(module) for module in own)
+        or not all(_is_part(layer, "DecoderLayer") for layer in layers)
+    ):
+        return None
+    return layers
+
+
+def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Description | str:
+    """Return what a layer computes with now, or why the fused code does not compute it.
+
+    Args:
+        layer: one of `decoder_layers`.
+        dtype: of the hidden states that it is given.
+        device: where they are.
+    """
+    attention, mlp = layer.self_attn, layer.mlp
+    if why := obstacle(device):
+        return why
+    if torch.is_autocast_enabled(device.type):
+        return "autocast is on"
+    if dtype not in dtypes(device):
+        return f"there are no kernels for {dtype}"
+    for part, kind in ((attention, "Attention"), (mlp, "MLP")):
+        if not _is_part(part, kind):
+            return f"a {type(part).__name__} stands in the place of the model's own {kind}"
+    if not isinstance(mlp.act_fn, SiLUActivation | nn.SiLU):
+        return f"the activation {attention.config.hidden_act} is not fused"
+    if attention.head_dim % HEAD_MULTIPLE:
+        return f"heads of {attention.head_dim} are no multiple of {HEAD_MULTIPLE}"
+    if attention.training and attention.attention_dropout:
+        return "dropout acts on the attention weights"
+    norms = layer.input_layernorm, layer.post_attention_layernorm
+    for norm in norms:
+        if not _is_part(_plain(norm), "RMSNorm"):
+            return f"a {type(_plain(norm)).__name__} is not fused"
+        if norm.weight.dtype != dtype:
+            return f"norms in {norm.weight.dtype} of hidden states in {dtype} are not fused"
+    if any(_hooked(module) for module in (attention, mlp, mlp.act_fn, *norms)):
+        return "a hook is registered on a part of it"
+    found: list[tuple[Projection, Factors | None]] = []
+    for module in _linears(layer):
+        projection = _projection(module, dtype)
+        if isinstance(projection, str):
+            return projection
+        found.append(projection)
+    # Inference mode has no gradient that could be missed.
+    if not torch.is_inference_mode_enabled() and any(
+        parameter.requires_grad
+        for module in (*norms, *(projection.base for projection, _ in found))
+        for parameter in cast("nn.Module", module).parameters()
+    ):
+        return "weights of the base are trained"
+    q, k, v, output, gate, up, down = (projection for projection, _ in found)
+    width = int(attention.head_dim)
+    query_heads, key_heads = (sizes(one.base)[1] // width for one in (q, k))
+    heads = Heads(query_heads, key_heads, width, attention.scaling, _window(attention))
+    described = DecoderLayer(
+        attention_norm=_norm(layer.input_layernorm),
+        qkv=(q, k, v),
+        output=output,
+        mlp_norm=_norm(layer.post_attention_layernorm),
+        gate_up=(gate, up),
+        down=down,
+        heads=heads,
+    )
+    return Description(described, [factors for _, factors in found])
+
+
+def _is_part(module: nn.Module, kind: str) -> bool:
+    """Return whether a module is of a known family's own class, not of a subclass of it."""
+    family = _FAMILIES.get(type(module).__module__)
+    return family is not None and type(module).__name__ == f"{family}{kind}"
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, ModuleToSave) else module
+
+
+def _linears(layer: Any) -> Iterator[Any]:
+    attention, mlp = layer.self_attn, layer.mlp
+    yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+
+
+def _window(attention: Any) -> int | None:
+    """Return how many positions a query sees: of this layer, or, as in Mistral, of the model."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window
+    return getattr(attention.config, "sliding_window", None)
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(cast("Tensor", module.weight), module.variance_epsilon)
+
+
+def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | None] | str:
+    """Return a projection and its only active adapter's factors, or why it is not fused."""
+    base: nn.Module = module.base if isinstance(module, AdaptedLayer) else module
+    if type(base) is not nn.Linear and not isinstance(base, QuantLinear):
+        return f"a {type(base).__name__} is no linear layer"
+    if _hooked(module) or _hooked(base):
+        return "a hook is registered on a part of it"
+    held = base.compute_dtype if isinstance(base, QuantLinear) else base.weight.dtype
+    if held != dtype:
+        return f"products in {held} of hidden states in {dtype} are not fused"
+    if not isinstance(module, AdaptedLayer):
+        return Projection(base, None), None
+    if module.rows is not None:
+        return "rows of a batch have adapters of their own"
+    chosen = module.chosen()
+    if not chosen:
+        return Projection(base, None), None
+    adapter = chosen[0]
+    if len(chosen) > 1:
+        return "several adapters are active"
+    if adapter.magnitude is not None:
+        return "DoRA's magnitudes are not fused"
+    if adapter.training and adapter.dropout:
+        return "dropout acts on the adapters' input"
+    if _hooked(adapter):
+        return "a hook is registered on a part of it"
+    return Projection(base, adapter.scaling), adapter.factors()
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Return whether something waits for a module's forward or backward pass."""
+    inner = vars(module)
+    if inner["_backward_hooks"] or inner["_backward_pre_hooks"] or inner["_forward_pre_hooks"]:
+        return True
+    return any(hook.__module__ != _RECORDER for hook in inner["_forward_hooks"].values())
