@@ -24,9 +24,9 @@ from transformers.utils.logging import disable_progress_bar
 from etude.core.errors import DataError, DivergedError, EtudeError, ModelError, RunError
 from etude.core.machine import release_freed_memory, this_machine
 from etude.core.progress import Progress
-from etude.tuning.adapters.adalora import AdaLoRA, RankAllocator
 from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.kinds.adalora import AdaLoRA, RankAllocator
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
 from etude.tuning.artifacts import (

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from etude.core.atomic_files import to_json
 from etude.core.errors import AdapterError, RunError
-from etude.tuning.adapters.adalora import AdaLoRA, as_lora
+from etude.tuning.adapters.kinds.adalora import AdaLoRA, as_lora
+from etude.tuning.adapters.kinds.lora import LoRA, LowRank
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import (
     AdaptedModule,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases, init
-from etude.tuning.adapters.adalora import AdaLoRA
 from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.kinds.adalora import AdaLoRA
+from etude.tuning.adapters.kinds.lora import LoRA, LowRank, Taken
+from etude.tuning.adapters.kinds.vera import Projections, VeRA
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank, Taken
 from etude.tuning.adapters.modules_to_save import ModuleToSave, find_saved, tied_to
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
@@ -33,7 +34,6 @@ from etude.tuning.adapters.targets import (
     is_pattern,
     name_matches,
 )
-from etude.tuning.adapters.vera import Projections, VeRA
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
 

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import Base, LinearLike
-from etude.tuning.adapters.lora import LowRank, Taken
+from etude.tuning.adapters.kinds.lora import LowRank, Taken
 from etude.tuning.adapters.product import adapted_product
 from etude.tuning.quant.linear import QuantLinear
 

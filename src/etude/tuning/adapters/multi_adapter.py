@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from etude.core.errors import AdapterError, did_you_mean
+from etude.tuning.adapters.kinds.lora import LowRank
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LowRank
 from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.targets import named_modules
 

@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters.kinds.vera import Projections
 from etude.tuning.adapters.packed_factors import PACKED, unpack_factors
 from etude.tuning.adapters.peft_config import CONFIG, PeftOptions, read_options
-from etude.tuning.adapters.vera import Projections
 from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.config.sections.quant import QuantSpec
 

@@ -24,11 +24,12 @@ import etude
 from etude.core.atomic_files import replace_file, to_json
 from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters import bases, init
-from etude.tuning.adapters.adalora import AdaLoRA, as_lora
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.inject import Original, apply_init, inject
+from etude.tuning.adapters.kinds.adalora import AdaLoRA, as_lora
+from etude.tuning.adapters.kinds.lora import LoRA, LowRank
+from etude.tuning.adapters.kinds.vera import Projections, VeRA
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
@@ -55,7 +56,6 @@ from etude.tuning.adapters.targets import (
     name_matches,
     named_modules,
 )
-from etude.tuning.adapters.vera import Projections, VeRA
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin

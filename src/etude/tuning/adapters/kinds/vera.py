@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import Base
-from etude.tuning.adapters.lora import LowRank
+from etude.tuning.adapters.kinds.lora import LowRank
 
 
 @dataclass(frozen=True)
