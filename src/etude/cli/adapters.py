@@ -122,7 +122,7 @@ def _weighted(part: str, runs: Path) -> tuple[Path, float]:
 
 
 def _folder(run: str, runs: Path) -> Path:
-    from etude.tuning.adapters.peft_config import CONFIG
+    from etude.tuning.adapters.saved_parts import CONFIG
     from etude.tuning.runs.folder import find_run
 
     return Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter
+from etude.tuning.adapters.read import PROVENANCE, read_adapter
 from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec

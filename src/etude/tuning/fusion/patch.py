@@ -194,10 +194,10 @@ def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | 
     chosen = module.chosen()
     if not chosen:
         return Projection(base, None), None
-    adapter = chosen[0]
-    if len(chosen) > 1 or adapter.magnitude is not None or (adapter.training and adapter.dropout):
+    factors = chosen[0].plain_factors()
+    if len(chosen) > 1 or factors is None:
         return None
-    return Projection(base, adapter.scaling), adapter.factors()
+    return Projection(base, chosen[0].scaling), factors
 
 
 def _dtype(base: Any) -> torch.dtype:

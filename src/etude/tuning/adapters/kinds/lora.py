@@ -10,133 +10,47 @@
 In the letters of ΔW = U Vᵀ: U = s·B, V = Aᵀ. B starts at zero, so ΔW does; A starts uniform in
 ±1/√in, which is PyTorch's and PEFT's initialisation of a Linear. On an Embedding, where A's
 columns belong to tokens, A starts at zero and B normal, as in PEFT.
-
-DoRA trains, beside the direction W + ΔW, its length: a magnitude m, one number an output,
-
-    y = m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b              (Liu et al. 2024, "DoRA", eq. 5)
-
-with the row norms held constant in the backward pass (section 4.3). They are
-
-    ‖W + s·B A‖² = ‖W‖² + 2s · (W Aᵀ ∘ B) + s² · (B A Aᵀ ∘ B),  summed along each row,
-
-so no matrix of the size of W is made for them, and they are computed anew only when A or B change.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.fake_quant import rounded
-from etude.tuning.config.sections.adapter import FactorSpec
+from etude.tuning.adapters.low_rank import LowRank, Taken
+from etude.tuning.adapters.registry import (
+    AdapterKind,
+    AdapterTensor,
+    Settings,
+    copy_trained,
+    register,
+)
+from etude.tuning.adapters.saved_parts import CONFIG, PeftOptions, SavedPart, WrittenPart
+from etude.tuning.config.sections.adapter import AdapterSpec, FactorSpec
 
-LOW_PRECISION = (torch.bfloat16, torch.float16)
-
-
-class LowRank(nn.Module):
-    """One adapter of one layer: whatever comes down to a pair of factors and a scale.
-
-    Attributes:
-        in_features, out_features: sizes of ΔW.
-        rank: r. alpha: α. scaling: s.
-        dropout: probability of zeroing an element of the adapter's input, in training.
-        magnitude: DoRA's m, (out,) float32, or None.
-    """
-
-    kind = "lora"
-
-    def __init__(self, base: Base, rank: int, alpha: float, scaling: float, dropout: float) -> None:
-        super().__init__()
-        self.in_features, self.out_features = bases.sizes(base)
-        self.rank = rank
-        self.alpha = alpha
-        self.scaling = scaling
-        self.dropout = dropout
-        self.magnitude: nn.Parameter | None = None
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A (r, in) and B (out, r), differentiable in what is trained."""
-        raise NotImplementedError
-
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Return the trained tensors by the names that PEFT gives them."""
-        raise NotImplementedError
-
-    @property
-    def U(self) -> Tensor:  # noqa: N802 - the name in ΔW = U Vᵀ
-        """s·B, (out, r)."""
-        return self.scaling * self.factors()[1]
-
-    @property
-    def V(self) -> Tensor:  # noqa: N802 - the name in ΔW = U Vᵀ
-        """Aᵀ, (in, r)."""
-        return self.factors()[0].T
-
-    @torch.no_grad()
-    def delta(self) -> Tensor:
-        """Return s·B A, (out, in), in the dtype of the factors."""
-        A, B = self.factors()
-        return self.scaling * B @ A
-
-    def drop(self, x: Tensor) -> Tensor | None:
-        """Return x with dropout, or None where there is none to apply."""
-        return F.dropout(x, self.dropout) if self.training and self.dropout else None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to a device or dtype as any module, but keep the factors' precision."""
-        before = {name: parameter.data for name, parameter in self.named_parameters()}
-        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
-        for name, parameter in self.named_parameters():
-            if parameter.dtype in LOW_PRECISION:
-                parameter.data = before[name].to(parameter.device)
-        return self
-
-    def extra_repr(self) -> str:
-        """Describe the adapter."""
-        return f"{self.kind}, rank={self.rank}, scaling={self.scaling:g}, dropout={self.dropout:g}"
-
-
-class Taken(LowRank):
-    """What a start took off the base, T = s·B₀A₀, put back wherever its adapter does not act.
-
-    Attributes:
-        owner: name of the adapter that began as T.
-        A0: (r, in) float32, frozen. B0: (out, r), likewise.
-    """
-
-    kind = "taken"
-
-    def __init__(self, base: Base, owner: str, A0: Tensor, B0: Tensor, scaling: float) -> None:
-        super().__init__(base, len(A0), scaling * len(A0), scaling, 0.0)
-        self.owner = owner
-        device = bases.device(base)
-        self.A0 = nn.Parameter(A0.to(device, torch.float32), requires_grad=False)
-        self.B0 = nn.Parameter(B0.to(device, torch.float32), requires_grad=False)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A₀ and B₀."""
-        return self.A0, self.B0
-
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Return nothing."""
-        return {}
+NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
+"""PEFT's initialisations that leave the base alone; others train on a changed base."""
 
 
 class LoRA(LowRank):
-    """LoRA, and with `dora` its decomposed form.
+    """LoRA on one module.
 
     Attributes:
         lora_A: (rank, in), float32, trained; `.to` a 16-bit dtype leaves it so.
         lora_B: (out, rank), likewise.
         rounding: how the factors are rounded in every forward pass (QAT), or None.
     """
+
+    kind = "lora"
 
     def __init__(
         self,
@@ -146,7 +60,6 @@ class LoRA(LowRank):
         dropout: float,
         *,
         rslora: bool = False,
-        dora: bool = False,
         rounding: FactorSpec | None = None,
     ) -> None:
         """Make a zero adapter; `reset` draws it, or it is loaded."""
@@ -157,11 +70,6 @@ class LoRA(LowRank):
         self.lora_A = nn.Parameter(torch.zeros(rank, self.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
         self._rounded: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
-        self._norm: tuple[tuple[int, int], Tensor] | None = None
-        self._base_squares: Tensor | None = None
-        if dora:
-            self.kind = "dora"
-            self.magnitude = nn.Parameter(torch.ones(self.out_features, device=device))
 
     @torch.no_grad()
     def reset(self, base: Base, generator: torch.Generator) -> None:
@@ -177,14 +85,6 @@ class LoRA(LowRank):
             start = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
             self.lora_A.copy_(start)
             self.lora_B.zero_()
-        self.reset_magnitude(base)
-
-    @torch.no_grad()
-    def reset_magnitude(self, base: Base) -> None:
-        """Set m to the row norms of W + ΔW, so that DoRA starts as what LoRA computes."""
-        if self.magnitude is not None:
-            self._base_squares = self._norm = None
-            self.magnitude.copy_(self.norm(base))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return A and B, rounded where the adapter trains rounded (QAT)."""
@@ -192,36 +92,193 @@ class LoRA(LowRank):
             return self.lora_A, self.lora_B
         if torch.is_grad_enabled():
             return rounded(self.lora_A, self.rounding), rounded(self.lora_B.T, self.rounding).T
-        version = self._changes()
+        version = self.changes()
         if self._rounded is None or self._rounded[0] != version:
             pair = rounded(self.lora_A, self.rounding), rounded(self.lora_B.T, self.rounding).T
             self._rounded = version, pair
         return self._rounded[1]
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return `lora_A`, `lora_B` and, for DoRA, `lora_magnitude_vector`."""
-        found = {"lora_A": self.lora_A, "lora_B": self.lora_B}
-        if self.magnitude is not None:
-            found["lora_magnitude_vector"] = self.magnitude
-        return found
+        """Return `lora_A` and `lora_B`."""
+        return {"lora_A": self.lora_A, "lora_B": self.lora_B}
 
-    @torch.no_grad()
-    def norm(self, base: Base) -> Tensor:
-        """Return the row norms of W + ΔW, (out,) float32."""
-        version = self._changes()
-        if self._norm is not None and self._norm[0] == version:
-            return self._norm[1]
-        A, B = self.factors()
-        W = bases.read_matrix(base).to(A.dtype)
-        if self._base_squares is None:
-            self._base_squares = W.square().sum(1)
-        s = self.scaling
-        mixed = (W @ A.T * B).sum(1)
-        squares = self._base_squares + 2 * s * mixed + s * s * (B @ (A @ A.T) * B).sum(1)
-        # Rounding may leave a zero row just below zero; its direction is arbitrary then.
-        norm = squares.clamp_(min=torch.finfo(squares.dtype).tiny).sqrt_()
-        self._norm = version, norm
-        return norm
-
-    def _changes(self) -> tuple[int, int]:
+    def changes(self) -> tuple[int, int]:
+        """Return what differs once a factor has changed."""
         return self.lora_A._version, self.lora_B._version
+
+
+@register
+class LoRAKind(AdapterKind):
+    """LoRA, and what it shares with the kinds that PEFT stores as it stores LoRA."""
+
+    name = "lora"
+    peft_type = "LORA"
+    tensors = (
+        AdapterTensor("lora_A", "lora_A.weight", embedding="lora_embedding_A"),
+        AdapterTensor("lora_B", "lora_B.weight", embedding="lora_embedding_B", up=True),
+    )
+    config_keys = frozenset(
+        {
+            *("r", "lora_alpha", "lora_dropout", "init_lora_weights", "use_rslora", "use_dora"),
+            *("rank_pattern", "alpha_pattern", "layers_pattern", "ensure_weight_tying"),
+            *("megatron_core", "runtime_config", "qalora_group_size", "loftq_config"),
+            *("eva_config", "corda_config", "lora_ga_config"),
+        }
+    )
+
+    use_dora = False
+    """PEFT's `use_dora`."""
+
+    adapter_class: type[LoRA] = LoRA
+
+    def refuse_misfit(self, path: str, base: Base, rank: int) -> None:
+        """Refuse a rank above those of the matrix."""
+        features, out = bases.sizes(base)
+        if rank > min(features, out):
+            raise AdapterError(
+                f"adapter.rank {rank} is larger than {path}, a matrix of {out} × {features}; use "
+                f"at most {min(features, out)}, or leave it out of adapter.targets"
+            )
+
+    def build(
+        self, found: dict[str, Base], settings: dict[str, Settings], spec: AdapterSpec, seed: int
+    ) -> dict[str, Adapter]:
+        """Make them one by one: they share nothing."""
+        del seed
+        return {path: self.make(base, *settings[path], spec) for path, base in found.items()}
+
+    def make(self, base: Base, rank: int, alpha: float, spec: AdapterSpec) -> Adapter:
+        """Make the adapter of one module."""
+        rounding = spec.factors if spec.factors.when == "training" else None
+        return self.adapter_class(
+            base, rank, alpha, spec.dropout, rslora=spec.rslora, rounding=rounding
+        )
+
+    def written(self, adapter: Adapter, base: Base, taken: Taken | None) -> WrittenPart | None:
+        """Return the factors as a plain LoRA's, with what was taken off the base behind them."""
+        pair = cast("LowRank", adapter).stored_factors()
+        if pair is None:
+            return None
+        down, up, alpha = pair
+        if taken is not None:
+            A0, B0 = taken.factors()
+            down, up = torch.cat([down, A0]), torch.cat([up, -B0], 1)
+            # Twice the rank at the same scale.
+            alpha *= math.sqrt(2) if cast("LoRA", adapter).rslora else 2
+        return WrittenPart(_as_peft_shapes(base, down, up), len(down), alpha)
+
+    def peft_config(
+        self,
+        common: dict[str, Any],
+        spec: AdapterSpec,
+        parts: Mapping[str, WrittenPart],
+        adapters: Mapping[str, Adapter],
+    ) -> dict[str, Any]:
+        """Return a LoRA's configuration: the commonest rank and alpha, and the others by module."""
+        del adapters
+        scales = {path: (part.rank, part.alpha) for path, part in parts.items()}
+        rank, alpha = _commonest(list(scales.values())) if scales else (spec.rank, spec.alpha)
+        return {
+            "peft_type": "LORA",
+            **common,
+            "r": rank,
+            "lora_alpha": _plain_number(alpha),
+            "rank_pattern": {path: r for path, (r, _) in scales.items() if r != rank},
+            "alpha_pattern": {
+                path: _plain_number(a) for path, (_, a) in scales.items() if a != alpha
+            },
+            "lora_dropout": spec.dropout,
+            "init_lora_weights": True,
+            "use_dora": self.use_dora,
+            "use_rslora": spec.rslora,
+        }
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        """Return whether it is PEFT's LORA, with DoRA or without."""
+        return super().claims(config) and bool(config.get("use_dora")) == self.use_dora
+
+    def numbers(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return `r`, `lora_alpha` and `lora_dropout`."""
+        return config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0.0)
+
+    def unsupported(self, config: Mapping[str, Any]) -> list[str]:
+        """Return `init_lora_weights` where the adapter was trained on a changed base."""
+        neutral = config.get("init_lora_weights", True) in NEUTRAL_INIT
+        return [] if neutral else ["init_lora_weights"]
+
+    def read_part(
+        self, module: str, found: dict[str, Tensor], options: PeftOptions
+    ) -> SavedPart | None:
+        """Check that the factors are of the rank that the configuration says."""
+        refuse_no_matrix(module, found, options)
+        rank, named = len(found["lora_A"]), options.rank_of(module)
+        if rank != named or found["lora_B"].shape[1] != named:
+            other = rank if rank != named else found["lora_B"].shape[1]
+            raise AdapterError(
+                f"{options.folder}: {module} has rank {other}, {CONFIG} says {named}"
+            )
+        alpha = options.alpha_of(module)
+        return SavedPart(found, rank, alpha, alpha / self._divisor(rank, options))
+
+    def shape(
+        self, module: str, part: SavedPart, options: PeftOptions, base: Base
+    ) -> tuple[int, int]:
+        """Return B's rows and A's columns."""
+        del module, options, base
+        return len(part.tensors["lora_B"]), part.tensors["lora_A"].shape[1]
+
+    def restore(
+        self,
+        parts: Mapping[str, SavedPart],
+        found: Mapping[str, Base],
+        options: PeftOptions,
+        shared: Mapping[str, Tensor],
+    ) -> dict[str, Adapter]:
+        """Make them one by one. The scale is what counts; alpha follows from it."""
+        del shared
+        adapters: dict[str, Adapter] = {}
+        for path, part in parts.items():
+            alpha = part.scaling * self._divisor(part.rank, options)
+            adapter = self.adapter_class(
+                found[path], part.rank, alpha, options.dropout, rslora=_rslora(options)
+            )
+            adapters[path] = copy_trained(adapter, part)
+        return adapters
+
+    def _divisor(self, rank: int, options: PeftOptions) -> float:
+        return math.sqrt(rank) if _rslora(options) else rank
+
+
+def refuse_no_matrix(module: str, found: Mapping[str, Tensor], options: PeftOptions) -> None:
+    """Refuse factors that are no matrices.
+
+    Raises:
+        AdapterError: one has another number of dimensions.
+    """
+    for name in ("lora_A", "lora_B"):
+        if found[name].dim() != 2:
+            raise AdapterError(
+                f"{options.folder}: {module}.{name} is no matrix of floating-point numbers"
+            )
+
+
+def _as_peft_shapes(base: Base, down: Tensor, up: Tensor) -> dict[str, Tensor]:
+    if isinstance(base, nn.Embedding):
+        return {"lora_embedding_A": down, "lora_embedding_B": up}
+    if isinstance(base, nn.Conv1d | nn.Conv2d):
+        down = down.view(len(down), base.in_channels, *base.kernel_size)
+        up = up.reshape(*up.shape, *([1] * len(base.kernel_size)))
+    return {"lora_A.weight": down, "lora_B.weight": up}
+
+
+def _rslora(options: PeftOptions) -> bool:
+    return bool(options.config.get("use_rslora"))
+
+
+def _commonest(scales: Sequence[Settings]) -> Settings:
+    ranks, alphas = [rank for rank, _ in scales], [alpha for _, alpha in scales]
+    return max(ranks, key=ranks.count), max(alphas, key=alphas.count)
+
+
+def _plain_number(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
