@@ -49,7 +49,10 @@ def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     rows = [
         ("kind", saved.kind),
-        ("rank", " to ".join(map(str, dict.fromkeys((ranks[0], ranks[-1])))) if ranks else "none"),
+        (
+            "rank",
+            " to ".join(map(str, dict.fromkeys((ranks[0], ranks[-1])))) if any(ranks) else "none",
+        ),
         ("adapted layers", f"{len(saved.parts):,}"),
         ("numbers", f"{numbers:,}"),
         ("stored", q.size(stored)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import cast
 
 import torch
@@ -28,12 +27,7 @@ from etude.tuning.adapters.multi_adapter import (
     replace_module,
     set_adapter,
 )
-from etude.tuning.adapters.targets import (
-    adaptable_modules,
-    find_targets,
-    is_pattern,
-    name_matches,
-)
+from etude.tuning.adapters.targets import adaptable_modules, entry_matches, find_targets
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
 
@@ -118,15 +112,7 @@ def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float
         ("alpha_pattern", spec.alpha_pattern, alphas),
     ):
         for pattern, value in patterns.items():
-            hit = [
-                path
-                for path in paths
-                if (
-                    fnmatchcase(path, pattern)
-                    if is_pattern(pattern)
-                    else name_matches(path, pattern)
-                )
-            ]
+            hit = [path for path in paths if entry_matches(path, pattern)]
             if not hit:
                 hint = did_you_mean(pattern, {path.rpartition(".")[2] for path in paths})
                 raise NoTargetMatchedError(
