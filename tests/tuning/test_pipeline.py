@@ -314,6 +314,7 @@ def test_samples_longer_than_the_models_context_are_left_out_and_counted(tiny_re
         {"kind": "dora"},
         {"kind": "vera", "rank": 16},
         {"kind": "adalora", "adalora": {"warmup": 0.1, "settle": 0.2}},
+        {"kind": "ia3"},
         {"start": "pissa"},
         {"start": "loftq", "loftq_iterations": 3},
         {"factors": {"bits": 4, "when": "training"}},
@@ -325,7 +326,7 @@ def test_samples_longer_than_the_models_context_are_left_out_and_counted(tiny_re
 def test_every_kind_of_adapter_trains_and_answers_from_its_folder(tiny_recipe, tmp_path, adapter):
     from etude.tuning.evaluation import evaluate_run
 
-    lr = {"vera": 0.2, "adalora": 0.1}.get(adapter.get("kind"), 0.02)
+    lr = {"vera": 0.2, "adalora": 0.1, "ia3": 0.1}.get(adapter.get("kind"), 0.02)
     run = _run(
         tiny_recipe,
         tmp_path,
@@ -342,8 +343,9 @@ def test_every_kind_of_adapter_trains_and_answers_from_its_folder(tiny_recipe, t
         assert again["base"]["loss"] == pytest.approx(before, rel=1e-6)
 
 
-def test_a_stopped_adalora_goes_on_to_the_same_ranks_and_losses(tiny_recipe, tmp_path):
-    sections = {"adapter": {"kind": "adalora"}, "train": {"epochs": 4, "lr": 0.05}}
+@pytest.mark.parametrize("kind", ["adalora", "ia3"])
+def test_a_stopped_run_goes_on_to_the_same_losses_and_bytes(tiny_recipe, tmp_path, kind):
+    sections = {"adapter": {"kind": kind}, "train": {"epochs": 4, "lr": 0.05}}
     whole = _run(tiny_recipe, tmp_path, "whole", **sections)
     recipe = Recipe.parse(tiny_recipe(**sections))
     half = recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": 3})})

@@ -49,7 +49,10 @@ def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     rows = [
         ("kind", saved.kind),
-        ("rank", " to ".join(map(str, dict.fromkeys((ranks[0], ranks[-1])))) if ranks else "none"),
+        (
+            "rank",
+            " to ".join(map(str, dict.fromkeys((ranks[0], ranks[-1])))) if any(ranks) else "none",
+        ),
         ("adapted layers", f"{len(saved.parts):,}"),
         ("numbers", f"{numbers:,}"),
         ("stored", q.size(stored)),
@@ -122,7 +125,7 @@ def _weighted(part: str, runs: Path) -> tuple[Path, float]:
 
 
 def _folder(run: str, runs: Path) -> Path:
-    from etude.tuning.adapters.peft_config import CONFIG
+    from etude.tuning.adapters.saved_parts import CONFIG
     from etude.tuning.runs.folder import find_run
 
     return Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter

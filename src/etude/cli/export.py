@@ -78,7 +78,7 @@ def export(
     whatever the rank of each module.
     """
     from etude.core import units as q
-    from etude.tuning.adapters.peft_config import CONFIG
+    from etude.tuning.adapters.saved_parts import CONFIG
     from etude.tuning.export.gguf_lora import export_gguf_lora
     from etude.tuning.export.peft import export_peft
     from etude.tuning.runs.folder import find_run

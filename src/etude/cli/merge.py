@@ -63,8 +63,8 @@ def merge(
     """
     from etude.core.errors import AdapterError
     from etude.tuning.adapters.merge import merge_adapter
-    from etude.tuning.adapters.peft_config import CONFIG
     from etude.tuning.adapters.read import read_adapter
+    from etude.tuning.adapters.saved_parts import CONFIG
     from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runs.folder import find_run

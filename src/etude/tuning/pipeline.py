@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from etude.core.errors import DataError, DivergedError, EtudeError, ModelError, RunError
 from etude.core.machine import release_freed_memory, this_machine
 from etude.core.progress import Progress
-from etude.tuning.adapters.adalora import AdaLoRA, RankAllocator
+from etude.tuning.adapters import registry
 from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
@@ -248,14 +248,10 @@ def adapt(
 
 
 def _allocator(model: Any, recipe: Recipe) -> AllocateRanks | None:
-    """Return what AdaLoRA does between steps, told the length of the plan by the trainer."""
-    if recipe.adapter.kind != "adalora":
+    """Return what the adapter's kind does between steps, given the steps planned; or None."""
+    if recipe.adapter.kind == "none":
         return None
-    layers = {
-        path: part for path, part in adapters_named(model).items() if isinstance(part, AdaLoRA)
-    }
-    spec = recipe.adapter
-    return lambda total: RankAllocator(layers, spec.adalora, spec.rank, total)
+    return registry.kind(recipe.adapter.kind).between_steps(adapters_named(model), recipe.adapter)
 
 
 def measure(

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_models import ORIGIN, load_tiny, logits, randomize
 from transformers import AutoModelForCausalLM
@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter
+from etude.tuning.adapters.read import PROVENANCE, read_adapter
 from etude.tuning.adapters.save import load_adapter, save_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
@@ -293,9 +293,9 @@ def test_every_option_that_pefts_plain_lora_writes_is_known(folder, tmp_path):
 
 
 def test_another_kind_of_adapter_is_refused(folder, tmp_path):
-    config = IA3Config(target_modules=["k_proj"], feedforward_modules=[])
+    config = LoHaConfig(target_modules=["k_proj"])
     get_peft_model(base(folder), config).save_pretrained(tmp_path)
-    with pytest.raises(AdapterError, match="IA3"):
+    with pytest.raises(AdapterError, match=r"LOHA adapter; only .*IA3.* are supported"):
         read_adapter(tmp_path)
 
 

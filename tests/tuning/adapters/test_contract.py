@@ -20,6 +20,7 @@ KINDS = {
     "dora": AdapterSpec(kind="dora", rank=4, alpha=8),
     "vera": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
     "adalora": AdapterSpec(kind="adalora", rank=4, alpha=8),
+    "ia3": AdapterSpec(kind="ia3"),
 }
 HELD = ("none", "nf4", "int8")
 

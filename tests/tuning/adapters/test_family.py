@@ -34,6 +34,7 @@ FAMILY = {
     "rslora": AdapterSpec(rank=4, alpha=6, rslora=True),
     "dora": AdapterSpec(kind="dora", rank=4, alpha=6),
     "vera": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj", "up_proj"]),
+    "ia3": AdapterSpec(kind="ia3", targets=["k_proj", "v_proj", "down_proj"]),
     "patterns": AdapterSpec(
         rank=4, alpha=6, rank_pattern={"*.mlp.*": 8}, alpha_pattern={"q_proj": 3}
     ),
@@ -169,7 +170,7 @@ def test_a_grouped_convolution_is_refused():
 
 
 @pytest.mark.parametrize("held", ["dense", "nf4", "fp4", "int4", "int8"])
-@pytest.mark.parametrize("kind", ["lora", "dora", "vera", "adalora"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "vera", "adalora", "ia3"])
 def test_every_kind_starts_as_its_base_and_has_the_numerical_gradient(kind, held):
     torch.manual_seed(0)
     linear = nn.Linear(6, 5)

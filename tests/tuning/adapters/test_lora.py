@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,

@@ -359,6 +359,7 @@ def test_an_adapter_of_another_model_is_refused(vocabulary: Vocabulary, tmp_path
     [
         ({"kind": "dora"}, "DoRA's magnitudes"),
         ({"kind": "vera"}, "VeRA's vectors"),
+        ({"kind": "ia3"}, "IA³'s vectors"),
         ({"targets": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules trained whole"),
     ],
 )

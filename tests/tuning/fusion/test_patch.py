@@ -202,6 +202,7 @@ def test_memory_that_is_used_up_is_not_used_twice():
 
 UNFIT = {
     "magnitudes": AdapterSpec(kind="dora", rank=4, alpha=8),
+    "scaled inputs and outputs": AdapterSpec(kind="ia3"),
     "dropout": AdapterSpec(rank=4, alpha=8, dropout=0.1),
 }
 REASONS = {"magnitudes": "DoRA", "dropout": "dropout acts on the adapters' input"}

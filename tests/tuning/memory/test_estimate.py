@@ -55,7 +55,7 @@ def llama(**changes: Any) -> LlamaConfig:
 
 
 @pytest.mark.parametrize("quant", ["none", "nf4", "int8"])
-@pytest.mark.parametrize("kind", ["lora", "dora", "vera"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "vera", "ia3"])
 def test_weights_are_counted_to_the_byte(tiny_llama, quant, kind):
     folder = tiny_llama()
     chosen = recipe(quant={"kind": quant}, adapter={"kind": kind})

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from etude.core.atomic_files import to_json
 from etude.core.errors import AdapterError, RunError
-from etude.tuning.adapters.adalora import AdaLoRA, as_lora
+from etude.tuning.adapters import registry
+from etude.tuning.adapters.adapter import Adapter
+from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import (
     AdaptedModule,
@@ -30,16 +31,9 @@ from etude.tuning.adapters.multi_adapter import (
     refuse_unknown,
     set_adapter,
 )
-from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.read import (
-    PREFIX,
-    PROVENANCE,
-    WEIGHTS,
-    SavedAdapter,
-    read_adapter,
-    read_json,
-)
+from etude.tuning.adapters.read import PROVENANCE, SavedAdapter, read_adapter, read_json
 from etude.tuning.adapters.save import write_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, PREFIX, WEIGHTS
 from etude.tuning.config.sections.adapter import FactorSpec
 
 Method = Literal["exact", "svd", "linear"]
@@ -97,22 +91,17 @@ def combine_adapters(
 
 
 def _plain(
-    adapter: LowRank, name: str, layer: AdaptedLayer, path: str
+    adapter: Adapter, name: str, layer: AdaptedLayer, path: str
 ) -> tuple[Tensor, Tensor, float]:
     """Return (A, B, s) of an adapter that is s·B A and nothing else, relative to the first base."""
-    if adapter.magnitude is not None:
-        raise AdapterError(f"{path}: a DoRA adapter scales the base itself, so it does not add")
-    if isinstance(adapter, AdaLoRA):
-        reduced = as_lora(adapter)
-        if reduced is None:
-            return torch.empty(0, 0), torch.empty(0, 0), 0.0
-        return reduced[0], reduced[1], adapter.scaling
-    with torch.no_grad():
-        down, up = adapter.factors()
+    reduced = adapter.as_lora(path)
+    if reduced is None:
+        return torch.empty(0, 0), torch.empty(0, 0), 0.0
+    down, up, _ = reduced
     if layer.taken is not None and layer.taken.owner == name:
         A0, B0 = layer.taken.factors()
         down, up = torch.cat([down, A0]), torch.cat([up, -B0], 1)
-    return down.detach(), up.detach(), adapter.scaling
+    return down, up, adapter.scaling
 
 
 def combine_factors(
@@ -226,7 +215,7 @@ def combine_folders(
 
 
 def _refuse_unlike(adapter: SavedAdapter, first: SavedAdapter) -> None:
-    if adapter.kind != "lora":
+    if registry.kind(adapter.kind).beyond_factors is not None:
         raise AdapterError(f"{adapter.folder} is a {adapter.kind} adapter, which does not add up")
     if adapter.modules:
         raise AdapterError(f"{adapter.folder} has modules trained whole, which do not add up")

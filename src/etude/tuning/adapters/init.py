@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import AdapterError
-
-Requantize = Callable[[Tensor], Tensor]
-"""From a weight, (out, in) float32, to what the base stores of it, decoded: Q."""
+from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.low_rank import LowRank
+from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.quant.linear import QuantLinear
 
 
 @dataclass(frozen=True)
@@ -38,59 +39,142 @@ class FactorInit:
     """(A₀, B₀), of which the base loses s·B₀A₀; None: nothing."""
 
 
-def gaussian(out: int, features: int, rank: int, generator: torch.Generator) -> FactorInit:
+@dataclass(frozen=True)
+class Layer:
+    """What an initialisation is made for."""
+
+    base: Base
+    adapter: LowRank
+    """Its sizes, rank and scale count."""
+    weight: Tensor | None
+    """W before quantisation, (out, in) float32; None for what does not rewrite the base."""
+    spec: AdapterSpec
+    generator: torch.Generator
+
+    @property
+    def W(self) -> Tensor:  # noqa: N802 - the letter of the equations
+        """The weight, which is there."""
+        assert self.weight is not None
+        return self.weight
+
+    def split(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of the best approximation of `matrix`, (out, in); see `split`."""
+        rank, scaling = self.adapter.rank, self.adapter.scaling
+        return split(matrix, rank, scaling, self.spec.svd_iterations, self.generator)
+
+
+Make = Callable[[Layer], FactorInit]
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """One way for a LoRA to begin: a value of the recipe's `adapter.start`."""
+
+    name: str
+    make: Make | None
+    """None: as the adapter itself has it."""
+    rewrites_base: bool = False
+    """Whether it reads the whole base and may write another one."""
+    of_quantised: bool = False
+    """Whether it makes sense on a quantised base only."""
+
+    def refuse_misfit(self, path: str, base: Base) -> None:
+        """Refuse a module on which the adapter cannot begin so.
+
+        Raises:
+            AdapterError: the base is not quantised, or in a format that is not written.
+        """
+        if self.of_quantised and not isinstance(base, QuantLinear):
+            raise AdapterError(
+                f"adapter.start: {self.name} makes up for quantising the base, and {path} is not "
+                "quantised; set quant.kind, or another start"
+            )
+        if self.rewrites_base and isinstance(base, QuantLinear) and base.spec.kind == "native":
+            raise AdapterError(
+                f"adapter.start: {self.name} writes another base, and quant.kind: native keeps the "
+                "file's own; set quant.kind: nf4"
+            )
+
+
+_KNOWN = {"default": Initialisation("default", None)}
+
+
+def initialisation(name: str) -> Initialisation:
+    """Return the initialisation of this name; recipes name no other."""
+    return _KNOWN[name]
+
+
+def _register(*, rewrites_base: bool = False, of_quantised: bool = False) -> Callable[[Make], Make]:
+    """Enter an initialisation under its function's name; a decorator."""
+
+    def entered(make: Make) -> Make:
+        name = make.__name__
+        _KNOWN[name] = Initialisation(name, make, rewrites_base, of_quantised)
+        return make
+
+    return entered
+
+
+@_register()
+def gaussian(layer: Layer) -> FactorInit:
     """A normal with deviation 1/r, B zero."""
-    A = torch.empty(rank, features).normal_(0, 1 / rank, generator=generator)
-    return FactorInit(A, torch.zeros(out, rank), None)
+    own = layer.adapter
+    A = torch.empty(own.rank, own.in_features)
+    A.normal_(0, 1 / own.rank, generator=layer.generator)
+    return FactorInit(A, torch.zeros(own.out_features, own.rank), None)
 
 
-def orthogonal(out: int, features: int, rank: int, generator: torch.Generator) -> FactorInit:
+@_register()
+def orthogonal(layer: Layer) -> FactorInit:
     """Both factors non-zero, their product zero up to rounding.
 
     Raises:
         AdapterError: the rank is odd.
     """
+    own, generator = layer.adapter, layer.generator
+    rank = own.rank
     if rank % 2:
         raise AdapterError(f"adapter.start: orthogonal needs an even rank, got {rank}")
     q, _ = _linalg().qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64))
     half = rank // 2
-    A = q[0::2].T @ torch.randn(half, features, generator=generator, dtype=torch.float64)
-    B = torch.randn(out, half, generator=generator, dtype=torch.float64) @ q[1::2]
+    A = q[0::2].T @ torch.randn(half, own.in_features, generator=generator, dtype=torch.float64)
+    B = torch.randn(own.out_features, half, generator=generator, dtype=torch.float64) @ q[1::2]
     return FactorInit((A / 10).float(), (B / 10).float(), None)
 
 
-def pissa(
-    W: Tensor, rank: int, scaling: float, iterations: int | None, generator: torch.Generator
-) -> FactorInit:
+@_register(rewrites_base=True)
+def pissa(layer: Layer) -> FactorInit:
     """The r largest singular directions of W, split evenly over both factors."""
-    pair = split(W, rank, scaling, iterations, generator)
+    pair = layer.split(layer.W)
     return FactorInit(*pair, pair)
 
 
-def olora(W: Tensor, rank: int, scaling: float) -> FactorInit:
+@_register(rewrites_base=True)
+def olora(layer: Layer) -> FactorInit:
     """The first r columns of Q and rows of R, W = Q R."""
-    q, r = _linalg().qr(W.double())
+    rank, scaling = layer.adapter.rank, layer.adapter.scaling
+    q, r = _linalg().qr(layer.W.double())
     pair = (r[:rank] / scaling).float().contiguous(), q[:, :rank].float().contiguous()
     return FactorInit(*pair, pair)
 
 
-def loftq(
-    W: Tensor,
-    rank: int,
-    scaling: float,
-    iterations: int | None,
-    generator: torch.Generator,
-    *,
-    requantize: Requantize,
-    rounds: int,
-) -> FactorInit:
+@_register(rewrites_base=True, of_quantised=True)
+def loftq(layer: Layer) -> FactorInit:
     """Quantise and factorise in turn, so that Q + s·B A comes near W."""
+    quantized, W = cast("QuantLinear", layer.base), layer.W
+
+    def requantize(weight: Tensor) -> Tensor:
+        quantized.overwrite(weight)
+        return quantized.dequantize(torch.float32)
+
     taken: tuple[Tensor, Tensor] | None = None
-    pair = split(W - requantize(W), rank, scaling, iterations, generator)
-    for _ in range(rounds - 1):
+    pair = layer.split(W - requantize(W))
+    for _ in range(layer.spec.loftq_iterations - 1):
         taken = pair
-        rest = W - scaling * taken[1] @ taken[0]
-        pair = split(W - requantize(rest), rank, scaling, iterations, generator)
+        rest = W - layer.adapter.scaling * taken[1] @ taken[0]
+        pair = layer.split(W - requantize(rest))
+    if taken is None:
+        quantized.overwrite(W)
     return FactorInit(*pair, taken)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import cast
 
 import torch
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 
 from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
-from etude.tuning.adapters import bases, init
-from etude.tuning.adapters.adalora import AdaLoRA
+from etude.tuning.adapters import bases, init, registry
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank, Taken
+from etude.tuning.adapters.low_rank import Taken
 from etude.tuning.adapters.modules_to_save import ModuleToSave, find_saved, tied_to
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
@@ -27,18 +27,9 @@ from etude.tuning.adapters.multi_adapter import (
     replace_module,
     set_adapter,
 )
-from etude.tuning.adapters.targets import (
-    adaptable_modules,
-    find_targets,
-    is_pattern,
-    name_matches,
-)
-from etude.tuning.adapters.vera import Projections, VeRA
+from etude.tuning.adapters.targets import adaptable_modules, entry_matches, find_targets
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
-
-REWRITES = ("pissa", "olora", "loftq")
-"""Starts that read the whole base and may write another one."""
 
 Original = Callable[[str], Tensor]
 """From a module's path to its weight as it was before quantisation, (out, in) float32."""
@@ -81,11 +72,15 @@ def add_adapter(
     paths = [path for path in find_targets(model, spec.targets) if path not in saved]
     found = adaptable_modules(model)
     settings = _settings(paths, spec)
+    kind = registry.kind(spec.kind)
+    start = init.initialisation(spec.start)
     for path in paths:
-        _refuse_misfit(path, found[path], settings[path][0], spec)
-    if spec.start in REWRITES:
+        bases.refuse_unfit(path, found[path])
+        kind.refuse_misfit(path, found[path], settings[path][0])
+        start.refuse_misfit(path, found[path])
+    if start.rewrites_base:
         _refuse_second_rewriting(model, paths)
-    adapters = _build({path: found[path] for path in paths}, settings, spec, seed)
+    adapters = kind.build({path: found[path] for path in paths}, settings, spec, seed)
     _attach(model, adapters, name)
     _attach_saved(model, saved, name)
     _start(model, name, spec, seed, original, progress or SilentProgress())
@@ -93,7 +88,7 @@ def add_adapter(
     return describe(model, name)
 
 
-def inject(model: nn.Module, adapters: dict[str, LowRank], saved: list[str], name: str) -> None:
+def inject(model: nn.Module, adapters: dict[str, Adapter], saved: list[str], name: str) -> None:
     """Put ready-made adapters on modules, and copies on `saved` ones; they become active, frozen.
 
     For what is loaded or combined; `add_adapter` is for new ones.
@@ -117,15 +112,7 @@ def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float
         ("alpha_pattern", spec.alpha_pattern, alphas),
     ):
         for pattern, value in patterns.items():
-            hit = [
-                path
-                for path in paths
-                if (
-                    fnmatchcase(path, pattern)
-                    if is_pattern(pattern)
-                    else name_matches(path, pattern)
-                )
-            ]
+            hit = [path for path in paths if entry_matches(path, pattern)]
             if not hit:
                 hint = did_you_mean(pattern, {path.rpartition(".")[2] for path in paths})
                 raise NoTargetMatchedError(
@@ -133,30 +120,6 @@ def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float
                 )
             values.update(dict.fromkeys(hit, cast("int", value)))
     return {path: (ranks[path], alphas[path]) for path in paths}
-
-
-def _refuse_misfit(path: str, base: Base, rank: int, spec: AdapterSpec) -> None:
-    bases.refuse_unfit(path, base)
-    features, out = bases.sizes(base)
-    if spec.kind == "vera":
-        if not isinstance(base, bases.LinearLike):
-            raise AdapterError(f"VeRA goes on Linear layers only, and {path} is none")
-        return
-    if rank > min(features, out):
-        raise AdapterError(
-            f"adapter.rank {rank} is larger than {path}, a matrix of {out} × {features}; use at "
-            f"most {min(features, out)}, or leave it out of adapter.targets"
-        )
-    if spec.start == "loftq" and not isinstance(base, QuantLinear):
-        raise AdapterError(
-            f"adapter.start: loftq makes up for quantising the base, and {path} is not quantised; "
-            "set quant.kind, or another start"
-        )
-    if spec.start in REWRITES and isinstance(base, QuantLinear) and base.spec.kind == "native":
-        raise AdapterError(
-            f"adapter.start: {spec.start} writes another base, and quant.kind: native keeps the "
-            "file's own; set quant.kind: nf4"
-        )
 
 
 def _refuse_second_rewriting(model: nn.Module, paths: list[str]) -> None:
@@ -169,36 +132,7 @@ def _refuse_second_rewriting(model: nn.Module, paths: list[str]) -> None:
         )
 
 
-def _build(
-    found: dict[str, Base], settings: dict[str, tuple[int, float]], spec: AdapterSpec, seed: int
-) -> dict[str, LowRank]:
-    """Make the adapters, their values still to come."""
-    if spec.kind == "vera":
-        widths = [bases.sizes(base) for base in found.values()]
-        projections = Projections.draw(
-            spec.rank, max(w for w, _ in widths), max(h for _, h in widths), seed
-        )
-        return {path: VeRA(base, projections, spec.dropout) for path, base in found.items()}
-    adapters: dict[str, LowRank] = {}
-    for path, base in found.items():
-        rank, alpha = settings[path]
-        if spec.kind == "adalora":
-            first = spec.adalora.initial_rank or -(-3 * rank // 2)
-            adapters[path] = AdaLoRA(base, min(first, *bases.sizes(base)), alpha, spec.dropout)
-        else:
-            adapters[path] = LoRA(
-                base,
-                rank,
-                alpha,
-                spec.dropout,
-                rslora=spec.rslora,
-                dora=spec.kind == "dora",
-                rounding=spec.factors if spec.factors.when == "training" else None,
-            )
-    return adapters
-
-
-def _attach(model: nn.Module, adapters: dict[str, LowRank], name: str) -> None:
+def _attach(model: nn.Module, adapters: dict[str, Adapter], name: str) -> None:
     for path, adapter in adapters.items():
         module = model.get_submodule(path)
         layer = module
@@ -236,24 +170,18 @@ def _start(
 ) -> None:
     """Give every part of a new adapter its first values."""
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
-    slow = spec.start in REWRITES
+    start = init.initialisation(spec.start)
+    slow = start.rewrites_base
     if slow:
         progress.start(f"Starting the adapter ({spec.start})", len(layers), "modules")
     for path, layer in layers.items():
         generator = _generator(seed, path)
         adapter = layer.named()[name]
-        if isinstance(adapter, VeRA):
-            adapter.reset(spec.vera_initial)
-        elif isinstance(adapter, AdaLoRA):
-            adapter.reset(generator)
-        elif isinstance(adapter, LoRA):
-            adapter.reset(layer.base, generator)
-            if spec.start != "default":
-                weight = None
-                if slow:
-                    weight = _original_weight(layer.base, path, original)
-                start = _first_values(adapter, layer, spec, weight, generator)
-                apply_init(layer, name, start, weight)
+        adapter.reset(layer.base, generator)
+        if start.make is not None:
+            weight = _original_weight(layer.base, path, original) if slow else None
+            chosen = init.Layer(layer.base, cast("LoRA", adapter), weight, spec, generator)
+            apply_init(layer, name, start.make(chosen), weight)
         if slow:
             progress.advance(1)
     if slow:
@@ -278,40 +206,6 @@ def apply_init(layer: AdaptedLayer, name: str, start: init.FactorInit, W: Tensor
         A0, B0 = start.taken
         bases.write_matrix(base, W - adapter.scaling * (B0 @ A0).to(W))
         layer.taken = Taken(base, name, A0, B0, adapter.scaling)
-
-
-def _first_values(
-    adapter: LoRA,
-    layer: AdaptedLayer,
-    spec: AdapterSpec,
-    W: Tensor | None,
-    generator: torch.Generator,
-) -> init.FactorInit:
-    base = layer.base
-    rank, scaling, iterations = adapter.rank, adapter.scaling, spec.svd_iterations
-    out, features = adapter.out_features, adapter.in_features
-    if spec.start == "gaussian":
-        return init.gaussian(out, features, rank, generator)
-    if spec.start == "orthogonal":
-        return init.orthogonal(out, features, rank, generator)
-    assert W is not None
-    if spec.start == "pissa":
-        return init.pissa(W, rank, scaling, iterations, generator)
-    if spec.start == "olora":
-        return init.olora(W, rank, scaling)
-    quantized = cast("QuantLinear", base)
-
-    def requantize(weight: Tensor) -> Tensor:
-        quantized.overwrite(weight)
-        return quantized.dequantize(torch.float32)
-
-    rounds = spec.loftq_iterations
-    start = init.loftq(
-        W, rank, scaling, iterations, generator, requantize=requantize, rounds=rounds
-    )
-    if start.taken is None:
-        quantized.overwrite(W)
-    return start
 
 
 def _original_weight(base: Base, path: str, original: Original | None) -> Tensor:

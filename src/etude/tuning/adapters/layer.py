@@ -4,8 +4,8 @@
 
 One active adapter on a Linear is computed together with the base (`product`); several are, too,
 as one of the sum of their ranks: [s₁B₁ s₂B₂] [A₁; A₂]. Everything else - convolutions, embeddings,
-several DoRAs, dropout on several, other adapters for other rows of a batch - is the base's result
-plus what each adapter adds.
+adapters that are no plain pair of factors, dropout on several, other adapters for other rows of a
+batch - is the base's result plus what each adapter adds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base, LinearLike
-from etude.tuning.adapters.lora import LowRank, Taken
+from etude.tuning.adapters.low_rank import Taken
 from etude.tuning.adapters.product import adapted_product
 from etude.tuning.quant.linear import QuantLinear
 
@@ -59,12 +59,12 @@ class AdaptedLayer(nn.Module):
                 raise
             return getattr(self.base, name)
 
-    def named(self) -> dict[str, LowRank]:
+    def named(self) -> dict[str, Adapter]:
         """Return the adapters by name."""
         return dict(cast("Any", self.adapters.items()))
 
     @property
-    def adapter(self) -> LowRank:
+    def adapter(self) -> Adapter:
         """The only active adapter."""
         (name,) = self.active
         return self.named()[name]
@@ -82,14 +82,15 @@ class AdaptedLayer(nn.Module):
     def add_delta(self, W: Tensor) -> Tensor:
         """Add `delta` to a matrix, (out, in) float32, in place; to the base's own, to merge."""
         for adapter in self.chosen():
-            A, B = adapter.factors()
-            if adapter.magnitude is None:
-                W.addmm_(B.float(), A.float(), alpha=adapter.scaling)
-                continue
-            ratio = (adapter.magnitude / _norm(adapter, self.base))[:, None]
-            plain = bases.read_matrix(self.base)
-            W.add_(plain.addmm(B.float(), A.float(), alpha=adapter.scaling).mul_(ratio).sub_(plain))
+            adapter.add_delta(W, self.base)
         return W
+
+    @torch.no_grad()
+    def bias_delta(self) -> Tensor | None:
+        """Return what the active adapters add to the base's bias, (out,) float32; None: nothing."""
+        changes = [adapter.bias_delta(self.base) for adapter in self.chosen()]
+        found = [change for change in changes if change is not None]
+        return torch.stack(found).sum(0) if found else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the adapted output, in the shape and dtype that the base gives."""
@@ -105,10 +106,10 @@ class AdaptedLayer(nn.Module):
                 return together.to(x.dtype)
         y = self.base(x)
         for adapter in adapters:
-            y = y + self._change(adapter, x, y if len(adapters) == 1 else None)
+            y = y + adapter.change(self.base, x, y if len(adapters) == 1 else None)
         return y
 
-    def chosen(self) -> list[LowRank]:
+    def chosen(self) -> list[Adapter]:
         """Return what acts now: the active adapters, and what a start took off the base."""
         own = self.named()
         names = self.active if self.enabled else ()
@@ -117,39 +118,17 @@ class AdaptedLayer(nn.Module):
             chosen.append(self.taken)
         return chosen
 
-    def _together(self, base: LinearLike, x: Tensor, adapters: list[LowRank]) -> Tensor | None:
+    def _together(self, base: LinearLike, x: Tensor, adapters: list[Adapter]) -> Tensor | None:
         """Return base and adapters in one product, or None where that is not the same thing."""
         if len(adapters) == 1:
-            adapter = adapters[0]
-            A, B = adapter.factors()
-            dropped = adapter.drop(x)
-            if adapter.magnitude is None:
-                return adapted_product(base, x, A, B, adapter.scaling, dropped=dropped)
-            if dropped is not None:
-                return None
-            y = adapted_product(base, x, A, B, adapter.scaling, with_bias=False)
-            y = y * (adapter.magnitude / _norm(adapter, base)).to(y.dtype)
-            return y if base.bias is None else y + base.bias
-        if any(a.magnitude is not None or (a.training and a.dropout) for a in adapters):
+            return adapters[0].product(base, x)
+        found = [adapter.plain_factors() for adapter in adapters]
+        pairs = [pair for pair in found if pair is not None]
+        if len(pairs) < len(adapters):
             return None
-        pairs = [adapter.factors() for adapter in adapters]
         down = torch.cat([A for A, _ in pairs])
         up = torch.cat([a.scaling * B for a, (_, B) in zip(adapters, pairs, strict=True)], 1)
         return adapted_product(base, x, down, up, 1.0)
-
-    def _change(self, adapter: LowRank, x: Tensor, y: Tensor | None) -> Tensor:
-        """Return what `adapter` adds to the base's output for `x`; `y` is that output, if known."""
-        base = self.base
-        dropped = None if isinstance(base, nn.Embedding) else adapter.drop(x)
-        seen = x if dropped is None else dropped
-        low = adapter.scaling * _low_rank(base, seen, *adapter.factors())
-        if adapter.magnitude is None:
-            return low
-        ratio = (adapter.magnitude / _norm(adapter, base)).to(low.dtype)
-        ratio = bases.along_channels(base, ratio)
-        # PEFT's reading of dropout in DoRA: the base's part of the change sees it, too.
-        plain = bases.without_bias(base, seen, y if dropped is None else None)
-        return (ratio - 1) * plain + ratio * low
 
     def _by_rows(self, x: Tensor, rows: Sequence[str | None]) -> Tensor:
         if len(rows) != len(x):
@@ -160,7 +139,7 @@ class AdaptedLayer(nn.Module):
         base_y = self.base(x)
         y = base_y
         own = self.named()
-        groups: list[tuple[LowRank, set[str | None]]] = [
+        groups: list[tuple[Adapter, set[str | None]]] = [
             (own[name], {name}) for name in dict.fromkeys(rows) if name in own
         ]
         if self.taken is not None:
@@ -168,27 +147,8 @@ class AdaptedLayer(nn.Module):
         for adapter, names in groups:
             places = [i for i, row in enumerate(rows) if row in names]
             index = torch.tensor(places, device=x.device, dtype=torch.long)
-            part = self._change(adapter, x.index_select(0, index), base_y.index_select(0, index))
+            part = adapter.change(
+                self.base, x.index_select(0, index), base_y.index_select(0, index)
+            )
             y = y.index_add(0, index, part.to(y.dtype))
         return y
-
-
-def _norm(adapter: LowRank, base: Base) -> Tensor:
-    return cast("Any", adapter).norm(base)
-
-
-def _low_rank(base: Base, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """Return B A x on any kind of base, in the dtype of the base's product."""
-    dtype = bases.compute_dtype(base)
-    down, up = A.to(dtype), B.to(dtype)
-    if isinstance(base, nn.Embedding):
-        y = F.embedding(x, down.T, base.padding_idx) @ up.T
-        scale: Any = getattr(base, "embed_scale", None)
-        return y if scale is None else y * torch.as_tensor(scale).to(y.dtype)
-    if isinstance(base, nn.Conv1d | nn.Conv2d):
-        kernel = down.view(len(down), base.in_channels, *base.kernel_size)
-        # The base's own rule for its borders, with another weight.
-        h = cast("Any", base)._conv_forward(x, kernel, None)
-        point = up.reshape(*up.shape, *([1] * len(base.kernel_size)))
-        return (F.conv1d if isinstance(base, nn.Conv1d) else F.conv2d)(h, point)
-    return (x.to(dtype) @ down.T @ up.T).to(x.dtype)

@@ -257,19 +257,25 @@ def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype)
         return _dense_saved(layer, dtype)
     base = layer.base if isinstance(layer, AdaptedLayer) else layer
     matrix = bases.read_matrix(base)
+    bias = bases.bias(base)
     if isinstance(layer, AdaptedLayer):
         layer.add_delta(matrix)
+        change = layer.bias_delta()
+        if bias is not None and change is not None:
+            bias = bias.float() + change
     if not isinstance(base, QuantLinear):
         # A layer of its own: the weight may be that of another module, too.
         merged = copy.copy(base)
         vars(merged)["_parameters"] = dict(vars(base)["_parameters"])
         weight = bases.as_stored(base, matrix).to(dtype).contiguous()
         merged.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            merged.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
         return merged
     linear = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
     linear.weight = nn.Parameter(matrix.to(dtype), requires_grad=False)
-    if base.bias is not None:
-        linear.bias = nn.Parameter(base.bias.detach().to(dtype), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
     return linear
 
 

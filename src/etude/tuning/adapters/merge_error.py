@@ -8,6 +8,7 @@ merged weight to them again undoes it: on normal weights and NF4 the rounding er
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from etude.core.errors import AdapterError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
-from etude.tuning.adapters.init import Requantize
 from etude.tuning.adapters.multi_adapter import adapted_layers
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.build import requantized
+
+Requantize = Callable[[Tensor], Tensor]
+"""From a weight, (out, in) float32, to what few bits keep of it, decoded."""
 
 
 @torch.no_grad()

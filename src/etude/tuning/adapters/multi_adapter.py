@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from etude.core.errors import AdapterError, did_you_mean
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LowRank
 from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.targets import named_modules
 
@@ -40,7 +40,7 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     return {name: m for name, m in named_modules(model) if isinstance(m, AdaptedLayer)}
 
 
-def adapters_named(model: nn.Module, name: str = DEFAULT) -> dict[str, LowRank]:
+def adapters_named(model: nn.Module, name: str = DEFAULT) -> dict[str, Adapter]:
     """Return the parts of one adapter by module."""
     return {
         path: layer.named()[name]

@@ -9,73 +9,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters.registry import AdapterKind, claimant
+from etude.tuning.adapters.saved_parts import CONFIG, PeftOptions
 from etude.tuning.adapters.targets import name_matches
 
-CONFIG = "adapter_config.json"
-
-_NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Initialisations that leave the base alone; others (PiSSA, OLoRA, ...) train on a changed base."""
-
-_READ_OR_HARMLESS = {
-    *("peft_type", "r", "lora_alpha", "lora_dropout", "bias", "init_lora_weights"),
-    *("target_modules", "exclude_modules", "layers_pattern", "ensure_weight_tying"),
+_COMMON_KEYS = {
+    *("peft_type", "bias", "target_modules", "exclude_modules", "modules_to_save"),
     *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version"),
-    *("inference_mode", "megatron_core", "runtime_config", "qalora_group_size"),
-    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-    *("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"),
-    *("vera_dropout", "d_initial", "projection_prng_key", "save_projection"),
-    *("init_weights", "target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2"),
-    *("orth_reg_weight", "total_step", "target_modules_to_tie", "modules_to_tie"),
+    *("inference_mode", "target_modules_to_tie", "modules_to_tie"),
+    # Right for GPT-2's Conv1D, whose weight is transposed; whether it is one shows on the model.
+    "fan_in_fan_out",
 }
-"""PEFT's options that are read here, or that change nothing once training is over."""
-
-_KINDS = {"LORA": "lora", "VERA": "vera", "ADALORA": "adalora"}
-
-
-@dataclass(frozen=True)
-class PeftOptions:
-    """What a configuration says, checked."""
-
-    kind: str
-    """`lora`, `dora`, `vera` or `adalora`."""
-    rank: int
-    alpha: float
-    rslora: bool
-    dropout: float
-    targets: str | list[str]
-    """PEFT's `target_modules`: names, or a regular expression."""
-    excluded: str | list[str]
-    ranks: dict[str, int]
-    """PEFT's `rank_pattern`: regular expression to rank."""
-    alphas: dict[str, float]
-    saved: list[str]
-    """PEFT's `modules_to_save`."""
-    base: str | None
-    seed: int
-    """VeRA's `projection_prng_key`."""
-    transposed: bool
-    """PEFT's `fan_in_fan_out`: the adapted layers store their weights as (in, out)."""
-
-    def rank_of(self, path: str) -> int:
-        """Return the rank that the configuration gives the module at `path`."""
-        return _by_pattern(self.ranks, path, self.rank)
-
-    def alpha_of(self, path: str) -> float:
-        """Return its alpha."""
-        return float(_by_pattern(self.alphas, path, self.alpha))
-
-    def scaling(self, path: str, rank: int) -> float:
-        """Return s for the module at `path`, of this rank."""
-        if self.kind == "vera":
-            return 1.0
-        if self.kind == "adalora":
-            return self.alpha / (rank + 1e-5)  # PEFT's way of never dividing by zero
-        return self.alpha_of(path) / (math.sqrt(rank) if self.rslora else rank)
+"""PEFT's options of all kinds that are read here, or that change nothing once training is over."""
 
 
 def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
@@ -84,31 +33,26 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
     Raises:
         AdapterError: it is not supported, or not a configuration.
     """
-    kind = _kind(config, folder)
+    kind = claimant(config, folder)
     _refuse_unsupported(config, folder, kind)
-    rank = config.get("target_r" if kind == "adalora" else "r")
-    alpha = config.get("lora_alpha", 1.0 if kind == "vera" else None)
-    dropout: Any = config.get("vera_dropout" if kind == "vera" else "lora_dropout", 0.0)
-    whole = type(rank) is int and rank >= 1
+    rank, alpha, dropout = kind.numbers(config)
+    whole = type(rank) is int and rank >= kind.least_rank
     if not (whole and is_number(alpha) and is_number(dropout) and 0 <= dropout < 1):
         raise AdapterError(
             f"{folder / CONFIG}: r {rank!r}, lora_alpha {alpha!r}, lora_dropout {dropout!r} are "
             "not a rank, a number and a probability"
         )
-    if config.get("use_dora"):
-        kind = "dora"
-    # AdaLoRA's own rank_pattern is a list of what is left of each module, not a rank.
-    ranks: Any = {} if kind == "adalora" else config.get("rank_pattern") or {}
+    ranks: Any = kind.rank_pattern(config)
     alphas: Any = config.get("alpha_pattern") or {}
     if not all(type(r) is int and r >= 1 for r in ranks.values()) or not all(
         is_number(a) for a in alphas.values()
     ):
         raise AdapterError(f"{folder / CONFIG}: rank_pattern or alpha_pattern holds no numbers")
     return PeftOptions(
-        kind=kind,
-        rank=cast("int", rank),
-        alpha=float(cast("float", alpha)),
-        rslora=bool(config.get("use_rslora")),
+        folder=folder,
+        kind=kind.name,
+        rank=rank,
+        alpha=float(alpha),
         dropout=float(dropout),
         targets=config.get("target_modules") or [],
         excluded=config.get("exclude_modules") or [],
@@ -116,8 +60,8 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
         alphas=alphas,
         saved=config.get("modules_to_save") or [],
         base=config.get("base_model_name_or_path"),
-        seed=int(config.get("projection_prng_key") or 0),
         transposed=bool(config.get("fan_in_fan_out")),
+        config=config,
     )
 
 
@@ -140,23 +84,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _kind(config: dict[str, Any], folder: Path) -> str:
-    kind = config.get("peft_type")
-    if kind not in _KINDS:
-        known = ", ".join(_KINDS)
-        raise AdapterError(f"{folder} is a {kind} adapter; only {known} are supported")
-    return _KINDS[kind]
-
-
-def _refuse_unsupported(config: dict[str, Any], folder: Path, kind: str) -> None:
-    options = {key: value for key, value in config.items() if key not in _READ_OR_HARMLESS}
+def _refuse_unsupported(config: dict[str, Any], folder: Path, kind: AdapterKind) -> None:
+    known = _COMMON_KEYS | kind.config_keys
+    options = {key: value for key, value in config.items() if key not in known}
     bad = sorted(key for key, value in options.items() if not _is_off(value))
-    # Right for GPT-2's Conv1D, whose weight is transposed; whether it is one shows on the model.
-    bad = [key for key in bad if key != "fan_in_fan_out"]
     if config.get("bias", "none") != "none":
         bad.append("bias")
-    if kind == "lora" and config.get("init_lora_weights", True) not in _NEUTRAL_INIT:
-        bad.append("init_lora_weights")
+    bad += kind.unsupported(config)
     if bad:
         listed = ", ".join(f"{key}: {json.dumps(config[key])}" for key in bad)
         raise AdapterError(f"{folder / CONFIG}: not supported yet: {listed}")
@@ -165,11 +99,3 @@ def _refuse_unsupported(config: dict[str, Any], folder: Path, kind: str) -> None
 def _is_off(value: Any) -> bool:
     """Return whether an option is not used; 0 is used: `layers_to_transform: 0` is a layer."""
     return value is None or value is False or value in ("", [], {})
-
-
-def _by_pattern(patterns: dict[str, Any], path: str, default: Any) -> Any:
-    """Return the value of the first pattern that ends `path`, as PEFT finds it."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            return value
-    return default

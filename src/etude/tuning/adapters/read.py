@@ -15,6 +15,7 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,19 +25,21 @@ from torch import Tensor
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.packed_factors import PACKED, unpack_factors
-from etude.tuning.adapters.peft_config import CONFIG, PeftOptions, read_options
-from etude.tuning.adapters.vera import Projections
+from etude.tuning.adapters.peft_config import read_options
+from etude.tuning.adapters.registry import AdapterKind, AdapterTensor, kind, kinds
+from etude.tuning.adapters.saved_parts import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    PeftOptions,
+    SavedPart,
+    listed,
+)
 from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.config.sections.quant import QuantSpec
 
-WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "etude.json"
-PREFIX = "base_model.model."
 
-_PART_KEY = re.compile(
-    r"(?P<module>.+)\.(?:(?P<factor>lora_[AB])(?P<weight>\.weight)?|lora_embedding_(?P<embedding>[AB])"
-    r"|(?P<vector>lora_magnitude_vector|vera_lambda_[bd]|lora_E))"
-)
 _EMBEDDING_KEY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
 
 
@@ -58,26 +61,13 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class SavedPart:
-    """The adapter of one module."""
-
-    tensors: dict[str, Tensor]
-    """`lora_A` (r, in) and `lora_B` (out, r), float32; DoRA's `lora_magnitude_vector` (out,);
-    or VeRA's `vera_lambda_d` (r,) and `vera_lambda_b` (out,)."""
-    rank: int
-    alpha: float
-    scaling: float
-    """s in ΔW = s·B A."""
-
-
-@dataclass(frozen=True)
 class SavedAdapter:
     """An adapter read from disk."""
 
     folder: Path
     options: PeftOptions
     kind: str
-    """`lora`, `dora` or `vera`."""
+    """Name of the kind that it is read as; an AdaLoRA is read as a `lora`."""
     parts: dict[str, SavedPart]
     """By module."""
     not_linear: frozenset[str]
@@ -86,8 +76,8 @@ class SavedAdapter:
     """Modules trained whole: by path, the tensors by their names in the module."""
     embeddings: dict[str, Tensor]
     """Base weights that PEFT stored beside an adapted embedding, by module."""
-    projections: Projections | None
-    """VeRA's frozen factors, where the folder has them."""
+    shared: dict[str, Tensor]
+    """What belongs to no module, by name in the file: VeRA's frozen factors."""
     provenance: Provenance | None
     """None where the folder was not written by Etude."""
 
@@ -122,10 +112,13 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
             raise AdapterError(f"{folder}: {key} is no matrix of floating-point numbers")
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{folder}: {key} holds NaN or infinity")
-    by_kind = _sorted(tensors, options, folder)
+    own = kind(options.kind)
+    by_kind = _sorted(tensors, options, own)
+    own.check_shared(by_kind.shared, options)
     parts: dict[str, SavedPart] = {}
     for module, found in by_kind.parts.items():
-        part = _part(module, found, options, folder)
+        _check_names(module, found, own, folder)
+        part = own.read_part(module, found, options)
         if part is not None:
             parts[module] = part
     if not parts and not by_kind.modules:
@@ -133,12 +126,12 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     return SavedAdapter(
         folder=folder,
         options=options,
-        kind="lora" if options.kind == "adalora" else options.kind,
+        kind=own.read_as or own.name,
         parts=parts,
         not_linear=frozenset(by_kind.not_linear),
         modules=by_kind.modules,
         embeddings=by_kind.embeddings,
-        projections=_projections(by_kind.shared, parts, options, folder),
+        shared=by_kind.shared,
         provenance=provenance,
     )
 
@@ -152,7 +145,7 @@ class _Sorted:
     not_linear: set[str]
 
 
-def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _Sorted:
+def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) -> _Sorted:
     """Sort the tensors by what they are.
 
     Raises:
@@ -164,23 +157,25 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _
     shared: dict[str, Tensor] = {}
     not_linear: set[str] = set()
     unexpected: list[str] = []
+    part_key, endings = _part_keys()
     for key, tensor in tensors.items():
-        if key in ("base_model.vera_A", "base_model.vera_B"):
-            shared[key[-1]] = tensor.float()
+        if key in own.shared_keys:
+            shared[key] = tensor.float()
             continue
         name = key.removeprefix(PREFIX)
-        match = _PART_KEY.fullmatch(name)
+        match = part_key.fullmatch(name)
         owner, leaf = _saved_owner(name, options.saved)
         if not key.startswith(PREFIX):
             unexpected.append(key)
         elif match is not None:
-            factor = match["factor"] or match["vector"] or f"lora_{match['embedding']}"
+            ending = match["ending"]
+            trained = endings[ending]
             matrix = tensor.float()
             # A convolution's: (r, channels, kernel) and (out, r, 1).
-            flat = match["weight"] and matrix.dim() > 2
-            if flat or match["embedding"]:
+            flat = ending.endswith(".weight") and matrix.dim() > 2
+            if flat or ending == trained.embedding:
                 not_linear.add(match["module"])
-            parts[match["module"]][factor] = matrix.flatten(1) if flat else matrix
+            parts[match["module"]][trained.name] = matrix.flatten(1) if flat else matrix
         elif (stored := _EMBEDDING_KEY.fullmatch(name)) is not None:
             embeddings[stored["module"]] = tensor
         elif owner:
@@ -188,8 +183,16 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, folder: Path) -> _
         else:
             unexpected.append(key)
     if unexpected:
-        raise AdapterError(f"{folder}: unexpected in {WEIGHTS}: {listed(unexpected)}")
+        raise AdapterError(f"{options.folder}: unexpected in {WEIGHTS}: {listed(unexpected)}")
     return _Sorted(dict(parts), dict(modules), embeddings, shared, not_linear)
+
+
+@cache
+def _part_keys() -> tuple[re.Pattern[str], dict[str, AdapterTensor]]:
+    """Return what a module's key looks like, of any kind, and what its ending means."""
+    endings = {e: tensor for one in kinds() for tensor in one.tensors for e in tensor.endings}
+    either = "|".join(map(re.escape, endings))
+    return re.compile(rf"(?P<module>.+)\.(?P<ending>{either})"), endings
 
 
 def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:
@@ -202,67 +205,19 @@ def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:
     return "", ""
 
 
-def _part(
-    module: str, found: dict[str, Tensor], options: PeftOptions, folder: Path
-) -> SavedPart | None:
-    """Check one module's tensors; None for an AdaLoRA module of which no rank is left.
+def _check_names(module: str, found: dict[str, Tensor], own: AdapterKind, folder: Path) -> None:
+    """Check that a module has the tensors of its kind, and no other.
 
     Raises:
-        AdapterError: one is missing, or does not fit the others or the configuration.
+        AdapterError: one is missing, or left over.
     """
-    wanted = {
-        "lora": ("lora_A", "lora_B"),
-        "dora": ("lora_A", "lora_B", "lora_magnitude_vector"),
-        "vera": ("vera_lambda_b", "vera_lambda_d"),
-        "adalora": ("lora_A", "lora_B", "lora_E"),
-    }[options.kind]
-    missing = [
-        f"{PREFIX}{module}.{name}{'.weight' if name in ('lora_A', 'lora_B') else ''}"
-        for name in wanted
-        if name not in found
-    ]
+    wanted = {tensor.name: tensor.ending for tensor in own.tensors}
+    missing = [f"{PREFIX}{module}.{ending}" for n, ending in wanted.items() if n not in found]
     if missing:
         raise AdapterError(f"{folder}: missing from {WEIGHTS}: {listed(missing)}")
-    if set(found) != set(wanted):
-        extra = [f"{module}.{name}" for name in found if name not in wanted]
+    extra = [f"{module}.{name}" for name in found if name not in wanted]
+    if extra:
         raise AdapterError(f"{folder}: unexpected in {WEIGHTS}: {listed(extra)}")
-    if options.kind == "vera":
-        rank = len(found["vera_lambda_d"])
-        return SavedPart(found, rank, float(rank), 1.0)
-    A, B = found["lora_A"], found["lora_B"]
-    for name, factor in (("lora_A", A), ("lora_B", B)):
-        if factor.dim() != 2:
-            raise AdapterError(f"{folder}: {module}.{name} is no matrix of floating-point numbers")
-    rank = len(A)
-    named = options.rank_of(module)
-    if options.kind != "adalora" and (rank != named or B.shape[1] != named):
-        other = rank if rank != named else B.shape[1]
-        raise AdapterError(f"{folder}: {module} has rank {other}, {CONFIG} says {named}")
-    if options.kind == "adalora":
-        scaling = options.scaling(module, rank)
-        kept = found["lora_E"].view(-1) != 0
-        if not kept.any():
-            return None
-        pair = {"lora_A": (found["lora_E"].view(-1, 1) * A)[kept], "lora_B": B[:, kept]}
-        left = int(kept.sum())
-        return SavedPart(pair, left, scaling * left, scaling)
-    tensors = {**found, "lora_A": A, "lora_B": B}
-    return SavedPart(tensors, rank, options.alpha_of(module), options.scaling(module, rank))
-
-
-def _projections(
-    shared: dict[str, Tensor], parts: dict[str, SavedPart], options: PeftOptions, folder: Path
-) -> Projections | None:
-    if options.kind != "vera":
-        if shared:
-            raise AdapterError(f"{folder}: vera_A in {WEIGHTS}, but this is no VeRA adapter")
-        return None
-    if not shared:
-        return None  # drawn from the seed, once the model's sizes are known
-    if set(shared) != {"A", "B"} or len(shared["A"]) != options.rank:
-        raise AdapterError(f"{folder}: vera_A and vera_B do not fit rank {options.rank}")
-    del parts
-    return Projections(shared["A"], shared["B"])
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -324,9 +279,3 @@ def _read_provenance(folder: Path) -> Provenance | None:
         raise AdapterError(
             f"{file} is damaged; restore it, or delete it to load the adapter unchecked"
         ) from None
-
-
-def listed(names: list[str], count: int = 4) -> str:
-    """Write out the first names and count the others."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -12,7 +12,6 @@ is what was trained, the second what was taken off. Here it is put together agai
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from etude.core.atomic_files import replace_file, replace_text, to_json
 from etude.core.errors import AdapterError, RunError
 from etude.core.version import __version__
-from etude.tuning.adapters import bases, init
-from etude.tuning.adapters.adalora import AdaLoRA, as_lora
+from etude.tuning.adapters import bases, init, registry
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.inject import Original, apply_init, inject
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.lora import LoRA, LowRank
+from etude.tuning.adapters.low_rank import Taken
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
@@ -39,15 +38,15 @@ from etude.tuning.adapters.multi_adapter import (
     set_adapter,
 )
 from etude.tuning.adapters.packed_factors import PACKED, pack_factors
-from etude.tuning.adapters.peft_config import CONFIG, peft_matches
-from etude.tuning.adapters.read import (
+from etude.tuning.adapters.peft_config import peft_matches
+from etude.tuning.adapters.read import PROVENANCE, SavedAdapter, read_adapter
+from etude.tuning.adapters.saved_parts import (
+    CONFIG,
     PREFIX,
-    PROVENANCE,
     WEIGHTS,
-    SavedAdapter,
     SavedPart,
+    WrittenPart,
     listed,
-    read_adapter,
 )
 from etude.tuning.adapters.targets import (
     adaptable_modules,
@@ -55,7 +54,6 @@ from etude.tuning.adapters.targets import (
     name_matches,
     named_modules,
 )
-from etude.tuning.adapters.vera import Projections, VeRA
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
@@ -81,22 +79,23 @@ def save_adapter(
         AdapterError: the model has no such adapter, or one with NaN or infinity in it.
         RunError: it cannot be written; a previous adapter in the folder is still valid.
     """
+    own = registry.kind(spec.kind)
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
-    tensors: dict[str, Tensor] = {}
-    scales: dict[str, tuple[int, float]] = {}
+    parts: dict[str, WrittenPart] = {}
     for path, layer in layers.items():
-        part = _written_part(layer, name)
-        if part is None:
-            continue  # no rank of this module is left
-        named, rank, alpha = part
-        scales[path] = rank, alpha
-        tensors |= {f"{PREFIX}{path}.{key}": value for key, value in named.items()}
+        part = own.written(layer.named()[name], layer.base, _taken_by(layer, name))
+        if part is not None:
+            parts[path] = part
+    tensors = {
+        f"{PREFIX}{path}.{key}": value
+        for path, part in parts.items()
+        for key, value in part.tensors.items()
+    }
     whole = _saved_tensors(model, name)
     if not tensors and not whole:
         raise AdapterError("the model has no adapter to save")
-    if spec.kind == "vera":
-        projections = cast("VeRA", next(iter(layers.values())).named()[name]).projections
-        tensors |= {"base_model.vera_A": projections.A, "base_model.vera_B": projections.B}
+    if layers:
+        tensors |= own.shared([layer.named()[name] for layer in layers.values()])
     tensors = {
         key: value.detach().to("cpu", torch.float32).contiguous()
         for key, value in {**tensors, **whole}.items()
@@ -106,7 +105,7 @@ def save_adapter(
             bad = key.removeprefix(PREFIX).removesuffix(".weight")
             raise AdapterError(f"{bad} holds NaN or infinity; it is not saved")
     texts = {
-        CONFIG: to_json(_peft_config(model, layers, scales, spec, origin, name), indent=2),
+        CONFIG: to_json(_peft_config(model, layers, parts, spec, origin, name), indent=2),
         PROVENANCE: to_json(_provenance(layers, spec, origin), indent=2),
     }
     packed = spec.factors.bits is not None
@@ -147,14 +146,12 @@ def load_adapter(
         _refuse_other_base(saved, origin)
     _refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
-    adapters: dict[str, LowRank] = {}
+    parts = {path: saved.parts[path] for path in found if path in saved.parts}
     halves: dict[str, init.FactorInit] = {}
-    projections = _projections(saved, found)
-    for path in (path for path in found if path in saved.parts):
-        part, base = saved.parts[path], found[path]
-        if saved.starts_off_base:
-            part, halves[path] = _halves(part)
-        adapters[path] = _read_part(part, base, saved, projections)
+    if saved.starts_off_base:
+        for path, part in parts.items():
+            parts[path], halves[path] = _halves(part)
+    adapters = registry.kind(saved.kind).restore(parts, found, saved.options, saved.shared)
     inject(model, adapters, list(saved.modules), name)
     with torch.no_grad():
         for path, start in halves.items():
@@ -167,39 +164,10 @@ def load_adapter(
     return describe(model, name)
 
 
-def _written_part(layer: AdaptedLayer, name: str) -> tuple[dict[str, Tensor], int, float] | None:
-    """Return what is written of one module: tensors by PEFT's names, rank and alpha."""
-    adapter = layer.named()[name]
-    if isinstance(adapter, VeRA):
-        return dict(adapter.trained()), adapter.rank, adapter.alpha
-    alpha = adapter.alpha
-    if isinstance(adapter, AdaLoRA):
-        reduced = as_lora(adapter)
-        if reduced is None:
-            return None
-        down, up, alpha = reduced
-    else:
-        with torch.no_grad():
-            down, up = adapter.factors()
-        if layer.taken is not None and layer.taken.owner == name:
-            A0, B0 = layer.taken.factors()
-            down, up = torch.cat([down, A0]), torch.cat([up, -B0], 1)
-            # Twice the rank at the same scale.
-            rslora = isinstance(adapter, LoRA) and adapter.rslora
-            alpha *= math.sqrt(2) if rslora else 2
-    named = _peft_names(layer.base, down, up)
-    if adapter.magnitude is not None:
-        named["lora_magnitude_vector"] = adapter.magnitude
-    return named, len(down), alpha
-
-
-def _peft_names(base: Base, down: Tensor, up: Tensor) -> dict[str, Tensor]:
-    if isinstance(base, nn.Embedding):
-        return {"lora_embedding_A": down, "lora_embedding_B": up}
-    if isinstance(base, nn.Conv1d | nn.Conv2d):
-        down = down.view(len(down), base.in_channels, *base.kernel_size)
-        up = up.reshape(*up.shape, *([1] * len(base.kernel_size)))
-    return {"lora_A.weight": down, "lora_B.weight": up}
+def _taken_by(layer: AdaptedLayer, name: str) -> Taken | None:
+    """Return what the initialisation of adapter `name` took off the layer's base."""
+    taken = layer.taken
+    return taken if taken is not None and taken.owner == name else None
 
 
 def _saved_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
@@ -216,13 +184,13 @@ def _saved_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
 def _peft_config(
     model: nn.Module,
     layers: dict[str, AdaptedLayer],
-    scales: dict[str, tuple[int, float]],
+    parts: dict[str, WrittenPart],
     spec: AdapterSpec,
     origin: ModelOrigin,
     name: str,
 ) -> dict[str, Any]:
     causal = type(model).__name__.endswith("ForCausalLM")
-    written = {path: layers[path] for path in scales}
+    written = {path: layers[path] for path in parts}
     saved = [path for path, module in saved_modules(model).items() if name in module.copies]
     common: dict[str, Any] = {
         "task_type": "CAUSAL_LM" if causal else None,
@@ -233,38 +201,8 @@ def _peft_config(
         "inference_mode": True,
         "modules_to_save": saved or None,
     }
-    if spec.kind == "vera":
-        return {
-            "peft_type": "VERA",
-            **common,
-            "r": spec.rank,
-            "vera_dropout": spec.dropout,
-            "d_initial": spec.vera_initial,
-            "projection_prng_key": 0,
-            "save_projection": True,
-        }
-    rank, alpha = _commonest(list(scales.values())) if scales else (spec.rank, spec.alpha)
-    return {
-        "peft_type": "LORA",
-        **common,
-        "r": rank,
-        "lora_alpha": _plain_number(alpha),
-        "rank_pattern": {path: r for path, (r, _) in scales.items() if r != rank},
-        "alpha_pattern": {path: _plain_number(a) for path, (_, a) in scales.items() if a != alpha},
-        "lora_dropout": spec.dropout,
-        "init_lora_weights": True,
-        "use_dora": spec.kind == "dora",
-        "use_rslora": spec.rslora,
-    }
-
-
-def _commonest(scales: list[tuple[int, float]]) -> tuple[int, float]:
-    ranks, alphas = [rank for rank, _ in scales], [alpha for _, alpha in scales]
-    return max(ranks, key=ranks.count), max(alphas, key=alphas.count)
-
-
-def _plain_number(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
+    adapters: dict[str, Adapter] = {path: la.named()[name] for path, la in written.items()}
+    return registry.kind(spec.kind).peft_config(common, spec, parts, adapters)
 
 
 def _shortest_targets(model: nn.Module, layers: dict[str, AdaptedLayer]) -> list[str]:
@@ -301,32 +239,6 @@ def _halves(part: SavedPart) -> tuple[SavedPart, init.FactorInit]:
     own = {**part.tensors, "lora_A": A[:rank], "lora_B": B[:, :rank]}
     trained = SavedPart(own, rank, part.scaling * rank, part.scaling)
     return trained, init.FactorInit(A[:rank], B[:, :rank], (A[rank:], -B[:, rank:]))
-
-
-def _projections(saved: SavedAdapter, found: dict[str, Base]) -> Projections | None:
-    if saved.kind != "vera" or saved.projections is not None:
-        return saved.projections
-    widths = [bases.sizes(found[path]) for path in saved.parts]
-    rank, seed = saved.options.rank, saved.options.seed
-    return Projections.draw(rank, max(w for w, _ in widths), max(h for _, h in widths), seed)
-
-
-@torch.no_grad()
-def _read_part(
-    part: SavedPart, base: Base, saved: SavedAdapter, projections: Projections | None
-) -> LowRank:
-    dropout = saved.options.dropout
-    if saved.kind == "vera":
-        assert projections is not None
-        adapter: LowRank = VeRA(base, projections, dropout)
-    else:
-        # The scale is what counts; alpha follows from it, whatever rule it came by.
-        rslora = saved.options.rslora
-        alpha = part.scaling * (math.sqrt(part.rank) if rslora else part.rank)
-        adapter = LoRA(base, part.rank, alpha, dropout, rslora=rslora, dora=saved.kind == "dora")
-    for key, parameter in adapter.trained().items():
-        parameter.copy_(part.tensors[key])
-    return adapter
 
 
 def _weight(path: str, base: Base, original: Original | None) -> Tensor:
@@ -384,14 +296,11 @@ def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
         raise AdapterError(
             f"{saved.folder} is for another model: this one has no Linear {listed(unknown)}"
         )
+    own = registry.kind(saved.options.kind)
     for name, part in saved.parts.items():
         bases.refuse_unfit(name, found[name])
         features, out = bases.sizes(found[name])
-        A, B = part.tensors.get("lora_A"), part.tensors.get("lora_B")
-        if A is None or B is None:
-            rows, columns = len(part.tensors["vera_lambda_b"]), features
-        else:
-            rows, columns = len(B), A.shape[1]
+        rows, columns = own.shape(name, part, saved.options, found[name])
         if (rows, columns) != (out, features):
             raise AdapterError(
                 f"{saved.folder} is for another model: its {name} is {rows} × {columns}, "
@@ -410,7 +319,7 @@ def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
     missing = [name for name in linear if name in targets and name not in saved.parts]
     # `all-linear` is no name: PEFT writes what it found instead, older versions did not. An
     # AdaLoRA may have taken every rank off a module.
-    if missing and options.targets != "all-linear" and options.kind != "adalora":
+    if missing and options.targets != "all-linear" and not own.may_leave_out:
         raise AdapterError(
             f"{saved.folder}: {CONFIG} targets {listed(missing)}, of which {WEIGHTS} has nothing"
         )

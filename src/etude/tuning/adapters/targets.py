@@ -93,9 +93,12 @@ def _matches(model: nn.Module, linear: dict[str, Base], entry: str) -> set[str]:
             for name, module in linear.items()
             if isinstance(module, LinearLike) and module is not head
         }
-    if is_pattern(entry):
-        return {name for name in linear if fnmatchcase(name, entry)}
-    return {name for name in linear if name_matches(name, entry)}
+    return {name for name in linear if entry_matches(name, entry)}
+
+
+def entry_matches(path: str, entry: str) -> bool:
+    """Return whether `entry`, a name or a pattern, means the module at `path`."""
+    return fnmatchcase(path, entry) if is_pattern(entry) else name_matches(path, entry)
 
 
 def is_pattern(entry: str) -> bool:
@@ -111,8 +114,7 @@ def _output_head(model: Any) -> Any:
 
 def _nothing_found(model: nn.Module, linear: dict[str, Base], entry: str) -> str:
     for path, module in named_modules(model):
-        hit = fnmatchcase(path, entry) if is_pattern(entry) else name_matches(path, entry)
-        if hit and path:
+        if path and entry_matches(path, entry):
             kind = cast("type[Any]", type(module)).__name__
             return (
                 f"target {entry!r} matches {path!r}, a {kind}, but adapters go on {CAN_CARRY} "

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from etude.core.errors import RecipeError, did_you_mean
-from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.adapter import TRAINS_UP_FACTOR, AdapterSpec
 from etude.tuning.config.sections.base import Section
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.eval import EvalSpec
@@ -72,7 +72,7 @@ class Recipe(Section):
             raise ValueError("data.train is missing: a file, or a data set's id")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
-        if self.train.lr_ratio_b != 1 and self.adapter.kind in ("none", "vera"):
+        if self.train.lr_ratio_b != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
             raise ValueError(
                 "train.lr_ratio_b is the rate of a trained factor U, which adapter.kind: "
                 f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"

@@ -32,6 +32,7 @@ from torch import Tensor
 from etude.core.atomic_files import replace_file
 from etude.core.errors import AdapterError, ModelError, RunError
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
+from etude.tuning.adapters.registry import kind
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint
 from etude.tuning.models.gguf_model import (
     GGUF_ARCHITECTURE,
@@ -126,7 +127,7 @@ def export_gguf_lora(
 
 def _refuse_inexpressible(saved: SavedAdapter) -> None:
     """Refuse what is more than a pair of factors a module; llama.cpp would leave it out unsaid."""
-    more = {"dora": "DoRA's magnitudes", "vera": "VeRA's vectors"}.get(saved.kind)
+    more = kind(saved.kind).beyond_factors
     what = "modules trained whole" if saved.modules else more
     if what is not None:
         raise AdapterError(

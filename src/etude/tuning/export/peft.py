@@ -7,9 +7,9 @@ from pathlib import Path
 
 from etude.core.atomic_files import to_json
 from etude.core.errors import RunError
-from etude.tuning.adapters.peft_config import CONFIG
-from etude.tuning.adapters.read import PROVENANCE, WEIGHTS, read_adapter, read_json, read_tensors
+from etude.tuning.adapters.read import PROVENANCE, read_adapter, read_json, read_tensors
 from etude.tuning.adapters.save import write_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.config.sections.adapter import FactorSpec
 
 

@@ -182,13 +182,14 @@ def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | 
     adapter = chosen[0]
     if len(chosen) > 1:
         return "several adapters are active"
-    if adapter.magnitude is not None:
-        return "DoRA's magnitudes are not fused"
-    if adapter.training and adapter.dropout:
-        return "dropout acts on the adapters' input"
     if _hooked(adapter):
         return "a hook is registered on a part of it"
-    return Projection(base, adapter.scaling), adapter.factors()
+    factors = adapter.plain_factors()
+    if factors is None:
+        if adapter.drops:
+            return "dropout acts on the adapters' input"
+        return f"{type(adapter).__name__} adapters are not fused"
+    return Projection(base, adapter.scaling), factors
 
 
 def _hooked(module: nn.Module) -> bool:

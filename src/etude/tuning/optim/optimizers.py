@@ -8,10 +8,9 @@
 
 Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
 (Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
-U like any other's, magnitudes of DoRA and vectors of VeRA at the common rate. Weight decay is for
-what multiplies activations: not for biases and norms, where it has no such meaning, and not for
-DoRA's magnitudes, which begin at the norms of the base: decay would pull the base itself to zero,
-where for the factors it pulls ΔW to zero. VeRA's vectors are all there is of its ΔW, and decay.
+U like any other's. Weight decay is for what multiplies activations: not for biases and norms, where
+it has no such meaning. Which tensors of an adapter are U, and which decay, its kind says
+(`adapters/registry.py`): those do that at zero mean ΔW = 0.
 
 Adafactor (Shazeer and Stern 2018) steps by lr times the root mean square of the weight, but by lr
 times ε₂ at least. ε₂ is 1 here instead of 1e-3, so that `train.lr` means for it what it means for
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.core.errors import RunError
+from etude.tuning.adapters.registry import adapter_tensors
 from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.adamw import PagedAdamW, PlacedAdamW
 from etude.tuning.optim.adamw8bit import AdamW8bit
@@ -74,7 +74,7 @@ def parameter_groups(
     """Return groups of parameters with one learning rate and one weight decay each."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        ratio = spec.lr_ratio_b if name.rpartition(".")[2] == "lora_B" else 1.0
+        ratio = spec.lr_ratio_b if _is_up_factor(name) else 1.0
         decay = spec.weight_decay if decays(name, parameter) else 0.0
         members.setdefault((ratio, decay), []).append(parameter)
     return [
@@ -90,11 +90,15 @@ def parameter_groups(
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Tell whether weight decay applies: not to biases, norms and DoRA's magnitudes."""
+    """Tell whether weight decay applies: as an adapter's kind says; not to biases and norms."""
     last = name.rpartition(".")[2]
-    if last.startswith("vera_lambda"):
-        return True
-    return parameter.ndim > 1 and last not in ("bias", "lora_magnitude_vector")
+    own = adapter_tensors().get(last)
+    return own.decays if own is not None else parameter.ndim > 1 and last != "bias"
+
+
+def _is_up_factor(name: str) -> bool:
+    own = adapter_tensors().get(name.rpartition(".")[2])
+    return own is not None and own.up
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

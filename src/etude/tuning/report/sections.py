@@ -216,7 +216,7 @@ def module_groups(modules: Sequence[Module]) -> dict[str, Any] | None:
                 "kind": kind,
                 "count": q.number(len(members)),
                 "shape": f"{out_features:,} × {in_features:,}",
-                "rank": q.number(rank),
+                "rank": q.number(rank) if rank else "none",
                 "parameters": q.number(parameters := sum(m["parameters"] for m in members)),
                 "share": f"{100 * parameters / total:.1f} %" if total else q.UNKNOWN,
             }

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
 from etude.core.errors import DivergedError, RunError
 from etude.core.machine import rss
+from etude.tuning.adapters.registry import BetweenSteps
 from etude.tuning.callbacks import RunView
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.encoded import EncodedSample
@@ -74,21 +75,6 @@ class TrainingResult:
     counters: Counters
     reason: str
     """Why it ended, in words a person can act on."""
-
-
-class BetweenSteps(Protocol):
-    """What acts on the trained weights around the optimiser's steps; its state is checkpointed."""
-
-    state: dict[str, torch.Tensor]
-    total_steps: int
-
-    def before_step(self) -> None:
-        """Add to the gradients of a step, before they are clipped."""
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Act on the weights after optimiser step `step`, from 1; gradients are still there."""
-        ...
 
 
 AllocateRanks = Callable[[int], BetweenSteps]

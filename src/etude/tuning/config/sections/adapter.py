@@ -8,6 +8,18 @@ from pydantic import Field, model_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
 
+_TAKEN_BY: dict[str, tuple[str, ...]] = {
+    "start": ("lora",),
+    "factors.bits": ("lora", "dora"),
+    "rank_pattern": ("lora", "dora", "adalora", "none"),
+    "alpha_pattern": ("lora", "dora", "adalora", "none"),
+    "dropout": ("lora", "dora", "vera", "adalora", "none"),
+}
+"""The kinds that take a key which not all of them do; `none` passes over what it does not use."""
+
+TRAINS_UP_FACTOR = ("lora", "dora", "adalora")
+"""The kinds that train a factor U, whose rate is `train.lr_ratio_b` times the others'."""
+
 
 class FactorSpec(Section):
     """Quantised factors: ΔW ≈ Û V̂ᵀ with x̂ = round(s·x)/s, clipped to the range of the bits."""
@@ -51,13 +63,28 @@ class AdaLoraSpec(Section):
     """Weight of the penalty ‖PᵀP − I‖² + ‖QQᵀ − I‖² in the loss."""
 
 
+class Ia3Spec(Section):
+    """IA³ (Liu et al. 2022): trained vectors l scale what flows through the target modules.
+
+    A module's outputs are scaled, y = l ⊙ (W x + b), but for the last Linear of a feed-forward
+    block, whose inputs are: y = W (l ⊙ x) + b. All of l begins at one. The paper scales keys,
+    values and feed-forward blocks: `targets: [k_proj, v_proj, down_proj]`. Rank and alpha have no
+    meaning here, and rates ten times LoRA's are common.
+    """
+
+    feedforward: list[str] | None = None
+    """Target modules whose inputs are scaled, by name or pattern. None: down_proj, mlp.c_proj,
+    fc2, w2 and dense_4h_to_h, where they are targets."""
+
+
 class AdapterSpec(Section):
     """Which weights are trained, and how they are parametrised."""
 
-    kind: Literal["lora", "dora", "vera", "adalora", "none"] = "lora"
+    kind: Literal["lora", "dora", "vera", "adalora", "ia3", "none"] = "lora"
     """`lora`: ΔW = U Vᵀ on the target modules. `dora`: direction by LoRA, magnitude trained apart.
     `vera`: U and V random, frozen and shared, two vectors trained. `adalora`: ΔW = P Λ Q, the rank
-    moved to where it matters. `none`: full fine-tuning, every weight trained."""
+    moved to where it matters. `ia3`: outputs or inputs scaled by a vector. `none`: full
+    fine-tuning, every weight trained."""
 
     rank: Annotated[int, Field(ge=1)] = 16
     """r, the number of columns of U and V."""
@@ -102,23 +129,30 @@ class AdapterSpec(Section):
     adalora: AdaLoraSpec = AdaLoraSpec()
     """Rank allocation (`kind: adalora`)."""
 
+    ia3: Ia3Spec = Ia3Spec()
+    """Which vectors scale inputs (`kind: ia3`)."""
+
     vera_initial: Annotated[float, Field(gt=0)] = 0.1
     """First value of VeRA's vector d (Kopiczko et al. 2024)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind != "lora" and self.start != "default":
-            raise ValueError(f"adapter.start: {self.start} is for adapter.kind: lora")
-        if self.kind not in ("lora", "dora") and self.factors.bits is not None:
-            raise ValueError("adapter.factors.bits is for adapter.kind: lora or dora")
+        changed = {
+            "start": self.start != "default",
+            "factors.bits": self.factors.bits is not None,
+            "rank_pattern": bool(self.rank_pattern),
+            "alpha_pattern": bool(self.alpha_pattern),
+            "dropout": self.dropout > 0,
+        }
+        for key, takers in _TAKEN_BY.items():
+            if changed[key] and self.kind not in takers:
+                kinds = [taker for taker in takers if taker != "none"]
+                listed = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+                raise ValueError(f"adapter.{key} is for adapter.kind: {listed}")
         if self.start in ("pissa", "olora", "loftq") and self.factors.bits is not None:
             raise ValueError(
                 f"adapter.start: {self.start} may change the base, whose change is kept in full; "
                 "it does not go with adapter.factors.bits"
-            )
-        if self.kind == "vera" and (self.rank_pattern or self.alpha_pattern):
-            raise ValueError(
-                "VeRA's modules share their factors: rank_pattern and alpha_pattern do not apply"
             )
         if self.adalora.warmup + self.adalora.settle >= 1:
             raise ValueError("adapter.adalora: warmup and settle leave no step to prune in")

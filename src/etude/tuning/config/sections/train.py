@@ -53,7 +53,7 @@ class TrainSpec(Section):
     """Learning rate at the end, as a share of the peak (cosine, linear)."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay; not of biases, norms and DoRA's magnitudes."""
+    """Decoupled weight decay; not of biases, norms, DoRA's magnitudes and IA³'s vectors."""
 
     beta1: Fraction | None = None
     """AdamW's decay of the first moment, Lion's share of the momentum in a step. None: 0.9."""

@@ -16,15 +16,20 @@ training, so one may come back. P and Q are held near orthogonal by a penalty
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from etude.tuning.adapters import bases
+from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
-from etude.tuning.adapters.lora import LowRank
-from etude.tuning.config.sections.adapter import AdaLoraSpec
+from etude.tuning.adapters.kinds.lora import LoRAKind, refuse_no_matrix
+from etude.tuning.adapters.low_rank import LowRank
+from etude.tuning.adapters.registry import AdapterTensor, register
+from etude.tuning.adapters.saved_parts import PeftOptions, SavedPart
+from etude.tuning.config.sections.adapter import AdaLoraSpec, AdapterSpec
 
 
 class AdaLoRA(LowRank):
@@ -45,8 +50,9 @@ class AdaLoRA(LowRank):
         self.lora_E = nn.Parameter(torch.zeros(rank, 1, device=device))
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
+    def reset(self, base: Base, generator: torch.Generator) -> None:
         """Draw P and Q normal with deviation 0.02 and set e to zero, so that ΔW = 0."""
+        del base
         for factor in (self.lora_A, self.lora_B):
             factor.copy_(torch.empty(factor.shape).normal_(0, 0.02, generator=generator))
         self.lora_E.zero_()
@@ -58,6 +64,21 @@ class AdaLoRA(LowRank):
     def trained(self) -> dict[str, nn.Parameter]:
         """Return `lora_A`, `lora_B` and `lora_E`."""
         return {"lora_A": self.lora_A, "lora_B": self.lora_B, "lora_E": self.lora_E}
+
+    @torch.no_grad()
+    def stored_factors(self) -> tuple[Tensor, Tensor, float] | None:
+        """Return (A, B, α) of the plain LoRA that computes the same; None where no rank is left.
+
+        Pruned ranks are dropped; α is such that α / rank is this layer's scale.
+        """
+        kept = self.lora_E.view(-1) != 0
+        rank = int(kept.sum())
+        if rank == 0:
+            return None
+        A, B = self.factors()
+        # Split e evenly, so that neither factor is out of proportion to the other.
+        root = self.lora_E.abs().sqrt()[kept]
+        return A[kept] / root, B[:, kept] * root.T, self.scaling * rank
 
     def penalty(self) -> Tensor:
         """Return ‖PᵀP − I‖ + ‖QQᵀ − I‖."""
@@ -166,16 +187,56 @@ class RankAllocator:
             layer.lora_E.masked_fill_(~keep[:, None], 0)
 
 
-def as_lora(layer: AdaLoRA) -> tuple[Tensor, Tensor, float] | None:
-    """Return (A, B, alpha) of the plain LoRA that computes the same, or None where no rank is left.
+@register
+class AdaLoRAKind(LoRAKind):
+    """AdaLoRA: written, and read, as the LoRA that it comes to, of another rank in each module."""
 
-    Pruned ranks are dropped; alpha is such that alpha / rank is this layer's scale.
-    """
-    kept = layer.lora_E.detach().view(-1) != 0
-    rank = int(kept.sum())
-    if rank == 0:
-        return None
-    A, B = (factor.detach() for factor in layer.factors())
-    # Split e evenly, so that neither factor is out of proportion to the other.
-    root = layer.lora_E.detach().abs().sqrt()[kept]
-    return A[kept] / root, B[:, kept] * root.T, layer.scaling * rank
+    name = "adalora"
+    peft_type = "ADALORA"
+    tensors = (*LoRAKind.tensors, AdapterTensor("lora_E", "lora_E"))
+    config_keys = LoRAKind.config_keys | {
+        *("target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2"),
+        *("orth_reg_weight", "total_step"),
+    }
+    may_leave_out = True
+    read_as = LoRAKind.name
+
+    def make(self, base: Base, rank: int, alpha: float, spec: AdapterSpec) -> Adapter:
+        """Make the adapter of one module, of the rank that it starts at."""
+        first = spec.adalora.initial_rank or -(-3 * rank // 2)
+        return AdaLoRA(base, min(first, *bases.sizes(base)), alpha, spec.dropout)
+
+    def between_steps(
+        self, adapters: Mapping[str, Adapter], spec: AdapterSpec
+    ) -> Callable[[int], RankAllocator] | None:
+        """Return what makes the allocator."""
+        layers = {path: cast("AdaLoRA", adapter) for path, adapter in adapters.items()}
+        return lambda total: RankAllocator(layers, spec.adalora, spec.rank, total)
+
+    def numbers(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Return `target_r`, `lora_alpha` and `lora_dropout`."""
+        return config.get("target_r"), *super().numbers(config)[1:]
+
+    def unsupported(self, config: Mapping[str, Any]) -> list[str]:
+        """Return nothing: AdaLoRA has one initialisation only."""
+        del config
+        return []
+
+    def rank_pattern(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Return nothing: AdaLoRA's own is a list of what is left of each module, not a rank."""
+        del config
+        return {}
+
+    def read_part(
+        self, module: str, found: dict[str, Tensor], options: PeftOptions
+    ) -> SavedPart | None:
+        """Return the ranks that are left, as a LoRA's."""
+        refuse_no_matrix(module, found, options)
+        A, B, E = found["lora_A"], found["lora_B"], found["lora_E"].view(-1)
+        scaling = options.alpha / (len(A) + 1e-5)  # PEFT's way of never dividing by zero
+        kept = E != 0
+        left = int(kept.sum())
+        if not left:
+            return None
+        pair = {"lora_A": (E[:, None] * A)[kept], "lora_B": B[:, kept]}
+        return SavedPart(pair, left, scaling * left, scaling)

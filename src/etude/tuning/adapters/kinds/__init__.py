@@ -1,0 +1,1 @@
+"""The kinds of adapters, one a file."""

@@ -1,0 +1,120 @@
+"""Adapters that come down to a pair of factors: ΔW = s·B A, A (r, in), B (out, r)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from etude.tuning.adapters import bases
+from etude.tuning.adapters.adapter import Adapter
+from etude.tuning.adapters.bases import Base, LinearLike
+from etude.tuning.adapters.product import adapted_product
+
+
+class LowRank(Adapter):
+    """One adapter of one layer: whatever comes down to a pair of factors and a scale."""
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A (r, in) and B (out, r), differentiable in what is trained."""
+        raise NotImplementedError
+
+    @property
+    def U(self) -> Tensor:  # noqa: N802 - the name in ΔW = U Vᵀ
+        """s·B, (out, r)."""
+        return self.scaling * self.factors()[1]
+
+    @property
+    def V(self) -> Tensor:  # noqa: N802 - the name in ΔW = U Vᵀ
+        """Aᵀ, (in, r)."""
+        return self.factors()[0].T
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """Return s·B A, (out, in), in the dtype of the factors."""
+        A, B = self.factors()
+        return self.scaling * B @ A
+
+    def change(self, base: Base, x: Tensor, y: Tensor | None) -> Tensor:
+        """Return s·B A x, with dropout in training."""
+        del y
+        return self.thin_change(base, self.seen(base, x))
+
+    def seen(self, base: Base, x: Tensor) -> Tensor:
+        """Return x as the factors see it: with dropout, but for an embedding's token numbers."""
+        dropped = None if isinstance(base, nn.Embedding) else self.drop(x)
+        return x if dropped is None else dropped
+
+    def thin_change(self, base: Base, x: Tensor) -> Tensor:
+        """Return s·B A x on any kind of base, in the dtype of the base's product."""
+        return self.scaling * _low_rank(base, x, *self.factors())
+
+    def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
+        """Return x Wᵀ + b + s·(x Aᵀ) Bᵀ as one node of autograd."""
+        A, B = self.factors()
+        return adapted_product(base, x, A, B, self.scaling, dropped=self.drop(x))
+
+    def add_delta(self, W: Tensor, base: Base) -> None:
+        """Add s·B A."""
+        del base
+        A, B = self.factors()
+        W.addmm_(B.float(), A.float(), alpha=self.scaling)
+
+    def plain_factors(self) -> tuple[Tensor, Tensor] | None:
+        """Return A and B, or None while dropout acts."""
+        return None if self.drops else self.factors()
+
+    @torch.no_grad()
+    def stored_factors(self) -> tuple[Tensor, Tensor, float] | None:
+        """Return A, B and α as they are saved; None where no rank is left."""
+        A, B = self.factors()
+        return A.detach(), B.detach(), self.alpha
+
+    def as_lora(self, path: str) -> tuple[Tensor, Tensor, float] | None:
+        """Return A, B and α, if they are all there is."""
+        return self.stored_factors() if self.no_sum is None else super().as_lora(path)
+
+
+class Taken(LowRank):
+    """What an initialisation took off the base, T = s·B₀A₀, put back where its adapter is inactive.
+
+    Attributes:
+        owner: name of the adapter that began as T.
+        A0: (r, in) float32, frozen. B0: (out, r), likewise.
+    """
+
+    kind = "taken"
+
+    def __init__(self, base: Base, owner: str, A0: Tensor, B0: Tensor, scaling: float) -> None:
+        super().__init__(base, len(A0), scaling * len(A0), scaling, 0.0)
+        self.owner = owner
+        device = bases.device(base)
+        self.A0 = nn.Parameter(A0.to(device, torch.float32), requires_grad=False)
+        self.B0 = nn.Parameter(B0.to(device, torch.float32), requires_grad=False)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A₀ and B₀."""
+        return self.A0, self.B0
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return nothing."""
+        return {}
+
+
+def _low_rank(base: Base, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+    """Return B A x on any kind of base, in the dtype of the base's product."""
+    dtype = bases.compute_dtype(base)
+    down, up = A.to(dtype), B.to(dtype)
+    if isinstance(base, nn.Embedding):
+        y = F.embedding(x, down.T, base.padding_idx) @ up.T
+        scale: Any = getattr(base, "embed_scale", None)
+        return y if scale is None else y * torch.as_tensor(scale).to(y.dtype)
+    if isinstance(base, nn.Conv1d | nn.Conv2d):
+        kernel = down.view(len(down), base.in_channels, *base.kernel_size)
+        # The base's own rule for its borders, with another weight.
+        h = cast("Any", base)._conv_forward(x, kernel, None)
+        point = up.reshape(*up.shape, *([1] * len(base.kernel_size)))
+        return (F.conv1d if isinstance(base, nn.Conv1d) else F.conv2d)(h, point)
+    return (x.to(dtype) @ down.T @ up.T).to(x.dtype)
