@@ -18,7 +18,7 @@ from typing import Literal
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.disk_buffer import DiskBuffer
-from etude.tuning.data.formats import sample_reader
+from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
 

@@ -17,7 +17,7 @@ from etude.tuning.data.check.languages import Languages
 from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
 from etude.tuning.data.check.tokens import Tokens
-from etude.tuning.data.formats import sample_reader
+from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.samples import load_samples, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources import Row, hub_rows, read_rows
