@@ -9,7 +9,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.formats import registry
 from etude.tuning.data.formats.registry import FORMATS, DataFormat, FirstRow, sample_reader
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 ANSWERED = {"prompt": "q", "completion": "a"}
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

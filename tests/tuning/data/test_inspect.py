@@ -13,8 +13,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.inspect import html_sample, inspect_data, inspection_page, look, pieces
-from etude.tuning.data.samples import DataSplit
-from etude.tuning.data.schema import Sample
+from etude.tuning.data.schema import DataSplit, Sample
 
 SPEC = DataSpec(train="unused.jsonl", max_length=100)
 

@@ -15,8 +15,7 @@ from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import EncodingStats
 from etude.tuning.data.encode import TOO_LONG, Encoder
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.samples import DataSplit
-from etude.tuning.data.schema import Sample
+from etude.tuning.data.schema import DataSplit, Sample
 
 State = Literal["trained", "context", "dropped"]
 

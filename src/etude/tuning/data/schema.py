@@ -9,8 +9,8 @@ text           learnt whole
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -120,3 +120,13 @@ class Sample:
             return (self,)
         better = replace(self, rejected=())
         return better, replace(better, messages=self.rejected)
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Samples to train on and samples held out; no sample of one has its equal in the other."""
+
+    train: Sequence[Sample]
+    eval: Sequence[Sample]
+    notes: list[str] = field(default_factory=list[str])
+    """What a reader of the report should know: rows left out, repeats, how the split was made."""

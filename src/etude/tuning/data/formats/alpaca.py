@@ -20,7 +20,7 @@ from etude.tuning.data.formats.conversation import (
 )
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.schema import Message
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 
 def _recognize(first: FirstRow) -> int | None:

@@ -12,7 +12,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import field_reader, read_text
 from etude.tuning.data.messages import read_messages, read_tools, without_reasoning
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 CONVERSATIONS = ("conversations", "conversation")
 """Columns of ShareGPT's turns."""

@@ -14,7 +14,7 @@ from etude.tuning.data.formats.conversation import prepared, prompt_turns
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.messages import common_turns, messages_of, read_tools
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 
 def _recognize(first: FirstRow) -> int | None:

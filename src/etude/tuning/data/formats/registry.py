@@ -24,7 +24,7 @@ from etude.core.registry import Registry
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import columns_of, names
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 Reader = Callable[[Row], Sample]
 

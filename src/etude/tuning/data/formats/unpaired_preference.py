@@ -11,7 +11,7 @@ from etude.tuning.data.formats.conversation import prepared, prompt_turns
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.messages import messages_of, read_messages, read_tools
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 _LABELS: dict[object, bool] = {
     True: True,
