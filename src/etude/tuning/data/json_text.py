@@ -62,12 +62,15 @@ def _shallow(value: Any, text: str, start: int, end: int) -> Any:
 def _nested(value: Any) -> int:
     """Return how deep lists and objects are nested in a value."""
     depth = 0
-    level: list[Any] = [value]
-    while level := [entry for entry in level if isinstance(entry, (dict, list))]:
+    level = _containers([value])
+    while level:
         depth += 1
         inner: list[Any] = []
         for entry in level:
-            held: Any = entry.values() if isinstance(entry, dict) else entry  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-            inner += held
-        level = inner
+            inner += entry.values() if isinstance(entry, dict) else entry
+        level = _containers(inner)
     return depth
+
+
+def _containers(values: list[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
