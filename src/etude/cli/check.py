@@ -12,6 +12,7 @@ from etude.cli.complete import complete_recipe_key
 from etude.cli.data import chosen_recipe, data_app, tokenizer_of
 
 if TYPE_CHECKING:
+    from etude.tuning.data.check.fixing import FixReport
     from etude.tuning.data.check.linter import DataReport
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -84,7 +85,7 @@ def check(
     Secrets are masked wherever they are shown.
     """
     from etude.core.errors import DataError
-    from etude.tuning.data.check.fixing import write_fixed
+    from etude.tuning.data.check.fixing import check_output, write_fixed
     from etude.tuning.data.check.linter import check_data
     from etude.tuning.data.check.page import report_page
     from etude.tuning.report.live import TerminalProgress
@@ -95,6 +96,8 @@ def check(
     spec = chosen.data
     if evaluation is not None:
         spec = spec.model_copy(update={"eval": str(evaluation)})
+    if fix is not None:
+        check_output(spec, fix)
     to_stdout = json_file is not None and str(json_file) == "-"
     progress = TerminalProgress(quiet=to_stdout)
     tokenizer = tokenizer_of(chosen.model.id, progress)
@@ -107,19 +110,19 @@ def check(
         progress=progress,
     )
     title = f"Findings in {file or recipe}"
+    done = None if fix is None else write_fixed(spec, report, fix, chosen.train.seed)
+    content = report.as_json() if done is None else {**report.as_json(), "fixed": done.as_json()}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     if to_stdout:
-        typer.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+        typer.echo(text)
     else:
         _show(report, rows)
         if json_file is not None:
-            text = json.dumps(report.as_json(), indent=2, ensure_ascii=False)
             _write(json_file, text + "\n")
     if html is not None:
         _write(html, report_page(report, title))
-    if fix is not None:
-        done = write_fixed(spec, report, fix, chosen.train.seed)
-        told = ", ".join(f"{what}: {count:,}" for what, count in done.items())
-        typer.echo(f"{fix}: {told}", err=to_stdout)
+    if done is not None:
+        _show_fixed(done, f"{fix}", rows, to_stderr=to_stdout)
     worst = report.worst()
     if worst == "error" or (strict and worst == "warning"):
         raise typer.Exit(1)
@@ -130,7 +133,10 @@ def _show(report: DataReport, rows: int) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    read = " and ".join(f"{count:,} {side} rows" for side, count in report.rows.items())
+    read = " and ".join(f"{count:,} {side} rows" for side, count in report.rows_in.items())
+    refused = [row for of_side in report.unreadable.values() for row in of_side]
+    if refused:
+        read += f", {len(refused):,} of them unreadable ({_listed(refused, rows)})"
     if not report.findings:
         console.print(f"{read or 'no rows'}: nothing was found")
         return
@@ -144,16 +150,37 @@ def _show(report: DataReport, rows: int) -> None:
         _indented(console, found.advice + (f"; --fix {found.fix}" if found.fix else ""))
         for example in found.examples:
             _indented(console, example, "dim")
-        shown = ", ".join(found.rows[:rows])
-        more = f" and {found.count - rows:,} more" if found.count > rows else ""
-        if shown and not all(row in " ".join(found.examples) for row in found.rows):
-            _indented(console, f"rows {shown}{more}", "dim")
+        if rows and not all(row in " ".join(found.examples) for row in found.rows):
+            _indented(console, f"rows {_listed(found.rows, rows)}", "dim")
     counts = [
         f"{number} {severity}{'s' if number != 1 else ''}"
         for severity in _COLORS
         if (number := sum(found.severity == severity for found in report.findings))
     ]
     console.print(f"\n{read}: {', '.join(counts)}")
+
+
+def _show_fixed(done: FixReport, file: str, rows: int, *, to_stderr: bool) -> None:
+    """Print what came in, what was written and what was not."""
+    left = sum(map(len, done.left_out.values()))
+    typer.echo(
+        f"{file}: {done.rows_in:,} rows read, {done.rows_out:,} written, {left:,} left out",
+        err=to_stderr,
+    )
+    for reason, of_reason in done.left_out.items():
+        listed = _listed(of_reason, rows)
+        typer.echo(f"  left out, {reason}: {len(of_reason):,} ({listed})", err=to_stderr)
+    if done.repaired:
+        listed = _listed(done.repaired, rows)
+        typer.echo(
+            f"  rows whose characters were put right: {len(done.repaired):,} ({listed})",
+            err=to_stderr,
+        )
+
+
+def _listed(origins: list[str], most: int) -> str:
+    more = len(origins) - most
+    return ", ".join(origins[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _indented(console: object, text: str, style: str = "") -> None:

@@ -19,9 +19,9 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.data.docstrings import ask_for_summary
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights

@@ -13,10 +13,10 @@ import pytest
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.docstrings import load_docstrings
 from etude.tuning.data.duplicates import NearDuplicates, jaccard
 from etude.tuning.data.functions import python_files, read_functions, summary_line
 from etude.tuning.data.schema import DataSplit, Sample
+from etude.tuning.data.sources.docstrings import load_docstrings
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 
@@ -109,7 +109,7 @@ def test_nothing_of_a_package_is_imported():
     code = (
         "import sys\n"
         "from etude.tuning.config.sections.data import DataSpec\n"
-        "from etude.tuning.data.docstrings import load_docstrings\n"
+        "from etude.tuning.data.sources.docstrings import load_docstrings\n"
         "before = set(sys.modules)\n"
         "load_docstrings(DataSpec(kind='docstrings', packages=['networkx', 'sympy.core'],"
         " eval_packages=['jinja2'], max_train=9, max_eval=3), 0)\n"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from etude.core.errors import DataError, did_you_mean
-from etude.tuning.data.sources import Row
+from etude.tuning.data.json_text import parse_json
+from etude.tuning.data.sources.registry import Row
 
 
 def columns_of(setting: str, key: str) -> set[str]:
@@ -58,7 +59,10 @@ def read_text(row: Row, column: str, key: str) -> str:
     value: Any = row.values[column]
     if isinstance(value, str):
         return checked(value, f"{row.origin}: column {column!r}")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    # NaN is how tables write a missing value.
+    if isinstance(value, float) and math.isfinite(value):
         return str(value)
     raise DataError(f"{row.origin}: column {column!r} must be text, got {shown(value)}")
 
@@ -72,7 +76,7 @@ def parsed(value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}): {shown(value)}") from None
 

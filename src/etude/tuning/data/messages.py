@@ -18,7 +18,7 @@ from typing import Any, cast
 from etude.core.errors import DataError, did_you_mean
 from etude.tuning.data.columns import checked, missing, names, parsed, shown
 from etude.tuning.data.schema import Message, Role, ToolCall
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 ROLES: dict[str, Role] = {
     "system": "system",

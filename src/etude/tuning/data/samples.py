@@ -18,43 +18,36 @@ from typing import Literal
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.disk_buffer import DiskBuffer
-from etude.tuning.data.formats import sample_reader
+from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
-from etude.tuning.data.sources import Row, hub_rows, read_rows
+from etude.tuning.data.sources.registry import SOURCES, SourceRow, SplitSource, UnreadableRow
 
 
 def load_samples(spec: DataSpec, seed: int) -> DataSplit:
     """Read the data that `spec` names and split it.
 
     Raises:
-        DataError: a file is missing, empty or not of its kind, a row lacks what the recipe asks
-            of it, or a side of the split is left without a sample.
+        DataError: a file is missing, empty or not of its kind, a row cannot be read or lacks what
+            the recipe asks of it, or a side of the split is left without a sample.
     """
-    if spec.kind == "docstrings":
-        from etude.tuning.data.docstrings import load_docstrings
-
-        return load_docstrings(spec, seed)
-    source = spec.train
-    if source is None:
-        raise DataError("data.train is missing: a file, or a data set's id")
-    if spec.kind == "hub":
-        train = hub_rows(source, spec.config, spec.train_split)
-        held_out = hub_rows(source, spec.config, spec.eval_split) if spec.eval_split else None
-    else:
-        train = read_rows(source)
-        held_out = read_rows(spec.eval) if spec.eval else None
+    source = SOURCES[spec.kind]
+    if isinstance(source, SplitSource):
+        return source.split(spec, seed)
+    rows = source.rows(spec)
     return split_samples(
-        _samples(train, spec, source),
-        None if held_out is None else _samples(held_out, spec, spec.eval or source),
+        _samples(rows.train, spec, f"{spec.train}"),
+        None if rows.eval is None else _samples(rows.eval, spec, spec.eval or f"{spec.train}"),
         spec,
         seed,
     )
 
 
-def _samples(rows: Iterable[Row], spec: DataSpec, source: str) -> Iterator[Sample]:
+def _samples(rows: Iterable[SourceRow], spec: DataSpec, source: str) -> Iterator[Sample]:
     """Turn rows into samples; the first row decides how all of them are read."""
     read = None
     for row in rows:
+        if isinstance(row, UnreadableRow):
+            raise DataError(f"{row.message}; `etude data check {source}` names every such row")
         read = read or sample_reader(spec, row)
         yield read(row)
     if read is None:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
 
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
+from etude.tuning.optim.registry import OPTIMIZERS
 from etude.tuning.quant import build
 
 PROCESS = 430_000_000
@@ -156,20 +155,5 @@ def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> Memor
 
 def optimizer_bytes(recipe: Recipe, sizes: tuple[tuple[int, ...], ...]) -> int:
     """Return the bytes of the optimiser's state once it has stepped."""
-    kind = recipe.train.optimizer
-    total = 0
-    for shape in sizes:
-        count = prod(shape)
-        if kind == "adamw":
-            total += 2 * FLOAT32 * count
-        elif kind == "lion":
-            total += FLOAT32 * count
-        elif kind == "adafactor":
-            factored = len(shape) > 1
-            columns = shape[-1]
-            total += FLOAT32 * ((count // columns + count // shape[-2]) if factored else count)
-        elif count < 4096:  # too small to be worth quantising
-            total += 2 * FLOAT32 * count
-        else:
-            total += 2 * (count + FLOAT32 * -(-count // DYNAMIC_BLOCK))
-    return total
+    state_bytes = OPTIMIZERS[recipe.train.optimizer].state_bytes
+    return sum(state_bytes(shape) for shape in sizes)

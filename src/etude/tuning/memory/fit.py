@@ -10,6 +10,7 @@ from etude.core.errors import InsufficientMemoryError, ModelError
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
 from etude.tuning.memory.model_configs import config_of, forward_dtype, held_on_disk
+from etude.tuning.optim.registry import OPTIMIZERS
 
 TOLERANCE = 1.1
 """A prediction may be off by a tenth: only what is further above the memory at hand is refused."""
@@ -80,7 +81,7 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         yield [f"train.micro_tokens={tokens}"], "the same steps, a little slower"
     if not train.checkpointing:
         yield ["train.checkpointing=true"], "the same result, about a third slower"
-    if not train.paged and train.optimizer in ("adamw", "adamw8bit"):
+    if not train.paged and "paged" not in OPTIMIZERS[train.optimizer].inapplicable:
         yield ["train.paged=true"], "the same result, slower by writing to disk"
     if recipe.method == "lora":
         yield ["quant.kind=nf4"], "a base rounded to 4 bits"

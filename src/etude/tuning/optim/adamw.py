@@ -7,7 +7,8 @@
 lr as everyone has it.) A panel is a run of a parameter's numbers; working on one at a time bounds
 the temporary memory and lets the state be elsewhere. `PlacedAdamW` walks the panels, `PagedAdamW`
 does the arithmetic in the parameter's own precision by PyTorch's own function, and
-`adamw8bit.AdamW8bit` does it on moments of 8 bits.
+`adamw8bit.AdamW8bit` does it on moments of 8 bits. State that is not paged needs none of this:
+then `adamw` is `torch.optim.AdamW`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
 from etude.tuning.optim.paged import Allocation, StateMemory
+from etude.tuning.optim.registry import OptimizerKind, betas, moments, register
 
 PANEL = {"cpu": 1 << 18, "cuda": 1 << 24}
 """Numbers worked on at a time, multiples of a block: few enough for a processor's cache, or many
@@ -179,3 +182,19 @@ def _part(tensor: Tensor, start: int, end: int, count: int) -> Tensor:
     """Return the entries of numbers `start` to `end` out of `count`."""
     per = 1 if tensor.numel() == count else DYNAMIC_BLOCK
     return tensor.view(-1)[start // per : -(-end // per)]
+
+
+def _make(
+    groups: list[dict[str, Any]], spec: TrainSpec, memory: StateMemory | None
+) -> torch.optim.Optimizer:
+    shared: dict[str, Any] = {
+        "lr": spec.lr,
+        "betas": betas(spec, 0.999),
+        "weight_decay": spec.weight_decay,
+    }
+    if memory is None:
+        return torch.optim.AdamW(groups, **shared)
+    return PagedAdamW(groups, memory=memory, **shared)
+
+
+register(OptimizerKind("adamw", _make, moments(2)))

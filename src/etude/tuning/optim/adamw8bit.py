@@ -15,15 +15,19 @@ exactly zero into 2e-5 of it; that is not imitated.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.kernels.codebooks import DYNAMIC_BLOCK
 from etude.tuning.kernels.dynamic import dequantize_dynamic, quantize_dynamic
 from etude.tuning.optim.adamw import PlacedAdamW
-from etude.tuning.optim.paged import Allocation
+from etude.tuning.optim.paged import Allocation, StateMemory
+from etude.tuning.optim.registry import FLOAT32, OptimizerKind, betas, register
 
 SMALLEST = 4096
 """Numbers from which on a parameter's moments are held in 8 bits."""
@@ -70,3 +74,25 @@ class AdamW8bit(PlacedAdamW):
                 codes, absmax = quantize_dynamic(moment, signed=signed)
                 state[name].copy_(codes)
                 state[f"{name}_absmax"].copy_(absmax)
+
+
+def _make(
+    groups: list[dict[str, Any]], spec: TrainSpec, memory: StateMemory | None
+) -> torch.optim.Optimizer:
+    return AdamW8bit(
+        groups,
+        lr=spec.lr,
+        betas=betas(spec, 0.999),
+        weight_decay=spec.weight_decay,
+        memory=memory,
+    )
+
+
+def _state_bytes(shape: Sequence[int]) -> int:
+    count = prod(shape)
+    if count < SMALLEST:
+        return 2 * FLOAT32 * count
+    return 2 * (count + FLOAT32 * -(-count // DYNAMIC_BLOCK))
+
+
+register(OptimizerKind("adamw8bit", _make, _state_bytes))

@@ -15,6 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from etude.tuning.config.sections.train import TrainSpec
+from etude.tuning.optim.paged import StateMemory
+from etude.tuning.optim.registry import OptimizerKind, betas, moments, register
+
 
 class Lion(torch.optim.Optimizer):
     """Lion.
@@ -56,3 +60,13 @@ class Lion(torch.optim.Optimizer):
                 parameter.add_(direction, alpha=-group["lr"])
                 momentum.mul_(beta2).add_(grad, alpha=1 - beta2)
         return loss
+
+
+def _make(
+    groups: list[dict[str, Any]], spec: TrainSpec, memory: StateMemory | None
+) -> torch.optim.Optimizer:
+    del memory
+    return Lion(groups, lr=spec.lr, betas=betas(spec, 0.99), weight_decay=spec.weight_decay)
+
+
+register(OptimizerKind("lion", _make, moments(1), {"paged": "keeps its state in memory"}))

@@ -1,20 +1,10 @@
-"""The recipe's optimiser over the trained weights: which one, and in which groups.
-
-    adamw       torch.optim.AdamW                         8 bytes a trained number
-    adamw8bit   AdamW, moments in 8 bits                  2.03
-    lion        sign of the momentum                      4
-    adafactor   torch.optim.Adafactor, second moment      4 a row and a column
-                of a matrix as row × column
+"""The recipe's optimiser over the trained weights, and in which groups; `registry.py` has which.
 
 Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
 (Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
 U like any other's. Weight decay is for what multiplies activations: not for biases and norms, where
 it has no such meaning. Which tensors of an adapter are U, and which decay, its kind says
 (`adapters/registry.py`): those do that at zero mean ΔW = 0.
-
-Adafactor (Shazeer and Stern 2018) steps by lr times the root mean square of the weight, but by lr
-times ε₂ at least. ε₂ is 1 here instead of 1e-3, so that `train.lr` means for it what it means for
-the others, the size of a step, and factors that begin at zero begin to move.
 """
 
 from __future__ import annotations
@@ -29,10 +19,9 @@ from torch import Tensor, nn
 from etude.core.errors import RunError
 from etude.tuning.adapters.registry import adapter_tensors
 from etude.tuning.config.sections.train import TrainSpec
-from etude.tuning.optim.adamw import PagedAdamW, PlacedAdamW
-from etude.tuning.optim.adamw8bit import AdamW8bit
-from etude.tuning.optim.lion import Lion
+from etude.tuning.optim.adamw import PlacedAdamW
 from etude.tuning.optim.paged import paged_memory
+from etude.tuning.optim.registry import OPTIMIZERS
 
 
 def make_optimizer(
@@ -52,20 +41,9 @@ def make_optimizer(
         RunError: there is no room for paged state.
     """
     groups = parameter_groups(spec, parameters)
-    beta1 = 0.9 if spec.beta1 is None else spec.beta1
-    common: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
-    if spec.optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, eps=(None, 1.0), **common)
-    if spec.optimizer == "lion":
-        return Lion(groups, betas=(beta1, 0.99 if spec.beta2 is None else spec.beta2), **common)
-    betas = beta1, 0.999 if spec.beta2 is None else spec.beta2
     devices = {parameter.device for parameter in parameters.values()}
     memory = paged_memory(devices, folder) if spec.paged else None
-    if spec.optimizer == "adamw8bit":
-        return AdamW8bit(groups, betas=betas, memory=memory, **common)
-    if memory is not None:
-        return PagedAdamW(groups, betas=betas, memory=memory, **common)
-    return torch.optim.AdamW(groups, betas=betas, **common)
+    return OPTIMIZERS[spec.optimizer].make(groups, spec, memory)
 
 
 def parameter_groups(

@@ -1,26 +1,60 @@
-"""Learning-rate schedules: linear warm-up, then cosine, linear or constant."""
+"""Learning-rate schedules by name: linear warm-up, then what the recipe names.
+
+A schedule is a function that is registered here. It gives the learning rate after warm-up as a
+share of the peak, and is a function of its arguments alone.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from etude.core.registry import Registry
 from etude.tuning.config.sections.train import TrainSpec
+
+Schedule = Callable[[int, int, int, float], float]
+"""(step from 0, steps in all, steps of warm-up, share of the peak at the end) to the share of the
+peak that the step has; called for steps after warm-up."""
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
+def schedule(function: Schedule) -> Schedule:
+    """Register a schedule by its function's name."""
+    return SCHEDULES.register(function.__name__, function)
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
     """Return the learning rate of optimiser step `step` (from 0) out of `total`.
 
-    Warm-up rises linearly and reaches the peak at its last step; the decay ends at
-    `final_lr` × peak in the last step (cosine: Loshchilov and Hutter 2017, eq. 5, one cycle).
+    Warm-up rises linearly and reaches the peak at its last step.
     """
     warmup = math.ceil(spec.warmup * total)
     if step < warmup:
         return spec.lr * (step + 1) / warmup
-    if spec.schedule == "constant":
-        return spec.lr
-    progress = min(1.0, (step - warmup + 1) / max(1, total - warmup))
-    if spec.schedule == "linear":
-        share = 1.0 - progress
-    else:
-        share = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return spec.lr * (spec.final_lr + (1.0 - spec.final_lr) * share)
+    return spec.lr * SCHEDULES[spec.schedule](step, total, warmup, spec.final_lr)
+
+
+@schedule
+def cosine(step: int, total: int, warmup: int, final: float) -> float:
+    """Fall as half a cosine (Loshchilov and Hutter 2017, eq. 5, one cycle), to `final` at last."""
+    share = 0.5 * (1.0 + math.cos(math.pi * _progress(step, total, warmup)))
+    return final + (1.0 - final) * share
+
+
+@schedule
+def linear(step: int, total: int, warmup: int, final: float) -> float:
+    """Fall evenly, to `final` in the last step."""
+    return final + (1.0 - final) * (1.0 - _progress(step, total, warmup))
+
+
+@schedule
+def constant(step: int, total: int, warmup: int, final: float) -> float:
+    """Stay at the peak."""
+    del step, total, warmup, final
+    return 1.0
+
+
+def _progress(step: int, total: int, warmup: int) -> float:
+    """Return the share of the steps after warm-up that are done with this one, at most 1."""
+    return min(1.0, (step - warmup + 1) / max(1, total - warmup))

@@ -240,14 +240,16 @@ def test_rows_that_cannot_be_read_are_counted_and_the_others_checked(check):
     assert lines_of(report, "duplicates") == [13]
 
 
-def test_a_file_that_breaks_off_is_checked_up_to_there(tmp_path, tiny_tokenizer):
+def test_a_file_that_breaks_off_is_checked_up_to_there_and_says_so(tmp_path, tiny_tokenizer):
     file = write(tmp_path / "a.jsonl", clean_rows(20))
     file.write_text(file.read_text("utf-8") + '{"prompt": "half', "utf-8")
     report = check_data(DataSpec(train=str(file), eval_fraction=0.0), tiny_tokenizer)
     (found,) = report.findings
     assert found.check == "unreadable"
-    assert "nothing after it was read" in found.examples[0]
+    assert found.examples == ["a.jsonl:21 is not JSON: Unterminated string starting at (column 12)"]
     assert report.rows == {"train": 20}
+    assert report.rows_in == {"train": 21}
+    assert report.unreadable == {"train": ["a.jsonl:21"]}
 
 
 def test_checks_are_chosen_by_name_or_family(check):
@@ -278,10 +280,16 @@ def test_what_is_safe_is_put_right_and_what_was_read_is_left_alone(check, tmp_pa
     output = tmp_path / "fixed.jsonl"
     done = write_fixed(spec, report, output)
     assert Path(spec.train).read_bytes() == before
-    assert done["copies of earlier rows"] == 2  # the row with another column is a copy, too
-    assert done["rows that are in the evaluation data"] == 1
-    assert done["rows with an empty answer"] == 2
-    assert done["rows written"] == 55
+    assert {reason: len(of_reason) for reason, of_reason in done.left_out.items()} == {
+        "copies of earlier rows": 2,  # the row with another column is a copy, too
+        "rows that are in the evaluation data": 1,
+        "rows with an empty answer": 2,
+    }
+    assert done.left_out["rows that are in the evaluation data"] == ["train.jsonl:42"]
+    assert (done.rows_in, done.rows_out) == (60, 55)
+    changed = sorted(PLANTED["mojibake"] | PLANTED["control-characters"])
+    changed += [*PLANTED["line-ends"], *PLANTED["decomposed"]]
+    assert done.repaired == [f"train.jsonl:{line}" for line in sorted(changed)]
     written = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert "café is closed, it’s late." in written[2]["completion"]
     again, _ = check(written, held)

@@ -84,14 +84,21 @@ class TrainSpec(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.paged and self.optimizer not in ("adamw", "adamw8bit"):
+        given = {"paged": self.paged, "beta1": self.beta1, "beta2": self.beta2}
+        chosen = [
+            option for option, value in given.items() if value is not None and value is not False
+        ]
+        if not chosen:
+            return self  # the optimisers load PyTorch, which most recipes can be read without
+        from etude.tuning.optim.registry import OPTIMIZERS
+
+        instead = OPTIMIZERS[self.optimizer].inapplicable
+        refused = [option for option in chosen if option in instead]
+        if refused:
+            keys = " and ".join(f"train.{option}" for option in refused)
+            verb = "do" if len(refused) > 1 else "does"
             raise ValueError(
-                f"train.paged is for train.optimizer: adamw or adamw8bit; {self.optimizer} keeps "
-                "its state in memory"
-            )
-        if self.optimizer == "adafactor" and (self.beta1 is not None or self.beta2 is not None):
-            raise ValueError(
-                "train.beta1 and train.beta2 do not apply to train.optimizer: adafactor, which has "
-                "no first moment and derives the second's decay from the step; leave them out"
+                f"{keys} {verb} not apply to train.optimizer: {self.optimizer}, which "
+                f"{instead[refused[0]]}; leave {'them' if len(refused) > 1 else 'it'} out"
             )
         return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources import Row
+from etude.tuning.data.sources.registry import Row
 
 Severity = Literal["error", "warning", "note"]
 Side = Literal["train", "eval"]

@@ -17,10 +17,16 @@ from etude.tuning.data.check.languages import Languages
 from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
 from etude.tuning.data.check.tokens import Tokens
-from etude.tuning.data.formats import sample_reader
-from etude.tuning.data.samples import load_samples, split_samples
+from etude.tuning.data.formats.registry import sample_reader
+from etude.tuning.data.samples import split_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources import Row, hub_rows, read_rows
+from etude.tuning.data.sources.registry import (
+    SOURCES,
+    Row,
+    SourceRow,
+    SplitSource,
+    UnreadableRow,
+)
 
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -47,7 +53,16 @@ class DataReport:
     """Errors first, then by the rows they are about."""
 
     rows: dict[str, int]
-    """Rows read, by side."""
+    """Rows checked, by side."""
+
+    unreadable: dict[str, list[str]]
+    """Rows that could not be read, by side, so that no check saw them."""
+
+    @property
+    def rows_in(self) -> dict[str, int]:
+        """Rows that the data have, by side, whether they could be read or not."""
+        sides = dict.fromkeys((*self.rows, *self.unreadable))
+        return {s: self.rows.get(s, 0) + len(self.unreadable.get(s, ())) for s in sides}
 
     def worst(self) -> Severity | None:
         """Return the gravest severity that was found."""
@@ -56,7 +71,9 @@ class DataReport:
     def as_json(self) -> dict[str, Any]:
         """Return plain data, every row number in it."""
         return {
+            "rows_in": self.rows_in,
             "rows": self.rows,
+            "unreadable": self.unreadable,
             "findings": [{**asdict(found), "count": found.count} for found in self.findings],
         }
 
@@ -114,7 +131,9 @@ def check_data(
         "rows that cannot be read as the recipe says",
         "a run stops at the first of them",
     )
-    entries = read_entries(spec, seed, unreadable)
+    entries, refused = read_entries(spec, seed)
+    for row in refused:
+        unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
     progress.start("Checking the data", len(entries), "rows")
     for entry in entries:
@@ -127,7 +146,10 @@ def check_data(
     for family, check in families.items():
         findings += [found for found in check.findings() if wanted(family, found.check)]
     findings.sort(key=lambda found: (ORDER.index(found.severity), -found.count))
-    return DataReport(findings, dict(rows))
+    by_side: dict[str, list[str]] = {}
+    for row in refused:
+        by_side.setdefault(row.side, []).append(row.origin)
+    return DataReport(findings, dict(rows), by_side)
 
 
 def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
@@ -144,55 +166,57 @@ def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
     return families
 
 
-def read_entries(spec: DataSpec, seed: int, unreadable: Finding) -> list[Entry]:
-    """Read all samples, evaluation first, with the rows they came from.
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that is no sample."""
 
-    Rows that are no samples are added to `unreadable`.
+    origin: str
+    side: Side
+    message: str
+
+
+def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRow]]:
+    """Read all samples, evaluation first, with the rows they came from, and what was no sample.
+
+    Every row of the data is in one of the two lists.
+
+    Raises:
+        DataError: a file is missing, or not of the kind that its name says.
     """
-    if spec.kind == "docstrings":
-        split = load_samples(spec, seed)
+    source = SOURCES[spec.kind]
+    if isinstance(source, SplitSource):
+        split = source.split(spec, seed)
         return [
             *(Entry(sample, "eval", None) for sample in split.eval),
             *(Entry(sample, "train", None) for sample in split.train),
-        ]
-    source = spec.train
-    if source is None:
-        raise DataError("data.train is missing: a file, or a data set's id")
-    train = list(_entries(_rows(spec, source, spec.train_split), spec, "train", unreadable))
-    if spec.kind == "hub":
-        held = spec.eval_split and _rows(spec, source, spec.eval_split)
-    else:
-        held = spec.eval and read_rows(spec.eval)
-    if held:
-        return [*_entries(held, spec, "eval", unreadable), *train]
+        ], []
+    rows = source.rows(spec)
+    train, refused = _entries(rows.train, spec, "train")
+    if rows.eval is not None:
+        held, refused_held = _entries(rows.eval, spec, "eval")
+        return [*held, *train], [*refused_held, *refused]
     whole = spec.model_copy(update={"max_train": None, "max_eval": None})
     if not train or spec.eval_fraction == 0:
-        return train
+        return train, refused
     split = split_samples((entry.sample for entry in train), None, whole, seed)
-    out = {id(sample) for sample in split.eval}
-    held_out = [Entry(e.sample, "eval", e.row) for e in train if id(e.sample) in out]
-    return [*held_out, *(entry for entry in train if id(entry.sample) not in out)]
-
-
-def _rows(spec: DataSpec, source: str, split: str) -> Iterator[Row]:
-    return hub_rows(source, spec.config, split) if spec.kind == "hub" else read_rows(source)
+    out = {sample.origin for sample in split.eval}
+    held_out = [Entry(e.sample, "eval", e.row) for e in train if e.origin in out]
+    return [*held_out, *(entry for entry in train if entry.origin not in out)], refused
 
 
 def _entries(
-    rows: Iterator[Row], spec: DataSpec, side: Side, unreadable: Finding
-) -> Iterator[Entry]:
+    rows: Iterator[SourceRow], spec: DataSpec, side: Side
+) -> tuple[list[Entry], list[RefusedRow]]:
     read: Callable[[Row], Sample] | None = None
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except DataError as error:
-            # The file is damaged here: a reader does not know where it goes on.
-            unreadable.add(f"{error}".partition(": ")[0], f"{error}; nothing after it was read")
-            return
+    entries: list[Entry] = []
+    refused: list[RefusedRow] = []
+    for row in rows:
+        if isinstance(row, UnreadableRow):
+            refused.append(RefusedRow(row.origin, side, row.message))
+            continue
         try:
             read = read or sample_reader(spec, row)
-            yield Entry(read(row), side, row)
+            entries.append(Entry(read(row), side, row))
         except DataError as error:
-            unreadable.add(row.origin, str(error))
+            refused.append(RefusedRow(row.origin, side, str(error)))
+    return entries, refused

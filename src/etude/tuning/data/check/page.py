@@ -30,7 +30,9 @@ td, th { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid
 def report_page(report: DataReport, title: str) -> str:
     """Return a self-contained HTML page."""
     name = html.escape(title)
-    rows = ", ".join(f"{count:,} {side}" for side, count in report.rows.items())
+    rows = ", ".join(f"{count:,} {side}" for side, count in report.rows_in.items())
+    refused = sum(map(len, report.unreadable.values()))
+    rows += f", {refused:,} of them unreadable" if refused else ""
     table = "".join(
         f'<tr><td class="{found.severity}">{found.severity}</td>'
         f'<td><a href="#f{number}">{html.escape(found.title)}</a></td><td>{found.count:,}</td></tr>'

@@ -117,9 +117,9 @@ class Tokens:
         waiting, self._waiting = self._waiting, []
         try:
             outcomes = self._encoder.outcomes_uncut([entry.sample for entry in waiting])
-        except DataError as error:
-            self.refused.add(waiting[0].origin, str(error))
-            return
+        except DataError:
+            # One of them stops the batch; which, and what of the others, is seen one by one.
+            outcomes = [self._outcome(entry) for entry in waiting]
         for entry, outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome, Refusal):
                 if outcome.rewrites:
@@ -130,6 +130,12 @@ class Tokens:
                 )
             elif outcome.longest > self._spec.max_length:
                 self._too_long(entry, outcome)
+
+    def _outcome(self, entry: Entry) -> EncodedSample | Refusal:
+        try:
+            return self._encoder.outcomes_uncut([entry.sample])[0]
+        except DataError as error:
+            return Refusal(str(error).removeprefix(f"{entry.origin}: "))
 
     def _too_long(self, entry: Entry, encoded: EncodedSample) -> None:
         over = encoded.longest - self._spec.max_length

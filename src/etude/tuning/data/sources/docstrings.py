@@ -1,9 +1,10 @@
-"""Pairs of function and docstring summary, from the Python packages on this machine.
+"""`data.kind: docstrings`: pairs of function and docstring summary.
 
-Nothing is downloaded and nothing imported: packages are located, their files parsed. Whole
-packages are held out (whole modules where there is one package only), so that no function of the
-evaluation comes from code that is trained on; and a function near another one in source or in
-summary (see `duplicates`) is left out, the evaluation's own kept first.
+They come from the Python packages on this machine. Nothing is downloaded and nothing imported:
+packages are located, their files parsed. Whole packages are held out (whole modules where there is
+one package only), so that no function of the evaluation comes from code that is trained on; and a
+function near another one in source or in summary (see `duplicates`) is left out, the evaluation's
+own kept first.
 
 Functions are drawn from the packages in turn, and within a package from four files in turn, so
 that none dominates; files are read as they are needed, in an order set by the seed. A draw of a
@@ -28,6 +29,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.duplicates import NearDuplicates
 from etude.tuning.data.functions import Function, Refused, python_files, read_functions
 from etude.tuning.data.schema import DataSplit, Message, Sample
+from etude.tuning.data.sources.registry import SplitSource, register_source
 
 STDLIB = "stdlib"
 OPEN_FILES = 4
@@ -322,3 +324,6 @@ def _sample(function: Function, origin: str, system: str | None) -> Sample:
     if system is not None:
         turns.insert(0, Message("system", system))
     return Sample(tuple(turns), None, origin)
+
+
+register_source(SplitSource("docstrings", load_docstrings))

@@ -1,0 +1,131 @@
+"""From a row (column: value) to a sample, by the format that the recipe names or the columns show.
+
+A format is a module of this package that registers a `DataFormat`. `data.format: auto` asks all of
+them about the first row; each that recognises it names a priority, and the lowest wins:
+
+    10  preference           its two columns are there, or the recipe names one
+    20  judged               the recipe names the column of the label
+    30  prompt_completion    the recipe names the prompt or the completion
+    40  judged               a label that says yes or no, beside an answer
+    50  messages             a column `messages`
+    60  sharegpt             a column `conversations` or `conversation`
+    70  alpaca               columns `instruction` and `output`
+    80  prompt_completion    its two columns are there
+    90  text                 its column is there, or the recipe names one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from etude.core.errors import DataError
+from etude.core.registry import Registry
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.columns import columns_of, names
+from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources.registry import Row
+
+Reader = Callable[[Row], Sample]
+
+
+@dataclass(frozen=True)
+class FirstRow:
+    """What a format is recognised by: the first row of the data, and what the recipe names."""
+
+    row: Row
+    spec: DataSpec
+
+    columns: frozenset[str]
+    """Of the row."""
+
+    asked: frozenset[str]
+    """Columns that `data.prompt` and `data.completion` read."""
+
+    named: frozenset[str]
+    """Settings of columns that the recipe gives another value than their default."""
+
+    @classmethod
+    def of(cls, row: Row, spec: DataSpec) -> FirstRow:
+        """Look at a row.
+
+        Raises:
+            DataError: `data.prompt` or `data.completion` is no template.
+        """
+        asked = columns_of(spec.prompt, "data.prompt")
+        asked |= columns_of(spec.completion, "data.completion")
+        fields = DataSpec.model_fields
+        settings = ("prompt", "completion", "text", "chosen", "rejected", "label")
+        named = {name for name in settings if getattr(spec, name) != fields[name].default}
+        return cls(row, spec, frozenset(row.values), frozenset(asked), frozenset(named))
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """One way to read a row."""
+
+    name: str
+    """As `data.format` names it."""
+
+    columns: tuple[str, ...]
+    """That a row must have, by their default names; for messages."""
+
+    recognize: Callable[[FirstRow], int | None]
+    """Returns the priority with which the format claims rows like the first, None if it does not.
+    See the module for the priorities in use."""
+
+    reader: Callable[[DataSpec], Reader]
+    """Returns the function that reads a row; that raises `DataError` naming the row."""
+
+
+FORMATS: Registry[DataFormat] = Registry("data format", __package__)
+
+
+def register(data_format: DataFormat) -> DataFormat:
+    """Make a format known by its name."""
+    return FORMATS.register(data_format.name, data_format)
+
+
+def sample_reader(spec: DataSpec, first: Row) -> Reader:
+    """Return the function that reads rows like `first`, by `spec.format` or by its columns.
+
+    Raises:
+        DataError: `format: auto` finds none of the columns that it looks for, or two formats that
+            claim them alike.
+    """
+    name = spec.format if spec.format != "auto" else _recognized(FirstRow.of(first, spec))
+    return FORMATS[name].reader(spec)
+
+
+def _recognized(first: FirstRow) -> str:
+    claims = [
+        (priority, name)
+        for name, data_format in FORMATS.items()
+        if (priority := data_format.recognize(first)) is not None
+    ]
+    if not claims:
+        raise DataError(
+            f"{first.row.origin}: expected {_expected()}; this row has "
+            f"{names(set(first.columns))}: name yours by data.prompt and data.completion (a "
+            "column, or a template with {columns}), or by data.text"
+        )
+    best = min(priority for priority, _ in claims)
+    chosen = sorted(name for priority, name in claims if priority == best)
+    if len(chosen) > 1:
+        raise DataError(
+            f"{first.row.origin}: the columns are those of {' and of '.join(chosen)}; say which "
+            "by data.format"
+        )
+    return chosen[0]
+
+
+def _expected() -> str:
+    """Return the columns of all formats in words, those of one column first."""
+    listed = sorted({data_format.columns for data_format in FORMATS.values()})
+    single = [repr(columns[0]) for columns in listed if len(columns) == 1]
+    several = [
+        f"{', '.join(map(repr, columns[:-1]))} and {columns[-1]!r}"
+        for columns in listed
+        if len(columns) > 1
+    ]
+    return f"a column {' or '.join(single)}, or columns {'; or '.join(several)}"

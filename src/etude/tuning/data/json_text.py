@@ -1,0 +1,76 @@
+"""JSON of a person's files and cells, within what can be worked with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+MOST_NESTED = 100
+"""Levels of lists and objects inside one another. Templates and writers of JSON go down them by
+recursion, and Python's ends at about a thousand."""
+
+_TOO_DEEP = f"lists and objects are nested more than {MOST_NESTED} deep"
+_decode = json.JSONDecoder().raw_decode
+_Value = TypeVar("_Value")
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, nested more than `MOST_NESTED` deep, or holds an integer of
+            more digits than Python converts; the message says which, in a few words.
+    """
+    value = _explained(lambda: json.loads(text))
+    return _shallow(value, text, 0, len(text))
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """Return the JSON value that begins at `start`, and where it ends.
+
+    Raises:
+        ValueError: as `parse_json`.
+    """
+    value, end = _explained(lambda: _decode(text, start))
+    return _shallow(value, text, start, end), end
+
+
+def _explained(parse: Callable[[], _Value]) -> _Value:
+    """Call a parser, and say in a few words what it raises."""
+    try:
+        return parse()
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"{error.msg} ({line}column {error.colno})") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except ValueError:
+        digits = sys.get_int_max_str_digits()
+        raise ValueError(f"an integer has more than {digits:,} digits") from None
+
+
+def _shallow(value: Any, text: str, start: int, end: int) -> Any:
+    """Return a value that is not nested too deep; only many brackets in its text can be."""
+    brackets = text.count("[", start, end) + text.count("{", start, end)
+    if brackets > MOST_NESTED and _nested(value) > MOST_NESTED:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _nested(value: Any) -> int:
+    """Return how deep lists and objects are nested in a value."""
+    depth = 0
+    level = _containers([value])
+    while level:
+        depth += 1
+        inner: list[Any] = []
+        for entry in level:
+            inner += entry.values() if isinstance(entry, dict) else entry
+        level = _containers(inner)
+    return depth
+
+
+def _containers(values: list[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]

@@ -1,0 +1,37 @@
+"""JSON lines: an object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from etude.tuning.data.json_text import parse_json
+from etude.tuning.data.sources.registry import (
+    FileReader,
+    SourceRow,
+    UnreadableRow,
+    object_row,
+    register_reader,
+)
+from etude.tuning.data.sources.text_lines import not_utf8, open_text
+
+
+def read_lines(file: Path) -> Iterator[SourceRow]:
+    """Yield the rows of a file; each is named by its line."""
+    with open_text(file, newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            origin = f"{file.name}:{number}"
+            if (complaint := not_utf8(file, line, number)) is not None:
+                yield UnreadableRow(origin, complaint)
+                continue
+            try:
+                value = parse_json(line.rstrip("\r\n"))
+            except ValueError as error:
+                yield UnreadableRow(origin, f"{origin} is not JSON: {error}")
+                continue
+            yield object_row(origin, value)
+
+
+register_reader(FileReader((".jsonl", ".ndjson"), read_lines))

@@ -1,0 +1,41 @@
+"""Plain text: lines between blank lines make a row with the one column `text`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from etude.tuning.data.sources.registry import (
+    FileReader,
+    Row,
+    SourceRow,
+    UnreadableRow,
+    register_reader,
+)
+from etude.tuning.data.sources.text_lines import not_utf8, open_text
+
+
+def _rows(file: Path) -> Iterator[SourceRow]:
+    lines: list[str] = []
+    start = 1
+    with open_text(file) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                if not lines:
+                    start = number
+                lines.append(line)
+            elif lines:
+                yield _row(file, "".join(lines), start)
+                lines = []
+    if lines:
+        yield _row(file, "".join(lines), start)
+
+
+def _row(file: Path, text: str, start: int) -> SourceRow:
+    origin = f"{file.name}:{start}"
+    if (complaint := not_utf8(file, text, start)) is not None:
+        return UnreadableRow(origin, complaint)
+    return Row(origin, {"text": text.rstrip("\n")})
+
+
+register_reader(FileReader((".txt",), _rows))

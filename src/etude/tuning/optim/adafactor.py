@@ -1,0 +1,46 @@
+"""Adafactor, PyTorch's: a second moment a row and a column (Shazeer and Stern 2018).
+
+It steps by lr times the root mean square of the weight, but by lr times ε₂ at least. ε₂ is 1 here
+instead of 1e-3, so that `train.lr` means for it what it means for the others, the size of a step,
+and factors that begin at zero begin to move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+
+from etude.tuning.config.sections.train import TrainSpec
+from etude.tuning.optim.paged import StateMemory
+from etude.tuning.optim.registry import FLOAT32, OptimizerKind, register
+
+_NO_BETAS = "has no first moment and derives the second's decay from the step"
+
+
+def _make(
+    groups: list[dict[str, Any]], spec: TrainSpec, memory: StateMemory | None
+) -> torch.optim.Optimizer:
+    del memory
+    return torch.optim.Adafactor(
+        groups, eps=(None, 1.0), lr=spec.lr, weight_decay=spec.weight_decay
+    )
+
+
+def _state_bytes(shape: Sequence[int]) -> int:
+    count = prod(shape)
+    if len(shape) < 2:
+        return FLOAT32 * count
+    return FLOAT32 * (count // shape[-1] + count // shape[-2])
+
+
+register(
+    OptimizerKind(
+        "adafactor",
+        _make,
+        _state_bytes,
+        {"paged": "keeps its state in memory", "beta1": _NO_BETAS, "beta2": _NO_BETAS},
+    )
+)

@@ -1,0 +1,71 @@
+"""The registry of data formats: `auto`, and what happens when a format is added."""
+
+from __future__ import annotations
+
+import pytest
+
+from etude.core.errors import DataError
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.formats import registry
+from etude.tuning.data.formats.registry import FORMATS, DataFormat, FirstRow, sample_reader
+from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources.registry import Row
+
+ANSWERED = {"prompt": "q", "completion": "a"}
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def recognized(values, **fields) -> str:
+    """Name the format that `auto` takes for rows like this one."""
+    first = FirstRow.of(Row("a.jsonl:1", values), DataSpec(**fields))
+    claims = {name: FORMATS[name].recognize(first) for name in FORMATS}
+    return min((priority, name) for name, priority in claims.items() if priority is not None)[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "expected"),
+    [
+        ({"messages": TURNS}, {}, "messages"),
+        ({"messages": TURNS, "text": "x"}, {"text": "text"}, "messages"),
+        ({"conversation": []}, {}, "sharegpt"),
+        ({"instruction": "", "output": "", "text": ""}, {}, "alpaca"),
+        (ANSWERED, {}, "prompt_completion"),
+        ({"messages": TURNS, "q": "", "a": ""}, {"prompt": "q"}, "prompt_completion"),
+        ({**ANSWERED, "chosen": "", "rejected": ""}, {}, "preference"),
+        ({"better": "", **ANSWERED}, {"chosen": "better"}, "preference"),
+        ({"chosen": "", "rejected": "", "ok": True}, {"label": "ok"}, "preference"),
+        ({**ANSWERED, "label": "perhaps"}, {}, "prompt_completion"),
+        ({"body": "x"}, {"text": "body"}, "text"),
+    ],
+)
+def test_a_format_is_recognised_by_columns_and_by_what_the_recipe_names(values, fields, expected):
+    assert recognized(values, **fields) == expected
+
+
+def test_a_label_beside_an_answer_makes_it_an_unpaired_preference():
+    for values in ({**ANSWERED, "label": 1}, {"messages": TURNS, "label": "no"}):
+        sample = sample_reader(DataSpec(), Row("a:1", values))(Row("a:1", values))
+        assert sample.context == 1
+        assert len(sample.messages) == 2
+
+
+def test_a_format_that_is_registered_is_read_and_recognised(monkeypatch):
+    entries = dict(FORMATS)  # the registry is complete from here on
+    monkeypatch.setattr(FORMATS, "_entries", entries)
+    registry.register(
+        DataFormat(
+            "rhyme",
+            ("line", "rhyme"),
+            lambda first: 50 if first.columns >= {"line", "rhyme"} else None,
+            lambda spec: lambda row: Sample.plain(f"{row.values['rhyme']}", row.origin),
+        )
+    )
+    row = Row("a.jsonl:1", {"line": "x", "rhyme": "y"})
+    assert sample_reader(DataSpec(), row)(row).text == "y"
+    both = Row("a.jsonl:1", {**row.values, "messages": TURNS})
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:1: .* messages and of rhyme; say .*data\.format"
+    ):
+        sample_reader(DataSpec(), both)
+    with pytest.raises(DataError, match="'line' and 'rhyme'; or 'prompt'"):
+        sample_reader(DataSpec(), Row("a.jsonl:1", {"other": 1}))
