@@ -33,9 +33,9 @@ def etude(monkeypatch, capsys):
 def test_keys_are_found_by_name_and_by_meaning(etude):
     code, out, _ = etude("keys", "warmup")
     assert code == 0
-    assert "train.warmup" in out
+    assert "train.warmup_ratio" in out
     assert "adapter.adalora.warmup" in out
-    assert "train.lr_ratio_b" in etude("keys", "LoRA+")[1]
+    assert "train.loraplus_lr_ratio" in etude("keys", "LoRA+")[1]
     code, _, err = etude("keys", "florp")
     assert code == 2
     assert "no key has 'florp'" in err

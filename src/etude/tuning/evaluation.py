@@ -73,7 +73,7 @@ def evaluate_run(
         results[voice] = {
             "loss": measured.loss,
             "unit": objective.unit,
-            **({"perplexity": math.exp(measured.loss)} if objective.name == "completion" else {}),
+            **({"perplexity": math.exp(measured.loss)} if objective.name == "sft" else {}),
             **measured.metrics,
             "rouge": measured.mean_rouge,
             "samples": len(prepared.eval.samples),

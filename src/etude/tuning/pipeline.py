@@ -237,7 +237,7 @@ def adapt(
 ) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
     model = loaded.model
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
     with UnquantizedWeights(loaded.origin) as original:
@@ -308,7 +308,7 @@ def _objective(
     """
     train, held_out = data.train.samples, data.eval.samples
     seed = recipe.train.seed
-    if recipe.adapter.kind != "none":
+    if recipe.adapter.kind != "full":
         return make_objective(recipe.objective, train, held_out, seed)
     known: dict[str, float] = folder.read_json(REFERENCE) or {}
     objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
@@ -327,7 +327,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    if recipe.adapter.kind != "none":
+    if recipe.adapter.kind != "full":
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
         return
     target = folder.path / "model"
@@ -344,7 +344,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
 
 def _model_spec(recipe: Recipe) -> ModelSpec:
     """Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits."""
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         return recipe.model.model_copy(update={"dtype": "float32"})
     return recipe.model
 
@@ -358,7 +358,7 @@ def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:
     """Return the dtype that float32 weights compute in, where that is another one."""
     wanted = recipe.model.dtype
     bfloat16 = wanted == "bfloat16" or (wanted == "auto" and this_machine().native_bfloat16)
-    full = recipe.adapter.kind == "none" and loaded.dtype == torch.float32
+    full = recipe.adapter.kind == "full" and loaded.dtype == torch.float32
     return torch.bfloat16 if full and bfloat16 else None
 
 

@@ -106,7 +106,7 @@ def load(
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
     recipe = Recipe.read(folder.recipe)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
     if not folder.adapter.is_dir():
         raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")

@@ -27,7 +27,7 @@ from etude.tuning.quant.linear import QuantLinear
 
 def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):
     """Save a random adapter trained, as it were, on the model of `folder`; return the model."""
-    spec = AdapterSpec(rank=4, alpha=6, targets=targets)
+    spec = AdapterSpec(rank=4, alpha=6, target_modules=targets)
     loaded = load_tiny(folder, quant, dtype)
     add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std)
@@ -155,7 +155,7 @@ def test_few_bits_are_refused_with_the_reason(folder, tmp_path, dtype):
 
 def test_the_figures_of_a_refused_merge_are_those_of_bitsandbytes(folder):
     model = load_tiny(folder, quant="none").model
-    add_adapter(model, AdapterSpec(rank=4, alpha=8, targets=["q_proj"]), seed=0)
+    add_adapter(model, AdapterSpec(rank=4, alpha=8, target_modules=["q_proj"]), seed=0)
     randomize(model, 0.02)
     found = requantization_errors(model, LOW_BITS["nf4"])
     expected = []

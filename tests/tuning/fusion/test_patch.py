@@ -120,10 +120,10 @@ def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_models_own_code(ki
 
 SPECS = {
     "all": AdapterSpec(rank=4, alpha=8),
-    "attention alone": AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
-    "one of a pair": AdapterSpec(rank=3, alpha=8, targets=["up_proj", "o_proj"]),
+    "attention alone": AdapterSpec(rank=4, alpha=8, target_modules=["q_proj", "v_proj"]),
+    "one of a pair": AdapterSpec(rank=3, alpha=8, target_modules=["up_proj", "o_proj"]),
     "rounded while training": AdapterSpec(rank=4, alpha=8, factors={"bits": 8, "when": "training"}),
-    "shared random factors": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
+    "shared random factors": AdapterSpec(kind="vera", rank=8, target_modules=["q_proj", "v_proj"]),
     "diagonal between": AdapterSpec(kind="adalora", rank=4, alpha=8),
 }
 
@@ -180,7 +180,7 @@ def test_an_adapter_switched_off_and_on_again():
 
 def test_only_what_is_below_an_adapter_is_differentiated():
     model = adapted(
-        MODELS["llama"], AdapterSpec(rank=4, alpha=8, targets=["model.layers.2.*_proj"])
+        MODELS["llama"], AdapterSpec(rank=4, alpha=8, target_modules=["model.layers.2.*_proj"])
     )
     trained = adapter_parameters(model)
     assert trained

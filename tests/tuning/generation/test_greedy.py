@@ -73,7 +73,8 @@ def test_many_prompts_and_prompts_longer_than_a_pass(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "spec", [AdapterSpec(kind="dora", rank=4, alpha=8), AdapterSpec(targets=["embed_tokens"])]
+    "spec",
+    [AdapterSpec(kind="dora", rank=4, alpha=8), AdapterSpec(target_modules=["embed_tokens"])],
 )
 def test_models_that_are_not_known_are_left_to_transformers(spec):
     model = adapted(MODELS["llama"], spec)

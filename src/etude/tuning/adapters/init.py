@@ -51,7 +51,7 @@ def orthogonal(out: int, features: int, rank: int, generator: torch.Generator) -
         AdapterError: the rank is odd.
     """
     if rank % 2:
-        raise AdapterError(f"adapter.start: orthogonal needs an even rank, got {rank}")
+        raise AdapterError(f"adapter.init: orthogonal needs an even rank, got {rank}")
     q, _ = _linalg().qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64))
     half = rank // 2
     A = q[0::2].T @ torch.randn(half, features, generator=generator, dtype=torch.float64)

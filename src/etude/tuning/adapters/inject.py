@@ -78,12 +78,12 @@ def add_adapter(
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
-    paths = [path for path in find_targets(model, spec.targets) if path not in saved]
+    paths = [path for path in find_targets(model, spec.target_modules) if path not in saved]
     found = adaptable_modules(model)
     settings = _settings(paths, spec)
     for path in paths:
         _refuse_misfit(path, found[path], settings[path][0], spec)
-    if spec.start in REWRITES:
+    if spec.init in REWRITES:
         _refuse_second_rewriting(model, paths)
     adapters = _build({path: found[path] for path in paths}, settings, spec, seed)
     _attach(model, adapters, name)
@@ -145,16 +145,16 @@ def _refuse_misfit(path: str, base: Base, rank: int, spec: AdapterSpec) -> None:
     if rank > min(features, out):
         raise AdapterError(
             f"adapter.rank {rank} is larger than {path}, a matrix of {out} × {features}; use at "
-            f"most {min(features, out)}, or leave it out of adapter.targets"
+            f"most {min(features, out)}, or leave it out of adapter.target_modules"
         )
-    if spec.start == "loftq" and not isinstance(base, QuantLinear):
+    if spec.init == "loftq" and not isinstance(base, QuantLinear):
         raise AdapterError(
-            f"adapter.start: loftq makes up for quantising the base, and {path} is not quantised; "
+            f"adapter.init: loftq makes up for quantising the base, and {path} is not quantised; "
             "set quant.kind, or another start"
         )
-    if spec.start in REWRITES and isinstance(base, QuantLinear) and base.spec.kind == "native":
+    if spec.init in REWRITES and isinstance(base, QuantLinear) and base.spec.kind == "native":
         raise AdapterError(
-            f"adapter.start: {spec.start} writes another base, and quant.kind: native keeps the "
+            f"adapter.init: {spec.init} writes another base, and quant.kind: native keeps the "
             "file's own; set quant.kind: nf4"
         )
 
@@ -236,9 +236,9 @@ def _start(
 ) -> None:
     """Give every part of a new adapter its first values."""
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
-    slow = spec.start in REWRITES
+    slow = spec.init in REWRITES
     if slow:
-        progress.start(f"Starting the adapter ({spec.start})", len(layers), "modules")
+        progress.start(f"Starting the adapter ({spec.init})", len(layers), "modules")
     for path, layer in layers.items():
         generator = _generator(seed, path)
         adapter = layer.named()[name]
@@ -248,7 +248,7 @@ def _start(
             adapter.reset(generator)
         elif isinstance(adapter, LoRA):
             adapter.reset(layer.base, generator)
-            if spec.start != "default":
+            if spec.init != "default":
                 weight = None
                 if slow:
                     weight = _original_weight(layer.base, path, original)
@@ -290,14 +290,14 @@ def _first_values(
     base = layer.base
     rank, scaling, iterations = adapter.rank, adapter.scaling, spec.svd_iterations
     out, features = adapter.out_features, adapter.in_features
-    if spec.start == "gaussian":
+    if spec.init == "gaussian":
         return init.gaussian(out, features, rank, generator)
-    if spec.start == "orthogonal":
+    if spec.init == "orthogonal":
         return init.orthogonal(out, features, rank, generator)
     assert W is not None
-    if spec.start == "pissa":
+    if spec.init == "pissa":
         return init.pissa(W, rank, scaling, iterations, generator)
-    if spec.start == "olora":
+    if spec.init == "olora":
         return init.olora(W, rank, scaling)
     quantized = cast("QuantLinear", base)
 

@@ -289,7 +289,7 @@ def _provenance(
         "etude": etude.__version__,
         "base": {"name": origin.name, "fingerprint": origin.fingerprint},
         "quant": quant.model_dump(),
-        "start": spec.start if taken else "default",
+        "start": spec.init if taken else "default",
         "factors": spec.factors.model_dump(),
     }
 

@@ -63,18 +63,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.adapter.kind == "none" and self.quant.kind != "none":
+        if self.adapter.kind == "full" and self.quant.kind != "none":
             raise ValueError(
-                "full fine-tuning (adapter.kind: none) cannot train a quantised base; "
+                "full fine-tuning (adapter.kind: full) cannot train a quantised base; "
                 "set quant.kind: none, or adapter.kind: lora"
             )
         if self.data.kind != "docstrings" and self.data.train is None:
             raise ValueError("data.train is missing: a file, or a data set's id")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
-        if self.train.lr_ratio_b != 1 and self.adapter.kind in ("none", "vera"):
+        if self.train.loraplus_lr_ratio != 1 and self.adapter.kind in ("full", "vera"):
             raise ValueError(
-                "train.lr_ratio_b is the rate of a trained factor U, which adapter.kind: "
+                "train.loraplus_lr_ratio is the rate of a trained factor U, which adapter.kind: "
                 f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"
             )
         return self
@@ -82,7 +82,7 @@ class Recipe(Section):
     @property
     def method(self) -> Literal["qlora", "lora", "full"]:
         """The common name of what this recipe does."""
-        if self.adapter.kind == "none":
+        if self.adapter.kind == "full":
             return "full"
         return "lora" if self.quant.kind == "none" else "qlora"
 
@@ -99,16 +99,16 @@ class Recipe(Section):
             lr /= 10
         elif self.method == "full":
             lr *= 10
-        adapter = "lora" if self.adapter.kind == "none" else self.adapter.kind
+        adapter = "lora" if self.adapter.kind == "full" else self.adapter.kind
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
-        adapter = "none" if method == "full" else adapter
+        adapter = "full" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"
-        ratio = 1.0 if method == "full" else self.train.lr_ratio_b
+        ratio = 1.0 if method == "full" else self.train.loraplus_lr_ratio
         return self.model_copy(
             update={
                 "adapter": self.adapter.model_copy(update={"kind": adapter}),
                 "quant": self.quant.model_copy(update={"kind": quant}),
-                "train": self.train.model_copy(update={"lr": lr, "lr_ratio_b": ratio}),
+                "train": self.train.model_copy(update={"lr": lr, "loraplus_lr_ratio": ratio}),
             }
         )
 

@@ -7,7 +7,7 @@
     text                a column of plain text
     preference          {prompt, chosen, rejected}, texts or lists of turns; or two conversations
                         that begin alike
-    judged              {prompt, completion, label} or {messages, label}
+    unpaired_preference {prompt, completion, label} or {messages, label}
 
 `auto` looks at the columns of the first row; see `_layout` for the order.
 """
@@ -38,13 +38,19 @@ from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources import Row
 
 Layout = Literal[
-    "messages", "prompt_completion", "text", "sharegpt", "alpaca", "preference", "judged"
+    "messages",
+    "prompt_completion",
+    "text",
+    "sharegpt",
+    "alpaca",
+    "preference",
+    "unpaired_preference",
 ]
 
 CONVERSATIONS = ("conversations", "conversation")
 """Columns of ShareGPT's turns."""
 
-_JUDGEMENTS: dict[object, bool] = {
+_LABELS: dict[object, bool] = {
     True: True,
     False: False,
     **dict.fromkeys(("true", "1", "1.0", "yes"), True),
@@ -64,8 +70,8 @@ def sample_reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
         return lambda row: Sample.plain(read_text(row, spec.text, "data.text"), row.origin)
     if layout == "preference":
         return lambda row: _pair(row, spec)
-    if layout == "judged":
-        return lambda row: _judged(row, spec)
+    if layout == "unpaired_preference":
+        return lambda row: _unpaired(row, spec)
     if layout == "prompt_completion":
         prompt = field_reader(spec.prompt, "data.prompt")
         completion = field_reader(spec.completion, "data.completion")
@@ -75,9 +81,9 @@ def sample_reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
 
 
 def _layout(spec: DataSpec, first: Row) -> Layout:
-    """Find how rows are to be read: answers to compare or judge first, then conversations."""
+    """Find how rows are to be read: preferences first, then conversations."""
     columns = set(first.values)
-    wanted = columns_of(spec.prompt, "data.prompt") | columns_of(spec.completion, "data.completion")
+    asked = columns_of(spec.prompt, "data.prompt") | columns_of(spec.completion, "data.completion")
     fields = DataSpec.model_fields
     named = {
         name
@@ -87,20 +93,20 @@ def _layout(spec: DataSpec, first: Row) -> Layout:
     if {spec.chosen, spec.rejected} <= columns or named & {"chosen", "rejected"}:
         return "preference"
     if "label" in named:
-        return "judged"
+        return "unpaired_preference"
     if named & {"prompt", "completion"}:
         # The person named the columns; should one be missing, the row's own error says which.
         return "prompt_completion"
-    judged = _judgement(first.values.get(spec.label)) is not None
-    if judged and (wanted <= columns or "messages" in columns):
-        return "judged"
+    labelled = _desirable(first.values.get(spec.label)) is not None
+    if labelled and (asked <= columns or "messages" in columns):
+        return "unpaired_preference"
     if "messages" in columns:
         return "messages"
     if columns & set(CONVERSATIONS):
         return "sharegpt"
     if {"instruction", "output"} <= columns:
         return "alpaca"
-    if wanted <= columns:
+    if asked <= columns:
         return "prompt_completion"
     if spec.text in columns or "text" in named:
         return "text"
@@ -234,14 +240,14 @@ def _prompt_turns(row: Row, spec: DataSpec) -> tuple[Message, ...]:
     return _with_system(row, (Message("user", prompt),))
 
 
-def _judged(row: Row, spec: DataSpec) -> Sample:
-    """Read an answer and whether it is wanted; only the last answer is judged."""
+def _unpaired(row: Row, spec: DataSpec) -> Sample:
+    """Read an answer and whether it is desirable; only the last answer is labelled."""
     if spec.label not in row.values:
         raise missing(row, spec.label, "data.label")
-    wanted = _judgement(row.values[spec.label])
-    if wanted is None:
+    desirable = _desirable(row.values[spec.label])
+    if desirable is None:
         raise DataError(
-            f"{row.origin}: column {spec.label!r} must say whether the answer is wanted (true, "
+            f"{row.origin}: column {spec.label!r} must say whether the answer is desirable (true, "
             f"false, 1 or 0), got {shown(row.values[spec.label])}"
         )
     completion: Any = row.values.get(spec.completion)
@@ -257,15 +263,15 @@ def _judged(row: Row, spec: DataSpec) -> Sample:
     turns = _put(turns, spec)
     last = max((n for n, turn in enumerate(turns) if turn.role == "assistant"), default=None)
     if last is None:
-        raise DataError(f"{row.origin}: there is no answer to judge")
+        raise DataError(f"{row.origin}: there is no answer that the label could be of")
     tools = read_tools(row, spec.tools)
-    return Sample(turns, None, row.origin, tools=tools, wanted=wanted, context=last)
+    return Sample(turns, None, row.origin, tools=tools, desirable=desirable, context=last)
 
 
-def _judgement(value: object) -> bool | None:
+def _desirable(value: object) -> bool | None:
     """Return what a label says, None where it says nothing of the kind."""
     key = value.strip().lower() if isinstance(value, str) else value
     try:
-        return _JUDGEMENTS.get(key)
+        return _LABELS.get(key)
     except TypeError:  # a list or an object
         return None

@@ -6,8 +6,8 @@
     adafactor   torch.optim.Adafactor, second moment      4 a row and a column
                 of a matrix as row × column
 
-Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
-(Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
+Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `loraplus_lr_ratio` times that of the
+rest (Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
 U like any other's, magnitudes of DoRA and vectors of VeRA at the common rate. Weight decay is for
 what multiplies activations: not for biases and norms, where it has no such meaning, and not for
 DoRA's magnitudes, which begin at the norms of the base: decay would pull the base itself to zero,
@@ -74,7 +74,7 @@ def parameter_groups(
     """Return groups of parameters with one learning rate and one weight decay each."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        ratio = spec.lr_ratio_b if name.rpartition(".")[2] == "lora_B" else 1.0
+        ratio = spec.loraplus_lr_ratio if name.rpartition(".")[2] == "lora_B" else 1.0
         decay = spec.weight_decay if decays(name, parameter) else 0.0
         members.setdefault((ratio, decay), []).append(parameter)
     return [

@@ -11,16 +11,16 @@ def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
     """Return the learning rate of optimiser step `step` (from 0) out of `total`.
 
     Warm-up rises linearly and reaches the peak at its last step; the decay ends at
-    `final_lr` × peak in the last step (cosine: Loshchilov and Hutter 2017, eq. 5, one cycle).
+    `min_lr_ratio` × peak in the last step (cosine: Loshchilov and Hutter 2017, eq. 5, one cycle).
     """
-    warmup = math.ceil(spec.warmup * total)
+    warmup = math.ceil(spec.warmup_ratio * total)
     if step < warmup:
         return spec.lr * (step + 1) / warmup
-    if spec.schedule == "constant":
+    if spec.lr_scheduler == "constant":
         return spec.lr
     progress = min(1.0, (step - warmup + 1) / max(1, total - warmup))
-    if spec.schedule == "linear":
+    if spec.lr_scheduler == "linear":
         share = 1.0 - progress
     else:
         share = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return spec.lr * (spec.final_lr + (1.0 - spec.final_lr) * share)
+    return spec.lr * (spec.min_lr_ratio + (1.0 - spec.min_lr_ratio) * share)

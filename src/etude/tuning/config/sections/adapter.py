@@ -54,10 +54,10 @@ class AdaLoraSpec(Section):
 class AdapterSpec(Section):
     """Which weights are trained, and how they are parametrised."""
 
-    kind: Literal["lora", "dora", "vera", "adalora", "none"] = "lora"
+    kind: Literal["lora", "dora", "vera", "adalora", "full"] = "lora"
     """`lora`: ΔW = U Vᵀ on the target modules. `dora`: direction by LoRA, magnitude trained apart.
     `vera`: U and V random, frozen and shared, two vectors trained. `adalora`: ΔW = P Λ Q, the rank
-    moved to where it matters. `none`: full fine-tuning, every weight trained."""
+    moved to where it matters. `full`: full fine-tuning, every weight trained."""
 
     rank: Annotated[int, Field(ge=1)] = 16
     """r, the number of columns of U and V."""
@@ -71,7 +71,7 @@ class AdapterSpec(Section):
     dropout: Fraction = 0.0
     """Dropout on the adapter's input, in training only."""
 
-    targets: str | list[str] = "all-linear"
+    target_modules: str | list[str] = "all-linear"
     """`all-linear` (every Linear but the output head), module names, or patterns (`*.mlp.*`)."""
 
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
@@ -81,14 +81,14 @@ class AdapterSpec(Section):
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Another alpha for some modules, likewise."""
 
-    start: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
     """First values of the factors. `default`: A uniform, B zero. `gaussian`: A normal, B zero.
     `orthogonal`: neither zero, their product zero. `pissa`: the base's principal directions, taken
     off it (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024). `loftq`: what quantising
     the base lost (Li et al. 2023)."""
 
     loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
-    """Rounds of quantising and factorising (`start: loftq`)."""
+    """Rounds of quantising and factorising (`init: loftq`)."""
 
     svd_iterations: Annotated[int, Field(ge=1)] | None = 16
     """Iterations of a randomised SVD (`pissa`, `loftq`). None: the exact SVD, slower."""
@@ -107,13 +107,13 @@ class AdapterSpec(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind != "lora" and self.start != "default":
-            raise ValueError(f"adapter.start: {self.start} is for adapter.kind: lora")
+        if self.kind != "lora" and self.init != "default":
+            raise ValueError(f"adapter.init: {self.init} is for adapter.kind: lora")
         if self.kind not in ("lora", "dora") and self.factors.bits is not None:
             raise ValueError("adapter.factors.bits is for adapter.kind: lora or dora")
-        if self.start in ("pissa", "olora", "loftq") and self.factors.bits is not None:
+        if self.init in ("pissa", "olora", "loftq") and self.factors.bits is not None:
             raise ValueError(
-                f"adapter.start: {self.start} may change the base, whose change is kept in full; "
+                f"adapter.init: {self.init} may change the base, whose change is kept in full; "
                 "it does not go with adapter.factors.bits"
             )
         if self.kind == "vera" and (self.rank_pattern or self.alpha_pattern):
