@@ -98,6 +98,7 @@ def tune(
         EtudeError: something is wrong with the recipe, the model, the data or the machine, in
             one line; what the run had saved is still valid.
     """
+    recipe.require_data()
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
         folder.write_text("recipe.yaml", recipe.to_yaml())

@@ -68,7 +68,7 @@ def test_every_fault_of_a_recipe_is_named_at_once():
     fields = {"data": {"train": "x", "pakcing": True}, "train": {"lr": -1}, "modle": "a"}
     with pytest.raises(RecipeError) as caught:
         Recipe.parse(fields)
-    for words in ("data.pakcing", "'packing'", "train.lr", "'modle'", "'model'"):
+    for words in ("data.pakcing", "'data.packing'", "train.lr", "'modle'", "'model'"):
         assert words in str(caught.value)
 
 
