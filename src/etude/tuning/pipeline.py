@@ -47,6 +47,7 @@ from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
 from etude.tuning.metrics.rouge import rouge_l
 from etude.tuning.models.load import LoadedModel, emulates, load_model
+from etude.tuning.models.sources import resolve
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
@@ -190,6 +191,7 @@ def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate |
     Raises:
         MemoryPlanError: the run cannot fit, and it is not wanted anyway.
     """
+    resolve(recipe.model.id)  # a name that no model has is one error, not a missing plan, too
     try:
         plan = estimate_recipe(recipe)
     except ModelError as error:
