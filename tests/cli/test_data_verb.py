@@ -127,7 +127,7 @@ def test_features_and_labels_are_summed_up(etude, tmp_path):
         (["none.jsonl"], "no data file at none.jsonl"),
         (["none.npz"], "no data file at none.npz"),
         (["--recipe", "none.yaml"], "no recipe at none.yaml"),
-        (["x.jsonl", "--set", "data.max_lenght=9"], "did you mean 'max_length'"),
+        (["x.jsonl", "--set", "data.max_lenght=9"], "did you mean 'data.max_length'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(etude, arguments, message, tmp_path, monkeypatch):

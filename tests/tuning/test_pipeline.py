@@ -292,7 +292,7 @@ def test_a_time_limit_ends_the_schedule_early_and_smoothly(tiny_recipe, tmp_path
 @pytest.mark.parametrize(
     ("sections", "error", "words"),
     [
-        ({"adapter": {"rnak": 3}}, RecipeError, r"adapter\.rnak.*did you mean 'rank'"),
+        ({"adapter": {"rnak": 3}}, RecipeError, r"adapter\.rnak.*did you mean 'adapter\.rank'"),
         ({"adapter": {"rank": "eight"}}, RecipeError, r"adapter\.rank.*'eight'"),
         ({"adapter": {"kind": "full"}, "quant": {"kind": "nf4"}}, RecipeError, "quantised base"),
         ({"data": {"train": "absent.jsonl"}}, DataError, r"absent\.jsonl"),

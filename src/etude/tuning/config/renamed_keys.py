@@ -242,8 +242,11 @@ def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
     for dotted, values in RENAMED_VALUES.items():
         section, _, key = dotted.partition(".")
         part = new.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = values.get(part[key], part[key])
+        if isinstance(part, dict):
+            options = cast("dict[str, Any]", part)
+            value = options.get(key)
+            if isinstance(value, str) and value in values:
+                options[key] = values[value]
     return new
 
 
