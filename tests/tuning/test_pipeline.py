@@ -345,7 +345,7 @@ def test_every_kind_of_adapter_trains_and_answers_from_its_folder(tiny_recipe, t
     again = evaluate_run(RunFolder.open(run.folder), base=True)
     # The same weights, read back; AdaLoRA's are multiplied out and pruned in between.
     assert again["tuned"]["loss"] == pytest.approx(run.summary["eval_loss"], rel=1e-6)
-    if adapter.get("start", "default") == "default":
+    if adapter.get("init", "default") == "default":
         before = run.summary["eval_loss_before"]
         assert again["base"]["loss"] == pytest.approx(before, rel=1e-6)
 
