@@ -156,7 +156,7 @@ def recipe(work: Path, method: str, steps: int, options: argparse.Namespace, see
         {
             "name": "etude",
             "model": {"id": str(work / "model"), "dtype": DTYPE},
-            "adapter": {"rank": RANK, "alpha": ALPHA, "targets": "all-linear"},
+            "adapter": {"rank": RANK, "alpha": ALPHA, "target_modules": "all-linear"},
             "quant": {"kind": "nf4" if method == "qlora" else "none", "block": 64, "double": True},
             "data": {
                 "train": str(work / "train.jsonl"),
@@ -168,10 +168,10 @@ def recipe(work: Path, method: str, steps: int, options: argparse.Namespace, see
                 "max_steps": steps,
                 "batch_samples": BATCH,
                 "lr": LR,
-                "schedule": "cosine",
-                "final_lr": 0.0,
-                "warmup": WARMUP,
-                "clip": CLIP,
+                "lr_scheduler": "cosine",
+                "min_lr_ratio": 0.0,
+                "warmup_ratio": WARMUP,
+                "max_grad_norm": CLIP,
                 # One checkpoint, at the end: the peer writes none.
                 "save_every": steps,
                 "threads": options.threads,

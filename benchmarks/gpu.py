@@ -290,7 +290,7 @@ class Bench:
     def ours(self, shape: Shape, held: str) -> Generator[Any]:
         """Give a model with adapters, its layers fused."""
         model = self.model(shape, held)
-        add_adapter(model, AdapterSpec(rank=RANK, alpha=RANK, targets="all-linear"), seed=0)
+        add_adapter(model, AdapterSpec(rank=RANK, alpha=RANK, target_modules="all-linear"), seed=0)
         with packed_rows(model), fused_layers(model) as how:
             self.computed_by = str(how)
             yield model

@@ -40,13 +40,13 @@ from etude.tuning.runs.environment import environment
 STEPS = 4
 
 SMOL: dict[str, Any] = {"model": "smollm2-135m"}
-FULL = {"adapter": {"kind": "none"}, "quant": {"kind": "none"}}
+FULL = {"adapter": {"kind": "full"}, "quant": {"kind": "none"}}
 DENSE = {"quant": {"kind": "none"}}
 
 CASES: dict[str, dict[str, Any]] = {
     "smollm2 lora": {**SMOL, **DENSE},
     "smollm2 qlora": {**SMOL},
-    "smollm2 qlora, checkpointing": {**SMOL, "train": {"checkpointing": True}},
+    "smollm2 qlora, checkpointing": {**SMOL, "train": {"gradient_checkpointing": True}},
     "smollm2 qlora, 2048 tokens": {
         **SMOL,
         "data": {"max_length": 1024},

@@ -7,7 +7,7 @@ First the step alone: SmolLM2's matrices, 17.7 million numbers, in turns with to
 median milliseconds, and the ratio. Then whole runs of recipes/docstrings.yaml by LoRA and full
 fine-tuning, each in a process of its own, on the same rows in the same order: bytes of state,
 peak memory, steps a second against AdamW's, and the evaluation loss. Lion takes a fifth of the
-learning rate, since all its steps have the same size; `lora+` is AdamW with `lr_ratio_b: 4`.
+learning rate, since all its steps have the same size; `lora+` is AdamW with `loraplus_lr_ratio: 4`.
 
 A step that is read from and written to a file costs what the disk and the free memory allow; the
 figure is of the machine as it stands.
@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw8bit, paged": {"optimizer": "adamw8bit", "paged": True},
     "lion": {"optimizer": "lion"},
     "adafactor": {"optimizer": "adafactor"},
-    "lora+": {"lr_ratio_b": 4},
+    "lora+": {"loraplus_lr_ratio": 4},
 }
 
 SHAPES = [(576, 576), (192, 576), (192, 576), (576, 576), *3 * [(1536, 576)]]

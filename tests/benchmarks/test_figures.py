@@ -38,7 +38,7 @@ def test_operations_are_those_that_pytorch_counts():
         head_dim=16,
     )
     model = LlamaForCausalLM(config)
-    add_adapter(model, AdapterSpec(rank=5, targets="all-linear"), seed=0)
+    add_adapter(model, AdapterSpec(rank=5, target_modules="all-linear"), seed=0)
     tokens, trained = 64, 32  # 32: what the loss fills chunks up to
     targets = torch.full((1, tokens), -100)
     targets[0, :trained] = 3

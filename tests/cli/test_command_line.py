@@ -135,10 +135,10 @@ def test_bad_data_is_one_line_and_exit_code_2(recipe_file, tmp_path, content, wo
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("adapter.rnak=3", ["adapter.rnak", "did you mean 'rank'"]),
+        ("adapter.rnak=3", ["adapter.rnak", "did you mean 'adapter.rank'"]),
         ("adapter.rank=many", ["adapter.rank", "'many'"]),
         ("adapter.rank=40", ["rank 40", "k_proj"]),
-        ("adapter.targets=q_porj", ["q_porj", "q_proj"]),
+        ("adapter.target_modules=q_porj", ["q_porj", "q_proj"]),
         ("model=smollm3-135m", ["smollm3-135m", "smollm2-135m"]),
         ("nonsense", ["key=value"]),
     ],

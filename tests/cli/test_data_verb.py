@@ -127,7 +127,7 @@ def test_features_and_labels_are_summed_up(etude, tmp_path):
         (["none.jsonl"], "no data file at none.jsonl"),
         (["none.npz"], "no data file at none.npz"),
         (["--recipe", "none.yaml"], "no recipe at none.yaml"),
-        (["x.jsonl", "--set", "data.max_lenght=9"], "did you mean 'max_length'"),
+        (["x.jsonl", "--set", "data.max_lenght=9"], "did you mean 'data.max_length'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(etude, arguments, message, tmp_path, monkeypatch):
@@ -150,3 +150,12 @@ def test_help_shows_examples_without_loading_torch(etude):
     code = "import sys, etude.cli; print('torch' in sys.modules)"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "False"
+
+
+def test_a_file_is_looked_at_by_a_recipe_that_names_no_data(etude, rows, model, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"model: {model}\ndata: {{max_length: 64, eval_fraction: 0}}\n", "utf-8")
+    assert etude("inspect", rows, "--recipe", recipe).code == 0
+    done = etude("inspect", "--recipe", recipe)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "data.train is missing" in done.err

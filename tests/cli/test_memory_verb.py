@@ -63,3 +63,11 @@ def test_bad_arguments_are_one_line(etude):
         assert message in err
         assert err.count("\n") == 1
     assert etude("smollm2-360m", "--memory", "lots")[0] == 2
+
+
+def test_a_recipe_that_leaves_its_data_to_the_command_line_is_planned(etude, tiny_llama, tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text(f"model: {tiny_llama()}\nadapter: {{rank: 3}}\n", "utf-8")
+    code, out, _ = etude("--recipe", file, "--method", "lora")
+    assert code == 0
+    assert "rank 3" in out

@@ -19,6 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from etude.cli import app
+from etude.core.errors import RecipeError
 from etude.core.progress import SilentProgress
 from etude.papers.library import Library
 from etude.papers.reader import Reader
@@ -29,6 +30,7 @@ from etude.store.engine import HEAD, open_store, schema_version
 from etude.tuning.adapters.merge import merge_adapter
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.renamed_keys import RENAMED, RENAMED_VALUES
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encode import Encoder
@@ -90,7 +92,7 @@ def test_a_run_that_was_cut_short_goes_on_to_the_curve_of_the_undisturbed_one(ol
     undisturbed = [json.loads(line) for line in (old / f"curves/{name}.jsonl").open()]
     done = losses(run.read_metrics())
     assert 10 <= len(done) < len(losses(undisturbed)) - 10
-    resumed = tune(Recipe.read(run.recipe), resume=RunFolder.open(run.path))
+    resumed = tune(Recipe.read_run(run.recipe), resume=RunFolder.open(run.path))
     assert resumed.state == "finished"
     # Relative 1e-6 a step in another order of sums, growing over the 40 and more that are left.
     found = losses(RunFolder.open(run.path).read_metrics())
@@ -219,7 +221,7 @@ def test_a_reader_has_what_they_liked_tagged_followed_and_searched_for(store):
 def test_tokens_that_were_kept_are_read_or_made_again(old):
     stores = sorted((old / "home" / "tokens").iterdir())
     assert stores
-    recipe = Recipe.read(find_run("stopped", "trained").recipe)
+    recipe = Recipe.read_run(find_run("stopped", "trained").recipe)
     encoder = Encoder(load_model(recipe.model, recipe.quant).tokenizer, recipe.data)
     samples = load_samples(recipe.data, recipe.train.seed).train
     fresh = encoder.encode_all(samples)
@@ -252,23 +254,31 @@ def test_a_library_that_an_earlier_version_compiled_is_not_loaded(old, monkeypat
 # Recipes
 
 
+def value_of(recipe, key):
+    section, _, name = key.partition(".")
+    return getattr(getattr(recipe, section), name)
+
+
 @pytest.mark.parametrize("file", sorted(path.name for path in (KEPT / "old_keys").iterdir()))
 def test_a_recipe_with_a_key_of_0_1_0_is_read(old, file):
     section, key = file.removesuffix(".yaml").split(".")
     written = yaml.safe_load((old / "old_keys" / file).read_text("utf-8"))[section][key]
-    recipe = Recipe.read(old / "old_keys" / file)
-    assert getattr(getattr(recipe, section), key) == written
-    assert written != getattr(type(getattr(recipe, section))(), key)
+    recipe = Recipe.read_run(old / "old_keys" / file)
+    today = RENAMED.get(f"{section}.{key}", f"{section}.{key}")
+    meant = RENAMED_VALUES.get(today, {}).get(written, written)
+    assert value_of(recipe, today) == meant != value_of(Recipe(), today)
+    with pytest.raises(RecipeError, match="is now"):
+        Recipe.read(old / "old_keys" / file)
 
 
 def test_the_recipes_of_the_runs_have_all_of_these_keys_at_other_values_than_the_default(old):
     found = set()
     for run in list_runs("trained"):
-        fields = yaml.safe_load(run.recipe.read_text("utf-8"))
+        recipe = Recipe.read_run(run.recipe)
         for path in (old / "old_keys").iterdir():
-            section, key = path.name.removesuffix(".yaml").split(".")
-            default = getattr(getattr(Recipe.parse({"data": {"train": "x"}}), section), key)
-            if fields[section][key] != default:
+            key = path.name.removesuffix(".yaml")
+            today = RENAMED.get(key, key)
+            if value_of(recipe, today) != value_of(Recipe(), today):
                 found.add(path.name)
     assert found == {path.name for path in (old / "old_keys").iterdir()}
 

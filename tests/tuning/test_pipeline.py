@@ -79,7 +79,7 @@ def test_bfloat16_where_the_processor_has_none_is_said_to_be_slow(
 def test_full_fine_tuning_trains_every_weight_and_saves_a_model(tiny_recipe, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    run = _run(tiny_recipe, tmp_path, adapter={"kind": "none"}, train={"lr": 1e-3, "epochs": 4})
+    run = _run(tiny_recipe, tmp_path, adapter={"kind": "full"}, train={"lr": 1e-3, "epochs": 4})
     before = AutoModelForCausalLM.from_pretrained(tiny_recipe()["model"]["id"])
     after = AutoModelForCausalLM.from_pretrained(run.folder / "model")
     changed = [
@@ -107,7 +107,7 @@ def test_packed_and_padded_rows_give_the_same_curve(tiny_recipe, tmp_path):
 
 def test_recomputing_activations_changes_no_loss(tiny_recipe, tmp_path):
     plain = _run(tiny_recipe, tmp_path, "a")
-    recomputed = _run(tiny_recipe, tmp_path, "b", train={"checkpointing": True})
+    recomputed = _run(tiny_recipe, tmp_path, "b", train={"gradient_checkpointing": True})
     assert _losses(recomputed.folder) == _losses(plain.folder)
 
 
@@ -245,7 +245,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tiny_recipe, tm
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state_and_names_the_batch(
     tiny_recipe, tmp_path
 ):
-    recipe = Recipe.parse(tiny_recipe(train={"lr": 1e30, "clip": None, "warmup": 0.0}))
+    recipe = Recipe.parse(
+        tiny_recipe(train={"lr": 1e30, "max_grad_norm": None, "warmup_ratio": 0.0})
+    )
     with pytest.raises(DivergedError, match=r"rows\.jsonl:\d+.*Lower train\.lr"):
         tune(recipe, base=tmp_path / "runs")
     (folder,) = (tmp_path / "runs").glob("tiny-*")
@@ -257,7 +259,13 @@ def test_early_stopping_keeps_the_weights_of_the_best_evaluation(tiny_recipe, tm
     run = _run(
         tiny_recipe,
         tmp_path,
-        train={"epochs": 60, "eval_every": 5, "patience": 2, "lr": 5e-2, "schedule": "constant"},
+        train={
+            "epochs": 60,
+            "eval_every": 5,
+            "patience": 2,
+            "lr": 5e-2,
+            "lr_scheduler": "constant",
+        },
     )
     evaluations = [
         (r["step"], r["eval_loss"])
@@ -284,9 +292,9 @@ def test_a_time_limit_ends_the_schedule_early_and_smoothly(tiny_recipe, tmp_path
 @pytest.mark.parametrize(
     ("sections", "error", "words"),
     [
-        ({"adapter": {"rnak": 3}}, RecipeError, r"adapter\.rnak.*did you mean 'rank'"),
+        ({"adapter": {"rnak": 3}}, RecipeError, r"adapter\.rnak.*did you mean 'adapter\.rank'"),
         ({"adapter": {"rank": "eight"}}, RecipeError, r"adapter\.rank.*'eight'"),
-        ({"adapter": {"kind": "none"}, "quant": {"kind": "nf4"}}, RecipeError, "quantised base"),
+        ({"adapter": {"kind": "full"}, "quant": {"kind": "nf4"}}, RecipeError, "quantised base"),
         ({"data": {"train": "absent.jsonl"}}, DataError, r"absent\.jsonl"),
         ({"train": {"patience": 2}}, RecipeError, "eval_every"),
     ],
@@ -315,8 +323,8 @@ def test_samples_longer_than_the_models_context_are_left_out_and_counted(tiny_re
         {"kind": "vera", "rank": 16},
         {"kind": "adalora", "adalora": {"warmup": 0.1, "settle": 0.2}},
         {"kind": "ia3"},
-        {"start": "pissa"},
-        {"start": "loftq", "loftq_iterations": 3},
+        {"init": "pissa"},
+        {"init": "loftq", "loftq_iterations": 3},
         {"factors": {"bits": 4, "when": "training"}},
         {"factors": {"bits": 8, "when": "after"}},
         {"rslora": True, "rank_pattern": {"*.mlp.*": 2}, "modules_to_save": ["norm"]},
@@ -338,7 +346,7 @@ def test_every_kind_of_adapter_trains_and_answers_from_its_folder(tiny_recipe, t
     again = evaluate_run(RunFolder.open(run.folder), base=True)
     # The same weights, read back; AdaLoRA's are multiplied out and pruned in between.
     assert again["tuned"]["loss"] == pytest.approx(run.summary["eval_loss"], rel=1e-6)
-    if adapter.get("start", "default") == "default":
+    if adapter.get("init", "default") == "default":
         before = run.summary["eval_loss_before"]
         assert again["base"]["loss"] == pytest.approx(before, rel=1e-6)
 

@@ -68,8 +68,8 @@ def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
         rows.append(("fingerprint", note.fingerprint[:12]))
         if note.factors.bits is not None:
             rows.append(("factors", f"{note.factors.bits} bits, a scale a {note.factors.scale}"))
-        if note.start != "default":
-            rows.append(("start", f"{note.start}: half of each rank was taken off the base"))
+        if note.init != "default":
+            rows.append(("init", f"{note.init}: half of each rank was taken off the base"))
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in rows:
         table.add_row(name, value)

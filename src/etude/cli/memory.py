@@ -48,7 +48,8 @@ def _bytes(text: str) -> int:
     epilog="Examples:\n\n"
     "`etude plan llama-3.1-8b`\n\n"
     "`etude plan smollm2-135m --recipe recipes/docstrings.yaml`\n\n"
-    "`etude plan path/to/config.json --method qlora --memory 24GB --set train.checkpointing=true`"
+    "`etude plan path/to/config.json --method qlora --memory 24GB "
+    "--set train.gradient_checkpointing=true`"
 )
 def plan(
     model: Annotated[
@@ -179,7 +180,7 @@ def _show(console: Any, recipe: Any, plans: dict[str, MemoryEstimate], limit: in
         f"samples up to {q.number(data.max_length)}",
         f"rank {recipe.adapter.rank}",
         train.optimizer,
-        *(["checkpointing"] if train.checkpointing else []),
+        *(["checkpointing"] if train.gradient_checkpointing else []),
         *([] if data.packing else ["no packing"]),
     ]
     console.print(

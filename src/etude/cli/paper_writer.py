@@ -79,7 +79,7 @@ def engine_writer(
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, base)
-    recipe = Recipe.read(folder.recipe)
+    recipe = Recipe.read_run(folder.recipe)
     return EngineWriter(
         load(folder, progress=progress), f"{Path(recipe.model.id).name}+{folder.path.name}"
     )

@@ -97,12 +97,12 @@ def _read(file: Path) -> tuple[Recipe, str]:
     from etude.core.errors import RecipeError
     from etude.tuning.config.recipe import Recipe
 
+    recipe = Recipe.read(file)
     try:
-        return Recipe.read(file), ""
-    except RecipeError as error:
-        if "data.train is missing" not in str(error):
-            raise
-        return Recipe.read(file, ["data.train=rows.jsonl"]), ", with its data named by --data"
+        recipe.require_data()
+    except RecipeError:
+        return recipe, ", with its data named by --data"
+    return recipe, ""
 
 
 @recipe_app.command("schema", epilog="Examples:\n\n`etude recipe schema > recipe.schema.json`")

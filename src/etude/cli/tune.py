@@ -82,7 +82,7 @@ def tune(
         folder = find_run(resume, runs)
         if folder.state == "finished":
             raise RecipeError(f"{folder.path} is finished; there is nothing to go on with")
-        chosen = Recipe.read(folder.recipe)
+        chosen = Recipe.read_run(folder.recipe)
     elif recipe is None:
         raise RecipeError("name a recipe (etude tune recipes/docstrings.yaml) or use --resume RUN")
     else:

@@ -137,10 +137,10 @@ def sizes(
             loaded.model.config,
             recipe.adapter.rank,
             recipe.train.micro_tokens,
-            targets=recipe.adapter.targets,
+            targets=recipe.adapter.target_modules,
             quant=recipe.quant if recipe.quant.kind == "nf4" else QuantSpec(),
             model=recipe.model,
-            checkpointing=recipe.train.checkpointing,
+            checkpointing=recipe.train.gradient_checkpointing,
         ),
     }
 

@@ -74,7 +74,7 @@ def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:
 
 def _finished(recipe: Recipe, base: Path) -> dict[str, Any] | None:
     for folder in reversed(list_runs(base)):
-        if folder.state == "finished" and Recipe.read(folder.recipe) == recipe:
+        if folder.state == "finished" and Recipe.read_run(folder.recipe) == recipe:
             return folder.read_json("summary.json")
     return None
 
@@ -84,5 +84,5 @@ def _child(fields: dict[str, Any], base: str, quiet: bool) -> None:
     view = TerminalView(quiet=quiet)
     view.message(f"\nthe same by {recipe.method}")
     waiting = [f for f in list_runs(base) if f.state in ("stopped", "killed")]
-    same = [f for f in waiting if Recipe.read(f.recipe) == recipe]
+    same = [f for f in waiting if Recipe.read_run(f.recipe) == recipe]
     tune(recipe, base=base, resume=same[-1] if same else None, view=view)

@@ -50,7 +50,7 @@ def evaluate_run(
         EtudeError: the run is not finished, or the data cannot be used.
     """
     progress = progress or SilentProgress()
-    recipe = Recipe.read(folder.recipe)
+    recipe = Recipe.read_run(folder.recipe)
     if generate is not None:
         recipe = recipe.model_copy(
             update={"eval": recipe.eval.model_copy(update={"generate": generate})}
@@ -73,7 +73,7 @@ def evaluate_run(
         results[voice] = {
             "loss": measured.loss,
             "unit": objective.unit,
-            **({"perplexity": math.exp(measured.loss)} if objective.name == "completion" else {}),
+            **({"perplexity": math.exp(measured.loss)} if objective.name == "sft" else {}),
             **measured.metrics,
             "rouge": measured.mean_rouge,
             "samples": len(prepared.eval.samples),

@@ -47,6 +47,7 @@ from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
 from etude.tuning.metrics.rouge import rouge_l
 from etude.tuning.models.load import LoadedModel, emulates, load_model
+from etude.tuning.models.sources import resolve
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
@@ -98,6 +99,7 @@ def tune(
         EtudeError: something is wrong with the recipe, the model, the data or the machine, in
             one line; what the run had saved is still valid.
     """
+    recipe.require_data()
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
         folder.write_text("recipe.yaml", recipe.to_yaml())
@@ -189,6 +191,7 @@ def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate |
     Raises:
         MemoryPlanError: the run cannot fit, and it is not wanted anyway.
     """
+    resolve(recipe.model.id)  # a name that no model has is one error, not a missing plan, too
     try:
         plan = estimate_recipe(recipe)
     except ModelError as error:
@@ -237,7 +240,7 @@ def adapt(
 ) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
     model = loaded.model
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
     with UnquantizedWeights(loaded.origin) as original:
@@ -249,7 +252,7 @@ def adapt(
 
 def _allocator(model: Any, recipe: Recipe) -> AllocateRanks | None:
     """Return what the adapter's kind does between steps, given the steps planned; or None."""
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         return None
     return registry.kind(recipe.adapter.kind).between_steps(adapters_named(model), recipe.adapter)
 
@@ -304,7 +307,7 @@ def _objective(
     """
     train, held_out = data.train.samples, data.eval.samples
     seed = recipe.train.seed
-    if recipe.adapter.kind != "none":
+    if recipe.adapter.kind != "full":
         return make_objective(recipe.objective, train, held_out, seed)
     known: dict[str, float] = folder.read_json(REFERENCE) or {}
     objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
@@ -323,7 +326,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    if recipe.adapter.kind != "none":
+    if recipe.adapter.kind != "full":
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
         return
     target = folder.path / "model"
@@ -340,7 +343,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
 
 def _model_spec(recipe: Recipe) -> ModelSpec:
     """Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits."""
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         return recipe.model.model_copy(update={"dtype": "float32"})
     return recipe.model
 
@@ -354,7 +357,7 @@ def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:
     """Return the dtype that float32 weights compute in, where that is another one."""
     wanted = recipe.model.dtype
     bfloat16 = wanted == "bfloat16" or (wanted == "auto" and this_machine().native_bfloat16)
-    full = recipe.adapter.kind == "none" and loaded.dtype == torch.float32
+    full = recipe.adapter.kind == "full" and loaded.dtype == torch.float32
     return torch.bfloat16 if full and bfloat16 else None
 
 

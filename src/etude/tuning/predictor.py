@@ -104,9 +104,9 @@ def load(
         EtudeError: no such run, it saved nothing yet, or its files are damaged.
     """
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
-    recipe = Recipe.read(folder.recipe)
+    recipe = Recipe.read_run(folder.recipe)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
-    if recipe.adapter.kind == "none":
+    if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
     if not folder.adapter.is_dir():
         raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")

@@ -53,7 +53,7 @@ TARGETS = ["all-linear", ["q_proj", "v_proj"], ["*.0.mlp.*"], ["lm_head", "down_
 
 @pytest.mark.parametrize("targets", TARGETS)
 def test_peft_computes_the_same_logits_from_what_etude_saves(folder, tmp_path, targets):
-    spec = AdapterSpec(rank=4, alpha=6, targets=targets)
+    spec = AdapterSpec(rank=4, alpha=6, target_modules=targets)
     model = base(folder)
     add_adapter(model, spec, seed=0)
     randomize(model)

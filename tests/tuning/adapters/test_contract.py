@@ -18,7 +18,7 @@ KINDS = {
     "lora": AdapterSpec(rank=4, alpha=8),
     "rslora": AdapterSpec(rank=4, alpha=8, rslora=True),
     "dora": AdapterSpec(kind="dora", rank=4, alpha=8),
-    "vera": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
+    "vera": AdapterSpec(kind="vera", rank=8, target_modules=["q_proj", "v_proj"]),
     "adalora": AdapterSpec(kind="adalora", rank=4, alpha=8),
     "ia3": AdapterSpec(kind="ia3"),
 }
@@ -136,5 +136,5 @@ def test_an_adapter_of_rank_zero_or_on_nothing_is_refused(tiny_llama):
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         AdapterSpec(rank=0)
     with pytest.raises(AdapterError, match="match"):
-        add_adapter(model, AdapterSpec(targets=["no_such"]), seed=0)
+        add_adapter(model, AdapterSpec(target_modules=["no_such"]), seed=0)
     assert not adapted_layers(model)

@@ -33,14 +33,16 @@ from etude.tuning.quant import build
 FAMILY = {
     "rslora": AdapterSpec(rank=4, alpha=6, rslora=True),
     "dora": AdapterSpec(kind="dora", rank=4, alpha=6),
-    "vera": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj", "up_proj"]),
-    "ia3": AdapterSpec(kind="ia3", targets=["k_proj", "v_proj", "down_proj"]),
+    "vera": AdapterSpec(kind="vera", rank=8, target_modules=["q_proj", "v_proj", "up_proj"]),
+    "ia3": AdapterSpec(kind="ia3", target_modules=["k_proj", "v_proj", "down_proj"]),
     "patterns": AdapterSpec(
         rank=4, alpha=6, rank_pattern={"*.mlp.*": 8}, alpha_pattern={"q_proj": 3}
     ),
-    "embedding": AdapterSpec(rank=4, alpha=6, targets=["embed_tokens", "q_proj"]),
-    "dora embedding": AdapterSpec(kind="dora", rank=4, alpha=6, targets=["embed_tokens"]),
-    "head trained": AdapterSpec(rank=4, alpha=6, targets=["q_proj"], modules_to_save=["norm"]),
+    "embedding": AdapterSpec(rank=4, alpha=6, target_modules=["embed_tokens", "q_proj"]),
+    "dora embedding": AdapterSpec(kind="dora", rank=4, alpha=6, target_modules=["embed_tokens"]),
+    "head trained": AdapterSpec(
+        rank=4, alpha=6, target_modules=["q_proj"], modules_to_save=["norm"]
+    ),
 }
 
 
@@ -134,7 +136,7 @@ class Picture(nn.Module):
 @pytest.mark.parametrize("two", [True, False])
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_convolutions_are_adapted_as_the_merged_weight_and_as_pefts(tmp_path, two, kind):
-    spec = AdapterSpec(kind=kind, rank=2, alpha=3, targets=["conv", "last"])
+    spec = AdapterSpec(kind=kind, rank=2, alpha=3, target_modules=["conv", "last"])
     model = Picture(two).eval()
     add_adapter(model, spec, seed=0)
     randomize(model, 0.4)
@@ -154,7 +156,7 @@ def test_convolutions_are_adapted_as_the_merged_weight_and_as_pefts(tmp_path, tw
     config = LoraConfig(r=2, lora_alpha=3, target_modules=["conv"], use_dora=kind == "dora")
     theirs = get_peft_model(Picture(two), config).eval()
     only = Picture(two).eval()
-    add_adapter(only, spec.model_copy(update={"targets": ["conv"]}), seed=0)
+    add_adapter(only, spec.model_copy(update={"target_modules": ["conv"]}), seed=0)
     randomize(only, 0.4)
     with torch.no_grad():
         for part, value in adapter_parameters(only).items():
@@ -166,7 +168,7 @@ def test_convolutions_are_adapted_as_the_merged_weight_and_as_pefts(tmp_path, tw
 def test_a_grouped_convolution_is_refused():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(AdapterError, match="2 groups"):
-        add_adapter(model, AdapterSpec(rank=2, targets=["0"]), seed=0)
+        add_adapter(model, AdapterSpec(rank=2, target_modules=["0"]), seed=0)
 
 
 @pytest.mark.parametrize("held", ["dense", "nf4", "fp4", "int4", "int8"])
@@ -179,7 +181,7 @@ def test_every_kind_starts_as_its_base_and_has_the_numerical_gradient(kind, held
     model = nn.Sequential(linear).double()
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     before = model(x)
-    add_adapter(model, AdapterSpec(kind=kind, rank=2, targets=["0"]), seed=0)
+    add_adapter(model, AdapterSpec(kind=kind, rank=2, target_modules=["0"]), seed=0)
     torch.testing.assert_close(model(x).double(), before, rtol=1e-6, atol=1e-6)
     model.double()
     randomize(model, 0.5)
@@ -203,7 +205,7 @@ def test_several_adapters_are_added_switched_and_deleted(folder):
     plain = logits(model)
     single = {}
     for number, name in enumerate(["one", "two"]):
-        spec = AdapterSpec(rank=2 + number, alpha=6, targets=["q_proj", "up_proj"])
+        spec = AdapterSpec(rank=2 + number, alpha=6, target_modules=["q_proj", "up_proj"])
         add_adapter(model, spec, seed=number, name=name)
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
@@ -238,7 +240,9 @@ def test_linear_combination_is_pefts(folder):
     theirs.add_adapter("b", config)
     model = base(folder)
     for name in ("a", "b"):
-        add_adapter(model, AdapterSpec(rank=4, alpha=6, targets=["q_proj"]), seed=0, name=name)
+        add_adapter(
+            model, AdapterSpec(rank=4, alpha=6, target_modules=["q_proj"]), seed=0, name=name
+        )
         with torch.no_grad():
             for part, value in adapter_parameters(model, name).items():
                 value.copy_(theirs.get_parameter(f"base_model.model.{part}.{name}.weight"))
@@ -255,7 +259,7 @@ def test_rows_of_a_batch_have_adapters_of_their_own(folder, kind):
     ids = torch.arange(3, 27).view(4, 6)
     expected = {None: logits(model, ids)}
     for number, name in enumerate(["one", "two"]):
-        spec = AdapterSpec(kind=kind, rank=2, targets=["q_proj", "up_proj", "embed_tokens"])
+        spec = AdapterSpec(kind=kind, rank=2, target_modules=["q_proj", "up_proj", "embed_tokens"])
         add_adapter(model, spec, seed=number, name=name)
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
@@ -278,7 +282,7 @@ STARTS = ["gaussian", "orthogonal", "pissa", "olora"]
 def test_a_start_changes_nothing_and_is_saved_relative_to_the_first_base(folder, tmp_path, start):
     model = base(folder)
     plain = logits(model)
-    spec = AdapterSpec(rank=4, alpha=6, start=start, targets=["q_proj", "down_proj"])
+    spec = AdapterSpec(rank=4, alpha=6, init=start, target_modules=["q_proj", "down_proj"])
     add_adapter(model, spec, seed=0)
     # What was taken off the base is in the adapter: float32 rounding is all that differs.
     assert float((logits(model) - plain).abs().max()) <= 2e-5
@@ -300,7 +304,9 @@ def test_pissa_starts_where_pefts_does(folder):
     config = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj"], init_lora_weights="pissa")
     theirs = get_peft_model(base(folder), config)
     model = base(folder)
-    spec = AdapterSpec(rank=4, alpha=4, start="pissa", svd_iterations=None, targets=["q_proj"])
+    spec = AdapterSpec(
+        rank=4, alpha=4, init="pissa", svd_iterations=None, target_modules=["q_proj"]
+    )
     add_adapter(model, spec, seed=0)
     for path, adapter in adapters_named(model).items():
         layer = theirs.get_submodule(f"base_model.model.{path}")
@@ -313,7 +319,7 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
     for rounds in (0, 1, 5):
         loaded = load_tiny(folder, quant="nf4")
         if rounds:
-            spec = AdapterSpec(rank=8, alpha=8, start="loftq", loftq_iterations=rounds)
+            spec = AdapterSpec(rank=8, alpha=8, init="loftq", loftq_iterations=rounds)
             with UnquantizedWeights(loaded.origin) as original:
                 add_adapter(loaded.model, spec, seed=0, original=original)
         else:
@@ -338,9 +344,9 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
 
 def test_a_start_that_does_not_fit_its_base_is_refused(folder):
     with pytest.raises(AdapterError, match="not quantised"):
-        add_adapter(base(folder), AdapterSpec(rank=4, start="loftq"), seed=0)
+        add_adapter(base(folder), AdapterSpec(rank=4, init="loftq"), seed=0)
     with pytest.raises(AdapterError, match="even rank"):
-        add_adapter(base(folder), AdapterSpec(rank=3, start="orthogonal"), seed=0)
+        add_adapter(base(folder), AdapterSpec(rank=3, init="orthogonal"), seed=0)
     with pytest.raises(NoTargetMatchedError, match="rank_pattern"):
         add_adapter(base(folder), AdapterSpec(rank=3, rank_pattern={"k_porj": 2}), seed=0)
 
@@ -373,7 +379,7 @@ def test_quantised_factors_are_saved_packed_and_load_as_the_same_bits(
 def test_a_straight_through_gradient_is_that_of_the_rounded_factors():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5))
-    spec = AdapterSpec(rank=2, targets=["0"], factors=FactorSpec(bits=3))
+    spec = AdapterSpec(rank=2, target_modules=["0"], factors=FactorSpec(bits=3))
     add_adapter(model, spec, seed=0)
     randomize(model, 1.0)
     adapter = model[0].adapter
@@ -393,7 +399,7 @@ def test_a_straight_through_gradient_is_that_of_the_rounded_factors():
 def test_a_tied_embedding_that_is_trained_stays_one_weight(tiny_llama, tmp_path):
     folder = tiny_llama(tie_word_embeddings=True)
     model = base(folder)
-    spec = AdapterSpec(rank=2, targets=["q_proj"], modules_to_save=["embed_tokens"])
+    spec = AdapterSpec(rank=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     add_adapter(model, spec, seed=0)
     trained = adapter_parameters(model)
     whole = [p for name, p in trained.items() if "lora" not in name]
@@ -411,9 +417,9 @@ def test_a_tied_embedding_that_is_trained_stays_one_weight(tiny_llama, tmp_path)
 def test_folders_are_combined_without_the_model(folder, tmp_path):
     model = base(folder)
     for number, name in enumerate(["one", "two"]):
-        spec = AdapterSpec(rank=2 + number, alpha=6, targets=["q_proj", "up_proj"])
+        spec = AdapterSpec(rank=2 + number, alpha=6, target_modules=["q_proj", "up_proj"])
         if number:
-            spec = spec.model_copy(update={"targets": ["q_proj"], "start": "pissa"})
+            spec = spec.model_copy(update={"target_modules": ["q_proj"], "init": "pissa"})
         add_adapter(model, spec, seed=number, name=name)
         with torch.no_grad():
             for parameter in adapter_parameters(model, name).values():

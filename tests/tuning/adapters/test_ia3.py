@@ -26,7 +26,7 @@ from etude.tuning.adapters.save import load_adapter, save_adapter
 from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.config.sections.adapter import AdapterSpec, Ia3Spec
 
-SPEC = AdapterSpec(kind="ia3", targets=["k_proj", "v_proj", "down_proj"])
+SPEC = AdapterSpec(kind="ia3", target_modules=["k_proj", "v_proj", "down_proj"])
 
 
 def scatter(model, seed=0, name="default"):
@@ -95,7 +95,7 @@ def test_pefts_vectors_are_read_and_written_back_as_the_same_numbers(
     model = base(folder)
     load_adapter(model, tmp_path / "theirs")
     close(logits(model), expected)
-    spec = AdapterSpec(kind="ia3", targets=targets, ia3=Ia3Spec(feedforward=feedforward))
+    spec = AdapterSpec(kind="ia3", target_modules=targets, ia3=Ia3Spec(feedforward=feedforward))
     save_adapter(model, tmp_path / "ours", spec, ORIGIN)
     one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("theirs", "ours"))
     assert one.keys() == two.keys()
@@ -130,7 +130,7 @@ def test_the_gradient_is_pefts(llama):
 def test_the_merged_model_computes_the_same_biases_included(request, which):
     model = base(request.getfixturevalue(which))
     targets = "all-linear" if which == "gpt2" else SPEC.targets
-    add_adapter(model, AdapterSpec(kind="ia3", targets=targets), seed=0)
+    add_adapter(model, AdapterSpec(kind="ia3", target_modules=targets), seed=0)
     scatter(model)
     expected = logits(model)
     assert any(layer.bias_delta() is not None for layer in adapted_layers(model).values())
@@ -142,9 +142,9 @@ def test_the_merged_model_computes_the_same_biases_included(request, which):
 def test_beside_a_lora_both_changes_add_up_and_rows_have_their_own(llama):
     model = base(llama)
     targets = ["q_proj", "v_proj", "down_proj"]
-    add_adapter(model, AdapterSpec(kind="ia3", targets=targets), seed=0, name="scales")
+    add_adapter(model, AdapterSpec(kind="ia3", target_modules=targets), seed=0, name="scales")
     scatter(model, name="scales")
-    add_adapter(model, AdapterSpec(rank=2, targets=targets), seed=1, name="adds")
+    add_adapter(model, AdapterSpec(rank=2, target_modules=targets), seed=1, name="adds")
     scatter(model, seed=2, name="adds")
     ids = torch.arange(3, 27).view(4, 6)
     single = {None: logits_of(model, None, ids)}
@@ -178,7 +178,7 @@ class Suffixes(nn.Module):
 
 
 def test_names_that_end_in_each_other_are_kept_apart_in_pefts_file(tmp_path):
-    spec = AdapterSpec(kind="ia3", targets=["proj", "down_proj"], ia3=Ia3Spec(feedforward=["proj"]))
+    spec = AdapterSpec(kind="ia3", target_modules=["proj", "down_proj"], ia3=Ia3Spec(feedforward=["proj"]))
     model = Suffixes().eval()
     add_adapter(model, spec, seed=0)
     scatter(model)
@@ -198,8 +198,8 @@ def test_what_cannot_be_is_refused_by_name(llama, tmp_path):
         spec = SPEC.model_copy(update={"ia3": Ia3Spec(feedforward=["down_porj"])})
         add_adapter(base(llama), spec, seed=0)
     with pytest.raises(AdapterError, match=r"Linear layers only, and model\.embed_tokens"):
-        add_adapter(base(llama), AdapterSpec(kind="ia3", targets=["embed_tokens"]), seed=0)
-    for option in ({"dropout": 0.1}, {"rank_pattern": {"q_proj": 2}}, {"start": "pissa"}):
+        add_adapter(base(llama), AdapterSpec(kind="ia3", target_modules=["embed_tokens"]), seed=0)
+    for option in ({"dropout": 0.1}, {"rank_pattern": {"q_proj": 2}}, {"init": "pissa"}):
         with pytest.raises(ValueError, match=f"adapter.{next(iter(option))} is for adapter.kind"):
             AdapterSpec(kind="ia3", **option)
     model = base(llama)

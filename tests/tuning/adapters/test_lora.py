@@ -279,7 +279,7 @@ def llama(tiny_llama):
 
 
 def test_only_the_adapters_train_and_the_report_lists_them(llama):
-    spec = AdapterSpec(rank=4, targets=["q_proj", "down_proj"])
+    spec = AdapterSpec(rank=4, target_modules=["q_proj", "down_proj"])
     adapted = add_adapter(llama, spec, seed=0)
     assert adapted[0] == AdaptedModule("model.layers.0.self_attn.q_proj", 64, 64, 4, 512)
     assert adapted[1] == AdaptedModule("model.layers.0.mlp.down_proj", 160, 64, 4, 896)
@@ -307,7 +307,7 @@ def test_factors_are_float32_on_a_bfloat16_base(tiny_llama):
 def test_an_adapters_start_depends_on_the_seed_and_its_name_only(tiny_llama):
     def start(targets, seed):
         model = AutoModelForCausalLM.from_pretrained(tiny_llama(layers=2))
-        add_adapter(model, AdapterSpec(rank=4, targets=targets), seed=seed)
+        add_adapter(model, AdapterSpec(rank=4, target_modules=targets), seed=seed)
         return {name: p.detach() for name, p in adapter_parameters(model).items()}
 
     some, all_ = start(["k_proj", "q_proj"], 1), start("all-linear", 1)
@@ -321,7 +321,7 @@ def test_an_adapters_start_depends_on_the_seed_and_its_name_only(tiny_llama):
 def test_the_start_is_uniform_within_pefts_bounds(tiny_llama):
     model = AutoModelForCausalLM.from_pretrained(tiny_llama(layers=2))
     theirs = get_peft_model(copy.deepcopy(model), LoraConfig(r=32, target_modules=["up_proj"]))
-    add_adapter(model, AdapterSpec(rank=32, targets=["up_proj"]), seed=3)
+    add_adapter(model, AdapterSpec(rank=32, target_modules=["up_proj"]), seed=3)
     bound = 1 / math.sqrt(64)
     for layer in adapted_layers(model).values():
         # Kolmogorov and Smirnov's distance to the uniform distribution, at p = 0.001.
@@ -342,9 +342,9 @@ def test_a_rank_above_a_matrix_is_refused_by_name_and_changes_nothing(llama):
 
 
 def test_a_second_adapter_is_refused(llama):
-    add_adapter(llama, AdapterSpec(rank=4, targets=["q_proj"]), seed=0)
+    add_adapter(llama, AdapterSpec(rank=4, target_modules=["q_proj"]), seed=0)
     with pytest.raises(AdapterError, match="already"):
-        add_adapter(llama, AdapterSpec(rank=4, targets=["k_proj"]), seed=0)
+        add_adapter(llama, AdapterSpec(rank=4, target_modules=["k_proj"]), seed=0)
 
 
 def test_a_disabled_adapter_is_the_base_and_comes_back(llama):

@@ -27,7 +27,7 @@ from etude.tuning.quant.linear import QuantLinear
 
 def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):
     """Save a random adapter trained, as it were, on the model of `folder`; return the model."""
-    spec = AdapterSpec(rank=4, alpha=6, targets=targets)
+    spec = AdapterSpec(rank=4, alpha=6, target_modules=targets)
     loaded = load_tiny(folder, quant, dtype)
     add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std)
@@ -115,7 +115,7 @@ def test_sixteen_bits_are_rounded_to_once(folder, tmp_path, dtype):
 
 
 def test_a_tied_head_with_an_adapter_is_untied_and_the_embedding_left_alone(folder, tmp_path):
-    tuned = train(folder, tmp_path / "adapter", targets=["lm_head", "q_proj"])
+    tuned = train(folder, tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
     merge_adapter(spec_of(folder), tmp_path / "adapter", tmp_path / "merged", dtype="float32")
     merged = read(tmp_path / "merged")
     torch.testing.assert_close(logits(merged), logits(tuned), rtol=0, atol=1e-4)
@@ -155,7 +155,7 @@ def test_few_bits_are_refused_with_the_reason(folder, tmp_path, dtype):
 
 def test_the_figures_of_a_refused_merge_are_those_of_bitsandbytes(folder):
     model = load_tiny(folder, quant="none").model
-    add_adapter(model, AdapterSpec(rank=4, alpha=8, targets=["q_proj"]), seed=0)
+    add_adapter(model, AdapterSpec(rank=4, alpha=8, target_modules=["q_proj"]), seed=0)
     randomize(model, 0.02)
     found = requantization_errors(model, LOW_BITS["nf4"])
     expected = []

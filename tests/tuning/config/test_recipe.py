@@ -25,7 +25,7 @@ recipes = st.builds(
         rank=st.integers(1, 512),
         alpha=st.floats(0.1, 512),
         dropout=st.floats(0, 0.9),
-        targets=st.one_of(st.just("all-linear"), st.lists(st.text(min_size=1), min_size=1)),
+        target_modules=st.one_of(st.just("all-linear"), st.lists(st.text(min_size=1), min_size=1)),
     ),
     quant=st.builds(
         QuantSpec, kind=st.sampled_from(["nf4", "none"]), block=st.sampled_from([32, 64, 4096])
@@ -35,7 +35,7 @@ recipes = st.builds(
         TrainSpec,
         lr=st.floats(1e-6, 1),
         epochs=st.floats(0.1, 9),
-        clip=st.one_of(st.none(), st.floats(0.1, 9)),
+        max_grad_norm=st.one_of(st.none(), st.floats(0.1, 9)),
         eval_every=st.integers(1, 99),
         patience=st.one_of(st.none(), st.integers(1, 9)),
     ),
@@ -68,7 +68,7 @@ def test_every_fault_of_a_recipe_is_named_at_once():
     fields = {"data": {"train": "x", "pakcing": True}, "train": {"lr": -1}, "modle": "a"}
     with pytest.raises(RecipeError) as caught:
         Recipe.parse(fields)
-    for words in ("data.pakcing", "'packing'", "train.lr", "'modle'", "'model'"):
+    for words in ("data.pakcing", "'data.packing'", "train.lr", "'modle'", "'model'"):
         assert words in str(caught.value)
 
 

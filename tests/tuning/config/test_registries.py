@@ -28,7 +28,7 @@ def allowed(section: type[Section], key: str) -> set[str]:
         (DataSpec, "format", {"auto", *FORMATS}),
         (DataSpec, "kind", {*SOURCES}),
         (TrainSpec, "optimizer", {*OPTIMIZERS}),
-        (TrainSpec, "schedule", {*SCHEDULES}),
+        (TrainSpec, "lr_scheduler", {*SCHEDULES}),
     ],
     ids=["formats", "sources", "optimisers", "schedules"],
 )

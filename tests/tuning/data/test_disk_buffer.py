@@ -20,7 +20,7 @@ def sample(number):
         return Sample.plain(f"text {number} \udc80", f"a.txt:{number}")
     call = ToolCall("look", {"at": number}, "c1")
     turns = (Message("user", f"{number}?"), Message("assistant", "", tool_calls=(call,)))
-    return Sample(turns, None, f"a.jsonl:{number}", tools=({"type": "function"},), wanted=True)
+    return Sample(turns, None, f"a.jsonl:{number}", tools=({"type": "function"},), desirable=True)
 
 
 @given(st.integers(0, 60), st.integers(0, 20), st.integers(1, 9))

@@ -41,7 +41,7 @@ def same(one, other) -> bool:
     return (
         np.array_equal(one.input_ids, other.input_ids)
         and np.array_equal(one.trained, other.trained)
-        and (one.origin, one.wanted) == (other.origin, other.wanted)
+        and (one.origin, one.desirable) == (other.origin, other.desirable)
         and (one.rejected is None) == (other.rejected is None)
         and (one.rejected is None or same(one.rejected, other.rejected))
     )
@@ -52,13 +52,13 @@ def same(one, other) -> bool:
     [
         [talk(number) for number in range(700)],
         [pair(number) for number in range(30)],
-        [replace(talk(number), wanted=number % 3 == 0, context=1) for number in range(30)],
+        [replace(talk(number), desirable=number % 3 == 0, context=1) for number in range(30)],
         [
             Sample.plain(f"Text number {number}, naïve\nand long.", f"g:{number}")
             for number in range(9)
         ],
     ],
-    ids=["talks", "pairs", "judged", "texts"],
+    ids=["talks", "pairs", "unpaired", "texts"],
 )
 def test_kept_tokens_are_those_that_are_made(encoder, tmp_path, samples):
     fresh = encoder.encode_all(samples)
@@ -102,7 +102,7 @@ def test_a_sample_that_stops_a_run_leaves_nothing_behind(tiny_tokenizer, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-FILES = ("tokens", "trained", "ends", "sides", "wanted", "origins", "about")
+FILES = ("tokens", "trained", "ends", "sides", "desirable", "origins", "about")
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -169,7 +169,7 @@ def test_llama_cpp_computes_what_was_trained(
 def test_a_head_of_its_own_is_adapted_too(vocabulary: Vocabulary, tmp_path: Path) -> None:
     model = small_model("llama", vocabulary, tie_word_embeddings=False)
     base = write_gguf(tmp_path / "base.gguf", model, vocabulary)
-    loaded = adapted(base, tmp_path / "adapter", strength=0.3, targets=["lm_head", "k_proj"])
+    loaded = adapted(base, tmp_path / "adapter", strength=0.3, target_modules=["lm_head", "k_proj"])
     export_gguf_lora(tmp_path / "adapter", tmp_path / "lora.gguf")
     found = compare(loaded, base, tmp_path / "lora.gguf", token_rows(vocabulary))
 
@@ -181,7 +181,7 @@ def test_an_embedding_is_adapted_where_the_head_is_not_the_same_tensor(
 ) -> None:
     model = small_model("llama", vocabulary, tie_word_embeddings=False)
     base = write_gguf(tmp_path / "base.gguf", model, vocabulary)
-    loaded = adapted(base, tmp_path / "adapter", strength=0.3, targets=["embed_tokens"])
+    loaded = adapted(base, tmp_path / "adapter", strength=0.3, target_modules=["embed_tokens"])
     export_gguf_lora(tmp_path / "adapter", tmp_path / "lora.gguf")
     found = compare(loaded, base, tmp_path / "lora.gguf", token_rows(vocabulary))
     assert found["adapter"] < 1e-5 < 0.3 < found["effect"]
@@ -189,7 +189,7 @@ def test_an_embedding_is_adapted_where_the_head_is_not_the_same_tensor(
     model = small_model("llama", vocabulary, tie_word_embeddings=True)
     base = write_gguf(tmp_path / "tied.gguf", model, vocabulary)
     for target in ("embed_tokens", "lm_head"):
-        adapted(base, tmp_path / target, strength=0.3, targets=[target])
+        adapted(base, tmp_path / target, strength=0.3, target_modules=[target])
         with pytest.raises(AdapterError, match=f"adapts .*{target}, which llama.cpp has no weight"):
             export_gguf_lora(tmp_path / target, tmp_path / "tied-lora.gguf")
 
@@ -319,7 +319,7 @@ def test_the_files_metadata_is_what_llama_cpp_asks_for(
     vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     base = write_gguf(tmp_path / "base.gguf", small_model("llama", vocabulary), vocabulary)
-    adapted(base, tmp_path / "adapter", strength=0.3, targets=["q_proj"], rank=3, alpha=5)
+    adapted(base, tmp_path / "adapter", strength=0.3, target_modules=["q_proj"], rank=3, alpha=5)
     export_gguf_lora(tmp_path / "adapter", tmp_path / "lora.gguf")
     reader = gguf.GGUFReader(tmp_path / "lora.gguf")
 
@@ -360,7 +360,7 @@ def test_an_adapter_of_another_model_is_refused(vocabulary: Vocabulary, tmp_path
         ({"kind": "dora"}, "DoRA's magnitudes"),
         ({"kind": "vera"}, "VeRA's vectors"),
         ({"kind": "ia3"}, "IA³'s vectors"),
-        ({"targets": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules trained whole"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules trained whole"),
     ],
 )
 def test_what_the_file_cannot_hold_is_refused(
@@ -406,7 +406,7 @@ def test_a_start_that_changes_the_base_is_written_relative_to_the_base_as_it_was
     base = write_gguf(tmp_path / "base.gguf", small_model("llama", vocabulary), vocabulary)
     loaded = load(base)
     adapter = AdapterSpec.model_validate(
-        {"rank": 4, "alpha": 8, "start": start, "svd_iterations": None}
+        {"rank": 4, "alpha": 8, "init": start, "svd_iterations": None}
     )
     add_adapter(loaded.model, adapter, seed=0)
     draw = torch.Generator().manual_seed(1)
@@ -449,7 +449,7 @@ def test_a_model_that_llama_cpp_names_in_a_way_not_known_is_refused(
 
 def test_factors_beyond_float16_are_refused_by_name(vocabulary: Vocabulary, tmp_path: Path) -> None:
     base = write_gguf(tmp_path / "base.gguf", small_model("llama", vocabulary), vocabulary)
-    adapted(base, tmp_path / "adapter", strength=1e6, targets=["v_proj"])
+    adapted(base, tmp_path / "adapter", strength=1e6, target_modules=["v_proj"])
 
     with pytest.raises(AdapterError, match=r"blk\.0\.attn_v\.weight\.lora_b .* beyond f16's range"):
         export_gguf_lora(tmp_path / "adapter", tmp_path / "lora.gguf", number="f16")

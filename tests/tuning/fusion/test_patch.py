@@ -122,10 +122,10 @@ def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_models_own_code(ki
 
 SPECS = {
     "all": AdapterSpec(rank=4, alpha=8),
-    "attention alone": AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"]),
-    "one of a pair": AdapterSpec(rank=3, alpha=8, targets=["up_proj", "o_proj"]),
+    "attention alone": AdapterSpec(rank=4, alpha=8, target_modules=["q_proj", "v_proj"]),
+    "one of a pair": AdapterSpec(rank=3, alpha=8, target_modules=["up_proj", "o_proj"]),
     "rounded while training": AdapterSpec(rank=4, alpha=8, factors={"bits": 8, "when": "training"}),
-    "shared random factors": AdapterSpec(kind="vera", rank=8, targets=["q_proj", "v_proj"]),
+    "shared random factors": AdapterSpec(kind="vera", rank=8, target_modules=["q_proj", "v_proj"]),
     "diagonal between": AdapterSpec(kind="adalora", rank=4, alpha=8),
 }
 
@@ -182,7 +182,7 @@ def test_an_adapter_switched_off_and_on_again():
 
 def test_only_what_is_below_an_adapter_is_differentiated():
     model = adapted(
-        MODELS["llama"], AdapterSpec(rank=4, alpha=8, targets=["model.layers.2.*_proj"])
+        MODELS["llama"], AdapterSpec(rank=4, alpha=8, target_modules=["model.layers.2.*_proj"])
     )
     trained = adapter_parameters(model)
     assert trained
@@ -296,9 +296,9 @@ def test_the_count_is_of_the_mode_that_the_model_is_in():
     ],
 )
 def test_an_evaluation_computes_with_the_modules_that_were_trained_whole(saved, layers):
-    spec = AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"], modules_to_save=saved)
+    spec = AdapterSpec(rank=4, alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=saved)
     if saved == ["model.layers.1"]:
-        spec = spec.model_copy(update={"targets": ["model.layers.[02].self_attn.q_proj"]})
+        spec = spec.model_copy(update={"target_modules": ["model.layers.[02].self_attn.q_proj"]})
     model = adapted(MODELS["llama"], spec)
     training = loss_of(model)
     set_adapter(model, "default")  # as a loaded adapter is: nothing requires a gradient

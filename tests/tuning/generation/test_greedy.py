@@ -74,7 +74,8 @@ def test_many_prompts_and_prompts_longer_than_a_pass(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "spec", [AdapterSpec(kind="dora", rank=4, alpha=8), AdapterSpec(targets=["embed_tokens"])]
+    "spec",
+    [AdapterSpec(kind="dora", rank=4, alpha=8), AdapterSpec(target_modules=["embed_tokens"])],
 )
 def test_models_that_are_not_known_are_left_to_transformers(spec):
     model = adapted(MODELS["llama"], spec)
@@ -105,7 +106,7 @@ SAVED = {
 def shaped(width: int = 16, activation: str = "silu", saved: str = "nothing"):
     """Return a Llama with an adapter, heads of `width`, and modules that are trained whole."""
     sizes = {**SIZES, "head_dim": width, "hidden_act": activation, "num_hidden_layers": 2}
-    spec = AdapterSpec(rank=4, alpha=8, targets=["q_proj", "v_proj"], modules_to_save=SAVED[saved])
+    spec = AdapterSpec(rank=4, alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=SAVED[saved])
     model = adapted(lambda: LlamaForCausalLM(LlamaConfig(**sizes)), spec)
     set_adapter(model, "default")
     return model

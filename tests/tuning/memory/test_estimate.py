@@ -120,7 +120,7 @@ def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypat
 
 
 def test_the_depth_is_extrapolated_to_what_tracing_all_of_it_gives(monkeypatch):
-    for sections in ({}, {"train": {"checkpointing": True}}, {"data": {"packing": False}}):
+    for sections in ({}, {"train": {"gradient_checkpointing": True}}, {"data": {"packing": False}}):
         chosen = recipe(**sections)
         found = trace_step(llama(), chosen, torch.bfloat16, held_as(chosen), None)
         whole = trace_module._trace(llama(), chosen, torch.bfloat16, held_as(chosen), None)
@@ -163,21 +163,26 @@ def test_each_option_moves_the_part_that_it_is_about():
     def parts(**sections: Any) -> dict[str, int]:
         return dict(estimate_memory(llama(), recipe(**sections), torch.bfloat16).parts)
 
-    assert parts(train={"checkpointing": True})["activations"] < 0.5 * base.parts["activations"]
+    assert (
+        parts(train={"gradient_checkpointing": True})["activations"]
+        < 0.5 * base.parts["activations"]
+    )
     assert parts(train={"micro_tokens": 256})["activations"] > 1.8 * base.parts["activations"]
     assert parts(adapter={"rank": 16})["gradients"] == 4 * base.parts["gradients"]
     assert parts(quant={"kind": "none"})["weights"] > base.parts["weights"]
     assert parts(train={"paged": True})["optimizer"] == 0
     assert parts(train={"optimizer": "lion"})["optimizer"] == base.parts["optimizer"] // 2
     full = estimate_memory(
-        llama(), recipe(adapter={"kind": "none"}, quant={"kind": "none"}), torch.float32
+        llama(), recipe(adapter={"kind": "full"}, quant={"kind": "none"}), torch.float32
     )
     assert full.method == "full"
     assert full.parts["gradients"] == 4 * full.trained == 4 * full.parameters
 
 
 def test_generating_answers_may_be_the_peak():
-    chosen = recipe(eval={"generate": 8}, train={"micro_tokens": 64, "checkpointing": True})
+    chosen = recipe(
+        eval={"generate": 8}, train={"micro_tokens": 64, "gradient_checkpointing": True}
+    )
     wide = llama(hidden_size=1024, intermediate_size=4096, num_hidden_layers=16)
     plan = estimate_memory(wide, chosen, torch.bfloat16)
     assert any("generated" in note for note in plan.notes)
@@ -225,7 +230,7 @@ def test_experts_and_other_families_are_planned_from_their_configuration():
         num_local_experts=4,
         num_experts_per_tok=2,
     )
-    chosen = recipe(adapter={"targets": ["q_proj"]})
+    chosen = recipe(adapter={"target_modules": ["q_proj"]})
     two = estimate_memory(mixtral, chosen, torch.bfloat16)
     mixtral.num_experts_per_tok = 4
     four = estimate_memory(mixtral, chosen, torch.bfloat16)
@@ -245,7 +250,7 @@ def test_known_models_have_the_parameters_that_they_are_known_for(name):
         "mixtral-8x7b": 46_702_792_704,
         "qwen2.5-7b": 7_615_616_512,
     }
-    chosen = recipe(adapter={"targets": ["q_proj"]}, quant={"kind": "none"})
+    chosen = recipe(adapter={"target_modules": ["q_proj"]}, quant={"kind": "none"})
     found = weigh(config_of(name), chosen, torch.bfloat16, held_as(chosen))
     assert found.parameters == published[name]
 
@@ -263,7 +268,7 @@ def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path)
     with pytest.raises(ModelError, match="not understood"):
         config_of(str(tmp_path / "config.json"))
     with pytest.raises(NoTargetMatchedError):
-        estimate_memory(llama(), recipe(adapter={"targets": ["query"]}), torch.bfloat16)
+        estimate_memory(llama(), recipe(adapter={"target_modules": ["query"]}), torch.bfloat16)
     assert all(config_of(name) for name in KNOWN)
 
 
@@ -276,7 +281,7 @@ def test_the_least_costly_change_that_fits_is_named():
     needed = estimate_recipe(chosen, wide).total
     ways = {option.change: option.plan.total for option in options(chosen, wide)}
     assert ways["train.micro_tokens=64"] < needed
-    assert ways["train.checkpointing=true"] < needed
+    assert ways["train.gradient_checkpointing=true"] < needed
     best = first_option(chosen, needed - 1000, wide)
     assert best is not None
     assert best.change == "train.micro_tokens=64"
@@ -287,7 +292,7 @@ def test_the_least_costly_change_that_fits_is_named():
 
 
 def test_a_plan_beyond_the_memory_by_more_than_its_error_is_refused():
-    chosen = recipe(adapter={"kind": "none"}, quant={"kind": "none"})
+    chosen = recipe(adapter={"kind": "full"}, quant={"kind": "none"})
     plan = estimate_memory(llama(), chosen, torch.bfloat16)
     require_fit(plan, chosen, plan.total)
     require_fit(plan, chosen, int(plan.total / 1.05))

@@ -271,7 +271,7 @@ def test_a_format_that_is_only_decoded_is_named(vocabulary: Vocabulary, tmp_path
 @pytest.mark.parametrize("start", ["pissa", "olora", "loftq"])
 def test_a_start_that_would_change_the_blocks_is_refused(q4_1: Path, start: str) -> None:
     loaded = load(q4_1, "native")
-    spec = AdapterSpec.model_validate({"rank": 4, "start": start})
+    spec = AdapterSpec.model_validate({"rank": 4, "init": start})
 
     with pytest.raises(AdapterError, match="native"):
         add_adapter(loaded.model, spec, seed=0)

@@ -76,11 +76,11 @@ def test_orpo_is_equations_4_6_and_7(chosen, rejected, weight):
 
 
 @given(FLOATS, st.booleans(), st.floats(0, 20), st.floats(0.01, 2), st.floats(0.1, 3))
-def test_kto_is_equations_7_and_8(reward, wanted, kl, beta, weight):
-    value = sigmoid(beta * (reward - kl)) if wanted else sigmoid(beta * (kl - reward))
-    weights = (weight, 1.0) if wanted else (1.0, weight)
+def test_kto_is_equations_7_and_8(reward, desirable, kl, beta, weight):
+    value = sigmoid(beta * (reward - kl)) if desirable else sigmoid(beta * (kl - reward))
+    weights = (weight, 1.0) if desirable else (1.0, weight)
     rewards = torch.tensor([reward], dtype=torch.float64)
-    found = kto_loss(rewards, torch.tensor([wanted]), kl, beta, *weights)
+    found = kto_loss(rewards, torch.tensor([desirable]), kl, beta, *weights)
     assert float(found) == pytest.approx(weight * (1 - value), rel=1e-9, abs=1e-12)
 
 
@@ -89,8 +89,8 @@ def test_the_losses_have_the_numerical_gradients():
     b = torch.tensor([-2.0, -1.5, -4.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a, b: dpo_loss(a, b, 0.3, 0.1), (a, b))
     assert torch.autograd.gradcheck(lambda a, b: orpo_loss(a, b, 0.7), (a, b))
-    wanted = torch.tensor([True, False, True])
-    assert torch.autograd.gradcheck(lambda a: kto_loss(a, wanted, 0.4, 0.3, 1.5, 0.5), (a,))
+    desirable = torch.tensor([True, False, True])
+    assert torch.autograd.gradcheck(lambda a: kto_loss(a, desirable, 0.4, 0.3, 1.5, 0.5), (a,))
 
 
 def test_a_model_that_is_sure_of_every_token_has_finite_odds():
@@ -155,7 +155,7 @@ def pairs(count: int, seed: int = 0) -> list[EncodedSample]:
     return found
 
 
-def judged(count: int, seed: int = 0) -> list[EncodedSample]:
+def unpaired(count: int, seed: int = 0) -> list[EncodedSample]:
     generator = np.random.default_rng(seed)
     return [
         sample(
@@ -163,7 +163,7 @@ def judged(count: int, seed: int = 0) -> list[EncodedSample]:
             int(generator.integers(2, 9)),
             int(generator.integers(1, 9)),
             f"rows:{i}",
-            wanted=bool(i % 3),
+            desirable=bool(i % 3),
         )
         for i in range(count)
     ]
@@ -213,9 +213,9 @@ def naive_loss(kind, spec, model, samples, partners=None):
         with torch.no_grad():
             kl = torch.stack([ratio(partners[s]) for s in samples]).mean().clamp(min=0)
         each = [
-            spec.wanted_weight * (1 - torch.sigmoid(spec.beta * (ratio(s) - kl)))
-            if s.wanted
-            else spec.unwanted_weight * (1 - torch.sigmoid(spec.beta * (kl - ratio(s))))
+            spec.desirable_weight * (1 - torch.sigmoid(spec.beta * (ratio(s) - kl)))
+            if s.desirable
+            else spec.undesirable_weight * (1 - torch.sigmoid(spec.beta * (kl - ratio(s))))
             for s in samples
         ]
     return torch.stack(each).mean()
@@ -225,8 +225,8 @@ def naive_loss(kind, spec, model, samples, partners=None):
 @pytest.mark.parametrize("cuts", [[7], [3, 4], [1, 1, 5]])
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_step_has_the_papers_loss_and_gradient_however_it_is_cut(tuned, kind, cuts, packing):
-    samples = judged(7) if kind == "kto" else pairs(7)
-    spec = ObjectiveSpec(kind=kind, beta=0.3, odds_weight=0.7, wanted_weight=1.3)
+    samples = unpaired(7) if kind == "kto" else pairs(7)
+    spec = ObjectiveSpec(kind=kind, beta=0.3, odds_weight=0.7, desirable_weight=1.3)
     objective = make_objective(spec, samples, [], seed=0)
     edges = np.cumsum([0, *cuts])
     rows = [samples[a:b] for a, b in pairwise(edges)]
@@ -270,7 +270,7 @@ class _Silent:
 
 
 def test_mismatched_answers_belong_to_other_prompts_and_repeat():
-    samples = judged(9)
+    samples = unpaired(9)
     partners, again = mismatched_partners(samples, 3), mismatched_partners(samples, 3)
     taken = set()
     for one in samples:
@@ -289,12 +289,12 @@ def test_mismatched_answers_belong_to_other_prompts_and_repeat():
 @pytest.mark.parametrize(
     ("kind", "samples", "message"),
     [
-        ("dpo", judged(3), "dpo learns from pairs of answers"),
-        ("orpo", judged(3), "orpo learns from pairs"),
-        ("kto", pairs(3), "kto learns from judged answers"),
-        ("completion", judged(3), "would learn unwanted answers"),
-        ("auto", [*pairs(2), *judged(2)], "part the data"),
-        ("kto", judged(1), "alone"),
+        ("dpo", unpaired(3), "dpo learns from pairs of answers"),
+        ("orpo", unpaired(3), "orpo learns from pairs"),
+        ("kto", pairs(3), "kto learns from unpaired preferences"),
+        ("sft", unpaired(3), "would learn undesirable answers"),
+        ("auto", [*pairs(2), *unpaired(2)], "part the data"),
+        ("kto", unpaired(1), "alone"),
     ],
 )
 def test_data_that_an_objective_cannot_learn_from_are_named(kind, samples, message):
@@ -306,9 +306,9 @@ def test_data_that_an_objective_cannot_learn_from_are_named(kind, samples, messa
 def test_the_data_say_which_objective_is_meant():
     plain = [sample(np.random.default_rng(0), 3, 4, "rows:1")]
     assert objective_kind(ObjectiveSpec(), pairs(2)) == "dpo"
-    assert objective_kind(ObjectiveSpec(), judged(2)) == "kto"
-    assert objective_kind(ObjectiveSpec(), plain) == "completion"
-    assert objective_kind(ObjectiveSpec(kind="completion"), pairs(2)) == "completion"
+    assert objective_kind(ObjectiveSpec(), unpaired(2)) == "kto"
+    assert objective_kind(ObjectiveSpec(), plain) == "sft"
+    assert objective_kind(ObjectiveSpec(kind="sft"), pairs(2)) == "sft"
 
 
 # Whole runs
@@ -376,7 +376,7 @@ def test_a_run_learns_what_is_preferred(tiny_recipe, tmp_path, kind, quant):
 
 @pytest.mark.parametrize("kind", ["dpo", "kto"])
 def test_full_fine_tuning_keeps_what_the_base_gave_the_answers(tiny_recipe, tmp_path, kind):
-    fields = _fields(tiny_recipe, tmp_path, kind, adapter={"kind": "none"})
+    fields = _fields(tiny_recipe, tmp_path, kind, adapter={"kind": "full"})
     run = tune(Recipe.parse(fields), base=tmp_path / "runs")
     assert run.summary["accuracy"] > 0.9
     assert run.summary["eval_loss"] < 0.9 * run.summary["eval_loss_before"]
@@ -390,9 +390,9 @@ def test_full_fine_tuning_keeps_what_the_base_gave_the_answers(tiny_recipe, tmp_
 
 
 @pytest.mark.parametrize("kind", ["dpo", "kto"])
-@pytest.mark.parametrize("adapter", ["lora", "none"])
+@pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_a_killed_run_of_preferences_repeats_its_curve(tiny_recipe, tmp_path, kind, adapter):
-    more = {"dropout": 0.1} if adapter == "lora" else {"kind": "none"}
+    more = {"dropout": 0.1} if adapter == "lora" else {"kind": "full"}
     fields = _fields(tiny_recipe, tmp_path, kind, adapter=more, train={"epochs": 8})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(fields), "utf-8")

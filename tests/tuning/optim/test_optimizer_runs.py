@@ -24,7 +24,7 @@ def _losses(folder):
 
 def _full(fields):
     return {
-        "adapter": {"kind": "none"},
+        "adapter": {"kind": "full"},
         "train": {"epochs": 8, "weight_decay": 0.01, "lr": 3e-3, **fields},
         "eval": {"generate": 0},
     }
@@ -86,7 +86,7 @@ def test_lora_plus_changes_the_run_and_the_rate_in_the_metrics_stays_the_common_
     tiny_recipe, tmp_path
 ):
     one = tune(Recipe.parse(tiny_recipe()), base=tmp_path / "a")
-    plus = tune(Recipe.parse(tiny_recipe(train={"lr_ratio_b": 8})), base=tmp_path / "b")
+    plus = tune(Recipe.parse(tiny_recipe(train={"loraplus_lr_ratio": 8})), base=tmp_path / "b")
     rates = [
         [r["lr"] for r in RunFolder.open(run.folder).read_metrics() if "lr" in r]
         for run in (one, plus)
@@ -115,7 +115,10 @@ def test_adalora_is_pruned_whatever_the_optimiser(tiny_recipe, tmp_path):
         ({"train": {"optimizer": "lion", "paged": True}}, r"train\.paged.*lion"),
         ({"train": {"optimizer": "adafactor", "paged": True}}, r"train\.paged.*adafactor"),
         ({"train": {"optimizer": "adafactor", "beta2": 0.99}}, "beta2 does not apply"),
-        ({"train": {"lr_ratio_b": 4}, "adapter": {"kind": "vera"}}, r"lr_ratio_b.*vera"),
+        (
+            {"train": {"loraplus_lr_ratio": 4}, "adapter": {"kind": "vera"}},
+            r"loraplus_lr_ratio.*vera",
+        ),
         ({"train": {"optimizer": "sgd"}}, r"train\.optimizer.*'sgd'"),
     ],
 )
@@ -126,6 +129,6 @@ def test_what_does_not_go_together_is_refused(tiny_recipe, sections, words):
 
 
 def test_full_fine_tuning_beside_lora_plus_leaves_the_ratio_out(tiny_recipe):
-    recipe = Recipe.parse(tiny_recipe(train={"lr_ratio_b": 4}))
+    recipe = Recipe.parse(tiny_recipe(train={"loraplus_lr_ratio": 4}))
     full = recipe.with_method("full")
-    assert Recipe.parse(yaml.safe_load(full.to_yaml())).train.lr_ratio_b == 1
+    assert Recipe.parse(yaml.safe_load(full.to_yaml())).train.loraplus_lr_ratio == 1

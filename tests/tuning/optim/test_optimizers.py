@@ -284,7 +284,7 @@ def test_groups_are_those_of_pefts_loraplus_on_linear_layers():
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    spec = TrainSpec(lr=1e-3, lr_ratio_b=16, weight_decay=0.1)
+    spec = TrainSpec(lr=1e-3, loraplus_lr_ratio=16, weight_decay=0.1)
     ours = make_optimizer(spec, named)
 
     def by_parameter(optimizer):
@@ -312,7 +312,7 @@ def test_each_kind_of_weight_has_its_rate_and_its_decay():
         lm_head__bias=(8,),
         norm__weight=(8,),
     )
-    groups = parameter_groups(TrainSpec(lr=1e-3, lr_ratio_b=4, weight_decay=0.1), named)
+    groups = parameter_groups(TrainSpec(lr=1e-3, loraplus_lr_ratio=4, weight_decay=0.1), named)
     found = {
         name: (group["lr_ratio"], group["weight_decay"])
         for group in groups
@@ -336,7 +336,7 @@ def test_each_kind_of_weight_has_its_rate_and_its_decay():
 
 def test_the_schedule_scales_each_group_by_its_ratio():
     optimizer = make_optimizer(
-        TrainSpec(lr=1e-3, lr_ratio_b=4), _named(q__lora_A=(2, 8), q__lora_B=(8, 2))
+        TrainSpec(lr=1e-3, loraplus_lr_ratio=4), _named(q__lora_A=(2, 8), q__lora_B=(8, 2))
     )
     set_learning_rate(optimizer, 5e-4)
     assert [group["lr"] for group in optimizer.param_groups] == [5e-4, 2e-3]

@@ -168,7 +168,7 @@ def test_state_pinned_on_the_host_gives_the_bits_of_state_on_the_device(optimize
 
 @pytest.mark.parametrize("fields", OPTIMIZERS, ids=IDS)
 def test_a_saved_state_is_restored_exactly(tmp_path, fields):
-    spec = TrainSpec(weight_decay=0.1, lr_ratio_b=2, **fields)
+    spec = TrainSpec(weight_decay=0.1, loraplus_lr_ratio=2, **fields)
     names = ["a.lora_A", "a.lora_B", "norm.weight"]
 
     def make(parameters):

@@ -40,7 +40,7 @@ def refuse_unfit(name: str, base: Base) -> None:
     if isinstance(base, nn.Conv1d | nn.Conv2d) and base.groups > 1:
         raise AdapterError(
             f"{name} is a convolution of {base.groups} groups, which a product of two factors "
-            "cannot update; leave it out of adapter.targets"
+            "cannot update; leave it out of adapter.target_modules"
         )
 
 

@@ -68,7 +68,7 @@ Make = Callable[[Layer], FactorInit]
 
 @dataclass(frozen=True)
 class Initialisation:
-    """One way for a LoRA to begin: a value of the recipe's `adapter.start`."""
+    """One way for a LoRA to begin: a value of the recipe's `adapter.init`."""
 
     name: str
     make: Make | None
@@ -86,12 +86,12 @@ class Initialisation:
         """
         if self.of_quantised and not isinstance(base, QuantLinear):
             raise AdapterError(
-                f"adapter.start: {self.name} makes up for quantising the base, and {path} is not "
+                f"adapter.init: {self.name} makes up for quantising the base, and {path} is not "
                 "quantised; set quant.kind, or another start"
             )
         if self.rewrites_base and isinstance(base, QuantLinear) and base.spec.kind == "native":
             raise AdapterError(
-                f"adapter.start: {self.name} writes another base, and quant.kind: native keeps the "
+                f"adapter.init: {self.name} writes another base, and quant.kind: native keeps the "
                 "file's own; set quant.kind: nf4"
             )
 
@@ -134,7 +134,7 @@ def orthogonal(layer: Layer) -> FactorInit:
     own, generator = layer.adapter, layer.generator
     rank = own.rank
     if rank % 2:
-        raise AdapterError(f"adapter.start: orthogonal needs an even rank, got {rank}")
+        raise AdapterError(f"adapter.init: orthogonal needs an even rank, got {rank}")
     q, _ = _linalg().qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64))
     half = rank // 2
     A = q[0::2].T @ torch.randn(half, own.in_features, generator=generator, dtype=torch.float64)

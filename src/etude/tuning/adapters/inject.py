@@ -69,11 +69,11 @@ def add_adapter(
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
-    paths = [path for path in find_targets(model, spec.targets) if path not in saved]
+    paths = [path for path in find_targets(model, spec.target_modules) if path not in saved]
     found = adaptable_modules(model)
     settings = _settings(paths, spec)
     kind = registry.kind(spec.kind)
-    start = init.initialisation(spec.start)
+    start = init.initialisation(spec.init)
     for path in paths:
         bases.refuse_unfit(path, found[path])
         kind.refuse_misfit(path, found[path], settings[path][0])
@@ -170,10 +170,10 @@ def _start(
 ) -> None:
     """Give every part of a new adapter its first values."""
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
-    start = init.initialisation(spec.start)
+    start = init.initialisation(spec.init)
     slow = start.rewrites_base
     if slow:
-        progress.start(f"Starting the adapter ({spec.start})", len(layers), "modules")
+        progress.start(f"Starting the adapter ({spec.init})", len(layers), "modules")
     for path, layer in layers.items():
         generator = _generator(seed, path)
         adapter = layer.named()[name]

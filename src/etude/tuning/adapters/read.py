@@ -53,8 +53,8 @@ class Provenance:
     """Of the base's weights; see `ModelOrigin`."""
     quant: QuantSpec
     """How the base was held."""
-    start: str
-    """The recipe's `adapter.start`, where it took something off the base; else `default`. The
+    init: str
+    """The recipe's `adapter.init`, where it took something off the base; else `default`. The
     second half of every factor is then what was taken off, with B negated."""
     factors: FactorSpec
     """How the factors were quantised."""
@@ -94,7 +94,7 @@ class SavedAdapter:
     @property
     def starts_off_base(self) -> bool:
         """Whether the adapter began as something that was taken off the base."""
-        return self.provenance is not None and self.provenance.start != "default"
+        return self.provenance is not None and self.provenance.init != "default"
 
 
 def read_adapter(folder: str | Path) -> SavedAdapter:
@@ -273,8 +273,9 @@ def _read_provenance(folder: Path) -> Provenance | None:
         base = content["base"]
         quant = QuantSpec.model_validate(content["quant"])
         factors = FactorSpec.model_validate(content.get("factors", {}))
-        start = str(content.get("start", "default"))
-        return Provenance(str(base["name"]), str(base["fingerprint"]), quant, start, factors)
+        # The file says `start`, as it has since 0.1.0, so that older versions read it too.
+        init = str(content.get("start", "default"))
+        return Provenance(str(base["name"]), str(base["fingerprint"]), quant, init, factors)
     except (KeyError, TypeError, ValueError):
         raise AdapterError(
             f"{file} is damaged; restore it, or delete it to load the adapter unchecked"

@@ -42,7 +42,7 @@ class AdapterTensor:
     decays: bool = True
     """Whether weight decay applies: it pulls the tensor to zero, which must mean no change."""
     up: bool = False
-    """Whether it is the factor U, whose rate LoRA+ raises (`train.lr_ratio_b`)."""
+    """Whether it is the factor U, whose rate LoRA+ raises (`train.loraplus_lr_ratio`)."""
 
     @property
     def endings(self) -> tuple[str, ...]:

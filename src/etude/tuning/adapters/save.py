@@ -227,7 +227,7 @@ def _provenance(
         "etude": __version__,
         "base": {"name": origin.name, "fingerprint": origin.fingerprint},
         "quant": quant.model_dump(),
-        "start": spec.start if taken else "default",
+        "start": spec.init if taken else "default",
         "factors": spec.factors.model_dump(),
     }
 

@@ -70,7 +70,7 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
     linear = adaptable_modules(model)
     entries = [targets] if isinstance(targets, str) else targets
     if not entries:
-        raise NoTargetMatchedError(f"adapter.targets is empty; {_existing(linear)}")
+        raise NoTargetMatchedError(f"adapter.target_modules is empty; {_existing(linear)}")
     chosen: set[str] = set()
     for entry in entries:
         found = _matches(model, linear, entry)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from etude.core.errors import RecipeError, did_you_mean
+from etude.core.errors import RecipeError
+from etude.tuning.config import renamed_keys
+from etude.tuning.config.near_keys import suggest
 from etude.tuning.config.sections.adapter import TRAINS_UP_FACTOR, AdapterSpec
 from etude.tuning.config.sections.base import Section
 from etude.tuning.config.sections.data import DataSpec
@@ -63,18 +65,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.adapter.kind == "none" and self.quant.kind != "none":
+        if self.adapter.kind == "full" and self.quant.kind != "none":
             raise ValueError(
-                "full fine-tuning (adapter.kind: none) cannot train a quantised base; "
+                "full fine-tuning (adapter.kind: full) cannot train a quantised base; "
                 "set quant.kind: none, or adapter.kind: lora"
             )
-        if self.data.kind != "docstrings" and self.data.train is None:
-            raise ValueError("data.train is missing: a file, or a data set's id")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
-        if self.train.lr_ratio_b != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
+        if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
             raise ValueError(
-                "train.lr_ratio_b is the rate of a trained factor U, which adapter.kind: "
+                "train.loraplus_lr_ratio is the rate of a trained factor U, which adapter.kind: "
                 f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"
             )
         return self
@@ -82,7 +82,7 @@ class Recipe(Section):
     @property
     def method(self) -> Literal["qlora", "lora", "full"]:
         """The common name of what this recipe does."""
-        if self.adapter.kind == "none":
+        if self.adapter.kind == "full":
             return "full"
         return "lora" if self.quant.kind == "none" else "qlora"
 
@@ -99,16 +99,16 @@ class Recipe(Section):
             lr /= 10
         elif self.method == "full":
             lr *= 10
-        adapter = "lora" if self.adapter.kind == "none" else self.adapter.kind
+        adapter = "lora" if self.adapter.kind == "full" else self.adapter.kind
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
-        adapter = "none" if method == "full" else adapter
+        adapter = "full" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"
-        ratio = 1.0 if method == "full" else self.train.lr_ratio_b
+        ratio = 1.0 if method == "full" else self.train.loraplus_lr_ratio
         return self.model_copy(
             update={
                 "adapter": self.adapter.model_copy(update={"kind": adapter}),
                 "quant": self.quant.model_copy(update={"kind": quant}),
-                "train": self.train.model_copy(update={"lr": lr, "lr_ratio_b": ratio}),
+                "train": self.train.model_copy(update={"lr": lr, "loraplus_lr_ratio": ratio}),
             }
         )
 
@@ -143,22 +143,35 @@ class Recipe(Section):
             RecipeError: the file is missing, is not YAML, or does not fit.
         """
         file = Path(path)
-        try:
-            loaded: Any = yaml.safe_load(file.read_text("utf-8"))
-        except FileNotFoundError:
-            raise RecipeError(f"no recipe at {file}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot read {file}: {error}") from None
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{file} is not YAML: {_one_line(error)}") from None
-        if not isinstance(loaded, dict):
-            raise RecipeError(f"{file} holds no recipe: expected keys such as model, data, train")
-        fields = cast("dict[str, Any]", loaded)
+        fields = _load(file)
         for override in overrides or []:
             apply_override(fields, override)
         if data is not None:
             _train_on(fields, data)
         return cls.parse(fields, str(file))
+
+    @classmethod
+    def read_run(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a run's own recipe, whichever version of Etude wrote it.
+
+        Args:
+            path: the `recipe.yaml` in the run's folder.
+
+        Raises:
+            RecipeError: the file is missing, is not YAML, or does not fit.
+        """
+        return cls.parse(renamed_keys.translated(_load(Path(path))), str(path))
+
+    def require_data(self) -> None:
+        """Check that the recipe names what to train on.
+
+        Raises:
+            RecipeError: it names nothing; looking at a model or at another file needs nothing.
+        """
+        if self.data.kind != "docstrings" and self.data.train is None:
+            raise RecipeError(
+                "data.train is missing: a file, or a data set's id; name one by --data"
+            )
 
     def to_yaml(self) -> str:
         """Return the resolved recipe, every key written out; `parse` gives back an equal one."""
@@ -217,17 +230,19 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the section that `location` (the path of an unknown key) lies in."""
-    section: type[BaseModel] = Recipe
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        if not issubclass(field.annotation, BaseModel):
-            return []
-        section = field.annotation
-    return list(section.model_fields)
+def _load(file: Path) -> dict[str, Any]:
+    """Return the plain data of a YAML file that holds a recipe."""
+    try:
+        loaded: Any = yaml.safe_load(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file} is not YAML: {_one_line(error)}") from None
+    if not isinstance(loaded, dict):
+        raise RecipeError(f"{file} holds no recipe: expected keys such as model, data, train")
+    return cast("dict[str, Any]", loaded)
 
 
 def _explain(error: ValidationError) -> str:
@@ -236,9 +251,12 @@ def _explain(error: ValidationError) -> str:
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"])
-            hint = did_you_mean(str(fault["loc"][-1]), known) or f" (known: {', '.join(known)})"
-            clauses.append(f"unknown key {path!r}{hint}")
+            called = renamed_keys.answer(path)
+            clauses.append(called or f"unknown key {path!r}{suggest(path, Recipe)}")
+        elif said := renamed_keys.renamed_value(path, fault["input"]):
+            clauses.append(said)
+        elif fault["type"] == "model_type":
+            clauses.append(f"{path} is a section with keys of its own, got {fault['input']!r}")
         elif fault["type"] == "value_error":
             clauses.append(fault["msg"].removeprefix("Value error, "))
         else:

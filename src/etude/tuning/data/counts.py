@@ -50,9 +50,9 @@ class EncodingStats:
     pairs: int
     """Samples that are two answers to compare."""
 
-    wanted: int
-    unwanted: int
-    """Samples that are judged answers, either way."""
+    desirable: int
+    undesirable: int
+    """Samples that are unpaired preferences, either way."""
 
     histogram: list[tuple[int, int, int]]
     """Lengths as (from, up to and including, samples)."""
@@ -68,26 +68,26 @@ class Counts:
     tokens: int = 0
     trained: int = 0
     pairs: int = 0
-    wanted: int = 0
-    unwanted: int = 0
+    desirable: int = 0
+    undesirable: int = 0
     dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
     cut: Tally = field(default_factory=Tally)
     split: Tally = field(default_factory=Tally)
 
-    def add(self, sides: Sequence[int], trained: int, wanted: bool | None) -> None:
+    def add(self, sides: Sequence[int], trained: int, desirable: bool | None) -> None:
         """Count a sample that is kept.
 
         Args:
             sides: tokens of its conversations, two of a pair.
             trained: how many of them are targets.
-            wanted: of a judged answer, whether it is.
+            desirable: of an unpaired preference, whether it is.
         """
         self.lengths.append(max(sides))
         self.tokens += sum(sides)
         self.trained += trained
         self.pairs += len(sides) == 2
-        self.wanted += wanted is True
-        self.unwanted += wanted is False
+        self.desirable += desirable is True
+        self.undesirable += desirable is False
 
     def stats(self) -> EncodingStats:
         """Return what was counted."""
@@ -100,8 +100,8 @@ class Counts:
             cut=self.cut,
             split=self.split,
             pairs=self.pairs,
-            wanted=self.wanted,
-            unwanted=self.unwanted,
+            desirable=self.desirable,
+            undesirable=self.undesirable,
             histogram=histogram(self.lengths),
         )
 

@@ -137,7 +137,7 @@ class Encoder:
                 counts.add(
                     [len(side) for side in outcome.sides],
                     sum(side.trained_tokens for side in outcome.sides),
-                    outcome.wanted,
+                    outcome.desirable,
                 )
                 keep(outcome, source)
             progress.advance(len(batch))
@@ -324,7 +324,7 @@ def _joined(sample: Sample, sides: list[EncodedSample | Refusal]) -> EncodedSamp
     if isinstance(better, Refusal):
         return better
     if not sample.rejected:
-        return replace(better, wanted=sample.wanted)
+        return replace(better, desirable=sample.desirable)
     worse = cast("EncodedSample", sides[1])
     if np.array_equal(better.input_ids, worse.input_ids):
         return nothing_trained("both answers are the same")

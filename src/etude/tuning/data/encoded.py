@@ -28,8 +28,8 @@ class EncodedSample:
     rejected: EncodedSample | None = None
     """Of a pair, the conversation that ends in the worse answer; this one has the better."""
 
-    wanted: bool | None = None
-    """Of a judged answer, whether it is wanted."""
+    desirable: bool | None = None
+    """Of an unpaired preference, whether it is desirable."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

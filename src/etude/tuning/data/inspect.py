@@ -83,10 +83,10 @@ def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
 
 
 def looks_at(encoder: Encoder, sample: Sample) -> list[Look]:
-    """Look at one sample: at both sides of a pair, at a judged answer with its judgement."""
+    """Look at one sample: at both sides of a pair, at an unpaired preference with its label."""
     names = ("chosen", "rejected") if sample.rejected else ("",)
-    if sample.wanted is not None:
-        names = ("wanted" if sample.wanted else "not wanted",)
+    if sample.desirable is not None:
+        names = ("desirable" if sample.desirable else "undesirable",)
     return [
         replace(seen, origin=f"{seen.origin} ({name})" if name else seen.origin)
         for name, side in zip(names, sample.sides(), strict=True)
@@ -205,8 +205,10 @@ def totals(stats: EncodingStats) -> list[tuple[str, str]]:
     ]
     if stats.pairs:
         rows.append(("pairs of answers", f"{stats.pairs:,}"))
-    if stats.wanted or stats.unwanted:
-        rows.append(("answers wanted", f"{stats.wanted:,}, not wanted {stats.unwanted:,}"))
+    if stats.desirable or stats.undesirable:
+        rows.append(
+            ("desirable answers", f"{stats.desirable:,}, undesirable {stats.undesirable:,}")
+        )
     if stats.split.count:
         rows.append(("split, a sample an answer", str(stats.split)))
     rows += [(f"dropped: {reason}", str(tally)) for reason, tally in stats.dropped.items()]

@@ -195,8 +195,8 @@ def content_key(sample: Sample) -> bytes:
         digest.update(message.canonical().encode("utf-8", "surrogatepass"))
     for message in sample.rejected:
         digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
-    if sample.wanted is not None:
-        digest.update(b"\0wanted" if sample.wanted else b"\0unwanted")
+    if sample.desirable is not None:
+        digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
     if sample.tools:
         digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.digest()
@@ -208,9 +208,9 @@ def _prompt_key(sample: Sample) -> bytes:
     Data of preferences hold several answers to a prompt. Were they parted by the answers, the
     evaluation would ask what training has answered.
     """
-    if sample.rejected or sample.wanted is not None:
+    if sample.rejected or sample.desirable is not None:
         return content_key(
-            replace(sample, messages=sample.messages[: sample.context], rejected=(), wanted=None)
+            replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)
         )
     return content_key(sample)
 

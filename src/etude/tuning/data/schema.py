@@ -1,8 +1,8 @@
-"""What a row becomes: a conversation, a pair of answers, a judged answer, or plain text.
+"""What a row becomes: a conversation, a pair of answers, an unpaired preference, or plain text.
 
 conversation   system, user, assistant, tool turns; the assistant's are learnt
 pair           two conversations with one beginning, the first ending in the better answer
-judged         a conversation, and whether its last answer is wanted
+unpaired       a conversation, and whether its last answer is desirable
 text           learnt whole
 """
 
@@ -97,12 +97,12 @@ class Sample:
     rejected: tuple[Message, ...] = ()
     """Of a pair, the conversation that ends in the worse answer; else empty."""
 
-    wanted: bool | None = None
-    """Of a judged answer, whether it is wanted; else None."""
+    desirable: bool | None = None
+    """Of an unpaired preference, whether it is desirable; else None."""
 
     context: int = 0
     """Turns at the beginning that are never learnt: what the answers of a pair share, or what
-    comes before a judged answer."""
+    comes before an unpaired preference."""
 
     @classmethod
     def conversation(cls, *turns: tuple[Role, str], origin: str) -> Sample:

@@ -96,7 +96,7 @@ def encode_cached(
 
 def _as_needed(found: TokenStore) -> Sequence[encoded.EncodedSample]:
     """Return samples that are compared with others as objects that stay the same."""
-    compared = found.stats.pairs or found.stats.wanted or found.stats.unwanted
+    compared = found.stats.pairs or found.stats.desirable or found.stats.undesirable
     return list(found) if compared else found
 
 

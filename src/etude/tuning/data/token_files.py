@@ -6,7 +6,7 @@ A store is a folder, written aside and renamed when it is whole:
     trained   a byte a token, 1 where it is a target
     ends      int64, where each conversation ends
     sides     a byte a sample: conversations of it, two of a pair
-    wanted    a byte a sample: of a judged answer 1 or 0, else 2
+    desirable a byte a sample: of an unpaired preference 1 or 0, else 2
     origins   where each sample was read, a line each
     about     what became of the samples, and a checksum a file, as JSON; written last
 
@@ -32,8 +32,8 @@ from etude.core.atomic_files import make_folder_aside, replace_folder
 from etude.tuning.data.counts import EncodingStats, Tally
 from etude.tuning.data.encoded import EncodedSample
 
-NAMES = ("tokens", "trained", "ends", "sides", "wanted", "origins")
-UNJUDGED = 2
+NAMES = ("tokens", "trained", "ends", "sides", "desirable", "origins")
+UNLABELLED = 2
 FORM = 1
 
 
@@ -59,14 +59,14 @@ class TokenStore(Sequence[EncodedSample]):
         self._ends = np.fromfile(folder / "ends", dtype=np.int64)
         sides = np.fromfile(folder / "sides", dtype=np.uint8)
         self._firsts = np.concatenate([[0], np.cumsum(sides, dtype=np.int64)])
-        self._wanted = np.fromfile(folder / "wanted", dtype=np.uint8)
+        self._desirable = np.fromfile(folder / "desirable", dtype=np.uint8)
         self._origins = (folder / "origins").read_bytes()
         self._lines = np.flatnonzero(np.frombuffer(self._origins, dtype=np.uint8) == ord("\n"))
         self._tokens = _mapped(folder / "tokens", np.int32)
         self._trained = _mapped(folder / "trained", np.uint8)
         count, total = len(sides), int(self._ends[-1]) if len(self._ends) else 0
         whole = (
-            len(self._wanted) == len(self._lines) == count == self.stats.samples
+            len(self._desirable) == len(self._lines) == count == self.stats.samples
             and len(self._ends) == self._firsts[-1]
             and len(self._tokens) == len(self._trained) == total
         )
@@ -74,7 +74,7 @@ class TokenStore(Sequence[EncodedSample]):
             raise ValueError(f"{folder} is damaged")
 
     def __len__(self) -> int:
-        return len(self._wanted)
+        return len(self._desirable)
 
     @overload
     def __getitem__(self, place: int) -> EncodedSample: ...
@@ -96,16 +96,16 @@ class TokenStore(Sequence[EncodedSample]):
         begin = int(self._lines[index - 1]) + 1 if index else 0
         origin = self._origins[begin : int(self._lines[index])].decode("utf-8", "surrogatepass")
         rejected = self._side(first + 1, origin) if stop - first == 2 else None
-        judged = int(self._wanted[index])
-        wanted = None if judged == UNJUDGED else bool(judged)
-        return self._side(first, origin, rejected, wanted)
+        label = int(self._desirable[index])
+        desirable = None if label == UNLABELLED else bool(label)
+        return self._side(first, origin, rejected, desirable)
 
     def _side(
         self,
         side: int,
         origin: str,
         rejected: EncodedSample | None = None,
-        wanted: bool | None = None,
+        desirable: bool | None = None,
     ) -> EncodedSample:
         start, stop = int(self._ends[side - 1]) if side else 0, int(self._ends[side])
         return EncodedSample(
@@ -113,7 +113,7 @@ class TokenStore(Sequence[EncodedSample]):
             self._trained[start:stop].view(np.bool_),
             origin,
             rejected,
-            wanted,
+            desirable,
         )
 
 
@@ -142,8 +142,8 @@ class StoreWriter:
             self._files["trained"].write(side.trained.astype(np.uint8).tobytes())
             self._files["ends"].write(np.int64(self._end).tobytes())
         self._files["sides"].write(bytes([len(sides)]))
-        judged = UNJUDGED if sample.wanted is None else int(sample.wanted)
-        self._files["wanted"].write(bytes([judged]))
+        label = UNLABELLED if sample.desirable is None else int(sample.desirable)
+        self._files["desirable"].write(bytes([label]))
         line = sample.origin.replace("\n", " ").encode("utf-8", "surrogatepass")
         self._files["origins"].write(line + b"\n")
 

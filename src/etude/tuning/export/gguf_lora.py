@@ -206,7 +206,8 @@ def _tensors(
         if target is None:
             raise AdapterError(
                 f"{saved.folder} adapts {module}, which llama.cpp has no weight of its own for in "
-                f"{base}; leave it out of adapter.targets, or merge the adapter (etude merge)"
+                f"{base}; leave it out of adapter.target_modules, or merge the adapter "
+                "(etude merge)"
             )
         a, b = pair["lora_A"], pair["lora_B"]
         looked_up = target.name == _EMBEDDING

@@ -95,7 +95,7 @@ def estimate_memory(
     Raises:
         ModelError: the model cannot be built, or a target matches nothing.
     """
-    full = recipe.adapter.kind == "none"
+    full = recipe.adapter.kind == "full"
     # Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits.
     stored = torch.float32 if full else dtype
     compute = dtype if full and dtype != torch.float32 else None

@@ -79,8 +79,8 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
     if train.micro_tokens > recipe.data.max_length:
         tokens = recipe.data.max_length
         yield [f"train.micro_tokens={tokens}"], "the same steps, a little slower"
-    if not train.checkpointing:
-        yield ["train.checkpointing=true"], "the same result, about a third slower"
+    if not train.gradient_checkpointing:
+        yield ["train.gradient_checkpointing=true"], "the same result, about a third slower"
     if not train.paged and "paged" not in OPTIMIZERS[train.optimizer].inapplicable:
         yield ["train.paged=true"], "the same result, slower by writing to disk"
     if recipe.method == "lora":

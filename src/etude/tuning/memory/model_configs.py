@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.core.errors import ModelError, did_you_mean
+from etude.core.errors import ModelError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
+from etude.tuning.models.catalog import known_models, unknown_model
 from etude.tuning.models.folder import read_json
 from etude.tuning.models.load import choose_dtype, open_checkpoint
 from etude.tuning.models.meta_model import build_meta_model, quantizable_linears
@@ -97,8 +98,8 @@ def config_of(name: str) -> Any:
         if name.lower() in KNOWN:
             return auto.for_model(**KNOWN[name.lower()])
         raise ModelError(
-            f"no model is called {name!r}{did_you_mean(name, KNOWN)}: give a model on this "
-            f"machine, a config.json, or one of {', '.join(KNOWN)}"
+            f"{unknown_model(name, [*known_models(), *KNOWN])}; or give a folder, a .gguf file, "
+            "a hub id or a config.json"
         ) from None
     if source.path is None:
         if name.lower() in KNOWN:

@@ -202,7 +202,7 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
         raise ModelError(
             f"transformers cannot build this model: {innermost_reason(error)}"
         ) from error
-    full = recipe.adapter.kind == "none"
+    full = recipe.adapter.kind == "full"
     model.requires_grad_(full)
     for path, linear in quantizable_linears(model).items():
         layer = held(path, linear, dtype)
@@ -210,7 +210,7 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
             model.set_submodule(path, layer)
     if not full:
         # Where factors begin changes numbers, not shapes.
-        changed = {"start": "default", "modules_to_save": list[str]()}
+        changed = {"init": "default", "modules_to_save": list[str]()}
         add_adapter(model, recipe.adapter.model_copy(update=changed), seed=0)
         _copy_saved(model, recipe.adapter.modules_to_save)
     return model
@@ -238,7 +238,7 @@ def _trace(
     with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         model = _build(config, recipe, dtype, held).train()
         _count_experts(model)
-        if train.checkpointing:
+        if train.gradient_checkpointing:
             model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )

@@ -8,11 +8,13 @@ never installed, and what it requires is never fetched.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from etude.core.errors import nearest
 from etude.core.paths import models_folder
 
 MANIFEST = "pulled.json"
@@ -133,3 +135,27 @@ _WHISPER = CatalogModel(
 )
 
 CATALOG: dict[str, CatalogModel] = {model.alias: model for model in (_SMOLLM2, _MINILM, _WHISPER)}
+
+
+def known_models() -> list[str]:
+    """Return the names of models that can be had: aliases, and models in the current folder."""
+    here = [path.name for path in Path().glob("[!.]*.gguf")]
+    here += [path.parent.name for path in Path().glob("[!.]*/config.json")]
+    here += [path.parent.name for path in Path().glob("[!.]*/*.gguf")]
+    return list(dict.fromkeys([*CATALOG, *sorted(here)]))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """Say that no model is called `name`, with the nearest name and all of `known`.
+
+    Args:
+        name: as the person wrote it.
+        known: the names that can be given instead, in the order to list them.
+    """
+    known = list(dict.fromkeys(known))
+    # `smollm2` means `smollm2-135m`, however few of its letters that is.
+    stem = re.split(r"\W", name.lower())[0]
+    begins = [one for one in known if len(stem) >= 3 and one.startswith(stem)]
+    close = nearest(name, begins, 1) or begins or nearest(name, known, 1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"no model is called {name!r}{meant}: known are {', '.join(known)}"

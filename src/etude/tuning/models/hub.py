@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from etude.core.errors import ModelError, did_you_mean, innermost_reason
+from etude.core.errors import ModelError, innermost_reason
 from etude.core.progress import Progress
-from etude.tuning.models.catalog import CATALOG
+from etude.tuning.models.catalog import CATALOG, unknown_model
 
 # What a transformers model folder consists of. Not: pickled weights, exports to other engines
 # (in sub-folders), and Mistral's second copy of the same weights.
@@ -46,10 +46,7 @@ def download(name: str, progress: Progress) -> Path:
         ModelError: no such model, no right to it, or no way to reach the hub.
     """
     if not is_hub_id(name):
-        raise ModelError(
-            f"no model is called {name!r}{did_you_mean(name, CATALOG)}; "
-            f"pull takes an alias ({', '.join(CATALOG)}) or a hub id (owner/name)"
-        )
+        raise ModelError(f"{unknown_model(name, CATALOG)}; or give a hub id (owner/name)")
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,

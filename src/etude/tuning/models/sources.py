@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from etude.core.errors import ModelError, nearest
-from etude.core.paths import models_folder
+from etude.core.errors import ModelError
 from etude.tuning.models import hub
-from etude.tuning.models.catalog import CATALOG
+from etude.tuning.models.catalog import CATALOG, known_models, unknown_model
 from etude.tuning.models.folder import INDEX, SINGLE
 
 Format = Literal["gguf", "safetensors", "ctranslate2"]
@@ -59,7 +57,10 @@ def resolve(name: str) -> ModelSource:
             return ModelSource(name, "hub", None, None)
         found, form = recognize(cached)
         return ModelSource(name, "hub", found, form)
-    raise ModelError(_unknown(name))
+    raise ModelError(
+        f"{unknown_model(name, known_models())}; or give a folder, a .gguf file, or a hub "
+        "id (owner/name)"
+    )
 
 
 def recognize(path: Path) -> tuple[Path, Format]:
@@ -94,17 +95,3 @@ def recognize(path: Path) -> tuple[Path, Format]:
             f"{path} is an adapter, not a model: give its base model here, or merge the two first"
         )
     raise ModelError(f"{path} is no model: it holds neither config.json nor a .gguf file")
-
-
-def _unknown(name: str) -> str:
-    """Say that `name` is unknown, with the nearest of the names that are."""
-    pulled = [path.name for path in models_folder().glob("[!.]*") if path.is_dir()]
-    # `smollm2` means `smollm2-135m`, however few of its letters that is.
-    stem = re.split(r"\W", name.lower())[0]
-    begins = [known for known in CATALOG if len(stem) >= 3 and known.startswith(stem)]
-    close = begins or nearest(name, [*CATALOG, *pulled], 1)
-    meant = f" (did you mean {close[0]!r}?)" if close else ""
-    return (
-        f"no model is called {name!r}{meant}: expected an alias ({', '.join(CATALOG)}), "
-        "a folder, a .gguf file, or a hub id (owner/name)"
-    )

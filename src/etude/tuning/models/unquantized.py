@@ -57,7 +57,7 @@ class UnquantizedWeights:
         if isinstance(checkpoint, BitsAndBytesCheckpoint) and checkpoint.format_of(name):
             raise ModelError(
                 f"{checkpoint.path} holds {path} rounded to few bits, not as it was before, which "
-                "is wanted here: give the unquantised model, or adapter.start: default"
+                "is wanted here: give the unquantised model, or adapter.init: default"
             )
         info = checkpoint.tensors[name]
         weight = torch.empty(info.shape)

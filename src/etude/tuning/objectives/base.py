@@ -69,7 +69,7 @@ class Objective(Protocol):
 class SFT:
     """Cross-entropy of the answers, every trained token alike; of a pair, the better answer."""
 
-    name = "completion"
+    name = "sft"
     unit = "nats per trained token"
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:

@@ -1,4 +1,4 @@
-r"""Learning from preferences: DPO and ORPO from pairs of answers, KTO from judged ones.
+r"""Learning from preferences: DPO and ORPO from pairs of answers, KTO from labelled ones.
 
 With log π(y|x) the sum over the tokens of an answer, π_ref the model before tuning, and
 r(x, y) = log π(y|x) − log π_ref(y|x):
@@ -9,7 +9,8 @@ r(x, y) = log π(y|x) − log π_ref(y|x):
     ORPO  −ℓ_w − λ log σ(log odds_w − log odds_l),   log odds = ℓ − log(1 − exp ℓ)
           Hong et al. 2024, eqs. 1, 4, 6 and 7, ℓ = log π(y|x) / |y|; no π_ref
 
-    KTO   λ_D (1 − σ(β(r − z₀)))  of a wanted answer,   λ_U (1 − σ(β(z₀ − r)))  of an unwanted one
+    KTO   λ_D (1 − σ(β(r − z₀)))  of a desirable answer,
+          λ_U (1 − σ(β(z₀ − r)))  of an undesirable one
           z₀ = max(0, mean of r(x, y') over mismatched prompts x and answers y'), not differentiated
           Ethayarajh et al. 2024, eqs. 7 and 8
 
@@ -81,25 +82,25 @@ def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, odds_weight: float) 
 
 def kto_loss(
     rewards: torch.Tensor,
-    wanted: torch.Tensor,
+    desirable: torch.Tensor,
     kl: float,
     beta: float,
-    wanted_weight: float,
-    unwanted_weight: float,
+    desirable_weight: float,
+    undesirable_weight: float,
 ) -> torch.Tensor:
     """Return KTO's loss of each answer.
 
     Args:
         rewards: (S,) r, log π − log π_ref.
-        wanted: (S,) bool.
+        desirable: (S,) bool.
         kl: z₀, at least 0.
         beta: strength of the pull to the reference.
-        wanted_weight: λ_D.
-        unwanted_weight: λ_U.
+        desirable_weight: λ_D.
+        undesirable_weight: λ_U.
     """
-    value = torch.sigmoid(beta * torch.where(wanted, rewards - kl, kl - rewards))
+    value = torch.sigmoid(beta * torch.where(desirable, rewards - kl, kl - rewards))
     weights = torch.where(
-        wanted, value.new_tensor(wanted_weight), value.new_tensor(unwanted_weight)
+        desirable, value.new_tensor(desirable_weight), value.new_tensor(undesirable_weight)
     )
     return weights * (1 - value)
 
@@ -221,17 +222,19 @@ class KTO:
         spec = self.spec
         before = self.reference.log_probs(model, samples, packing)
         ratios = answer_log_probs(model, samples, packing) - before
-        wanted = torch.tensor([bool(sample.wanted) for sample in samples], device=ratios.device)
+        desirable = torch.tensor(
+            [bool(sample.desirable) for sample in samples], device=ratios.device
+        )
         losses = kto_loss(
-            ratios, wanted, shared, spec.beta, spec.wanted_weight, spec.unwanted_weight
+            ratios, desirable, shared, spec.beta, spec.desirable_weight, spec.undesirable_weight
         )
         rewards = spec.beta * ratios.detach()
-        beyond = torch.where(wanted, ratios - shared, shared - ratios).detach()
+        beyond = torch.where(desirable, ratios - shared, shared - ratios).detach()
         return LossSum(
             losses.sum(),
             {
-                "reward_chosen": _sum(rewards[wanted]),
-                "reward_rejected": _sum(rewards[~wanted]),
+                "reward_chosen": _sum(rewards[desirable]),
+                "reward_rejected": _sum(rewards[~desirable]),
                 "accuracy": _sum(_right(beyond)),
                 "kl": (shared * len(samples), len(samples)),
             },
@@ -265,8 +268,8 @@ def mismatched_partners(
     """Pair every prompt with the answer of another sample.
 
     The other is the next in a permutation by `seed`, or the first after it with another prompt:
-    data of judged answers hold several to one prompt. The answer is cut where prompt and answer
-    together would be longer than the longest sample.
+    data of unpaired preferences hold several to one prompt. The answer is cut where prompt and
+    answer together would be longer than the longest sample.
 
     Args:
         samples: at least two.
@@ -290,7 +293,7 @@ def mismatched_partners(
 
 
 def _start(sample: EncodedSample) -> int:
-    """Return where a judged sample's answer begins."""
+    """Return where an unpaired preference's answer begins."""
     return int(sample.trained.argmax())
 
 

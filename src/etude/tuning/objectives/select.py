@@ -12,7 +12,7 @@ from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched_partners
 from etude.tuning.objectives.reference import AdapterDisabledReference, Reference
 
-Kind = Literal["completion", "dpo", "orpo", "kto"]
+Kind = Literal["sft", "dpo", "orpo", "kto"]
 
 
 def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kind:
@@ -22,20 +22,20 @@ def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kin
         DataError: they cannot be learnt from by the objective named, or are of several kinds.
     """
     pairs = [sample for sample in samples if sample.rejected is not None]
-    judged = [sample for sample in samples if sample.wanted is not None]
+    unpaired = [sample for sample in samples if sample.desirable is not None]
     if spec.kind == "auto" and len({len(pairs), 0, len(samples)}) == 3:
         raise DataError("some of the samples are pairs of answers, others are not; part the data")
-    kind: Kind = spec.kind if spec.kind != "auto" else _natural(pairs, judged)
-    if kind == "completion" and judged:
+    kind: Kind = spec.kind if spec.kind != "auto" else _natural(pairs, unpaired)
+    if kind == "sft" and unpaired:
         raise DataError(
-            f"{judged[0].origin}: objective.kind completion would learn unwanted answers, too; "
+            f"{unpaired[0].origin}: objective.kind: sft would learn undesirable answers, too; "
             "use kto, or take them out of the data and set data.format to prompt_completion"
         )
-    fitting = {"completion": samples, "dpo": pairs, "orpo": pairs, "kto": judged}[kind]
+    fitting = {"sft": samples, "dpo": pairs, "orpo": pairs, "kto": unpaired}[kind]
     if len(fitting) < len(samples):
         known = set(fitting)
         other = next(sample for sample in samples if sample not in known)
-        wants = "judged answers" if kind == "kto" else "pairs of answers"
+        wants = "unpaired preferences" if kind == "kto" else "pairs of answers"
         columns = "prompt, completion, label" if kind == "kto" else "prompt, chosen, rejected"
         raise DataError(
             f"{other.origin}: objective.kind {kind} learns from {wants} ({columns}), and this is "
@@ -44,10 +44,10 @@ def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kin
     return kind
 
 
-def _natural(pairs: Sequence[EncodedSample], judged: Sequence[EncodedSample]) -> Kind:
+def _natural(pairs: Sequence[EncodedSample], unpaired: Sequence[EncodedSample]) -> Kind:
     if pairs:
         return "dpo"
-    return "kto" if judged else "completion"
+    return "kto" if unpaired else "sft"
 
 
 def make_objective(

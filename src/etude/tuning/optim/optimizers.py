@@ -1,9 +1,9 @@
 """The recipe's optimiser over the trained weights, and in which groups; `registry.py` has which.
 
-Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `lr_ratio_b` times that of the rest
-(Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's
-U like any other's. Weight decay is for what multiplies activations: not for biases and norms, where
-it has no such meaning. Which tensors of an adapter are U, and which decay, its kind says
+Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `loraplus_lr_ratio` times that of the
+rest (Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's U like
+any other's. Weight decay is for what multiplies activations: not for biases and norms, where it has
+no such meaning. Which tensors of an adapter are U, and which decay, its kind says
 (`adapters/registry.py`): those do that at zero mean ΔW = 0.
 """
 
@@ -52,7 +52,7 @@ def parameter_groups(
     """Return groups of parameters with one learning rate and one weight decay each."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        ratio = spec.lr_ratio_b if _is_up_factor(name) else 1.0
+        ratio = spec.loraplus_lr_ratio if _is_up_factor(name) else 1.0
         decay = spec.weight_decay if decays(name, parameter) else 0.0
         members.setdefault((ratio, decay), []).append(parameter)
     return [

@@ -29,10 +29,10 @@ def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
 
     Warm-up rises linearly and reaches the peak at its last step.
     """
-    warmup = math.ceil(spec.warmup * total)
+    warmup = math.ceil(spec.warmup_ratio * total)
     if step < warmup:
         return spec.lr * (step + 1) / warmup
-    return spec.lr * SCHEDULES[spec.schedule](step, total, warmup, spec.final_lr)
+    return spec.lr * SCHEDULES[spec.lr_scheduler](step, total, warmup, spec.min_lr_ratio)
 
 
 @schedule

@@ -149,8 +149,8 @@ class GGUFLinear(QuantLinear):
         """
         del weight
         raise AdapterError(
-            "this adapter.start changes the base, but quant.kind: native keeps the blocks of the "
-            "GGUF file as they are; use adapter.start: default, gaussian or orthogonal, or "
+            "this adapter.init changes the base, but quant.kind: native keeps the blocks of the "
+            "GGUF file as they are; use adapter.init: default, gaussian or orthogonal, or "
             "quant.kind: nf4"
         )
 

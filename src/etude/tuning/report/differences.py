@@ -11,6 +11,7 @@ import yaml
 from etude.core import units as q
 from etude.core.atomic_files import replace_text
 from etude.core.errors import RunError
+from etude.tuning.config.renamed_keys import translated
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
@@ -132,7 +133,7 @@ def _recipe(folder: RunFolder) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"cannot read {folder.recipe}: {error}") from None
-    return cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
+    return translated(cast("dict[str, Any]", loaded)) if isinstance(loaded, dict) else {}
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -77,7 +77,7 @@ def memory_table(
     rank: int,
     micro_tokens: int,
     *,
-    targets: str | list[str] = ADAPTER.targets,
+    targets: str | list[str] = ADAPTER.target_modules,
     quant: QuantSpec = QUANT,
     model: ModelSpec = MODEL,
     checkpointing: bool = False,

@@ -136,7 +136,7 @@ def _preference_charts(records: Sequence[dict[str, Any]]) -> list[Chart | None]:
     charts: list[Chart | None] = []
     for key, title, unit, written in (
         ("accuracy", "Preferences right", "share", q.percent),
-        ("margin", "Reward margin", "wanted less unwanted", q.loss),
+        ("margin", "Reward margin", "desirable less undesirable", q.loss),
     ):
         train, held_out = series(records, key), series(records, f"eval_{key}")
         if not train.steps:

@@ -35,7 +35,7 @@ class RunResult(TypedDict, total=False):
     """`qlora`, `lora` or `full`."""
 
     objective: str
-    """`completion`, `dpo`, `orpo` or `kto`."""
+    """`sft` (`completion` in runs of 0.1.0), `dpo`, `orpo` or `kto`."""
 
     loss_unit: str
     """Of the objective's loss."""
@@ -48,7 +48,7 @@ class RunResult(TypedDict, total=False):
 
     margin_before: float
     margin: float
-    """Of preferences: mean reward of wanted answers less that of others."""
+    """Of preferences: mean reward of desirable answers less that of others."""
 
     rouge_before: float
     rouge: float

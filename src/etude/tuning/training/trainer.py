@@ -62,8 +62,9 @@ class TrainingSet:
             for side in sample.sides:
                 digest.update(side.input_ids.tobytes())
                 digest.update(side.trained.tobytes())
-            if sample.wanted is not None:
-                digest.update(b"wanted" if sample.wanted else b"unwanted")
+            if sample.desirable is not None:
+                # The words of 0.1.0: a checkpoint of an older run holds their hash.
+                digest.update(b"wanted" if sample.desirable else b"unwanted")
         return digest.hexdigest()
 
 
@@ -258,11 +259,12 @@ class Trainer:
         if norm == 0.0:
             raise RunError(
                 f"step {self.counters.step + 1}: every trained weight got a zero gradient, so "
-                "nothing would be learnt; check adapter.targets and that answers are not masked"
+                "nothing would be learnt; check adapter.target_modules and that answers are not "
+                "masked"
             )
-        if self.spec.clip is not None:
+        if self.spec.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(
-                self.parameters.values(), self.spec.clip, torch.tensor(norm)
+                self.parameters.values(), self.spec.max_grad_norm, torch.tensor(norm)
             )
         return norm
 
@@ -370,7 +372,7 @@ class Trainer:
 
     @contextmanager
     def _training_mode(self) -> Generator[None]:
-        if self.spec.checkpointing:
+        if self.spec.gradient_checkpointing:
             self.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
@@ -384,7 +386,7 @@ class Trainer:
                 yield
         finally:
             self.model.eval()
-            if self.spec.checkpointing:
+            if self.spec.gradient_checkpointing:
                 self.model.activation_checkpointing_disable()
 
     def _compute_dtype(self) -> torch.autocast:

@@ -203,8 +203,8 @@ def test_pairs_and_verdicts_have_checks_of_their_own(check):
     rows[4]["rejected"] = rows[4]["chosen"]
     report, _ = check(rows, only=["identical-pair"])
     assert lines_of(report, "identical-pair") == [5]
-    judged = [{**row, "label": i != 3} for i, row in enumerate(clean_rows(40))]
-    report, _ = check(judged)
+    unpaired = [{**row, "label": i != 3} for i, row in enumerate(clean_rows(40))]
+    report, _ = check(unpaired)
     assert [found.check for found in report.findings] == ["verdict-imbalance"]
 
 

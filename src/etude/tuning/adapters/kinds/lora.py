@@ -137,7 +137,7 @@ class LoRAKind(AdapterKind):
         if rank > min(features, out):
             raise AdapterError(
                 f"adapter.rank {rank} is larger than {path}, a matrix of {out} × {features}; use "
-                f"at most {min(features, out)}, or leave it out of adapter.targets"
+                f"at most {min(features, out)}, or leave it out of adapter.target_modules"
             )
 
     def build(

@@ -9,16 +9,16 @@ from pydantic import Field, model_validator
 from etude.tuning.config.sections.base import Fraction, Section
 
 _TAKEN_BY: dict[str, tuple[str, ...]] = {
-    "start": ("lora",),
+    "init": ("lora",),
     "factors.bits": ("lora", "dora"),
-    "rank_pattern": ("lora", "dora", "adalora", "none"),
-    "alpha_pattern": ("lora", "dora", "adalora", "none"),
-    "dropout": ("lora", "dora", "vera", "adalora", "none"),
+    "rank_pattern": ("lora", "dora", "adalora", "full"),
+    "alpha_pattern": ("lora", "dora", "adalora", "full"),
+    "dropout": ("lora", "dora", "vera", "adalora", "full"),
 }
-"""The kinds that take a key which not all of them do; `none` passes over what it does not use."""
+"""The kinds that take a key which not all of them do; `full` passes over what it does not use."""
 
 TRAINS_UP_FACTOR = ("lora", "dora", "adalora")
-"""The kinds that train a factor U, whose rate is `train.lr_ratio_b` times the others'."""
+"""The kinds that train a factor U, whose rate is `train.loraplus_lr_ratio` times the others'."""
 
 
 class FactorSpec(Section):
@@ -68,8 +68,8 @@ class Ia3Spec(Section):
 
     A module's outputs are scaled, y = l ⊙ (W x + b), but for the last Linear of a feed-forward
     block, whose inputs are: y = W (l ⊙ x) + b. All of l begins at one. The paper scales keys,
-    values and feed-forward blocks: `targets: [k_proj, v_proj, down_proj]`. Rank and alpha have no
-    meaning here, and rates ten times LoRA's are common.
+    values and feed-forward blocks: `target_modules: [k_proj, v_proj, down_proj]`. Rank and alpha
+    have no meaning here, and rates ten times LoRA's are common.
     """
 
     feedforward: list[str] | None = None
@@ -80,10 +80,10 @@ class Ia3Spec(Section):
 class AdapterSpec(Section):
     """Which weights are trained, and how they are parametrised."""
 
-    kind: Literal["lora", "dora", "vera", "adalora", "ia3", "none"] = "lora"
+    kind: Literal["lora", "dora", "vera", "adalora", "ia3", "full"] = "lora"
     """`lora`: ΔW = U Vᵀ on the target modules. `dora`: direction by LoRA, magnitude trained apart.
     `vera`: U and V random, frozen and shared, two vectors trained. `adalora`: ΔW = P Λ Q, the rank
-    moved to where it matters. `ia3`: outputs or inputs scaled by a vector. `none`: full
+    moved to where it matters. `ia3`: outputs or inputs scaled by a vector. `full`: full
     fine-tuning, every weight trained."""
 
     rank: Annotated[int, Field(ge=1)] = 16
@@ -98,7 +98,7 @@ class AdapterSpec(Section):
     dropout: Fraction = 0.0
     """Dropout on the adapter's input, in training only."""
 
-    targets: str | list[str] = "all-linear"
+    target_modules: str | list[str] = "all-linear"
     """`all-linear` (every Linear but the output head), module names, or patterns (`*.mlp.*`)."""
 
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
@@ -108,14 +108,14 @@ class AdapterSpec(Section):
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Another alpha for some modules, likewise."""
 
-    start: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
     """First values of the factors. `default`: A uniform, B zero. `gaussian`: A normal, B zero.
     `orthogonal`: neither zero, their product zero. `pissa`: the base's principal directions, taken
     off it (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024). `loftq`: what quantising
     the base lost (Li et al. 2023)."""
 
     loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
-    """Rounds of quantising and factorising (`start: loftq`)."""
+    """Rounds of quantising and factorising (`init: loftq`)."""
 
     svd_iterations: Annotated[int, Field(ge=1)] | None = 16
     """Iterations of a randomised SVD (`pissa`, `loftq`). None: the exact SVD, slower."""
@@ -138,7 +138,7 @@ class AdapterSpec(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         changed = {
-            "start": self.start != "default",
+            "init": self.init != "default",
             "factors.bits": self.factors.bits is not None,
             "rank_pattern": bool(self.rank_pattern),
             "alpha_pattern": bool(self.alpha_pattern),
@@ -146,12 +146,12 @@ class AdapterSpec(Section):
         }
         for key, takers in _TAKEN_BY.items():
             if changed[key] and self.kind not in takers:
-                kinds = [taker for taker in takers if taker != "none"]
+                kinds = [taker for taker in takers if taker != "full"]
                 listed = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
                 raise ValueError(f"adapter.{key} is for adapter.kind: {listed}")
-        if self.start in ("pissa", "olora", "loftq") and self.factors.bits is not None:
+        if self.init in ("pissa", "olora", "loftq") and self.factors.bits is not None:
             raise ValueError(
-                f"adapter.start: {self.start} may change the base, whose change is kept in full; "
+                f"adapter.init: {self.init} may change the base, whose change is kept in full; "
                 "it does not go with adapter.factors.bits"
             )
         if self.adalora.warmup + self.adalora.settle >= 1:

@@ -48,12 +48,12 @@ class DataSpec(Section):
         "sharegpt",
         "alpaca",
         "preference",
-        "judged",
+        "unpaired_preference",
     ] = "auto"
     """How a row is read. `auto`: from its columns. `messages`: a list of {role, content}, tools
     and their calls too. `sharegpt`: a list of {from, value}. `alpaca`: instruction, input, output.
-    `preference`: a prompt with a chosen and a rejected answer. `judged`: a prompt, an answer, and
-    whether it is wanted (KTO)."""
+    `preference`: a prompt with a chosen and a rejected answer. `unpaired_preference`: a prompt, an
+    answer, and whether it is desirable (KTO)."""
 
     prompt: str = "prompt"
     """Column, or template with {columns}, of the prompt."""
@@ -71,7 +71,7 @@ class DataSpec(Section):
     """Column of the worse one (`preference`)."""
 
     label: str = "label"
-    """Column that says whether the answer is wanted (`judged`)."""
+    """Column that says whether the answer is desirable (`unpaired_preference`)."""
 
     tools: str = "tools"
     """Column of the tools that the model may call, a list of JSON schemas (`messages`)."""

@@ -12,10 +12,10 @@ from etude.tuning.config.sections.base import Section
 class ObjectiveSpec(Section):
     """What is minimised."""
 
-    kind: Literal["auto", "completion", "dpo", "orpo", "kto"] = "auto"
-    """`completion`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al.
-    2023; Hong et al. 2024). `kto`: judged answers (Ethayarajh et al. 2024). `auto`: `dpo` for
-    pairs, `kto` for judged answers, else `completion`."""
+    kind: Literal["auto", "sft", "dpo", "orpo", "kto"] = "auto"
+    """`sft`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al.
+    2023; Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
+    pairs, `kto` for unpaired preferences, else `sft`."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the pull to the base model (DPO, KTO)."""
@@ -23,11 +23,11 @@ class ObjectiveSpec(Section):
     odds_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight λ of ORPO's odds-ratio term."""
 
-    wanted_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight of wanted answers (KTO)."""
+    desirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of desirable answers (KTO)."""
 
-    unwanted_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight of unwanted answers (KTO)."""
+    undesirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of undesirable answers (KTO)."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Share of pairs taken to be labelled the wrong way round (DPO)."""

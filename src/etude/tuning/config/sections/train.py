@@ -31,7 +31,7 @@ class TrainSpec(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate, per optimiser step."""
 
-    lr_ratio_b: Annotated[float, Field(gt=0)] = 1.0
+    loraplus_lr_ratio: Annotated[float, Field(gt=0)] = 1.0
     """LoRA+: learning rate of the factor U (lora_B) over that of V (Hayou et al. 2024)."""
 
     optimizer: Literal["adamw", "adamw8bit", "lion", "adafactor"] = "adamw"
@@ -43,13 +43,13 @@ class TrainSpec(Section):
     """Keep the optimiser's state out of the way: in a memory-mapped file (CPU) or in pinned host
     memory (CUDA). For AdamW, in 32 or 8 bits."""
 
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after warm-up."""
 
-    warmup: Fraction = 0.05
+    warmup_ratio: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""
 
-    final_lr: Fraction = 0.1
+    min_lr_ratio: Fraction = 0.1
     """Learning rate at the end, as a share of the peak (cosine, linear)."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -61,17 +61,17 @@ class TrainSpec(Section):
     beta2: Fraction | None = None
     """AdamW's decay of the second moment (None: 0.999), Lion's of the momentum (None: 0.99)."""
 
-    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest L2 norm of the gradient over all trained weights."""
 
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
 
     eval_every: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps between evaluations. None: before and after training only."""
 
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many evaluations without a better loss."""
+    """Early stopping: stop after this many evaluations without a better loss."""
 
     save_every: Annotated[int, Field(ge=1)] = 20
     """Optimiser steps between checkpoints: what a killed run loses at most."""

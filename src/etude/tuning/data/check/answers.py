@@ -111,13 +111,13 @@ class Labels:
             "eval": defaultdict(list),
         }
         self._total: Counter[str] = Counter()
-        self._wanted: Counter[bool] = Counter()
+        self._desirable: Counter[bool] = Counter()
         self._many = False
 
     def see(self, entry: Entry) -> None:
         """Count the answer."""
-        if entry.sample.wanted is not None:
-            self._wanted[entry.sample.wanted] += 1
+        if entry.sample.desirable is not None:
+            self._desirable[entry.sample.desirable] += 1
         if entry.sample.text is not None or entry.sample.rejected or self._many:
             return
         answer = entry.answers[-1] if entry.answers else ""
@@ -174,17 +174,17 @@ class Labels:
             )
 
     def _verdicts(self) -> Iterable[Finding]:
-        total = self._wanted.total()
+        total = self._desirable.total()
         if total < 20:
             return
-        share = self._wanted[True] / total
+        share = self._desirable[True] / total
         if not 0.1 <= share <= 0.9:
             yield Finding(
                 "verdict-imbalance",
                 "warning",
-                f"{share:.0%} of the judged answers are wanted",
-                "set objective.wanted_weight and unwanted_weight so that share times weight is "
-                "about alike on both sides (Ethayarajh et al. 2024, section 4.2)",
+                f"{share:.0%} of the unpaired preferences are desirable",
+                "set objective.desirable_weight and undesirable_weight so that share times weight "
+                "is about alike on both sides (Ethayarajh et al. 2024, section 4.2)",
                 rows=[f"{total:,} answers"],
             )
 

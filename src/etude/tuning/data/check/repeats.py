@@ -35,7 +35,7 @@ def whole(entry: Entry) -> str:
         return sample.text
     turns = [f"{turn.role}: {turn.content}" for turn in sample.messages]
     turns += [f"worse: {turn.content}" for turn in sample.rejected[-1:]]
-    return "\n".join([*turns, "" if sample.wanted is None else str(sample.wanted)])
+    return "\n".join([*turns, "" if sample.desirable is None else str(sample.desirable)])
 
 
 class Repeats:
@@ -109,7 +109,7 @@ class Repeats:
         self._train[key] = origin
         if other := self._near_train.match_or_add(text, origin):
             self.near.add(origin, f"{origin} is near {other}")
-        if prompt is not None and not entry.sample.rejected and entry.sample.wanted is None:
+        if prompt is not None and not entry.sample.rejected and entry.sample.desirable is None:
             answer = _key(entry.answers[-1]) if entry.answers else b""
             first, place = self._answers.setdefault(prompt, (answer, origin))
             if first != answer:

@@ -4,9 +4,9 @@ A format is a module of this package that registers a `DataFormat`. `data.format
 them about the first row; each that recognises it names a priority, and the lowest wins:
 
     10  preference           its two columns are there, or the recipe names one
-    20  judged               the recipe names the column of the label
+    20  unpaired_preference  the recipe names the column of the label
     30  prompt_completion    the recipe names the prompt or the completion
-    40  judged               a label that says yes or no, beside an answer
+    40  unpaired_preference  a label that says yes or no, beside an answer
     50  messages             a column `messages`
     60  sharegpt             a column `conversations` or `conversation`
     70  alpaca               columns `instruction` and `output`

@@ -1,4 +1,7 @@
-"""`judged`: {prompt, completion, label} or {messages, label}; only the last answer is judged."""
+"""`unpaired_preference`: {prompt, completion, label} or {messages, label}, for KTO.
+
+Only the last answer is labelled, as desirable or not.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,10 @@ def _reader(spec: DataSpec) -> Reader:
 def _unpaired(row: Row, spec: DataSpec) -> Sample:
     if spec.label not in row.values:
         raise missing(row, spec.label, "data.label")
-    wanted = _desirable(row.values[spec.label])
-    if wanted is None:
+    desirable = _desirable(row.values[spec.label])
+    if desirable is None:
         raise DataError(
-            f"{row.origin}: column {spec.label!r} must say whether the answer is wanted (true, "
+            f"{row.origin}: column {spec.label!r} must say whether the answer is desirable (true, "
             f"false, 1 or 0), got {shown(row.values[spec.label])}"
         )
     completion: Any = row.values.get(spec.completion)
@@ -56,9 +59,9 @@ def _unpaired(row: Row, spec: DataSpec) -> Sample:
     turns = prepared(turns, spec)
     last = max((n for n, turn in enumerate(turns) if turn.role == "assistant"), default=None)
     if last is None:
-        raise DataError(f"{row.origin}: there is no answer to judge")
+        raise DataError(f"{row.origin}: there is no answer that the label could be of")
     tools = read_tools(row, spec.tools)
-    return Sample(turns, None, row.origin, tools=tools, wanted=wanted, context=last)
+    return Sample(turns, None, row.origin, tools=tools, desirable=desirable, context=last)
 
 
 def _desirable(value: object) -> bool | None:
@@ -70,4 +73,4 @@ def _desirable(value: object) -> bool | None:
         return None
 
 
-register(DataFormat("judged", ("prompt", "completion", "label"), _recognize, _reader))
+register(DataFormat("unpaired_preference", ("prompt", "completion", "label"), _recognize, _reader))

@@ -1,0 +1,50 @@
+"""The key that a person means by one that there is not: of its section, or of any other."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+
+from pydantic import BaseModel
+
+from etude.tuning.config import reference
+
+_OWN, _OTHER = 0.4, 0.6
+"""How alike a key of the same section, or of another, must be to be meant: a ratio to 1."""
+
+
+def suggest(path: str, root: type[BaseModel]) -> str:
+    """Return ` (did you mean 'adapter.rank'?)`, or the keys of the section where none is near.
+
+    A key that is right but for its section comes first, then the one most alike, those of the
+    same section before others.
+
+    Args:
+        path: dotted, as the person wrote it.
+        root: the recipe's model.
+    """
+    section, _, last = path.rpartition(".")
+    parts = list(reference.parts(root))
+    own = [part.name for part in parts if part.name.rpartition(".")[0] == section and part.name]
+    own += [key.name for part in parts if part.name == section for key in part.keys]
+    every = [key.name for part in parts for key in part.keys]
+    same = [name for name in every if _last(name) == last]
+    if same:
+        return f" (did you mean {' or '.join(map(repr, same))}?)"
+    scores = [(_alike(last, _last(name)), name) for name in own]
+    scores += [
+        (score, name)
+        for name in every
+        if name not in own and (score := _alike(last, _last(name))) >= _OTHER
+    ]
+    score, best = max(scores, key=lambda scored: scored[0], default=(0.0, ""))
+    if score >= _OWN:
+        return f" (did you mean {best!r}?)"
+    return f" (known: {', '.join(map(_last, own or every))})"
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _alike(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
