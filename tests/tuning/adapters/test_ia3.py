@@ -109,7 +109,7 @@ def test_pefts_vectors_are_read_and_written_back_as_the_same_numbers(
 
 
 def test_the_gradient_is_pefts(llama):
-    config = IA3Config(target_modules=SPEC.targets, feedforward_modules=["down_proj"])
+    config = IA3Config(target_modules=SPEC.target_modules, feedforward_modules=["down_proj"])
     theirs = get_peft_model(base(llama), config)
     model = base(llama)
     add_adapter(model, SPEC, seed=0)
@@ -129,7 +129,7 @@ def test_the_gradient_is_pefts(llama):
 @pytest.mark.parametrize("which", ["llama", "gpt2"])
 def test_the_merged_model_computes_the_same_biases_included(request, which):
     model = base(request.getfixturevalue(which))
-    targets = "all-linear" if which == "gpt2" else SPEC.targets
+    targets = "all-linear" if which == "gpt2" else SPEC.target_modules
     add_adapter(model, AdapterSpec(kind="ia3", target_modules=targets), seed=0)
     scatter(model)
     expected = logits(model)
@@ -178,7 +178,8 @@ class Suffixes(nn.Module):
 
 
 def test_names_that_end_in_each_other_are_kept_apart_in_pefts_file(tmp_path):
-    spec = AdapterSpec(kind="ia3", target_modules=["proj", "down_proj"], ia3=Ia3Spec(feedforward=["proj"]))
+    inputs = Ia3Spec(feedforward=["proj"])
+    spec = AdapterSpec(kind="ia3", target_modules=["proj", "down_proj"], ia3=inputs)
     model = Suffixes().eval()
     add_adapter(model, spec, seed=0)
     scatter(model)

@@ -106,7 +106,8 @@ SAVED = {
 def shaped(width: int = 16, activation: str = "silu", saved: str = "nothing"):
     """Return a Llama with an adapter, heads of `width`, and modules that are trained whole."""
     sizes = {**SIZES, "head_dim": width, "hidden_act": activation, "num_hidden_layers": 2}
-    spec = AdapterSpec(rank=4, alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=SAVED[saved])
+    targets = ["q_proj", "v_proj"]
+    spec = AdapterSpec(rank=4, alpha=8, target_modules=targets, modules_to_save=SAVED[saved])
     model = adapted(lambda: LlamaForCausalLM(LlamaConfig(**sizes)), spec)
     set_adapter(model, "default")
     return model

@@ -8,9 +8,9 @@ from typing import Any
 
 from etude.core.errors import InsufficientMemoryError, ModelError
 from etude.tuning.config.recipe import Recipe, apply_override
+from etude.tuning.config.sections.train import NOT_TAKEN
 from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
 from etude.tuning.memory.model_configs import config_of, forward_dtype, held_on_disk
-from etude.tuning.optim.registry import OPTIMIZERS
 
 TOLERANCE = 1.1
 """A prediction may be off by a tenth: only what is further above the memory at hand is refused."""
@@ -81,7 +81,7 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         yield [f"train.micro_tokens={tokens}"], "the same steps, a little slower"
     if not train.gradient_checkpointing:
         yield ["train.gradient_checkpointing=true"], "the same result, about a third slower"
-    if not train.paged and "paged" not in OPTIMIZERS[train.optimizer].inapplicable:
+    if not train.paged and "paged" not in NOT_TAKEN.get(train.optimizer, {}):
         yield ["train.paged=true"], "the same result, slower by writing to disk"
     if recipe.method == "lora":
         yield ["quant.kind=nf4"], "a base rounded to 4 bits"

@@ -17,8 +17,6 @@ from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.paged import StateMemory
 from etude.tuning.optim.registry import FLOAT32, OptimizerKind, register
 
-_NO_BETAS = "has no first moment and derives the second's decay from the step"
-
 
 def _make(
     groups: list[dict[str, Any]], spec: TrainSpec, memory: StateMemory | None
@@ -36,11 +34,4 @@ def _state_bytes(shape: Sequence[int]) -> int:
     return FLOAT32 * (count // shape[-1] + count // shape[-2])
 
 
-register(
-    OptimizerKind(
-        "adafactor",
-        _make,
-        _state_bytes,
-        {"paged": "keeps its state in memory", "beta1": _NO_BETAS, "beta2": _NO_BETAS},
-    )
-)
+register(OptimizerKind("adafactor", _make, _state_bytes))

@@ -69,4 +69,4 @@ def _make(
     return Lion(groups, lr=spec.lr, betas=betas(spec, 0.99), weight_decay=spec.weight_decay)
 
 
-register(OptimizerKind("lion", _make, moments(1), {"paged": "keeps its state in memory"}))
+register(OptimizerKind("lion", _make, moments(1)))

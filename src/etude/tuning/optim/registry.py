@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 FLOAT32 = 4
 """Bytes of a number."""
-
-OPTIONS = ("paged", "beta1", "beta2")
-"""Keys of `train` that do not apply to every optimiser."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,6 @@ class OptimizerKind:
     state_bytes: Callable[[Sequence[int]], int]
     """Returns the bytes of state of a float32 parameter of the given shape, the step's count left
     out."""
-
-    inapplicable: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Those of OPTIONS that do not apply, each with what the optimiser does instead."""
 
 
 OPTIMIZERS: Registry[OptimizerKind] = Registry("optimiser", __package__)

@@ -8,6 +8,14 @@ from pydantic import Field, model_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
 
+_NO_BETAS = "has no first moment and derives the second's decay from the step"
+
+NOT_TAKEN: dict[str, dict[str, str]] = {
+    "lion": {"paged": "keeps its state in memory"},
+    "adafactor": {"paged": "keeps its state in memory", "beta1": _NO_BETAS, "beta2": _NO_BETAS},
+}
+"""Keys that do not apply to an optimiser, each with what the optimiser does instead."""
+
 
 class TrainSpec(Section):
     """The training loop."""
@@ -88,11 +96,7 @@ class TrainSpec(Section):
         chosen = [
             option for option, value in given.items() if value is not None and value is not False
         ]
-        if not chosen:
-            return self  # the optimisers load PyTorch, which most recipes can be read without
-        from etude.tuning.optim.registry import OPTIMIZERS
-
-        instead = OPTIMIZERS[self.optimizer].inapplicable
+        instead = NOT_TAKEN.get(self.optimizer, {})
         refused = [option for option in chosen if option in instead]
         if refused:
             keys = " and ".join(f"train.{option}" for option in refused)
