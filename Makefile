@@ -14,11 +14,11 @@ help:            ## Show what there is to do
 
 quickstart: install  ## Fine-tune SmolLM2-135M by QLoRA on Python functions and show what changed
 	$(BIN)/etude models pull smollm2-135m
-	$(BIN)/etude tune recipes/docstrings.yaml
+	$(BIN)/etude tune docstrings
 
 compare: install ## The same by QLoRA, LoRA and full fine-tuning, side by side
 	$(BIN)/etude models pull smollm2-135m
-	$(BIN)/etude tune recipes/docstrings.yaml --compare
+	$(BIN)/etude tune docstrings --compare
 
 install: $(VENV)/.installed  ## Make .venv with Etude in it
 

@@ -54,7 +54,7 @@ def test_the_shipped_recipes_are_valid_and_open_with_their_launch_line():
     for path in recipes:
         recipe = Recipe.read(path, data="rows.jsonl")
         assert recipe.name == path.stem
-        assert f"etude tune recipes/{path.name}" in path.read_text("utf-8").split("\nname:")[0]
+        assert f"etude tune {path.stem}" in path.read_text("utf-8").split("\nname:")[0]
 
 
 def test_completion_offers_recipe_keys():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.data import chosen_recipe, data_app, tokenizer_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def complete_check(incomplete: str) -> list[str]:
     "check",
     epilog="Examples:\n\n"
     "`etude data check train.jsonl --eval test.jsonl`\n\n"
-    "`etude data check --recipe recipes/chat.yaml --set data.train=conversations.jsonl`\n\n"
+    "`etude data check --recipe chat --set data.train=conversations.jsonl`\n\n"
     "`etude data check train.jsonl --fix train.fixed.jsonl --html findings.html`",
 )
 def check(
@@ -46,7 +46,11 @@ def check(
         typer.Option(help="Whose tokenizer and chat template: an alias, a hub id, or a path."),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe that says how rows are read.")
+        Path | None,
+        typer.Option(
+            help="A recipe that says how rows are read: a YAML file, or a shipped one by name.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TENSOR_FILES = (".npz", ".safetensors")
     epilog="Examples:\n\n"
     "`etude data inspect rows.jsonl`\n\n"
     "`etude data inspect rows.csv --set data.prompt=question --set data.completion=answer`\n\n"
-    "`etude data inspect --recipe recipes/docstrings.yaml --rows 5`\n\n"
+    "`etude data inspect --recipe docstrings --rows 5`\n\n"
     "`etude data inspect features.npz`",
 )
 def inspect(
@@ -47,7 +47,11 @@ def inspect(
         typer.Option(help="Whose tokenizer and chat template: an alias, a hub id, or a path."),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe that says how rows are read.")
+        Path | None,
+        typer.Option(
+            help="A recipe that says how rows are read: a YAML file, or a shipped one by name.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _bytes(text: str) -> int:
 @app.command(
     epilog="Examples:\n\n"
     "`etude plan llama-3.1-8b`\n\n"
-    "`etude plan smollm2-135m --recipe recipes/docstrings.yaml`\n\n"
+    "`etude plan smollm2-135m --recipe docstrings`\n\n"
     "`etude plan path/to/config.json --method qlora --memory 24GB "
     "--set train.gradient_checkpointing=true`"
 )
@@ -61,7 +61,13 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="The recipe to plan for.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="The recipe to estimate: a YAML file, or the name of a shipped one.",
+            autocompletion=complete_recipe,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(

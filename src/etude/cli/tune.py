@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe_key, complete_run
+from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run
 from etude.cli.root import app
 
 
@@ -22,13 +22,19 @@ class Method(StrEnum):
 
 @app.command(
     epilog="Examples:\n\n"
-    "`etude tune recipes/docstrings.yaml`\n\n"
-    "`etude tune recipes/docstrings.yaml --set adapter.rank=8 --data path/to/my/package`\n\n"
+    "`etude tune docstrings`\n\n"
+    "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
     "`etude tune --resume latest`"
 )
 def tune(
     recipe: Annotated[
-        Path | None, typer.Argument(help="The recipe, a YAML file.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A YAML file, or the name of a recipe that Etude ships with "
+            "(`etude recipe list`).",
+            show_default=False,
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -84,7 +90,7 @@ def tune(
             raise RecipeError(f"{folder.path} is finished; there is nothing to go on with")
         chosen = Recipe.read_run(folder.recipe)
     elif recipe is None:
-        raise RecipeError("name a recipe (etude tune recipes/docstrings.yaml) or use --resume RUN")
+        raise RecipeError("name a recipe (etude tune docstrings) or use --resume RUN")
     else:
         folder = None
         chosen = Recipe.read(recipe, overrides, data=data)
