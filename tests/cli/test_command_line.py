@@ -191,5 +191,47 @@ def test_an_adapter_of_another_model_is_refused(recipe_file, tiny_llama, tmp_pat
     refused(etude("chat", latest, stdin="number 3"), "was trained on")
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("plan llama-3.1-8b", ["etude plan is now etude memory"]),
+        ("papers forget 2604.01234", ["etude papers forget is now etude papers unlike"]),
+        ("tune docstrings --anyway", ["--anyway", "--ignore-memory"]),
+        ("papers search YOLO --most=3", ["--most", "--limit"]),
+        ("papers digest --again --mail", ["--again", "--resend"]),
+        ("practice judge --demand namespaces", ["--demand", "--require"]),
+    ],
+)
+def test_an_old_name_is_answered_with_the_new_one(line, words):
+    refused(etude(*line.split()), *words)
+
+
+def test_every_new_name_is_a_command_or_an_option_and_no_old_one_is():
+    import typer.main
+
+    from etude.cli import app, renamed
+
+    def command(path):
+        found = typer.main.get_command(app)
+        for name in path:
+            found = getattr(found, "commands", {}).get(name)
+        return found
+
+    for old, new in renamed.COMMANDS.items():
+        assert command(old) is None
+        assert command(new.split()) is not None
+    for path, options in renamed.OPTIONS.items():
+        there = {name for option in command(path).params for name in option.opts}
+        assert set(options.values()) <= there
+        assert not set(options) & there
+
+
+def test_words_after_two_hyphens_are_no_options():
+    from etude.cli.renamed import refuse_old_names
+
+    refuse_old_names(["papers", "search", "--", "--most"])
+    refuse_old_names(["tune", "--set", "name=plan"])
+
+
 def test_asking_for_a_run_that_is_not_there_names_those_that_are(tmp_path):
     refused(etude("chat", "latest", "--runs", tmp_path, stdin="hello"), "no runs")

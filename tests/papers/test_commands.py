@@ -67,7 +67,7 @@ def test_today_follows_what_is_liked_and_says_why(etude):
     assert "no likes yet" not in after and "+" in after
     learned = etude("interests").stdout
     assert learned.startswith("from 3 likes") and "more: " in learned
-    assert "forgotten" in etude("forget", liked[2]).stdout
+    assert "no longer liked" in etude("unlike", liked[2]).stdout
 
 
 def test_a_paper_is_shown_with_all_that_is_known(etude):

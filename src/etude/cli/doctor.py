@@ -97,7 +97,7 @@ def _judge() -> str:
     from etude.practice.judge.pool import Pool
 
     try:
-        with Pool(demand=()) as pool:
+        with Pool(require=()) as pool:
             return pool.level.describe()
     except JudgeError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""`etude plan`: the memory that fine-tuning a model takes, before anything is fetched or run."""
+"""`etude memory`: the memory that fine-tuning a model takes, before anything is fetched or run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Way(StrEnum):
-    """What to plan for."""
+    """The methods that are estimated."""
 
     qlora = "qlora"
     lora = "lora"
@@ -45,13 +45,14 @@ def _bytes(text: str) -> int:
 
 
 @app.command(
+    "memory",
     epilog="Examples:\n\n"
-    "`etude plan llama-3.1-8b`\n\n"
-    "`etude plan smollm2-135m --recipe docstrings`\n\n"
-    "`etude plan path/to/config.json --method qlora --memory 24GB "
-    "--set train.gradient_checkpointing=true`"
+    "`etude memory llama-3.1-8b`\n\n"
+    "`etude memory smollm2-135m --recipe docstrings`\n\n"
+    "`etude memory path/to/config.json --method qlora --memory 24GB "
+    "--set train.gradient_checkpointing=true`",
 )
-def plan(
+def estimate(
     model: Annotated[
         str | None,
         typer.Argument(
@@ -78,11 +79,11 @@ def plan(
         ),
     ] = None,
     method: Annotated[
-        Way | None, typer.Option(help="Plan for one method. Default: for all three.")
+        Way | None, typer.Option(help="Estimate one method. Default: all three.")
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="Plan for so much memory, as in `24GB`. Default: what is available."),
+        typer.Option(help="The memory to fit into, as in `24GB`. Default: what is available."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -101,7 +102,7 @@ def plan(
     from etude.tuning.memory.model_configs import config_of
 
     if model is None and recipe is None:
-        raise RecipeError("name a model (etude plan llama-3.1-8b), or a recipe by --recipe")
+        raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
     chosen = _chosen(model, recipe, overrides or [])
     config = config_of(chosen.model.id)
     limit = this_machine().memory_available if memory is None else _bytes(memory)

@@ -63,8 +63,12 @@ def tune(
             autocompletion=complete_run,
         ),
     ] = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Begin even if the memory plan says it cannot fit.")
+    ignore_memory: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-memory",
+            help="Start even if the memory estimate says that the run cannot fit.",
+        ),
     ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
@@ -98,7 +102,7 @@ def tune(
 
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
-    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=anyway)
+    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=ignore_memory)
     if run.state == "stopped":
         typer.echo(f"stopped; go on with: etude tune --resume {run.folder}", err=True)
         raise typer.Exit(130)

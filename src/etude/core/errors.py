@@ -15,6 +15,10 @@ class EtudeError(Exception):
     """Base of all errors that are the input's or the machine's, never a bug of ours."""
 
 
+class RenamedError(EtudeError):
+    """A command or an option that has another name now."""
+
+
 class RecipeError(EtudeError):
     """A recipe that cannot be run: unknown key, wrong type, options that exclude each other."""
 
@@ -74,7 +78,7 @@ class ProblemError(EtudeError):
 
 
 class JudgeError(EtudeError):
-    """A judge that cannot start here, or not with the isolation that was demanded."""
+    """A judge that cannot start here, or not with the isolation that was required."""
 
 
 class ChatError(EtudeError):

@@ -47,8 +47,8 @@ RUN_SECONDS = 90.0
 class JudgeActor:
     """A pool on one machine; runs as a Ray actor with one thread a slot."""
 
-    def __init__(self, slots: int, demand: Sequence[str]) -> None:
-        self._slots, self._demand = slots, demand
+    def __init__(self, slots: int, require: Sequence[str]) -> None:
+        self._slots, self._require = slots, require
         self._judge: Judge | None = None
         self._shelf = tempfile.TemporaryDirectory(prefix="etude-shelf-")
         self._problems: dict[str, Problem] = {}
@@ -61,7 +61,7 @@ class JudgeActor:
         """
         with self._lock:
             if self._judge is None:
-                self._judge = Judge(Pool(self._slots, self._demand))
+                self._judge = Judge(Pool(self._slots, self._require))
             return self._judge.pool.level.describe()
 
     def judge(self, digest: str, archive: bytes, source: str, seed: int | None) -> dict[str, Any]:
@@ -91,10 +91,10 @@ class RayJudges:
         address: of the cluster; `local` starts one on this machine, `auto` finds the one here.
         actors: how many judges, spread over the machines.
         slots: runs at a time on each; each takes one of a machine's cores.
-        demand: layers of isolation without which no machine may judge.
+        require: layers of isolation without which no machine may judge.
 
     Raises:
-        JudgeError: Ray is not installed, no cluster answers, or no machine gives what is demanded.
+        JudgeError: Ray is not installed, no cluster answers, or no machine gives what is required.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RayJudges:
         address: str = "auto",
         actors: int = 1,
         slots: int = 2,
-        demand: Sequence[str] = ("limits", "seccomp", "landlock"),
+        require: Sequence[str] = ("limits", "seccomp", "landlock"),
     ) -> None:
         # Ray counts its users over the network unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -136,7 +136,7 @@ class RayJudges:
                 max_concurrency=slots,
                 max_restarts=-1,
                 scheduling_strategy="SPREAD",
-            ).remote(slots, tuple(demand))
+            ).remote(slots, tuple(require))
             for _ in range(actors)
         ]
         self._slots_each = slots

@@ -156,7 +156,7 @@ class By(StrEnum):
 @papers.command(
     "summarise",
     epilog="Examples:\n\n`etude papers summarise`\n\n"
-    "`etude papers summarise --by engine --run runs/paper-summaries --most 50`\n\n"
+    "`etude papers summarise --by engine --run runs/paper-summaries --limit 50`\n\n"
     "`ETUDE_LLM_URL=http://localhost:11434/v1 ETUDE_LLM_MODEL=qwen3:8b etude papers summarise "
     "--by address`",
 )
@@ -171,7 +171,7 @@ def summarise_papers(
     run: Annotated[
         str, typer.Option(help="With engine and best: a run, from recipes/paper-summaries.yaml.")
     ] = "latest",
-    most: Annotated[int | None, typer.Option(min=1, help="Papers at most, newest first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Papers at most, newest first.")] = None,
 ) -> None:
     """Make the summaries that are missing; every one says how it was made.
 
@@ -186,17 +186,17 @@ def summarise_papers(
         writer = address_writer()
     elif by is not By.extract:
         writer = tuned_writer(run, echo, only_if_better=by is By.best)
-    made = _summarise(library, writer, most)
+    made = _summarise(library, writer, limit)
     typer.echo(f"{made:,} summaries made")
     if problem := getattr(writer, "problem", ""):
         echo(f"some have the sentence of the abstract: {problem}")
 
 
-def _summarise(library: Library, writer: Writer | None, most: int | None) -> int:
+def _summarise(library: Library, writer: Writer | None, limit: int | None) -> int:
     from etude.cli.papers.writers import summarise
 
     with working("making summaries") as say:
-        return summarise(library, writer, most, say)
+        return summarise(library, writer, limit, say)
 
 
 @papers.command("health", epilog="Example:\n\n`etude papers health || mail -s 'no papers' me`")

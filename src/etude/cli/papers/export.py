@@ -64,7 +64,7 @@ def export_papers(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file; the terminal without.")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="Papers at most.")] = 100_000,
+    limit: Annotated[int, typer.Option(min=1, help="Papers at most.")] = 100_000,
 ) -> None:
     """Write papers as BibTeX, CSL-JSON, RIS, CSV, or as JSON that loses nothing."""
     from etude.papers.exchange import SUFFIXES, write
@@ -86,12 +86,12 @@ def export_papers(
     if liked:
         keys += [key for key, value in reader.opinions().items() if value > 0]
     if search is not None:
-        keys += open_index(library).search(search, most=most).ids
+        keys += open_index(library).search(search, most=limit).ids
     if day is not None:
         keys += [row["id"] for row in library.day(day_option(day) or "")]
     if everything:
         keys += [row["id"] for page in library.since(0) for row in page]
-    keys = list(dict.fromkeys(keys))[:most]
+    keys = list(dict.fromkeys(keys))[:limit]
     if not keys and not everything:
         asked = liked or search is not None or day is not None
         raise PapersError(
@@ -185,8 +185,10 @@ def make_digest(
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown to a file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page to a file.")] = None,
     mail: Annotated[bool, typer.Option("--mail", help="Send it by e-mail.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send it to who has it, too.")] = False,
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="Papers a shelf.")] = 12,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="Send it also to addresses that have received it.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Papers a shelf.")] = 12,
     problem: Annotated[bool, typer.Option(help="With the problem of the day.")] = True,
 ) -> None:
     """Make the day's digest: papers by shelf, news of your searches, the problem of the day.
@@ -211,7 +213,7 @@ def make_digest(
             settings,
             reader,
             day=day_option(day),
-            most=most,
+            most=limit,
             alerts=news.alerts,
             problem=_problem_of_the_day(library) if problem else None,
         )
@@ -223,7 +225,7 @@ def make_digest(
                 raise PapersError(f"{path} cannot be written: {error.strerror}") from error
             echo(f"{made.subject}: {path}")
     if mailing is not None:
-        sent = send(made, mailing, library, again=again, show=echo)
+        sent = send(made, mailing, library, resend=resend, show=echo)
         echo(f"sent to {len(sent.now)}, {len(sent.before)} had it")
     if markdown is None and html is None and mailing is None:
         typer.echo(made.text())

@@ -51,10 +51,15 @@ def dislike_papers(ids: Ids) -> None:
     _each(ids, open_reader(open_library()).dislike, "disliked", "was disliked already")
 
 
-@papers.command("forget", epilog="Example:\n\n`etude papers forget 2604.01234`")
-def forget_papers(ids: Ids) -> None:
-    """Take back what you said of these."""
-    _each(ids, open_reader(open_library()).forget, "forgotten", "had no opinion")
+@papers.command("unlike", epilog="Example:\n\n`etude papers unlike 2604.01234`")
+def unlike_papers(ids: Ids) -> None:
+    """Withdraw your likes and dislikes of these papers."""
+    _each(
+        ids,
+        open_reader(open_library()).unlike,
+        "no longer liked or disliked",
+        "was not liked or disliked",
+    )
 
 
 @papers.command(
@@ -174,7 +179,9 @@ def show_alerts() -> None:
 
 @papers.command("interests", epilog="Example:\n\n`etude papers interests`")
 def show_interests(
-    most: Annotated[int, typer.Option("-n", min=1, max=200, help="Words each way.")] = 15,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=200, help="Words in each direction.")
+    ] = 15,
 ) -> None:
     """Show what was learned of you: the words that raise papers, and those that lower them."""
     from etude.papers.ranking import Interest
@@ -188,7 +195,7 @@ def show_interests(
     if interest is None:
         raise PapersError("nothing is known of you yet: `etude papers like ID` three papers")
     echo(f"from {interest.likes} likes and {interest.dislikes} dislikes")
-    more, less = interest.words(most)
+    more, less = interest.words(limit)
     for name, words in (("more", more), ("less", less)):
         if words:
             echo(f"{name}: " + ", ".join(f"{word} {abs(weight):.2f}" for word, weight in words))

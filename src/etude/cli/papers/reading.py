@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from etude.papers.ranking import Ranked
     from etude.papers.reader import Reader
 
-Most = Annotated[int, typer.Option("--most", "-n", min=1, max=1000, help="Papers to show.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Papers to show.")]
 REPLACED = {"replace", "replace-cross"}
 
 
@@ -43,7 +43,7 @@ def show_today(
         str | None, typer.Option(help="One shelf only.", autocompletion=complete_shelf)
     ] = None,
     day: Annotated[str | None, typer.Option(help="Another day, as 2026-05-04.")] = None,
-    most: Most = 12,
+    limit: Limit = 12,
     replaced: Annotated[
         bool, typer.Option("--replaced", help="New versions instead of new papers.")
     ] = False,
@@ -74,8 +74,8 @@ def show_today(
         echo(f"{what} on {chosen}: {_why_empty(chosen)}")
         return
     reader = open_reader(library)
-    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:most])
-    left = len(rows) - min(most, len(rows))
+    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:limit])
+    left = len(rows) - min(limit, len(rows))
     where = f" on the shelf {shelf}" if shelf else ""
     more = f"; {left} more, `-n {len(rows)}` shows them" if left else ""
     echo(f"{len(rows)} {'new versions' if replaced else 'new papers'} on {chosen}{where}{more}")
@@ -153,7 +153,7 @@ def search_papers(
     order: Annotated[
         Order, typer.Option(help="newest, relevance, or interest: the newest ranked for you.")
     ] = Order.newest,
-    most: Most = 10,
+    limit: Limit = 10,
     page: Annotated[int, typer.Option(min=1, max=10_000, help="The page of results.")] = 1,
     since: Annotated[str | None, typer.Option(help="Announced on this day or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Announced on this day or earlier.")] = None,
@@ -175,17 +175,17 @@ def search_papers(
     found = index.search(
         " ".join(query),
         order="relevance" if order is Order.relevance else "newest",
-        most=max(most * 10, 200) if by_interest else most,
-        offset=0 if by_interest else (page - 1) * most,
+        most=max(limit * 10, 200) if by_interest else limit,
+        offset=0 if by_interest else (page - 1) * limit,
         since=day_option(since),
         until=day_option(until),
         categories=[known_category(name) for name in category] if category else None,
     )
-    reader, first = open_reader(library), (page - 1) * most
+    reader, first = open_reader(library), (page - 1) * limit
     rows = library.get_many(found.ids)
     ranked: list[Ranked] = []
     if by_interest:
-        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + most]
+        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + limit]
         rows = [one.row for one in ranked]
     if ids:
         for row in rows:
@@ -255,19 +255,19 @@ def show_paper(
 
 @papers.command("related", epilog="Example:\n\n`etude papers related 2604.01234`")
 def show_related(
-    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")], most: Most = 10
+    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")], limit: Limit = 10
 ) -> None:
     """Show papers about the same: by meaning where the model `minilm` was pulled, else by words."""
     library = open_library()
     key = identifier(paper)
     if library.get(key) is None:
         raise PapersError(f"{key} is not among the papers here")
-    _print_related(library, key, most)
+    _print_related(library, key, limit)
 
 
-def _print_related(library: Library, key: str, most: int) -> None:
+def _print_related(library: Library, key: str, limit: int) -> None:
     out = console()
-    found = dict(open_index(library).related(key, most))
+    found = dict(open_index(library).related(key, limit))
     if found:
         out.print("\nrelated:")
     for row in library.get_many(list(found)):

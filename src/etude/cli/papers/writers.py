@@ -53,14 +53,14 @@ def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) 
 
 
 def summarise(
-    library: Library, writer: Writer | None, most: int | None, say: Callable[[str], None]
+    library: Library, writer: Writer | None, limit: int | None, say: Callable[[str], None]
 ) -> int:
     """Make what is missing and return how many summaries were stored."""
     from etude.papers.summaries import summarise_missing
 
     return summarise_missing(
         library,
-        limit=most,
+        limit=limit,
         writer=writer,
         show=lambda done, total: say(f"making summaries: {done:,} of {total:,}"),
     )

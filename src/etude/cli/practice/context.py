@@ -34,9 +34,11 @@ Shelf = Annotated[
 ]
 NewShelf = Annotated[Path, typer.Option("--shelf", help="The folder of problems.")]
 Answer = Annotated[Path | None, typer.Argument(help="Your file; SLUG.py without.", dir_okay=False)]
-Demand = Annotated[
+Require = Annotated[
     list[str] | None,
-    typer.Option("--demand", help="Refuse to judge without this layer; can be repeated."),
+    typer.Option(
+        "--require", help="Refuse to judge without this isolation layer. May be repeated."
+    ),
 ]
 OWN_SHELF = Path("content/problems")
 
@@ -80,11 +82,11 @@ def open_progress() -> UserProgress:
     return progress
 
 
-def open_pool(demand: list[str] | None, slots: int = 1) -> Pool:
-    """Start a sandbox, with the layers that are insisted on."""
+def open_pool(require: list[str] | None, slots: int = 1) -> Pool:
+    """Start a sandbox, with the isolation layers that are required."""
     from etude.practice.judge.pool import Pool
 
-    return Pool(slots, demand) if demand else Pool(slots)
+    return Pool(slots, require) if require else Pool(slots)
 
 
 def open_explanations() -> Explanations:

@@ -11,7 +11,7 @@ import typer
 from etude.cli.practice import practice
 from etude.cli.practice.context import (
     Answer,
-    Demand,
+    Require,
     Shelf,
     Slug,
     markdown,
@@ -95,7 +95,7 @@ def start_problem(slug: Slug, file: Answer = None, shelf: Shelf = None) -> None:
 
 @practice.command("run")
 def run_visible(
-    slug: Slug, file: Answer = None, shelf: Shelf = None, demand: Demand = None
+    slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
     """Run the visible tests only; nothing is recorded.
 
@@ -106,7 +106,7 @@ def run_visible(
 
     problem = find_problem(slug, shelf)
     source = read_answer(slug, file)
-    with working("starting the judge"), open_pool(demand) as pool:
+    with working("starting the judge"), open_pool(require) as pool:
         verdict = Judge(pool).judge(problem, source, visible_only=True)
     _show(problem, source, verdict)
     if not verdict.accepted:
@@ -115,7 +115,7 @@ def run_visible(
 
 @practice.command("submit")
 def submit_answer(
-    slug: Slug, file: Answer = None, shelf: Shelf = None, demand: Demand = None
+    slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
     """Have your answer judged by all tests.
 
@@ -133,7 +133,7 @@ def submit_answer(
         def show(status: QueueStatus) -> None:
             say(f"{status.position} before yours" if status.position else status.state)
 
-        layers = tuple(demand) if demand else None
+        layers = tuple(require) if require else None
         key, verdict = submit(open_store(), problem, source, current_user("practice"), show, layers)
     _show(problem, source, verdict)
     typer.echo(typer.style(f"submission {key}", dim=True))
