@@ -37,14 +37,18 @@ $(VENV)/.torch: $(VENV)/.python | $(VENV)/.constraints
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[app]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[practice,papers]'
 	touch $@
 
 develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too
 
 $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
-	touch $@ $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]' --group dev
+	touch $@ $(VENV)/.installed $(VENV)/.lintable
+
+$(VENV)/.lintable: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints --group lint
+	touch $@
 
 reference: develop  ## Write docs/reference/recipe.md from the keys' own words
 	$(BIN)/etude recipe keys --markdown > docs/reference/recipe.md
@@ -66,7 +70,7 @@ test: develop browser postgres  ## Install what is missing and run all tests
 	$(BIN)/etude models pull minilm
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup
 
-lint: develop    ## Style, types and the rules of the house
+lint: $(VENV)/.lintable  ## Style, types and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -14,7 +14,7 @@ from etude.practice.worker import Workers
 from etude.store.engine import open_store
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-ray = pytest.importorskip("ray", reason="pip install 'etude[cluster]'")
+ray = pytest.importorskip("ray", reason="pip install 'etude[ray]'")
 
 # Longer runs, so that the killed node surely holds some.
 NODE = {"object_store_memory": 80 << 20}

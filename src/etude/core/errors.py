@@ -19,6 +19,10 @@ class RenamedError(EtudeError):
     """A command or an option that has another name now."""
 
 
+class MissingExtraError(EtudeError):
+    """A feature whose optional dependencies are not installed."""
+
+
 class RecipeError(EtudeError):
     """A recipe that cannot be run: unknown key, wrong type, options that exclude each other."""
 

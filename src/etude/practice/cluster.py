@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import JudgeError
+from etude.core.extras import require_extra
 from etude.practice.bundle import export_problems, import_problems
 from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
@@ -94,7 +95,8 @@ class RayJudges:
         require: layers of isolation without which no machine may judge.
 
     Raises:
-        JudgeError: Ray is not installed, no cluster answers, or no machine gives what is required.
+        MissingExtraError: Ray is not installed.
+        JudgeError: no cluster answers, or no machine gives what is required.
     """
 
     def __init__(
@@ -106,13 +108,10 @@ class RayJudges:
     ) -> None:
         # Ray counts its users over the network unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            import ray
-            import ray.exceptions
-        except ImportError as error:
-            raise JudgeError(
-                "judging on several machines needs: pip install 'etude[cluster]'"
-            ) from (error)
+        require_extra("ray", "judging on several machines", "ray")
+        import ray
+        import ray.exceptions
+
         self._ray = ray
         self.slots = actors * slots
         self._own = not ray.is_initialized()

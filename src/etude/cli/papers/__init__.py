@@ -8,7 +8,6 @@ from __future__ import annotations
 import typer
 
 from etude.cli.root import app
-from etude.core.errors import PapersError
 
 papers = typer.Typer(
     name="papers",
@@ -23,12 +22,11 @@ app.add_typer(papers)
 
 @papers.callback()
 def _need_libraries() -> None:
-    """Say what to install where only the engine was."""
-    from importlib.util import find_spec
+    """Say what to install where only the engine is installed."""
+    from etude.core.extras import require_extra
 
-    for needed in ("sqlalchemy", "alembic", "tantivy", "defusedxml"):
-        if find_spec(needed) is None:
-            raise PapersError("the reading room needs more libraries: pip install 'etude[app]'")
+    needed = ("sqlalchemy", "alembic", "tantivy", "defusedxml", "sklearn")
+    require_extra("papers", "etude papers", *needed)
 
 
 # In the order in which `--help` lists them.
