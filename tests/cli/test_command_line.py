@@ -37,13 +37,36 @@ def test_help_and_import_load_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "verb", ["tune", "chat", "eval", "merge", "data inspect", "models pull", "runs list", "doctor"]
-)
-def test_every_verb_has_help_with_an_example(verb):
+def commands(group=None, path=()):
+    """Return all commands, hidden ones too, by the words that are typed."""
+    import typer.main
+
+    from etude.cli import app
+
+    group = typer.main.get_command(app) if group is None else group
+    inner = getattr(group, "commands", {})
+    found = {} if inner else {path: group}
+    for name, command in inner.items():
+        found |= commands(command, (*path, name))
+    return found
+
+
+def test_every_verb_has_an_example_of_itself_with_options_that_it_has():
+    for path, command in commands().items():
+        line = "etude " + " ".join(path)
+        examples = [code for code in (command.epilog or "").split("`") if line in code]
+        assert examples, f"{line} has no example"
+        there = {name for option in command.params for name in option.opts}
+        for word in " ".join(examples).split():
+            if word.startswith("--"):
+                assert word.partition("=")[0] in there, f"{line} has no {word}"
+
+
+@pytest.mark.parametrize("verb", ["tune", "papers sync", "practice judge", "recipe list"])
+def test_help_is_printed(verb):
     done = etude(*verb.split(), "--help")
     assert done.returncode == 0
-    assert f"etude {verb.split()[0]}" in done.stdout.replace("Usage: etude", "")
+    assert f"etude {verb}" in done.stdout.replace("Usage: etude", "")
 
 
 def test_the_shipped_recipes_are_valid_and_open_with_their_launch_line():

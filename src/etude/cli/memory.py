@@ -1,4 +1,4 @@
-"""`etude memory`: the memory that fine-tuning a model takes, before anything is fetched or run."""
+"""`etude memory`: estimate the memory of fine-tuning before anything is downloaded or run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def estimate(
         str | None,
         typer.Argument(
             help="A model on this machine, a config.json, or a well-known name such as "
-            "`llama-3.1-8b`. Without it, the recipe's own.",
+            "`llama-3.1-8b`. Default: the recipe's model.",
             autocompletion=complete_planned,
             show_default=False,
         ),
@@ -87,11 +87,11 @@ def estimate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Predict the peak memory of full fine-tuning, LoRA and QLoRA, part by part.
+    """Estimate the peak memory of full fine-tuning, LoRA and QLoRA, part by part.
 
-    No weight is read and none need be here: the model is built from its configuration without
-    numbers, and one step of training is followed through it. For a processor; on a GPU the parts
-    are the same but for the process and the allocator, and have not been measured.
+    No weights are read or downloaded: the model is built from its configuration without data, and
+    one training step is traced through it. The estimate is for a CPU. On a GPU the parts are the
+    same except process and allocator; estimates for a GPU have not been measured.
     """
     from rich.console import Console
 

@@ -51,13 +51,14 @@ def list_(
 )
 def keys(
     word: Annotated[
-        str, typer.Argument(help="Keys with this in their name or meaning. Without it, all.")
+        str,
+        typer.Argument(help="Show keys with this word in their name or description. Default: all."),
     ] = "",
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the page of docs/reference/recipe.md.")
     ] = False,
 ) -> None:
-    """List the keys of a recipe: what each takes, its default, its meaning."""
+    """List the keys of a recipe with type, default and description."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -89,10 +90,10 @@ def show(
         ),
     ],
     changed: Annotated[
-        bool, typer.Option("--changed", help="Only what differs from the default.")
+        bool, typer.Option("--changed", help="Print only values that differ from the default.")
     ] = False,
 ) -> None:
-    """Print a recipe with every default written out; what differs from it is marked."""
+    """Print a recipe with all defaults filled in; values that differ are marked."""
     from etude.tuning.config import reference
     from etude.tuning.config.recipe import Recipe
 
@@ -115,7 +116,7 @@ def check(
         ),
     ],
 ) -> None:
-    """Check recipes: every fault of each by its key, and exit code 2 if there is one."""
+    """Check recipes and report every error by its key. The exit code is 2 if there is one."""
     from etude.core.errors import RecipeError
 
     faulty = False

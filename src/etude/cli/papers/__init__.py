@@ -1,6 +1,6 @@
-"""`etude papers`: arXiv's papers, collected, summarised, searched and ranked.
+"""`etude papers`: collect, summarise, search and rank arXiv papers.
 
-One file for each thing that a person does: collect, read, say what one thinks, take papers out.
+One file for each group of commands: collecting, reading, feedback, export.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from etude.cli.root import app
 
 papers = typer.Typer(
     name="papers",
-    help="The latest arXiv papers in vision, language and learning: each with a summary, "
-    "searchable, ranked by what you like.",
+    help="Collect, summarise, search and rank the latest arXiv papers in vision, "
+    "language and learning.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,6 +1,6 @@
-"""`etude practice`: problems to solve, judged here.
+"""`etude practice`: coding problems, judged on this machine.
 
-One file for each kind of person: who solves problems, who runs a judge, who writes problems.
+One file for each role: solving problems, running a judge, authoring problems.
 """
 
 from __future__ import annotations

@@ -27,13 +27,20 @@ Slug = Annotated[
     typer.Argument(help="A problem's name, from `etude practice list`.", autocompletion=slugs),
 ]
 Names = Annotated[
-    list[str] | None, typer.Argument(help="Problems; all without.", autocompletion=slugs)
+    list[str] | None, typer.Argument(help="Names of problems. Default: all.", autocompletion=slugs)
 ]
 Shelf = Annotated[
-    Path | None, typer.Option(help="Another folder of problems.", file_okay=False, exists=True)
+    Path | None,
+    typer.Option(
+        help="Use this folder of problems instead of those that Etude ships with.",
+        file_okay=False,
+        exists=True,
+    ),
 ]
-NewShelf = Annotated[Path, typer.Option("--shelf", help="The folder of problems.")]
-Answer = Annotated[Path | None, typer.Argument(help="Your file; SLUG.py without.", dir_okay=False)]
+NewShelf = Annotated[Path, typer.Option("--shelf", help="Folder of problems.")]
+Answer = Annotated[
+    Path | None, typer.Argument(help="Your answer. Default: SLUG.py.", dir_okay=False)
+]
 Require = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,7 +51,7 @@ OWN_SHELF = Path("content/problems")
 
 
 def read_answer(slug: str, file: Path | None) -> str:
-    """Return what is submitted: a file that was named, or SLUG.py.
+    """Return the source to submit: of the file named, or of SLUG.py.
 
     Raises:
         ProblemError: it cannot be read.
@@ -71,7 +78,7 @@ def markdown(text: str) -> None:
 
 
 def open_progress() -> UserProgress:
-    """Open the record of whoever practises at this terminal."""
+    """Open the progress of the person at this terminal."""
     from etude.core.user import current_user
     from etude.practice.progress import UserProgress
     from etude.practice.session import local_timezone
@@ -90,7 +97,7 @@ def open_pool(require: list[str] | None, slots: int = 1) -> Pool:
 
 
 def open_explanations() -> Explanations:
-    """Open what models said to whoever practises at this terminal."""
+    """Open the models' explanations for the person at this terminal."""
     from etude.core.user import current_user
     from etude.practice.explanations import Explanations
     from etude.store.engine import open_store

@@ -1,4 +1,4 @@
-"""`etude practice judge`: who judges what others submit, on this machine or on several."""
+"""`etude practice judge`: judge submissions on one machine or several."""
 
 from __future__ import annotations
 
@@ -18,28 +18,35 @@ if TYPE_CHECKING:
     from etude.practice.worker import Bench
 
 
-@practice.command("judge")
+@practice.command(
+    "judge",
+    epilog="Example:\n\n`etude practice judge --workers 2 --require namespaces`"
+    "\n\nAfter `ray start --head` on one machine and `ray start --address=…` on the others:"
+    "\n\n`etude practice judge --ray auto --judges 8`",
+)
 def run_judge(
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Submissions judged at once; with --ray on each.")
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Number of submissions judged at the same time; with --ray, by each judge.",
+        ),
     ] = 2,
     ray: Annotated[
         str | None,
         typer.Option(help="Judge on a Ray cluster: auto, host:port, ray://… or local."),
     ] = None,
     judges: Annotated[
-        int, typer.Option(min=1, max=1000, help="With --ray: judges, spread over the machines.")
+        int,
+        typer.Option(
+            min=1, max=1000, help="With --ray: number of judges, spread over the machines."
+        ),
     ] = 1,
     require: Require = None,
     shelf: Shelf = None,
 ) -> None:
-    """Judge what is submitted, until Ctrl-C; verdicts then come in milliseconds.
-
-    Example: `etude practice judge --workers 2 --require namespaces`
-
-    On several machines, after `ray start --head` on one and `ray start --address=…` on the others:
-    `etude practice judge --ray auto --judges 8`
-    """
+    """Judge submissions until Ctrl-C."""
     from etude.practice.problem import find_problem
     from etude.practice.session import recorder
     from etude.practice.worker import Workers
@@ -72,7 +79,7 @@ def run_judge(
 def _bench(
     require: list[str] | None, workers: int, ray: str | None, judges: int
 ) -> Generator[tuple[Bench, str]]:
-    """Start what judges, here or on a cluster, and say with which isolation."""
+    """Start a judge on this machine or on a cluster, and describe its isolation."""
     if ray is not None:
         from etude.practice.cluster import RayJudges
 
