@@ -50,7 +50,7 @@ $(VENV)/.lintable: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints --group lint
 	touch $@
 
-reference: develop  ## Write docs/reference/recipe.md from the keys' own words
+reference: install  ## Write docs/reference/recipe.md from the keys' own words
 	$(BIN)/etude recipe keys --markdown > docs/reference/recipe.md
 
 browser:         ## Install Chromium where the report's tests find none
