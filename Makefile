@@ -47,7 +47,8 @@ $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
 	touch $@ $(VENV)/.installed $(VENV)/.lintable
 
 $(VENV)/.lintable: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints --group lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints \
+	  -e '.[practice,papers,gpu]' --group lint
 	touch $@
 
 reference: install  ## Write docs/reference/recipe.md from the keys' own words
