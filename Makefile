@@ -14,11 +14,11 @@ help:            ## Show what there is to do
 
 quickstart: install  ## Fine-tune SmolLM2-135M by QLoRA on Python functions and show what changed
 	$(BIN)/etude models pull smollm2-135m
-	$(BIN)/etude tune recipes/docstrings.yaml
+	$(BIN)/etude tune docstrings
 
 compare: install ## The same by QLoRA, LoRA and full fine-tuning, side by side
 	$(BIN)/etude models pull smollm2-135m
-	$(BIN)/etude tune recipes/docstrings.yaml --compare
+	$(BIN)/etude tune docstrings --compare
 
 install: $(VENV)/.installed  ## Make .venv with Etude in it
 
@@ -37,16 +37,21 @@ $(VENV)/.torch: $(VENV)/.python | $(VENV)/.constraints
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[app]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[practice,papers]'
 	touch $@
 
 develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too
 
 $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
-	touch $@ $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]' --group dev
+	touch $@ $(VENV)/.installed $(VENV)/.lintable
 
-reference: develop  ## Write docs/reference/recipe.md from the keys' own words
+$(VENV)/.lintable: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints \
+	  -e '.[practice,papers,gpu]' --group lint
+	touch $@
+
+reference: install  ## Write docs/reference/recipe.md from the keys' own words
 	$(BIN)/etude recipe keys --markdown > docs/reference/recipe.md
 
 browser:         ## Install Chromium where the report's tests find none
@@ -66,7 +71,7 @@ test: develop browser postgres  ## Install what is missing and run all tests
 	$(BIN)/etude models pull minilm
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup
 
-lint: develop    ## Style, types and the rules of the house
+lint: $(VENV)/.lintable  ## Style, types and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python

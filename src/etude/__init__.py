@@ -4,7 +4,7 @@ Importing this package stays light: torch is imported when the first function th
 
     from etude import Recipe, load, tune
 
-    run = tune(Recipe.read("recipes/docstrings.yaml"))
+    run = tune(Recipe.read("docstrings"))
     print(load(run.folder).reply("def add(a, b): return a + b"))
 """
 

@@ -37,13 +37,36 @@ def test_help_and_import_load_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "verb", ["tune", "chat", "eval", "merge", "data inspect", "models pull", "runs list", "doctor"]
-)
-def test_every_verb_has_help_with_an_example(verb):
+def commands(group=None, path=()):
+    """Return all commands, hidden ones too, by the words that are typed."""
+    import typer.main
+
+    from etude.cli import app
+
+    group = typer.main.get_command(app) if group is None else group
+    inner = getattr(group, "commands", {})
+    found = {} if inner else {path: group}
+    for name, command in inner.items():
+        found |= commands(command, (*path, name))
+    return found
+
+
+def test_every_verb_has_an_example_of_itself_with_options_that_it_has():
+    for path, command in commands().items():
+        line = "etude " + " ".join(path)
+        examples = [code for code in (command.epilog or "").split("`") if line in code]
+        assert examples, f"{line} has no example"
+        there = {name for option in command.params for name in option.opts}
+        for word in " ".join(examples).split():
+            if word.startswith("--"):
+                assert word.partition("=")[0] in there, f"{line} has no {word}"
+
+
+@pytest.mark.parametrize("verb", ["tune", "papers sync", "practice judge", "recipe list"])
+def test_help_is_printed(verb):
     done = etude(*verb.split(), "--help")
     assert done.returncode == 0
-    assert f"etude {verb.split()[0]}" in done.stdout.replace("Usage: etude", "")
+    assert f"etude {verb}" in done.stdout.replace("Usage: etude", "")
 
 
 def test_the_shipped_recipes_are_valid_and_open_with_their_launch_line():
@@ -54,7 +77,7 @@ def test_the_shipped_recipes_are_valid_and_open_with_their_launch_line():
     for path in recipes:
         recipe = Recipe.read(path, data="rows.jsonl")
         assert recipe.name == path.stem
-        assert f"etude tune recipes/{path.name}" in path.read_text("utf-8").split("\nname:")[0]
+        assert f"etude tune {path.stem}" in path.read_text("utf-8").split("\nname:")[0]
 
 
 def test_completion_offers_recipe_keys():
@@ -189,6 +212,48 @@ def test_an_adapter_of_another_model_is_refused(recipe_file, tiny_llama, tmp_pat
     fields["model"]["id"] = str(tiny_llama(seed=7))
     (latest / "recipe.yaml").write_text(yaml.safe_dump(fields), "utf-8")
     refused(etude("chat", latest, stdin="number 3"), "was trained on")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("plan llama-3.1-8b", ["etude plan is now etude memory"]),
+        ("papers forget 2604.01234", ["etude papers forget is now etude papers unlike"]),
+        ("tune docstrings --anyway", ["--anyway", "--ignore-memory"]),
+        ("papers search YOLO --most=3", ["--most", "--limit"]),
+        ("papers digest --again --mail", ["--again", "--resend"]),
+        ("practice judge --demand namespaces", ["--demand", "--require"]),
+    ],
+)
+def test_an_old_name_is_answered_with_the_new_one(line, words):
+    refused(etude(*line.split()), *words)
+
+
+def test_every_new_name_is_a_command_or_an_option_and_no_old_one_is():
+    import typer.main
+
+    from etude.cli import app, renamed
+
+    def command(path):
+        found = typer.main.get_command(app)
+        for name in path:
+            found = getattr(found, "commands", {}).get(name)
+        return found
+
+    for old, new in renamed.COMMANDS.items():
+        assert command(old) is None
+        assert command(new.split()) is not None
+    for path, options in renamed.OPTIONS.items():
+        there = {name for option in command(path).params for name in option.opts}
+        assert set(options.values()) <= there
+        assert not set(options) & there
+
+
+def test_words_after_two_hyphens_are_no_options():
+    from etude.cli.renamed import refuse_old_names
+
+    refuse_old_names(["papers", "search", "--", "--most"])
+    refuse_old_names(["tune", "--set", "name=plan"])
 
 
 def test_asking_for_a_run_that_is_not_there_names_those_that_are(tmp_path):

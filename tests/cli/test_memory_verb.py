@@ -1,4 +1,4 @@
-"""`etude plan`: figures for models that are not here, and what to change."""
+"""`etude memory`: figures for models that are not here, and what to change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from etude.cli import main
 @pytest.fixture
 def etude(monkeypatch, capsys):
     def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["etude", "plan", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["etude", "memory", *map(str, arguments)])
         code = 0
         try:
             main()

@@ -67,7 +67,7 @@ def test_today_follows_what_is_liked_and_says_why(etude):
     assert "no likes yet" not in after and "+" in after
     learned = etude("interests").stdout
     assert learned.startswith("from 3 likes") and "more: " in learned
-    assert "forgotten" in etude("forget", liked[2]).stdout
+    assert "no longer liked" in etude("unlike", liked[2]).stdout
 
 
 def test_a_paper_is_shown_with_all_that_is_known(etude):
@@ -155,13 +155,13 @@ def test_a_list_of_references_makes_a_library_of_its_own(etude, tmp_path):
 
 def test_one_wrong_id_does_not_keep_the_others_from_it(etude):
     (key,) = ids(etude, "the OR a OR we", most=1)
-    etude("forget", key)
+    etude("unlike", key)
     done = etude("like", "9912.99999", key)
     assert done.returncode == 2 and "9912.99999" in done.stderr and f"{key} liked" in done.stdout
     listed = etude("search", "the OR a OR we", "--order", "interest", "--ids", "-n", "500")
     # What is known already comes last, with what other tests have liked.
     assert key in listed.stdout.split()[-4:] and key not in listed.stdout.split()[:4]
-    etude("forget", key)
+    etude("unlike", key)
 
 
 def test_everything_goes_out_in_any_format(etude, tmp_path):

@@ -174,7 +174,7 @@ def test_a_day_goes_to_each_recipient_once_however_often_it_is_sent(serving, lib
     assert send(day(6), to, library).now == to.to
     wider = replace(to, to=(*to.to, "cy@example.org"))
     assert send(day(), wider, library).now == ("cy@example.org",)
-    asked = send(day(), to, library, again=True)
+    asked = send(day(), to, library, resend=True)
     assert asked.now == to.to
     ids = [taken[2]["Message-ID"] for taken in box.taken]
     assert ids[0] == ids[-2]

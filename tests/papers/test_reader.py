@@ -56,8 +56,8 @@ def test_the_last_opinion_counts_and_can_be_taken_back(reader):
     assert not reader.like("2403.00001")
     assert reader.dislike("2403.00001")
     assert reader.opinions() == {"2403.00002": 1, "2403.00001": -1}
-    assert reader.forget("2403.00001")
-    assert not reader.forget("2403.00001")
+    assert reader.unlike("2403.00001")
+    assert not reader.unlike("2403.00001")
     assert reader.opinions() == {"2403.00002": 1}
 
 
@@ -68,7 +68,7 @@ def test_readers_do_not_see_each_other(reader, library):
     reader.follow("Ada Lovelace")
     reader.save_search("s", "yolo")
     assert (other.opinions(), other.tags(), other.following(), other.searches()) == ({}, {}, [], [])
-    assert not other.forget("2403.00001")
+    assert not other.unlike("2403.00001")
     assert not other.drop_search("s")
     assert other.unfollow("Ada Lovelace") == []
     assert reader.following() == ["Ada Lovelace"]
@@ -76,7 +76,7 @@ def test_readers_do_not_see_each_other(reader, library):
 
 @pytest.mark.parametrize("bad", ["", "YOLO", "2403.1", "../../etc/passwd", "2403.00001'; --", None])
 def test_what_is_no_id_is_refused_in_one_line(reader, bad):
-    for verb in (reader.like, reader.dislike, reader.forget, reader.tags_of):
+    for verb in (reader.like, reader.dislike, reader.unlike, reader.tags_of):
         with pytest.raises(PapersError, match="is not an arXiv id") as caught:
             verb(bad)
         assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from etude.practice.worker import Workers
 from etude.store.engine import open_store
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-ray = pytest.importorskip("ray", reason="pip install 'etude[cluster]'")
+ray = pytest.importorskip("ray", reason="pip install 'etude[ray]'")
 
 # Longer runs, so that the killed node surely holds some.
 NODE = {"object_store_memory": 80 << 20}
@@ -131,7 +131,7 @@ def test_a_layer_that_no_machine_has_is_an_error_in_one_line(cluster):
     from etude.practice.cluster import RayJudges
 
     with pytest.raises(JudgeError, match="no layer is called 'moat'") as error:
-        RayJudges(cluster[0].address, slots=1, demand=("moat",))
+        RayJudges(cluster[0].address, slots=1, require=("moat",))
     assert "\n" not in str(error.value)
 
 

@@ -76,7 +76,7 @@ def test_a_mistake_is_one_clear_line(etude, arguments, says):
 
 def test_a_layer_that_this_machine_lacks_is_refused_by_name(etude, tmp_path, tensor_dataset):
     (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.solution)
-    done = etude("run", "create-tensordataset", "--demand", "magic")
+    done = etude("run", "create-tensordataset", "--require", "magic")
     assert done.returncode == 2 and "no layer is called 'magic'" in done.stderr
 
 

@@ -209,9 +209,9 @@ def double(x, y):
 
 def test_a_layer_that_is_not_there_is_not_pretended():
     with pytest.raises(JudgeError, match="namespaces"):
-        Pool(demand=("namespaces",), without=("namespaces",))
+        Pool(require=("namespaces",), without=("namespaces",))
     with pytest.raises(JudgeError, match="no layer is called"):
-        Pool(demand=("magic",))
+        Pool(require=("magic",))
 
 
 def test_the_level_names_what_is_missing():

@@ -18,7 +18,7 @@ from etude.cli import data as _data
 from etude.cli import doctor as _doctor
 from etude.cli import evaluate as _evaluate
 from etude.cli import export as _export
-from etude.cli import memory as _plan
+from etude.cli import memory as _memory
 from etude.cli import merge as _merge
 from etude.cli import models as _models
 from etude.cli import papers as _papers
@@ -26,6 +26,7 @@ from etude.cli import practice as _practice
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
+from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app
 from etude.core.errors import EtudeError
 
@@ -37,10 +38,10 @@ VERBS = (
     _doctor,
     _evaluate,
     _export,
+    _memory,
     _merge,
     _models,
     _papers,
-    _plan,
     _practice,
     _recipe,
     _runs,
@@ -51,6 +52,7 @@ VERBS = (
 def main() -> None:
     """Run the command line: an input error is one line on stderr and exit code 2."""
     try:
+        refuse_old_names(sys.argv[1:])
         app()
     except EtudeError as error:
         typer.echo(f"error: {error}", err=True)

@@ -1,4 +1,4 @@
-"""`etude adapters`: look at saved adapters, and add them up."""
+"""`etude adapters`: show and combine saved adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from etude.cli.complete import complete_run
 from etude.cli.root import app
 
-group = typer.Typer(no_args_is_help=True, help="Look at saved adapters, and add them up.")
+group = typer.Typer(no_args_is_help=True, help="Show and combine saved adapters.")
 app.add_typer(group, name="adapters")
 
 _ONE = Annotated[
@@ -35,7 +35,7 @@ class Method(StrEnum):
 
 @group.command(epilog="Example: `etude adapters show latest`")
 def show(run: _ONE, runs: _RUNS = Path("runs")) -> None:
-    """Show what an adapter is: kind, rank, modules, size, base."""
+    """Show an adapter's kind, rank, modules, size and base model."""
     from rich.console import Console
     from rich.table import Table
 
@@ -84,7 +84,7 @@ def combine(
     parts: Annotated[
         list[str],
         typer.Argument(
-            help="Runs or adapters' folders, each with its weight: `RUN:0.7`.",
+            help="Runs or adapter folders, each with its weight, as in `RUN:0.7`.",
             metavar="RUN_OR_ADAPTER:WEIGHT...",
         ),
     ],
@@ -92,14 +92,17 @@ def combine(
     method: Annotated[
         Method,
         typer.Option(
-            help="`exact`: ranks add up. `svd`: the nearest of `--rank`. `linear`: sums of the "
-            "factors, as PEFT's.",
+            help="`exact`: concatenate the factors, so that ranks add up. `svd`: the best "
+            "approximation of rank `--rank`. `linear`: sum the factors, as PEFT does.",
         ),
     ] = Method.exact,
     rank: Annotated[
-        int | None, typer.Option(min=1, help="Rank of the result (`svd`); else the largest.")
+        int | None,
+        typer.Option(
+            min=1, help="Rank of the result with `svd`. Default: the largest rank of the adapters."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output folder.")] = False,
     runs: _RUNS = Path("runs"),
 ) -> None:
     """Write the weighted sum of adapters of one base as a new adapter."""

@@ -1,4 +1,4 @@
-"""`etude chat`: talk to a base model and its tuned self, side by side."""
+"""`etude chat`: chat with a base model and its fine-tuned version, side by side."""
 
 from __future__ import annotations
 
@@ -37,16 +37,21 @@ def chat(
             autocompletion=complete_run,
         ),
     ] = "latest",
-    tuned_only: Annotated[bool, typer.Option("--tuned-only", help="Leave the base out.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    tuned_only: Annotated[
+        bool, typer.Option("--tuned-only", help="Show the fine-tuned model only.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")
+    ] = 256,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")
+        float,
+        typer.Option(min=0.0, help="Sampling temperature; 0 always takes the most likely token."),
     ] = 0.0,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
 ) -> None:
-    """Talk to a base model and its tuned self, side by side.
+    """Chat with a base model and its fine-tuned version, side by side.
 
-    Reads one message from standard input where that is no terminal.
+    If standard input is not a terminal, one message is read from it.
     """
     from etude.core.errors import RunError
     from etude.tuning.predictor import load, load_base

@@ -1,4 +1,4 @@
-"""`etude data check`: what would silently ruin a run, found before it."""
+"""`etude data check`: find problems in data that would silently ruin a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.data import chosen_recipe, data_app, tokenizer_of
 
 if TYPE_CHECKING:
@@ -30,23 +30,27 @@ def complete_check(incomplete: str) -> list[str]:
     "check",
     epilog="Examples:\n\n"
     "`etude data check train.jsonl --eval test.jsonl`\n\n"
-    "`etude data check --recipe recipes/chat.yaml --set data.train=conversations.jsonl`\n\n"
+    "`etude data check --recipe chat --set data.train=conversations.jsonl`\n\n"
     "`etude data check train.jsonl --fix train.fixed.jsonl --html findings.html`",
 )
 def check(
     file: Annotated[
         str | None,
-        typer.Argument(help="A data file. Without it, the recipe's own data.", show_default=False),
+        typer.Argument(help="A data file. Default: the data of the recipe.", show_default=False),
     ] = None,
-    evaluation: Annotated[
-        Path | None, typer.Option("--eval", help="The file that is evaluated on.")
-    ] = None,
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="The evaluation data.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Whose tokenizer and chat template: an alias, a hub id, or a path."),
+        typer.Option(
+            help="Model whose tokenizer and chat template are used: an alias, a hub id, or a path."
+        ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe that says how rows are read.")
+        Path | None,
+        typer.Option(
+            help="A recipe that says how rows are read: a YAML file, or a shipped one by name.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -59,29 +63,44 @@ def check(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Make this check or family only.", autocompletion=complete_check),
+        typer.Option(
+            help="Run only this check or family of checks. May be repeated.",
+            autocompletion=complete_check,
+        ),
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option(help="Leave this check or family out.", autocompletion=complete_check),
+        typer.Option(
+            help="Skip this check or family of checks. May be repeated.",
+            autocompletion=complete_check,
+        ),
     ] = None,
     fix: Annotated[
         Path | None,
-        typer.Option(help="Write the training rows here as JSONL, with what is safe put right."),
+        typer.Option(
+            help="Write the training rows to this JSONL file, with safe corrections applied."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write the findings here, every row number (`-`: print)."),
+        typer.Option(
+            "--json",
+            help="Write the findings with all row numbers to this file (`-`: standard output).",
+        ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the findings as a web page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the findings to this file as a web page.")
+    ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")
+        bool, typer.Option("--strict", help="Exit with 1 if there are warnings, too.")
     ] = False,
-    rows: Annotated[int, typer.Option(min=0, help="Row numbers to print of each finding.")] = 8,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Number of row numbers to print for each finding.")
+    ] = 8,
 ) -> None:
-    """Find what silently ruins a run: copies, overlap, cut answers, wrong templates, secrets.
+    """Find data problems: duplicates, overlap, cut answers, wrong templates, secrets.
 
-    Exit code: 0 if there is no error, 1 if there is one, 2 if the data cannot be read at all.
+    The exit code is 0 without errors, 1 with errors, and 2 if the data cannot be read.
     Secrets are masked wherever they are shown.
     """
     from etude.core.errors import DataError

@@ -12,6 +12,22 @@ def complete_run(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return shipped recipes, YAML files and folders that start with what is typed."""
+    from etude.tuning.config.shipped import shipped_recipes
+
+    names = [name for name in shipped_recipes() if name.startswith(incomplete)]
+    head, slash, tail = incomplete.rpartition("/")
+    folder = Path((head + slash) or ".")
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if file.name.startswith(tail) and (tail or not file.name.startswith(".")):
+            if file.is_dir():
+                names.append(f"{head}{slash}{file.name}/")
+            elif file.suffix in (".yaml", ".yml"):
+                names.append(f"{head}{slash}{file.name}")
+    return names
+
+
 def complete_recipe_key(incomplete: str) -> list[str]:
     """Return the recipe's dotted keys that start with what is typed, each with its `=`."""
     from pydantic import BaseModel

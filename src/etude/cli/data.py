@@ -1,4 +1,4 @@
-"""`etude data inspect`: what a model would see of some data, token by token."""
+"""`etude data inspect`: what a model sees of data, token by token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection, Look, Piece
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before a model learns from it.")
+data_app = typer.Typer(no_args_is_help=True, help="Inspect and check data before training.")
 app.add_typer(data_app, name="data")
 
 TENSOR_FILES = (".npz", ".safetensors")
@@ -30,24 +30,30 @@ TENSOR_FILES = (".npz", ".safetensors")
     epilog="Examples:\n\n"
     "`etude data inspect rows.jsonl`\n\n"
     "`etude data inspect rows.csv --set data.prompt=question --set data.completion=answer`\n\n"
-    "`etude data inspect --recipe recipes/docstrings.yaml --rows 5`\n\n"
+    "`etude data inspect --recipe docstrings --rows 5`\n\n"
     "`etude data inspect features.npz`",
 )
 def inspect(
     file: Annotated[
         str | None,
         typer.Argument(
-            help="A data file; with a recipe for docstrings, a package or folder. "
-            "Without it, the recipe's own data.",
+            help="A data file; with a recipe for docstrings, a package or folder. Default: the "
+            "data of the recipe.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Whose tokenizer and chat template: an alias, a hub id, or a path."),
+        typer.Option(
+            help="Model whose tokenizer and chat template are used: an alias, a hub id, or a path."
+        ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe that says how rows are read.")
+        Path | None,
+        typer.Option(
+            help="A recipe that says how rows are read: a YAML file, or a shipped one by name.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -58,14 +64,14 @@ def inspect(
             autocompletion=complete_recipe_key,
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Samples to show.")] = 3,
+    rows: Annotated[int, typer.Option(min=0, help="Number of samples to show.")] = 3,
     html: Annotated[
-        Path | None, typer.Option(help="Write the samples to this file too, as a web page.")
+        Path | None, typer.Option(help="Write the samples to this file as a web page, too.")
     ] = None,
 ) -> None:
-    """Show the first samples token by token, and count all.
+    """Show the first samples token by token, and totals over all samples.
 
-    Tokens are trained, context, or dropped. Only the tokenizer is loaded, no weights.
+    Each token is trained, context or dropped. Only the tokenizer is loaded, no weights.
     """
     from rich.console import Console
 

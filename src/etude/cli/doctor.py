@@ -1,4 +1,4 @@
-"""`etude doctor`: what this machine has, and what that means for fine-tuning."""
+"""`etude doctor`: report the hardware and what can be fine-tuned on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command(
     epilog="Examples:\n\n`etude doctor`\n\n`etude doctor --json | jq .fits`\n\n"
-    "`taskset -c 0 etude doctor` shows what one core would do"
+    "`taskset -c 0 etude doctor` reports for one core"
 )
 def doctor(
     measure: Annotated[
@@ -26,7 +26,7 @@ def doctor(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what this machine has, and what that means for fine-tuning."""
+    """Report this machine's hardware and what can be fine-tuned on it."""
     facts = examine(measure=measure)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -97,7 +97,7 @@ def _judge() -> str:
     from etude.practice.judge.pool import Pool
 
     try:
-        with Pool(demand=()) as pool:
+        with Pool(require=()) as pool:
             return pool.level.describe()
     except JudgeError as error:
         return str(error)

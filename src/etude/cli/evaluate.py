@@ -26,14 +26,17 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Evaluate on this file instead of the run's own data.")
     ] = None,
-    base: Annotated[bool, typer.Option("--base", help="Measure the base beside it.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Measure the base model, too.")] = False,
     generate: Annotated[
-        int | None, typer.Option(min=0, help="Answers to generate and score by ROUGE-L.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of answers to generate and score by ROUGE-L. Default: the recipe's."
+        ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure a tuned model: loss, perplexity and ROUGE-L on held-out data."""
+    """Measure loss, perplexity and ROUGE-L of a fine-tuned model on held-out data."""
     from rich.console import Console
     from rich.table import Table
 

@@ -59,23 +59,23 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File or folder to write.")],
     number: Annotated[
-        Number, typer.Option("--type", help="How the factors are stored.")
+        Number, typer.Option("--type", help="Data type of the stored factors.")
     ] = Number.f32,
     model: Annotated[
         str | None,
         typer.Option(
-            help="The base to use it beside, where that is not the one trained on, or the "
-            "adapter does not say which it is.",
+            help="Base model to use the adapter with, if it is not the one trained on or the "
+            "adapter does not name it.",
             autocompletion=complete_base,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
 ) -> None:
-    """Write a run's adapter for another program, which loads it beside the same base.
+    """Write an adapter in the format of llama.cpp or PEFT.
 
-    For llama.cpp (`gguf`) the names and the order of rows are its own, and the scale is kept,
-    whatever the rank of each module.
+    For llama.cpp (`gguf`), tensors get its names and its order of rows. The scale is exact even
+    if modules have different ranks.
     """
     from etude.core import units as q
     from etude.tuning.adapters.saved_parts import CONFIG

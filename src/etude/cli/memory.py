@@ -1,4 +1,4 @@
-"""`etude plan`: the memory that fine-tuning a model takes, before anything is fetched or run."""
+"""`etude memory`: estimate the memory of fine-tuning before anything is downloaded or run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.complete import complete_recipe_key
+from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Way(StrEnum):
-    """What to plan for."""
+    """The methods that are estimated."""
 
     qlora = "qlora"
     lora = "lora"
@@ -45,23 +45,30 @@ def _bytes(text: str) -> int:
 
 
 @app.command(
+    "memory",
     epilog="Examples:\n\n"
-    "`etude plan llama-3.1-8b`\n\n"
-    "`etude plan smollm2-135m --recipe recipes/docstrings.yaml`\n\n"
-    "`etude plan path/to/config.json --method qlora --memory 24GB "
-    "--set train.gradient_checkpointing=true`"
+    "`etude memory llama-3.1-8b`\n\n"
+    "`etude memory smollm2-135m --recipe docstrings`\n\n"
+    "`etude memory path/to/config.json --method qlora --memory 24GB "
+    "--set train.gradient_checkpointing=true`",
 )
-def plan(
+def estimate(
     model: Annotated[
         str | None,
         typer.Argument(
             help="A model on this machine, a config.json, or a well-known name such as "
-            "`llama-3.1-8b`. Without it, the recipe's own.",
+            "`llama-3.1-8b`. Default: the recipe's model.",
             autocompletion=complete_planned,
             show_default=False,
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="The recipe to plan for.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="The recipe to estimate: a YAML file, or the name of a shipped one.",
+            autocompletion=complete_recipe,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,19 +79,19 @@ def plan(
         ),
     ] = None,
     method: Annotated[
-        Way | None, typer.Option(help="Plan for one method. Default: for all three.")
+        Way | None, typer.Option(help="Estimate one method. Default: all three.")
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(help="Plan for so much memory, as in `24GB`. Default: what is available."),
+        typer.Option(help="The memory to fit into, as in `24GB`. Default: what is available."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Predict the peak memory of full fine-tuning, LoRA and QLoRA, part by part.
+    """Estimate the peak memory of full fine-tuning, LoRA and QLoRA, part by part.
 
-    No weight is read and none need be here: the model is built from its configuration without
-    numbers, and one step of training is followed through it. For a processor; on a GPU the parts
-    are the same but for the process and the allocator, and have not been measured.
+    No weights are read or downloaded: the model is built from its configuration without data, and
+    one training step is traced through it. The estimate is for a CPU. On a GPU the parts are the
+    same except process and allocator; estimates for a GPU have not been measured.
     """
     from rich.console import Console
 
@@ -95,7 +102,7 @@ def plan(
     from etude.tuning.memory.model_configs import config_of
 
     if model is None and recipe is None:
-        raise RecipeError("name a model (etude plan llama-3.1-8b), or a recipe by --recipe")
+        raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
     chosen = _chosen(model, recipe, overrides or [])
     config = config_of(chosen.model.id)
     limit = this_machine().memory_available if memory is None else _bytes(memory)

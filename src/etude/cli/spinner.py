@@ -1,4 +1,4 @@
-"""A line beside the output that says that something goes on."""
+"""A line on stderr that shows that work is in progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def working(what: str) -> Generator[Callable[[str], None]]:
-    """Show what goes on until the block ends; what it yields changes the line."""
+    """Show a spinner until the block ends; the function it yields changes the text."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"{what} …") as status:

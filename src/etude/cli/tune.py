@@ -1,4 +1,4 @@
-"""`etude tune`: fine-tune a model by a recipe, or go on with a run that was stopped."""
+"""`etude tune`: fine-tune a model by a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe_key, complete_run
+from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run
 from etude.cli.root import app
 
 
@@ -22,13 +22,19 @@ class Method(StrEnum):
 
 @app.command(
     epilog="Examples:\n\n"
-    "`etude tune recipes/docstrings.yaml`\n\n"
-    "`etude tune recipes/docstrings.yaml --set adapter.rank=8 --data path/to/my/package`\n\n"
+    "`etude tune docstrings`\n\n"
+    "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
     "`etude tune --resume latest`"
 )
 def tune(
     recipe: Annotated[
-        Path | None, typer.Argument(help="The recipe, a YAML file.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A YAML file, or the name of a recipe that Etude ships with "
+            "(`etude recipe list`).",
+            show_default=False,
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -41,10 +47,13 @@ def tune(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Train on this instead: a file, or for docstrings a package or folder."),
+        typer.Option(
+            help="Train on this data instead: a file or, for docstrings, a package or folder."
+        ),
     ] = None,
     method: Annotated[
-        Method | None, typer.Option(help="QLoRA, LoRA or full fine-tuning, whatever the recipe.")
+        Method | None,
+        typer.Option(help="Use QLoRA, LoRA or full fine-tuning instead of the recipe's method."),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Run all three methods on the same data.")
@@ -52,21 +61,25 @@ def tune(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Go on with this run: `latest`, a name, or a path.",
+            help="Resume this run: `latest`, a name, or a path.",
             metavar="RUN",
             autocompletion=complete_run,
         ),
     ] = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Begin even if the memory plan says it cannot fit.")
+    ignore_memory: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-memory",
+            help="Start even if the memory estimate says that the run cannot fit.",
+        ),
     ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Fine-tune a model and show what changed.
 
-    Ctrl-C keeps what was done: the line it ends with says how to go on.
+    Ctrl-C stops the run and keeps its progress; the last line says how to resume it.
     """
     from etude.core.errors import RecipeError
     from etude.tuning.compare import compare_methods
@@ -78,13 +91,13 @@ def tune(
 
     if resume is not None:
         if recipe or overrides or data or method or compare:
-            raise RecipeError("--resume goes on with a run's own recipe; it takes no other options")
+            raise RecipeError("--resume uses the run's own recipe; it takes no other options")
         folder = find_run(resume, runs)
         if folder.state == "finished":
-            raise RecipeError(f"{folder.path} is finished; there is nothing to go on with")
+            raise RecipeError(f"{folder.path} is finished; there is nothing to resume")
         chosen = Recipe.read_run(folder.recipe)
     elif recipe is None:
-        raise RecipeError("name a recipe (etude tune recipes/docstrings.yaml) or use --resume RUN")
+        raise RecipeError("name a recipe (etude tune docstrings) or use --resume RUN")
     else:
         folder = None
         chosen = Recipe.read(recipe, overrides, data=data)
@@ -92,9 +105,9 @@ def tune(
 
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
-    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=anyway)
+    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=ignore_memory)
     if run.state == "stopped":
-        typer.echo(f"stopped; go on with: etude tune --resume {run.folder}", err=True)
+        typer.echo(f"stopped; resume with: etude tune --resume {run.folder}", err=True)
         raise typer.Exit(130)
     table = compare_methods(run, chosen, quiet=silent) if compare else None
     if as_json:

@@ -15,6 +15,14 @@ class EtudeError(Exception):
     """Base of all errors that are the input's or the machine's, never a bug of ours."""
 
 
+class RenamedError(EtudeError):
+    """A command or an option that has another name now."""
+
+
+class MissingExtraError(EtudeError):
+    """A feature whose optional dependencies are not installed."""
+
+
 class RecipeError(EtudeError):
     """A recipe that cannot be run: unknown key, wrong type, options that exclude each other."""
 
@@ -74,7 +82,7 @@ class ProblemError(EtudeError):
 
 
 class JudgeError(EtudeError):
-    """A judge that cannot start here, or not with the isolation that was demanded."""
+    """A judge that cannot start here, or not with the isolation that was required."""
 
 
 class ChatError(EtudeError):

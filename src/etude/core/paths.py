@@ -1,4 +1,4 @@
-"""Where Etude keeps what it fetches: one folder, `ETUDE_HOME` or the user's data folder."""
+"""Folders: what Etude fetches (`ETUDE_HOME` or the user's data folder), and what it ships with."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def home() -> Path:
 def models_folder() -> Path:
     """Return the folder that pulled models are unpacked into, one folder a model."""
     return home() / "models"
+
+
+def shipped_folder(name: str) -> Path:
+    """Return a top-level folder of the repository that wheels carry inside the package.
+
+    Args:
+        name: of the folder, `recipes` or `content` (`force-include` in pyproject.toml).
+    """
+    package = Path(__file__).parents[1]
+    inside = package / name
+    return inside if inside.is_dir() else package.parents[1] / name

@@ -181,7 +181,7 @@ def send(
     settings: MailSettings,
     library: Library | None = None,
     *,
-    again: bool = False,
+    resend: bool = False,
     show: Callable[[str], None] | None = None,
 ) -> Sent:
     """Send a digest to all who have not got it.
@@ -190,13 +190,13 @@ def send(
         digest: Of a day.
         settings: Server and addresses.
         library: Keeps who got what; without it everybody gets it.
-        again: Send to those who have it, too.
+        resend: send to those who have received it, too.
         show: Told each address that a message went to.
 
     Raises:
         PapersError: the server is not there, not safe, or refuses; who got a message is kept.
     """
-    had = [] if again else [one for one in settings.to if _got(library, digest, settings, one)]
+    had = [] if resend else [one for one in settings.to if _got(library, digest, settings, one)]
     missing = [one for one in settings.to if one not in had]
     if not missing:
         return Sent((), tuple(had))

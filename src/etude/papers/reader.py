@@ -100,7 +100,7 @@ class Reader:
         )
         return changed > 0
 
-    def forget(self, paper_id: str) -> bool:
+    def unlike(self, paper_id: str) -> bool:
         """Take back an opinion; False where there was none."""
         return self._remove(_opinion, id=_identifier(paper_id))
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import JudgeError
+from etude.core.extras import require_extra
 from etude.practice.bundle import export_problems, import_problems
 from etude.practice.judge.judge import Judge
 from etude.practice.judge.pool import Pool
@@ -47,8 +48,8 @@ RUN_SECONDS = 90.0
 class JudgeActor:
     """A pool on one machine; runs as a Ray actor with one thread a slot."""
 
-    def __init__(self, slots: int, demand: Sequence[str]) -> None:
-        self._slots, self._demand = slots, demand
+    def __init__(self, slots: int, require: Sequence[str]) -> None:
+        self._slots, self._require = slots, require
         self._judge: Judge | None = None
         self._shelf = tempfile.TemporaryDirectory(prefix="etude-shelf-")
         self._problems: dict[str, Problem] = {}
@@ -61,7 +62,7 @@ class JudgeActor:
         """
         with self._lock:
             if self._judge is None:
-                self._judge = Judge(Pool(self._slots, self._demand))
+                self._judge = Judge(Pool(self._slots, self._require))
             return self._judge.pool.level.describe()
 
     def judge(self, digest: str, archive: bytes, source: str, seed: int | None) -> dict[str, Any]:
@@ -91,10 +92,11 @@ class RayJudges:
         address: of the cluster; `local` starts one on this machine, `auto` finds the one here.
         actors: how many judges, spread over the machines.
         slots: runs at a time on each; each takes one of a machine's cores.
-        demand: layers of isolation without which no machine may judge.
+        require: layers of isolation without which no machine may judge.
 
     Raises:
-        JudgeError: Ray is not installed, no cluster answers, or no machine gives what is demanded.
+        MissingExtraError: Ray is not installed.
+        JudgeError: no cluster answers, or no machine gives what is required.
     """
 
     def __init__(
@@ -102,17 +104,14 @@ class RayJudges:
         address: str = "auto",
         actors: int = 1,
         slots: int = 2,
-        demand: Sequence[str] = ("limits", "seccomp", "landlock"),
+        require: Sequence[str] = ("limits", "seccomp", "landlock"),
     ) -> None:
         # Ray counts its users over the network unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            import ray
-            import ray.exceptions
-        except ImportError as error:
-            raise JudgeError(
-                "judging on several machines needs: pip install 'etude[cluster]'"
-            ) from (error)
+        require_extra("ray", "judging on several machines", "ray")
+        import ray
+        import ray.exceptions
+
         self._ray = ray
         self.slots = actors * slots
         self._own = not ray.is_initialized()
@@ -136,7 +135,7 @@ class RayJudges:
                 max_concurrency=slots,
                 max_restarts=-1,
                 scheduling_strategy="SPREAD",
-            ).remote(slots, tuple(demand))
+            ).remote(slots, tuple(require))
             for _ in range(actors)
         ]
         self._slots_each = slots

@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.core.errors import ProblemError, did_you_mean
+from etude.core.paths import shipped_folder
 from etude.practice.suite import Suite
 
 COLLECTIONS = ("pytorch", "llm", "machine-learning", "computer-vision")
@@ -179,8 +180,7 @@ def load_problem(folder: Path) -> Problem:
 
 def shelf_folder() -> Path:
     """Return the folder of the problems that come with Etude."""
-    packaged = Path(__file__).parents[1] / "content" / "problems"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "content" / "problems"
+    return shipped_folder("content") / "problems"
 
 
 def load_shelf(folder: Path | None = None) -> list[Problem]:

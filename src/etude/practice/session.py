@@ -58,7 +58,7 @@ def submit(
     source: str,
     user: str,
     show: Show | None = None,
-    demand: tuple[str, ...] | None = None,
+    require: tuple[str, ...] | None = None,
 ) -> tuple[str, Verdict]:
     """Queue a submission and return its key and verdict.
 
@@ -68,7 +68,7 @@ def submit(
         source: the submission.
         user: whose it is.
         show: called with the state whenever it has changed.
-        demand: layers of isolation to insist on, where this process must start a judge.
+        require: layers of isolation that are required, where this process must start a judge.
     """
     queue = Queue(engine)
     key = queue.add(user, problem.slug, source)
@@ -79,7 +79,7 @@ def submit(
     def find(slug: str) -> Problem:
         return problem if slug == problem.slug else find_problem(slug)
 
-    started = Pool(1, demand) if demand else Pool(1)
+    started = Pool(1, require) if require else Pool(1)
     with started as pool, Workers(engine, Judge(pool), find, recorder(engine, find)):
         verdict = _wait(queue, key, WAIT_SECONDS, show)
     if verdict is None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from etude.core.errors import StoreError
+from etude.core.extras import require_extra
 from etude.core.paths import home
 
 HEAD = "0004"
@@ -33,9 +34,12 @@ def open_store(address: str | None = None) -> Engine:
     """Open the database, made or migrated where that is needed.
 
     Raises:
+        MissingExtraError: the driver for PostgreSQL is not installed.
         StoreError: it cannot be reached or written, is damaged, or is of a newer Etude.
     """
     address = address or database_address()
+    if address.startswith("postgresql+psycopg:"):
+        require_extra("postgres", "a PostgreSQL database", "psycopg")
     try:
         if address.startswith("sqlite:///"):
             Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

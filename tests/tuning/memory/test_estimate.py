@@ -316,7 +316,7 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
 ):
     chosen = Recipe.parse(tiny_recipe())
     with pytest.raises(
-        InsufficientMemoryError, match=r"would take about .* --set .* --anyway"
+        InsufficientMemoryError, match=r"would take about .* --set .* --ignore-memory"
     ) as error:
         tune(chosen, base=tmp_path / "runs")
     assert "\n" not in str(error.value)

@@ -1,6 +1,6 @@
-"""`etude papers`: arXiv's papers, collected, summarised, searched and ranked.
+"""`etude papers`: collect, summarise, search and rank arXiv papers.
 
-One file for each thing that a person does: collect, read, say what one thinks, take papers out.
+One file for each group of commands: collecting, reading, feedback, export.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import typer
 
 from etude.cli.root import app
-from etude.core.errors import PapersError
 
 papers = typer.Typer(
     name="papers",
-    help="The latest arXiv papers in vision, language and learning: each with a summary, "
-    "searchable, ranked by what you like.",
+    help="Collect, summarise, search and rank the latest arXiv papers in vision, "
+    "language and learning.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,12 +22,11 @@ app.add_typer(papers)
 
 @papers.callback()
 def _need_libraries() -> None:
-    """Say what to install where only the engine was."""
-    from importlib.util import find_spec
+    """Say what to install where only the engine is installed."""
+    from etude.core.extras import require_extra
 
-    for needed in ("sqlalchemy", "alembic", "tantivy", "defusedxml"):
-        if find_spec(needed) is None:
-            raise PapersError("the reading room needs more libraries: pip install 'etude[app]'")
+    needed = ("sqlalchemy", "alembic", "tantivy", "defusedxml", "sklearn")
+    require_extra("papers", "etude papers", *needed)
 
 
 # In the order in which `--help` lists them.

@@ -1,4 +1,4 @@
-"""`etude papers sync | backfill | summarise | health`: how papers come in."""
+"""`etude papers sync | backfill | summarise | health`: collect papers."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
     from etude.papers.sync import Report, SyncProgress
 
 A_DAY = 2000
-"""Papers that one run embeds at most; what is left waits for the next."""
+"""Maximum number of papers that one run embeds; the rest wait for the next run."""
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", help="Another file than papers.yaml in Etude's data folder."),
+    typer.Option("--settings", help="Settings file. Default: papers.yaml in Etude's data folder."),
 ]
 
 
 @papers.command("sync", epilog="Example:\n\n`etude papers sync`\n\n`etude papers sync --daily`")
 def sync_papers(
     full: Annotated[
-        bool, typer.Option("--full", help="Ask for all changes, even where feeds show nothing new.")
+        bool,
+        typer.Option("--full", help="Ask for all changes, even if the feeds show nothing new."),
     ] = False,
-    summaries: Annotated[
-        bool, typer.Option(help="Make summaries of papers that have none.")
-    ] = True,
+    summaries: Annotated[bool, typer.Option(help="Summarise papers that have no summary.")] = True,
     daily: Annotated[
-        bool, typer.Option("--daily", help="Stay, and do it again each day when papers are due.")
+        bool,
+        typer.Option("--daily", help="Keep running, and sync each day when new papers are due."),
     ] = False,
     settings_file: SettingsFile = None,
 ) -> None:
-    """Fetch what arXiv has announced since the last time: papers, index, summaries.
+    """Fetch, index and summarise the papers announced since the last sync.
 
-    It can be stopped at any moment and goes on where it was. For cron: the exit code is 1 where a
-    source failed. What is collected stands in papers.yaml in Etude's data folder.
+    It can be interrupted at any time and continues where it stopped. The exit code is 1 if a source
+    failed. The file papers.yaml in Etude's data folder says what is collected.
     """
     library, settings = open_library(), open_settings(settings_file)
     if not daily:
@@ -72,7 +72,7 @@ def sync_papers(
 def sync_once(
     library: Library, settings: Settings, full: bool = False, summaries: bool = True
 ) -> Report:
-    """Collect once, and bring summaries and index up to what came."""
+    """Collect once, then update summaries and index."""
     from etude.papers.sync import sync
 
     with collecting(library) as show:
@@ -85,7 +85,7 @@ def sync_once(
 
 @contextmanager
 def collecting(library: Library) -> Generator[Callable[[SyncProgress], None]]:
-    """Show what is being fetched, while the index follows."""
+    """Show what is being fetched while papers are indexed in the background."""
     from etude.papers.search.background_indexer import BackgroundIndexer
 
     with working("asking arXiv") as say, BackgroundIndexer(index_folder(), library) as along:
@@ -98,7 +98,7 @@ def collecting(library: Library) -> Generator[Callable[[SyncProgress], None]]:
 
 
 def follow_up(library: Library, summaries: bool = True) -> None:
-    """Bring summaries, index and, where the model was pulled, embeddings up to what came."""
+    """Update summaries, the index and, if the model was pulled, embeddings."""
     from etude.papers.search.embed import pulled as embedding_model
 
     if summaries:
@@ -117,9 +117,11 @@ def follow_up(library: Library, summaries: bool = True) -> None:
 
 @papers.command("backfill", epilog="Example:\n\n`etude papers backfill --since 2026-03-01`")
 def backfill_papers(
-    since: Annotated[str, typer.Option(help="The first day of submission, as 2026-03-01.")],
-    until: Annotated[str | None, typer.Option(help="The last day; today without.")] = None,
-    summaries: Annotated[bool, typer.Option(help="Make summaries, too.")] = True,
+    since: Annotated[str, typer.Option(help="First day of submission, as in 2026-03-01.")],
+    until: Annotated[
+        str | None, typer.Option(help="Last day of submission. Default: today.")
+    ] = None,
+    summaries: Annotated[bool, typer.Option(help="Summarise the papers, too.")] = True,
     settings_file: SettingsFile = None,
 ) -> None:
     """Fetch older papers, newest first; arXiv allows one request every three seconds."""
@@ -156,7 +158,7 @@ class By(StrEnum):
 @papers.command(
     "summarise",
     epilog="Examples:\n\n`etude papers summarise`\n\n"
-    "`etude papers summarise --by engine --run runs/paper-summaries --most 50`\n\n"
+    "`etude papers summarise --by engine --run runs/paper-summaries --limit 50`\n\n"
     "`ETUDE_LLM_URL=http://localhost:11434/v1 ETUDE_LLM_MODEL=qwen3:8b etude papers summarise "
     "--by address`",
 )
@@ -164,19 +166,22 @@ def summarise_papers(
     by: Annotated[
         By,
         typer.Option(
-            help="extract: a sentence of the abstract; engine: a model tuned by Etude; best: that "
-            "model where its figures are at least as good; address: the one of ETUDE_LLM_URL."
+            help="extract: a sentence of the abstract; engine: a model tuned by Etude; best: "
+            "that model if its recorded ROUGE is at least as good; address: the model at "
+            "ETUDE_LLM_URL."
         ),
     ] = By.extract,
     run: Annotated[
-        str, typer.Option(help="With engine and best: a run, from recipes/paper-summaries.yaml.")
+        str, typer.Option(help="With engine and best: a run of the recipe paper-summaries.")
     ] = "latest",
-    most: Annotated[int | None, typer.Option(min=1, help="Papers at most, newest first.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of papers, newest first.")
+    ] = None,
 ) -> None:
-    """Make the summaries that are missing; every one says how it was made.
+    """Make missing summaries; each records how it was made.
 
-    What a model writes is checked: each number and name of it must stand in the paper's abstract,
-    else the sentence of the abstract is taken.
+    A model's summary is checked: each number and name in it must occur in the paper's abstract;
+    otherwise a sentence of the abstract is used.
     """
     from etude.cli.papers.writers import address_writer, tuned_writer
 
@@ -186,24 +191,24 @@ def summarise_papers(
         writer = address_writer()
     elif by is not By.extract:
         writer = tuned_writer(run, echo, only_if_better=by is By.best)
-    made = _summarise(library, writer, most)
+    made = _summarise(library, writer, limit)
     typer.echo(f"{made:,} summaries made")
     if problem := getattr(writer, "problem", ""):
         echo(f"some have the sentence of the abstract: {problem}")
 
 
-def _summarise(library: Library, writer: Writer | None, most: int | None) -> int:
+def _summarise(library: Library, writer: Writer | None, limit: int | None) -> int:
     from etude.cli.papers.writers import summarise
 
     with working("making summaries") as say:
-        return summarise(library, writer, most, say)
+        return summarise(library, writer, limit, say)
 
 
 @papers.command("health", epilog="Example:\n\n`etude papers health || mail -s 'no papers' me`")
 def show_health(settings_file: SettingsFile = None) -> None:
-    """Show when papers last came, how many, what is missing, and what failed.
+    """Show when papers were last collected, how many, which are missing, and what failed.
 
-    The exit code is 1 where days are missing or a source failed.
+    The exit code is 1 if days are missing or a source failed.
     """
     from etude.papers.health import health
 

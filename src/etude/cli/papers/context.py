@@ -1,4 +1,4 @@
-"""What every verb of `etude papers` opens: library, index, reader, and how a paper is printed."""
+"""Shared by the `etude papers` commands: library, index and reader, and printing papers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_settings(file: Path | None = None) -> Settings:
 
 
 def open_reader(library: Library) -> Reader:
-    """Open what the person at this terminal has given."""
+    """Open the likes, tags and searches of the person at this terminal."""
     from etude.core.user import current_user
     from etude.papers.reader import Reader
 
@@ -54,7 +54,7 @@ def index_folder() -> Path:
 
 
 def open_index(library: Library) -> Index:
-    """Open the full-text index and bring it up to the library, with progress where that takes."""
+    """Open the full-text index and update it from the library, showing progress."""
     from etude.papers.search import Index
 
     index = Index(index_folder(), library)
@@ -64,14 +64,14 @@ def open_index(library: Library) -> Index:
 
 
 def counted(done: int, total: int | None) -> str:
-    """`1,200 of 5,000`, or what is known of it."""
+    """Return `1,200 of 5,000`, or as much of it as is known."""
     if not done:
         return ""
     return f"{done:,} of {total:,}" if total else f"{done:,}"
 
 
 def ask_for_any(library: Library) -> None:
-    """Say what to do where there is no paper yet.
+    """Check that the library has papers.
 
     Raises:
         PapersError: the library is empty.

@@ -1,4 +1,4 @@
-"""`etude papers export | import | digest | serve-feeds`: papers for other programs and people."""
+"""`etude papers export | import | digest | serve-feeds`: export papers, for programs and people."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ def complete_format(incomplete: str) -> list[str]:
     "`etude papers export --everything -o backup.json`",
 )
 def export_papers(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids or addresses of arXiv.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="arXiv ids or URLs.")] = None,
     form: Annotated[
         str,
         typer.Option(
             "--format",
             "-f",
-            help="bibtex, csl-json, ris, csv, json.",
+            help="bibtex, csl-json, ris, csv or json. Default: by the suffix of the output file.",
             autocompletion=complete_format,
         ),
     ] = "",
     tag: Annotated[
-        str | None, typer.Option(help="Those with this tag.", autocompletion=complete_tag)
+        str | None, typer.Option(help="Papers with this tag.", autocompletion=complete_tag)
     ] = None,
-    liked: Annotated[bool, typer.Option("--liked", help="Those that you liked.")] = False,
-    search: Annotated[str | None, typer.Option(help="Those that a search finds.")] = None,
-    day: Annotated[str | None, typer.Option(help="Those announced on a day.")] = None,
+    liked: Annotated[bool, typer.Option("--liked", help="Papers that you liked.")] = False,
+    search: Annotated[str | None, typer.Option(help="Papers that a query finds.")] = None,
+    day: Annotated[str | None, typer.Option(help="Papers announced on this day.")] = None,
     everything: Annotated[
         bool,
         typer.Option("--everything", help="All papers, likes, tags and searches, as JSON."),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file; the terminal without.")
+        Path | None, typer.Option("--output", "-o", help="Output file. Default: standard output.")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="Papers at most.")] = 100_000,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of papers.")] = 100_000,
 ) -> None:
-    """Write papers as BibTeX, CSL-JSON, RIS, CSV, or as JSON that loses nothing."""
+    """Export papers as BibTeX, CSL-JSON, RIS, CSV or lossless JSON."""
     from etude.papers.exchange import SUFFIXES, write
     from etude.papers.exchange.whole import with_listings
 
@@ -86,12 +86,12 @@ def export_papers(
     if liked:
         keys += [key for key, value in reader.opinions().items() if value > 0]
     if search is not None:
-        keys += open_index(library).search(search, most=most).ids
+        keys += open_index(library).search(search, most=limit).ids
     if day is not None:
         keys += [row["id"] for row in library.day(day_option(day) or "")]
     if everything:
         keys += [row["id"] for page in library.since(0) for row in page]
-    keys = list(dict.fromkeys(keys))[:most]
+    keys = list(dict.fromkeys(keys))[:limit]
     if not keys and not everything:
         asked = liked or search is not None or day is not None
         raise PapersError(
@@ -127,19 +127,24 @@ def export_papers(
     "`etude papers import backup.json`",
 )
 def import_papers(
-    file: Annotated[Path, typer.Argument(help="What `export`, Zotero, JabRef, … wrote.")],
+    file: Annotated[
+        Path, typer.Argument(help="A file written by `export`, Zotero, JabRef or others.")
+    ],
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", "-f", help="Where the name does not say.", autocompletion=complete_format
+            "--format",
+            "-f",
+            help="Format of the file. Default: by its suffix.",
+            autocompletion=complete_format,
         ),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Put this tag on them.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag the imported papers with this.")] = None,
     like: Annotated[
-        bool, typer.Option("--like", help="Like them: a start for the ranking.")
+        bool, typer.Option("--like", help="Like the imported papers, as a start for the ranking.")
     ] = False,
 ) -> None:
-    """Read papers, and from Etude's own JSON likes, tags and searches, too."""
+    """Import papers and, from Etude's own JSON, likes, tags and searches."""
     from etude.cli.papers.collect import follow_up
     from etude.papers.exchange import read_file
     from etude.papers.exchange.whole import restore
@@ -181,18 +186,27 @@ def import_papers(
     "`etude papers digest --mail`",
 )
 def make_digest(
-    day: Annotated[str | None, typer.Option(help="Another day, as 2026-05-04.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to a file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page to a file.")] = None,
-    mail: Annotated[bool, typer.Option("--mail", help="Send it by e-mail.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send it to who has it, too.")] = False,
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="Papers a shelf.")] = 12,
-    problem: Annotated[bool, typer.Option(help="With the problem of the day.")] = True,
+    day: Annotated[
+        str | None,
+        typer.Option(
+            help="Day of the digest, as in 2026-05-04. Default: the last day with papers."
+        ),
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a web page to this file.")] = None,
+    mail: Annotated[bool, typer.Option("--mail", help="Send the digest by e-mail.")] = False,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="Send it also to addresses that have received it.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="Maximum number of papers per shelf.")
+    ] = 12,
+    problem: Annotated[bool, typer.Option(help="Include the problem of the day.")] = True,
 ) -> None:
-    """Make the day's digest: papers by shelf, news of your searches, the problem of the day.
+    """Make a digest: papers by shelf, news of your searches, the problem of the day.
 
-    Where and how to send it stands under `mail` in papers.yaml (host, sender, to, …) or in
-    ETUDE_MAIL_HOST and its like; a digest goes to each address once.
+    Mail is configured under `mail` in papers.yaml (host, sender, to, …) or by ETUDE_MAIL_HOST and
+    similar variables. A digest is sent to each address once.
     """
     from etude.papers.digest import digest
     from etude.papers.mail import MailSettings, send
@@ -211,7 +225,7 @@ def make_digest(
             settings,
             reader,
             day=day_option(day),
-            most=most,
+            most=limit,
             alerts=news.alerts,
             problem=_problem_of_the_day(library) if problem else None,
         )
@@ -223,7 +237,7 @@ def make_digest(
                 raise PapersError(f"{path} cannot be written: {error.strerror}") from error
             echo(f"{made.subject}: {path}")
     if mailing is not None:
-        sent = send(made, mailing, library, again=again, show=echo)
+        sent = send(made, mailing, library, resend=resend, show=echo)
         echo(f"sent to {len(sent.now)}, {len(sent.before)} had it")
     if markdown is None and html is None and mailing is None:
         typer.echo(made.text())
@@ -247,15 +261,17 @@ def _problem_of_the_day(library: Library) -> Extra:
 
 @papers.command("serve-feeds", epilog="Example:\n\n`etude papers serve-feeds --port 8765 --daily`")
 def serve_feeds(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8765,
     daily: Annotated[
         bool, typer.Option("--daily", help="Fetch new papers each day when they are due.")
     ] = False,
 ) -> None:
-    """Serve RSS, Atom and JSON feeds of shelves, tags, saved searches, and of what you like.
+    """Serve RSS, Atom and JSON feeds of shelves, tags, saved searches and what you may like.
 
-    Your tags and searches are yours: think before you listen on other than this machine.
+    Feeds reveal your tags and searches to everyone who can reach the address.
     """
     from etude.papers.serve import serve
 

@@ -1,4 +1,4 @@
-"""`etude papers like | dislike | forget | tag | follow | save | interests | alerts`: your side."""
+"""`etude papers like | dislike | unlike | tag | follow | save | interests | alerts`: feedback."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from etude.cli.papers.context import (
 from etude.cli.spinner import working
 from etude.core.errors import PapersError, did_you_mean
 
-Ids = Annotated[list[str], typer.Argument(help="Ids or addresses of arXiv.")]
-Authors = Annotated[list[str], typer.Argument(help="Names; quote those with spaces.")]
+Ids = Annotated[list[str], typer.Argument(help="arXiv ids or URLs.")]
+Authors = Annotated[list[str], typer.Argument(help="Names of authors; quote names with spaces.")]
 
 
 def _each(ids: list[str], change: Callable[[str], bool], done: str, same: str) -> None:
@@ -41,20 +41,25 @@ def _each(ids: list[str], change: Callable[[str], bool], done: str, same: str) -
 
 @papers.command("like", epilog="Example:\n\n`etude papers like 2604.01234 2604.05678`")
 def like_papers(ids: Ids) -> None:
-    """Want more papers like these."""
+    """Rank papers like these higher."""
     _each(ids, open_reader(open_library()).like, "liked", "was liked already")
 
 
 @papers.command("dislike", epilog="Example:\n\n`etude papers dislike 2604.01234`")
 def dislike_papers(ids: Ids) -> None:
-    """Want fewer papers like these."""
+    """Rank papers like these lower."""
     _each(ids, open_reader(open_library()).dislike, "disliked", "was disliked already")
 
 
-@papers.command("forget", epilog="Example:\n\n`etude papers forget 2604.01234`")
-def forget_papers(ids: Ids) -> None:
-    """Take back what you said of these."""
-    _each(ids, open_reader(open_library()).forget, "forgotten", "had no opinion")
+@papers.command("unlike", epilog="Example:\n\n`etude papers unlike 2604.01234`")
+def unlike_papers(ids: Ids) -> None:
+    """Withdraw your likes and dislikes of these papers."""
+    _each(
+        ids,
+        open_reader(open_library()).unlike,
+        "no longer liked or disliked",
+        "was not liked or disliked",
+    )
 
 
 @papers.command(
@@ -63,15 +68,14 @@ def forget_papers(ids: Ids) -> None:
     "`etude papers tag to-read --remove 2604.01234`\n\n`etude papers tag`",
 )
 def tag_papers(
-    tag: Annotated[
-        str | None, typer.Argument(help="Your word.", autocompletion=complete_tag)
-    ] = None,
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids; without: list them.")] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the tag off.")] = False,
+    tag: Annotated[str | None, typer.Argument(help="The tag.", autocompletion=complete_tag)] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="arXiv ids or URLs.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the tag.")] = False,
 ) -> None:
-    """Put a word of yours on papers; without ids list those that bear it, without a word all tags.
+    """Tag papers. Without ids, list papers with the tag; without a tag, list all tags.
 
-    A tag raises papers that it names. Each tag has a feed (`etude papers serve-feeds`).
+    Tagged papers, and papers in which the tag occurs as a word, rank higher. Each tag has a feed
+    (`etude papers serve-feeds`).
     """
     library = open_library()
     reader = open_reader(library)
@@ -97,9 +101,11 @@ def tag_papers(
 
 @papers.command("follow", epilog="Example:\n\n`etude papers follow 'Yann LeCun'`")
 def follow_authors(
-    authors: Annotated[list[str] | None, typer.Argument(help="Names; without: list them.")] = None,
+    authors: Annotated[
+        list[str] | None, typer.Argument(help="Names of authors; quote names with spaces.")
+    ] = None,
 ) -> None:
-    """Follow authors, however papers write their names."""
+    """Follow authors in all spellings of their names. Without names, list those followed."""
     reader = open_reader(open_library())
     for author in authors or []:
         echo(f"{author}: {'followed' if reader.follow(author) else 'followed already'}")
@@ -110,7 +116,7 @@ def follow_authors(
 
 @papers.command("unfollow", epilog="Example:\n\n`etude papers unfollow 'Yann LeCun'`")
 def unfollow_authors(authors: Authors) -> None:
-    """Follow authors no more."""
+    """Stop following authors."""
     reader = open_reader(open_library())
     for author in authors:
         dropped = reader.unfollow(author)
@@ -120,12 +126,14 @@ def unfollow_authors(authors: Authors) -> None:
 @papers.command("save", epilog="Example:\n\n`etude papers save detectors 'YOLO OR DETR cat:cs.CV'`")
 def save_search(
     name: Annotated[
-        str | None, typer.Argument(help="A name for it.", autocompletion=complete_search)
+        str | None, typer.Argument(help="Name of the saved search.", autocompletion=complete_search)
     ] = None,
-    query: Annotated[str | None, typer.Argument(help="The search; see `search`.")] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Keep it no more.")] = False,
+    query: Annotated[
+        str | None, typer.Argument(help="The query, as in `etude papers search`.")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Delete the saved search.")] = False,
 ) -> None:
-    """Keep a search, to be told of new papers; without a name list those that are kept."""
+    """Save a search for `etude papers alerts`. Without a name, list saved searches."""
     library = open_library()
     reader = open_reader(library)
     if name is None:
@@ -174,9 +182,11 @@ def show_alerts() -> None:
 
 @papers.command("interests", epilog="Example:\n\n`etude papers interests`")
 def show_interests(
-    most: Annotated[int, typer.Option("-n", min=1, max=200, help="Words each way.")] = 15,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=200, help="Words in each direction.")
+    ] = 15,
 ) -> None:
-    """Show what was learned of you: the words that raise papers, and those that lower them."""
+    """Show the words that raise and lower papers, as learned from your likes."""
     from etude.papers.ranking import Interest
 
     library = open_library()
@@ -188,7 +198,7 @@ def show_interests(
     if interest is None:
         raise PapersError("nothing is known of you yet: `etude papers like ID` three papers")
     echo(f"from {interest.likes} likes and {interest.dislikes} dislikes")
-    more, less = interest.words(most)
+    more, less = interest.words(limit)
     for name, words in (("more", more), ("less", less)):
         if words:
             echo(f"{name}: " + ", ".join(f"{word} {abs(weight):.2f}" for word, weight in words))

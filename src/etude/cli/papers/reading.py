@@ -1,4 +1,4 @@
-"""`etude papers today | search | show | related`: what there is to read."""
+"""`etude papers today | search | show | related`: show papers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from etude.papers.ranking import Ranked
     from etude.papers.reader import Reader
 
-Most = Annotated[int, typer.Option("--most", "-n", min=1, max=1000, help="Papers to show.")]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of papers to show.")
+]
 REPLACED = {"replace", "replace-cross"}
 
 
@@ -40,18 +42,21 @@ REPLACED = {"replace", "replace-cross"}
 )
 def show_today(
     shelf: Annotated[
-        str | None, typer.Option(help="One shelf only.", autocompletion=complete_shelf)
+        str | None, typer.Option(help="Show this shelf only.", autocompletion=complete_shelf)
     ] = None,
-    day: Annotated[str | None, typer.Option(help="Another day, as 2026-05-04.")] = None,
-    most: Most = 12,
+    day: Annotated[
+        str | None, typer.Option(help="Show this day instead, as in 2026-05-04.")
+    ] = None,
+    limit: Limit = 12,
     replaced: Annotated[
-        bool, typer.Option("--replaced", help="New versions instead of new papers.")
+        bool, typer.Option("--replaced", help="Show new versions instead of new papers.")
     ] = False,
 ) -> None:
-    """Show the day's new papers, those that you may want to open first.
+    """Show the day's new papers, the most interesting for you first.
 
-    The order follows your likes and dislikes (`etude papers like ID`); each paper says which of its
-    words decided. Every tenth is from elsewhere, so that you see what you did not look for.
+    The order follows your likes and dislikes (`etude papers like ID`); each paper shows the words
+    that determined its score. Every tenth paper is chosen regardless of its score, so that your
+    interests can grow.
     """
     library, settings = open_library(), open_settings()
     ask_for_any(library)
@@ -74,8 +79,8 @@ def show_today(
         echo(f"{what} on {chosen}: {_why_empty(chosen)}")
         return
     reader = open_reader(library)
-    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:most])
-    left = len(rows) - min(most, len(rows))
+    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:limit])
+    left = len(rows) - min(limit, len(rows))
     where = f" on the shelf {shelf}" if shelf else ""
     more = f"; {left} more, `-n {len(rows)}` shows them" if left else ""
     echo(f"{len(rows)} {'new versions' if replaced else 'new papers'} on {chosen}{where}{more}")
@@ -149,22 +154,25 @@ class Order(StrEnum):
     context_settings={"ignore_unknown_options": True},
 )
 def search_papers(
-    query: Annotated[list[str], typer.Argument(help="Words, phrases, fields; see below.")],
+    query: Annotated[
+        list[str], typer.Argument(help="Words, phrases and fields, as described above.")
+    ],
     order: Annotated[
-        Order, typer.Option(help="newest, relevance, or interest: the newest ranked for you.")
+        Order,
+        typer.Option(help="newest, relevance, or interest, which ranks results by your likes."),
     ] = Order.newest,
-    most: Most = 10,
-    page: Annotated[int, typer.Option(min=1, max=10_000, help="The page of results.")] = 1,
+    limit: Limit = 10,
+    page: Annotated[int, typer.Option(min=1, max=10_000, help="Page of results.")] = 1,
     since: Annotated[str | None, typer.Option(help="Announced on this day or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Announced on this day or earlier.")] = None,
     category: Annotated[
-        list[str] | None, typer.Option(help="One of arXiv's categories; can be repeated.")
+        list[str] | None, typer.Option(help="An arXiv category. May be repeated.")
     ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Print ids only, one a line.")] = False,
 ) -> None:
     """Search titles, abstracts and authors.
 
-    All words must be there. `"a phrase"`, `-not`, `this OR that`, `(…)`, `begin*`; fields `title:`,
+    All words must occur. `"a phrase"`, `-not`, `this OR that`, `(…)`, `begin*`; fields `title:`,
     `abstract:`, `author:`, `cat:cs.CV`, `since:2026-04`, `until:2026-05-04`, `2026-04..2026-05`.
     `YOLO` finds YOLOv8, YOLO-World and yolov11n, too.
     """
@@ -175,17 +183,17 @@ def search_papers(
     found = index.search(
         " ".join(query),
         order="relevance" if order is Order.relevance else "newest",
-        most=max(most * 10, 200) if by_interest else most,
-        offset=0 if by_interest else (page - 1) * most,
+        most=max(limit * 10, 200) if by_interest else limit,
+        offset=0 if by_interest else (page - 1) * limit,
         since=day_option(since),
         until=day_option(until),
         categories=[known_category(name) for name in category] if category else None,
     )
-    reader, first = open_reader(library), (page - 1) * most
+    reader, first = open_reader(library), (page - 1) * limit
     rows = library.get_many(found.ids)
     ranked: list[Ranked] = []
     if by_interest:
-        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + most]
+        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + limit]
         rows = [one.row for one in ranked]
     if ids:
         for row in rows:
@@ -214,15 +222,15 @@ def search_papers(
 
 @papers.command("show", epilog="Example:\n\n`etude papers show 2604.01234`")
 def show_paper(
-    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")],
+    paper: Annotated[str, typer.Argument(help="An arXiv id or URL.")],
     related: Annotated[
-        int, typer.Option(min=0, max=50, help="How many related papers to name.")
+        int, typer.Option(min=0, max=50, help="Number of related papers to list.")
     ] = 5,
     browse: Annotated[
         bool, typer.Option("--browse", help="Open the abstract page in a browser.")
     ] = False,
 ) -> None:
-    """Show all of one paper: abstract, versions, how its summary was made, what is related."""
+    """Show a paper: abstract, versions, how its summary was made, related papers."""
     from rich.text import Text
 
     from etude.papers.card import card
@@ -255,19 +263,19 @@ def show_paper(
 
 @papers.command("related", epilog="Example:\n\n`etude papers related 2604.01234`")
 def show_related(
-    paper: Annotated[str, typer.Argument(help="An id or address of arXiv.")], most: Most = 10
+    paper: Annotated[str, typer.Argument(help="An arXiv id or URL.")], limit: Limit = 10
 ) -> None:
-    """Show papers about the same: by meaning where the model `minilm` was pulled, else by words."""
+    """Show related papers, by meaning if the model `minilm` was pulled, otherwise by words."""
     library = open_library()
     key = identifier(paper)
     if library.get(key) is None:
         raise PapersError(f"{key} is not among the papers here")
-    _print_related(library, key, most)
+    _print_related(library, key, limit)
 
 
-def _print_related(library: Library, key: str, most: int) -> None:
+def _print_related(library: Library, key: str, limit: int) -> None:
     out = console()
-    found = dict(open_index(library).related(key, most))
+    found = dict(open_index(library).related(key, limit))
     if found:
         out.print("\nrelated:")
     for row in library.get_many(list(found)):

@@ -1,4 +1,4 @@
-"""Who writes summaries: the ranking model that comes with Etude, or a model that a person names."""
+"""Models that write summaries: the extractive one that Etude ships with, or one that is named."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) 
 
     Args:
         run: `latest`, a run's name, or its folder.
-        say: told in one line where it is not taken.
+        say: called with one line if the model is not used.
         only_if_better: take it only where its recorded ROUGE is no worse than the extracted
             sentence's.
     """
@@ -53,14 +53,14 @@ def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) 
 
 
 def summarise(
-    library: Library, writer: Writer | None, most: int | None, say: Callable[[str], None]
+    library: Library, writer: Writer | None, limit: int | None, say: Callable[[str], None]
 ) -> int:
     """Make what is missing and return how many summaries were stored."""
     from etude.papers.summaries import summarise_missing
 
     return summarise_missing(
         library,
-        limit=most,
+        limit=limit,
         writer=writer,
         show=lambda done, total: say(f"making summaries: {done:,} of {total:,}"),
     )

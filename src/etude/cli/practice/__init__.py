@@ -1,6 +1,6 @@
-"""`etude practice`: problems to solve, judged here.
+"""`etude practice`: coding problems, judged on this machine.
 
-One file for each kind of person: who solves problems, who runs a judge, who writes problems.
+One file for each role: solving problems, running a judge, authoring problems.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import typer
 
 from etude.cli.root import app
-from etude.core.errors import ProblemError
 
 practice = typer.Typer(
     name="practice",
@@ -21,11 +20,10 @@ app.add_typer(practice)
 
 @practice.callback()
 def _need_database() -> None:
-    """Say what to install where only the engine was."""
-    from importlib.util import find_spec
+    """Say what to install where only the engine is installed."""
+    from etude.core.extras import require_extra
 
-    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
-        raise ProblemError("practising needs a database library: pip install 'etude[app]'")
+    require_extra("practice", "etude practice", "sqlalchemy", "alembic")
 
 
 # In the order in which `--help` lists them.

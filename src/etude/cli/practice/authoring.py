@@ -1,4 +1,4 @@
-"""`etude practice new | export | import | lint`: who writes problems."""
+"""`etude practice new | export | import | lint`: author problems."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from etude.cli.practice.context import OWN_SHELF, Names, NewShelf, Shelf
 from etude.core.errors import ProblemError
 
 
-@practice.command("new")
+@practice.command("new", epilog="Example:\n\n`etude practice new llm my-problem`")
 def new_problem_folder(
-    collection: Annotated[str, typer.Argument(help="pytorch, llm, ...")],
-    slug: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens.")],
-    title: Annotated[str | None, typer.Option(help="The title; from the slug without.")] = None,
+    collection: Annotated[
+        str, typer.Argument(help="Collection: pytorch, llm, machine-learning or computer-vision.")
+    ],
+    slug: Annotated[
+        str, typer.Argument(help="Name of the problem: lower-case words joined by hyphens.")
+    ],
+    title: Annotated[
+        str | None, typer.Option(help="Title of the problem. Default: made from the slug.")
+    ] = None,
     shelf: NewShelf = OWN_SHELF,
 ) -> None:
-    """Make the folder of a new problem, with every file in its place.
-
-    Example: `etude practice new llm my-problem`
-    """
+    """Create the folder of a new problem with all its files."""
     from etude.practice.scaffold import new_problem
 
     folder = new_problem(shelf, collection, slug, title)
     typer.echo(f"made {folder}; then `etude practice lint {slug} --shelf {shelf}`")
 
 
-@practice.command("export")
+@practice.command(
+    "export", epilog="Example:\n\n`etude practice export problems.zip create-tensordataset`"
+)
 def export_zip(
-    file: Annotated[Path, typer.Argument(help="The zip to write.")],
+    file: Annotated[Path, typer.Argument(help="Zip file to write.")],
     names: Names = None,
     shelf: Shelf = None,
 ) -> None:
-    """Write problems to a zip.
-
-    Example: `etude practice export problems.zip create-tensordataset`
-    """
+    """Write problems to a zip file."""
     from etude.practice.bundle import export_problems
     from etude.practice.problem import find_problem, load_shelf
 
@@ -50,14 +52,18 @@ def export_zip(
     typer.echo(f"{len(problems)} problems, {count} files in {file}")
 
 
-@practice.command("import")
+@practice.command(
+    "import", epilog="Example:\n\n`etude practice import problems.zip --shelf my-problems`"
+)
 def import_zip(
-    file: Annotated[Path, typer.Argument(help="A zip that `export` wrote.", exists=True)],
+    file: Annotated[
+        Path, typer.Argument(help="A zip file that `etude practice export` wrote.", exists=True)
+    ],
     shelf: NewShelf = OWN_SHELF,
 ) -> None:
-    """Unpack problems; read their tests.py before the first submission, the judge trusts it.
+    """Import problems from a zip file.
 
-    Example: `etude practice import problems.zip --shelf my-problems`
+    The judge trusts each problem's tests.py: read it before the first submission.
     """
     from etude.practice.bundle import import_problems
 
@@ -65,19 +71,16 @@ def import_zip(
         typer.echo(f"{problem.collection}/{problem.slug}: {problem.title}")
 
 
-@practice.command("lint")
+@practice.command("lint", epilog="Example:\n\n`etude practice lint create-tensordataset`")
 def lint_problems(
     names: Names = None,
     shelf: Shelf = None,
     python: Annotated[
         Path | None,
-        typer.Option(help="Run answers with another interpreter, which may have another NumPy."),
+        typer.Option(help="Run answers with this interpreter, for example one with another NumPy."),
     ] = None,
 ) -> None:
-    """Judge each problem's own right and wrong answers, and test its tests.
-
-    Example: `etude practice lint create-tensordataset`
-    """
+    """Check problems: judge their right and wrong answers, and test their tests."""
     from rich.progress import track
 
     from etude.practice.judge.judge import Judge

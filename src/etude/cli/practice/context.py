@@ -27,22 +27,31 @@ Slug = Annotated[
     typer.Argument(help="A problem's name, from `etude practice list`.", autocompletion=slugs),
 ]
 Names = Annotated[
-    list[str] | None, typer.Argument(help="Problems; all without.", autocompletion=slugs)
+    list[str] | None, typer.Argument(help="Names of problems. Default: all.", autocompletion=slugs)
 ]
 Shelf = Annotated[
-    Path | None, typer.Option(help="Another folder of problems.", file_okay=False, exists=True)
+    Path | None,
+    typer.Option(
+        help="Use this folder of problems instead of those that Etude ships with.",
+        file_okay=False,
+        exists=True,
+    ),
 ]
-NewShelf = Annotated[Path, typer.Option("--shelf", help="The folder of problems.")]
-Answer = Annotated[Path | None, typer.Argument(help="Your file; SLUG.py without.", dir_okay=False)]
-Demand = Annotated[
+NewShelf = Annotated[Path, typer.Option("--shelf", help="Folder of problems.")]
+Answer = Annotated[
+    Path | None, typer.Argument(help="Your answer. Default: SLUG.py.", dir_okay=False)
+]
+Require = Annotated[
     list[str] | None,
-    typer.Option("--demand", help="Refuse to judge without this layer; can be repeated."),
+    typer.Option(
+        "--require", help="Refuse to judge without this isolation layer. May be repeated."
+    ),
 ]
 OWN_SHELF = Path("content/problems")
 
 
 def read_answer(slug: str, file: Path | None) -> str:
-    """Return what is submitted: a file that was named, or SLUG.py.
+    """Return the source to submit: of the file named, or of SLUG.py.
 
     Raises:
         ProblemError: it cannot be read.
@@ -69,7 +78,7 @@ def markdown(text: str) -> None:
 
 
 def open_progress() -> UserProgress:
-    """Open the record of whoever practises at this terminal."""
+    """Open the progress of the person at this terminal."""
     from etude.core.user import current_user
     from etude.practice.progress import UserProgress
     from etude.practice.session import local_timezone
@@ -80,15 +89,15 @@ def open_progress() -> UserProgress:
     return progress
 
 
-def open_pool(demand: list[str] | None, slots: int = 1) -> Pool:
-    """Start a sandbox, with the layers that are insisted on."""
+def open_pool(require: list[str] | None, slots: int = 1) -> Pool:
+    """Start a sandbox, with the isolation layers that are required."""
     from etude.practice.judge.pool import Pool
 
-    return Pool(slots, demand) if demand else Pool(slots)
+    return Pool(slots, require) if require else Pool(slots)
 
 
 def open_explanations() -> Explanations:
-    """Open what models said to whoever practises at this terminal."""
+    """Open the models' explanations for the person at this terminal."""
     from etude.core.user import current_user
     from etude.practice.explanations import Explanations
     from etude.store.engine import open_store

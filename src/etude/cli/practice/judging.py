@@ -1,4 +1,4 @@
-"""`etude practice judge`: who judges what others submit, on this machine or on several."""
+"""`etude practice judge`: judge submissions on one machine or several."""
 
 from __future__ import annotations
 
@@ -11,35 +11,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.practice import practice
-from etude.cli.practice.context import Demand, Shelf, open_pool
+from etude.cli.practice.context import Require, Shelf, open_pool
 
 if TYPE_CHECKING:
     from etude.practice.problem import Problem
     from etude.practice.worker import Bench
 
 
-@practice.command("judge")
+@practice.command(
+    "judge",
+    epilog="Example:\n\n`etude practice judge --workers 2 --require namespaces`"
+    "\n\nAfter `ray start --head` on one machine and `ray start --address=…` on the others:"
+    "\n\n`etude practice judge --ray auto --judges 8`",
+)
 def run_judge(
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Submissions judged at once; with --ray on each.")
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Number of submissions judged at the same time; with --ray, by each judge.",
+        ),
     ] = 2,
     ray: Annotated[
         str | None,
         typer.Option(help="Judge on a Ray cluster: auto, host:port, ray://… or local."),
     ] = None,
     judges: Annotated[
-        int, typer.Option(min=1, max=1000, help="With --ray: judges, spread over the machines.")
+        int,
+        typer.Option(
+            min=1, max=1000, help="With --ray: number of judges, spread over the machines."
+        ),
     ] = 1,
-    demand: Demand = None,
+    require: Require = None,
     shelf: Shelf = None,
 ) -> None:
-    """Judge what is submitted, until Ctrl-C; verdicts then come in milliseconds.
-
-    Example: `etude practice judge --workers 2 --demand namespaces`
-
-    On several machines, after `ray start --head` on one and `ray start --address=…` on the others:
-    `etude practice judge --ray auto --judges 8`
-    """
+    """Judge submissions until Ctrl-C."""
     from etude.practice.problem import find_problem
     from etude.practice.session import recorder
     from etude.practice.worker import Workers
@@ -55,7 +62,7 @@ def run_judge(
         nonlocal stop
         stop = True
 
-    with _bench(demand, workers, ray, judges) as (bench, described):
+    with _bench(require, workers, ray, judges) as (bench, described):
         # After Ray has started, which sets handlers of its own.
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
@@ -70,17 +77,17 @@ def run_judge(
 
 @contextmanager
 def _bench(
-    demand: list[str] | None, workers: int, ray: str | None, judges: int
+    require: list[str] | None, workers: int, ray: str | None, judges: int
 ) -> Generator[tuple[Bench, str]]:
-    """Start what judges, here or on a cluster, and say with which isolation."""
+    """Start a judge on this machine or on a cluster, and describe its isolation."""
     if ray is not None:
         from etude.practice.cluster import RayJudges
 
-        layers = {"demand": demand} if demand else {}
+        layers = {"require": require} if require else {}
         with RayJudges(ray, judges, workers, **layers) as cluster:
             yield cluster, cluster.describe()
         return
     from etude.practice.judge.judge import Judge
 
-    with open_pool(demand, workers) as pool:
+    with open_pool(require, workers) as pool:
         yield Judge(pool), pool.level.describe()

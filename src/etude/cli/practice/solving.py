@@ -1,4 +1,4 @@
-"""`etude practice list | start | run | submit | hint | explain | rate`: who solves problems."""
+"""`etude practice list | start | run | submit | hint | explain | rate`: solve problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from etude.cli.practice import practice
 from etude.cli.practice.context import (
     Answer,
-    Demand,
+    Require,
     Shelf,
     Slug,
     markdown,
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from etude.practice.queue import QueueStatus
 
 
-@practice.command("list")
+@practice.command(
+    "list", epilog="Example:\n\n`etude practice list --collection llm --difficulty easy`"
+)
 def list_problems(
-    collection: Annotated[str | None, typer.Option(help="One collection only.")] = None,
-    difficulty: Annotated[str | None, typer.Option(help="easy, medium or hard.")] = None,
+    collection: Annotated[str | None, typer.Option(help="List this collection only.")] = None,
+    difficulty: Annotated[
+        str | None, typer.Option(help="List this difficulty only: easy, medium or hard.")
+    ] = None,
     shelf: Shelf = None,
 ) -> None:
-    """Show the problems, and which you have solved.
-
-    Example: `etude practice list --collection llm --difficulty easy`
-    """
+    """List the problems and mark those that you have solved."""
     from rich.console import Console
     from rich.table import Table
 
@@ -69,12 +70,9 @@ def list_problems(
     typer.echo(f"{len(shown)} problems, {done} solved")
 
 
-@practice.command("start")
+@practice.command("start", epilog="Example:\n\n`etude practice start create-tensordataset`")
 def start_problem(slug: Slug, file: Answer = None, shelf: Shelf = None) -> None:
-    """Show a problem and write its starter to SLUG.py.
-
-    Example: `etude practice start create-tensordataset`
-    """
+    """Show a problem and write its starter code to SLUG.py."""
     from etude.practice.problem import find_problem
 
     problem = find_problem(slug, shelf)
@@ -93,34 +91,28 @@ def start_problem(slug: Slug, file: Answer = None, shelf: Shelf = None) -> None:
     typer.echo(f"\nwrote {path}; then `etude practice run {slug}`, `etude practice submit {slug}`")
 
 
-@practice.command("run")
+@practice.command("run", epilog="Example:\n\n`etude practice run create-tensordataset`")
 def run_visible(
-    slug: Slug, file: Answer = None, shelf: Shelf = None, demand: Demand = None
+    slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
-    """Run the visible tests only; nothing is recorded.
-
-    Example: `etude practice run create-tensordataset`
-    """
+    """Run the visible tests only, without recording the result."""
     from etude.practice.judge.judge import Judge
     from etude.practice.problem import find_problem
 
     problem = find_problem(slug, shelf)
     source = read_answer(slug, file)
-    with working("starting the judge"), open_pool(demand) as pool:
+    with working("starting the judge"), open_pool(require) as pool:
         verdict = Judge(pool).judge(problem, source, visible_only=True)
     _show(problem, source, verdict)
     if not verdict.accepted:
         raise typer.Exit(1)
 
 
-@practice.command("submit")
+@practice.command("submit", epilog="Example:\n\n`etude practice submit create-tensordataset`")
 def submit_answer(
-    slug: Slug, file: Answer = None, shelf: Shelf = None, demand: Demand = None
+    slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
-    """Have your answer judged by all tests.
-
-    Example: `etude practice submit create-tensordataset`
-    """
+    """Submit your answer to all tests."""
     from etude.core.user import current_user
     from etude.practice.problem import find_problem
     from etude.practice.session import submit
@@ -133,7 +125,7 @@ def submit_answer(
         def show(status: QueueStatus) -> None:
             say(f"{status.position} before yours" if status.position else status.state)
 
-        layers = tuple(demand) if demand else None
+        layers = tuple(require) if require else None
         key, verdict = submit(open_store(), problem, source, current_user("practice"), show, layers)
     _show(problem, source, verdict)
     typer.echo(typer.style(f"submission {key}", dim=True))
@@ -157,12 +149,9 @@ def _show(problem: Problem, source: str, verdict: Verdict) -> None:
     typer.echo(typer.style(f"seed {verdict.seed} · isolation: {verdict.isolation}", dim=True))
 
 
-@practice.command("hint")
+@practice.command("hint", epilog="Example:\n\n`etude practice hint create-tensordataset`")
 def show_hint(slug: Slug, shelf: Shelf = None) -> None:
-    """Show the next hint.
-
-    Example: `etude practice hint create-tensordataset`
-    """
+    """Show the next hint."""
     from etude.practice.problem import find_problem
 
     problem, progress = find_problem(slug, shelf), open_progress()
@@ -173,24 +162,22 @@ def show_hint(slug: Slug, shelf: Shelf = None) -> None:
         markdown(f"**Hint {number} of {len(hints)}.** {hint}\n")
 
 
-@practice.command("explain")
+@practice.command("explain", epilog="Example:\n\n`etude practice explain create-tensordataset`")
 def explain_problem(
     slug: Slug,
     file: Answer = None,
     ask: Annotated[
-        list[str] | None, typer.Option(help="A question for the model, where one is set.")
+        list[str] | None, typer.Option(help="A question for the language model. May be repeated.")
     ] = None,
     solution: Annotated[
         bool, typer.Option("--solution", help="Show the lesson and the solution.")
     ] = False,
     shelf: Shelf = None,
 ) -> None:
-    """Explain why your answer fails; with --solution, or once it is solved, the lesson.
+    """Explain why your answer fails; with --solution or once solved, show the lesson.
 
-    A language model explains too where ETUDE_LLM_URL and ETUDE_LLM_MODEL name one, such as
+    A language model explains it, too, if ETUDE_LLM_URL and ETUDE_LLM_MODEL are set, for example to
     http://localhost:11434/v1 and qwen3:8b.
-
-    Example: `etude practice explain create-tensordataset`
     """
     from etude.practice.problem import find_problem
 
@@ -242,16 +229,13 @@ class Helped(StrEnum):
     NO = "no"
 
 
-@practice.command("rate")
+@practice.command("rate", epilog="Example:\n\n`etude practice rate yes`")
 def rate_explanation(
-    helped: Annotated[Helped, typer.Argument(help="Whether it helped: yes or no.")],
+    helped: Annotated[Helped, typer.Argument(help="Whether the explanation helped: yes or no.")],
     number: Annotated[
-        int | None, typer.Option(help="Another explanation than the last one.")
+        int | None, typer.Option(help="Number of the explanation. Default: the last one.")
     ] = None,
 ) -> None:
-    """Say whether a model's explanation helped you; `stats` shows the sums.
-
-    Example: `etude practice rate yes`
-    """
+    """Rate a model's explanation; `etude practice stats` shows the totals."""
     which, slug, model = open_explanations().rate(helped is Helped.YES, number)
     typer.echo(f"explanation {which}, of {slug} by {model}: {helped.value}")

@@ -1,4 +1,4 @@
-"""`etude practice daily | stats`: where one stands."""
+"""`etude practice daily | stats`: the daily problem and your progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from etude.cli.practice import practice
 from etude.cli.practice.context import Shelf, open_explanations, open_progress
 
 
-@practice.command("daily")
+@practice.command("daily", epilog="Example:\n\n`etude practice daily`")
 def show_daily(shelf: Shelf = None) -> None:
-    """Show today's problem.
-
-    Example: `etude practice daily`
-    """
+    """Show today's problem."""
     from etude.practice.daily import problem_of_the_day
     from etude.practice.problem import load_shelf
 
@@ -26,12 +23,9 @@ def show_daily(shelf: Shelf = None) -> None:
     typer.echo(f"`etude practice start {choice.problem.slug}`")
 
 
-@practice.command("stats")
+@practice.command("stats", epilog="Example:\n\n`etude practice stats`")
 def show_stats() -> None:
-    """Show what you have solved, your streak, and concepts to meet again.
-
-    Example: `etude practice stats`
-    """
+    """Show solved problems, your streak, and concepts to review."""
     progress = open_progress()
     stats, today = progress.stats(), progress.today()
     typer.echo(f"solved {stats.solved} of {stats.tried} tried, {stats.submissions} submissions")

@@ -40,24 +40,24 @@ class Pool:
 
     Args:
         slots: how many runs at a time.
-        demand: layers of isolation without which the judge must not start.
+        require: layers of isolation without which the judge must not start.
         python: the interpreter that submissions run in; this one unless said otherwise.
         without: layers to leave out, for tests and measurements.
 
     Raises:
-        JudgeError: the sandbox does not start, or has not the layers demanded.
+        JudgeError: the sandbox does not start, or has not the layers required.
     """
 
     def __init__(
         self,
         slots: int = 1,
-        demand: Sequence[str] = ("limits", "seccomp", "landlock"),
+        require: Sequence[str] = ("limits", "seccomp", "landlock"),
         python: str | None = None,
         without: Sequence[str] = (),
     ) -> None:
         self.slots = slots
-        self._demand, self._python, self._without = (
-            tuple(demand),
+        self._require, self._python, self._without = (
+            tuple(require),
             python or sys.executable,
             tuple(without),
         )
@@ -170,7 +170,7 @@ class Pool:
         self.warm_seconds: float = ready["warm_seconds"]
         ours.settimeout(None)
         self._control = ours
-        if lacking := [layer for layer in self._demand if layer not in self.level.layers]:
+        if lacking := [layer for layer in self._require if layer not in self.level.layers]:
             unknown = [layer for layer in lacking if layer not in LAYERS]
             self._closed = True
             ours.close()

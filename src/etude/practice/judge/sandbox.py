@@ -10,7 +10,7 @@
 | user | being the judge's own user | root: one unprivileged user a slot |
 | cgroup | memory and processes counted together | where a group can be made |
 
-The level reached is the number of names in `Level.layers`; a site that demands layers gets them or
+The level reached is the number of names in `Level.layers`; a site that requires layers gets them or
 an error, never less.
 """
 

@@ -26,6 +26,7 @@ from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.objective import ObjectiveSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
+from etude.tuning.config.shipped import find_recipe
 
 
 class Recipe(Section):
@@ -135,14 +136,14 @@ class Recipe(Section):
         """Read a YAML file.
 
         Args:
-            path: the file.
+            path: the file, or the name of a recipe that Etude ships with, such as `docstrings`.
             overrides: `dotted.key=value`, values read as YAML.
             data: what to train on instead: a file, or a package or folder for docstrings.
 
         Raises:
             RecipeError: the file is missing, is not YAML, or does not fit.
         """
-        file = Path(path)
+        file = find_recipe(path)
         fields = _load(file)
         for override in overrides or []:
             apply_override(fields, override)

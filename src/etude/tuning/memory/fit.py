@@ -118,7 +118,7 @@ def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int) -> None:
     raise InsufficientMemoryError(
         f"this run would take about {_size(plan.total)} of memory, most of it {largest} "
         f"({_size(plan.parts[largest])}), and {_size(memory)} are available{advice}; "
-        "to begin all the same: --anyway"
+        "to start it all the same: --ignore-memory"
     )
 
 
