@@ -23,14 +23,14 @@ import torch
 
 from against_trl import DTYPE, REPOSITORY, Work, gsm8k, recipe
 from etude.core.machine import this_machine
-from etude.tuning import pipeline as stages
-from etude.tuning.callbacks import Unwatched
+from etude.core.progress import SilentProgress
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.kernels import int8_matmul
 from etude.tuning.models.load import load_model
 from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.runs.environment import environment
+from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.evaluate import evaluation_loss
 
 HELD = {
@@ -56,9 +56,10 @@ def error_table(work: Work) -> list[tuple[str, float, float]]:
     """Return for each kind of layer how much its integer products raise the base's loss, in %."""
     fields = recipe(work.folder, "lora", 1, work.options, seed=0).model_dump(mode="json")
     fields["quant"] |= {"kind": "int8"}
-    chosen, view = Recipe.parse(fields), Unwatched()
-    loaded = load_model(chosen.model, chosen.quant, view.progress)
-    samples = stages.prepare(chosen, loaded, view.progress).train.samples[:48]
+    chosen, task = Recipe.parse(fields), task_named("causal-lm")
+    loaded = load_model(chosen.model, chosen.quant)
+    data = task.encode(task.read(chosen), loaded, chosen, SilentProgress())
+    samples = data.train.samples[:48]
     layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, Int8Linear)}
 
     def loss(kinds: tuple[str, ...]) -> float:

@@ -31,10 +31,12 @@ from etude.tuning.adapters.save import save_adapter
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.adapter import FactorSpec
 from etude.tuning.evaluation import evaluate_run
-from etude.tuning.pipeline import measure, prepare, tune
+from etude.tuning.objectives.base import SFT
+from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.tasks.registry import task_named
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -63,7 +65,8 @@ def rounded_after(run: Path, recipe: Recipe, widths: list[int], scale: Any) -> l
     """Round the factors of a finished float32 run to each width, and measure."""
     tuned = load(RunFolder.open(run))
     model = tuned.loaded.model
-    data = prepare(recipe, tuned.loaded, SilentProgress())
+    task, progress = task_named(recipe.task), SilentProgress()
+    data = task.encode(task.read(recipe), tuned.loaded, recipe, progress)
     parameters = adapter_parameters(model)
     kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     exact = changes(model)
@@ -83,7 +86,7 @@ def rounded_after(run: Path, recipe: Recipe, widths: list[int], scale: Any) -> l
                 "bits": bits,
                 "bytes": size,
                 "error": relative_error(exact, changes(model)),
-                "ptq_loss": measure(tuned.loaded, data, recipe, SilentProgress()).loss,
+                "ptq_loss": task.measure(tuned.loaded, data, recipe, SFT(), progress).loss,
             }
         )
     return rows

@@ -13,33 +13,32 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ruler import Ruler
 
 from etude import Recipe, tune
-from etude.tuning.callbacks import Unwatched
+from etude.tuning.callbacks import Callback, StepRecord
+from etude.tuning.data import batch
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import PackedBatch
-from etude.tuning.training import inputs as training_rows
 
 
-class Timed(Unwatched):
+class Timed(Callback):
     """Passes the run's events on to the ruler."""
 
     def __init__(self, ruler: Ruler) -> None:
         self.ruler = ruler
         self.losses: list[float] = []
 
-    def begin(self, total_steps: int, done: int = 0) -> None:
+    def on_train_begin(self, total_steps: int, step: int) -> None:
         """The loop begins."""
-        del total_steps, done
+        del total_steps, step
         self.ruler.begin()
 
-    def update(self, record: dict[str, Any]) -> None:
+    def on_step_end(self, record: StepRecord) -> None:
         """An optimiser step has ended."""
         self.ruler.step()
-        self.losses.append(record["loss"])
+        self.losses.append(record.loss)
 
 
 class CountedRows:
@@ -62,10 +61,10 @@ class CountedRows:
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     view = Timed(Ruler(settings["launched"]))
-    # The trainer lays its rows by this name; evaluation has its own.
-    rows = training_rows.collate = CountedRows(training_rows.collate)
+    # Batches lay their rows by this name.
+    rows = batch.collate = CountedRows(batch.collate)
     output = Path(settings["output"])
-    run = tune(Recipe.parse(settings["recipe"]), base=output, view=view)
+    run = tune(Recipe.parse(settings["recipe"]), base=output, callbacks=[view])
     shutil.copytree(run.folder / "adapter", output / "adapter", dirs_exist_ok=True)
     view.ruler.record(
         settings["record"],

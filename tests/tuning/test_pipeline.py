@@ -17,7 +17,7 @@ import yaml
 
 from etude.core.errors import DataError, DivergedError, RecipeError, RunError
 from etude.core.machine import this_machine
-from etude.tuning.callbacks import Unwatched
+from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder
@@ -68,11 +68,11 @@ def test_bfloat16_where_the_processor_has_none_is_said_to_be_slow(
     other = replace(this_machine(), instruction_sets=sets)
     monkeypatch.setattr("etude.tuning.models.load.this_machine", lambda: other)
     lines: list[str] = []
-    view = Unwatched()
-    monkeypatch.setattr(view, "message", lines.append)
+    view = Callback()
+    monkeypatch.setattr(view, "on_message", lines.append)
     recipe = tiny_recipe(train={"max_steps": 1})
     recipe["model"]["dtype"] = dtype
-    tune(Recipe.parse(recipe), base=tmp_path, view=view)
+    tune(Recipe.parse(recipe), base=tmp_path, callbacks=[view])
     assert len([line for line in lines if "emulates bfloat16" in line]) == told
 
 

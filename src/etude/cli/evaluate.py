@@ -36,17 +36,18 @@ def evaluate(
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure loss, perplexity and ROUGE-L of a fine-tuned model on held-out data."""
+    """Measure a fine-tuned model on held-out data: its loss and the metrics of its task."""
     from rich.console import Console
     from rich.table import Table
 
     from etude.core import units as q
-    from etude.tuning.evaluation import evaluate_run
+    from etude.tuning.evaluation import evaluate_run, evaluated_metrics
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runs.folder import find_run
 
+    folder = find_run(run, runs)
     results = evaluate_run(
-        find_run(run, runs),
+        folder,
         data=data,
         base=base,
         generate=generate,
@@ -56,18 +57,12 @@ def evaluate(
         typer.echo(json.dumps(results, indent=2))
         return
     table = Table()
-    columns = [
-        ("loss", "loss", q.loss),
-        ("perplexity", "perplexity", q.loss),
-        ("accuracy", "preferences right", q.percent),
-        ("margin", "reward margin", q.loss),
-        ("rouge", "ROUGE-L", q.points),
-        ("samples", "samples", q.number),
-    ]
-    shown = [column for column in columns if any(column[0] in r for r in results.values())]
+    shown = [m for m in evaluated_metrics(folder) if any(m.name in r for r in results.values())]
     table.add_column("")
-    for _, title, _ in shown:
-        table.add_column(title, justify="right")
+    for metric in shown:
+        table.add_column(metric.title, justify="right")
+    table.add_column("samples", justify="right")
     for voice, result in results.items():
-        table.add_row(voice, *(written(result[key]) for key, _, written in shown))
+        values = (metric.text(result.get(metric.name)) for metric in shown)
+        table.add_row(voice, *values, q.number(result["samples"]))
     Console(highlight=False).print(table)

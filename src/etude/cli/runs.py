@@ -65,13 +65,13 @@ def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
             str(fact.get("model") or ""),
             q.number(fact["steps"]),
             _arrow(q.loss, fact.get("eval_loss_before"), fact.get("eval_loss")),
-            _arrow(q.points, fact.get("rouge_before"), fact.get("rouge")),
+            _score(fact),
             q.duration(fact["seconds"]),
         )
         for fact in facts
     ]
     _print_table(
-        ("name", "state", "method", "model", "steps", "loss", "ROUGE-L", "time"), rows, left=4
+        ("name", "state", "method", "model", "steps", "loss", "score", "time"), rows, left=4
     )
 
 
@@ -273,7 +273,7 @@ def clean(
 def _facts(folder: RunFolder) -> dict[str, Any]:
     """Return what a list says of a run; a run with a damaged file is listed all the same."""
     from etude.core.errors import RunError
-    from etude.tuning.report.summary import RunResult
+    from etude.tuning.report.summary import RunResult, result_of
 
     record = folder.state_record()
     facts: dict[str, Any] = {
@@ -288,7 +288,8 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         records = folder.read_metrics()
     except RunError as error:
         return {**facts, "steps": None, "seconds": None, "damaged": str(error)}
-    facts |= {key: summary.get(key) for key in ("model", *RunResult.__annotations__)}
+    facts |= {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
+    facts |= result_of(summary)
     if not summary:
         losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
         facts["eval_loss"] = losses[-1] if losses else None
@@ -296,6 +297,18 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
     timed = [entry["seconds"] for entry in records if "seconds" in entry]
     facts["seconds"] = summary.get("train_seconds", timed[-1] if timed else None)
     return facts
+
+
+def _score(fact: dict[str, Any]) -> str:
+    """Return the most telling metric beside the loss, before and after."""
+    from etude.tuning.metrics.metric import metrics_of
+
+    listed = [metric for metric in metrics_of(fact, "") if metric.name != "eval_loss"]
+    if not listed:
+        return ""
+    metric = listed[0]
+    before, after = fact.get(f"{metric.name}_before"), fact.get(metric.name)
+    return f"{metric.title} {_arrow(metric.text, before, after)}"
 
 
 def _arrow(written: Any, before: float | None, after: float | None) -> str:

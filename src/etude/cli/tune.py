@@ -105,7 +105,14 @@ def tune(
 
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
-    run = run_tune(chosen, base=runs, resume=folder, view=view, anyway=ignore_memory)
+    run = run_tune(
+        chosen,
+        base=runs,
+        resume=folder,
+        callbacks=[view],
+        progress=view.progress,
+        ignore_memory=ignore_memory,
+    )
     if run.state == "stopped":
         typer.echo(f"stopped; resume with: etude tune --resume {run.folder}", err=True)
         raise typer.Exit(130)

@@ -1,7 +1,8 @@
-"""What a run writes down for people: data.json, samples.jsonl, summary.json."""
+"""What a run writes down for people: data.json, before.json, samples.jsonl, summary.json."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ from etude.core.machine import peak_rss
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.inspect import html_sample
-from etude.tuning.data.schema import Sample
+from etude.tuning.metrics.metric import Metric
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.report.memory_table import memory_table
@@ -29,31 +29,40 @@ class Measurement:
 
     loss: float
     """In the unit of the objective: nats per trained token, where answers are learnt."""
-    answers: list[str]
-    """Greedy answers to the first `eval.generate` held-out samples."""
-    rouge: list[float]
-    """ROUGE-L of each answer, 0 to 100."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    """What else the objective tells: of preferences, rewards, margin and accuracy."""
+    """Every other metric of the task by name: ROUGE-L, accuracy, rewards, ..."""
+    predictions: list[str] = field(default_factory=list[str])
+    """What the model gave the first held-out samples, as text: answers, names of classes."""
+    scores: list[float] = field(default_factory=list[float])
+    """Of each prediction, 0 to 100."""
 
-    @property
-    def mean_rouge(self) -> float | None:
-        """Mean ROUGE-L, or None where nothing was generated."""
-        return sum(self.rouge) / len(self.rouge) if self.rouge else None
+    def as_json(self) -> dict[str, Any]:
+        """Return before.json."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measurement:
+        """Read before.json, that of version 0.1.0 too, which knew answers and ROUGE-L only."""
+        if "answers" not in content:
+            return cls(**content)
+        rouge = content["rouge"]
+        metrics = dict(content["metrics"])
+        if rouge:
+            metrics["rouge"] = sum(rouge) / len(rouge)
+        return cls(content["loss"], metrics, content["answers"], rouge)
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Encoded data, and what is needed to generate answers for the held-out part."""
+    """Encoded data, and what was left out."""
 
     train: EncodedSet
     eval: EncodedSet
-    encoder: Encoder
-    notes: list[str]
-
-    def questions(self, count: int) -> list[Sample]:
-        """Return the first `count` held-out samples that ask for an answer."""
-        return [sample for sample in self.eval.sources if sample.messages][:count]
+    encoder: Any
+    """What the task encodes with; predictions are made with the same."""
+    notes: list[str] = field(default_factory=list[str])
+    facts: Mapping[str, int | float | str] = field(default_factory=dict[str, int | float | str])
+    """Further lines of the data's table: samples by class."""
 
 
 def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
@@ -67,6 +76,7 @@ def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
             "tokens": stats.tokens,
             "trained tokens": stats.trained_tokens,
             "longest sample": stats.longest,
+            **data.facts,
             **{f"left out, {reason}": left.count for reason, left in stats.dropped.items()},
         },
         "length_histogram": {
@@ -78,34 +88,20 @@ def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def sample_records(
-    data: PreparedData, recipe: Recipe, before: Measurement, after: Measurement
-) -> list[dict[str, Any]]:
-    """Return the lines of samples.jsonl."""
-    return [
-        {
-            "origin": sample.origin,
-            "prompt": sample.messages[-2].content if len(sample.messages) > 1 else "",
-            "reference": data.encoder.reference(sample),
-            "before": before.answers[i],
-            "after": after.answers[i],
-            "rouge_before": before.rouge[i],
-            "rouge_after": after.rouge[i],
-        }
-        for i, sample in enumerate(data.questions(recipe.eval.generate))
-    ]
-
-
-def figures(before: Measurement, after: Measurement, outcome: TrainingResult) -> dict[str, Any]:
-    """Return what the run came to: losses, scores, tokens, time."""
+def figures(
+    before: Measurement,
+    after: Measurement,
+    outcome: TrainingResult,
+    metrics: Sequence[Metric],
+) -> dict[str, Any]:
+    """Return what the run came to: losses, metrics and what they are, tokens, time."""
     counters = outcome.counters
     return {
         "eval_loss_before": before.loss,
         "eval_loss": after.loss,
         **{f"{name}_before": value for name, value in before.metrics.items()},
         **after.metrics,
-        "rouge_before": before.mean_rouge,
-        "rouge": after.mean_rouge,
+        "metrics": [metric.as_json() for metric in metrics],
         "steps": counters.step,
         "tokens": counters.tokens,
         "trained_tokens": counters.trained_tokens,

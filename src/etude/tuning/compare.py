@@ -14,7 +14,7 @@ from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import Run, tune
 from etude.tuning.report.page import write_report
-from etude.tuning.report.summary import RunResult
+from etude.tuning.report.summary import RunResult, result_of
 from etude.tuning.report.terminal import TerminalView
 from etude.tuning.runs.folder import RunFolder, list_runs
 from etude.tuning.training.interrupt import stop_request
@@ -47,8 +47,7 @@ def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Ru
 
 
 def _row(summary: dict[str, Any]) -> RunResult:
-    keys = RunResult.__annotations__.keys() & summary.keys()
-    return cast("RunResult", {"seconds": summary["train_seconds"], **{k: summary[k] for k in keys}})
+    return cast("RunResult", {"seconds": summary["train_seconds"], **result_of(summary)})
 
 
 def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:
@@ -82,7 +81,8 @@ def _finished(recipe: Recipe, base: Path) -> dict[str, Any] | None:
 def _child(fields: dict[str, Any], base: str, quiet: bool) -> None:
     recipe = Recipe.parse(fields)
     view = TerminalView(quiet=quiet)
-    view.message(f"\nthe same by {recipe.method}")
+    view.on_message(f"\nthe same by {recipe.method}")
     waiting = [f for f in list_runs(base) if f.state in ("stopped", "killed")]
     same = [f for f in waiting if Recipe.read_run(f.recipe) == recipe]
-    tune(recipe, base=base, resume=same[-1] if same else None, view=view)
+    resume = same[-1] if same else None
+    tune(recipe, base=base, resume=resume, callbacks=[view], progress=view.progress)

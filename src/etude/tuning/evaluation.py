@@ -10,19 +10,13 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
-from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.encode import Encoder
-from etude.tuning.data.encoded import EncodedSet
-from etude.tuning.data.samples import load_samples
-from etude.tuning.objectives.reference import CachedReference
-from etude.tuning.objectives.select import make_objective
-from etude.tuning.pipeline import REFERENCE, measure, prepare
+from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
+from etude.tuning.objectives.base import SFT, Objective
+from etude.tuning.pipeline import compute_dtype
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
-
-_COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
+from etude.tuning.tasks.registry import task_named
 
 
 def evaluate_run(
@@ -44,7 +38,7 @@ def evaluate_run(
 
     Returns:
         By voice (`tuned`, `base`): loss, in `unit`; perplexity, where that is nats per trained
-        token; what else the objective tells; rouge (0 to 100, or None), samples.
+        token; the metrics of the task; samples.
 
     Raises:
         EtudeError: the run is not finished, or the data cannot be used.
@@ -58,38 +52,35 @@ def evaluate_run(
     tuned = load(folder, progress=progress)
     if base and not tuned.adapted:
         raise RunError("full fine-tuning changed the base itself, so there is none to compare with")
+    loaded, task = tuned.loaded, task_named(recipe.task)
     if data is None:
-        prepared = prepare(recipe, tuned.loaded, progress)
+        prepared = task.encode(task.read(recipe), loaded, recipe, progress)
     else:
-        prepared = _whole_file(data, recipe, tuned.encoder)
-    held_out = prepared.eval.samples
-    reference = None if tuned.adapted else CachedReference(folder.read_json(REFERENCE) or {})
-    objective = make_objective(recipe.objective, [], held_out, recipe.train.seed, reference)
+        prepared = task.read_evaluation(data, loaded, recipe, progress)
+    objective = task.evaluation_objective(recipe, prepared, folder, adapted=tuned.adapted)
     results: dict[str, dict[str, Any]] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:
-        silenced = adapter_disabled(tuned.loaded.model)
-        with silenced if voice == "base" else nullcontext():
-            measured = measure(tuned.loaded, prepared, recipe, progress, objective)
+        silenced = adapter_disabled(loaded.model)
+        with silenced if voice == "base" else nullcontext(), compute_dtype(recipe, loaded):
+            measured = task.measure(loaded, prepared, recipe, objective, progress)
         results[voice] = {
             "loss": measured.loss,
             "unit": objective.unit,
-            **({"perplexity": math.exp(measured.loss)} if objective.name == "sft" else {}),
+            **_perplexity(objective, measured.loss),
             **measured.metrics,
-            "rouge": measured.mean_rouge,
             "samples": len(prepared.eval.samples),
         }
     return results
 
 
-def _whole_file(data: Path, recipe: Recipe, encoder: Encoder) -> PreparedData:
-    """Read a file as evaluation data only; columns are those of the run where it read files."""
-    columns = _COLUMNS if recipe.data.kind != "docstrings" else ()
-    spec = DataSpec(
-        train=str(data),
-        eval_fraction=0.0,
-        system=recipe.data.system,
-        **{name: getattr(recipe.data, name) for name in columns},
-    )
-    split = load_samples(spec, recipe.train.seed)
-    encoded: EncodedSet = encoder.encode_all(split.train)
-    return PreparedData(encoded, encoded, encoder, split.notes)
+def _perplexity(objective: Objective, loss: float) -> dict[str, float]:
+    """Return the perplexity where the loss is in nats per trained token."""
+    return {PERPLEXITY.name: math.exp(loss)} if isinstance(objective, SFT) else {}
+
+
+def evaluated_metrics(folder: RunFolder) -> list[Metric]:
+    """Return the metrics that `evaluate_run` may have values of, in the order shown."""
+    summary: dict[str, Any] = folder.read_json("summary.json") or {}
+    listed = metrics_of(summary, "")
+    loss = Metric("loss", "loss", "loss", higher_is_better=False)
+    return [loss, PERPLEXITY, *(metric for metric in listed if metric.name != "eval_loss")]

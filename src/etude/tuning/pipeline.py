@@ -2,18 +2,21 @@
 
 Its stages, in order:
 
-    load      the base, quantised tensor by tensor
-    prepare   data to tokens, and which of them are trained
+    plan      the peak memory, before anything is loaded
+    read      rows to samples, by the recipe's task
+    load      the base, quantised tensor by tensor, with the head that the task needs
+    encode    samples to tokens, and which of them are trained
     adapt     adapters on the target modules, everything else frozen
-    measure   loss and ROUGE-L before
+    measure   loss and the task's metrics before
     train     optimiser steps, checkpoints
     measure   the same after
-    save      adapter, samples, figures, report
+    save      adapter with head and labels, samples, figures, report
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,47 +24,33 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from etude.core.errors import DataError, DivergedError, EtudeError, ModelError, RunError
+from etude.core.errors import DivergedError, EtudeError, ModelError, RunError
 from etude.core.machine import release_freed_memory, this_machine
-from etude.core.progress import Progress
+from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import registry
 from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.artifacts import (
-    Measurement,
-    PreparedData,
-    describe_data,
-    figures,
-    sample_records,
-    sizes,
-)
-from etude.tuning.callbacks import RunView, Unwatched
+from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
+from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.model import ModelSpec
-from etude.tuning.data.encode import Encoder
-from etude.tuning.data.samples import load_samples
-from etude.tuning.data.token_cache import encode_cached
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
-from etude.tuning.metrics.rouge import rouge_l
+from etude.tuning.metrics.metric import loss_metric
+from etude.tuning.models.heads import head_modules
 from etude.tuning.models.load import LoadedModel, emulates, load_model
 from etude.tuning.models.sources import resolve
 from etude.tuning.models.unquantized import UnquantizedWeights
-from etude.tuning.objectives.base import SFT, Objective
-from etude.tuning.objectives.reference import CachedReference, reference_log_probs
-from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.tasks.base import TaskRecord
+from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
-from etude.tuning.training.evaluate import evaluate, generate_answers
-from etude.tuning.training.trainer import AllocateRanks, Trainer, TrainingSet
-
-REFERENCE = "reference.json"
-"""In a run's folder: what the base gave the answers, where training overwrites the base."""
+from etude.tuning.training.trainer import Trainer, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,9 @@ def tune(
     *,
     base: str | Path = "runs",
     resume: RunFolder | None = None,
-    view: RunView | None = None,
-    anyway: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: Progress | None = None,
+    ignore_memory: bool = False,
 ) -> Run:
     """Fine-tune a model as `recipe` says.
 
@@ -89,8 +79,9 @@ def tune(
         recipe: what to do; `Recipe.read(path)` reads one.
         base: folder that the run's folder is made in.
         resume: a stopped or killed run to go on with; `recipe` must be its own.
-        view: who is told how it goes.
-        anyway: begin even if the memory plan says that the run cannot fit.
+        callbacks: called at each stage of training, and with every line for people.
+        progress: told of every stage that may take over two seconds.
+        ignore_memory: begin even if the memory estimate says that the run cannot fit.
 
     Returns:
         The run, finished or (after Ctrl-C or SIGTERM) stopped.
@@ -100,12 +91,13 @@ def tune(
             one line; what the run had saved is still valid.
     """
     recipe.require_data()
+    watching, progress = CallbackList(callbacks), progress or SilentProgress()
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
         folder.write_text("recipe.yaml", recipe.to_yaml())
         folder.write_json("environment.json", environment())
         try:
-            return _tune(recipe, folder, view or Unwatched(), anyway=anyway)
+            return _tune(recipe, folder, watching, progress, ignore_memory=ignore_memory)
         except DivergedError as error:
             folder.set_state("diverged", str(error))
             write_report(folder)
@@ -118,60 +110,76 @@ def tune(
             raise
 
 
-def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> Run:
+def _tune(
+    recipe: Recipe,
+    folder: RunFolder,
+    callbacks: CallbackList,
+    progress: Progress,
+    *,
+    ignore_memory: bool,
+) -> Run:
     began = time.perf_counter()
-    plan = _planned(recipe, view, anyway=anyway)
+    plan = _planned(recipe, callbacks, ignore_memory=ignore_memory)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
-    loaded = load_model(_model_spec(recipe), recipe.quant, view.progress)
+    task = task_named(recipe.task)
+
+    progress.start("Reading the data", None)
+    split = task.read(recipe)
+    progress.finish()
+    loaded = load_model(_model_spec(recipe), recipe.quant, progress, task.head(split, recipe))
     if emulates(loaded.dtype):
-        view.message(
+        callbacks.on_message(
             "this processor emulates bfloat16, many times slower than float32: model.dtype auto "
             "takes what is fast"
         )
-    data = prepare(recipe, loaded, view.progress)
+    data = task.encode(split, loaded, recipe, progress)
     for note in data.notes:
-        view.message(note)
+        callbacks.on_message(note)
     folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-    adapted, parameters = adapt(loaded, recipe, view.progress)
+    adapted, parameters = adapt(loaded, recipe, progress)
 
-    objective = _objective(recipe, loaded, data, folder, view.progress)
+    with compute_dtype(recipe, loaded):
+        objective = task.objective(recipe, loaded, data, folder, progress)
 
-    before = _measured_before(folder) or measure(loaded, data, recipe, view.progress, objective)
-    _keep_before(folder, before)
+        def measure() -> Measurement:
+            return task.measure(loaded, data, recipe, objective, progress)
+
+        before = _measured_before(folder) or measure()
+    folder.write_json("before.json", before.as_json())
     trainer = Trainer(
         loaded.model,
         parameters,
         TrainingSet(data.train.samples, data.eval.samples),
         recipe,
         folder,
-        view,
+        objective,
+        layout=task.layout(recipe, loaded.tokenizer),
         autocast=_autocast(recipe, loaded),
-        allocator=_allocator(loaded.model, recipe),
-        objective=objective,
+        callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
     )
-    _resume(trainer, folder, view)
+    _resume(trainer, folder, callbacks)
     release_freed_memory()
-    view.begin(trainer.counters.total_steps, trainer.counters.step)
-    try:
-        outcome = trainer.run()
-    finally:
-        view.end()
+    outcome = trainer.run()
     if outcome.state == "stopped":
         folder.set_state("stopped", outcome.reason)
         write_report(folder)
         return Run(folder.path, "stopped", {})
 
-    view.message(f"training ended: {outcome.reason}")
+    callbacks.on_message(f"training ended: {outcome.reason}")
     if recipe.adapter.factors.bits is not None:
         round_factors(loaded.model, recipe.adapter.factors)
     save(loaded, recipe, folder)
-    after = measure(loaded, data, recipe, view.progress, objective)
-    folder.write_lines("samples.jsonl", sample_records(data, recipe, before, after))
+    with compute_dtype(recipe, loaded):
+        after = measure()
+    folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
+    metrics = [loss_metric(objective.unit), *task.metrics(objective)]
     summary = {
-        **figures(before, after, outcome),
+        **figures(before, after, outcome, metrics),
         **sizes(loaded, recipe, folder, adapted, parameters),
         **optimizer_figures(trainer.optimizer),
         "name": folder.name,
+        "task": task.name,
+        "sample_score": task.sample_score.as_json(),
         "method": recipe.method,
         "objective": objective.name,
         "loss_unit": objective.unit,
@@ -185,7 +193,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
     return Run(folder.path, "finished", summary)
 
 
-def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate | None:
+def _planned(recipe: Recipe, callbacks: Callback, *, ignore_memory: bool) -> MemoryEstimate | None:
     """Predict the peak memory; None where a model cannot be planned for.
 
     Raises:
@@ -196,43 +204,11 @@ def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate |
         plan = estimate_recipe(recipe)
     except ModelError as error:
         # What is wrong with the model itself, loading it will say; a plan is not worth a run.
-        view.message(f"no memory plan: {error}")
+        callbacks.on_message(f"no memory plan: {error}")
         return None
-    if not anyway:
+    if not ignore_memory:
         require_fit(plan, recipe, this_machine().memory_available)
     return plan
-
-
-def prepare(recipe: Recipe, loaded: LoadedModel, progress: Progress) -> PreparedData:
-    """Read, split and encode the recipe's data; a sample may be as long as the context at most.
-
-    Raises:
-        DataError: nothing to train or to evaluate on, or a sample that cannot be trained.
-    """
-    progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed)
-    progress.finish()
-    if not split.eval:
-        raise DataError(
-            "there is nothing to evaluate on: name an evaluation file (data.eval), "
-            "or hold a share out (data.eval_fraction)"
-        )
-    notes = list(split.notes)
-    spec = recipe.data
-    context = getattr(loaded.model.config, "max_position_embeddings", None)
-    if context is not None and spec.max_length > context:
-        notes.append(f"data.max_length {spec.max_length} is cut to the model's context, {context}")
-        spec = spec.model_copy(update={"max_length": context})
-    encoder = Encoder(loaded.tokenizer, spec)
-    progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
-    train = encode_cached(encoder, split.train, progress, notes.append)
-    held_out = encoder.encode_all(split.eval, progress)
-    progress.finish()
-    for name, encoded in (("training", train), ("evaluation", held_out)):
-        notes += [f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()]
-        if encoded.stats.cut.count:
-            notes.append(f"{name}: prompts cut from the left: {encoded.stats.cut}")
-    return PreparedData(train, held_out, encoder, notes)
 
 
 def adapt(
@@ -243,91 +219,35 @@ def adapt(
     if recipe.adapter.kind == "full":
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
+    spec = recipe.adapter
+    if loaded.head.is_new:
+        saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
+        spec = spec.model_copy(update={"modules_to_save": saved})
     with UnquantizedWeights(loaded.origin) as original:
         adapted = add_adapter(
-            model, recipe.adapter, seed=recipe.train.seed, original=original, progress=progress
+            model, spec, seed=recipe.train.seed, original=original, progress=progress
         )
     return adapted, adapter_parameters(model)
 
 
-def _allocator(model: Any, recipe: Recipe) -> AllocateRanks | None:
-    """Return what the adapter's kind does between steps, given the steps planned; or None."""
+def _between_steps(model: Any, recipe: Recipe) -> list[Callback]:
+    """Return what the adapter's kind does between steps: AdaLoRA moves its ranks."""
     if recipe.adapter.kind == "full":
-        return None
-    return registry.kind(recipe.adapter.kind).between_steps(adapters_named(model), recipe.adapter)
-
-
-def measure(
-    loaded: LoadedModel,
-    data: PreparedData,
-    recipe: Recipe,
-    progress: Progress,
-    objective: Objective | None = None,
-) -> Measurement:
-    """Measure loss and answers on the held-out samples.
-
-    Args:
-        loaded: the model, as it is.
-        data: encoded.
-        recipe: of the run.
-        progress: told of both stages.
-        objective: whose loss; None: the cross-entropy of the answers.
-    """
-    spec = recipe.eval
-    objective = objective or SFT()
-    with _compute_dtype(recipe, loaded):
-        evaluation = evaluate(
-            loaded.model, objective, data.eval.samples, recipe.train.micro_tokens, progress
-        )
-        questions = data.questions(spec.generate)
-        answers = generate_answers(
-            loaded.model,
-            loaded.tokenizer,
-            [data.encoder.prompt_ids(sample) for sample in questions],
-            data.encoder.end_id,
-            max_new_tokens=spec.max_new_tokens,
-            batch_samples=spec.batch_samples,
-            progress=progress,
-        )
-    references = [data.encoder.reference(sample) for sample in questions]
-    rouge = [
-        100.0 * rouge_l(reference, answer).fmeasure
-        for reference, answer in zip(references, answers, strict=True)
-    ]
-    return Measurement(evaluation.loss, answers, rouge, evaluation.metrics)
-
-
-def _objective(
-    recipe: Recipe, loaded: LoadedModel, data: PreparedData, folder: RunFolder, progress: Progress
-) -> Objective:
-    """Return what is minimised; what full fine-tuning will overwrite is measured first, and kept.
-
-    Raises:
-        DataError: the data cannot be learnt from by the recipe's objective.
-    """
-    train, held_out = data.train.samples, data.eval.samples
-    seed = recipe.train.seed
-    if recipe.adapter.kind != "full":
-        return make_objective(recipe.objective, train, held_out, seed)
-    known: dict[str, float] = folder.read_json(REFERENCE) or {}
-    objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
-    wanted = reference_samples(objective, [*train, *held_out])
-    if wanted and not known:
-        with _compute_dtype(recipe, loaded):
-            known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
-        folder.write_json(REFERENCE, known)
-        objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
-    return objective
+        return []
+    kind = registry.kind(recipe.adapter.kind)
+    return kind.callbacks(adapters_named(model), recipe.adapter)
 
 
 def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
-    """Write the adapter, or the whole model after full fine-tuning.
+    """Write the adapter, or the whole model after full fine-tuning, and what the task needs.
 
     Raises:
         RunError: it cannot be written.
     """
+    record = TaskRecord(recipe.task, loaded.head.labels)
     if recipe.adapter.kind != "full":
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
+        record.write(folder.adapter)
         return
     target = folder.path / "model"
     disable_progress_bar()  # transformers draws one of its own, on top of ours
@@ -339,6 +259,7 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
             f"cannot save the model in {target}: {error.strerror}; the last checkpoint is "
             "untouched. Free some space and resume"
         ) from None
+    record.write(target)
 
 
 def _model_spec(recipe: Recipe) -> ModelSpec:
@@ -348,7 +269,7 @@ def _model_spec(recipe: Recipe) -> ModelSpec:
     return recipe.model
 
 
-def _compute_dtype(recipe: Recipe, loaded: LoadedModel) -> torch.autocast:
+def compute_dtype(recipe: Recipe, loaded: LoadedModel) -> torch.autocast:
     """Compute as training does."""
     return torch.autocast("cpu", torch.bfloat16, enabled=_autocast(recipe, loaded) is not None)
 
@@ -361,22 +282,18 @@ def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:
     return torch.bfloat16 if full and bfloat16 else None
 
 
-def _resume(trainer: Trainer, folder: RunFolder, view: RunView) -> None:
+def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:
     remove_torn(folder.checkpoints)
     checkpoint, passed = last_checkpoint(folder.checkpoints)
     for line in passed:
-        view.message(line)
+        callbacks.on_message(line)
     if checkpoint is None:
         folder.truncate_metrics(-1)
         return
     trainer.resume(checkpoint)
-    view.message(f"going on after step {checkpoint.counters.step}")
-
-
-def _keep_before(folder: RunFolder, before: Measurement) -> None:
-    folder.write_json("before.json", vars(before))
+    callbacks.on_message(f"going on after step {checkpoint.counters.step}")
 
 
 def _measured_before(folder: RunFolder) -> Measurement | None:
     kept = folder.read_json("before.json")
-    return Measurement(**kept) if kept else None
+    return Measurement.from_json(kept) if kept else None

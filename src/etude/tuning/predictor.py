@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from etude.core.errors import RunError
+from etude.core.errors import AdapterError, RunError
 from etude.core.machine import this_machine
 from etude.core.progress import Progress
+from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.model import ModelSpec
-from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.data.encode import Encoder
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
+from etude.tuning.models.heads import head_modules
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
+from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.evaluate import end_tokens
 
 
@@ -38,9 +39,26 @@ class Predictor:
     """
 
     loaded: LoadedModel
-    encoder: Encoder
+    encoder: Any
+    """What the task encodes its inputs with."""
     adapted: bool
     """Whether there is an adapter that can be switched off to hear the base."""
+    recipe: Recipe
+    """Of the run; of a base model, one with defaults."""
+
+    def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> list[Prediction]:
+        """Return what the model gives each input: an answer, or a class with its probability.
+
+        Args:
+            inputs: prompts, or texts to classify.
+            tuned: False lets the base predict.
+
+        Raises:
+            RunError: the base is asked for, but full fine-tuning has overwritten it.
+        """
+        with self._voice(tuned):
+            task = task_named(self.recipe.task)
+            return task.predict(self.loaded, self.encoder, inputs, self.recipe)
 
     def reply(
         self,
@@ -61,18 +79,20 @@ class Predictor:
             streamer: a transformers streamer, told of each token.
 
         Raises:
-            RunError: the base is asked for, but full fine-tuning has overwritten it.
+            RunError: the model is no language model, or the base is asked for, but full
+                fine-tuning has overwritten it.
         """
-        if not tuned and not self.adapted:
-            raise RunError("full fine-tuning changed the base itself; load it by its own name")
+        if self.loaded.head.is_new:
+            raise RunError(
+                f"this run is for task: {self.recipe.task}, which answers no messages; use predict"
+            )
         turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         ids = self.encoder.prompt_ids(self._as_trained(turns))
         model: Any = self.loaded.model
         options: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature}
-        voice = nullcontext() if tuned else adapter_disabled(model)
-        with torch.inference_mode(), dense_weights(model), voice:
+        with torch.inference_mode(), dense_weights(model), self._voice(tuned):
             output = model.generate(
                 input_ids=torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -84,6 +104,11 @@ class Predictor:
             )
         tokenizer: Any = self.loaded.tokenizer
         return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
+
+    def _voice(self, tuned: bool) -> AbstractContextManager[None]:
+        if not tuned and not self.adapted:
+            raise RunError("full fine-tuning changed the base itself; load it by its own name")
+        return nullcontext() if tuned else adapter_disabled(self.loaded.model)
 
     def _as_trained(self, turns: tuple[Message, ...]) -> Sample:
         """Return a sample whose answer is to come, put to the model as in training."""
@@ -110,16 +135,23 @@ def load(
         return _load_full(folder, recipe, progress)
     if not folder.adapter.is_dir():
         raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")
-    loaded = load_model(recipe.model, recipe.quant, progress)
+    task = task_named(recipe.task)
+    head = task.saved_head(TaskRecord.read(folder.adapter))
+    loaded = load_model(recipe.model, recipe.quant, progress, head)
     with UnquantizedWeights(loaded.origin) as original:
         load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
-    return Predictor(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=True)
+    _require_head(loaded, folder)
+    return Predictor(loaded, task.encoder(loaded, recipe), adapted=True, recipe=recipe)
 
 
 def load_base(model: str, *, progress: Progress | None = None) -> Predictor:
     """Load a model as it is: an alias, a hub id, a folder or a `.gguf` file."""
-    loaded = load_model(ModelSpec(id=model), QuantSpec(kind="none"), progress)
-    return Predictor(loaded, Encoder(loaded.tokenizer, DataSpec()), adapted=False)
+    recipe = Recipe.parse(
+        {"model": {"id": model}, "quant": {"kind": "none"}, "data": {"train": "-"}}
+    )
+    loaded = load_model(recipe.model, recipe.quant, progress)
+    encoder = task_named(recipe.task).encoder(loaded, recipe)
+    return Predictor(loaded, encoder, adapted=False, recipe=recipe)
 
 
 def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> Predictor:
@@ -129,5 +161,23 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
     spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
-    loaded = load_model(spec, recipe.quant, progress)
-    return Predictor(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)
+    task = task_named(recipe.task)
+    loaded = load_model(spec, recipe.quant, progress, task.saved_head(TaskRecord.read(path)))
+    return Predictor(loaded, task.encoder(loaded, recipe), adapted=False, recipe=recipe)
+
+
+def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:
+    """Refuse predictions by a head that was drawn anew, because the adapter holds none.
+
+    Raises:
+        AdapterError: naming the modules that are missing.
+    """
+    if not loaded.head.is_new:
+        return
+    trained = saved_modules(loaded.model)
+    missing = [name for name in head_modules(loaded.model) if name not in trained]
+    if missing:
+        raise AdapterError(
+            f"{folder.adapter} lacks the head that was trained ({', '.join(missing)}): without it "
+            "predictions would be random"
+        )

@@ -25,6 +25,7 @@ from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.objective import ObjectiveSpec
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.fusion.packed_attention import packed_rows
@@ -235,9 +236,10 @@ def test_a_step_has_the_papers_loss_and_gradient_however_it_is_cut(tuned, kind, 
         parameter.grad = None
     loss = 0.0
     with packed_rows(tuned):
-        shared = objective.shared(tuned, rows, packing)
-        for row in rows:
-            part = objective.loss(tuned, row, shared, packing).total / objective.normalizer(samples)
+        batches = [Batch(row, Layout(packing)) for row in rows]
+        values = objective.step_values(tuned, batches)
+        for batch in batches:
+            part = objective.loss(tuned, batch, values).total / objective.normalizer(samples)
             part.backward()
             loss += float(part.detach())
     expected = naive_loss(kind, spec, tuned, samples, getattr(objective, "partners", None))
@@ -251,12 +253,12 @@ def test_a_step_has_the_papers_loss_and_gradient_however_it_is_cut(tuned, kind, 
 def test_numbers_kept_before_training_are_those_of_the_adapter_switched_off(tuned):
     samples = [side for pair in pairs(5) for side in pair.sides]
     with packed_rows(tuned):
-        live = AdapterDisabledReference().log_probs(tuned, samples, packing=True)
+        live = AdapterDisabledReference().log_probs(tuned, Batch(samples))
     with adapter_disabled(tuned):
         kept = reference_log_probs(tuned, samples, 64, _Silent())
-    torch.testing.assert_close(CachedReference(kept).log_probs(tuned, samples, True), live)
+    torch.testing.assert_close(CachedReference(kept).log_probs(tuned, Batch(samples)), live)
     with pytest.raises(RunError, match=r"rows:0.*was not kept"):
-        CachedReference({}).log_probs(tuned, samples, True)
+        CachedReference({}).log_probs(tuned, Batch(samples))
     with packed_rows(tuned):
         assert not torch.allclose(answer_log_probs(tuned, samples, True), live, atol=1e-3)
 

@@ -88,8 +88,8 @@ def samples(count: int) -> list[dict[str, Any]]:
                 f"{name.rpartition('.')[2]} arguments and returns the result. It is important to "
                 "note that " + " ".join(noise.sample(words, min(3, len(words)))) + ".\n\n```python",
                 "after": after,
-                "rouge_before": round(noise.uniform(3, 22), 2),
-                "rouge_after": round(noise.uniform(8, 78), 2),
+                "score_before": round(noise.uniform(3, 22), 2),
+                "score_after": round(noise.uniform(8, 78), 2),
             }
         )
     return found

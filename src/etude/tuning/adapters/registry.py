@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.low_rank import Taken
 from etude.tuning.adapters.saved_parts import PeftOptions, SavedPart, WrittenPart
+from etude.tuning.callbacks import Callback
 from etude.tuning.config.sections.adapter import AdapterSpec
 
 
@@ -50,21 +51,6 @@ class AdapterTensor:
         short = self.ending.removesuffix(".weight")
         every = self.ending, short, self.embedding
         return tuple(dict.fromkeys(ending for ending in every if ending is not None))
-
-
-class BetweenSteps(Protocol):
-    """What acts on the trained weights around the optimiser's steps; its state is checkpointed."""
-
-    state: dict[str, Tensor]
-    total_steps: int
-
-    def before_step(self) -> None:
-        """Add to the gradients of a step, before they are clipped."""
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Act on the weights after optimiser step `step`, from 1; gradients are still there."""
-        ...
 
 
 Settings = tuple[int, float]
@@ -131,12 +117,10 @@ class AdapterKind(ABC):
 
     # Training.
 
-    def between_steps(
-        self, adapters: Mapping[str, Adapter], spec: AdapterSpec
-    ) -> Callable[[int], BetweenSteps] | None:
-        """Return what makes, from the optimiser steps planned, what acts between them; or None."""
+    def callbacks(self, adapters: Mapping[str, Adapter], spec: AdapterSpec) -> list[Callback]:
+        """Return what acts on the adapters in the course of training."""
         del adapters, spec
-        return None
+        return []
 
     # Writing.
 

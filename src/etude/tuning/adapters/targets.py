@@ -17,6 +17,7 @@ from torch import nn
 from etude.core.errors import NoTargetMatchedError, nearest
 from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike
 from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.models.heads import head_modules
 
 ALL_LINEAR = "all-linear"
 
@@ -87,11 +88,13 @@ def name_matches(path: str, name: str) -> bool:
 
 def _matches(model: nn.Module, linear: dict[str, Base], entry: str) -> set[str]:
     if entry == ALL_LINEAR:
-        head = _output_head(model)
+        head, outside = _output_head(model), head_modules(model)
         return {
             name
             for name, module in linear.items()
-            if isinstance(module, LinearLike) and module is not head
+            if isinstance(module, LinearLike)
+            and module is not head
+            and name.partition(".")[0] not in outside
         }
     return {name for name in linear if entry_matches(name, entry)}
 

@@ -35,6 +35,10 @@ class Recipe(Section):
     name: str = "run"
     """Name of the run; its folder is `runs/<name>-<time>`."""
 
+    task: Literal["causal-lm", "text-classification"] = "causal-lm"
+    """What the model is tuned for. `causal-lm`: to continue texts and conversations.
+    `text-classification`: to put a text (`data.text`) into a class (`data.label`)."""
+
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
 
@@ -71,6 +75,14 @@ class Recipe(Section):
                 "full fine-tuning (adapter.kind: full) cannot train a quantised base; "
                 "set quant.kind: none, or adapter.kind: lora"
             )
+        if self.task == "text-classification":
+            if self.objective.kind != "auto":
+                raise ValueError(
+                    f"objective.kind: {self.objective.kind} is for task: causal-lm; a classifier "
+                    "learns by cross-entropy over its classes, so leave it out"
+                )
+            if self.data.kind == "docstrings":
+                raise ValueError("data.kind: docstrings has no labels to classify by")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:

@@ -31,13 +31,16 @@ class EncodedSample:
     desirable: bool | None = None
     """Of an unpaired preference, whether it is desirable."""
 
+    label: int | None = None
+    """Of a sample that is classified, its class."""
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
     @property
     def trained_tokens(self) -> int:
-        """How many tokens are targets, those of `rejected` not counted."""
-        return int(self.trained.sum())
+        """How many targets there are, those of `rejected` not counted: a class is one."""
+        return int(self.trained.sum()) if self.label is None else 1
 
     @property
     def sides(self) -> tuple[EncodedSample, ...]:

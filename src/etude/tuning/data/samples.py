@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
 from typing import Literal
@@ -20,11 +20,19 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
-from etude.tuning.data.sources.registry import SOURCES, SourceRow, SplitSource, UnreadableRow
+from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
+
+ReaderFactory = Callable[[DataSpec, Row], Callable[[Row], Sample]]
+"""Makes the function that turns rows into samples, from the settings and the first row."""
 
 
-def load_samples(spec: DataSpec, seed: int) -> DataSplit:
+def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader) -> DataSplit:
     """Read the data that `spec` names and split it.
+
+    Args:
+        spec: where the data are, and how they are split.
+        seed: decides the split.
+        reader: how a row becomes a sample; a task may have a way of its own.
 
     Raises:
         DataError: a file is missing, empty or not of its kind, a row cannot be read or lacks what
@@ -35,20 +43,24 @@ def load_samples(spec: DataSpec, seed: int) -> DataSplit:
         return source.split(spec, seed)
     rows = source.rows(spec)
     return split_samples(
-        _samples(rows.train, spec, f"{spec.train}"),
-        None if rows.eval is None else _samples(rows.eval, spec, spec.eval or f"{spec.train}"),
+        _samples(rows.train, spec, f"{spec.train}", reader),
+        None
+        if rows.eval is None
+        else _samples(rows.eval, spec, spec.eval or f"{spec.train}", reader),
         spec,
         seed,
     )
 
 
-def _samples(rows: Iterable[SourceRow], spec: DataSpec, source: str) -> Iterator[Sample]:
+def _samples(
+    rows: Iterable[SourceRow], spec: DataSpec, source: str, reader: ReaderFactory
+) -> Iterator[Sample]:
     """Turn rows into samples; the first row decides how all of them are read."""
     read = None
     for row in rows:
         if isinstance(row, UnreadableRow):
             raise DataError(f"{row.message}; `etude data check {source}` names every such row")
-        read = read or sample_reader(spec, row)
+        read = read or reader(spec, row)
         yield read(row)
     if read is None:
         raise DataError(f"{source} holds no rows")
@@ -197,6 +209,8 @@ def content_key(sample: Sample) -> bytes:
         digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
     if sample.desirable is not None:
         digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
+    if sample.label is not None:
+        digest.update(f"\0class {sample.label}".encode("utf-8", "surrogatepass"))
     if sample.tools:
         digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.digest()
@@ -205,9 +219,13 @@ def content_key(sample: Sample) -> bytes:
 def _prompt_key(sample: Sample) -> bytes:
     """Return what decides which side a sample falls on: of answers to compare, their prompt.
 
+    Of a text with a label, the text.
+
     Data of preferences hold several answers to a prompt. Were they parted by the answers, the
     evaluation would ask what training has answered.
     """
+    if sample.label is not None:
+        return content_key(replace(sample, label=None))
     if sample.rejected or sample.desirable is not None:
         return content_key(
             replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)

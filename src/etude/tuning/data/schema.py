@@ -3,7 +3,7 @@
 conversation   system, user, assistant, tool turns; the assistant's are learnt
 pair           two conversations with one beginning, the first ending in the better answer
 unpaired       a conversation, and whether its last answer is desirable
-text           learnt whole
+text           learnt whole, or put into a class by its label
 """
 
 from __future__ import annotations
@@ -99,6 +99,9 @@ class Sample:
 
     desirable: bool | None = None
     """Of an unpaired preference, whether it is desirable; else None."""
+
+    label: str | None = None
+    """Of a text that is classified, the name of its class."""
 
     context: int = 0
     """Turns at the beginning that are never learnt: what the answers of a pair share, or what

@@ -1,1 +1,1 @@
-"""Metrics of generated text."""
+"""What a model is measured by: how each figure is named and written, and how it is computed."""

@@ -30,6 +30,7 @@ from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
+from etude.tuning.models.heads import CAUSAL_LM, Head, new_head_value
 from etude.tuning.models.meta_model import (
     Place,
     build_meta_model,
@@ -74,17 +75,30 @@ class LoadedModel:
     dtype: torch.dtype
     """Of the forward pass, and of every weight that is not quantised."""
 
+    head: Head = CAUSAL_LM
 
-def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = None) -> LoadedModel:
-    """Load a causal language model, fetching it first if it is not on this machine.
+
+def load_model(
+    spec: ModelSpec,
+    quant: QuantSpec,
+    progress: Progress | None = None,
+    head: Head = CAUSAL_LM,
+) -> LoadedModel:
+    """Load a model, fetching it first if it is not on this machine.
 
     Quantised is every Linear but the output head; the head and the embedding it may be tied to
     stay in the dtype of the forward pass. With `quant.kind` `native` every such Linear that is
     quantised on disk stays as it is there, see `kept`; the others are plain Linears.
 
+    Args:
+        spec: which model, and what it computes in.
+        quant: how its Linears are held.
+        progress: told of the reading.
+        head: what it is to have on top; one that the checkpoint lacks is drawn from its seed.
+
     Raises:
-        ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or is no
-            causal language model.
+        ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or cannot
+            have this head.
     """
     progress = progress or SilentProgress()
     source = resolve(spec.id)
@@ -93,11 +107,14 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
         source = resolve(spec.id)
     dtype = choose_dtype(spec)
     with closing(open_checkpoint(source)) as checkpoint:
-        model = build_meta_model(checkpoint.config, dtype, spec.id)
-        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-        places = match_tensors(model, shapes, str(checkpoint.path))
         # Before the weights are read, for it fails in an instant if it fails.
-        tokenizer = checkpoint.tokenizer()
+        tokenizer = checkpoint.tokenizer() if head.is_new else None
+        pad_id = getattr(tokenizer, "pad_token_id", None)
+        config = head.configure(checkpoint.config, pad_id) if head.is_new else checkpoint.config
+        model = build_meta_model(config, dtype, spec.id, head)
+        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+        places = match_tensors(model, shapes, str(checkpoint.path), head)
+        tokenizer = tokenizer or checkpoint.tokenizer()
         embeddings = len(model.get_input_embeddings().weight)
         if len(tokenizer) > embeddings:
             raise ModelError(
@@ -105,6 +122,11 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
                 f"{len(tokenizer)}"
             )
         linears = _replace_linears(model, checkpoint, quant, dtype, spec.id)
+        for place in places:
+            if not place.sources:
+                value = new_head_value(model, place.names[0], place.shape, head.seed)
+                put(model, place.names, value.to(dtype))
+        places = [place for place in places if place.sources]
         total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
         progress.start(f"Reading the weights of {spec.id}", total, "B")
         _fill_all(model, linears, places, checkpoint, dtype, progress)
@@ -115,7 +137,7 @@ def load_model(spec: ModelSpec, quant: QuantSpec, progress: Progress | None = No
         model.generation_config = generation
     model.requires_grad_(False)
     model.eval()
-    return LoadedModel(model, tokenizer, origin, dtype)
+    return LoadedModel(model, tokenizer, origin, dtype, head)
 
 
 def open_checkpoint(source: ModelSource) -> Checkpoint:

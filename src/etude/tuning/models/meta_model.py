@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from etude.core.errors import ModelError, innermost_reason
+from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,18 @@ class Place:
     """Names in the checkpoint: several where a tied weight was stored twice."""
 
 
-def build_meta_model(config: Any, dtype: torch.dtype, origin: str) -> Any:
-    """Return the causal language model of `config`, all parameters on the meta device.
+def build_meta_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSAL_LM) -> Any:
+    """Return the model of `config` with `head`, all parameters on the meta device.
 
     Raises:
-        ModelError: the configuration is of another kind of model.
+        ModelError: the configuration is of a model that cannot have this head.
     """
-    import transformers
-
-    auto: Any = transformers.AutoModelForCausalLM
-    _refuse_other_heads(config, origin)
+    head.require_supported(config, origin)
     # torch's annotation of the hook forgets that it may return a parameter to take instead.
     replace: Any = _on_meta
     hook = register_module_parameter_registration_hook(replace)
     try:
-        return auto.from_config(
+        return head.auto_class.from_config(
             config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
         )
     except (ValueError, ImportError) as error:
@@ -65,24 +63,16 @@ def _on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parame
     return nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
 
 
-def _refuse_other_heads(config: Any, origin: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    known: Mapping[str, Any] = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    classes: list[str] = config.architectures or [known.get(config.model_type, config.model_type)]
-    if not set(classes) & set(known.values()):
-        raise ModelError(
-            f"{origin} is a {classes[0]}: only causal language models can be loaded at present"
-        )
-
-
-def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: str) -> list[Place]:
+def match_tensors(
+    model: Any, tensors: Mapping[str, tuple[int, ...]], origin: str, head: Head = CAUSAL_LM
+) -> list[Place]:
     """Find for every parameter its tensor in the checkpoint; buffers take one if there is one.
 
     Args:
         model: what `build_meta_model` returned.
         tensors: the checkpoint's names and shapes.
         origin: what to call the checkpoint in messages.
+        head: a new one has places without sources, and the checkpoint's own head none.
 
     Raises:
         ModelError: naming the tensors that are missing, unexpected or of another shape.
@@ -100,7 +90,12 @@ def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: st
         return tuple(dict.fromkeys(c for c in candidates if c in tensors))
 
     places = [Place(tuple(names), shapes[key], find(names)) for key, names in tied.items()]
-    missing = [place.names[0] for place in places if not place.sources]
+    new = tuple(f"{name}." for name in head_modules(model)) if head.is_new else ()
+    missing = [
+        place.names[0]
+        for place in places
+        if not place.sources and not (new and place.names[0].startswith(new))
+    ]
     if missing:
         raise ModelError(f"{origin} lacks {_some(missing)}")
     parameters = {name for place in places for name in place.names}
@@ -112,10 +107,17 @@ def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: st
         r"rotary_emb\.inv_freq$",
         *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []),
     ]
+    # Buffers that a model computes itself (position ids) were saved by older versions.
+    computed = {n for name, _ in model.named_buffers() for n in (name, name.removeprefix(trunk))}
+    # The head that the checkpoint has in the place of a new one is not wanted.
+    named_by_trunk = any(name.startswith(trunk) for name in tensors)
     unexpected = [
         name
         for name in tensors
-        if name not in used and not any(re.search(pattern, name) for pattern in harmless)
+        if name not in used
+        and name not in computed
+        and not any(re.search(pattern, name) for pattern in harmless)
+        and not (head.is_new and named_by_trunk and not name.startswith(trunk))
     ]
     if unexpected:
         raise ModelError(
@@ -132,16 +134,19 @@ def match_tensors(model: Any, tensors: Mapping[str, tuple[int, ...]], origin: st
 
 
 def quantizable_linears(model: Any) -> dict[str, nn.Linear]:
-    """Return every Linear but the output head, by its path in the model.
+    """Return every Linear but those of the output head, by its path in the model.
 
-    The head stays as it is: it may be tied to the embedding, and its errors reach the loss
-    directly.
+    The head stays as it is: it may be tied to the embedding, its errors reach the loss directly,
+    and a new one is trained.
     """
     head = model.get_output_embeddings()
+    outside = tuple(head_modules(model))
     return {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear)
+        and module is not head
+        and path.partition(".")[0] not in outside
     }
 
 

@@ -1,8 +1,8 @@
 """What is minimised, so that the loop and the evaluation need not know what that is.
 
 A step's loss is Σ over its samples / `normalizer`. The sum is over all micro-batches of the step,
-so neither the loss nor its gradient depends on how the step was cut into them. What micro-batches
-of a step share is found before the first of them (`shared`).
+so neither the loss nor its gradient depends on how the step was cut into them. Values that all
+micro-batches of a step need are computed before the first of them (`step_values`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import Any, Protocol
 
 import torch
 
+from etude.tuning.data.batch import Batch
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.inputs import model_inputs
+from etude.tuning.metrics.metric import Metric
 from etude.tuning.objectives.cross_entropy import completion_loss
 
 Sums = Mapping[str, tuple[float, int]]
 """What people look at beside the loss, by name: a sum, and how many were summed."""
+
+
+StepValues = Mapping[str, float]
+"""Values that all micro-batches of a step need, by name: KTO's estimate of the divergence."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class LossSum:
 
     sums: Sums = field(default_factory=dict[str, tuple[float, int]])
 
+    outputs: Sequence[Any] = ()
+    """What the model gave each sample, where metrics are computed from it: predicted classes."""
+
 
 class Objective(Protocol):
     """What is minimised."""
@@ -40,6 +48,9 @@ class Objective(Protocol):
     unit: str
     """Of the loss, for people."""
 
+    metrics: tuple[Metric, ...]
+    """What an evaluation reports beside the loss."""
+
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
         """Return what of a sample goes through the model."""
         ...
@@ -48,21 +59,24 @@ class Objective(Protocol):
         """Return what the summed loss of all samples of a step is divided by."""
         ...
 
-    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> Any:
-        """Return what the micro-batches of a step share, given all of them."""
+    def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
+        """Return what the micro-batches of a step need, given all of them."""
         ...
 
-    def loss(
-        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
-    ) -> LossSum:
+    def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
         """Return the summed loss of one micro-batch.
 
         Args:
-            model: within `packed_rows` where `packing`.
-            samples: of the micro-batch.
-            shared: what `shared` returned for the step.
-            packing: whether its samples share one row.
+            model: within `packed_rows` where the batch is packed.
+            batch: the micro-batch.
+            values: what `step_values` returned for the step.
         """
+        ...
+
+    def summarize(
+        self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return the metrics that are no means over samples, from the outputs of all of them."""
         ...
 
 
@@ -71,6 +85,7 @@ class SFT:
 
     name = "sft"
     unit = "nats per trained token"
+    metrics: tuple[Metric, ...] = ()
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
         """Return the sample; of a pair, its better side."""
@@ -80,16 +95,22 @@ class SFT:
         """Return the number of trained tokens."""
         return sum(sample.trained_tokens for sample in samples)
 
-    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> None:
+    def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
         """Return nothing."""
-        del model, rows, packing
+        del model, batches
+        return {}
 
-    def loss(
-        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
-    ) -> LossSum:
+    def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
         """Return Σ cross-entropy over the trained tokens; see `completion_loss`."""
-        del shared
-        return LossSum(completion_loss(model, **model_inputs(samples, packing, model.device)))
+        del values
+        return LossSum(completion_loss(model, **batch.inputs(model.device)))
+
+    def summarize(
+        self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return nothing."""
+        del samples, outputs
+        return {}
 
 
 class MeanMetrics:

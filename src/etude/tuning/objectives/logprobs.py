@@ -14,14 +14,13 @@ log π(y|x) of an answer is the sum of its ℓₙ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.inputs import model_inputs
+from etude.tuning.data.batch import Batch
 from etude.tuning.objectives.cross_entropy import CHUNK, CHUNK_MULTIPLE, accumulator, plain_head
 
 
@@ -138,16 +137,15 @@ def token_log_probs(
     return log_probs(hidden.flatten(0, 1)[trained], weight, wanted)
 
 
-def answer_log_probs(model: Any, samples: Sequence[EncodedSample], packing: bool) -> torch.Tensor:
+def answer_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     """Return log π(y|x) of each sample's trained tokens, (S,), in nats.
 
     Args:
-        model: a transformers causal language model; within `packed_rows` where `packing`.
-        samples: S of them, their `rejected` not looked at.
-        packing: whether they share one row, or have one each, padded.
+        model: a transformers causal language model; within `packed_rows` where `batch` is packed.
+        batch: S samples, their `rejected` not looked at.
     """
-    tokens = token_log_probs(model, **model_inputs(samples, packing, model.device))
+    tokens = token_log_probs(model, **batch.inputs(model.device))
     # In both layouts the trained positions of a sample follow one another.
-    counts = [sample.trained_tokens for sample in samples]
+    counts = [sample.trained_tokens for sample in batch]
     parts = cast("tuple[torch.Tensor, ...]", tokens.split(counts))  # pyright: ignore[reportUnknownMemberType]
     return torch.stack([part.sum() for part in parts])

@@ -35,8 +35,10 @@ import torch
 import torch.nn.functional as F
 
 from etude.tuning.config.sections.objective import ObjectiveSpec
+from etude.tuning.data.batch import Batch
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.objectives.base import LossSum
+from etude.tuning.metrics.metric import PREFERENCE_ACCURACY, REWARD_MARGIN, Metric
+from etude.tuning.objectives.base import LossSum, StepValues
 from etude.tuning.objectives.logprobs import answer_log_probs
 from etude.tuning.objectives.reference import Reference, still
 
@@ -112,6 +114,7 @@ class Pairs:
     """What objectives of pairs share: both sides go through the model, a pair counts once."""
 
     unit = "per pair"
+    metrics: tuple[Metric, ...] = (PREFERENCE_ACCURACY, REWARD_MARGIN)
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
         """Return both answers."""
@@ -121,9 +124,17 @@ class Pairs:
         """Return the number of pairs."""
         return len(samples)
 
-    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> None:
+    def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
         """Return nothing."""
-        del model, rows, packing
+        del model, batches
+        return {}
+
+    def summarize(
+        self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return nothing."""
+        del samples, outputs
+        return {}
 
 
 class DPO(Pairs):
@@ -135,14 +146,12 @@ class DPO(Pairs):
         self.spec = spec
         self.reference = reference
 
-    def loss(
-        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
-    ) -> LossSum:
+    def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
         """Return Σ loss; rewards are β r, and a tie is half right."""
-        del shared
-        sides = [side for sample in samples for side in sample.sides]
-        before = self.reference.log_probs(model, sides, packing)
-        ratios = answer_log_probs(model, sides, packing) - before
+        del values
+        sides = batch.of([side for sample in batch for side in sample.sides])
+        before = self.reference.log_probs(model, sides)
+        ratios = answer_log_probs(model, sides) - before
         chosen, rejected = ratios[0::2], ratios[1::2]
         losses = dpo_loss(chosen, rejected, self.spec.beta, self.spec.label_smoothing)
         beta = self.spec.beta
@@ -157,13 +166,11 @@ class ORPO(Pairs):
     def __init__(self, spec: ObjectiveSpec) -> None:
         self.spec = spec
 
-    def loss(
-        self, model: Any, samples: Sequence[EncodedSample], shared: Any, packing: bool
-    ) -> LossSum:
+    def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
         """Return Σ loss; a reward is what is compared, the mean log-probability of a token."""
-        del shared
-        sides = [side for sample in samples for side in sample.sides]
-        summed = answer_log_probs(model, sides, packing)
+        del values
+        sides = batch.of([side for sample in batch for side in sample.sides])
+        summed = answer_log_probs(model, sides)
         means = summed / torch.tensor(
             [side.trained_tokens for side in sides], device=summed.device, dtype=summed.dtype
         )
@@ -184,6 +191,7 @@ class KTO:
 
     name = "kto"
     unit = "per answer"
+    metrics: tuple[Metric, ...] = (PREFERENCE_ACCURACY, REWARD_MARGIN)
 
     def __init__(
         self,
@@ -203,42 +211,45 @@ class KTO:
         """Return the number of answers."""
         return len(samples)
 
-    def shared(self, model: Any, rows: Sequence[Sequence[EncodedSample]], packing: bool) -> float:
-        """Return z₀ of a step."""
+    def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
+        """Return z₀ of a step, `kl`."""
         total, count = 0.0, 0
-        for row in rows:
-            partners = [self.partners[sample] for sample in row]
+        for batch in batches:
+            partners = batch.of([self.partners[sample] for sample in batch])
             with still(model):
-                now = answer_log_probs(model, partners, packing)
-            before = self.reference.log_probs(model, partners, packing)
+                now = answer_log_probs(model, partners)
+            before = self.reference.log_probs(model, partners)
             total += float((now - before).sum())
-            count += len(row)
-        return max(0.0, total / count)
+            count += len(batch)
+        return {"kl": max(0.0, total / count)}
 
-    def loss(
-        self, model: Any, samples: Sequence[EncodedSample], shared: float, packing: bool
-    ) -> LossSum:
+    def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
         """Return Σ loss; an answer is on the right side where β(r − z₀) has its label's sign."""
-        spec = self.spec
-        before = self.reference.log_probs(model, samples, packing)
-        ratios = answer_log_probs(model, samples, packing) - before
-        desirable = torch.tensor(
-            [bool(sample.desirable) for sample in samples], device=ratios.device
-        )
+        spec, kl = self.spec, values["kl"]
+        before = self.reference.log_probs(model, batch)
+        ratios = answer_log_probs(model, batch) - before
+        desirable = torch.tensor([bool(sample.desirable) for sample in batch], device=ratios.device)
         losses = kto_loss(
-            ratios, desirable, shared, spec.beta, spec.desirable_weight, spec.undesirable_weight
+            ratios, desirable, kl, spec.beta, spec.desirable_weight, spec.undesirable_weight
         )
         rewards = spec.beta * ratios.detach()
-        beyond = torch.where(desirable, ratios - shared, shared - ratios).detach()
+        beyond = torch.where(desirable, ratios - kl, kl - ratios).detach()
         return LossSum(
             losses.sum(),
             {
                 "reward_chosen": _sum(rewards[desirable]),
                 "reward_rejected": _sum(rewards[~desirable]),
                 "accuracy": _sum(_right(beyond)),
-                "kl": (shared * len(samples), len(samples)),
+                "kl": (kl * len(batch), len(batch)),
             },
         )
+
+    def summarize(
+        self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
+    ) -> dict[str, float]:
+        """Return nothing."""
+        del samples, outputs
+        return {}
 
 
 def _pair_sums(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, tuple[float, int]]:

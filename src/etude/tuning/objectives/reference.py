@@ -8,7 +8,7 @@ then computed once, before the first step, and kept in the run's folder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from etude.core.errors import RunError
 from etude.core.progress import Progress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.data.batch import Batch
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import pack
 from etude.tuning.fusion.packed_attention import packed_rows
@@ -26,9 +27,7 @@ from etude.tuning.objectives.logprobs import answer_log_probs
 class Reference(Protocol):
     """Gives the log-probabilities of answers before tuning."""
 
-    def log_probs(
-        self, model: Any, samples: Sequence[EncodedSample], packing: bool
-    ) -> torch.Tensor:
+    def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return log π_ref(y|x) of each sample's trained tokens, (S,), without a gradient."""
         ...
 
@@ -36,12 +35,10 @@ class Reference(Protocol):
 class AdapterDisabledReference:
     """The model itself, its adapter switched off."""
 
-    def log_probs(
-        self, model: Any, samples: Sequence[EncodedSample], packing: bool
-    ) -> torch.Tensor:
+    def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
         """Compute them in one forward pass."""
         with still(model), adapter_disabled(model):
-            return answer_log_probs(model, samples, packing)
+            return answer_log_probs(model, batch)
 
 
 class CachedReference:
@@ -54,17 +51,14 @@ class CachedReference:
     def __init__(self, values: Mapping[str, float]) -> None:
         self.values = dict(values)
 
-    def log_probs(
-        self, model: Any, samples: Sequence[EncodedSample], packing: bool
-    ) -> torch.Tensor:
+    def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
         """Look them up.
 
         Raises:
             RunError: a sample is none of those that the run began with.
         """
-        del packing
-        keys = [sample_key(sample) for sample in samples]
-        for key, sample in zip(keys, samples, strict=True):
+        keys = [sample_key(sample) for sample in batch]
+        for key, sample in zip(keys, batch, strict=True):
             if key not in self.values:
                 raise RunError(
                     f"{sample.origin}: full fine-tuning changed the base, and what it gave this "
@@ -101,7 +95,7 @@ def reference_log_probs(
     progress.start("Measuring the base", len(listed), "answers")
     with still(model), packed_rows(model):
         for row in pack([len(sample) for sample in listed], micro_tokens):
-            values = answer_log_probs(model, [listed[i] for i in row], packing=True)
+            values = answer_log_probs(model, Batch([listed[i] for i in row]))
             found |= {keys[i]: float(v) for i, v in zip(row, values, strict=True)}
             progress.advance(len(row))
     progress.finish()

@@ -16,7 +16,7 @@ from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
 from etude.tuning.report.series import Series, series, smooth, smoothing
-from etude.tuning.report.summary import RunResult, Summary
+from etude.tuning.report.summary import RunResult, Summary, result_of
 from etude.tuning.runs.folder import RunFolder
 
 COLORS = 6
@@ -111,7 +111,7 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
 
 def _outcome(folder: RunFolder) -> RunResult:
     summary = _summary(folder)
-    known = {key: value for key, value in summary.items() if key in RunResult.__annotations__}
+    known: dict[str, Any] = dict(result_of(summary))
     records = folder.read_metrics()
     if not known:
         for key, source in (("eval_loss", "eval_loss"), ("seconds", "seconds")):

@@ -63,6 +63,7 @@ class LiveView:
         self,
         total_steps: int,
         *,
+        done: int = 0,
         console: Console | None = None,
         quiet: bool = False,
         line_every: float = 10.0,
@@ -71,6 +72,7 @@ class LiveView:
 
         Args:
             total_steps: optimiser steps of the whole run, those before a resume included.
+            done: steps before a resume.
             console: where to draw; standard error where None.
             quiet: show nothing at all.
             line_every: seconds of training between two plain lines off a terminal.
@@ -82,7 +84,7 @@ class LiveView:
         self._losses: list[float | None] = []
         self._times: deque[tuple[int, float]] = deque(maxlen=RATE_WINDOW + 1)
         self._evaluations: list[Record] = []
-        self._last: Record = {}
+        self._last: Record = {"step": done} if done else {}
         self._printed_at: float | None = None
         self._live: Live | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from etude.core import units as q
+from etude.tuning.metrics.metric import Metric, metrics_of
+from etude.tuning.report.sections import RESOURCES, compared_metrics, figure
+from etude.tuning.report.summary import RunResult
 from etude.tuning.runs.folder import RunFolder
 
 
@@ -33,18 +36,10 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
     table.add_column("")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
-    before, after = summary["eval_loss_before"], summary["eval_loss"]
-    table.add_row("evaluation loss", q.loss(before), q.loss(after), q.change(before, after))
-    if (right := summary.get("accuracy")) is not None:
-        right_before = summary["accuracy_before"]
-        gain = f"{q.signed(100 * (right - right_before), 1)} points"
-        table.add_row("preferences right", q.percent(right_before), q.percent(right), gain)
-        margins = summary["margin_before"], summary["margin"]
-        table.add_row("reward margin", *map(q.loss, margins), q.signed(margins[1] - margins[0], 3))
-    if summary["rouge"] is not None:
-        rouge_before, rouge = summary["rouge_before"], summary["rouge"]
+    for metric in metrics_of(summary, ""):
+        before, after = summary.get(f"{metric.name}_before"), summary.get(metric.name)
         table.add_row(
-            "ROUGE-L", q.points(rouge_before), q.points(rouge), q.signed(rouge - rouge_before, 1)
+            metric.title, metric.text(before), metric.text(after), _change(metric, before, after)
         )
     console.print(table)
     trained = summary["trainable_parameters"]
@@ -59,27 +54,25 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
         console.print(f"{label:>12}  {escape(text)}", soft_wrap=True)
 
 
-def print_comparison(table: Sequence[Mapping[str, Any]], *, console: Console | None = None) -> None:
+def print_comparison(table: Sequence[RunResult], *, console: Console | None = None) -> None:
     """Print methods side by side; `table` is what `compare_methods` returns."""
     console = console or Console(highlight=False)
     shown = Table(title="Side by side, the same data", title_justify="left")
     shown.add_column("")
     for row in table:
-        shown.add_column(q.METHODS[row["method"]], justify="right")
-    formats: list[tuple[str, str, Callable[[float | None], str]]] = [
-        ("loss before", "eval_loss_before", q.loss),
-        ("loss after", "eval_loss", q.loss),
-        ("ROUGE-L before", "rouge_before", q.points),
-        ("ROUGE-L after", "rouge", q.points),
-        ("training time", "seconds", q.duration),
-        ("tokens/s", "tokens_per_s", q.number),
-        ("peak memory", "peak_rss", q.size),
-        ("weights in memory", "weight_bytes", q.size),
-        ("bytes saved on disk", "saved_bytes", q.size),
-    ]
-    for label, key, write in formats:
-        shown.add_row(label, *(write(row.get(key)) for row in table))
+        shown.add_column(q.METHODS[row.get("method", "")], justify="right")
+    for metric in compared_metrics(table):
+        title = "loss" if metric.name == "eval_loss" else metric.title
+        for when, key in (("before", f"{metric.name}_before"), ("after", metric.name)):
+            shown.add_row(f"{title} {when}", *(metric.text(figure(row, key)) for row in table))
+    for column in RESOURCES:
+        shown.add_row(column.title, *(column.text(figure(row, column.key)) for row in table))
     console.print(shown)
+
+
+def _change(metric: Metric, before: float | None, after: float | None) -> str:
+    change = metric.change(before, after)
+    return f"{change} points" if metric.format == "percent" and change != q.UNKNOWN else change
 
 
 def _print_sample(console: Console, number: int, sample: dict[str, Any]) -> None:

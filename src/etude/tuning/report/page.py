@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from etude.core import units as q
+from etude.tuning.metrics.metric import (
+    PREFERENCE_ACCURACY,
+    REWARD_MARGIN,
+    metrics_of,
+    sample_score,
+)
 from etude.tuning.report.chart import (
     Chart,
     Line,
@@ -59,16 +65,16 @@ def render(folder: RunFolder) -> str:
     data = cast("DataFacts", folder.read_json(folder.data.name) or {})
     records = folder.read_metrics()
     samples = cast("list[SampleRecord]", folder.read_samples())
-    length = data.get("length_histogram")
+    length, score = data.get("length_histogram"), sample_score(summary)
     content: dict[str, Any] = {
         "name": folder.name,
         "lede": lede(summary),
         "banner": banner(folder, records),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
-        "samples": [sample_view(record, index + 1) for index, record in enumerate(samples)],
+        "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
-        "tally": tally(samples),
+        "tally": tally(samples, score),
         "lengths": histogram("lengths", "Sample length", **length, unit="tokens")
         if length
         else None,
@@ -107,7 +113,7 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
             tick=decimal_tick,
             log_scale=True,
         ),
-        *_preference_charts(records),
+        *_metric_charts(records, summary),
     ]
     for key, title, unit, written, tick, log_scale, scale in (
         ("lr", "Learning rate", "per optimiser step", q.rate, exponent_tick, False, 1.0),
@@ -131,23 +137,26 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
     return [chart for chart in charts if chart is not None]
 
 
-def _preference_charts(records: Sequence[dict[str, Any]]) -> list[Chart | None]:
-    """Draw what objectives of preferences tell beside the loss; nothing for others."""
+def _metric_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart | None]:
+    """Draw the metrics that were recorded in the course of training, beside the loss."""
     charts: list[Chart | None] = []
-    for key, title, unit, written in (
-        ("accuracy", "Preferences right", "share", q.percent),
-        ("margin", "Reward margin", "desirable less undesirable", q.loss),
-    ):
-        train, held_out = series(records, key), series(records, f"eval_{key}")
-        if not train.steps:
+    listed = metrics_of(summary, "") if summary else [PREFERENCE_ACCURACY, REWARD_MARGIN]
+    for metric in listed:
+        train, held_out = series(records, metric.name), series(records, f"eval_{metric.name}")
+        if metric.name == "eval_loss" or not (train.steps or held_out.steps):
             continue
         smoothed = smooth(train.values, smoothing(len(train.steps)))
         lines = [
-            Line("train", "raw", train.steps, train.values, written),
-            Line("smoothed", "main", train.steps, smoothed, written),
-            Line("evaluation", "dots", held_out.steps, held_out.values, written),
+            Line("train", "raw", train.steps, train.values, metric.text),
+            Line("smoothed", "main", train.steps, smoothed, metric.text),
+            Line("evaluation", "dots", held_out.steps, held_out.values, metric.text),
         ]
-        charts.append(line_chart(key, title, lines, unit=unit, tick=decimal_tick))
+        title = metric.title[:1].upper() + metric.title[1:]
+        charts.append(
+            line_chart(
+                metric.name.replace("_", "-"), title, lines, unit=metric.note, tick=decimal_tick
+            )
+        )
     return charts
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etude.core import units as q
+from etude.tuning.metrics.metric import ROUGE_L, Metric, metrics_of
 from etude.tuning.report.series import Series, series
 from etude.tuning.report.shared_words import shared_words
 from etude.tuning.report.summary import MemoryRow, Module, RunResult, SampleRecord, Summary
@@ -37,10 +38,12 @@ def lede(summary: Summary) -> str:
     )
     verb = "fell" if after < before else "rose"
     said += f" Loss on held-out samples {verb} from {q.loss(before)} to {q.loss(after)}"
-    rouge_before, rouge = summary.get("rouge_before"), summary.get("rouge")
-    if rouge_before is not None and rouge is not None:
-        verb = "rose" if rouge > rouge_before else "fell"
-        said += f", ROUGE-L {verb} from {q.points(rouge_before)} to {q.points(rouge)}"
+    for metric in metrics_of(summary, "")[1:2]:
+        value, value_before = figure(summary, metric.name), figure(summary, f"{metric.name}_before")
+        if value is not None and value_before is not None:
+            verb = "rose" if value > value_before else "fell"
+            said += f", {metric.title} {verb} from {metric.text(value_before)} to "
+            said += metric.text(value)
     return said + "."
 
 
@@ -65,42 +68,18 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
 def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure]:
     """Return the figures at the top, those that are known."""
     figures: list[Figure] = []
-    before, after = summary.get("eval_loss_before"), summary.get("eval_loss")
-    if after is not None:
+    for metric in metrics_of(summary, loss_unit(summary, records)):
+        before, after = figure(summary, f"{metric.name}_before"), figure(summary, metric.name)
+        if after is None:
+            continue
         figures.append(
             Figure(
-                "Evaluation loss",
-                q.loss(after),
-                loss_unit(summary, records),
-                before="" if before is None else q.loss(before),
-                change="" if before is None else q.change(before, after),
-                better=before is None or after < before,
-            )
-        )
-    right_before, right = summary.get("accuracy_before"), summary.get("accuracy")
-    if right is not None:
-        gain = None if right_before is None else 100 * (right - right_before)
-        figures.append(
-            Figure(
-                "Preferences right",
-                q.percent(right),
-                "of the held-out answers",
-                before="" if right_before is None else q.percent(right_before),
-                change="" if gain is None else q.signed(gain, 1),
-                better=gain is None or gain > 0,
-            )
-        )
-    rouge_before, rouge = summary.get("rouge_before"), summary.get("rouge")
-    if rouge is not None:
-        gain = None if rouge_before is None else rouge - rouge_before
-        figures.append(
-            Figure(
-                "ROUGE-L",
-                q.points(rouge),
-                "points",
-                before="" if rouge_before is None else q.points(rouge_before),
-                change="" if gain is None else q.signed(gain, 1),
-                better=gain is None or gain > 0,
+                metric.title[:1].upper() + metric.title[1:],
+                metric.text(after),
+                metric.note,
+                before="" if before is None else metric.text(before),
+                change="" if before is None else metric.change(before, after),
+                better=before is None or metric.better(after, before),
             )
         )
     if (trainable := summary.get("trainable_parameters")) is not None:
@@ -162,27 +141,41 @@ def evaluation_losses(records: Sequence[dict[str, Any]], summary: Summary) -> Se
     return series([*ends, *records], "eval_loss")
 
 
-def sample_view(record: SampleRecord, number: int) -> dict[str, Any]:
+def sample_view(record: SampleRecord, number: int, score: Metric) -> dict[str, Any]:
     """Return one evaluation sample as the page shows it."""
     reference = record.get("reference", "")
-    scored = record.get("rouge_after") is not None
+    before, after = _scores(record)
+    marked = score.name == ROUGE_L.name
     return {
         "number": number,
         "origin": record.get("origin", ""),
         "prompt": record.get("prompt", ""),
         "reference": reference,
-        "before": shared_words(reference, record.get("before", "")),
-        "after": shared_words(reference, record.get("after", "")),
-        "score_before": q.points(record.get("rouge_before")),
-        "score_after": q.points(record.get("rouge_after")) if scored else "",
+        "before": _pieces(reference, record.get("before", ""), marked=marked),
+        "after": _pieces(reference, record.get("after", ""), marked=marked),
+        "score": score.title,
+        "score_before": score.text(before),
+        "score_after": "" if after is None else score.text(after),
     }
 
 
-def tally(samples: Sequence[SampleRecord]) -> dict[str, int] | None:
-    """Count the samples whose ROUGE-L rose, stayed and fell; None where none was scored."""
+def _pieces(reference: str, answer: str, *, marked: bool) -> list[tuple[str, bool]]:
+    """Cut an answer into pieces, those marked that count for ROUGE-L."""
+    return shared_words(reference, answer) if marked else [(answer, False)]
+
+
+def _scores(record: SampleRecord) -> tuple[float | None, float | None]:
+    """Return a sample's scores; version 0.1.0 called them `rouge_before` and `rouge_after`."""
+    fields: dict[str, Any] = dict(record)
+    before = fields.get("score_before", fields.get("rouge_before"))
+    return before, fields.get("score_after", fields.get("rouge_after"))
+
+
+def tally(samples: Sequence[SampleRecord], score: Metric) -> dict[str, Any] | None:
+    """Count the samples whose score rose, stayed and fell; None where none was scored."""
     changes: list[float] = []
     for record in samples:
-        before, after = record.get("rouge_before"), record.get("rouge_after")
+        before, after = _scores(record)
         if before is not None and after is not None:
             changes.append(after - before)
     if not changes:
@@ -194,6 +187,8 @@ def tally(samples: Sequence[SampleRecord]) -> dict[str, int] | None:
         "same": len(changes) - better - worse,
         "worse": worse,
         "total": len(changes),
+        "score": score.title,
+        "words_marked": score.name == ROUGE_L.name,
     }
 
 
@@ -255,16 +250,30 @@ def memory_rows(summary: Summary) -> dict[str, Any] | None:
     }
 
 
-# Key, title, how a value is written, whether less is better.
-COMPARED = (
-    ("eval_loss", "loss", q.loss, True),
-    ("rouge", "ROUGE-L", q.points, False),
-    ("seconds", "time", q.duration, True),
-    ("tokens_per_s", "tokens/s", q.number, False),
-    ("peak_rss", "peak memory", q.size, True),
-    ("weight_bytes", "weights", q.size, True),
-    ("saved_bytes", "saved", q.size, True),
+@dataclass(frozen=True)
+class Column:
+    """One figure of several runs."""
+
+    key: str
+    title: str
+    text: Callable[[float | None], str]
+    higher_is_better: bool
+
+
+RESOURCES = (
+    Column("seconds", "time", q.duration, higher_is_better=False),
+    Column("tokens_per_s", "tokens/s", q.number, higher_is_better=True),
+    Column("peak_rss", "peak memory", q.size, higher_is_better=False),
+    Column("weight_bytes", "weights", q.size, higher_is_better=False),
+    Column("saved_bytes", "saved", q.size, higher_is_better=False),
 )
+"""Figures that every run has, whatever its task."""
+
+
+def compared_metrics(outcomes: Sequence[RunResult]) -> list[Metric]:
+    """Return the metrics that any of the runs has, each once; the loss first."""
+    found = [metric for row in outcomes for metric in metrics_of(row, "")]
+    return list({metric.name: metric for metric in found}.values())
 
 
 def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str, Any] | None:
@@ -277,23 +286,25 @@ def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str,
     if not outcomes:
         return None
     columns = [
-        column for column in COMPARED if any(row.get(column[0]) is not None for row in outcomes)
+        Column(m.name, "loss" if m.name == "eval_loss" else m.title, m.text, m.higher_is_better)
+        for m in compared_metrics(outcomes)
     ]
+    columns += [c for c in RESOURCES if any(row.get(c.key) is not None for row in outcomes)]
     best: dict[str, float] = {}
-    for key, _, _, less in columns:
-        known: list[Any] = [row.get(key) for row in outcomes if row.get(key) is not None]
+    for column in columns:
+        known = [value for row in outcomes if (value := figure(row, column.key)) is not None]
         # Where all are alike, none is the best.
         if rank and len(set(known)) > 1:
-            best[key] = min(known) if less else max(known)
+            best[column.key] = max(known) if column.higher_is_better else min(known)
     return {
-        "columns": [title for _, title, _, _ in columns],
+        "columns": [column.title for column in columns],
         "rows": [
             {
                 "method": q.METHODS.get(row.get("method", ""), row.get("method", "")),
                 "cells": [
-                    (written(value), value is not None and value == best.get(key))
-                    for key, _, written, _ in columns
-                    for value in [_figure(row, key)]
+                    (column.text(value), value is not None and value == best.get(column.key))
+                    for column in columns
+                    for value in [figure(row, column.key)]
                 ],
             }
             for row in outcomes
@@ -301,8 +312,9 @@ def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str,
     }
 
 
-def _figure(row: RunResult, key: str) -> float | None:
-    value: Any = row.get(key)
+def figure(row: Mapping[str, Any], key: str) -> float | None:
+    """Return a figure of a summary; None where it is not known."""
+    value: float | None = row.get(key)
     return value
 
 

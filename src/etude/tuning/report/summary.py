@@ -1,13 +1,16 @@
 """What a run's JSON files say, typed: summary.json, data.json, samples.jsonl.
 
 `tune` writes them, the report, `etude runs` and `etude eval` read them. Every key may be missing:
-a run that was stopped early has its report too. Losses are in the unit of the objective, ROUGE-L is
-an F-measure from 0 to 100, sizes are bytes, times seconds.
+a run that was stopped early has its report too. Losses are in the unit of the objective, sizes are
+bytes, times seconds.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from etude.tuning.metrics.metric import MetricRecord, metrics_of
 
 
 class MemoryPlanRecord(TypedDict, total=False):
@@ -29,29 +32,25 @@ class MemoryRow(TypedDict):
 
 
 class RunResult(TypedDict, total=False):
-    """What one method came to: the run's own figures, or a row of `--compare`."""
+    """What one method came to: the run's own figures, or a row of `--compare`.
+
+    Beside these keys there is one for each metric in `metrics`, and one with `_before` added.
+    """
 
     method: str
     """`qlora`, `lora` or `full`."""
 
     objective: str
-    """`sft` (`completion` in runs of 0.1.0), `dpo`, `orpo` or `kto`."""
+    """`sft` (`completion` in runs of 0.1.0), `dpo`, `orpo`, `kto` or `classification`."""
 
     loss_unit: str
     """Of the objective's loss."""
 
+    metrics: list[MetricRecord]
+    """What was measured on held-out samples, the loss first."""
+
     eval_loss_before: float
     eval_loss: float
-    accuracy_before: float
-    accuracy: float
-    """Of preferences: share of pairs whose better answer, or of answers whose verdict, is right."""
-
-    margin_before: float
-    margin: float
-    """Of preferences: mean reward of desirable answers less that of others."""
-
-    rouge_before: float
-    rouge: float
     seconds: float
     """Of training, evaluation not counted."""
 
@@ -64,6 +63,14 @@ class RunResult(TypedDict, total=False):
 
     tokens_per_s: float
     """Trained and context tokens, over the whole training."""
+
+
+def result_of(summary: Mapping[str, Any]) -> RunResult:
+    """Return the figures of a summary by which runs are compared."""
+    keys = set(RunResult.__annotations__)
+    for metric in metrics_of(summary, ""):
+        keys |= {metric.name, f"{metric.name}_before"}
+    return cast("RunResult", {key: summary[key] for key in summary if key in keys})
 
 
 class Module(TypedDict):
@@ -83,6 +90,12 @@ class Summary(RunResult, total=False):
     """summary.json."""
 
     name: str
+    task: str
+    """What the model was tuned for, as in the recipe."""
+
+    sample_score: MetricRecord
+    """What the lines of samples.jsonl are scored by."""
+
     model: str
     steps: int
     tokens: int
@@ -136,6 +149,7 @@ class SampleRecord(TypedDict, total=False):
     reference: str
     before: str
     after: str
-    rouge_before: float
-    rouge_after: float
+    score_before: float
+    score_after: float
+    """0 to 100; runs of version 0.1.0 have `rouge_before` and `rouge_after`."""
     origin: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from etude.core.progress import Progress
+from etude.tuning.callbacks import Callback, EvaluationRecord, StepRecord
 from etude.tuning.report.live import LiveView, TerminalProgress
 
 
-class TerminalView:
+class TerminalView(Callback):
     """Bars for what comes before and after training, the live view during it."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -16,25 +15,24 @@ class TerminalView:
         self.progress: Progress = TerminalProgress(quiet=quiet)
         self._live = LiveView(0, quiet=quiet)
 
-    def begin(self, total_steps: int, done: int = 0) -> None:
-        """Start the live view of `total_steps` steps, `done` of them behind."""
-        del done
-        self._live = LiveView(total_steps, quiet=self.quiet)
+    def on_train_begin(self, total_steps: int, step: int) -> None:
+        """Start the live view of `total_steps` steps, `step` of them done before."""
+        self._live = LiveView(total_steps, done=step, quiet=self.quiet)
         self._live.__enter__()
 
-    def update(self, record: dict[str, Any]) -> None:
+    def on_step_end(self, record: StepRecord) -> None:
         """Show the record of an optimiser step; a time limit may have shortened the plan."""
-        self._live.total_steps = record["total_steps"]
-        self._live.update(record)
+        self._live.total_steps = record.total_steps
+        self._live.update(record.as_json())
 
-    def evaluation(self, record: dict[str, Any]) -> None:
+    def on_evaluate(self, record: EvaluationRecord) -> None:
         """Show the record of an evaluation."""
-        self._live.evaluation(record)
+        self._live.evaluation(record.as_json())
 
-    def message(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Show a line."""
         self._live.message(text)
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         """Give the terminal back."""
         self._live.close()

@@ -8,6 +8,7 @@ when it is whole and on the disk, and older ones are removed only after that.
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Callable
@@ -39,12 +40,21 @@ class Counters:
     """Tokens whose prediction was trained."""
     seconds: float = 0.0
     """Time spent in optimiser steps, evaluation left out."""
-    best_loss: float = float("inf")
-    """Lowest evaluation loss so far."""
+    best_value: float | None = None
+    """Best evaluation so far by `eval.best_metric`; None before there is one."""
     best_step: int = 0
-    """Step of `best_loss`."""
+    """Step of `best_value`."""
     bad_evaluations: int = 0
-    """Evaluations since `best_loss`."""
+    """Evaluations since `best_value`."""
+
+    @classmethod
+    def from_saved(cls, fields: dict[str, Any]) -> Counters:
+        """Read a checkpoint's counters; version 0.1.0 kept the lowest loss as `best_loss`."""
+        known = dict(fields)
+        if "best_loss" in known:
+            lowest = known.pop("best_loss")
+            known["best_value"] = lowest if math.isfinite(lowest) else None
+        return cls(**known)
 
 
 @dataclass
@@ -145,7 +155,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             if damaged := archive.testzip():
                 raise ValueError(damaged)
         content = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
-        counters = Counters(**content.pop("counters"))
+        counters = Counters.from_saved(content.pop("counters"))
         return Checkpoint(counters=counters, **content)
     except FileNotFoundError:
         raise RunError(f"no checkpoint at {path}") from None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
 from etude.core.progress import Progress
+from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import pack
-from etude.tuning.fusion.packed_attention import packed_rows
-from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
 from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
 
@@ -24,7 +24,9 @@ class Evaluation:
     loss: float
     """In the objective's unit."""
     metrics: dict[str, float]
-    """What else the objective tells: rewards, margin, accuracy, ..."""
+    """What else the objective reports: rewards, margin, accuracy, ..."""
+    outputs: list[Any] = field(default_factory=list[Any])
+    """What the model gave each sample, in their order; empty where the objective returns none."""
 
 
 def evaluate(
@@ -33,28 +35,43 @@ def evaluate(
     samples: Sequence[EncodedSample],
     micro_tokens: int,
     progress: Progress | None = None,
+    *,
+    layout: Layout = PACKED_ROWS,
 ) -> Evaluation:
     """Return the mean loss over all samples, all of them taken as one step.
 
     Leaves the model in evaluation mode.
+
+    Args:
+        model: as it is trained.
+        objective: whose loss.
+        samples: held out.
+        micro_tokens: tokens of one forward pass.
+        progress: told of each micro-batch.
+        layout: how samples are laid out in rows.
     """
     model.eval()
     total, means = 0.0, MeanMetrics()
+    outputs: dict[int, Any] = {}
     if progress:
         progress.start("Evaluating", len(samples), "samples")
     lengths = [side_tokens(objective, sample) for sample in samples]
-    rows = [[samples[i] for i in row] for row in pack(lengths, micro_tokens)]
-    with torch.no_grad(), packed_rows(model), fused_layers(model):
-        shared = objective.shared(model, rows, packing=True)
-        for row in rows:
-            loss = objective.loss(model, row, shared, packing=True)
+    rows = pack(lengths, micro_tokens)
+    batches = [Batch([samples[i] for i in row], layout) for row in rows]
+    with torch.no_grad(), row_layout(model, layout):
+        values = objective.step_values(model, batches)
+        for row, batch in zip(rows, batches, strict=True):
+            loss = objective.loss(model, batch, values)
             total += float(loss.total)
             means.add(loss.sums)
+            outputs.update(zip(row, loss.outputs, strict=False))
             if progress:
-                progress.advance(len(row))
+                progress.advance(len(batch))
     if progress:
         progress.finish()
-    return Evaluation(total / objective.normalizer(samples), means.values())
+    in_order = [outputs[i] for i in range(len(samples))] if outputs else []
+    metrics = {**means.values(), **objective.summarize(samples, in_order)}
+    return Evaluation(total / objective.normalizer(samples), metrics, in_order)
 
 
 def evaluation_loss(

@@ -13,7 +13,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,16 +22,22 @@ from typing import Any, Literal
 
 import torch
 
-from etude.core.errors import DivergedError, RunError
+from etude.core.errors import DivergedError, RecipeError, RunError, did_you_mean
 from etude.core.machine import rss
-from etude.tuning.adapters.registry import BetweenSteps
-from etude.tuning.callbacks import RunView
+from etude.tuning.callbacks import Callback, CallbackList, EvaluationRecord, StepRecord
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, plan_steps
-from etude.tuning.fusion.packed_attention import packed_rows
-from etude.tuning.fusion.patch import fused_layers
-from etude.tuning.objectives.base import SFT, LossSum, MeanMetrics, Objective, side_tokens
+from etude.tuning.fusion.layout import row_layout
+from etude.tuning.metrics.metric import Metric, loss_metric
+from etude.tuning.objectives.base import (
+    LossSum,
+    MeanMetrics,
+    Objective,
+    StepValues,
+    side_tokens,
+)
 from etude.tuning.optim.optimizers import (
     make_optimizer,
     release_state,
@@ -65,6 +71,8 @@ class TrainingSet:
             if sample.desirable is not None:
                 # The words of 0.1.0: a checkpoint of an older run holds their hash.
                 digest.update(b"wanted" if sample.desirable else b"unwanted")
+            if sample.label is not None:
+                digest.update(b"class %d" % sample.label)
         return digest.hexdigest()
 
 
@@ -78,9 +86,6 @@ class TrainingResult:
     """Why it ended, in words a person can act on."""
 
 
-AllocateRanks = Callable[[int], BetweenSteps]
-
-
 class _Abandoned(Exception):  # noqa: N818 - it is no error: a step that is not completed
     """A stop was asked for in mid-step; the step's gradients are thrown away."""
 
@@ -89,15 +94,18 @@ class Trainer:
     """Trains `parameters` of `model` by `recipe`; owns the optimiser and the counters.
 
     Args:
-        model: a transformers causal language model; `parameters` require gradients.
+        model: a transformers model; `parameters` require gradients.
         parameters: the trained weights by name, float32.
         data: what to train and evaluate on.
-        recipe: the run's recipe; `train` and `data.packing` are used.
+        recipe: the run's recipe; `train` and `eval` are used.
         folder: where metrics and checkpoints go.
-        view: who is told.
+        objective: what is minimised.
+        layout: how micro-batches are laid out.
         autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
-        allocator: makes what acts between steps (AdaLoRA), from the steps planned; or None.
-        objective: what is minimised; None: the cross-entropy of the answers.
+        callbacks: called at each stage, in this order.
+
+    Raises:
+        RecipeError: `eval.best_metric` names no metric of the objective.
     """
 
     def __init__(
@@ -107,10 +115,11 @@ class Trainer:
         data: TrainingSet,
         recipe: Recipe,
         folder: RunFolder,
-        view: RunView,
+        objective: Objective,
+        *,
+        layout: Layout,
         autocast: torch.dtype | None = None,
-        allocator: AllocateRanks | None = None,
-        objective: Objective | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.model = model
         self.parameters = dict(parameters)
@@ -118,10 +127,12 @@ class Trainer:
         self.recipe = recipe
         self.spec = recipe.train
         self.folder = folder
-        self.view = view
+        self.callbacks = CallbackList(callbacks)
+        self.layout = layout
         self.autocast = autocast
         self.fingerprint = data.fingerprint()
-        self.objective = objective or SFT()
+        self.objective = objective
+        self.best_metric = _best_metric(recipe, objective)
         self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
         self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
@@ -129,7 +140,6 @@ class Trainer:
         if self.spec.max_steps is not None:
             total = min(total, self.spec.max_steps)
         self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
-        self.between = allocator(total) if allocator is not None else None
         self._recent: list[float] = []
         self._saved_step = -1
 
@@ -149,8 +159,6 @@ class Trainer:
         self._set_weights(checkpoint.weights)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.counters = checkpoint.counters
-        if self.between is not None:
-            self.between.total_steps = checkpoint.counters.total_steps
         self._saved_step = checkpoint.counters.step
         self.folder.truncate_metrics(checkpoint.counters.step)
 
@@ -162,6 +170,14 @@ class Trainer:
             RunError: no gradient arrives at all, or nothing can be saved.
         """
         counters = self.counters
+        self.callbacks.on_train_begin(counters.total_steps, counters.step)
+        try:
+            return self._run()
+        finally:
+            self.callbacks.on_train_end()
+
+    def _run(self) -> TrainingResult:
+        counters = self.counters
         with stop_request() as stop, self._training_mode():
             while counters.step < counters.total_steps:
                 try:
@@ -169,8 +185,8 @@ class Trainer:
                 except _Abandoned:
                     self._save()
                     return TrainingResult("stopped", counters, f"stopped at step {counters.step}")
-                self.folder.append_metrics(record)
-                self.view.update(record)
+                self.folder.append_metrics(record.as_json())
+                self.callbacks.on_step_end(record)
                 self._plan_by_time()
                 last = counters.step == counters.total_steps
                 if self._evaluate_if_due(last) and not last:
@@ -187,65 +203,63 @@ class Trainer:
                     )
         return TrainingResult("finished", counters, self._finish("all steps done"))
 
-    def _step(self, stop: StopRequest) -> dict[str, Any]:
+    def _step(self, stop: StopRequest) -> StepRecord:
         """Do one optimiser step and return its record."""
         counters, spec = self.counters, self.spec
         epoch, index = divmod(counters.step, self.steps_per_epoch)
         step = self._steps_of(epoch)[index]
         began = time.perf_counter()
         torch.manual_seed(_mix(spec.seed, counters.step))  # pyright: ignore[reportUnknownMemberType]
-        rows = [[self.data.train[i] for i in micro] for micro in step]
-        samples = [sample for row in rows for sample in row]
+        batches = [Batch([self.data.train[i] for i in micro], self.layout) for micro in step]
+        samples = [sample for batch in batches for sample in batch]
         sides = [side for sample in samples for side in self.objective.sides(sample)]
         trained = sum(side.trained_tokens for side in sides)
         tokens = sum(len(side) for side in sides)
         loss, means = 0.0, MeanMetrics()
         self.optimizer.zero_grad(set_to_none=True)
         with self._compute_dtype():
-            shared = self.objective.shared(self.model, rows, self.recipe.data.packing)
-        for row in rows:
+            values = self.objective.step_values(self.model, batches)
+        for batch in batches:
             if stop:
                 raise _Abandoned
-            part = self._accumulate(row, self.objective.normalizer(samples), shared)
+            part = self._accumulate(batch, self.objective.normalizer(samples), values)
             loss += float(part.total)
             means.add(part.sums)
-        if self.between is not None:
-            self.between.before_step()
+        self.callbacks.on_gradients()
         norm = self._clip(step)
         lr = learning_rate(spec, counters.step, counters.total_steps)
         set_learning_rate(self.optimizer, lr)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        if self.between is not None:
-            self.between.after_step(counters.step + 1)
+        self.callbacks.on_optimizer_step(counters.step + 1)
         seconds = time.perf_counter() - began
         self._recent = [*self._recent[-7:], seconds]
         counters.step += 1
         counters.tokens += tokens
         counters.trained_tokens += trained
         counters.seconds += seconds
-        return {
-            "step": counters.step,
-            "total_steps": counters.total_steps,
-            "epoch": round(counters.step / self.steps_per_epoch, 4),
-            "tokens": counters.tokens,
-            "trained_tokens": counters.trained_tokens,
-            "loss": loss,
-            **means.values(),
-            "lr": lr,
-            "grad_norm": norm,
-            "tokens_per_s": round(tokens / seconds, 1),
-            "rss": rss(),
-            "seconds": round(counters.seconds, 3),
-        }
+        return StepRecord(
+            step=counters.step,
+            total_steps=counters.total_steps,
+            epoch=round(counters.step / self.steps_per_epoch, 4),
+            tokens=counters.tokens,
+            trained_tokens=counters.trained_tokens,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            tokens_per_s=round(tokens / seconds, 1),
+            rss=rss(),
+            seconds=round(counters.seconds, 3),
+            metrics=means.values(),
+        )
 
-    def _accumulate(self, samples: list[EncodedSample], normalizer: int, shared: Any) -> LossSum:
+    def _accumulate(self, batch: Batch, normalizer: int, values: StepValues) -> LossSum:
         """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
         with self._compute_dtype():
-            part = self.objective.loss(self.model, samples, shared, self.recipe.data.packing)
+            part = self.objective.loss(self.model, batch, values)
             loss = part.total / normalizer
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise self._diverged(f"the loss became {value}", samples)
+            raise self._diverged(f"the loss became {value}", batch.samples)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return LossSum(loss.detach(), part.sums)
 
@@ -287,13 +301,12 @@ class Trainer:
         left = 0.9 * limit * 60 - counters.seconds
         possible = counters.step + max(1, int(left / statistics.median(self._recent)))
         if possible < counters.total_steps:
-            self.view.message(
+            self.callbacks.on_message(
                 f"planning {possible} of {counters.total_steps} steps to end within "
                 f"{limit:g} minutes (train.max_minutes)"
             )
             counters.total_steps = possible
-            if self.between is not None:
-                self.between.total_steps = possible
+            self.callbacks.on_plan_change(possible)
         counters.planned = True
 
     def _out_of_time(self) -> bool:
@@ -307,20 +320,21 @@ class Trainer:
             return False
         with self._compute_dtype():
             evaluation = evaluate(
-                self.model, self.objective, self.data.eval, self.spec.micro_tokens
+                self.model,
+                self.objective,
+                self.data.eval,
+                self.spec.micro_tokens,
+                layout=self.layout,
             )
         self.model.train()
         loss = evaluation.loss
-        told = {f"eval_{name}": value for name, value in evaluation.metrics.items()}
-        record = {"step": counters.step, "eval_loss": loss, **told}
-        self.folder.append_metrics(record)
-        self.view.evaluation(record)
-        if loss < counters.best_loss:
-            counters.best_loss, counters.best_step, counters.bad_evaluations = (
-                loss,
-                counters.step,
-                0,
-            )
+        record = EvaluationRecord(counters.step, loss, evaluation.metrics)
+        self.folder.append_metrics(record.as_json())
+        self.callbacks.on_evaluate(record)
+        value = {self.best_metric.name: loss, **evaluation.metrics}[self.best_metric.name]
+        if counters.best_value is None or self.best_metric.better(value, counters.best_value):
+            counters.best_value = value
+            counters.best_step, counters.bad_evaluations = counters.step, 0
             self._write(self.folder.checkpoints / "best", keep=1)
         else:
             counters.bad_evaluations += 1
@@ -359,7 +373,7 @@ class Trainer:
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Return what changes in training and is no state of the optimiser, by name."""
         weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
-        between = self.between.state if self.between is not None else {}
+        between = self.callbacks.state()
         return {**weights, **{f"between.{name}": value for name, value in between.items()}}
 
     def _steps_of(self, epoch: int) -> list[Step]:
@@ -378,11 +392,9 @@ class Trainer:
             )
         self.model.train()
         try:
-            if self.recipe.data.packing:
-                with packed_rows(self.model), fused_layers(self.model) as fusion:
-                    self.view.message(str(fusion))
-                    yield
-            else:
+            with row_layout(self.model, self.layout) as fusion:
+                if fusion is not None:
+                    self.callbacks.on_message(str(fusion))
                 yield
         finally:
             self.model.eval()
@@ -392,6 +404,25 @@ class Trainer:
     def _compute_dtype(self) -> torch.autocast:
         dtype = self.autocast or torch.bfloat16
         return torch.autocast(self.model.device.type, dtype, enabled=self.autocast is not None)
+
+
+def _best_metric(recipe: Recipe, objective: Objective) -> Metric:
+    """Return the metric by which the best checkpoint is chosen.
+
+    Raises:
+        RecipeError: the objective's evaluations have no such metric.
+    """
+    name = recipe.eval.best_metric
+    if name == "loss":
+        return loss_metric(objective.unit)
+    known = {metric.name: metric for metric in objective.metrics}
+    if name not in known:
+        names = ", ".join(["loss", *known])
+        raise RecipeError(
+            f"eval.best_metric: evaluations in the course of training have no {name!r}"
+            f"{did_you_mean(name, known)}; they have: {names}"
+        )
+    return known[name]
 
 
 def _mix(seed: int, step: int) -> int:

@@ -16,7 +16,7 @@ training, so one may come back. P and Q are held near orthogonal by a penalty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,7 @@ from etude.tuning.adapters.kinds.lora import LoRAKind, refuse_no_matrix
 from etude.tuning.adapters.low_rank import LowRank
 from etude.tuning.adapters.registry import AdapterTensor, register
 from etude.tuning.adapters.saved_parts import PeftOptions, SavedPart
+from etude.tuning.callbacks import Callback
 from etude.tuning.config.sections.adapter import AdaLoraSpec, AdapterSpec
 
 
@@ -87,30 +88,41 @@ class AdaLoRA(LowRank):
         return (P.T @ P - eye).square().sum().sqrt() + (Q @ Q.T - eye).square().sum().sqrt()
 
 
-class RankAllocator:
+class RankAllocator(Callback):
     """Moves the ranks of a model's AdaLoRA modules; called once an optimiser step.
 
     Args:
         layers: the adapters by module.
         spec: the recipe's.
         target_rank: mean rank a module has at the end.
-        total_steps: optimiser steps of the run.
     """
 
-    def __init__(
-        self, layers: dict[str, AdaLoRA], spec: AdaLoraSpec, target_rank: int, total_steps: int
-    ) -> None:
+    def __init__(self, layers: dict[str, AdaLoRA], spec: AdaLoraSpec, target_rank: int) -> None:
         self.layers = dict(sorted(layers.items()))
         self.spec = spec
         self.first_budget = sum(layer.rank for layer in layers.values())
         self.last_budget = min(self.first_budget, target_rank * len(layers))
-        self.total_steps = total_steps
-        self.state: dict[str, Tensor] = {}
+        self.total_steps = 1
+        """Optimiser steps of the run, known when training begins."""
+        self._state: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
             for factor, parameter in layer.trained().items():
                 for what in ("importance", "uncertainty"):
-                    self.state[f"{name}.{factor}.{what}"] = torch.zeros_like(parameter)
-            self.state[f"{name}.kept"] = torch.ones(layer.rank, dtype=torch.bool)
+                    self._state[f"{name}.{factor}.{what}"] = torch.zeros_like(parameter)
+            self._state[f"{name}.kept"] = torch.ones(layer.rank, dtype=torch.bool)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return importances, uncertainties and which ranks are left, by module and factor."""
+        return self._state
+
+    def on_train_begin(self, total_steps: int, step: int) -> None:
+        """Take the length of the plan, by which ranks are pruned."""
+        del step
+        self.total_steps = total_steps
+
+    def on_plan_change(self, total_steps: int) -> None:
+        """Prune by the shortened plan."""
+        self.total_steps = total_steps
 
     def budget(self, step: int) -> tuple[int, bool]:
         """Return how many ranks are left after `step` (1 is the first), and whether to prune now.
@@ -127,7 +139,7 @@ class RankAllocator:
         budget = int((self.first_budget - self.last_budget) * left**3 + self.last_budget)
         return budget, step % self.spec.every == 0 or step == end
 
-    def before_step(self) -> None:
+    def on_gradients(self) -> None:
         """Add the penalty's gradient to that of the loss."""
         if not self.spec.orthogonality or not self.layers:
             return
@@ -136,7 +148,7 @@ class RankAllocator:
         (weight * total).backward()  # pyright: ignore[reportUnknownMemberType]
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def on_optimizer_step(self, step: int) -> None:
         """Update the importances from the gradients of this step, and prune to the budget."""
         settled = step > self.total_steps - int(self.spec.settle * self.total_steps)
         budget, prune = self.budget(step)
@@ -149,7 +161,7 @@ class RankAllocator:
 
     def ranks(self) -> dict[str, int]:
         """Return the ranks left, by module."""
-        return {name: int(self.state[f"{name}.kept"].sum()) for name in self.layers}
+        return {name: int(self._state[f"{name}.kept"].sum()) for name in self.layers}
 
     def _observe(self) -> None:
         b1, b2 = self.spec.beta1, self.spec.beta2
@@ -158,15 +170,15 @@ class RankAllocator:
                 if parameter.grad is None:
                     continue
                 now = (parameter * parameter.grad).abs()
-                mean = self.state[f"{name}.{factor}.importance"]
+                mean = self._state[f"{name}.{factor}.importance"]
                 mean.mul_(b1).add_(now, alpha=1 - b1)
-                spread = self.state[f"{name}.{factor}.uncertainty"]
+                spread = self._state[f"{name}.{factor}.uncertainty"]
                 spread.mul_(b2).add_((now - mean).abs(), alpha=1 - b2)
 
     def _scores(self, name: str) -> Tensor:
         def score(factor: str) -> Tensor:
             key = f"{name}.{factor}"
-            return self.state[f"{key}.importance"] * self.state[f"{key}.uncertainty"]
+            return self._state[f"{key}.importance"] * self._state[f"{key}.uncertainty"]
 
         rows, columns = score("lora_A").mean(1), score("lora_B").mean(0)
         return score("lora_E").view(-1) + rows + columns
@@ -177,13 +189,13 @@ class RankAllocator:
         out = everything.numel() - budget
         threshold = everything.sort().values[out - 1] if out > 0 else everything.new_tensor(-1.0)
         for name in self.layers:
-            self.state[f"{name}.kept"].copy_(scores[name] > threshold)
+            self._state[f"{name}.kept"].copy_(scores[name] > threshold)
         self._mask()
 
     def _mask(self) -> None:
         """Zero what was pruned. In the last part of the run it must stay zero."""
         for name, layer in self.layers.items():
-            keep = self.state[f"{name}.kept"].to(layer.lora_E.device)
+            keep = self._state[f"{name}.kept"].to(layer.lora_E.device)
             layer.lora_E.masked_fill_(~keep[:, None], 0)
 
 
@@ -206,12 +218,10 @@ class AdaLoRAKind(LoRAKind):
         first = spec.adalora.initial_rank or -(-3 * rank // 2)
         return AdaLoRA(base, min(first, *bases.sizes(base)), alpha, spec.dropout)
 
-    def between_steps(
-        self, adapters: Mapping[str, Adapter], spec: AdapterSpec
-    ) -> Callable[[int], RankAllocator] | None:
-        """Return what makes the allocator."""
+    def callbacks(self, adapters: Mapping[str, Adapter], spec: AdapterSpec) -> list[Callback]:
+        """Return the allocator."""
         layers = {path: cast("AdaLoRA", adapter) for path, adapter in adapters.items()}
-        return lambda total: RankAllocator(layers, spec.adalora, spec.rank, total)
+        return [RankAllocator(layers, spec.adalora, spec.rank)]
 
     def numbers(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """Return `target_r`, `lora_alpha` and `lora_dropout`."""

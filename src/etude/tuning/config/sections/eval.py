@@ -15,6 +15,10 @@ class EvalSpec(Section):
     generate: Annotated[int, Field(ge=0)] = 64
     """Evaluation samples for which an answer is generated and scored by ROUGE-L."""
 
+    best_metric: str = "loss"
+    """Metric by which the best evaluation in the course of training is chosen, and which
+    `train.patience` waits for: `loss`, or one that the task evaluates (`accuracy`, `macro_f1`)."""
+
     show: Annotated[int, Field(ge=0)] = 3
     """Samples printed before and after."""
 

@@ -1,0 +1,70 @@
+"""Batch: the samples of one micro-batch, and how they are laid out for the model.
+
+Packed, they lie end to end in one row, for a model within `packed_rows`; else each has a row of its
+own, padded on the right. What an objective computes does not depend on the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.data.packing import collate, collate_padded
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How samples are laid out in rows."""
+
+    packed: bool = True
+    """Whether the samples of a batch share one row."""
+
+    pad_id: int = 0
+    """Token that shorter rows are padded with, where they are not packed."""
+
+
+PACKED_ROWS = Layout()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that go through the model together."""
+
+    samples: Sequence[EncodedSample]
+    layout: Layout = PACKED_ROWS
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[EncodedSample]:
+        return iter(self.samples)
+
+    def of(self, samples: Sequence[EncodedSample]) -> Batch:
+        """Return other samples in this batch's layout: both answers of pairs, say."""
+        return Batch(samples, self.layout)
+
+    def inputs(self, device: torch.device) -> dict[str, Any]:
+        """Return input_ids, targets and what keeps samples apart, on `device`."""
+        if self.layout.packed:
+            row = collate(self.samples)
+            inputs: dict[str, Any] = {
+                "input_ids": row.input_ids,
+                "targets": row.targets,
+                "position_ids": row.position_ids,
+                "segment_lengths": row.lengths,
+            }
+        else:
+            padded = collate_padded(self.samples, self.layout.pad_id)
+            inputs = {
+                "input_ids": padded.input_ids,
+                "targets": padded.targets,
+                "attention_mask": padded.attention_mask,
+            }
+        return {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }

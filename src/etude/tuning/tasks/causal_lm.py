@@ -1,0 +1,231 @@
+"""Causal language modelling: conversations, prompts and answers, plain text, preferences.
+
+Trained are the answers (or, of plain text, everything); measured are the loss and, of what the
+model answers to the first held-out prompts, ROUGE-L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etude.core.errors import DataError
+from etude.core.progress import Progress
+from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.batch import Layout
+from etude.tuning.data.encode import Encoder
+from etude.tuning.data.encoded import EncodedSet
+from etude.tuning.data.samples import DataSplit, load_samples
+from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.token_cache import encode_cached
+from etude.tuning.metrics.metric import ROUGE_L, Metric
+from etude.tuning.metrics.rouge import rouge_l
+from etude.tuning.models.heads import CAUSAL_LM, Head
+from etude.tuning.models.load import LoadedModel
+from etude.tuning.objectives.base import Objective
+from etude.tuning.objectives.reference import CachedReference, reference_log_probs
+from etude.tuning.objectives.select import make_objective, reference_samples
+from etude.tuning.runs.folder import RunFolder
+from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.training.evaluate import evaluate, generate_answers
+
+REFERENCE = "reference.json"
+"""In a run's folder: what the base gave the answers, where training overwrites the base."""
+
+_COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
+
+
+class CausalLM:
+    """The task of models that continue a text."""
+
+    name = "causal-lm"
+    sample_score = ROUGE_L
+
+    def read(self, recipe: Recipe) -> DataSplit:
+        """Read conversations, prompts and answers, texts or preferences."""
+        split = load_samples(recipe.data, recipe.train.seed)
+        if not split.eval:
+            raise DataError(
+                "there is nothing to evaluate on: name an evaluation file (data.eval), "
+                "or hold a share out (data.eval_fraction)"
+            )
+        return split
+
+    def head(self, split: DataSplit, recipe: Recipe) -> Head:
+        """Return the checkpoint's own."""
+        del split, recipe
+        return CAUSAL_LM
+
+    def saved_head(self, record: TaskRecord) -> Head:
+        """Return the checkpoint's own."""
+        del record
+        return CAUSAL_LM
+
+    def encoder(self, loaded: LoadedModel, recipe: Recipe) -> Encoder:
+        """Return the model's tokenizer and template at work."""
+        return Encoder(loaded.tokenizer, recipe.data)
+
+    def encode(
+        self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
+    ) -> PreparedData:
+        """Encode; a sample may be as long as the context at most."""
+        notes = list(split.notes)
+        spec = recipe.data
+        context = getattr(loaded.model.config, "max_position_embeddings", None)
+        if context is not None and spec.max_length > context:
+            notes.append(
+                f"data.max_length {spec.max_length} is cut to the model's context, {context}"
+            )
+            spec = spec.model_copy(update={"max_length": context})
+        encoder = Encoder(loaded.tokenizer, spec)
+        progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
+        train = encode_cached(encoder, split.train, progress, notes.append)
+        held_out = encoder.encode_all(split.eval, progress)
+        progress.finish()
+        for name, encoded in (("training", train), ("evaluation", held_out)):
+            notes += [
+                f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()
+            ]
+            if encoded.stats.cut.count:
+                notes.append(f"{name}: prompts cut from the left: {encoded.stats.cut}")
+        return PreparedData(train, held_out, encoder, notes)
+
+    def read_evaluation(
+        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+    ) -> PreparedData:
+        """Read a file by the run's columns, where the run read files."""
+        columns = _COLUMNS if recipe.data.kind != "docstrings" else ()
+        spec = DataSpec(
+            train=str(file),
+            eval_fraction=0.0,
+            system=recipe.data.system,
+            **{name: getattr(recipe.data, name) for name in columns},
+        )
+        split = load_samples(spec, recipe.train.seed)
+        encoder = self.encoder(loaded, recipe)
+        encoded: EncodedSet = encoder.encode_all(split.train, progress)
+        return PreparedData(encoded, encoded, encoder, split.notes)
+
+    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
+        """Return packed rows, unless the recipe wants none."""
+        del tokenizer
+        return Layout(recipe.data.packing)
+
+    def objective(
+        self,
+        recipe: Recipe,
+        loaded: LoadedModel,
+        data: PreparedData,
+        folder: RunFolder,
+        progress: Progress,
+    ) -> Objective:
+        """Return the recipe's objective, or the one that the data ask for.
+
+        What full fine-tuning will overwrite is measured first, and kept in the run's folder.
+        """
+        train, held_out = data.train.samples, data.eval.samples
+        seed = recipe.train.seed
+        if recipe.adapter.kind != "full":
+            return make_objective(recipe.objective, train, held_out, seed)
+        known: dict[str, float] = folder.read_json(REFERENCE) or {}
+        reference = CachedReference(known)
+        objective = make_objective(recipe.objective, train, held_out, seed, reference)
+        wanted = reference_samples(objective, [*train, *held_out])
+        if wanted and not known:
+            known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
+            folder.write_json(REFERENCE, known)
+            reference = CachedReference(known)
+            objective = make_objective(recipe.objective, train, held_out, seed, reference)
+        return objective
+
+    def evaluation_objective(
+        self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
+    ) -> Objective:
+        """Return the run's objective over other samples."""
+        reference = None if adapted else CachedReference(folder.read_json(REFERENCE) or {})
+        seed = recipe.train.seed
+        return make_objective(recipe.objective, [], data.eval.samples, seed, reference)
+
+    def metrics(self, objective: Objective) -> list[Metric]:
+        """Return those of the objective, and ROUGE-L."""
+        return [*objective.metrics, ROUGE_L]
+
+    def measure(
+        self,
+        loaded: LoadedModel,
+        data: PreparedData,
+        recipe: Recipe,
+        objective: Objective,
+        progress: Progress,
+    ) -> Measurement:
+        """Measure loss and answers."""
+        spec = recipe.eval
+        layout = self.layout(recipe, loaded.tokenizer)
+        evaluation = evaluate(
+            loaded.model,
+            objective,
+            data.eval.samples,
+            recipe.train.micro_tokens,
+            progress,
+            layout=layout,
+        )
+        questions = _questions(data, spec.generate)
+        answers = generate_answers(
+            loaded.model,
+            loaded.tokenizer,
+            [data.encoder.prompt_ids(sample) for sample in questions],
+            data.encoder.end_id,
+            max_new_tokens=spec.max_new_tokens,
+            batch_samples=spec.batch_samples,
+            progress=progress,
+        )
+        references = [data.encoder.reference(sample) for sample in questions]
+        scores = [
+            100.0 * rouge_l(reference, answer).fmeasure
+            for reference, answer in zip(references, answers, strict=True)
+        ]
+        metrics = dict(evaluation.metrics)
+        if scores:
+            metrics[ROUGE_L.name] = sum(scores) / len(scores)
+        return Measurement(evaluation.loss, metrics, answers, scores)
+
+    def sample_records(
+        self, data: PreparedData, before: Measurement, after: Measurement
+    ) -> list[dict[str, Any]]:
+        """Return prompt, reference and both answers of each sample that was answered."""
+        return [
+            {
+                "origin": sample.origin,
+                "prompt": sample.messages[-2].content if len(sample.messages) > 1 else "",
+                "reference": data.encoder.reference(sample),
+                "before": before.predictions[i],
+                "after": after.predictions[i],
+                "score_before": before.scores[i],
+                "score_after": after.scores[i],
+            }
+            for i, sample in enumerate(_questions(data, len(after.predictions)))
+        ]
+
+    def predict(
+        self, loaded: LoadedModel, encoder: Encoder, inputs: Sequence[str], recipe: Recipe
+    ) -> list[Prediction]:
+        """Answer each input as a user's message."""
+        turns = [(Message("user", text), Message("assistant", "")) for text in inputs]
+        samples = [Sample(pair, None, f"input {i + 1}") for i, pair in enumerate(turns)]
+        answers = generate_answers(
+            loaded.model,
+            loaded.tokenizer,
+            [encoder.prompt_ids(sample) for sample in samples],
+            encoder.end_id,
+            max_new_tokens=recipe.eval.max_new_tokens,
+            batch_samples=recipe.eval.batch_samples,
+        )
+        return [Prediction(answer) for answer in answers]
+
+
+def _questions(data: PreparedData, count: int) -> list[Sample]:
+    """Return the first `count` held-out samples that ask for an answer."""
+    return [sample for sample in data.eval.sources if sample.messages][:count]
