@@ -260,7 +260,7 @@ def test_numbers_kept_before_training_are_those_of_the_adapter_switched_off(tune
     with pytest.raises(RunError, match=r"rows:0.*was not kept"):
         CachedReference({}).log_probs(tuned, Batch(samples))
     with packed_rows(tuned):
-        assert not torch.allclose(answer_log_probs(tuned, samples, True), live, atol=1e-3)
+        assert not torch.allclose(answer_log_probs(tuned, Batch(samples)), live, atol=1e-3)
 
 
 class _Silent:
@@ -362,7 +362,7 @@ def test_a_run_learns_what_is_preferred(tiny_recipe, tmp_path, kind, quant):
     assert {"accuracy", "margin", "reward_chosen"} <= records[0].keys()
     assert any("eval_margin" in record for record in records)
     page = (run.folder / "report.html").read_text("utf-8")
-    assert "Preferences right" in page
+    assert "Preference accuracy" in page
     assert "Reward margin" in page
     again = evaluate_run(RunFolder.open(run.folder), base=True, generate=0)
     assert again["tuned"]["loss"] == pytest.approx(summary["eval_loss"], rel=1e-5)
