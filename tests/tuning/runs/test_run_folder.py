@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.core.errors import RunError
 from etude.core.atomic_files import to_json
+from etude.core.errors import RunError
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder, find_run, list_runs, remove_run
 
