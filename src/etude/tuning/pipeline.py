@@ -39,20 +39,20 @@ from etude.tuning.artifacts import (
 )
 from etude.tuning.callbacks import RunView, Unwatched
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.token_cache import encode_cached
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
 from etude.tuning.metrics.rouge import rouge_l
-from etude.tuning.models.load import LoadedModel, emulates, load_model
+from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.sources import resolve
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
 from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.optim.optimizers import optimizer_figures
+from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
@@ -100,12 +100,18 @@ def tune(
             one line; what the run had saved is still valid.
     """
     recipe.require_data()
+    placement = Placement.of(recipe)
+    if placement.world_size > 1:
+        raise RunError(
+            f"this is process {placement.rank} of {placement.world_size} (WORLD_SIZE), and a run "
+            "is trained by one process; start it without a launcher of several"
+        )
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
         folder.write_text("recipe.yaml", recipe.to_yaml())
-        folder.write_json("environment.json", environment())
+        folder.write_json("environment.json", {**environment(), "placement": placement.as_json()})
         try:
-            return _tune(recipe, folder, view or Unwatched(), anyway=anyway)
+            return _tune(recipe, placement, folder, view or Unwatched(), anyway=anyway)
         except DivergedError as error:
             folder.set_state("diverged", str(error))
             write_report(folder)
@@ -118,16 +124,16 @@ def tune(
             raise
 
 
-def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> Run:
+def _tune(
+    recipe: Recipe, placement: Placement, folder: RunFolder, view: RunView, *, anyway: bool
+) -> Run:
     began = time.perf_counter()
-    plan = _planned(recipe, view, anyway=anyway)
+    plan = _planned(recipe, placement, view, anyway=anyway)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
-    loaded = load_model(_model_spec(recipe), recipe.quant, view.progress)
-    if emulates(loaded.dtype):
-        view.message(
-            "this processor emulates bfloat16, many times slower than float32: model.dtype auto "
-            "takes what is fast"
-        )
+    placement.reset_peak_memory()
+    loaded = load_model(recipe.model, recipe.quant, view.progress, placement=placement)
+    if placement.warning is not None:
+        view.message(placement.warning)
     data = prepare(recipe, loaded, view.progress)
     for note in data.notes:
         view.message(note)
@@ -145,7 +151,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
         recipe,
         folder,
         view,
-        autocast=_autocast(recipe, loaded),
+        placement=placement,
         allocator=_allocator(loaded.model, recipe),
         objective=objective,
     )
@@ -171,6 +177,7 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
         **figures(before, after, outcome),
         **sizes(loaded, recipe, folder, adapted, parameters),
         **optimizer_figures(trainer.optimizer),
+        "peak_gpu_memory": placement.peak_memory(),
         "name": folder.name,
         "method": recipe.method,
         "objective": objective.name,
@@ -185,7 +192,9 @@ def _tune(recipe: Recipe, folder: RunFolder, view: RunView, *, anyway: bool) -> 
     return Run(folder.path, "finished", summary)
 
 
-def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate | None:
+def _planned(
+    recipe: Recipe, placement: Placement, view: RunView, *, anyway: bool
+) -> MemoryEstimate | None:
     """Predict the peak memory; None where a model cannot be planned for.
 
     Raises:
@@ -199,7 +208,7 @@ def _planned(recipe: Recipe, view: RunView, *, anyway: bool) -> MemoryEstimate |
         view.message(f"no memory plan: {error}")
         return None
     if not anyway:
-        require_fit(plan, recipe, this_machine().memory_available)
+        require_fit(plan, recipe, placement.memory_available())
     return plan
 
 
@@ -275,7 +284,7 @@ def measure(
     """
     spec = recipe.eval
     objective = objective or SFT()
-    with _compute_dtype(recipe, loaded):
+    with loaded.placement.autocast_context():
         evaluation = evaluate(
             loaded.model, objective, data.eval.samples, recipe.train.micro_tokens, progress
         )
@@ -313,7 +322,7 @@ def _objective(
     objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
     wanted = reference_samples(objective, [*train, *held_out])
     if wanted and not known:
-        with _compute_dtype(recipe, loaded):
+        with loaded.placement.autocast_context():
             known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
         folder.write_json(REFERENCE, known)
         objective = make_objective(recipe.objective, train, held_out, seed, CachedReference(known))
@@ -339,26 +348,6 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
             f"cannot save the model in {target}: {error.strerror}; the last checkpoint is "
             "untouched. Free some space and resume"
         ) from None
-
-
-def _model_spec(recipe: Recipe) -> ModelSpec:
-    """Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits."""
-    if recipe.adapter.kind == "full":
-        return recipe.model.model_copy(update={"dtype": "float32"})
-    return recipe.model
-
-
-def _compute_dtype(recipe: Recipe, loaded: LoadedModel) -> torch.autocast:
-    """Compute as training does."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=_autocast(recipe, loaded) is not None)
-
-
-def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:
-    """Return the dtype that float32 weights compute in, where that is another one."""
-    wanted = recipe.model.dtype
-    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and this_machine().native_bfloat16)
-    full = recipe.adapter.kind == "full" and loaded.dtype == torch.float32
-    return torch.bfloat16 if full and bfloat16 else None
 
 
 def _resume(trainer: Trainer, folder: RunFolder, view: RunView) -> None:

@@ -68,14 +68,15 @@ class Predictor:
         turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         ids = self.encoder.prompt_ids(self._as_trained(turns))
         model: Any = self.loaded.model
+        device = self.loaded.placement.device
         options: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature}
         voice = nullcontext() if tuned else adapter_disabled(model)
         with torch.inference_mode(), dense_weights(model), voice:
             output = model.generate(
-                input_ids=torch.tensor([ids]),
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                input_ids=torch.tensor([ids], device=device),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
                 max_new_tokens=max_new_tokens,
                 eos_token_id=end_tokens(model, self.encoder.end_id),
                 pad_token_id=self.encoder.end_id,
@@ -128,6 +129,6 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
         raise RunError(
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
-    spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
+    spec = recipe.model.model_copy(update={"id": str(path)})
     loaded = load_model(spec, recipe.quant, progress)
     return Predictor(loaded, Encoder(loaded.tokenizer, recipe.data), adapted=False)

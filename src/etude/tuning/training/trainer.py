@@ -39,6 +39,7 @@ from etude.tuning.optim.optimizers import (
     set_learning_rate,
 )
 from etude.tuning.optim.schedules import learning_rate
+from etude.tuning.placement import CPU, Placement
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import evaluate
@@ -95,7 +96,7 @@ class Trainer:
         recipe: the run's recipe; `train` and `data.packing` are used.
         folder: where metrics and checkpoints go.
         view: who is told.
-        autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
+        placement: of the model; None: on the processor, computing in its own dtype.
         allocator: makes what acts between steps (AdaLoRA), from the steps planned; or None.
         objective: what is minimised; None: the cross-entropy of the answers.
     """
@@ -108,7 +109,7 @@ class Trainer:
         recipe: Recipe,
         folder: RunFolder,
         view: RunView,
-        autocast: torch.dtype | None = None,
+        placement: Placement | None = None,
         allocator: AllocateRanks | None = None,
         objective: Objective | None = None,
     ) -> None:
@@ -119,7 +120,7 @@ class Trainer:
         self.spec = recipe.train
         self.folder = folder
         self.view = view
-        self.autocast = autocast
+        self.placement = placement or Placement(CPU, model.dtype)
         self.fingerprint = data.fingerprint()
         self.objective = objective or SFT()
         self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
@@ -201,7 +202,7 @@ class Trainer:
         tokens = sum(len(side) for side in sides)
         loss, means = 0.0, MeanMetrics()
         self.optimizer.zero_grad(set_to_none=True)
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             shared = self.objective.shared(self.model, rows, self.recipe.data.packing)
         for row in rows:
             if stop:
@@ -235,12 +236,13 @@ class Trainer:
             "grad_norm": norm,
             "tokens_per_s": round(tokens / seconds, 1),
             "rss": rss(),
+            **self._gpu_memory(),
             "seconds": round(counters.seconds, 3),
         }
 
     def _accumulate(self, samples: list[EncodedSample], normalizer: int, shared: Any) -> LossSum:
         """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             part = self.objective.loss(self.model, samples, shared, self.recipe.data.packing)
             loss = part.total / normalizer
         value = float(loss.detach())
@@ -305,7 +307,7 @@ class Trainer:
         every, counters = self.spec.eval_every, self.counters
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             evaluation = evaluate(
                 self.model, self.objective, self.data.eval, self.spec.micro_tokens
             )
@@ -389,9 +391,9 @@ class Trainer:
             if self.spec.gradient_checkpointing:
                 self.model.activation_checkpointing_disable()
 
-    def _compute_dtype(self) -> torch.autocast:
-        dtype = self.autocast or torch.bfloat16
-        return torch.autocast(self.model.device.type, dtype, enabled=self.autocast is not None)
+    def _gpu_memory(self) -> dict[str, int]:
+        peak = self.placement.peak_memory()
+        return {} if peak is None else {"peak_gpu_memory": peak}
 
 
 def _mix(seed: int, step: int) -> int:
