@@ -1,9 +1,9 @@
-"""Whole runs on a GPU: all that is computed lies there. On a simulated one, and on CUDA if it is."""
+"""Whole runs on a GPU, simulated and, where there is one, real: everything lies there."""
 
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+import shutil
 
 import pytest
 import torch
@@ -82,3 +82,86 @@ def test_a_run_on_the_device_has_the_losses_of_the_processor(tiny_recipe, tmp_pa
     environment = json.loads((there.folder / "environment.json").read_text("utf-8"))
     assert environment["placement"]["device"] == "cuda:0"
     assert environment["placement"]["gpu"] == "simulated"
+
+
+def test_a_checkpoint_of_the_device_is_read_and_resumed_anywhere(tiny_recipe, tmp_path):
+    recipe = Recipe.parse(tiny_recipe(quant={"kind": "nf4"}, train={"max_steps": 6}))
+    with simulated_gpu():
+        whole = tune(recipe, base=tmp_path / "gpu")
+    (whole.folder / "checkpoints" / "step-000006.pt").unlink()
+    elsewhere = shutil.copytree(whole.folder, tmp_path / "elsewhere")
+    checkpoint, _ = last_checkpoint(elsewhere / "checkpoints")
+    assert checkpoint.counters.step == 3
+    state = [v for one in checkpoint.optimizer["state"].values() for v in one.values()]
+    assert state
+    assert {type(tensor) for tensor in [*checkpoint.weights.values(), *state]} == {torch.Tensor}
+
+    expected = losses(whole.folder)
+    with simulated_gpu(), RunFolder.open(whole.folder) as folder:
+        tune(recipe, resume=folder)
+    assert losses(whole.folder) == expected
+    with RunFolder.open(elsewhere) as folder:
+        tune(recipe, resume=folder)
+    assert losses(elsewhere) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_tuned_model_answers_and_is_evaluated_on_the_device(tiny_recipe, tmp_path):
+    run = tune(Recipe.parse(tiny_recipe(quant={"kind": "nf4"})), base=tmp_path)
+    folder = RunFolder.open(run.folder)
+    here = load(folder).reply("def add_sub(add):", max_new_tokens=8)
+    measured = evaluate_run(folder, base=True)
+    with simulated_gpu():
+        tuned = load(folder)
+        assert tuned.loaded.model.device.type == "cuda"
+        assert tuned.reply("def add_sub(add):", max_new_tokens=8) == here
+        again = evaluate_run(folder, base=True)
+    for voice in ("tuned", "base"):
+        assert again[voice]["loss"] == pytest.approx(measured[voice]["loss"], rel=1e-5)
+        assert again[voice]["rouge"] == measured[voice]["rouge"]
+
+
+def test_preferences_against_reference_values_of_the_device(tiny_recipe, tmp_path):
+    rows = tmp_path / "pairs.jsonl"
+    words = ("add", "sub", "mul", "div", "read", "write", "open", "close")
+    rows.write_text(
+        "".join(
+            json.dumps({"prompt": f"def {one}():", "chosen": f"Do {one}.", "rejected": "No."})
+            + "\n"
+            for one in words
+        ),
+        "utf-8",
+    )
+    recipe = Recipe.parse(
+        tiny_recipe(
+            adapter={"kind": "none"},
+            objective={"kind": "dpo"},
+            data={"train": str(rows)},
+            train={"lr": 1e-3, "max_steps": 2},
+        )
+    )
+    with simulated_gpu():
+        there = tune(recipe, base=tmp_path / "gpu")
+    here = tune(recipe, base=tmp_path / "cpu")
+    assert losses(there.folder) == pytest.approx(losses(here.folder), rel=1e-4)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_run_on_cuda_has_the_losses_of_the_processor(tiny_recipe, tmp_path, name):
+    recipe = tiny_recipe(**VARIANTS[name])
+    recipe["train"] = {**recipe["train"], "eval_every": 3, "max_steps": 6}
+    found = {}
+    for device in ("cuda", "cpu"):
+        recipe["model"]["device"] = device
+        found[device] = tune(Recipe.parse(recipe), base=tmp_path / device)
+    there, here = found["cuda"], found["cpu"]
+    # As above, with sums in yet another order, and in Triton's kernels where they can be compiled.
+    assert losses(there.folder) == pytest.approx(losses(here.folder), rel=1e-3)
+    assert all(record["peak_gpu_memory"] > 0 for record in records(there.folder))
+
+
+@needs_cuda
+def test_paged_state_of_a_run_on_cuda_is_in_host_memory(tiny_recipe, tmp_path):
+    train = {"paged": True, "max_steps": 3}
+    recipe = Recipe.parse(tiny_recipe(model={"device": "cuda"}, train=train))
+    assert tune(recipe, base=tmp_path).summary["optimizer_paged"]
