@@ -120,7 +120,10 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wrapped = tree_map(
         lambda one: SimulatedTensor(one) if isinstance(one, torch.Tensor) else one, out
     )
-    return return_and_correct_aliasing(func, args, kwargs, wrapped) if here else wrapped
+    # In inference mode a wrapper cannot be made a view of another; that it shares memory is enough.
+    if not here or (torch.is_inference_mode_enabled() and not func._schema.is_mutable):
+        return wrapped
+    return return_and_correct_aliasing(func, args, kwargs, wrapped)
 
 
 def _attention(

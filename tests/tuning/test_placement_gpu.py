@@ -73,9 +73,11 @@ def test_a_run_on_the_device_has_the_losses_of_the_processor(tiny_recipe, tmp_pa
     with simulated_gpu():
         there = tune(Recipe.parse(recipe), base=tmp_path / "gpu")
     here = tune(Recipe.parse(recipe), base=tmp_path / "cpu")
-    # float32 sums in another order: relative 1e-6 a step, growing over six of them.
-    assert losses(there.folder) == pytest.approx(losses(here.folder), rel=1e-4)
-    assert there.summary["eval_loss"] == pytest.approx(here.summary["eval_loss"], rel=1e-4)
+    # float32 sums in another order: relative 1e-6 a step, growing over six of them. Where inputs are
+    # rounded to 8 bits, one that lies between two codes may take the other.
+    bound = 1e-3 if name == "int8 products" else 1e-4
+    assert losses(there.folder) == pytest.approx(losses(here.folder), rel=bound)
+    assert there.summary["eval_loss"] == pytest.approx(here.summary["eval_loss"], rel=bound)
     assert all(record["peak_gpu_memory"] == PEAK for record in records(there.folder))
     assert there.summary["peak_gpu_memory"] == PEAK
     assert "peak_gpu_memory" not in records(here.folder)[0]
