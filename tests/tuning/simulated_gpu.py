@@ -41,14 +41,16 @@ class SimulatedTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, elem: torch.Tensor) -> SimulatedTensor:
         # For C++ it lies on the CPU, where C++ makes the scalars that it needs.
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            elem.size(),
-            strides=elem.stride(),
-            storage_offset=elem.storage_offset(),
-            dtype=elem.dtype,
-            device="cpu",
-        )
+        # In inference mode it could be no view of a wrapper that was made outside.
+        with torch.inference_mode(mode=False):
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                elem.size(),
+                strides=elem.stride(),
+                storage_offset=elem.storage_offset(),
+                dtype=elem.dtype,
+                device="cpu",
+            )
         made.elem = elem
         return made
 
@@ -61,6 +63,9 @@ class SimulatedTensor(torch.Tensor):
 
     def data_ptr(self) -> int:
         return self.elem.data_ptr()
+
+    def untyped_storage(self) -> Any:
+        return self.elem.untyped_storage()
 
     def tolist(self) -> Any:
         return self.elem.tolist()
@@ -120,10 +125,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wrapped = tree_map(
         lambda one: SimulatedTensor(one) if isinstance(one, torch.Tensor) else one, out
     )
-    # In inference mode a wrapper cannot be made a view of another; that it shares memory is enough.
-    if not here or (torch.is_inference_mode_enabled() and not func._schema.is_mutable):
-        return wrapped
-    return return_and_correct_aliasing(func, args, kwargs, wrapped)
+    return return_and_correct_aliasing(func, args, kwargs, wrapped) if here else wrapped
 
 
 def _attention(

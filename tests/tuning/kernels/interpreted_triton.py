@@ -436,7 +436,8 @@ def test_a_whole_qlora_run_has_the_losses_and_answers_of_the_processors_kernels(
     fields = tiny_recipe(
         quant={"kind": "nf4"},
         model={"device": "cpu"},
-        train={"max_steps": 2},
+        data={"eval_fraction": 0.05},
+        train={"max_steps": 2, "batch_samples": 2},
         eval={"generate": 1, "max_new_tokens": 2},
     )
     used: list[str] = []
