@@ -73,7 +73,7 @@ def test_a_run_on_the_device_has_the_losses_of_the_processor(tiny_recipe, tmp_pa
     with simulated_gpu():
         there = tune(Recipe.parse(recipe), base=tmp_path / "gpu")
     here = tune(Recipe.parse(recipe), base=tmp_path / "cpu")
-    # float32 sums in another order: relative 1e-6 a step, growing over six of them. Where inputs are
+    # float32 sums in another order: relative 1e-6 a step, growing over six. Where inputs are
     # rounded to 8 bits, one that lies between two codes may take the other.
     bound = 1e-3 if name == "int8 products" else 1e-4
     assert losses(there.folder) == pytest.approx(losses(here.folder), rel=bound)

@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from etude.core.errors import ModelError
 from etude.core.machine import this_machine
-from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.kernels import triton
+
+if TYPE_CHECKING:
+    from etude.tuning.config.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -63,7 +65,7 @@ class Placement:
         Raises:
             ModelError: `model.device` names a device that is not here, or that is not supported.
         """
-        if isinstance(wanted, Recipe):
+        if not isinstance(wanted, ModelSpec):
             wanted, full = wanted.model, wanted.adapter.kind == "full"
         device = choose_device(wanted.device)
         if wanted.dtype == "auto":
