@@ -94,13 +94,11 @@ def test_auto_takes_what_the_device_computes_fast(
     assert (f"this {where} emulates bfloat16" in (full.warning or "")) == emulated
 
 
-@pytest.mark.parametrize("kind", ["lora", "none"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_recipe_says_whether_all_weights_are_trained(machine, tiny_recipe, kind):
     machine(AMX)
-    recipe = Recipe.parse(
-        tiny_recipe(model={"dtype": "auto"}, adapter={"kind": kind, "targets": "all-linear"})
-    )
-    assert Placement.of(recipe) == Placement.of(recipe.model, full=kind == "none")
+    recipe = Recipe.parse(tiny_recipe(model={"dtype": "auto"}, adapter={"kind": kind}))
+    assert Placement.of(recipe) == Placement.of(recipe.model, full=kind == "full")
 
 
 def test_a_processor_that_is_asked_for_is_taken_beside_a_gpu(machine):
