@@ -43,6 +43,7 @@ from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.models.meta_model import build_meta_model, put, quantizable_linears
 from etude.tuning.objectives.cross_entropy import completion_loss
+from etude.tuning.placement import Placement, choose_device
 from etude.tuning.quant.block import BlockLinear
 from etude.tuning.runs.environment import environment
 from flops import model_flops
@@ -131,8 +132,9 @@ ROWS = [
 class Bench:
     """One device, one shape; each part writes what it found into `found`."""
 
-    def __init__(self, options: argparse.Namespace, device: torch.device) -> None:
-        self.device, self.repeats = device, options.repeats
+    def __init__(self, options: argparse.Namespace, placement: Placement) -> None:
+        self.placement, self.device = placement, placement.device
+        self.repeats = options.repeats
         self.shape = TINY if options.tiny else replace(LLAMA_8B, layers=options.layers)
         self.large = TINY_LARGE if options.tiny else LLAMA_70B
         self.tokens = 32 if options.tiny else options.tokens
@@ -174,16 +176,13 @@ class Bench:
 
     def start_peak(self) -> None:
         """Let `peak` count from now on."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            reset_peak()
+        self.placement.reset_peak_memory()
+        reset_peak()
 
     def peak(self) -> int:
         """Return the most bytes since `start_peak`: of the device, or of the process."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return peak_rss()
+        on_gpu = self.placement.peak_memory()
+        return peak_rss() if on_gpu is None else on_gpu
 
     def random(self, *shape: int) -> Tensor:
         """Return bfloat16 numbers made where they stay."""
@@ -395,7 +394,9 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     options = arguments().parse_args()
     there = torch.cuda.is_available()
-    bench = Bench(options, torch.device("cuda" if there else "cpu"))
+    # Asked for by name: a GPU without Triton's kernels is measured as well, and the table says so.
+    placement = Placement(choose_device("cuda" if there else "cpu"), torch.bfloat16)
+    bench = Bench(options, placement)
     torch.manual_seed(0)
     if there or options.tiny:
         bench.run()
@@ -413,7 +414,7 @@ def main() -> None:
         print(f"{part}: {why}")
     if options.json:
         content = {
-            "environment": machine,
+            "environment": {**machine, "placement": placement.as_json()},
             "device": name,
             "tiny": options.tiny,
             "shape": asdict(bench.shape),

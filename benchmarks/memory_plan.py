@@ -31,10 +31,11 @@ import torch
 
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.estimate import estimate_memory
-from etude.tuning.memory.model_configs import config_of, forward_dtype
+from etude.tuning.memory.model_configs import config_of
 from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import resolve
+from etude.tuning.placement import Placement
 from etude.tuning.runs.environment import environment
 
 STEPS = 4
@@ -206,7 +207,7 @@ def main() -> None:
         write_models(folder, {str(CASES[name]["model"]) for name in options.only})
         recipes = {name: recipe_of(CASES[name], folder) for name in options.only}
         plans = {
-            name: estimate_memory(config_of(r.model.id), r, forward_dtype(r.model))
+            name: estimate_memory(config_of(r.model.id), r, Placement.of(r).compute_dtype)
             for name, r in recipes.items()
         }
         print(f"{'':32} {'planned':>9} {'measured':>9} {'ratio':>7}  parts, MB", flush=True)

@@ -14,7 +14,7 @@ import torch
 from etude.cli import main
 from etude.core import machine
 from etude.tuning.config.sections.model import ModelSpec
-from etude.tuning.models.load import choose_dtype
+from etude.tuning.placement import Placement
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def doctor(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
 def pretend(monkeypatch, **changes: Any) -> None:
     """Let this machine be another one, here and where the dtype is chosen."""
     changed = replace(machine.this_machine(), **changes)
-    for place in ("etude.core.machine", "etude.tuning.models.load"):
+    for place in ("etude.core.machine", "etude.tuning.placement"):
         monkeypatch.setattr(f"{place}.this_machine", lambda: changed)
 
 
 def test_dtype_it_names_is_the_one_that_loading_takes(doctor):
     told = json.loads(doctor("--json", "--no-measure"))
-    assert f"torch.{told['dtype']}" == str(choose_dtype(ModelSpec()))
+    assert f"torch.{told['dtype']}" == str(Placement.of(ModelSpec()).dtype)
 
 
 @pytest.mark.parametrize(

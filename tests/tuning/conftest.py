@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# The module beside the tests can be imported by its name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = ("add", "sub", "mul", "div", "read", "write", "open", "close")
 WORDS += ("sort", "find", "list", "map", "key", "value", "node", "edge")

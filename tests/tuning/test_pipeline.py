@@ -66,7 +66,7 @@ def test_bfloat16_where_the_processor_has_none_is_said_to_be_slow(
         pytest.skip("with a GPU, the GPU decides")
     sets = ("avx2", "avx512_bf16") if native else ("avx2",)
     other = replace(this_machine(), instruction_sets=sets)
-    monkeypatch.setattr("etude.tuning.models.load.this_machine", lambda: other)
+    monkeypatch.setattr("etude.tuning.placement.this_machine", lambda: other)
     lines: list[str] = []
     view = Callback()
     monkeypatch.setattr(view, "on_message", lines.append)

@@ -12,7 +12,6 @@ import typer
 from etude.cli.root import app
 
 if TYPE_CHECKING:
-    from etude.core.machine import Machine
     from etude.tuning.report.fits import Fit
 
 
@@ -51,27 +50,34 @@ def examine(*, measure: bool) -> dict[str, Any]:
     from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.kernels import native, triton
     from etude.tuning.models.catalog import CATALOG
-    from etude.tuning.models.load import choose_dtype
+    from etude.tuning.placement import Placement, dtype_name, explain_device
     from etude.tuning.report.fits import what_fits
     from etude.tuning.runs.environment import environment
 
     machine = this_machine()
     torch.set_num_threads(machine.physical_cores)
-    dtype = choose_dtype(ModelSpec())
+    placement = Placement.of(ModelSpec())
+    dtype = placement.dtype
     rates: dict[str, float] = {}
     if measure:
         rates = {
-            str(kind).removeprefix("torch."): round(measure_gflops(kind), 1)
+            dtype_name(kind): round(measure_gflops(kind), 1)
             for kind in (torch.float32, torch.bfloat16)
         }
     kernels, gpu_kernels = native.status(), triton.status()
-    chosen = str(dtype).removeprefix("torch.")
-    fits = what_fits(machine.memory_available, dtype.itemsize, rates.get(chosen))
+    chosen, device = dtype_name(dtype), placement.device
+    fits = what_fits(
+        placement.memory_available(),
+        dtype.itemsize,
+        rates.get(chosen) if device.type == "cpu" else None,
+    )
     return {
         "machine": {**asdict(machine), "native_bfloat16": machine.native_bfloat16},
         "threads": machine.physical_cores,
+        "device": str(device),
+        "device_reason": explain_device(device),
         "dtype": chosen,
-        "dtype_reason": _why(machine, chosen),
+        "dtype_reason": _why(device.type, chosen),
         "gflops": rates,
         "kernels": {"compiled": kernels.ready, "by": kernels.reason},
         "judge": _judge() if measure else None,
@@ -103,12 +109,11 @@ def _judge() -> str:
         return str(error)
 
 
-def _why(machine: Machine, dtype: str) -> str:
-    if machine.native_bfloat16:
-        return "the processor multiplies bfloat16 itself"
+def _why(device: str, dtype: str) -> str:
+    what = "processor" if device == "cpu" else "GPU"
     if dtype == "bfloat16":
-        return "the GPU multiplies bfloat16 itself"
-    return "the processor would have to emulate bfloat16, which is slower"
+        return f"the {what} multiplies bfloat16 itself"
+    return f"the {what} would have to emulate bfloat16, which is slower"
 
 
 def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -149,6 +154,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
             ],
         ),
         ("Threads", [f"{threads}: one a physical core; train.threads sets another number"]),
+        ("Device", [f"model.device: auto is {facts['device']}: {facts['device_reason']}"]),
         ("Arithmetic", arithmetic),
         ("Memory", [memory]),
         (
@@ -163,7 +169,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
                 for gpu in facts["gpus"]
             ]
             + [_gpu_kernels_in_words(facts["gpu_kernels"])] * bool(facts["gpus"])
-            or ["none that torch can use; everything runs on the processor"],
+            or ["none that torch can use"],
         ),
         (
             "Disk",

@@ -39,10 +39,12 @@ class StepRecord:
     """Of training since the run began, evaluation left out."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """What else the objective reports: rewards, margin, accuracy."""
+    peak_gpu_memory: int | None = None
+    """Most bytes of tensors on the GPU so far; None on a processor."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the flat line that is written."""
-        fields = dict(vars(self))
+        """Return the flat line that is written, without what is not known."""
+        fields = {key: value for key, value in vars(self).items() if value is not None}
         metrics = fields.pop("metrics")
         return {**fields, **metrics}
 

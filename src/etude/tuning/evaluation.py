@@ -13,7 +13,6 @@ from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.objectives.base import SFT, Objective
-from etude.tuning.pipeline import compute_dtype
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.registry import task_named
@@ -61,7 +60,7 @@ def evaluate_run(
     results: dict[str, dict[str, Any]] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:
         silenced = adapter_disabled(loaded.model)
-        with silenced if voice == "base" else nullcontext(), compute_dtype(recipe, loaded):
+        with silenced if voice == "base" else nullcontext(), loaded.placement.autocast_context():
             measured = task.measure(loaded, prepared, recipe, objective, progress)
         results[voice] = {
             "loss": measured.loss,

@@ -35,15 +35,15 @@ from etude.tuning.adapters.save import save_adapter
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
 from etude.tuning.metrics.metric import loss_metric
 from etude.tuning.models.heads import head_modules
-from etude.tuning.models.load import LoadedModel, emulates, load_model
+from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.sources import resolve
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.optim.optimizers import optimizer_figures
+from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
@@ -92,12 +92,18 @@ def tune(
     """
     recipe.require_data()
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
+    placement = Placement.of(recipe)
+    if placement.world_size > 1:
+        raise RunError(
+            f"this is process {placement.rank} of {placement.world_size} (WORLD_SIZE), and a run "
+            "is trained by one process; start it without a launcher of several"
+        )
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
         folder.write_text("recipe.yaml", recipe.to_yaml())
-        folder.write_json("environment.json", environment())
+        folder.write_json("environment.json", {**environment(), "placement": placement.as_json()})
         try:
-            return _tune(recipe, folder, watching, progress, ignore_memory=ignore_memory)
+            return _tune(recipe, placement, folder, watching, progress, ignore_memory=ignore_memory)
         except DivergedError as error:
             folder.set_state("diverged", str(error))
             write_report(folder)
@@ -112,6 +118,7 @@ def tune(
 
 def _tune(
     recipe: Recipe,
+    placement: Placement,
     folder: RunFolder,
     callbacks: CallbackList,
     progress: Progress,
@@ -119,26 +126,25 @@ def _tune(
     ignore_memory: bool,
 ) -> Run:
     began = time.perf_counter()
-    plan = _planned(recipe, callbacks, ignore_memory=ignore_memory)
+    plan = _planned(recipe, placement, callbacks, ignore_memory=ignore_memory)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
+    placement.reset_peak_memory()
     task = task_named(recipe.task)
 
     progress.start("Reading the data", None)
     split = task.read(recipe)
     progress.finish()
-    loaded = load_model(_model_spec(recipe), recipe.quant, progress, task.head(split, recipe))
-    if emulates(loaded.dtype):
-        callbacks.on_message(
-            "this processor emulates bfloat16, many times slower than float32: model.dtype auto "
-            "takes what is fast"
-        )
+    head = task.head(split, recipe)
+    loaded = load_model(recipe.model, recipe.quant, progress, head, placement=placement)
+    if placement.warning is not None:
+        callbacks.on_message(placement.warning)
     data = task.encode(split, loaded, recipe, progress)
     for note in data.notes:
         callbacks.on_message(note)
     folder.write_json("data.json", describe_data(data, loaded.tokenizer))
     adapted, parameters = adapt(loaded, recipe, progress)
 
-    with compute_dtype(recipe, loaded):
+    with placement.autocast_context():
         objective = task.objective(recipe, loaded, data, folder, progress)
 
         def measure() -> Measurement:
@@ -154,7 +160,7 @@ def _tune(
         folder,
         objective,
         layout=task.layout(recipe, loaded.tokenizer),
-        autocast=_autocast(recipe, loaded),
+        placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
     )
     _resume(trainer, folder, callbacks)
@@ -169,7 +175,7 @@ def _tune(
     if recipe.adapter.factors.bits is not None:
         round_factors(loaded.model, recipe.adapter.factors)
     save(loaded, recipe, folder)
-    with compute_dtype(recipe, loaded):
+    with placement.autocast_context():
         after = measure()
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *task.metrics(objective)]
@@ -177,6 +183,7 @@ def _tune(
         **figures(before, after, outcome, metrics),
         **sizes(loaded, recipe, folder, adapted, parameters),
         **optimizer_figures(trainer.optimizer),
+        "peak_gpu_memory": placement.peak_memory(),
         "name": folder.name,
         "task": task.name,
         "sample_score": task.sample_score.as_json(),
@@ -193,7 +200,9 @@ def _tune(
     return Run(folder.path, "finished", summary)
 
 
-def _planned(recipe: Recipe, callbacks: Callback, *, ignore_memory: bool) -> MemoryEstimate | None:
+def _planned(
+    recipe: Recipe, placement: Placement, callbacks: Callback, *, ignore_memory: bool
+) -> MemoryEstimate | None:
     """Predict the peak memory; None where a model cannot be planned for.
 
     Raises:
@@ -207,7 +216,7 @@ def _planned(recipe: Recipe, callbacks: Callback, *, ignore_memory: bool) -> Mem
         callbacks.on_message(f"no memory plan: {error}")
         return None
     if not ignore_memory:
-        require_fit(plan, recipe, this_machine().memory_available)
+        require_fit(plan, recipe, placement.memory_available())
     return plan
 
 
@@ -260,26 +269,6 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
             "untouched. Free some space and resume"
         ) from None
     record.write(target)
-
-
-def _model_spec(recipe: Recipe) -> ModelSpec:
-    """Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits."""
-    if recipe.adapter.kind == "full":
-        return recipe.model.model_copy(update={"dtype": "float32"})
-    return recipe.model
-
-
-def compute_dtype(recipe: Recipe, loaded: LoadedModel) -> torch.autocast:
-    """Compute as training does."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=_autocast(recipe, loaded) is not None)
-
-
-def _autocast(recipe: Recipe, loaded: LoadedModel) -> torch.dtype | None:
-    """Return the dtype that float32 weights compute in, where that is another one."""
-    wanted = recipe.model.dtype
-    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and this_machine().native_bfloat16)
-    full = recipe.adapter.kind == "full" and loaded.dtype == torch.float32
-    return torch.bfloat16 if full and bfloat16 else None
 
 
 def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:

@@ -17,7 +17,6 @@ from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.models.heads import head_modules
@@ -89,13 +88,14 @@ class Predictor:
         turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         ids = self.encoder.prompt_ids(self._as_trained(turns))
         model: Any = self.loaded.model
+        device = self.loaded.placement.device
         options: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature}
         with torch.inference_mode(), dense_weights(model), self._voice(tuned):
             output = model.generate(
-                input_ids=torch.tensor([ids]),
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                input_ids=torch.tensor([ids], device=device),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
                 max_new_tokens=max_new_tokens,
                 eos_token_id=end_tokens(model, self.encoder.end_id),
                 pad_token_id=self.encoder.end_id,
@@ -160,7 +160,7 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
         raise RunError(
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
-    spec = ModelSpec(id=str(path), dtype=recipe.model.dtype)
+    spec = recipe.model.model_copy(update={"id": str(path)})
     task = task_named(recipe.task)
     loaded = load_model(spec, recipe.quant, progress, task.saved_head(TaskRecord.read(path)))
     return Predictor(loaded, task.encoder(loaded, recipe), adapted=False, recipe=recipe)

@@ -7,15 +7,21 @@ what a GPU is given: each kernel against float64 or the reference, then layers a
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_patch import MODELS, adapted, counted, row
 from torch.nn import functional as F
 
 from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
@@ -24,6 +30,8 @@ from etude.tuning.kernels.codebooks import CODEBOOKS
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.triton import decode, lora, loss, product, rows
 from etude.tuning.objectives.cross_entropy import completion_loss, cross_entropy_sum
+from etude.tuning.pipeline import tune
+from etude.tuning.runs.folder import RunFolder
 
 BF16, HALF, FLOAT = torch.bfloat16, torch.float16, torch.float32
 DTYPES = [FLOAT, BF16, HALF]
@@ -419,3 +427,51 @@ def test_the_chunked_loss_of_more_positions_than_a_chunk():
     true.backward()
     assert error(total.detach(), true.detach()) < 1e-6
     assert error(hidden.grad, wide.grad) < 4e-6
+
+
+def test_a_whole_qlora_run_has_the_losses_and_answers_of_the_processors_kernels(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    """Evaluation, two optimiser steps and generation, all of it by Triton's kernels."""
+    fields = tiny_recipe(
+        quant={"kind": "nf4"},
+        model={"device": "cpu"},
+        data={"eval_fraction": 0.05},
+        train={"max_steps": 2, "batch_samples": 2},
+        eval={"generate": 1, "max_new_tokens": 2},
+    )
+    used: list[str] = []
+    for module, name in ((decode, "dequantize_4bit"), (rows, "rms_norm"), (loss, "cross_entropy")):
+        kernel = getattr(module, name)
+
+        def noted(*given, kernel=kernel, name=name, **options):
+            used.append(name)
+            return kernel(*given, **options)
+
+        monkeypatch.setattr(module, name, noted)
+    run = tune(Recipe.parse(fields), base=tmp_path / "triton")
+    assert set(used) == {"dequantize_4bit", "rms_norm", "cross_entropy"}
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(fields), "utf-8")
+    switches = ("ETUDE_TRITON", "TRITON_INTERPRET")
+    subprocess.run(
+        [sys.executable, "-m", "etude", "tune", recipe, "--runs", tmp_path / "cpu", "--quiet"],
+        env={name: value for name, value in os.environ.items() if name not in switches},
+        check=True,
+    )
+    (other,) = (tmp_path / "cpu").glob("tiny-*")
+    found, known = (
+        [record["loss"] for record in RunFolder.open(folder).read_metrics() if "loss" in record]
+        for folder in (run.folder, other)
+    )
+    summary = json.loads((other / "summary.json").read_text("utf-8"))
+    # float32 sums in another order: relative 1e-6, and AdamW's first steps are the signs of
+    # gradients, of which those near to zero may differ.
+    assert found == pytest.approx(known, rel=1e-4)
+    assert run.summary["eval_loss_before"] == pytest.approx(summary["eval_loss_before"], rel=1e-5)
+    assert run.summary["eval_loss"] == pytest.approx(summary["eval_loss"], rel=1e-4)
+    answers = [
+        (folder / "samples.jsonl").read_text("utf-8").splitlines() for folder in (run.folder, other)
+    ]
+    assert answers[0] == answers[1]

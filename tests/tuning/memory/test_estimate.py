@@ -303,12 +303,10 @@ def little_memory(monkeypatch):
     """A machine with 64 MB left."""
     from dataclasses import replace
 
-    import etude.tuning.pipeline as run
     from etude.core.machine import this_machine
 
-    monkeypatch.setattr(
-        run, "this_machine", lambda: replace(this_machine(), memory_available=64_000_000)
-    )
+    little = replace(this_machine(), memory_available=64_000_000)
+    monkeypatch.setattr("etude.tuning.placement.this_machine", lambda: little)
 
 
 def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from etude.core.errors import ModelError
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.models import checkpoint, load
+from etude.tuning.models import checkpoint
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.quant import build
 from etude.tuning.quant.linear import QuantLinear
@@ -215,24 +214,6 @@ def test_a_loaded_model_is_frozen_complete_and_in_evaluation_mode(
     assert frequencies.dtype == torch.float32
     assert torch.equal(frequencies, from_transformers(folder).model.rotary_emb.inv_freq)
     assert model.generation_config.eos_token_id == loaded.tokenizer.eos_token_id
-
-
-@pytest.mark.parametrize(
-    ("asked", "native", "chosen"),
-    [
-        ("auto", True, torch.bfloat16),
-        ("auto", False, torch.float32),
-        ("float32", True, torch.float32),
-        ("bfloat16", False, torch.bfloat16),
-    ],
-)
-def test_auto_is_bfloat16_only_where_the_machine_has_it(
-    monkeypatch: pytest.MonkeyPatch, asked: Any, native: bool, chosen: torch.dtype
-) -> None:
-    monkeypatch.setattr(load, "this_machine", lambda: SimpleNamespace(native_bfloat16=native))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-    assert load.choose_dtype(ModelSpec(dtype=asked)) == chosen
 
 
 # Which model this is

@@ -204,7 +204,8 @@ def _largest(
         left, values, right = _linalg().svd(W, full_matrices=False)
         return left[:, :rank], values[:rank], right[:rank]
     # Twice the rank: the subspace that is kept converges by the gap to the ones it leaves out.
-    probe = torch.randn(W.shape[1], 2 * rank + 10, generator=generator)
+    # Drawn on the processor, whatever the device, so that a seed means the same everywhere.
+    probe = torch.randn(W.shape[1], 2 * rank + 10, generator=generator).to(W.device)
     basis, _ = _linalg().qr(W @ probe)
     for _ in range(iterations):
         turned, _ = _linalg().qr(W.T @ basis)

@@ -216,7 +216,7 @@ def _original_weight(base: Base, path: str, original: Original | None) -> Tensor
             f"{path} is quantised, and this start needs its weight as it was before; "
             "give the model's origin"
         )
-    return original(path)
+    return original(path).to(bases.device(base))
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -92,7 +92,7 @@ def merge_adapter(
     """Write the base with its adapter merged in, as a folder that transformers loads.
 
     Args:
-        spec: the base model; its dtype is not used.
+        spec: the base model; its dtype and device are not used: merging is done on the processor.
         adapter: folder of the adapter.
         output: folder to write; it appears whole or not at all.
         base: weights to merge into. None: those the adapter was trained on.
@@ -114,7 +114,9 @@ def merge_adapter(
     # float16 is for other machines: it is computed in float32 here.
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
     low_bits = LOW_BITS.get(dtype)
-    loaded = load_model(spec.model_copy(update={"dtype": computed}), quant, progress)
+    # A file is what comes of it, and a GPU would only pass the weights through.
+    here = spec.model_copy(update={"dtype": computed, "device": "cpu"})
+    loaded = load_model(here, quant, progress)
     refuse_base_folder(output, loaded.origin)
     with UnquantizedWeights(loaded.origin) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)

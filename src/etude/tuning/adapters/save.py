@@ -249,7 +249,7 @@ def _weight(path: str, base: Base, original: Original | None) -> Tensor:
             f"the adapter began as a part of {path}, which is quantised: its weight as it was "
             "before is needed to take that part off again"
         )
-    return original(path)
+    return original(path).to(bases.device(base))
 
 
 def write_adapter(

@@ -81,6 +81,8 @@ def quantize_model(
         raise ModelError(f"bitsandbytes has no {quant.kind}: choose nf4, fp4 or int8")
     refuse_existing(output, overwrite)
     progress = progress or SilentProgress()
+    # A file is what comes of it, and a GPU would only pass the weights through.
+    spec = spec.model_copy(update={"device": "cpu"})
     loaded = load_model(spec, quant, progress)
     refuse_base_folder(output, loaded.origin)
     layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, QuantLinear)}

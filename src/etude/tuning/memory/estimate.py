@@ -20,6 +20,7 @@ import torch
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
 from etude.tuning.optim.registry import OPTIMIZERS
+from etude.tuning.placement import weight_dtypes
 from etude.tuning.quant import build
 
 PROCESS = 430_000_000
@@ -95,10 +96,7 @@ def estimate_memory(
     Raises:
         ModelError: the model cannot be built, or a target matches nothing.
     """
-    full = recipe.adapter.kind == "full"
-    # Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits.
-    stored = torch.float32 if full else dtype
-    compute = dtype if full and dtype != torch.float32 else None
+    stored, compute = weight_dtypes(dtype, full=recipe.adapter.kind == "full")
     held = held or held_as(recipe)
     weights = weigh(config, recipe, stored, held)
     trace = trace_step(config, recipe, stored, held, compute)

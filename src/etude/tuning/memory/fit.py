@@ -10,7 +10,8 @@ from etude.core.errors import InsufficientMemoryError, ModelError
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.train import NOT_TAKEN
 from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
-from etude.tuning.memory.model_configs import config_of, forward_dtype, held_on_disk
+from etude.tuning.memory.model_configs import config_of, held_on_disk
+from etude.tuning.placement import Placement
 
 TOLERANCE = 1.1
 """A prediction may be off by a tenth: only what is further above the memory at hand is refused."""
@@ -41,7 +42,11 @@ def estimate_recipe(recipe: Recipe, config: Any | None = None) -> MemoryEstimate
     """
     config = config_of(recipe.model.id) if config is None else config
     return estimate_memory(
-        config, recipe, forward_dtype(recipe.model), held_on_disk(recipe), process=PROCESS
+        config,
+        recipe,
+        Placement.of(recipe).compute_dtype,
+        held_on_disk(recipe),
+        process=PROCESS,
     )
 
 

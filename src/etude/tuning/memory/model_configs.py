@@ -15,12 +15,11 @@ from torch import nn
 
 from etude.core.errors import ModelError
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
 from etude.tuning.models.catalog import known_models, unknown_model
 from etude.tuning.models.folder import read_json
-from etude.tuning.models.load import choose_dtype, open_checkpoint
+from etude.tuning.models.load import open_checkpoint
 from etude.tuning.models.meta_model import build_meta_model, quantizable_linears
 from etude.tuning.models.sources import resolve
 from etude.tuning.models.stored_formats import stored_formats
@@ -123,11 +122,6 @@ def _from_fields(fields: dict[str, Any], origin: str) -> Any:
     except Exception as error:
         # Each model's configuration checks its fields in its own way.
         raise ModelError(f"{origin} is not understood: {error}".splitlines()[0]) from error
-
-
-def forward_dtype(spec: ModelSpec) -> torch.dtype:
-    """Return what the forward pass computes in."""
-    return choose_dtype(spec)
 
 
 def held_on_disk(recipe: Recipe) -> Held:

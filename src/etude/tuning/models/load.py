@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from etude.core.errors import ModelError
-from etude.core.machine import this_machine
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
@@ -41,6 +40,7 @@ from etude.tuning.models.meta_model import (
 from etude.tuning.models.pull import pull
 from etude.tuning.models.sources import ModelSource, resolve
 from etude.tuning.models.stored_formats import stored_formats
+from etude.tuning.placement import Placement
 from etude.tuning.quant import build
 from etude.tuning.quant.gguf import GGUFLinear
 from etude.tuning.quant.linear import CodedLinear, QuantLinear
@@ -72,8 +72,13 @@ class LoadedModel:
 
     tokenizer: Any
     origin: ModelOrigin
-    dtype: torch.dtype
-    """Of the forward pass, and of every weight that is not quantised."""
+    placement: Placement
+    """Where it lies, and what it computes in."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every weight that is not quantised."""
+        return self.placement.dtype
 
     head: Head = CAUSAL_LM
 
@@ -83,12 +88,23 @@ def load_model(
     quant: QuantSpec,
     progress: Progress | None = None,
     head: Head = CAUSAL_LM,
+    *,
+    placement: Placement | None = None,
 ) -> LoadedModel:
     """Load a model, fetching it first if it is not on this machine.
 
     Quantised is every Linear but the output head; the head and the embedding it may be tied to
     stay in the dtype of the forward pass. With `quant.kind` `native` every such Linear that is
-    quantised on disk stays as it is there, see `kept`; the others are plain Linears.
+    quantised on disk stays as it is there, see `stored_formats`; the others are plain Linears.
+
+    Weights are quantised on the processor, whatever the device, so that their bytes are the same
+    everywhere; what crosses to a GPU are codes and scales, slice by slice.
+
+    Args:
+        spec: which model.
+        quant: how its Linears are held.
+        progress: told of what is fetched and read.
+        placement: where it goes, and in what dtype. None: as `spec` says, for an adapter.
 
     Args:
         spec: which model, and what it computes in.
@@ -98,14 +114,15 @@ def load_model(
 
     Raises:
         ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or cannot
-            have this head.
+            have this head; or its device is not here.
     """
+    placement = placement or Placement.of(spec)
+    device, dtype = placement.device, placement.dtype
     progress = progress or SilentProgress()
     source = resolve(spec.id)
     if source.path is None:
         pull(spec.id, progress)
         source = resolve(spec.id)
-    dtype = choose_dtype(spec)
     with closing(open_checkpoint(source)) as checkpoint:
         # Before the weights are read, for it fails in an instant if it fails.
         tokenizer = checkpoint.tokenizer() if head.is_new else None
@@ -121,23 +138,26 @@ def load_model(
                 f"{spec.id} has embeddings for {embeddings} tokens, its tokenizer knows "
                 f"{len(tokenizer)}"
             )
-        linears = _replace_linears(model, checkpoint, quant, dtype, spec.id)
+        linears = _replace_linears(model, checkpoint, quant, placement, spec.id)
         for place in places:
             if not place.sources:
                 value = new_head_value(model, place.names[0], place.shape, head.seed)
-                put(model, place.names, value.to(dtype))
+                put(model, place.names, value.to(placement.device, placement.dtype))
         places = [place for place in places if place.sources]
         total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
         progress.start(f"Reading the weights of {spec.id}", total, "B")
-        _fill_all(model, linears, places, checkpoint, dtype, progress)
+        _fill_all(model, linears, places, checkpoint, placement, progress)
         progress.finish()
         generation = checkpoint.generation_config()
         origin = ModelOrigin(spec.id, str(checkpoint.path), fingerprint(checkpoint))
     if generation is not None:
         model.generation_config = generation
+    # Parameters are there already; buffers that no checkpoint holds, such as rotary frequencies,
+    # were computed on the processor.
+    model.to(device)
     model.requires_grad_(False)
     model.eval()
-    return LoadedModel(model, tokenizer, origin, dtype, head)
+    return LoadedModel(model, tokenizer, origin, placement, head)
 
 
 def open_checkpoint(source: ModelSource) -> Checkpoint:
@@ -159,32 +179,8 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
     )
 
 
-def choose_dtype(spec: ModelSpec) -> torch.dtype:
-    """Return the dtype of the forward pass; `auto` is bfloat16 only where that is faster."""
-    if spec.dtype == "float32":
-        return torch.float32
-    if spec.dtype == "bfloat16":
-        return torch.bfloat16
-    return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
-
-
-def emulates(dtype: torch.dtype) -> bool:
-    """Return whether this machine has no instructions for products of `dtype`.
-
-    On a processor with AVX2 alone, products in bfloat16 were ten to a hundred times slower than
-    in float32.
-    """
-    return dtype == torch.bfloat16 and not _multiplies_bfloat16()
-
-
-def _multiplies_bfloat16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return this_machine().native_bfloat16
-
-
 def _replace_linears(
-    model: Any, checkpoint: Checkpoint, quant: QuantSpec, dtype: torch.dtype, name: str
+    model: Any, checkpoint: Checkpoint, quant: QuantSpec, placement: Placement, name: str
 ) -> dict[str, QuantLinear]:
     """Put an empty `QuantLinear` in the place of the Linears to quantise; never the output head."""
     found = quantizable_linears(model)
@@ -192,20 +188,21 @@ def _replace_linears(
         raise ModelError(
             f"{name} ({type(model).__name__}) has no Linear to quantise: set quant.kind: none"
         )
+    device, dtype = placement.device, placement.dtype
     kept = stored_formats(checkpoint, found, quant, name)
     replaced: dict[str, QuantLinear] = {}
     for path, linear in found.items():
         has_bias = "bias" in dict(linear.named_parameters())
-        bias = torch.zeros(linear.out_features) if has_bias else None
+        bias = torch.zeros(linear.out_features, device=device) if has_bias else None
         sizes = linear.in_features, linear.out_features
         held = kept.get(path)
         layer: QuantLinear
         if isinstance(held, str):
-            layer = GGUFLinear.unfilled(*sizes, held, dtype, bias)
+            layer = GGUFLinear.unfilled(*sizes, held, dtype, bias, device=device)
         elif held is not None:
-            layer = build.empty_quantized(*sizes, held, dtype, bias)
+            layer = build.empty_quantized(*sizes, held, dtype, bias, device=device)
         elif quant.kind not in ("native", "none"):
-            layer = build.empty_quantized(*sizes, quant, dtype, bias)
+            layer = build.empty_quantized(*sizes, quant, dtype, bias, device=device)
         else:
             continue
         model.set_submodule(path, layer)
@@ -218,7 +215,7 @@ def _fill_all(
     linears: dict[str, QuantLinear],
     places: list[Place],
     checkpoint: Checkpoint,
-    dtype: torch.dtype,
+    placement: Placement,
     progress: Progress,
 ) -> None:
     """Read every tensor into its place, several at a time.
@@ -239,7 +236,7 @@ def _fill_all(
     )
     try:
         for done in [
-            pool.submit(_fill, model, linears, place, checkpoint, dtype, advance)
+            pool.submit(_fill, model, linears, place, checkpoint, placement, advance)
             for place in places
         ]:
             done.result()
@@ -254,7 +251,7 @@ def _fill(
     linears: dict[str, QuantLinear],
     place: Place,
     checkpoint: Checkpoint,
-    dtype: torch.dtype,
+    placement: Placement,
     advance: Callable[[int], None],
 ) -> None:
     """Read one tensor, slice by slice, into its place."""
@@ -273,7 +270,9 @@ def _fill(
             raise ModelError(f"{checkpoint.path}: {name}: {error}") from None
         advance(info.bytes)
         return
-    value = None if layer else torch.empty(place.shape, dtype=dtype)
+    value = None
+    if not layer:
+        value = torch.empty(place.shape, dtype=placement.dtype, device=placement.device)
     read = checkpoint.read_rows
     if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):
         read = checkpoint.read_blocks

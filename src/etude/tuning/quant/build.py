@@ -35,9 +35,12 @@ def empty_quantized(
     quant: QuantSpec,
     compute_dtype: torch.dtype,
     bias: Tensor | None = None,
+    *,
+    device: torch.device | None = None,
 ) -> CodedLinear:
-    """Return a layer whose weight comes by `fill_rows`, so that it never stands whole."""
-    return layer_class(quant).empty(in_features, out_features, quant, compute_dtype, bias)
+    """Return a layer on `device` whose weight comes by `fill_rows`: it never stands whole."""
+    make = layer_class(quant)
+    return make.empty(in_features, out_features, quant, compute_dtype, bias, device=device)
 
 
 def quantized_bytes(in_features: int, out_features: int, quant: QuantSpec) -> int:

@@ -90,9 +90,11 @@ class GGUFLinear(QuantLinear):
         format: str,  # noqa: A002 - what the file calls it
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
+        *,
+        device: torch.device | None = None,
     ) -> Self:
-        """Return a layer whose blocks come by `fill_rows`, so that they never stand twice."""
-        layer = cls(in_features, out_features, format, compute_dtype, bias)
+        """Return a layer on `device` whose blocks come by `fill_rows`: they never stand twice."""
+        layer = cls(in_features, out_features, format, compute_dtype, bias, device=device)
         layer._rows = 0
         return layer
 

@@ -178,9 +178,15 @@ class CodedLinear(QuantLinear):
         quant: QuantSpec,
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
+        *,
+        device: torch.device | None = None,
     ) -> Self:
-        """Return a layer whose weight comes by `fill_rows`, so that it never stands whole."""
-        layer = cls(in_features, out_features, quant, compute_dtype, bias)
+        """Return a layer on `device` whose weight comes by `fill_rows`: it never stands whole.
+
+        Rows may lie on another device than the layer: they are quantised where they are, and codes
+        and scales are copied.
+        """
+        layer = cls(in_features, out_features, quant, compute_dtype, bias, device=device)
         layer.expect_rows()
         return layer
 

@@ -31,9 +31,9 @@ from etude.tuning.adapters.targets import adaptable_modules, find_targets, linea
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.models.load import choose_dtype
 from etude.tuning.models.meta_model import build_meta_model
 from etude.tuning.objectives.cross_entropy import CHUNK
+from etude.tuning.placement import Placement
 from etude.tuning.report.summary import MemoryRow
 
 # The recipe's own defaults.
@@ -97,7 +97,7 @@ def memory_table(
         Rows for `full`, `lora` and `qlora`, sizes in bytes.
     """
     shape = measure_shape(config, rank, targets)
-    number = choose_dtype(model).itemsize
+    number = Placement.of(model).dtype.itemsize
     return memory_rows(shape, rank, micro_tokens, number, quant, checkpointing=checkpointing)
 
 

@@ -96,6 +96,8 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
         weights = summary.get("weight_bytes")
         note = f"{q.size(weights)} of it the base's weights" if weights else ""
         figures.append(Figure("Peak memory", q.size(peak), note))
+    if (peak := summary.get("peak_gpu_memory")) is not None:
+        figures.append(Figure("Peak GPU memory", q.size(peak), "of tensors"))
     if (seconds := summary.get("train_seconds")) is not None:
         total_seconds, steps = summary.get("total_seconds"), summary.get("steps")
         notes = [

@@ -55,6 +55,8 @@ class RunResult(TypedDict, total=False):
     """Of training, evaluation not counted."""
 
     peak_rss: int
+    peak_gpu_memory: int | None
+    """Most bytes that tensors took on the GPU; None on the processor."""
     weight_bytes: int
     """The base model's weights as held in memory."""
 

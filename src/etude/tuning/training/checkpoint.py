@@ -87,7 +87,7 @@ def save_checkpoint(
         RunError: the file cannot be written; what was there before is still valid.
     """
     path = folder / f"step-{checkpoint.counters.step:06d}.pt"
-    content = {**vars(checkpoint), "counters": asdict(checkpoint.counters)}
+    content = {**_on_cpu(vars(checkpoint)), "counters": asdict(checkpoint.counters)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda aside: _save(content, aside, written))
@@ -99,6 +99,20 @@ def save_checkpoint(
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return nested data with its tensors on the processor, those that are there as they are.
+
+    So a checkpoint can be read on a machine without a GPU, and costs no memory of one.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(one) for key, one in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [_on_cpu(one) for one in cast("list[Any]", value)]
+    return value
 
 
 @dataclass

@@ -45,6 +45,7 @@ from etude.tuning.optim.optimizers import (
     set_learning_rate,
 )
 from etude.tuning.optim.schedules import learning_rate
+from etude.tuning.placement import CPU, Placement
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import evaluate
@@ -101,7 +102,7 @@ class Trainer:
         folder: where metrics and checkpoints go.
         objective: what is minimised.
         layout: how micro-batches are laid out.
-        autocast: dtype that float32 weights compute in (full fine-tuning); None: as they are.
+        placement: of the model; None: on the processor, computing in its own dtype.
         callbacks: called at each stage, in this order.
 
     Raises:
@@ -118,7 +119,7 @@ class Trainer:
         objective: Objective,
         *,
         layout: Layout,
-        autocast: torch.dtype | None = None,
+        placement: Placement | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.model = model
@@ -129,7 +130,7 @@ class Trainer:
         self.folder = folder
         self.callbacks = CallbackList(callbacks)
         self.layout = layout
-        self.autocast = autocast
+        self.placement = placement or Placement(CPU, model.dtype)
         self.fingerprint = data.fingerprint()
         self.objective = objective
         self.best_metric = _best_metric(recipe, objective)
@@ -217,7 +218,7 @@ class Trainer:
         tokens = sum(len(side) for side in sides)
         loss, means = 0.0, MeanMetrics()
         self.optimizer.zero_grad(set_to_none=True)
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             values = self.objective.step_values(self.model, batches)
         for batch in batches:
             if stop:
@@ -250,11 +251,12 @@ class Trainer:
             rss=rss(),
             seconds=round(counters.seconds, 3),
             metrics=means.values(),
+            peak_gpu_memory=self.placement.peak_memory(),
         )
 
     def _accumulate(self, batch: Batch, normalizer: int, values: StepValues) -> LossSum:
         """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             part = self.objective.loss(self.model, batch, values)
             loss = part.total / normalizer
         value = float(loss.detach())
@@ -318,7 +320,7 @@ class Trainer:
         every, counters = self.spec.eval_every, self.counters
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
-        with self._compute_dtype():
+        with self.placement.autocast_context():
             evaluation = evaluate(
                 self.model,
                 self.objective,
@@ -400,10 +402,6 @@ class Trainer:
             self.model.eval()
             if self.spec.gradient_checkpointing:
                 self.model.activation_checkpointing_disable()
-
-    def _compute_dtype(self) -> torch.autocast:
-        dtype = self.autocast or torch.bfloat16
-        return torch.autocast(self.model.device.type, dtype, enabled=self.autocast is not None)
 
 
 def _best_metric(recipe: Recipe, objective: Objective) -> Metric:

@@ -57,9 +57,15 @@ class Projections:
 
     @classmethod
     def for_layers(cls, rank: int, layers: Collection[Base], seed: int) -> Projections:
-        """Draw them as large as the largest of `layers` needs."""
+        """Draw them as large as the largest of `layers` needs, where the layers are."""
         widths = [bases.sizes(base) for base in layers]
-        return cls.draw(rank, max(w for w, _ in widths), max(h for _, h in widths), seed)
+        drawn = cls.draw(rank, max(w for w, _ in widths), max(h for _, h in widths), seed)
+        return drawn.beside(next(iter(layers)))
+
+    def beside(self, base: Base) -> Projections:
+        """Return both where `base` is: once for all modules, since every product reads them."""
+        device = bases.device(base)
+        return Projections(self.A.to(device), self.B.to(device))
 
 
 class VeRA(LowRank):
@@ -203,7 +209,8 @@ class VeRAKind(AdapterKind):
     ) -> dict[str, Adapter]:
         """Take the projections from the file, or draw them from the seed that PEFT keeps."""
         if shared:
-            projections = Projections(shared[_A], shared[_B])
+            first = found[next(iter(parts))]
+            projections = Projections(shared[_A], shared[_B]).beside(first)
         else:
             seed = int(options.config.get("projection_prng_key") or 0)
             layers = [found[path] for path in parts]
