@@ -138,7 +138,7 @@ def seconds(count: int = 1000) -> tuple[float, float] | None:
 
 def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, Any]:
     """Return what a tuned model writes of `papers`, measured before and after the guard."""
-    from etude.cli.paper_writer import engine_writer
+    from etude.app.papers.writers import engine_writer
     from etude.papers.summaries.guard import Guard
 
     writer = engine_writer(run, base=runs)
@@ -170,8 +170,8 @@ def written(papers: Sequence[scitldr.Paper], run: str, runs: str) -> dict[str, A
 
 
 def record(run: str, runs: str, told: dict[str, Any]) -> None:
-    """Keep the figures of a tuned model where `etude.cli.paper_writer` looks for them."""
-    from etude.cli.paper_writer import FIGURES
+    """Keep the figures of a tuned model where `etude.app.papers.writers` looks for them."""
+    from etude.app.papers.writers import FIGURES
     from etude.tuning.runs.folder import find_run
 
     rows = {name: vars(told[name]) for name in ("default", "as written", "guarded")}

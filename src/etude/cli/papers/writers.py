@@ -40,7 +40,7 @@ def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) 
         only_if_better: take it only where its recorded ROUGE is no worse than the extracted
             sentence's.
     """
-    from etude.cli.paper_writer import at_least_as_good, engine_writer
+    from etude.app.papers.writers import at_least_as_good, engine_writer
     from etude.tuning.runs.folder import find_run
 
     if only_if_better and not at_least_as_good(find_run(run, Path("runs")).path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from etude.cli.paper_writer import FIGURES, asked, at_least_as_good, engine_writer
+from etude.app.papers.writers import FIGURES, asked, at_least_as_good, engine_writer
 from etude.papers.summaries import write
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.samples import load_samples
