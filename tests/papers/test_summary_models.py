@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from etude.cli.papers.writers import address_writer
+from etude.app.papers.writers import address_writer
 from etude.core.chat_client import ChatEndpoint
 from etude.core.errors import PapersError
 from etude.papers.library import Library

@@ -1,18 +1,23 @@
-"""Summaries by a model that Etude tuned: the engine joined to the reading room, from above both."""
+"""Models that write summaries: one that Etude tuned, or the one at ETUDE_LLM_URL.
+
+Etude's own joins the engine to the reading room, from above both.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.core.errors import PapersError
 from etude.papers.latex_text import latex_to_text
 from etude.papers.summaries.extractive import gists
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
+    from etude.papers.summaries.writers import Writer
     from etude.tuning.predictor import Predictor
 
 MOST_TOKENS = 48
@@ -96,3 +101,41 @@ def at_least_as_good(run: Path) -> bool:
         return all(float(model[name]) >= float(ours[name]) for name in ("rouge1", "rougeL"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def address_writer() -> Writer:
+    """Return the model that the environment names.
+
+    Raises:
+        PapersError: it names none.
+        ChatError: a variable has a value that cannot be used.
+    """
+    from etude.core.chat_client import ChatEndpoint
+    from etude.papers.summaries.writers import AddressWriter
+
+    endpoint = ChatEndpoint.from_environment()
+    if endpoint is None:
+        raise PapersError(
+            "set ETUDE_LLM_URL and ETUDE_LLM_MODEL, such as http://localhost:11434/v1 and qwen3:8b"
+        )
+    return AddressWriter(endpoint)
+
+
+def tuned_writer(run: str, say: Callable[[str], None], *, only_if_better: bool) -> Writer | None:
+    """Return the model that a run tuned; None where its figures are below the default's.
+
+    Args:
+        run: `latest`, a run's name, or its folder.
+        say: called with one line if the model is not used.
+        only_if_better: take it only where its recorded ROUGE is no worse than the extracted
+            sentence's.
+    """
+    from etude.tuning.runs.folder import find_run
+
+    if only_if_better and not at_least_as_good(find_run(run, Path("runs")).path):
+        say(
+            f"{run}: no figures that say it is as good as a sentence of the abstract "
+            "(benchmarks/summaries.py makes them), which is taken; `--by engine` takes the model"
+        )
+        return None
+    return engine_writer(run)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,27 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.app.papers.opening import iso_day, open_library, open_settings
 from etude.cli.papers import papers
-from etude.cli.papers.context import (
-    counted,
-    day_option,
-    echo,
-    index_folder,
-    open_index,
-    open_library,
-    open_settings,
-)
+from etude.cli.papers.context import echo
 from etude.cli.spinner import working
-from etude.core.errors import PapersError
 
 if TYPE_CHECKING:
     from etude.papers.library import Library
     from etude.papers.settings import Settings
-    from etude.papers.summaries.writers import Writer
-    from etude.papers.sync import Report, SyncProgress
+    from etude.papers.sync import Report
 
-A_DAY = 2000
-"""Maximum number of papers that one run embeds; the rest wait for the next run."""
 SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", help="Settings file. Default: papers.yaml in Etude's data folder."),
@@ -72,47 +59,31 @@ def sync_papers(
 def sync_once(
     library: Library, settings: Settings, full: bool = False, summaries: bool = True
 ) -> Report:
-    """Collect once, then update summaries and index."""
-    from etude.papers.sync import sync
+    """Collect once, print what changed, then update summaries and index."""
+    from etude.app.papers.collecting import collect_new
 
-    with collecting(library) as show:
-        report = sync(library, settings, full=full, show=show)
-    for line in report.lines():
-        echo(line)
-    follow_up(library, summaries)
+    with working("asking arXiv") as show:
+        report = collect_new(library, settings, full=full, show=show)
+    _print_report(report)
+    finish(library, summaries)
     return report
 
 
-@contextmanager
-def collecting(library: Library) -> Generator[Callable[[SyncProgress], None]]:
-    """Show what is being fetched while papers are indexed in the background."""
-    from etude.papers.search.background_indexer import BackgroundIndexer
-
-    with working("asking arXiv") as say, BackgroundIndexer(index_folder(), library) as along:
-
-        def show(step: SyncProgress) -> None:
-            say(f"{step.source}: {step.text} ({step.papers:,} papers)")
-            along.came(step.papers)
-
-        yield show
+def _print_report(report: Report) -> None:
+    for line in report.lines():
+        echo(line)
 
 
-def follow_up(library: Library, summaries: bool = True) -> None:
-    """Update summaries, the index and, if the model was pulled, embeddings."""
-    from etude.papers.search.embed import pulled as embedding_model
+def finish(library: Library, summaries: bool = True) -> None:
+    """Update summaries, index and embeddings for papers that came in, and print how many."""
+    from etude.app.papers.collecting import follow_up
 
-    if summaries:
-        made = _summarise(library, None, None)
-        if made:
-            typer.echo(f"{made:,} summaries made")
-    index = open_index(library)
-    if embedding_model() is not None:
-        with working("reading papers for their meaning") as say:
-            done = index.embed(
-                lambda step: say(f"meaning: {counted(step.done, step.total)}"), A_DAY
-            )
-        if done:
-            typer.echo(f"{done:,} papers read for `related`")
+    with working("bringing summaries and the index up to date") as show:
+        done = follow_up(library, summaries=summaries, show=show)
+    if done.summaries:
+        typer.echo(f"{done.summaries:,} summaries made")
+    if done.embedded:
+        typer.echo(f"{done.embedded:,} papers read for `related`")
 
 
 @papers.command("backfill", epilog="Example:\n\n`etude papers backfill --since 2026-03-01`")
@@ -125,23 +96,15 @@ def backfill_papers(
     settings_file: SettingsFile = None,
 ) -> None:
     """Fetch older papers, newest first; arXiv allows one request every three seconds."""
-    from etude.papers.sync import backfill
+    from etude.app.papers.collecting import collect_older
 
-    first, last = day_option(since), day_option(until)
-    if first is None:
-        raise PapersError("--since is needed")
+    first = date.fromisoformat(iso_day(since))
+    last = date.fromisoformat(iso_day(until)) if until else None
     library, settings = open_library(), open_settings(settings_file)
-    with collecting(library) as show:
-        report = backfill(
-            library,
-            settings,
-            date.fromisoformat(first),
-            date.fromisoformat(last) if last else datetime.now(UTC).date(),
-            show=show,
-        )
-    for line in report.lines():
-        echo(line)
-    follow_up(library, summaries)
+    with working("asking arXiv") as show:
+        report = collect_older(library, settings, first, last, show=show)
+    _print_report(report)
+    finish(library, summaries)
     if report.failed:
         raise typer.Exit(1)
 
@@ -183,7 +146,8 @@ def summarise_papers(
     A model's summary is checked: each number and name in it must occur in the paper's abstract;
     otherwise a sentence of the abstract is used.
     """
-    from etude.cli.papers.writers import address_writer, tuned_writer
+    from etude.app.papers.collecting import summarise
+    from etude.app.papers.writers import address_writer, tuned_writer
 
     library = open_library()
     writer = None
@@ -191,17 +155,11 @@ def summarise_papers(
         writer = address_writer()
     elif by is not By.extract:
         writer = tuned_writer(run, echo, only_if_better=by is By.best)
-    made = _summarise(library, writer, limit)
+    with working("making summaries") as show:
+        made = summarise(library, writer, limit=limit, show=show)
     typer.echo(f"{made:,} summaries made")
     if problem := getattr(writer, "problem", ""):
         echo(f"some have the sentence of the abstract: {problem}")
-
-
-def _summarise(library: Library, writer: Writer | None, limit: int | None) -> int:
-    from etude.cli.papers.writers import summarise
-
-    with working("making summaries") as say:
-        return summarise(library, writer, limit, say)
 
 
 @papers.command("health", epilog="Example:\n\n`etude papers health || mail -s 'no papers' me`")

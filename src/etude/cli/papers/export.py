@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from etude.app.papers.opening import open_index, open_library, open_reader, open_settings
 from etude.cli.papers import papers
-from etude.cli.papers.context import (
-    ask_for_any,
-    complete_tag,
-    day_option,
-    echo,
-    identifier,
-    open_index,
-    open_library,
-    open_reader,
-    open_settings,
-)
+from etude.cli.papers.context import complete_tag, echo
 from etude.cli.spinner import working
-from etude.core.errors import PapersError, did_you_mean
-
-if TYPE_CHECKING:
-    from etude.papers.digest import Extra
-    from etude.papers.library import Library
+from etude.core.errors import PapersError
 
 
 def complete_format(incomplete: str) -> list[str]:
@@ -67,57 +54,26 @@ def export_papers(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of papers.")] = 100_000,
 ) -> None:
     """Export papers as BibTeX, CSL-JSON, RIS, CSV or lossless JSON."""
-    from etude.papers.exchange import SUFFIXES, write
-    from etude.papers.exchange.whole import with_listings
+    from etude.app.papers import exchange
 
-    endings = {suffix: name for name, suffix in reversed(SUFFIXES.items())}
-    guessed = endings.get(output.suffix.lower(), "") if output else ""
-    if everything and guessed == "csl-json":
-        guessed = "json"  # of the two that end so, the one that loses nothing
-    chosen = form or guessed or ("json" if everything else "bibtex")
+    chosen = exchange.export_format(form, output, everything=everything)
     library = open_library()
-    reader = open_reader(library)
-    keys = [identifier(text) for text in ids or []]
-    if tag is not None:
-        tags = reader.tags()
-        if tag not in tags:
-            raise PapersError(f"no paper has the tag {tag!r}{did_you_mean(tag, tags)}")
-        keys += tags[tag]
-    if liked:
-        keys += [key for key, value in reader.opinions().items() if value > 0]
-    if search is not None:
-        keys += open_index(library).search(search, most=limit).ids
-    if day is not None:
-        keys += [row["id"] for row in library.day(day_option(day) or "")]
-    if everything:
-        keys += [row["id"] for page in library.since(0) for row in page]
-    keys = list(dict.fromkeys(keys))[:limit]
-    if not keys and not everything:
-        asked = liked or search is not None or day is not None
-        raise PapersError(
-            "nothing to export: no paper is meant by that"
-            if asked
-            else "nothing to export: give ids, --tag, --liked, --search, --day or --everything"
-        )
-    rows = library.get_many(keys)
-    if chosen == "json":
-        rows = with_listings(library, rows)
-    whole = everything and chosen == "json"
-    text = write(rows, chosen, reader=reader.export() if whole else None)
+    selection = exchange.Selection(ids or (), tag, liked, search, day, everything, limit)
+    with working("collecting the papers") as show:
+        made = exchange.export_papers(library, open_reader(library), selection, chosen, show=show)
     if output is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+        typer.echo(made.text, nl=not made.text.endswith("\n"))
     else:
         try:
             # As it was written: line ends of CSV and RIS are part of the format.
             with output.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
+                file.write(made.text)
         except OSError as error:
             raise PapersError(f"{output} cannot be written: {error.strerror}") from error
-        echo(f"{len(rows)} papers as {chosen} in {output}")
-    missing = [key for key in keys if key not in {row["id"] for row in rows}]
-    for key in missing:
+        echo(f"{made.papers} papers as {chosen} in {output}")
+    for key in made.missing:
         typer.echo(f"{key} is not among the papers here", err=True)
-    if missing:
+    if made.missing:
         raise typer.Exit(1)
 
 
@@ -145,36 +101,19 @@ def import_papers(
     ] = False,
 ) -> None:
     """Import papers and, from Etude's own JSON, likes, tags and searches."""
-    from etude.cli.papers.collect import follow_up
-    from etude.papers.exchange import read_file
-    from etude.papers.exchange.whole import restore
+    from etude.app.papers.exchange import import_papers as read_into
+    from etude.cli.papers.collect import finish
 
-    contents = read_file(file, form)
-    if not contents.entries and contents.reader is None:
-        raise PapersError(f"{file}: there is no entry in it; --format says what it is")
     library = open_library()
-    reader = open_reader(library)
-    before = library.count()
-    restore(library, contents.entries)
-    changed = reader.restore(contents.reader) if contents.reader is not None else 0
-    known = [row["id"] for row in library.get_many(contents.ids)]
-    for key in known:
-        if tag is not None:
-            reader.tag(key, tag)
-        if like:
-            reader.like(key)
-    added = library.count() - before
-    echo(f"{len(contents.entries)} entries, {added} papers added")
-    if added:
-        follow_up(library)
-    if changed:
-        echo(f"{changed} likes, tags and searches taken over")
+    done = read_into(library, open_reader(library), file, form, tag=tag, like=like)
+    echo(f"{done.entries} entries, {done.added} papers added")
+    if done.added:
+        finish(library)
+    if done.changed:
+        echo(f"{done.changed} likes, tags and searches taken over")
     for name, count in (
-        ("without an id of arXiv", len(contents.unknown)),
-        (
-            "not known here: `etude papers backfill` fetches older ones",
-            len(contents.ids) - len(known),
-        ),
+        ("without an id of arXiv", done.without_id),
+        ("not known here: `etude papers backfill` fetches older ones", done.not_here),
     ):
         if count:
             echo(f"{count} {name}")
@@ -208,27 +147,24 @@ def make_digest(
     Mail is configured under `mail` in papers.yaml (host, sender, to, …) or by ETUDE_MAIL_HOST and
     similar variables. A digest is sent to each address once.
     """
-    from etude.papers.digest import digest
+    from etude.app.papers import exchange
     from etude.papers.mail import MailSettings, send
-    from etude.papers.ranking import waiting
 
-    library, settings = open_library(), open_settings()
-    ask_for_any(library)
+    library, settings = open_library(with_papers=True), open_settings()
     mailing = MailSettings.read(settings.mail) if mail else None
-    reader = open_reader(library)
-    news = waiting(reader, library, open_index(library))
+    with working("making the digest") as show:
+        done = exchange.make_digest(
+            library,
+            open_reader(library),
+            settings,
+            day=day,
+            limit=limit,
+            problem=problem,
+            show=show,
+        )
+    made, news = done.digest, done.news
     for trouble in news.problems:
         echo(trouble)
-    with working("making the digest"):
-        made = digest(
-            library,
-            settings,
-            reader,
-            day=day_option(day),
-            most=limit,
-            alerts=news.alerts,
-            problem=_problem_of_the_day(library) if problem else None,
-        )
     for path, text in ((markdown, made.markdown), (html, made.html)):
         if path is not None:
             try:
@@ -243,20 +179,6 @@ def make_digest(
         typer.echo(made.text())
     # Only now: what was not written or sent is news still.
     news.shown()
-
-
-def _problem_of_the_day(library: Library) -> Extra:
-    from etude.core.user import current_user
-    from etude.papers.digest import Extra
-    from etude.practice.daily import problem_of_the_day
-    from etude.practice.problem import load_shelf
-    from etude.practice.progress import UserProgress
-
-    progress = UserProgress(library.engine, current_user("practice"))
-    choice = problem_of_the_day(library.engine, progress, load_shelf())
-    how = f"etude practice start {choice.problem.slug}"
-    text = f"{choice.problem.front.difficulty}, {choice.problem.collection}: {how}"
-    return Extra(choice.problem.title, text)
 
 
 @papers.command("serve-feeds", epilog="Example:\n\n`etude papers serve-feeds --port 8765 --daily`")
@@ -276,7 +198,8 @@ def serve_feeds(
     from etude.papers.serve import serve
 
     library, settings = open_library(), open_settings()
-    index = open_index(library)
+    with working("bringing the index up to date") as show:
+        index = open_index(library, show)
     if daily:
         from etude.cli.papers.collect import sync_once
         from etude.papers.schedule import in_background

@@ -7,20 +7,11 @@ from typing import Annotated
 
 import typer
 
+from etude.app.papers.opening import open_index, open_library, open_reader, paper_id, tagged
 from etude.cli.papers import papers
-from etude.cli.papers.context import (
-    complete_search,
-    complete_tag,
-    console,
-    echo,
-    identifier,
-    open_index,
-    open_library,
-    open_reader,
-    print_paper,
-)
+from etude.cli.papers.context import complete_search, complete_tag, console, echo, print_paper
 from etude.cli.spinner import working
-from etude.core.errors import PapersError, did_you_mean
+from etude.core.errors import PapersError
 
 Ids = Annotated[list[str], typer.Argument(help="arXiv ids or URLs.")]
 Authors = Annotated[list[str], typer.Argument(help="Names of authors; quote names with spaces.")]
@@ -30,7 +21,7 @@ def _each(ids: list[str], change: Callable[[str], bool], done: str, same: str) -
     wrong = 0
     for text in ids:
         try:
-            key = identifier(text)
+            key = paper_id(text)
             echo(f"{key} {done if change(key) else same}")
         except PapersError as error:  # one that cannot be does not keep the others from it
             typer.echo(f"error: {error}", err=True)
@@ -80,15 +71,12 @@ def tag_papers(
     library = open_library()
     reader = open_reader(library)
     if tag is None:
-        for name, tagged in sorted(reader.tags().items()):
-            echo(f"{name} · {len(tagged)}")
+        for name, ids_of in sorted(reader.tags().items()):
+            echo(f"{name} · {len(ids_of)}")
         return
     if not ids:
-        tags = reader.tags()
-        if tag not in tags:
-            raise PapersError(f"no paper has the tag {tag!r}{did_you_mean(tag, tags)}")
         out = console()
-        for row in library.get_many(tags[tag]):
+        for row in library.get_many(tagged(reader, tag)):
             print_paper(out, row)
         return
     word = tag
@@ -146,7 +134,9 @@ def save_search(
     if query is None:
         echo(f"{name}: {reader.search(name).query}")
         return
-    found = open_index(library).search(query, most=1)  # a query that cannot be read is told now
+    with working("bringing the index up to date") as show:
+        index = open_index(library, show)
+    found = index.search(query, most=1)  # a query that cannot be read is told now
     reader.save_search(name, query)
     echo(f"{name}: kept, {found.counted()} papers now; news come with `etude papers alerts`")
 
@@ -154,16 +144,12 @@ def save_search(
 @papers.command("alerts", epilog="Example:\n\n`etude papers alerts`")
 def show_alerts() -> None:
     """Show new papers of saved searches and followed authors, each once."""
-    from etude.papers.ranking import waiting
+    from etude.app.papers.reading import news as waiting_news
 
     library = open_library()
-    reader = open_reader(library)
-    if not reader.searches() and not reader.following():
-        raise PapersError(
-            "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
-        )
+    with working("looking for news") as show:
+        news = waiting_news(library, open_reader(library), show)
     out, count = console(), 0
-    news = waiting(reader, library, open_index(library))
     for alert in news.alerts:
         rows = library.get_many(list(alert.ids))
         count += len(rows)
@@ -187,14 +173,12 @@ def show_interests(
     ] = 15,
 ) -> None:
     """Show the words that raise and lower papers, as learned from your likes."""
-    from etude.papers.ranking import Interest
+    from etude.app.papers.reading import interest_of
 
     library = open_library()
     reader = open_reader(library)
-    with working("learning what you like") as say:
-        interest = Interest.fit(
-            library, reader, show=lambda count: say(f"reading {count:,} papers for their words")
-        )
+    with working("learning what you like") as show:
+        interest = interest_of(library, reader, show)
     if interest is None:
         raise PapersError("nothing is known of you yet: `etude papers like ID` three papers")
     echo(f"from {interest.likes} likes and {interest.dislikes} dislikes")

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.app.papers.opening import open_library, open_reader, open_settings
 from etude.cli.papers import papers
 from etude.cli.papers.context import (
-    ask_for_any,
     complete_shelf,
     console,
-    day_option,
     echo,
-    identifier,
-    known_category,
-    open_index,
-    open_library,
-    open_reader,
-    open_settings,
-    plain_words,
+    print_listed,
     print_paper,
 )
 from etude.cli.spinner import working
-from etude.core.errors import PapersError, did_you_mean
 
 if TYPE_CHECKING:
-    from etude.papers.library import Library
-    from etude.papers.ranking import Ranked
-    from etude.papers.reader import Reader
+    from collections.abc import Sequence
+
+    from etude.app.papers.reading import ListedPaper, PaperDetails
 
 Limit = Annotated[
     int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of papers to show.")
 ]
-REPLACED = {"replace", "replace-cross"}
 
 
 @papers.command(
@@ -58,83 +49,37 @@ def show_today(
     that determined its score. Every tenth paper is chosen regardless of its score, so that your
     interests can grow.
     """
-    library, settings = open_library(), open_settings()
-    ask_for_any(library)
-    if shelf is not None and shelf not in settings.shelves:
-        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
-    chosen = day_option(day) or library.last_day()
-    if chosen is None:
-        raise PapersError(
-            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
-            "fetches the last days"
+    from etude.app.papers.reading import papers_of_day
+
+    library = open_library(with_papers=True)
+    with working("learning what you like") as show:
+        found = papers_of_day(
+            library,
+            open_reader(library),
+            open_settings(),
+            day=day,
+            shelf=shelf,
+            replaced=replaced,
+            show=show,
         )
-    rows = [
-        row
-        for row in library.day(chosen)
-        if (row["kind"] in REPLACED) is replaced
-        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
-    ]
-    if not rows:
-        what = "no new versions" if replaced else "no new papers"
-        echo(f"{what} on {chosen}: {_why_empty(chosen)}")
+    kind, count = "new versions" if replaced else "new papers", len(found.papers)
+    if not count:
+        echo(f"no {kind} on {found.day}: {found.why_empty}")
         return
-    reader = open_reader(library)
-    _print_ranked(reader, _ranked(library, reader, rows, chosen)[:limit])
-    left = len(rows) - min(limit, len(rows))
+    _print_list(found.papers[:limit], no_likes=found.no_likes)
     where = f" on the shelf {shelf}" if shelf else ""
-    more = f"; {left} more, `-n {len(rows)}` shows them" if left else ""
-    echo(f"{len(rows)} {'new versions' if replaced else 'new papers'} on {chosen}{where}{more}")
+    more = f"; {count - limit} more, `-n {count}` shows them" if count > limit else ""
+    echo(f"{count} {kind} on {found.day}{where}{more}")
 
 
-def _why_empty(day: str) -> str:
-    from datetime import date
-
-    from etude.papers.calendar import no_feed
-
-    return no_feed(date.fromisoformat(day)) or "`etude papers health` says how collecting goes"
-
-
-def _ranked(
-    library: Library, reader: Reader, rows: list[dict[str, Any]], seed: str
-) -> list[Ranked]:
-    from etude.papers.ranking import Interest, rank
-
-    with working("learning what you like") as say:
-        interest = Interest.fit(
-            library, reader, show=lambda count: say(f"reading {count:,} papers for their words")
-        )
-    settings = open_settings()
-    ranked = rank(rows, interest, seed=f"{seed} {reader.name}", shelf_of=settings.shelf_of)
-    # What the reader has judged already comes last: it is known.
-    judged = reader.opinions()
-    return sorted(ranked, key=lambda one: one.row["id"] in judged)
-
-
-def _print_ranked(reader: Reader, ranked: list[Ranked], first: int = 1) -> None:
+def _print_list(papers: Sequence[ListedPaper], *, first: int = 1, no_likes: bool = False) -> None:
     from etude.papers.ranking.order import NO_LIKES
 
-    out, opinions = console(), reader.opinions()
-    tags = _tags_by_id(reader)
-    unknown = [(NO_LIKES, 0.0)]
-    for place, one in enumerate(ranked, first):
-        print_paper(
-            out,
-            one.row,
-            place=place,
-            why=() if one.why == unknown else plain_words(one.why),
-            opinion=opinions.get(one.row["id"], 0),
-            tags=tags.get(one.row["id"], ()),
-        )
-    if ranked and all(one.why == unknown for one in ranked):
+    out = console()
+    for place, paper in enumerate(papers, first):
+        print_listed(out, paper, place)
+    if no_likes:
         echo(f"{NO_LIKES}; `etude papers like ID` of three papers makes the order yours")
-
-
-def _tags_by_id(reader: Reader) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for tag, ids in reader.tags().items():
-        for key in ids:
-            found.setdefault(key, []).append(tag)
-    return found
 
 
 class Order(StrEnum):
@@ -176,46 +121,32 @@ def search_papers(
     `abstract:`, `author:`, `cat:cs.CV`, `since:2026-04`, `until:2026-05-04`, `2026-04..2026-05`.
     `YOLO` finds YOLOv8, YOLO-World and yolov11n, too.
     """
-    library = open_library()
-    ask_for_any(library)
-    index = open_index(library)
-    by_interest = order is Order.interest
-    found = index.search(
-        " ".join(query),
-        order="relevance" if order is Order.relevance else "newest",
-        most=max(limit * 10, 200) if by_interest else limit,
-        offset=0 if by_interest else (page - 1) * limit,
-        since=day_option(since),
-        until=day_option(until),
-        categories=[known_category(name) for name in category] if category else None,
-    )
-    reader, first = open_reader(library), (page - 1) * limit
-    rows = library.get_many(found.ids)
-    ranked: list[Ranked] = []
-    if by_interest:
-        ranked = _ranked(library, reader, rows, " ".join(query))[first : first + limit]
-        rows = [one.row for one in ranked]
+    from etude.app.papers.reading import search_papers as search
+
+    library = open_library(with_papers=True)
+    with working("searching") as show:
+        found = search(
+            library,
+            open_reader(library),
+            " ".join(query),
+            order=order.value,
+            limit=limit,
+            page=page,
+            since=since,
+            until=until,
+            categories=category or (),
+            show=show,
+        )
     if ids:
-        for row in rows:
-            typer.echo(row["id"])
+        for paper in found.papers:
+            typer.echo(paper.row["id"])
         return
-    if by_interest:
-        _print_ranked(reader, ranked, first + 1)
-    else:
-        out, opinions, tags = console(), reader.opinions(), _tags_by_id(reader)
-        for place, row in enumerate(rows, first + 1):
-            print_paper(
-                out,
-                row,
-                place=place,
-                opinion=opinions.get(row["id"], 0),
-                tags=tags.get(row["id"], ()),
-            )
+    _print_list(found.papers, first=(page - 1) * limit + 1, no_likes=found.no_likes)
     if found.explain:
         echo(f"read as: {found.explain}")
-    if found.total and not rows:
+    if found.total and not found.papers:
         echo(f"page {page} is behind the last")
-    echo(f"{found.counted()} papers" if found.total else "no paper has that")
+    echo(f"{found.counted} papers" if found.total else "no paper has that")
     for suggestion in found.suggestions[:3]:
         echo(f"did you mean: {suggestion}")
 
@@ -235,14 +166,9 @@ def show_paper(
 
     from etude.papers.card import card
 
-    library = open_library()
-    key = identifier(paper)
-    row = library.get(key)
-    if row is None:
-        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
-    reader, out = open_reader(library), console()
-    shown = card(row)
-    print_paper(out, row, opinion=reader.opinions().get(key, 0), tags=reader.tags_of(key))
+    details, out = _details(paper, related), console()
+    row, shown = details.paper.row, card(details.paper.row)
+    print_listed(out, details.paper)
     if shown.made:
         out.print(Text(f"summary: {shown.made}", style="dim"))
     out.print()
@@ -255,8 +181,7 @@ def show_paper(
     if days:
         out.print(Text(f"announced: {days}", style="dim"))
     out.print(Text(shown.link))
-    if related:
-        _print_related(library, key, related)
+    _print_related(details)
     if browse:
         typer.launch(shown.link)
 
@@ -266,17 +191,20 @@ def show_related(
     paper: Annotated[str, typer.Argument(help="An arXiv id or URL.")], limit: Limit = 10
 ) -> None:
     """Show related papers, by meaning if the model `minilm` was pulled, otherwise by words."""
+    _print_related(_details(paper, limit))
+
+
+def _details(paper: str, related: int) -> PaperDetails:
+    from etude.app.papers.reading import paper_details
+
     library = open_library()
-    key = identifier(paper)
-    if library.get(key) is None:
-        raise PapersError(f"{key} is not among the papers here")
-    _print_related(library, key, limit)
+    with working("looking for related papers") as show:
+        return paper_details(library, open_reader(library), paper, related=related, show=show)
 
 
-def _print_related(library: Library, key: str, limit: int) -> None:
+def _print_related(details: PaperDetails) -> None:
     out = console()
-    found = dict(open_index(library).related(key, limit))
-    if found:
+    if details.related:
         out.print("\nrelated:")
-    for row in library.get_many(list(found)):
+    for row in details.related:
         print_paper(out, row)

@@ -1,18 +1,13 @@
-"""What several verbs of `etude practice` need: their arguments, what they open, how they print."""
+"""What several verbs of `etude practice` need: their arguments, and how they print."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from etude.core.errors import ProblemError
-
-if TYPE_CHECKING:
-    from etude.practice.explanations import Explanations
-    from etude.practice.judge.pool import Pool
-    from etude.practice.progress import UserProgress
 
 
 def slugs(incomplete: str) -> list[str]:
@@ -75,31 +70,3 @@ def markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     Console().print(Markdown(text))
-
-
-def open_progress() -> UserProgress:
-    """Open the progress of the person at this terminal."""
-    from etude.core.user import current_user
-    from etude.practice.progress import UserProgress
-    from etude.practice.session import local_timezone
-    from etude.store.engine import open_store
-
-    progress = UserProgress(open_store(), current_user("practice"))
-    progress.set_timezone(local_timezone())
-    return progress
-
-
-def open_pool(require: list[str] | None, slots: int = 1) -> Pool:
-    """Start a sandbox, with the isolation layers that are required."""
-    from etude.practice.judge.pool import Pool
-
-    return Pool(slots, require) if require else Pool(slots)
-
-
-def open_explanations() -> Explanations:
-    """Open the models' explanations for the person at this terminal."""
-    from etude.core.user import current_user
-    from etude.practice.explanations import Explanations
-    from etude.store.engine import open_store
-
-    return Explanations(open_store(), current_user("practice"))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.app.practice import open_pool
 from etude.cli.practice import practice
-from etude.cli.practice.context import Require, Shelf, open_pool
+from etude.cli.practice.context import Require, Shelf
 
 if TYPE_CHECKING:
     from etude.practice.problem import Problem

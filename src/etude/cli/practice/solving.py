@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.app import practice as service
 from etude.cli.practice import practice
-from etude.cli.practice.context import (
-    Answer,
-    Require,
-    Shelf,
-    Slug,
-    markdown,
-    open_explanations,
-    open_pool,
-    open_progress,
-    read_answer,
-)
+from etude.cli.practice.context import Answer, Require, Shelf, Slug, markdown, read_answer
 from etude.cli.spinner import working
 from etude.core.errors import ProblemError
 
 if TYPE_CHECKING:
-    from etude.practice.judge.verdict import Verdict
-    from etude.practice.problem import Problem
     from etude.practice.queue import QueueStatus
 
 
@@ -43,43 +32,28 @@ def list_problems(
     from rich.console import Console
     from rich.table import Table
 
-    from etude.practice.problem import COLLECTIONS, DIFFICULTIES, load_shelf
-
-    for given, known, what in (
-        (collection, COLLECTIONS, "collection"),
-        (difficulty, DIFFICULTIES, "difficulty"),
-    ):
-        if given is not None and given not in known:
-            raise ProblemError(f"there is no {what} {given!r}; there are {', '.join(known)}")
-    solved = open_progress().solved()
+    shown = service.list_problems(
+        service.open_progress(), collection=collection, difficulty=difficulty, shelf=shelf
+    )
     table = Table(box=None, pad_edge=False)
     for name in ("", "problem", "title", "difficulty", "collection"):
         table.add_column(name)
-    shown = [
-        problem
-        for problem in load_shelf(shelf)
-        if collection in (None, problem.collection)
-        and difficulty in (None, problem.front.difficulty)
-    ]
-    for problem in shown:
-        mark = "✓" if problem.slug in solved else ""
-        difficulty_ = problem.front.difficulty
-        table.add_row(mark, problem.slug, problem.title, difficulty_, problem.collection)
+    for listed in shown:
+        problem, mark = listed.problem, "✓" if listed.solved else ""
+        table.add_row(
+            mark, problem.slug, problem.title, problem.front.difficulty, problem.collection
+        )
     Console().print(table)
-    done = sum(problem.slug in solved for problem in shown)
-    typer.echo(f"{len(shown)} problems, {done} solved")
+    typer.echo(f"{len(shown)} problems, {sum(listed.solved for listed in shown)} solved")
 
 
 @practice.command("start", epilog="Example:\n\n`etude practice start create-tensordataset`")
 def start_problem(slug: Slug, file: Answer = None, shelf: Shelf = None) -> None:
     """Show a problem and write its starter code to SLUG.py."""
-    from etude.practice.problem import find_problem
-
-    problem = find_problem(slug, shelf)
+    problem = service.open_problem(service.open_progress(), slug, shelf)
     kind = f"*{problem.front.difficulty}, {problem.collection}*"
     markdown(f"# {problem.title}\n\n{kind}\n\n{problem.statement}")
     path = file or Path(f"{slug}.py")
-    open_progress().open(slug)
     try:
         with path.open("x", encoding="utf-8") as out:
             out.write(problem.starter)
@@ -96,15 +70,14 @@ def run_visible(
     slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
     """Run the visible tests only, without recording the result."""
-    from etude.practice.judge.judge import Judge
     from etude.practice.problem import find_problem
 
     problem = find_problem(slug, shelf)
     source = read_answer(slug, file)
-    with working("starting the judge"), open_pool(require) as pool:
-        verdict = Judge(pool).judge(problem, source, visible_only=True)
-    _show(problem, source, verdict)
-    if not verdict.accepted:
+    with working("starting the judge"):
+        judged = service.run_answer(problem, source, require=require)
+    _show(judged)
+    if not judged.verdict.accepted:
         raise typer.Exit(1)
 
 
@@ -113,10 +86,7 @@ def submit_answer(
     slug: Slug, file: Answer = None, shelf: Shelf = None, require: Require = None
 ) -> None:
     """Submit your answer to all tests."""
-    from etude.core.user import current_user
     from etude.practice.problem import find_problem
-    from etude.practice.session import submit
-    from etude.store.engine import open_store
 
     problem = find_problem(slug, shelf)
     source = read_answer(slug, file)
@@ -125,27 +95,25 @@ def submit_answer(
         def show(status: QueueStatus) -> None:
             say(f"{status.position} before yours" if status.position else status.state)
 
-        layers = tuple(require) if require else None
-        key, verdict = submit(open_store(), problem, source, current_user("practice"), show, layers)
-    _show(problem, source, verdict)
-    typer.echo(typer.style(f"submission {key}", dim=True))
-    if not verdict.accepted:
+        judged = service.submit_answer(problem, source, require=require, show=show)
+    _show(judged)
+    typer.echo(typer.style(f"submission {judged.key}", dim=True))
+    if not judged.verdict.accepted:
         raise typer.Exit(1)
 
 
-def _show(problem: Problem, source: str, verdict: Verdict) -> None:
+def _show(judged: service.Judged) -> None:
     """Print a verdict: one line first, then what helps."""
-    from etude.practice.diagnose import diagnose
-
+    verdict = judged.verdict
     sign, color = ("✓", "green") if verdict.accepted else ("✗", "red")
     mark = typer.style(sign, fg=color, bold=True)
     tests = f"{verdict.passed}/{verdict.total} tests"
     typer.echo(f"{mark} {verdict.name} · {tests} · {verdict.seconds * 1000:.0f} ms")
     if verdict.printed:
         typer.echo(f"--- printed in visible tests\n{verdict.printed.rstrip()}\n---")
-    if not verdict.accepted:
-        markdown(diagnose(problem, source, verdict).text())
-        typer.echo(f"\nhints: `etude practice hint {problem.slug}`")
+    if judged.diagnosis is not None:
+        markdown(judged.diagnosis.text())
+        typer.echo(f"\nhints: `etude practice hint {judged.problem.slug}`")
     typer.echo(typer.style(f"seed {verdict.seed} · isolation: {verdict.isolation}", dim=True))
 
 
@@ -154,12 +122,10 @@ def show_hint(slug: Slug, shelf: Shelf = None) -> None:
     """Show the next hint."""
     from etude.practice.problem import find_problem
 
-    problem, progress = find_problem(slug, shelf), open_progress()
-    hints = problem.hints
-    level = min(progress.hints_taken(slug) + 1, len(hints))
-    progress.take_hint(slug, level)
-    for number, hint in enumerate(hints[:level], 1):
-        markdown(f"**Hint {number} of {len(hints)}.** {hint}\n")
+    problem = find_problem(slug, shelf)
+    hints = service.next_hint(service.open_progress(), problem)
+    for number, hint in enumerate(hints.shown, 1):
+        markdown(f"**Hint {number} of {hints.total}.** {hint}\n")
 
 
 @practice.command("explain", epilog="Example:\n\n`etude practice explain create-tensordataset`")
@@ -181,44 +147,41 @@ def explain_problem(
     """
     from etude.practice.problem import find_problem
 
-    problem, progress = find_problem(slug, shelf), open_progress()
-    if solution or slug in progress.solved():
+    problem = find_problem(slug, shelf)
+    if solution or slug in service.open_progress().solved():
         code = f"```python\n{problem.solution}```"
         markdown(f"# {problem.title}\n\n{problem.explanation}\n\n{code}")
         return
-    _explain_failure(problem, read_answer(slug, file), ask or [])
-
-
-def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
-    from etude.core.chat_client import ChatEndpoint
-    from etude.practice import tutor
-    from etude.practice.diagnose import diagnose
-    from etude.practice.judge.judge import Judge
-
-    with working("judging"), open_pool(None) as pool:
-        verdict = Judge(pool).judge(problem, source)
-    if verdict.accepted:
-        typer.echo(f"all tests pass: `etude practice submit {problem.slug}` opens the lesson")
+    source = read_answer(slug, file)
+    with working("judging"):
+        judged = service.run_answer(problem, source, visible_only=False)
+    if judged.diagnosis is None:
+        typer.echo(f"all tests pass: `etude practice submit {slug}` opens the lesson")
         return
-    diagnosis = diagnose(problem, source, verdict)
-    markdown(diagnosis.text())
+    markdown(judged.diagnosis.text())
+    _let_model_explain(source, judged, ask or [])
+
+
+def _let_model_explain(source: str, judged: service.Judged, ask: list[str]) -> None:
+    from etude.core.chat_client import ChatEndpoint
+
     endpoint = ChatEndpoint.from_environment()
     if endpoint is None:
         typer.echo("\nA model can explain it too: set ETUDE_LLM_URL and ETUDE_LLM_MODEL.")
         return
     typer.echo(f"\n{endpoint.model} says:")
-    shown, explanation = 0, tutor.Explanation(endpoint.model)
-    for explanation in tutor.explain(endpoint, problem, source, verdict, diagnosis, ask):
-        if shown and not explanation.text and not explanation.withheld:
+    shown, text = 0, ""
+    for explanation in service.explain_failure(endpoint, source, judged, ask):
+        text = explanation.text
+        if shown and not text and not explanation.withheld:
             typer.echo("\n(so far it was thinking aloud; this is its answer:)\n", nl=False)
             shown = 0
-        typer.echo(explanation.text[shown:], nl=False)
-        shown = max(shown, len(explanation.text))
+        typer.echo(text[shown:], nl=False)
+        shown = max(shown, len(text))
         if explanation.withheld:
             typer.echo(f"\n(no more of it is shown: {explanation.withheld})", nl=False)
     typer.echo()
-    open_explanations().keep(problem.slug, explanation)
-    if explanation.text:
+    if text:
         typer.echo("did it help? `etude practice rate yes` or `etude practice rate no`")
 
 
@@ -237,5 +200,5 @@ def rate_explanation(
     ] = None,
 ) -> None:
     """Rate a model's explanation; `etude practice stats` shows the totals."""
-    which, slug, model = open_explanations().rate(helped is Helped.YES, number)
+    which, slug, model = service.open_explanations().rate(helped is Helped.YES, number)
     typer.echo(f"explanation {which}, of {slug} by {model}: {helped.value}")

@@ -1,7 +1,7 @@
 """What writes summaries: a language model behind one call, Etude's own or one at an address.
 
 A writer has a name, which its summaries carry, and answers a batch of papers with a line each. The
-command line makes one of Etude's engine (`etude.app.papers.writers`), which this room does not know;
+app layer makes one of Etude's engine (`etude.app.papers.writers`), which this room does not know;
 `AddressWriter` asks a model through `etude.core.chat_client`, which says how one is set.
 
 Titles and abstracts are strangers' text: they are sent as material, fenced, and whatever comes back

@@ -1,0 +1,278 @@
+"""Reading: the day's papers, searches, one paper, news and interests, for one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
+
+from etude.app.papers.opening import (
+    Show,
+    iso_day,
+    known_category,
+    open_index,
+    open_settings,
+    paper_id,
+    show_nothing,
+)
+from etude.core.errors import PapersError, did_you_mean
+
+if TYPE_CHECKING:
+    from etude.papers.library import Library
+    from etude.papers.ranking import Interest, Ranked
+    from etude.papers.ranking.alerts import Waiting
+    from etude.papers.reader import Reader
+    from etude.papers.settings import Settings
+
+Row = dict[str, Any]
+"""A paper as the library returns it."""
+Order = Literal["newest", "relevance", "interest"]
+_REPLACED = {"replace", "replace-cross"}
+
+
+@dataclass(frozen=True)
+class ListedPaper:
+    """A paper in a list, with what its reader knows of it."""
+
+    row: Row
+    opinion: int = 0
+    """1 if the reader liked it, -1 if they disliked it."""
+    tags: tuple[str, ...] = ()
+    """The reader's tags on it."""
+    why: tuple[tuple[str, float], ...] = ()
+    """Words that decided its place, each with its weight; empty if likes had no part in it."""
+
+
+@dataclass(frozen=True)
+class DayList:
+    """The papers of one day."""
+
+    day: str
+    """YYYY-MM-DD."""
+    papers: list[ListedPaper]
+    """All of them, the most interesting first."""
+    no_likes: bool
+    """Whether nothing is known of the reader, so that the order is by date only."""
+    why_empty: str = ""
+    """If there are no papers: why, in one sentence."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """One page of what a search found."""
+
+    papers: list[ListedPaper]
+    total: int
+    """Papers found, on all pages."""
+    counted: str
+    """The total for people; it says so if there are more than were counted."""
+    explain: str
+    """How the query was read; empty if as typed."""
+    suggestions: list[str]
+    """Queries that may have been meant."""
+    no_likes: bool = False
+    """Whether ordering by interest was asked for and nothing is known of the reader."""
+
+
+@dataclass(frozen=True)
+class PaperDetails:
+    """One paper with the papers that are like it."""
+
+    paper: ListedPaper
+    related: list[Row]
+
+
+def papers_of_day(
+    library: Library,
+    reader: Reader,
+    settings: Settings,
+    *,
+    day: str | None = None,
+    shelf: str | None = None,
+    replaced: bool = False,
+    show: Show = show_nothing,
+) -> DayList:
+    """Return a day's papers in the order of the reader's interest.
+
+    Args:
+        library: where the papers are.
+        reader: whose interest orders them.
+        settings: name the shelves.
+        day: YYYY-MM-DD; None is the last day with papers.
+        shelf: papers of this shelf only.
+        replaced: new versions instead of new papers.
+        show: called with what is being done.
+
+    Raises:
+        PapersError: there is no such shelf, `day` is no day, or no paper was announced yet.
+    """
+    if shelf is not None and shelf not in settings.shelves:
+        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
+    chosen = iso_day(day) if day else library.last_day()
+    if chosen is None:
+        raise PapersError(
+            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
+            "fetches the last days"
+        )
+    rows = [
+        row
+        for row in library.day(chosen)
+        if (row["kind"] in _REPLACED) is replaced
+        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
+    ]
+    if not rows:
+        return DayList(chosen, [], no_likes=False, why_empty=_why_empty(chosen))
+    ranked = _ranked(library, reader, rows, chosen, settings, show)
+    return DayList(chosen, _listed_ranked(reader, ranked), no_likes=_unknown(ranked))
+
+
+def _why_empty(day: str) -> str:
+    from etude.papers.calendar import no_feed
+
+    return no_feed(date.fromisoformat(day)) or "`etude papers health` says how collecting goes"
+
+
+def search_papers(
+    library: Library,
+    reader: Reader,
+    query: str,
+    *,
+    order: Order = "newest",
+    limit: int = 10,
+    page: int = 1,
+    since: str | None = None,
+    until: str | None = None,
+    categories: Sequence[str] = (),
+    show: Show = show_nothing,
+) -> SearchResult:
+    """Return one page of the papers that a query finds.
+
+    Args:
+        library: where the papers are.
+        reader: whose likes, tags and interest go with them.
+        query: in the language of `etude.papers.search.query`.
+        order: `interest` ranks the 200 newest (or ten pages, if more) by the reader's likes.
+        limit: papers on a page.
+        page: which one, from 1.
+        since: announced on this day or later, YYYY-MM-DD.
+        until: announced on this day or earlier.
+        categories: of any of these only; empty for all.
+        show: called with what is being done.
+
+    Raises:
+        PapersError: the query, a day or a category cannot be read.
+    """
+    by_interest = order == "interest"
+    first = (page - 1) * limit
+    index = open_index(library, show)
+    found = index.search(
+        query,
+        order="relevance" if order == "relevance" else "newest",
+        most=max(limit * 10, 200) if by_interest else limit,
+        offset=0 if by_interest else first,
+        since=iso_day(since) if since else None,
+        until=iso_day(until) if until else None,
+        categories=[known_category(name) for name in categories] or None,
+    )
+    rows = library.get_many(found.ids)
+    if by_interest:
+        ranked = _ranked(library, reader, rows, query, None, show)[first : first + limit]
+        papers, no_likes = _listed_ranked(reader, ranked), _unknown(ranked)
+    else:
+        papers, no_likes = _listed(reader, rows), False
+    return SearchResult(
+        papers, found.total, found.counted(), found.explain, list(found.suggestions), no_likes
+    )
+
+
+def paper_details(
+    library: Library, reader: Reader, paper: str, *, related: int = 5, show: Show = show_nothing
+) -> PaperDetails:
+    """Return a paper, by its id or URL, and up to `related` papers like it.
+
+    Raises:
+        PapersError: the library does not have it.
+    """
+    key = paper_id(paper)
+    row = library.get(key)
+    if row is None:
+        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
+    shown = ListedPaper(row, reader.opinions().get(key, 0), tuple(reader.tags_of(key)))
+    if not related:
+        return PaperDetails(shown, [])
+    near = dict(open_index(library, show).related(key, related))
+    return PaperDetails(shown, library.get_many(list(near)))
+
+
+def news(library: Library, reader: Reader, show: Show = show_nothing) -> Waiting:
+    """Return new papers of saved searches and followed authors, not yet counted as shown.
+
+    Raises:
+        PapersError: there are neither.
+    """
+    from etude.papers.ranking import waiting
+
+    if not reader.searches() and not reader.following():
+        raise PapersError(
+            "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
+        )
+    return waiting(reader, library, open_index(library, show))
+
+
+def interest_of(library: Library, reader: Reader, show: Show = show_nothing) -> Interest | None:
+    """Return what was learnt from a reader's likes; None if there are too few of them."""
+    from etude.papers.ranking import Interest
+
+    return Interest.fit(
+        library, reader, show=lambda count: show(f"reading {count:,} papers for their words")
+    )
+
+
+def _ranked(
+    library: Library,
+    reader: Reader,
+    rows: list[Row],
+    seed: str,
+    settings: Settings | None,
+    show: Show,
+) -> list[Ranked]:
+    from etude.papers.ranking import rank
+
+    interest = interest_of(library, reader, show)
+    shelf_of = (settings or open_settings()).shelf_of
+    ranked = rank(rows, interest, seed=f"{seed} {reader.name}", shelf_of=shelf_of)
+    # What the reader has judged already comes last: it is known.
+    judged = reader.opinions()
+    return sorted(ranked, key=lambda one: one.row["id"] in judged)
+
+
+def _unknown(ranked: Sequence[Ranked]) -> bool:
+    """Say whether all places were given without knowing anything of the reader."""
+    return bool(ranked) and not any(_words(one) for one in ranked)
+
+
+def _words(one: Ranked) -> tuple[tuple[str, float], ...]:
+    from etude.papers.ranking.order import NO_LIKES
+
+    return () if one.why == [(NO_LIKES, 0.0)] else tuple(one.why)
+
+
+def _listed_ranked(reader: Reader, ranked: Sequence[Ranked]) -> list[ListedPaper]:
+    return _listed(reader, [one.row for one in ranked], [_words(one) for one in ranked])
+
+
+def _listed(
+    reader: Reader,
+    rows: Sequence[Row],
+    why: Sequence[tuple[tuple[str, float], ...]] | None = None,
+) -> list[ListedPaper]:
+    opinions = reader.opinions()
+    tags: dict[str, list[str]] = {}
+    for tag, ids in reader.tags().items():
+        for key in ids:
+            tags.setdefault(key, []).append(tag)
+    return [
+        ListedPaper(row, opinions.get(row["id"], 0), tuple(tags.get(row["id"], ())), words)
+        for row, words in zip(rows, why or [()] * len(rows), strict=True)
+    ]
