@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key
-from etude.cli.data import chosen_recipe, data_app, tokenizer_of
+from etude.cli.data import data_app
 
 if TYPE_CHECKING:
     from etude.tuning.data.check.fixing import FixReport
@@ -103,15 +103,13 @@ def check(
     The exit code is 0 without errors, 1 with errors, and 2 if the data cannot be read.
     Secrets are masked wherever they are shown.
     """
-    from etude.core.errors import DataError
+    from etude.app.data import recipe_for, tokenizer_of
     from etude.tuning.data.check.fixing import check_output, write_fixed
     from etude.tuning.data.check.linter import check_data
     from etude.tuning.data.check.page import report_page
     from etude.tuning.report.live import TerminalProgress
 
-    if file is None and recipe is None:
-        raise DataError("name a data file, or a recipe by --recipe")
-    chosen = chosen_recipe(file, model, recipe, overrides or [])
+    chosen = recipe_for(file, model, recipe, overrides or ())
     spec = chosen.data
     if evaluation is not None:
         spec = spec.model_copy(update={"eval": str(evaluation)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from etude.core.progress import Progress
-    from etude.tuning.config.recipe import Recipe
-    from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection, Look, Piece
 
 data_app = typer.Typer(no_args_is_help=True, help="Inspect and check data before training.")
@@ -75,15 +72,16 @@ def inspect(
     """
     from rich.console import Console
 
+    from etude.app.data import inspect_recipe, recipe_for
     from etude.core.errors import DataError
+    from etude.tuning.report.live import TerminalProgress
 
     console = Console(highlight=False)
     if file is not None and Path(file).suffix in TENSOR_FILES:
         _show_tensors(console, file, rows)
         return
-    if file is None and recipe is None:
-        raise DataError("name a data file, or a recipe by --recipe")
-    inspection = _inspected(chosen_recipe(file, model, recipe, overrides or []), rows)
+    chosen = recipe_for(file, model, recipe, overrides or ())
+    inspection = inspect_recipe(chosen, rows, TerminalProgress())
     _show(console, inspection)
     if html is not None:
         from etude.tuning.data.inspect import inspection_page
@@ -93,66 +91,6 @@ def inspect(
         except OSError as error:
             raise DataError(f"cannot write {html}: {error.strerror}") from None
         console.print(f"written to {html}", soft_wrap=True)
-
-
-def chosen_recipe(
-    file: str | None, model: str | None, recipe: Path | None, overrides: list[str]
-) -> Recipe:
-    """Return the recipe to look at data by: the one named, or one made for the file."""
-    from etude.tuning.config.recipe import Recipe, apply_override
-
-    if recipe is not None:
-        chosen = Recipe.read(recipe, overrides)
-    else:
-        fields: dict[str, Any] = {"data": {"train": file, "eval_fraction": 0.0}}
-        for override in overrides:
-            apply_override(fields, override)
-        chosen = Recipe.parse(fields, "options")
-    changed: dict[str, Any] = {}
-    if model is not None:
-        changed["model"] = chosen.model.model_copy(update={"id": model})
-    if file is not None and (recipe is not None or chosen.data.kind == "docstrings"):
-        changed["data"] = chosen.data.model_copy(update=_pointed_at(file, chosen.data))
-    return chosen.model_copy(update=changed)
-
-
-def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
-    """Return what to change in a recipe's data so that it reads `file`."""
-    if spec.kind == "docstrings":
-        return {"packages": [file], "eval_packages": []}
-    return {"kind": "files", "train": file, "eval": None}
-
-
-def _inspected(recipe: Recipe, rows: int) -> Inspection:
-    from etude.tuning.data.inspect import inspect_data
-    from etude.tuning.data.samples import load_samples
-    from etude.tuning.report.live import TerminalProgress
-
-    progress = TerminalProgress()
-    progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed)
-    progress.finish()
-    tokenizer = tokenizer_of(recipe.model.id, progress)
-    progress.start("Tokenising", None)
-    inspection = inspect_data(tokenizer, recipe.data, split, rows)
-    progress.finish()
-    return inspection
-
-
-def tokenizer_of(model: str, progress: Progress) -> Any:
-    """Return a model's tokenizer, fetching the model first if it is not on this machine."""
-    from contextlib import closing
-
-    from etude.tuning.models.load import open_checkpoint
-    from etude.tuning.models.pull import pull
-    from etude.tuning.models.sources import resolve
-
-    source = resolve(model)
-    if source.path is None:
-        pull(model, progress)
-        source = resolve(model)
-    with closing(open_checkpoint(source)) as checkpoint:
-        return checkpoint.tokenizer()
 
 
 def _show(console: Console, inspection: Inspection) -> None:

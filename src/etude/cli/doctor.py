@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +24,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report this machine's hardware and what can be fine-tuned on it."""
+    from etude.app.doctor import examine
+
     facts = examine(measure=measure)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -39,81 +39,6 @@ def doctor(
     for label, sentences in _in_words(facts):
         table.add_row(label, "\n".join(sentences))
     Console(highlight=False, markup=False).print(table)
-
-
-def examine(*, measure: bool) -> dict[str, Any]:
-    """Return everything that `etude doctor` knows, as plain data; sizes in bytes."""
-    import torch
-
-    from etude.core.machine import disk_free, gpus, measure_gflops, this_machine
-    from etude.core.paths import home
-    from etude.tuning.config.sections.model import ModelSpec
-    from etude.tuning.kernels import native, triton
-    from etude.tuning.models.catalog import CATALOG
-    from etude.tuning.placement import Placement, dtype_name, explain_device
-    from etude.tuning.report.fits import what_fits
-    from etude.tuning.runs.environment import environment
-
-    machine = this_machine()
-    torch.set_num_threads(machine.physical_cores)
-    placement = Placement.of(ModelSpec())
-    dtype = placement.dtype
-    rates: dict[str, float] = {}
-    if measure:
-        rates = {
-            dtype_name(kind): round(measure_gflops(kind), 1)
-            for kind in (torch.float32, torch.bfloat16)
-        }
-    kernels, gpu_kernels = native.status(), triton.status()
-    chosen, device = dtype_name(dtype), placement.device
-    fits = what_fits(
-        placement.memory_available(),
-        dtype.itemsize,
-        rates.get(chosen) if device.type == "cpu" else None,
-    )
-    return {
-        "machine": {**asdict(machine), "native_bfloat16": machine.native_bfloat16},
-        "threads": machine.physical_cores,
-        "device": str(device),
-        "device_reason": explain_device(device),
-        "dtype": chosen,
-        "dtype_reason": _why(device.type, chosen),
-        "gflops": rates,
-        "kernels": {"compiled": kernels.ready, "by": kernels.reason},
-        "judge": _judge() if measure else None,
-        "gpu_kernels": {"compiled": gpu_kernels.ready, "by": gpu_kernels.reason},
-        "gpus": [asdict(gpu) for gpu in gpus()],
-        "disk_free": {"here": disk_free(Path()), "models": disk_free(home())},
-        "models_folder": str(home() / "models"),
-        "fits": [asdict(fit) for fit in fits],
-        "pulled": [alias for alias, model in CATALOG.items() if model.is_pulled()],
-        "pullable": list(CATALOG),
-        "versions": {
-            key: value
-            for key, value in environment().items()
-            if key
-            in ("etude", "python", "torch", "transformers", "tokenizers", "safetensors", "numpy")
-        },
-    }
-
-
-def _judge() -> str:
-    """Say how well submissions to `etude practice` are shut in here, found out by doing it."""
-    from etude.core.errors import JudgeError
-    from etude.practice.judge.pool import Pool
-
-    try:
-        with Pool(require=()) as pool:
-            return pool.level.describe()
-    except JudgeError as error:
-        return str(error)
-
-
-def _why(device: str, dtype: str) -> str:
-    what = "processor" if device == "cpu" else "GPU"
-    if dtype == "bfloat16":
-        return f"the {what} multiplies bfloat16 itself"
-    return f"the {what} would have to emulate bfloat16, which is slower"
 
 
 def _in_words(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:

@@ -95,71 +95,33 @@ def estimate(
     """
     from rich.console import Console
 
-    from etude.core.errors import RecipeError
-    from etude.core.machine import this_machine
-    from etude.tuning.config.recipe import Recipe
-    from etude.tuning.memory.fit import estimate_recipe, first_option
-    from etude.tuning.memory.model_configs import config_of
+    from etude.app.memory import estimate_methods
+    from etude.core import units as q
 
-    if model is None and recipe is None:
-        raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
-    chosen = _chosen(model, recipe, overrides or [])
-    config = config_of(chosen.model.id)
-    limit = this_machine().memory_available if memory is None else _bytes(memory)
-    ways = [method.value] if method else ["qlora", "lora", "full"]
-    if method is None and chosen.quant.kind == "native":
-        ways = ["qlora", "full"]
-    recipes: dict[str, Recipe] = {way: chosen.with_method(way) for way in ways}  # pyright: ignore[reportArgumentType]
-    plans = {way: estimate_recipe(own, config) for way, own in recipes.items()}
-    first = {
-        way: None if own.total <= limit else first_option(recipes[way], limit, config)
-        for way, own in plans.items()
-    }
+    found = estimate_methods(
+        model,
+        recipe,
+        overrides or (),
+        method=method.value if method else None,
+        limit=None if memory is None else _bytes(memory),
+    )
     if as_json:
-        content: dict[str, Any] = {"model": chosen.model.id, "memory": limit, "plans": []}
-        for way, own in plans.items():
-            best = first[way]
-            entry = {**own.as_json(), "fits": own.total <= limit}
-            if best is not None:
-                entry["change"] = {
-                    "set": best.change.split(", "),
-                    "total": best.plan.total,
-                    "fits": best.plan.total <= limit,
-                }
-            content["plans"].append(entry)
-        typer.echo(json.dumps(content, indent=2))
+        typer.echo(json.dumps(found.as_json(), indent=2))
         return
     console = Console(highlight=False)
-    _show(console, chosen, plans, limit)
-    for way, best in first.items():
+    _show(console, found.recipe, {one.method: one.plan for one in found.methods}, found.limit)
+    for one in found.methods:
+        best = one.change
         if best is None:
             continue
-        from etude.core import units as q
-
-        enough = "and fits" if best.plan.total <= limit else "which is still too much"
+        enough = "and fits" if best.plan.total <= found.limit else "which is still too much"
         sets = " ".join(f"--set {change}" for change in best.change.split(", "))
         console.print(
-            f"{q.METHODS[way]}: change first {sets}: {q.size(best.plan.total)}, {enough} "
+            f"{q.METHODS[one.method]}: change first {sets}: {q.size(best.plan.total)}, {enough} "
             f"({best.cost})",
             markup=False,
             soft_wrap=True,
         )
-
-
-def _chosen(model: str | None, recipe: Path | None, overrides: list[str]) -> Any:
-    from etude.tuning.config.recipe import Recipe, apply_override
-
-    if recipe is not None:
-        chosen = Recipe.read(recipe, overrides)
-    else:
-        # No data are looked at; a recipe names some.
-        fields: dict[str, Any] = {"data": {"train": "-"}, "eval": {"generate": 0}}
-        for override in overrides:
-            apply_override(fields, override)
-        chosen = Recipe.parse(fields, "options")
-    if model is None:
-        return chosen
-    return chosen.model_copy(update={"model": chosen.model.model_copy(update={"id": model})})
 
 
 _COLORS = {

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,6 @@ from etude.cli.root import app
 
 if TYPE_CHECKING:
     from datetime import timedelta
-
-    from etude.tuning.report.summary import Summary
-    from etude.tuning.runs.folder import RunFolder
 
 runs_app = typer.Typer(
     help="List, show, compare and clean up runs.",
@@ -47,26 +44,26 @@ STATE_STYLES = {
 )
 def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
     """List all runs, the oldest first."""
+    from etude.app.runs import list_facts
     from etude.core import units as q
-    from etude.tuning.runs.folder import list_runs
 
-    facts = [_facts(folder) for folder in list_runs(runs)]
+    facts = list_facts(runs)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps([fact.as_json() for fact in facts], indent=2))
         return
     if not facts:
         typer.echo(f"no runs in {runs} yet; start one with: etude tune RECIPE")
         return
     rows = [
         (
-            fact["name"],
-            fact["state"],
-            str(fact.get("method") or ""),
-            str(fact.get("model") or ""),
-            q.number(fact["steps"]),
-            _arrow(q.loss, fact.get("eval_loss_before"), fact.get("eval_loss")),
-            _score(fact),
-            q.duration(fact["seconds"]),
+            fact.name,
+            fact.state,
+            str(fact.figures.get("method") or ""),
+            str(fact.figures.get("model") or ""),
+            q.number(fact.steps),
+            _arrow(q.loss, fact.figures.get("eval_loss_before"), fact.figures.get("eval_loss")),
+            _score(fact.figures),
+            q.duration(fact.seconds),
         )
         for fact in facts
     ]
@@ -99,33 +96,23 @@ def show(
     from rich.console import Console
     from rich.text import Text
 
+    from etude.app.runs import run_details
     from etude.tuning.report.differences import loss_curves
-    from etude.tuning.report.page import write_report
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import headline
-    from etude.tuning.runs.folder import find_run
 
-    folder = find_run(name, runs)
-    if report:
-        write_report(folder)
-    summary = cast("Summary", folder.read_json("summary.json") or {})
+    run = run_details(name, runs, report=report)
     if as_json:
-        record = {
-            **_facts(folder),
-            "detail": folder.state_record().get("detail"),
-            "summary": summary,
-            "environment": folder.read_json("environment.json"),
-        }
-        typer.echo(json.dumps(record, indent=2))
+        typer.echo(json.dumps(run.as_json(), indent=2))
         return
+    folder = run.folder
     console = Console(highlight=False)
-    state = folder.state
-    detail = str(folder.state_record().get("detail") or "")
+    state, detail = run.facts.state, str(run.detail or "")
     console.print(
         Text.assemble((folder.name, "bold"), "  ", (state, STATE_STYLES[state]), "  ", detail),
         soft_wrap=True,
     )
-    for figure in headline(summary, folder.read_metrics()):
+    for figure in headline(run.summary, folder.read_metrics()):
         before = f"{figure.before} → " if figure.before else ""
         note = " ".join(filter(None, (figure.change, figure.note)))
         console.print(f"{figure.label:>22}  {before}{figure.value}  [dim]{note}[/dim]")
@@ -151,43 +138,23 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: figures, loss curves, and what differs between their recipes."""
-    from etude.core.errors import RunError
-    from etude.tuning.report.differences import (
-        loss_curves,
-        outcomes,
-        recipe_differences,
-        write_comparison,
-    )
+    from etude.app.runs import compare_runs, find_runs_to_compare
+    from etude.tuning.report.differences import loss_curves, write_comparison
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import comparison
-    from etude.tuning.runs.folder import find_run
 
-    folders = list({run.name: run for run in (find_run(name, runs) for name in names)}.values())
-    if len(folders) < 2:
-        raise RunError("compare wants two different runs or more")
+    folders = find_runs_to_compare(names, runs)
     if html is not None:
         write_comparison(folders, html)
         typer.echo(html)
         return
-    figures, differences = outcomes(folders), recipe_differences(folders)
+    compared = compare_runs(folders)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "runs": [
-                        {**row, "name": row.get("method"), "method": _facts(folder).get("method")}
-                        for row, folder in zip(figures, folders, strict=True)
-                    ],
-                    "recipe": {
-                        key: dict(zip((f.name for f in folders), values, strict=True))
-                        for key, values in differences
-                    },
-                },
-                indent=2,
-            )
-        )
+        typer.echo(json.dumps(compared.as_json(), indent=2))
         return
-    table = comparison(figures, rank=all(folder.state == "finished" for folder in folders))
+    differences = compared.differences
+    finished = all(folder.state == "finished" for folder in folders)
+    table = comparison(compared.figures, rank=finished)
     assert table is not None
     _print_table(
         ("", *table["columns"]),
@@ -228,21 +195,14 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Remove runs that match all filters given; never one that is running."""
+    from etude.app.runs import removable, size_of
     from etude.core import units as q
     from etude.core.errors import RunError
-    from etude.tuning.runs.folder import list_runs, remove_run
+    from etude.tuning.runs.folder import remove_run
 
-    if older_than is None and not failed:
-        raise RunError("say which runs may go: --older-than 30d, --failed, or both")
     age = _age(older_than) if older_than is not None else None
-    doomed = [
-        folder
-        for folder in list_runs(runs)
-        if not folder.is_locked()
-        and (not failed or folder.state in ("failed", "diverged"))
-        and (age is None or _last_written(folder) >= age)
-    ]
-    sizes = [_size(folder.path) for folder in doomed]
+    doomed = removable(runs, older_than=age, failed=failed)
+    sizes = [size_of(folder) for folder in doomed]
     if doomed and not dry_run and not yes:
         if as_json or not sys.stdin.isatty():
             raise RunError(f"{len(doomed)} runs would be removed; add --yes to do it unasked")
@@ -268,35 +228,6 @@ def clean(
     for folder, size in zip(doomed, sizes, strict=True):
         typer.echo(f"{verb} {folder.path}  {q.size(size)}")
     typer.echo(f"{verb} {len(doomed)} runs, {q.size(sum(sizes))}")
-
-
-def _facts(folder: RunFolder) -> dict[str, Any]:
-    """Return what a list says of a run; a run with a damaged file is listed all the same."""
-    from etude.core.errors import RunError
-    from etude.tuning.report.summary import RunResult, result_of
-
-    record = folder.state_record()
-    facts: dict[str, Any] = {
-        "name": folder.name,
-        "path": str(folder.path),
-        "state": folder.state,
-        "began": record.get("began"),
-        "updated": record.get("updated"),
-    }
-    try:
-        summary: dict[str, Any] = folder.read_json("summary.json") or {}
-        records = folder.read_metrics()
-    except RunError as error:
-        return {**facts, "steps": None, "seconds": None, "damaged": str(error)}
-    facts |= {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
-    facts |= result_of(summary)
-    if not summary:
-        losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
-        facts["eval_loss"] = losses[-1] if losses else None
-    facts["steps"] = max((int(entry.get("step", 0)) for entry in records), default=0)
-    timed = [entry["seconds"] for entry in records if "seconds" in entry]
-    facts["seconds"] = summary.get("train_seconds", timed[-1] if timed else None)
-    return facts
 
 
 def _score(fact: dict[str, Any]) -> str:
@@ -347,16 +278,3 @@ def _age(text: str) -> timedelta:
         raise RunError(f"--older-than wants a span of time such as 12h, 30d or 8w; got {text!r}")
     unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]
     return timedelta(**{unit: int(match[1])})
-
-
-def _last_written(folder: RunFolder) -> timedelta:
-    """Return how long ago the run's state was last written."""
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC) - datetime.fromtimestamp(
-        (folder.path / "state.json").stat().st_mtime, UTC
-    )
-
-
-def _size(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())

@@ -81,45 +81,38 @@ def tune(
 
     Ctrl-C stops the run and keeps its progress; the last line says how to resume it.
     """
+    from etude.app import tune as service
     from etude.core.errors import RecipeError
-    from etude.tuning.compare import compare_methods
-    from etude.tuning.config.recipe import Recipe
-    from etude.tuning.pipeline import tune as run_tune
     from etude.tuning.report.outcome import print_comparison, print_outcome
     from etude.tuning.report.terminal import TerminalView
-    from etude.tuning.runs.folder import RunFolder, find_run
 
     if resume is not None:
         if recipe or overrides or data or method or compare:
             raise RecipeError("--resume uses the run's own recipe; it takes no other options")
-        folder = find_run(resume, runs)
-        if folder.state == "finished":
-            raise RecipeError(f"{folder.path} is finished; there is nothing to resume")
-        chosen = Recipe.read_run(folder.recipe)
+        plan = service.plan_resumption(resume, runs)
     elif recipe is None:
         raise RecipeError("name a recipe (etude tune docstrings) or use --resume RUN")
     else:
-        folder = None
-        chosen = Recipe.read(recipe, overrides, data=data)
-        chosen = chosen.with_method(method.value) if method else chosen
-
+        plan = service.plan_run(
+            recipe, overrides or (), data=data, method=method.value if method else None
+        )
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
-    run = run_tune(
-        chosen,
+    run = service.start(
+        plan,
         base=runs,
-        resume=folder,
         callbacks=[view],
         progress=view.progress,
         ignore_memory=ignore_memory,
+        compare=compare,
+        quiet=silent,
     )
-    if run.state == "stopped":
-        typer.echo(f"stopped; resume with: etude tune --resume {run.folder}", err=True)
+    if not run.finished:
+        typer.echo(f"stopped; resume with: etude tune --resume {run.folder.path}", err=True)
         raise typer.Exit(130)
-    table = compare_methods(run, chosen, quiet=silent) if compare else None
     if as_json:
-        typer.echo(RunFolder.open(run.folder).summary.read_text("utf-8"), nl=False)
+        typer.echo(run.folder.summary.read_text("utf-8"), nl=False)
         return
-    print_outcome(run.folder, show=chosen.eval.show)
-    if table:
-        print_comparison(table)
+    print_outcome(run.folder.path, show=plan.recipe.eval.show)
+    if run.comparison:
+        print_comparison(run.comparison)

@@ -1,0 +1,218 @@
+"""Runs that exist: list, describe, compare, and choose which may be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from etude.core.errors import RunError
+
+if TYPE_CHECKING:
+    from etude.tuning.report.summary import RunResult, Summary
+    from etude.tuning.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a list says of a run; a run with a damaged file is listed all the same."""
+
+    name: str
+    path: Path
+    state: str
+    """`finished`, `running`, `stopped`, `killed`, `failed` or `diverged`."""
+    began: Any = None
+    updated: Any = None
+    """When its state was last written, as recorded."""
+    figures: dict[str, Any] = field(default_factory=dict[str, Any])
+    """By the names of summary.json: model, task, method, and each metric before and after."""
+    steps: int | None = None
+    seconds: float | None = None
+    """Of training; None if nothing was recorded."""
+    damaged: str | None = None
+    """Why its figures cannot be read."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data, figures on the same level as the rest."""
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "path": str(self.path),
+            "state": self.state,
+            "began": self.began,
+            "updated": self.updated,
+            **self.figures,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        return facts if self.damaged is None else {**facts, "damaged": self.damaged}
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """One run with everything that was recorded of it."""
+
+    folder: RunFolder
+    facts: RunFacts
+    detail: str | None
+    """Why it is in its state, such as the error that ended it."""
+    summary: Summary
+    """Empty unless it finished."""
+    environment: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            **self.facts.as_json(),
+            "detail": self.detail,
+            "summary": self.summary,
+            "environment": self.environment,
+        }
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Runs side by side."""
+
+    folders: list[RunFolder]
+    figures: list[RunResult]
+    """A row a run; `method` holds its name."""
+    differences: list[tuple[str, list[str]]]
+    """Recipe keys that differ, each with its value in each run."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "runs": [
+                {
+                    **row,
+                    "name": row.get("method"),
+                    "method": facts_of(folder).figures.get("method"),
+                }
+                for row, folder in zip(self.figures, self.folders, strict=True)
+            ],
+            "recipe": {
+                key: dict(zip((f.name for f in self.folders), values, strict=True))
+                for key, values in self.differences
+            },
+        }
+
+
+def list_facts(base: Path = Path("runs")) -> list[RunFacts]:
+    """Return the facts of all runs in a folder, the oldest first."""
+    from etude.tuning.runs.folder import list_runs
+
+    return [facts_of(folder) for folder in list_runs(base)]
+
+
+def facts_of(folder: RunFolder) -> RunFacts:
+    """Return the facts of one run."""
+    from etude.tuning.report.summary import RunResult, result_of
+
+    record = folder.state_record()
+    began, updated = record.get("began"), record.get("updated")
+    try:
+        summary: dict[str, Any] = folder.read_json("summary.json") or {}
+        records = folder.read_metrics()
+    except RunError as error:
+        return RunFacts(folder.name, folder.path, folder.state, began, updated, damaged=str(error))
+    figures = {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
+    figures |= result_of(summary)
+    if not summary:
+        losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
+        figures["eval_loss"] = losses[-1] if losses else None
+    timed = [entry["seconds"] for entry in records if "seconds" in entry]
+    return RunFacts(
+        name=folder.name,
+        path=folder.path,
+        state=folder.state,
+        began=began,
+        updated=updated,
+        figures=figures,
+        steps=max((int(entry.get("step", 0)) for entry in records), default=0),
+        seconds=summary.get("train_seconds", timed[-1] if timed else None),
+    )
+
+
+def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -> RunDetails:
+    """Return what was recorded of a run.
+
+    Args:
+        name: `latest`, a name, the start of one, or a path.
+        base: folder that runs are kept in.
+        report: write its report.html again first.
+
+    Raises:
+        RunError: there is no such run, or a file of it is damaged.
+    """
+    from etude.tuning.report.page import write_report
+    from etude.tuning.runs.folder import find_run
+
+    folder = find_run(name, base)
+    if report:
+        write_report(folder)
+    return RunDetails(
+        folder,
+        facts_of(folder),
+        folder.state_record().get("detail"),
+        cast("Summary", folder.read_json("summary.json") or {}),
+        folder.read_json("environment.json"),
+    )
+
+
+def find_runs_to_compare(names: Sequence[str], base: Path = Path("runs")) -> list[RunFolder]:
+    """Return two different runs or more, each once.
+
+    Raises:
+        RunError: there are fewer, or one does not exist.
+    """
+    from etude.tuning.runs.folder import find_run
+
+    folders = list({run.name: run for run in (find_run(name, base) for name in names)}.values())
+    if len(folders) < 2:
+        raise RunError("compare wants two different runs or more")
+    return folders
+
+
+def compare_runs(folders: list[RunFolder]) -> RunComparison:
+    """Compare runs: their figures, and what differs between their recipes."""
+    from etude.tuning.report.differences import outcomes, recipe_differences
+
+    return RunComparison(folders, outcomes(folders), recipe_differences(folders))
+
+
+def removable(
+    base: Path = Path("runs"), *, older_than: timedelta | None = None, failed: bool = False
+) -> list[RunFolder]:
+    """Return the runs that match all filters given; never one that is running.
+
+    Args:
+        base: folder that runs are kept in.
+        older_than: only runs whose state was last written at least this long ago.
+        failed: only runs that failed or diverged.
+
+    Raises:
+        RunError: no filter is given.
+    """
+    from etude.tuning.runs.folder import list_runs
+
+    if older_than is None and not failed:
+        raise RunError("say which runs may go: --older-than 30d, --failed, or both")
+    return [
+        folder
+        for folder in list_runs(base)
+        if not folder.is_locked()
+        and (not failed or folder.state in ("failed", "diverged"))
+        and (older_than is None or _since_last_write(folder) >= older_than)
+    ]
+
+
+def _since_last_write(folder: RunFolder) -> timedelta:
+    written = (folder.path / "state.json").stat().st_mtime
+    return datetime.now(UTC) - datetime.fromtimestamp(written, UTC)
+
+
+def size_of(folder: RunFolder) -> int:
+    """Return the bytes that a run's files take."""
+    return sum(file.lstat().st_size for file in folder.path.rglob("*") if not file.is_dir())
