@@ -17,14 +17,14 @@ from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.sources.docstrings import ask_for_summary
+from etude.tuning.data.schema import Message
 from etude.tuning.models.heads import head_modules
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
 from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.tasks.causal_lm import as_trained
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.evaluate import end_tokens
 
@@ -86,7 +86,7 @@ class Predictor:
                 f"this run is for task: {self.recipe.task}, which answers no messages; use predict"
             )
         turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
-        ids = self.encoder.prompt_ids(self._as_trained(turns))
+        ids = self.encoder.prompt_ids(as_trained(turns, self.encoder.spec, "the conversation"))
         model: Any = self.loaded.model
         device = self.loaded.placement.device
         options: dict[str, Any] = {"do_sample": False}
@@ -109,15 +109,6 @@ class Predictor:
         if not tuned and not self.adapted:
             raise RunError("full fine-tuning changed the base itself; load it by its own name")
         return nullcontext() if tuned else adapter_disabled(self.loaded.model)
-
-    def _as_trained(self, turns: tuple[Message, ...]) -> Sample:
-        """Return a sample whose answer is to come, put to the model as in training."""
-        spec = self.encoder.spec
-        if spec.kind == "docstrings" and turns:
-            turns = (*turns[:-1], Message("user", ask_for_summary(turns[-1].content)))
-        if spec.system is not None and (not turns or turns[0].role != "system"):
-            turns = (Message("system", spec.system), *turns)
-        return Sample((*turns, Message("assistant", "")), None, "the conversation")
 
 
 def load(

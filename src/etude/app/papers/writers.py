@@ -35,16 +35,13 @@ class EngineWriter:
 
     def __call__(self, papers: Sequence[tuple[str, str]], /) -> list[str | None]:
         """Return a line for each paper, written from its title and gist, as in training."""
-        from etude.tuning.data.schema import Message, Sample
+        from etude.tuning.data.schema import Message
+        from etude.tuning.tasks.causal_lm import as_trained
         from etude.tuning.training.evaluate import generate_answers
 
         encoder, loaded = self.tuned.encoder, self.tuned.loaded
-        system = encoder.spec.system
-        before = () if system is None else (Message("system", system),)
         prompts = [
-            encoder.prompt_ids(
-                Sample((*before, Message("user", text), Message("assistant", "")), None, "a paper")
-            )
+            encoder.prompt_ids(as_trained((Message("user", text),), encoder.spec, "a paper"))
             for text in asked(papers)
         ]
         answers = generate_answers(

@@ -20,6 +20,7 @@ from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.data.token_cache import encode_cached
 from etude.tuning.metrics.metric import ROUGE_L, Metric
 from etude.tuning.metrics.rouge import rouge_l
@@ -213,8 +214,10 @@ class CausalLM:
         self, loaded: LoadedModel, encoder: Encoder, inputs: Sequence[str], recipe: Recipe
     ) -> list[Prediction]:
         """Answer each input as a user's message."""
-        turns = [(Message("user", text), Message("assistant", "")) for text in inputs]
-        samples = [Sample(pair, None, f"input {i + 1}") for i, pair in enumerate(turns)]
+        samples = [
+            as_trained((Message("user", text),), encoder.spec, f"input {number}")
+            for number, text in enumerate(inputs, start=1)
+        ]
         answers = generate_answers(
             loaded.model,
             loaded.tokenizer,
@@ -224,6 +227,21 @@ class CausalLM:
             batch_samples=recipe.eval.batch_samples,
         )
         return [Prediction(answer) for answer in answers]
+
+
+def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sample:
+    """Return a sample whose answer is to come, put to the model as in training.
+
+    Args:
+        turns: the conversation so far; the last message is the user's.
+        spec: of the run; gives the system message, and how functions are asked about.
+        origin: names the sample in errors.
+    """
+    if spec.kind == "docstrings" and turns:
+        turns = (*turns[:-1], Message("user", ask_for_summary(turns[-1].content)))
+    if spec.system is not None and (not turns or turns[0].role != "system"):
+        turns = (Message("system", spec.system), *turns)
+    return Sample((*turns, Message("assistant", "")), None, origin)
 
 
 def _questions(data: PreparedData, count: int) -> list[Sample]:
