@@ -23,6 +23,7 @@ from etude.cli import merge as _merge
 from etude.cli import models as _models
 from etude.cli import papers as _papers
 from etude.cli import practice as _practice
+from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
@@ -43,6 +44,7 @@ VERBS = (
     _models,
     _papers,
     _practice,
+    _predict,
     _recipe,
     _runs,
     _tune,

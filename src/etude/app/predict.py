@@ -1,0 +1,187 @@
+"""Predictions of a run for many inputs: read from a file or a stream, made in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.core.errors import DataError
+
+if TYPE_CHECKING:
+    from etude.core.progress import Progress
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.predictor import Predictor
+    from etude.tuning.runs.folder import RunFolder
+    from etude.tuning.tasks.base import Prediction
+
+BATCH = 64
+"""Inputs that are predicted at a time."""
+TEXT_SUFFIXES = (".txt", ".text", "")
+"""Files of one input a line; others are read by the data readers."""
+
+
+@dataclass(frozen=True)
+class PredictedInput:
+    """An input, and what the model gave it."""
+
+    input: str
+    prediction: Prediction
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data: `input` with `answer`, or with `label` and `probabilities`."""
+        return {"input": self.input, **self.prediction.as_json()}
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """Inputs that were checked, and the run that predicts them."""
+
+    run: RunFolder
+    inputs: Iterator[str]
+    total: int | None
+    """Number of inputs; None if they come from a stream."""
+
+
+def plan_predictions(
+    run: str,
+    source: Path | Iterable[str],
+    *,
+    column: str | None = None,
+    base: Path = Path("runs"),
+) -> PredictionJob:
+    """Find the run and check its inputs, before any weights are read.
+
+    A file is read to its end once to check it, so an error in its last row costs no predictions;
+    a stream is checked as it is read.
+
+    Args:
+        run: `latest`, a name, or a path.
+        source: a file of lines (.txt), or of rows (JSONL, JSON, CSV, TSV, Parquet); or a stream of
+            lines. Blank lines are skipped.
+        column: of a file of rows: the column with the input, or a template of columns such as
+            `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
+            text classification.
+        base: folder that runs are kept in.
+
+    Raises:
+        RunError: there is no such run.
+        DataError: there are no inputs, a row cannot be read, or it has no such column.
+    """
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.runs.folder import find_run
+
+    folder = find_run(run, base)
+    if isinstance(source, Path):
+        read = _reader(source, Recipe.read_run(folder.recipe), column)
+        total = sum(1 for _ in read())
+        if not total:
+            raise DataError(f"{source} holds no inputs")
+        return PredictionJob(folder, read(), total)
+    if column is not None:
+        raise DataError("--column is for a file of rows; standard input has an input a line")
+    inputs = _lines(source, Path("standard input"))
+    first = next(inputs, None)
+    if first is None:
+        raise DataError("standard input is empty: there is nothing to predict")
+    return PredictionJob(folder, _chain(first, inputs), None)
+
+
+def predictions(
+    job: PredictionJob,
+    *,
+    max_new_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[PredictedInput]:
+    """Load the run's model and yield a prediction for each input, in order, as they are made.
+
+    Args:
+        job: from `plan_predictions`.
+        max_new_tokens: an answer that has not ended by then is cut; None is the recipe's
+            `eval.max_new_tokens`.
+        progress: told of loading and predicting.
+
+    Raises:
+        EtudeError: the run has saved nothing yet, or an input of a stream is damaged.
+    """
+    from etude.core.progress import SilentProgress
+    from etude.tuning.predictor import load
+
+    progress = progress or SilentProgress()
+    predictor = _with_length(load(job.run, progress=progress), max_new_tokens)
+    progress.start("Predicting", job.total, "inputs")
+    try:
+        while batch := list(islice(job.inputs, BATCH)):
+            made = predictor.predict(batch)
+            progress.advance(len(batch))
+            yield from map(PredictedInput, batch, made)
+    finally:
+        progress.finish()
+
+
+def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
+    if max_new_tokens is None:
+        return predictor
+    recipe = predictor.recipe
+    spec = recipe.eval.model_copy(update={"max_new_tokens": max_new_tokens})
+    return replace(predictor, recipe=recipe.model_copy(update={"eval": spec}))
+
+
+def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[str]]:
+    """Return what reads the inputs of a file, from its beginning at each call."""
+    if file.suffix.lower() in TEXT_SUFFIXES and not file.is_dir():
+        if column is not None:
+            raise DataError(f"--column is for a file of rows; {file} has an input a line")
+        return lambda: _lines_of(file)
+    key = "data.text" if recipe.task == "text-classification" else "data.prompt"
+    own = recipe.data.text if key == "data.text" else recipe.data.prompt
+    chosen, named = (
+        (own, f"{key} of the run, or --column") if column is None else (column, "--column")
+    )
+    return lambda: _texts_of(file, chosen, named)
+
+
+def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:
+    from etude.tuning.data.columns import field_reader
+    from etude.tuning.data.sources.files import read_rows
+    from etude.tuning.data.sources.registry import UnreadableRow
+
+    read = field_reader(column, named)
+    for row in read_rows(file):
+        if isinstance(row, UnreadableRow):
+            raise DataError(row.message)
+        text = read(row)
+        if not text.strip():
+            raise DataError(f"{row.origin}: the input is empty")
+        yield text
+
+
+def _lines_of(file: Path) -> Iterator[str]:
+    from etude.core.errors import did_you_mean
+    from etude.tuning.data.sources.text_lines import open_text
+
+    try:
+        with open_text(file) as lines:
+            yield from _lines(lines, file)
+    except FileNotFoundError:
+        near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from None
+
+
+def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:
+    from etude.tuning.data.sources.text_lines import not_utf8
+
+    for number, line in enumerate(lines, start=1):
+        if (complaint := not_utf8(origin, line, number)) is not None:
+            raise DataError(complaint)
+        if text := line.strip():
+            yield text
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest

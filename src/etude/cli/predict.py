@@ -1,0 +1,78 @@
+"""`etude predict`: a run's answers or classes for many inputs, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
+
+import typer
+
+from etude.cli.complete import complete_run
+from etude.cli.root import app
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "`etude predict latest questions.txt > answers.jsonl`\n\n"
+    "`etude predict reviews-2026 reviews.csv --column review | jq -r .label`\n\n"
+    "`echo 'a fine film' | etude predict latest`"
+)
+def predict(
+    run: Annotated[
+        str,
+        typer.Argument(help="A run: `latest`, a name, or a path.", autocompletion=complete_run),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A text file with one input per line, or a file of rows (JSONL, JSON, CSV, TSV, "
+            "Parquet). `-` or no file: one input per line of standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the input, or a template such as `{title}: {text}`. Default: the "
+            "run's `data.prompt`, or `data.text` for text classification.",
+            show_default=False,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum length of an answer, in tokens. Default: the recipe's."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+) -> None:
+    """Predict with a fine-tuned model: print one JSON object per input.
+
+    Each object has the `input` and, for a language model, the `answer`; for text classification,
+    the `label` and the `probabilities` of all labels. Objects are printed in batches as they are
+    made, in the order of the inputs. Blank lines are skipped.
+    """
+    from etude.app.predict import plan_predictions, predictions
+    from etude.tuning.report.live import TerminalProgress
+
+    source = _standard_input() if file is None or str(file) == "-" else file
+    job = plan_predictions(run, source, column=column, base=runs)
+    # Where results appear on the terminal, they show the progress, and a bar would cut into them.
+    progress = TerminalProgress(quiet=sys.stdout.isatty())
+    # A bar on the terminal takes sys.stdout over; results go where they were sent.
+    out = sys.stdout
+    for predicted in predictions(job, max_new_tokens=max_new_tokens, progress=progress):
+        out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
+        out.flush()
+
+
+def _standard_input() -> Iterable[str]:
+    stream: TextIO = sys.stdin
+    if stream.isatty():
+        typer.echo("One input per line; Ctrl-D ends.", err=True)
+    if isinstance(stream, TextIOWrapper):
+        # As data files are read: the first byte that is not UTF-8 is named in the error.
+        cast("Any", stream).reconfigure(encoding="utf-8", errors="surrogateescape")
+    return stream
