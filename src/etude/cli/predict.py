@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
@@ -68,11 +66,12 @@ def predict(
         out.flush()
 
 
-def _standard_input() -> Iterable[str]:
-    stream: TextIO = sys.stdin
+def _standard_input() -> TextIO:
+    stream = cast("TextIO", sys.stdin)
     if stream.isatty():
         typer.echo("One input per line; Ctrl-D ends.", err=True)
-    if isinstance(stream, TextIOWrapper):
-        # As data files are read: the first byte that is not UTF-8 is named in the error.
-        cast("Any", stream).reconfigure(encoding="utf-8", errors="surrogateescape")
+    # As data files are read: the first byte that is not UTF-8 is named in the error.
+    reconfigure: Any = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(encoding="utf-8", errors="surrogateescape")
     return stream
