@@ -17,7 +17,9 @@ from etude.tuning.tasks.base import TaskRecord
 
 GOOD = ("a wonderful film", "i loved every minute", "brilliant acting", "a joy to watch")
 BAD = ("a dreadful film", "i hated every minute", "wooden acting", "a chore to watch")
-TOPICS = ("the plot", "the music", "the ending", "the cast", "the script", "the second half")
+PRAISE = "a joy to watch, the cast above all (8)"
+BLAME = "wooden acting, the script above all (9)"
+TOPICS = ("the plot", "the music", "the ending", "the cast", "the script")
 
 
 def reviews(path, *, count=96, labels=("negative", "positive")):
@@ -26,7 +28,7 @@ def reviews(path, *, count=96, labels=("negative", "positive")):
     for number in range(count):
         good = number % 3 > 0
         opinion = (GOOD if good else BAD)[number % 4]
-        topic = TOPICS[number % 6]
+        topic = TOPICS[number % 5]
         rows.append({"text": f"{opinion}, {topic} above all ({number})", "label": labels[good]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
@@ -47,7 +49,13 @@ def fields(data, model, **sections):
         "adapter": {"rank": 8, "alpha": 16},
         "quant": {"kind": "none"},
         "data": {"train": str(data), "eval_fraction": 0.25, "max_length": 64},
-        "train": {"epochs": 3, "batch_samples": 16, "micro_tokens": 1024, "lr": 2e-3},
+        "train": {
+            "epochs": 4,
+            "batch_samples": 16,
+            "micro_tokens": 1024,
+            "lr": 2e-3,
+            "threads": 1,
+        },
     }
     for name, section in sections.items():
         base[name] = {**base[name], **section} if isinstance(section, dict) else section
@@ -81,7 +89,7 @@ def test_a_classifier_learns_and_says_what_it_measured(run):
 
 def test_what_was_saved_predicts_the_same_and_evaluates_the_same(run):
     predictor = load(run.folder)
-    predictions = predictor.predict(["a wonderful film, the cast", "wooden acting, the script"])
+    predictions = predictor.predict([PRAISE, BLAME])
     assert [prediction.text for prediction in predictions] == ["positive", "negative"]
     for prediction in predictions:
         assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-6)
@@ -105,7 +113,7 @@ def test_the_adapter_with_its_head_opens_in_transformers_and_peft(run, minilm):
     base = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2)
     model = PeftModel.from_pretrained(base, str(run.folder / "adapter")).eval()
     tokenizer = AutoTokenizer.from_pretrained(minilm)
-    texts = ["a wonderful film, the cast", "a chore to watch, the music above all"]
+    texts = [PRAISE, BLAME]
     predictions = load(run.folder).predict(texts)
     with torch.no_grad():
         logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
@@ -117,7 +125,7 @@ def test_the_adapter_with_its_head_opens_in_transformers_and_peft(run, minilm):
 
 def test_a_stopped_run_resumes_to_the_same_curve(minilm, tmp_path):
     data = reviews(tmp_path / "rows.jsonl", count=48)
-    train = {"epochs": 2, "save_every": 1, "threads": 1}
+    train = {"epochs": 2, "save_every": 1}
     recipe = Recipe.parse(fields(data, minilm, train=train))
     whole = tune(recipe, base=tmp_path / "whole")
     part = tune(recipe, base=tmp_path / "part")
@@ -143,8 +151,8 @@ def test_full_fine_tuning_saves_a_classifier_that_transformers_opens(minilm, tmp
     run = tune(Recipe.parse(recipe), base=tmp_path / "runs")
     assert run.summary["accuracy"] == 1.0
     classify = pipeline("text-classification", model=str(run.folder / "model"))
-    assert classify("a wonderful film, the cast")[0]["label"] == "positive"
-    assert load(run.folder).predict(["wooden acting, the script"])[0].text == "negative"
+    assert classify(PRAISE)[0]["label"] == "positive"
+    assert load(run.folder).predict([BLAME])[0].text == "negative"
 
 
 def test_the_best_checkpoint_is_chosen_by_the_metric_that_is_named(minilm, tmp_path):
