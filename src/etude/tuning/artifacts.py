@@ -129,7 +129,9 @@ def sizes(
         "peak_rss": peak_rss(),
         "weight_bytes": weight_bytes(loaded.model),
         "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
-        "memory_table": memory_table(
+        "memory_table": []
+        if loaded.head.is_new
+        else memory_table(
             loaded.model.config,
             recipe.adapter.rank,
             recipe.train.micro_tokens,

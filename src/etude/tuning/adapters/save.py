@@ -189,11 +189,12 @@ def _peft_config(
     origin: ModelOrigin,
     name: str,
 ) -> dict[str, Any]:
-    causal = type(model).__name__.endswith("ForCausalLM")
+    tasks = {"ForCausalLM": "CAUSAL_LM", "ForSequenceClassification": "SEQ_CLS"}
+    task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
     saved = [path for path, module in saved_modules(model).items() if name in module.copies]
     common: dict[str, Any] = {
-        "task_type": "CAUSAL_LM" if causal else None,
+        "task_type": task,
         "base_model_name_or_path": origin.name,
         "target_modules": _shortest_targets(model, written),
         "bias": "none",

@@ -157,10 +157,11 @@ class Recipe(Section):
         """
         file = find_recipe(path)
         fields = _load(file)
-        for override in overrides or []:
-            apply_override(fields, override)
         if data is not None:
             _train_on(fields, data)
+        # Last, so that `--data train.csv --set data.eval=dev.csv` evaluates on dev.csv.
+        for override in overrides or []:
+            apply_override(fields, override)
         return cls.parse(fields, str(file))
 
     @classmethod

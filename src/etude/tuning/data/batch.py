@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.packing import collate, collate_padded
+from etude.tuning.data.packing import bucket, collate, collate_padded, pack
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class Layout:
 
     pad_id: int = 0
     """Token that shorter rows are padded with, where they are not packed."""
+
+    length_multiple: int | None = None
+    """Padded rows are grouped by length, and padded to a multiple of this; None: they are grouped
+    as packed ones are, and padded to the longest."""
+
+    def micro_batches(self, lengths: Sequence[int], capacity: int) -> list[list[int]]:
+        """Return which samples go through the model together, at most `capacity` tokens of them."""
+        if self.length_multiple is None:
+            return pack(lengths, capacity)
+        return bucket(lengths, capacity, self.length_multiple)
 
 
 PACKED_ROWS = Layout()
@@ -58,7 +68,9 @@ class Batch:
                 "segment_lengths": row.lengths,
             }
         else:
-            padded = collate_padded(self.samples, self.layout.pad_id)
+            padded = collate_padded(
+                self.samples, self.layout.pad_id, self.layout.length_multiple or 1
+            )
             inputs = {
                 "input_ids": padded.input_ids,
                 "targets": padded.targets,

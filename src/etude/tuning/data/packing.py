@@ -18,7 +18,7 @@ the best packing, plus one.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +65,39 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
+def bucket(lengths: Sequence[int], capacity: int, multiple: int) -> list[list[int]]:
+    """Distribute items over batches of rows padded to one length, similar lengths together.
+
+    Args:
+        lengths: tokens of each item.
+        capacity: tokens a batch may hold, padding included; a longer item gets one of its own.
+        multiple: rows are padded to a multiple of it, so that few shapes occur.
+
+    Returns:
+        Batches of indices into `lengths`, every index once, the longest rows first.
+    """
+    batches: list[list[int]] = []
+    width = 0
+    for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+        if not batches or (len(batches[-1]) + 1) * width > capacity:
+            batches.append([])
+            width = padded_length(lengths[index], multiple)
+        batches[-1].append(index)
+    return batches
+
+
+def padded_length(length: int, multiple: int) -> int:
+    """Return the next multiple of `multiple`."""
+    return -(-length // multiple) * multiple
+
+
 def plan_steps(
-    lengths: Sequence[int], batch_samples: int, micro_tokens: int, seed: int, epoch: int
+    lengths: Sequence[int],
+    batch_samples: int,
+    micro_tokens: int,
+    seed: int,
+    epoch: int,
+    group: Callable[[Sequence[int], int], list[list[int]]] = pack,
 ) -> list[Step]:
     """Plan one epoch: which samples each optimiser step takes, and how its rows are packed.
 
@@ -79,12 +110,13 @@ def plan_steps(
         micro_tokens: tokens of one micro-batch; a longer sample is alone in its own.
         seed: of the run.
         epoch: from 0.
+        group: cuts the samples of a step into micro-batches, given lengths and `micro_tokens`.
     """
     order: list[int] = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
     steps: list[Step] = []
     for start in range(0, len(order), batch_samples):
         members = order[start : start + batch_samples]
-        rows = pack([lengths[index] for index in members], micro_tokens)
+        rows = group([lengths[index] for index in members], micro_tokens)
         steps.append([[members[item] for item in row] for row in rows])
     return steps
 
@@ -147,9 +179,10 @@ def collate(samples: Sequence[EncodedSample]) -> PackedBatch:
     )
 
 
-def collate_padded(samples: Sequence[EncodedSample], pad_id: int) -> PaddedBatch:
-    """Stack samples, one a row, padded on the right with `pad_id`."""
-    shape = (len(samples), max(len(sample) for sample in samples))
+def collate_padded(samples: Sequence[EncodedSample], pad_id: int, multiple: int = 1) -> PaddedBatch:
+    """Stack samples, one a row, padded on the right with `pad_id` to a multiple of `multiple`."""
+    longest = max(len(sample) for sample in samples)
+    shape = (len(samples), padded_length(longest, multiple))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
     targets = np.full(shape, IGNORED, dtype=np.int64)

@@ -47,11 +47,6 @@ class Head:
         }
         return getattr(transformers, names[self.kind])
 
-    @property
-    def peft_task_type(self) -> str:
-        """What PEFT calls the task."""
-        return {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}[self.kind]
-
     def configure(self, config: Any, pad_id: int | None = None) -> Any:
         """Return a copy of a model's configuration that says this head."""
         configured = copy.deepcopy(config)

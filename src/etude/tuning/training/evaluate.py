@@ -11,7 +11,6 @@ import torch
 from etude.core.progress import Progress
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.packing import pack
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
 from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
@@ -56,7 +55,7 @@ def evaluate(
     if progress:
         progress.start("Evaluating", len(samples), "samples")
     lengths = [side_tokens(objective, sample) for sample in samples]
-    rows = pack(lengths, micro_tokens)
+    rows = layout.micro_batches(lengths, micro_tokens)
     batches = [Batch([samples[i] for i in row], layout) for row in rows]
     with torch.no_grad(), row_layout(model, layout):
         values = objective.step_values(model, batches)

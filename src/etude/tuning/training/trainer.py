@@ -382,7 +382,12 @@ class Trainer:
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
             self._epoch_steps = plan_steps(
-                self.lengths, self.spec.batch_samples, self.spec.micro_tokens, self.spec.seed, epoch
+                self.lengths,
+                self.spec.batch_samples,
+                self.spec.micro_tokens,
+                self.spec.seed,
+                epoch,
+                self.layout.micro_batches,
             )
         return self._epoch_steps
 
