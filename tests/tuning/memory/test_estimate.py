@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from etude.core.errors import InsufficientMemoryError, ModelError, NoTargetMatchedError
 from etude.tuning.adapters.inject import add_adapter
@@ -21,11 +29,12 @@ from etude.tuning.memory import trace as trace_module
 from etude.tuning.memory.estimate import PARTS, estimate_memory, held_as, optimizer_bytes
 from etude.tuning.memory.fit import estimate_recipe, first_option, options, require_fit
 from etude.tuning.memory.model_configs import KNOWN, config_of
-from etude.tuning.memory.trace import trace_step, weigh
+from etude.tuning.memory.trace import row_shape, trace_step, weigh
+from etude.tuning.models.heads import Head
 from etude.tuning.models.load import load_model
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.optim.optimizers import make_optimizer
-from etude.tuning.pipeline import tune
+from etude.tuning.pipeline import adapt, tune
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -36,7 +45,7 @@ def recipe(**sections: Any) -> Recipe:
         "eval": {"generate": 0},
     }
     for name, section in sections.items():
-        fields[name] = {**fields.get(name, {}), **section}
+        fields[name] = {**fields.get(name, {}), **section} if isinstance(section, dict) else section
     return Recipe.parse(fields)
 
 
@@ -78,6 +87,82 @@ def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
     assert more.trained - base.trained == 64
     assert more.parts["weights"] - base.parts["weights"] == 4 * 64
     assert more.parameters == base.parameters
+
+
+CLASSIFIER = Head("sequence-classification", ("no", "yes"))
+
+
+def classification(**sections: Any) -> Recipe:
+    return recipe(**{"task": "text-classification", **sections})
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path, tiny_tokenizer):
+    """A folder of a small random BERT without a head."""
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+    )
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def classifier(folder: Any, chosen: Recipe) -> Any:
+    """Load a classifier, with adapter and head ready to be trained."""
+    loaded = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), chosen.quant, head=CLASSIFIER)
+    adapt(loaded, chosen)
+    return loaded.model.train()
+
+
+@pytest.mark.parametrize("quant", ["none", "nf4"])
+def test_a_classifiers_weights_and_new_head_are_counted_to_the_byte(tiny_encoder, quant):
+    chosen = classification(quant={"kind": quant}, adapter={"target_modules": ["dense"]})
+    model = classifier(tiny_encoder, chosen)
+    real = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+    config = AutoConfig.from_pretrained(tiny_encoder)
+    found = weigh(config, chosen, torch.bfloat16, held_as(chosen), CLASSIFIER)
+    assert found.held == sum(real.values())
+    assert found.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_what_autograd_keeps_of_a_classifiers_padded_rows_is_counted(tiny_encoder):
+    chosen = classification(
+        data={"max_length": 512, "train": "-"}, train={"micro_tokens": 256}, quant={"kind": "nf4"}
+    )
+    model = classifier(tiny_encoder, chosen)
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # Samples are cut to the 128 tokens of the model's context, and rows padded.
+    rows, length, _ = row_shape(chosen, packed=False, context=128)
+    assert (rows, length) == (3, 128)
+    ids = torch.ones(rows, length, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum()
+    config = AutoConfig.from_pretrained(tiny_encoder)
+    trace = trace_step(config, chosen, torch.bfloat16, held_as(chosen), None, CLASSIFIER)
+    assert loss.requires_grad
+    assert trace.kept == pytest.approx(sum(kept.values()), rel=0.03)
+
+
+def test_a_decoders_classifier_keeps_no_logits_of_every_token(tiny_llama):
+    config = llama(vocab_size=20_000)
+    chosen = classification(data={"packing": False, "train": "-"})
+    answers = estimate_memory(config, recipe(data={"packing": False}), torch.bfloat16)
+    classes = estimate_memory(config, chosen, torch.bfloat16, head=CLASSIFIER)
+    assert classes.parts["logits"] < answers.parts["logits"] / 2
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -318,7 +403,7 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     ) as error:
         tune(chosen, base=tmp_path / "runs")
     assert "\n" not in str(error.value)
-    run = tune(chosen, base=tmp_path / "runs", anyway=True)
+    run = tune(chosen, base=tmp_path / "runs", ignore_memory=True)
     assert run.state == "finished"
     assert set(run.summary["memory_plan"]["parts"]) == set(PARTS)
     assert "The plan made before it said" in (run.folder / "report.html").read_text("utf-8")
