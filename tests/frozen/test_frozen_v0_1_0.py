@@ -134,7 +134,7 @@ def test_an_adapter_gives_the_logits_that_it_gave(old, name):
     loaded = load_model(ModelSpec(id="base", dtype="float32"), spec)
     with torch.no_grad():
         base = loaded.model(input_ids=ids).logits
-        with UnquantizedWeights(loaded.origin) as original:
+        with UnquantizedWeights(loaded.files) as original:
             folder = Path("adapters") / name
             load_adapter(loaded.model, folder, origin=loaded.origin, original=original)
         adapted = loaded.model(input_ids=ids).logits

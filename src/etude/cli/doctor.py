@@ -68,7 +68,7 @@ def examine(*, measure: bool) -> dict[str, Any]:
     chosen, device = dtype_name(dtype), placement.device
     fits = what_fits(
         placement.memory_available(),
-        dtype.itemsize,
+        dtype,
         rates.get(chosen) if device.type == "cpu" else None,
     )
     return {

@@ -98,23 +98,24 @@ def estimate(
     from etude.core.errors import RecipeError
     from etude.core.machine import this_machine
     from etude.tuning.config.recipe import Recipe
-    from etude.tuning.memory.fit import estimate_recipe, first_option
-    from etude.tuning.memory.model_configs import config_of
+    from etude.tuning.memory.fit import METHODS, estimate_recipe, first_option
+    from etude.tuning.memory.model_configs import open_outline
+    from etude.tuning.tasks.registry import task_named
 
     if model is None and recipe is None:
         raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
     chosen = _chosen(model, recipe, overrides or [])
-    config = config_of(chosen.model.id)
     limit = this_machine().memory_available if memory is None else _bytes(memory)
-    ways = [method.value] if method else ["qlora", "lora", "full"]
+    ways = [method.value] if method else list(METHODS)
     if method is None and chosen.quant.kind == "native":
         ways = ["qlora", "full"]
     recipes: dict[str, Recipe] = {way: chosen.with_method(way) for way in ways}  # pyright: ignore[reportArgumentType]
-    plans = {way: estimate_recipe(own, config) for way, own in recipes.items()}
-    first = {
-        way: None if own.total <= limit else first_option(recipes[way], limit, config)
-        for way, own in plans.items()
-    }
+    with open_outline(chosen.model.id, task_named(chosen.task).expected_head(chosen)) as outline:
+        plans = {way: estimate_recipe(own, outline) for way, own in recipes.items()}
+        first = {
+            way: None if own.total <= limit else first_option(recipes[way], limit, outline)
+            for way, own in plans.items()
+        }
     if as_json:
         content: dict[str, Any] = {"model": chosen.model.id, "memory": limit, "plans": []}
         for way, own in plans.items():

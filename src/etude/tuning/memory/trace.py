@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -120,6 +121,18 @@ class _Live(TorchDispatchMode):
         return out
 
 
+_FILLS = (Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out first values, which fake tensors do not hold and spend most of the time on."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in _FILLS else func(*args, **(kwargs or {}))
+
+
 def weigh(
     config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head = CAUSAL_LM
 ) -> Weights:
@@ -203,7 +216,14 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: He
     """Build the model as a run would hold it, on fake tensors."""
     if head.is_new:
         config = head.configure(config, pad_id=0)
-    model = build_model(config, dtype, recipe.model.id, head)
+    with _WithoutValues():
+        return _adapted(
+            build_model(config, dtype, recipe.model.id, head), recipe, dtype, held, head
+        )
+
+
+def _adapted(model: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head) -> Any:
+    """Quantise the Linears of a model and put the adapter on, or make all of it trainable."""
     full = recipe.adapter.kind == "full"
     model.requires_grad_(full)
     for path, linear in quantizable_linears(model).items():
