@@ -12,6 +12,7 @@ import typer
 from etude.cli.root import app
 
 if TYPE_CHECKING:
+    from etude.core.progress import Progress
     from etude.tuning.report.fits import Fit
 
 
@@ -26,7 +27,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report this machine's hardware and what can be fine-tuned on it."""
-    facts = examine(measure=measure)
+    from etude.tuning.report.live import TerminalProgress
+
+    facts = examine(measure=measure, progress=TerminalProgress(quiet=as_json))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -41,7 +44,7 @@ def doctor(
     Console(highlight=False, markup=False).print(table)
 
 
-def examine(*, measure: bool) -> dict[str, Any]:
+def examine(*, measure: bool, progress: Progress) -> dict[str, Any]:
     """Return everything that `etude doctor` knows, as plain data; sizes in bytes."""
     import torch
 
@@ -66,11 +69,13 @@ def examine(*, measure: bool) -> dict[str, Any]:
         }
     kernels, gpu_kernels = native.status(), triton.status()
     chosen, device = dtype_name(dtype), placement.device
+    progress.start("Estimating what fits", None)
     fits = what_fits(
         placement.memory_available(),
         dtype,
         rates.get(chosen) if device.type == "cpu" else None,
     )
+    progress.finish()
     return {
         "machine": {**asdict(machine), "native_bfloat16": machine.native_bfloat16},
         "threads": machine.physical_cores,

@@ -419,7 +419,7 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     assert run.state == "finished"
     own, others = run.summary["memory_estimate"], run.summary["other_memory_estimates"]
     assert set(own["parts"]) == set(PARTS)
-    assert [other["method"] for other in others] == ["lora", "full"]
+    assert [other["method"] for other in others] == ["qlora", "full"]
     with open_outline(chosen.model.id) as outline:
         assert own == estimate_recipe(chosen, outline).as_json()
         full = estimate_recipe(chosen.with_method("full"), outline)
