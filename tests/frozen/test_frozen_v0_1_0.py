@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from etude.cli import app
 from etude.core.errors import RecipeError
 from etude.core.progress import SilentProgress
+from etude.core.units import size
 from etude.papers.library import Library
 from etude.papers.reader import Reader
 from etude.practice.explanations import Explanations
@@ -121,6 +122,12 @@ def test_a_report_can_be_written_anew(old, name):
     shown = CliRunner().invoke(app, ["runs", "show", run.name, "--report", "--runs", "trained"])
     assert shown.exit_code == 0, shown.output
     assert run.report.stat().st_size > 10_000
+    summary = run.read_json("summary.json")
+    if summary is not None:
+        page = run.report.read_text("utf-8")
+        assert f"the estimate made before it was {size(summary['memory_plan']['total'])}" in page
+        for row in summary["memory_table"]:
+            assert size(row["activations"]) in page
 
 
 # Adapters
