@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from etude.cli import app
 from etude.core.errors import RecipeError
 from etude.core.progress import SilentProgress
+from etude.core.units import size
 from etude.papers.library import Library
 from etude.papers.reader import Reader
 from etude.practice.explanations import Explanations
@@ -121,6 +122,12 @@ def test_a_report_can_be_written_anew(old, name):
     shown = CliRunner().invoke(app, ["runs", "show", run.name, "--report", "--runs", "trained"])
     assert shown.exit_code == 0, shown.output
     assert run.report.stat().st_size > 10_000
+    summary = run.read_json("summary.json")
+    if summary is not None:
+        page = run.report.read_text("utf-8")
+        assert f"the estimate made before it was {size(summary['memory_plan']['total'])}" in page
+        for row in summary["memory_table"]:
+            assert size(row["activations"]) in page
 
 
 # Adapters
@@ -134,7 +141,7 @@ def test_an_adapter_gives_the_logits_that_it_gave(old, name):
     loaded = load_model(ModelSpec(id="base", dtype="float32"), spec)
     with torch.no_grad():
         base = loaded.model(input_ids=ids).logits
-        with UnquantizedWeights(loaded.origin) as original:
+        with UnquantizedWeights(loaded.files) as original:
             folder = Path("adapters") / name
             load_adapter(loaded.model, folder, origin=loaded.origin, original=original)
         adapted = loaded.model(input_ids=ids).logits

@@ -6,12 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from etude.core.progress import Progress, SilentProgress
 
-def examine(*, measure: bool) -> dict[str, Any]:
+
+def examine(*, measure: bool, progress: Progress | None = None) -> dict[str, Any]:
     """Return what is known of this machine, as plain data; sizes in bytes.
 
     Args:
         measure: measure the speed of arithmetic and start a sandbox, which takes a few seconds.
+        progress: reports the stages.
     """
     import torch
 
@@ -36,11 +39,14 @@ def examine(*, measure: bool) -> dict[str, Any]:
         }
     kernels, gpu_kernels = native.status(), triton.status()
     chosen, device = dtype_name(dtype), placement.device
+    progress = progress or SilentProgress()
+    progress.start("Estimating what fits", None)
     fits = what_fits(
         placement.memory_available(),
-        dtype.itemsize,
+        dtype,
         rates.get(chosen) if device.type == "cpu" else None,
     )
+    progress.finish()
     return {
         "machine": {**asdict(machine), "native_bfloat16": machine.native_bfloat16},
         "threads": machine.physical_cores,

@@ -72,24 +72,26 @@ def estimate_methods(
         ModelError: the model is not known.
     """
     from etude.core.machine import this_machine
-    from etude.tuning.memory.fit import estimate_recipe, first_option
-    from etude.tuning.memory.model_configs import config_of
+    from etude.tuning.memory.fit import METHODS, estimate_recipe, first_option
+    from etude.tuning.memory.model_configs import open_outline
+    from etude.tuning.tasks.registry import task_named
 
     if model is None and recipe is None:
         raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
     chosen = _chosen(model, recipe, overrides)
-    config = config_of(chosen.model.id)
     if limit is None:
         limit = this_machine().memory_available
-    methods: list[Method] = [method] if method else ["qlora", "lora", "full"]
+    methods: list[Method] = [method] if method else list(METHODS)
     if method is None and chosen.quant.kind == "native":
         methods = ["qlora", "full"]
     estimates: list[MethodEstimate] = []
-    for name in methods:
-        own = chosen.with_method(name)
-        plan = estimate_recipe(own, config)
-        change = None if plan.total <= limit else first_option(own, limit, config)
-        estimates.append(MethodEstimate(name, plan, change))
+    head = task_named(chosen.task).expected_head(chosen)
+    with open_outline(chosen.model.id, head) as outline:
+        for name in methods:
+            own = chosen.with_method(name)
+            plan = estimate_recipe(own, outline)
+            change = None if plan.total <= limit else first_option(own, limit, outline)
+            estimates.append(MethodEstimate(name, plan, change))
     return MemoryComparison(chosen, limit, estimates)
 
 

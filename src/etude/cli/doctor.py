@@ -25,8 +25,9 @@ def doctor(
 ) -> None:
     """Report this machine's hardware and what can be fine-tuned on it."""
     from etude.app.doctor import examine
+    from etude.tuning.report.live import TerminalProgress
 
-    facts = examine(measure=measure)
+    facts = examine(measure=measure, progress=TerminalProgress(quiet=as_json))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

@@ -11,14 +11,11 @@ import torch
 
 from etude.core.machine import peak_rss
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters
-from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.inspect import html_sample
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.quant.linear import QuantLinear
-from etude.tuning.report.memory_table import memory_table
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.trainer import TrainingResult
 
@@ -113,7 +110,6 @@ def figures(
 
 def sizes(
     loaded: LoadedModel,
-    recipe: Recipe,
     folder: RunFolder,
     adapted: list[AdaptedModule],
     parameters: dict[str, torch.nn.Parameter],
@@ -129,17 +125,6 @@ def sizes(
         "peak_rss": peak_rss(),
         "weight_bytes": weight_bytes(loaded.model),
         "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
-        "memory_table": []
-        if loaded.head.is_new
-        else memory_table(
-            loaded.model.config,
-            recipe.adapter.rank,
-            recipe.train.micro_tokens,
-            targets=recipe.adapter.target_modules,
-            quant=recipe.quant if recipe.quant.kind == "nf4" else QuantSpec(),
-            model=recipe.model,
-            checkpointing=recipe.train.gradient_checkpointing,
-        ),
     }
 
 

@@ -2,7 +2,7 @@
 
 Its stages, in order:
 
-    plan      the peak memory, before anything is loaded
+    estimate  the peak memory, before anything is loaded
     read      rows to samples, by the recipe's task
     load      the base, quantised tensor by tensor, with the head that the task needs
     encode    samples to tokens, and which of them are trained
@@ -36,11 +36,11 @@ from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.estimate import MemoryEstimate
-from etude.tuning.memory.fit import estimate_recipe, require_fit
+from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
+from etude.tuning.memory.model_configs import ModelOutline, config_of
 from etude.tuning.metrics.metric import loss_metric
-from etude.tuning.models.heads import head_modules
-from etude.tuning.models.load import LoadedModel, load_model
-from etude.tuning.models.sources import resolve
+from etude.tuning.models.heads import Head, head_modules
+from etude.tuning.models.load import LoadedModel, ModelFiles, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement
@@ -126,23 +126,28 @@ def _tune(
     ignore_memory: bool,
 ) -> Run:
     began = time.perf_counter()
-    plan = _planned(recipe, placement, callbacks, ignore_memory=ignore_memory)
-    torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
-    placement.reset_peak_memory()
     task = task_named(recipe.task)
+    with ModelFiles(recipe.model.id) as files:
+        estimate = _estimated(
+            recipe, placement, files, task.expected_head(recipe), callbacks, ignore_memory
+        )
+        torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
+        placement.reset_peak_memory()
 
-    progress.start("Reading the data", None)
-    split = task.read(recipe)
-    progress.finish()
-    head = task.head(split, recipe)
-    loaded = load_model(recipe.model, recipe.quant, progress, head, placement=placement)
-    if placement.warning is not None:
-        callbacks.on_message(placement.warning)
-    data = task.encode(split, loaded, recipe, progress)
-    for note in data.notes:
-        callbacks.on_message(note)
-    folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-    adapted, parameters = adapt(loaded, recipe, progress)
+        progress.start("Reading the data", None)
+        split = task.read(recipe)
+        progress.finish()
+        head = task.head(split, recipe)
+        loaded = load_model(
+            recipe.model, recipe.quant, progress, head, placement=placement, files=files
+        )
+        if placement.warning is not None:
+            callbacks.on_message(placement.warning)
+        data = task.encode(split, loaded, recipe, progress)
+        for note in data.notes:
+            callbacks.on_message(note)
+        folder.write_json("data.json", describe_data(data, loaded.tokenizer))
+        adapted, parameters = adapt(loaded, recipe, progress)
 
     with placement.autocast_context():
         objective = task.objective(recipe, loaded, data, folder, progress)
@@ -181,7 +186,7 @@ def _tune(
     metrics = [loss_metric(objective.unit), *task.metrics(objective)]
     summary = {
         **figures(before, after, outcome, metrics),
-        **sizes(loaded, recipe, folder, adapted, parameters),
+        **sizes(loaded, folder, adapted, parameters),
         **optimizer_figures(trainer.optimizer),
         "peak_gpu_memory": placement.peak_memory(),
         "name": folder.name,
@@ -190,34 +195,44 @@ def _tune(
         "method": recipe.method,
         "objective": objective.name,
         "loss_unit": objective.unit,
-        "memory_plan": plan and plan.as_json(),
         "model": loaded.origin.name,
         "total_seconds": time.perf_counter() - began,
     }
+    if estimate is not None:
+        # Estimated last, when nobody waits for the run to begin.
+        outline = ModelOutline(files.config, head)
+        others = estimate_other_methods(recipe, outline)
+        summary["memory_estimate"] = estimate.as_json()
+        summary["other_memory_estimates"] = [other.as_json() for other in others]
     folder.write_json("summary.json", summary)
     folder.set_state("finished", outcome.reason)
     write_report(folder)
     return Run(folder.path, "finished", summary)
 
 
-def _planned(
-    recipe: Recipe, placement: Placement, callbacks: Callback, *, ignore_memory: bool
+def _estimated(
+    recipe: Recipe,
+    placement: Placement,
+    files: ModelFiles,
+    head: Head,
+    callbacks: Callback,
+    ignore_memory: bool,
 ) -> MemoryEstimate | None:
-    """Predict the peak memory; None where a model cannot be planned for.
+    """Predict the peak memory; None where that of a model cannot be estimated.
 
     Raises:
-        MemoryPlanError: the run cannot fit, and it is not wanted anyway.
+        InsufficientMemoryError: the run cannot fit, and is not to begin all the same.
     """
-    resolve(recipe.model.id)  # a name that no model has is one error, not a missing plan, too
     try:
-        plan = estimate_recipe(recipe)
+        outline = ModelOutline(config_of(recipe.model.id, files), head, files)
+        estimate = estimate_recipe(recipe, outline)
     except ModelError as error:
-        # What is wrong with the model itself, loading it will say; a plan is not worth a run.
-        callbacks.on_message(f"no memory plan: {error}")
+        # What is wrong with the model itself, loading it will say; an estimate is not worth a run.
+        callbacks.on_message(f"no memory estimate: {error}")
         return None
     if not ignore_memory:
-        require_fit(plan, recipe, placement.memory_available())
-    return plan
+        require_fit(estimate, recipe, placement.memory_available(), outline)
+    return estimate
 
 
 def adapt(
@@ -232,7 +247,7 @@ def adapt(
     if loaded.head.is_new:
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
-    with UnquantizedWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.files) as original:
         adapted = add_adapter(
             model, spec, seed=recipe.train.seed, original=original, progress=progress
         )

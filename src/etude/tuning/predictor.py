@@ -129,7 +129,7 @@ def load(
     task = task_named(recipe.task)
     head = task.saved_head(TaskRecord.read(folder.adapter))
     loaded = load_model(recipe.model, recipe.quant, progress, head)
-    with UnquantizedWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
     _require_head(loaded, folder)
     return Predictor(loaded, task.encoder(loaded, recipe), adapted=True, recipe=recipe)

@@ -320,11 +320,11 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
         loaded = load_tiny(folder, quant="nf4")
         if rounds:
             spec = AdapterSpec(rank=8, alpha=8, init="loftq", loftq_iterations=rounds)
-            with UnquantizedWeights(loaded.origin) as original:
+            with UnquantizedWeights(loaded.files) as original:
                 add_adapter(loaded.model, spec, seed=0, original=original)
         else:
             add_adapter(loaded.model, AdapterSpec(rank=8, alpha=8), seed=0)
-        with UnquantizedWeights(loaded.origin) as original:
+        with UnquantizedWeights(loaded.files) as original:
             errors[rounds] = sum(
                 float(
                     (original(path) - layer.base.dequantize(torch.float32) - layer.delta()).norm()
@@ -334,7 +334,7 @@ def test_loftq_comes_nearer_to_the_weight_than_quantising_alone(folder, tmp_path
         if rounds:
             save_adapter(loaded.model, tmp_path / str(rounds), spec, loaded.origin)
             again = load_tiny(folder, quant="nf4")
-            with UnquantizedWeights(again.origin) as original:
+            with UnquantizedWeights(again.files) as original:
                 load_adapter(
                     again.model, tmp_path / str(rounds), origin=again.origin, original=original
                 )

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, GPT2Config, LlamaConfig, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from etude.core.errors import InsufficientMemoryError, ModelError, NoTargetMatchedError
+from etude.core.units import size
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.config.recipe import Recipe
@@ -19,13 +28,22 @@ from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
 from etude.tuning.memory import trace as trace_module
 from etude.tuning.memory.estimate import PARTS, estimate_memory, held_as, optimizer_bytes
-from etude.tuning.memory.fit import estimate_recipe, first_option, options, require_fit
-from etude.tuning.memory.model_configs import KNOWN, config_of
-from etude.tuning.memory.trace import trace_step, weigh
+from etude.tuning.memory.fit import (
+    METHODS,
+    estimate_recipe,
+    first_option,
+    options,
+    require_fit,
+)
+from etude.tuning.memory.model_configs import KNOWN, ModelOutline, config_of, open_outline
+from etude.tuning.memory.trace import row_shape, trace_step, weigh
+from etude.tuning.models import load
+from etude.tuning.models.heads import Head
 from etude.tuning.models.load import load_model
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.optim.optimizers import make_optimizer
-from etude.tuning.pipeline import tune
+from etude.tuning.pipeline import adapt, tune
+from etude.tuning.report import fits
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -36,7 +54,7 @@ def recipe(**sections: Any) -> Recipe:
         "eval": {"generate": 0},
     }
     for name, section in sections.items():
-        fields[name] = {**fields.get(name, {}), **section}
+        fields[name] = {**fields.get(name, {}), **section} if isinstance(section, dict) else section
     return Recipe.parse(fields)
 
 
@@ -78,6 +96,82 @@ def test_modules_trained_whole_have_a_float32_copy_and_a_gradient():
     assert more.trained - base.trained == 64
     assert more.parts["weights"] - base.parts["weights"] == 4 * 64
     assert more.parameters == base.parameters
+
+
+CLASSIFIER = Head("sequence-classification", ("no", "yes"))
+
+
+def classification(**sections: Any) -> Recipe:
+    return recipe(**{"task": "text-classification", **sections})
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path, tiny_tokenizer):
+    """A folder of a small random BERT without a head."""
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+    )
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def classifier(folder: Any, chosen: Recipe) -> Any:
+    """Load a classifier, with adapter and head ready to be trained."""
+    loaded = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), chosen.quant, head=CLASSIFIER)
+    adapt(loaded, chosen)
+    return loaded.model.train()
+
+
+@pytest.mark.parametrize("quant", ["none", "nf4"])
+def test_a_classifiers_weights_and_new_head_are_counted_to_the_byte(tiny_encoder, quant):
+    chosen = classification(quant={"kind": quant}, adapter={"target_modules": ["dense"]})
+    model = classifier(tiny_encoder, chosen)
+    real = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+    config = AutoConfig.from_pretrained(tiny_encoder)
+    found = weigh(config, chosen, torch.bfloat16, held_as(chosen), CLASSIFIER)
+    assert found.held == sum(real.values())
+    assert found.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_what_autograd_keeps_of_a_classifiers_padded_rows_is_counted(tiny_encoder):
+    chosen = classification(
+        data={"max_length": 512, "train": "-"}, train={"micro_tokens": 256}, quant={"kind": "nf4"}
+    )
+    model = classifier(tiny_encoder, chosen)
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # Samples are cut to the 128 tokens of the model's context, and rows padded.
+    rows, length, _ = row_shape(chosen, packed=False, context=128)
+    assert (rows, length) == (3, 128)
+    ids = torch.ones(rows, length, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum()
+    config = AutoConfig.from_pretrained(tiny_encoder)
+    trace = trace_step(config, chosen, torch.bfloat16, held_as(chosen), None, CLASSIFIER)
+    assert loss.requires_grad
+    assert trace.kept == pytest.approx(sum(kept.values()), rel=0.03)
+
+
+def test_a_decoders_classifier_keeps_no_logits_of_every_token(tiny_llama):
+    config = llama(vocab_size=20_000)
+    chosen = classification(data={"packing": False, "train": "-"})
+    answers = estimate_memory(config, recipe(data={"packing": False}), torch.bfloat16)
+    classes = estimate_memory(config, chosen, torch.bfloat16, head=CLASSIFIER)
+    assert classes.parts["logits"] < answers.parts["logits"] / 2
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -277,7 +371,7 @@ def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path)
 
 def test_the_least_costly_change_that_fits_is_named():
     chosen = recipe(train={"micro_tokens": 512})
-    wide = llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=16)
+    wide = ModelOutline(llama(hidden_size=256, intermediate_size=1024, num_hidden_layers=16))
     needed = estimate_recipe(chosen, wide).total
     ways = {option.change: option.plan.total for option in options(chosen, wide)}
     assert ways["train.micro_tokens=64"] < needed
@@ -293,9 +387,12 @@ def test_the_least_costly_change_that_fits_is_named():
 
 def test_a_plan_beyond_the_memory_by_more_than_its_error_is_refused():
     chosen = recipe(adapter={"kind": "full"}, quant={"kind": "none"})
-    plan = estimate_memory(llama(), chosen, torch.bfloat16)
-    require_fit(plan, chosen, plan.total)
-    require_fit(plan, chosen, int(plan.total / 1.05))
+    outline = ModelOutline(llama())
+    plan = estimate_recipe(chosen, outline)
+    require_fit(plan, chosen, plan.total, outline)
+    require_fit(plan, chosen, int(plan.total / 1.05), outline)
+    with pytest.raises(InsufficientMemoryError, match="of memory, most of it"):
+        require_fit(plan, chosen, int(plan.total / 1.2), outline)
 
 
 @pytest.fixture
@@ -318,7 +415,75 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     ) as error:
         tune(chosen, base=tmp_path / "runs")
     assert "\n" not in str(error.value)
-    run = tune(chosen, base=tmp_path / "runs", anyway=True)
+    run = tune(chosen, base=tmp_path / "runs", ignore_memory=True)
     assert run.state == "finished"
-    assert set(run.summary["memory_plan"]["parts"]) == set(PARTS)
-    assert "The plan made before it said" in (run.folder / "report.html").read_text("utf-8")
+    own, others = run.summary["memory_estimate"], run.summary["other_memory_estimates"]
+    assert set(own["parts"]) == set(PARTS)
+    assert [other["method"] for other in others] == ["qlora", "full"]
+    with open_outline(chosen.model.id) as outline:
+        assert own == estimate_recipe(chosen, outline).as_json()
+        full = estimate_recipe(chosen.with_method("full"), outline)
+    assert others[1] == full.as_json()
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert f"the estimate made before it was {size(own['total'])}" in page
+    assert page.count(size(full.total)) >= 1
+
+
+def test_a_run_estimates_its_own_memory_once_and_opens_its_model_once(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    """PiSSA reads the weights again that loading has quantised."""
+    opened, closed, estimated = [], [], []
+    open_checkpoint = load.open_checkpoint
+
+    def opening(source):
+        checkpoint = open_checkpoint(source)
+        opened.append(source.name)
+        close = checkpoint.close
+        monkeypatch.setattr(checkpoint, "close", lambda: (closed.append(source.name), close()))
+        return checkpoint
+
+    def estimating(recipe, outline):
+        estimated.append(recipe.method)
+        return estimate_recipe(recipe, outline)
+
+    monkeypatch.setattr(load, "open_checkpoint", opening)
+    monkeypatch.setattr("etude.tuning.pipeline.estimate_recipe", estimating)
+    monkeypatch.setattr("etude.tuning.memory.fit.estimate_recipe", estimating)
+    fields = tiny_recipe()
+    fields["adapter"]["init"] = "pissa"
+    chosen = Recipe.parse(fields)
+    assert tune(chosen, base=tmp_path / "runs").state == "finished"
+    assert opened == closed == [chosen.model.id]
+    assert sorted(estimated) == ["full", "lora", "qlora"]
+
+
+def test_files_close_with_the_last_who_reads_them_even_after_an_error(tiny_llama):
+    files = load.ModelFiles(str(tiny_llama()))
+    with pytest.raises(RuntimeError), files:
+        checkpoint = files.checkpoint
+        with files:
+            assert files.checkpoint is checkpoint
+        assert files.checkpoint is checkpoint
+        raise RuntimeError
+    with files:
+        assert files.checkpoint is not checkpoint
+
+
+# What this much memory can fine-tune
+
+
+def test_more_memory_never_fits_less_and_a_fit_is_what_is_estimated(monkeypatch):
+    examples = ("smollm2-135m", "smollm2-360m")
+    monkeypatch.setattr(fits, "EXAMPLES", examples)
+    small = {way: fits._estimate(examples[0], way, torch.bfloat16) for way in METHODS}
+    large = {way: fits._estimate(examples[1], way, torch.bfloat16) for way in METHODS}
+    for memory in (small["qlora"].total - 1, small["lora"].total, large["full"].total):
+        for fit in fits.what_fits(memory, torch.bfloat16, 100.0):
+            fitting = [
+                estimates[fit.method].total
+                for estimates in (small, large)
+                if estimates[fit.method].total <= memory
+            ]
+            assert fit.memory == (fitting[-1] if fitting else 0)
+            assert (fit.model is None) == (not fitting)

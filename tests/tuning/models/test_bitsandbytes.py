@@ -174,7 +174,7 @@ def test_codes_are_not_rounded_a_second_time(saved):
 def test_a_start_that_wants_the_weight_before_rounding_is_refused(saved):
     folder, _ = saved(CODINGS["nf4"])
     loaded = load(folder, QuantSpec(kind="native"))
-    with UnquantizedWeights(loaded.origin) as original, pytest.raises(ModelError, match="rounded"):
+    with UnquantizedWeights(loaded.files) as original, pytest.raises(ModelError, match="rounded"):
         original("model.layers.0.self_attn.q_proj")
 
 

@@ -107,11 +107,27 @@ def summary() -> dict[str, Any]:
         for layer in range(30)
         for kind, tall, wide in SHAPES
     ]
-    rows = [
-        ("full", 538e6, 538e6, 1_076e6, 610e6),
-        ("lora", 289e6, 19.5e6, 39e6, 640e6),
-        ("qlora", 131e6, 19.5e6, 39e6, 640e6),
-    ]
+    estimates = {
+        method: {
+            "method": method,
+            "parts": {
+                "process": 430_000_000,
+                "weights": int(weights),
+                "gradients": int(gradients),
+                "optimizer": int(optimizer),
+                "activations": int(activations),
+                "logits": 64_000_000,
+                "workspace": 5_000_000,
+                "allocator": 380_000_000,
+            },
+            "total": int(879e6 + weights + gradients + optimizer + activations),
+        }
+        for method, weights, gradients, optimizer, activations in [
+            ("full", 538e6, 538e6, 1_076e6, 610e6),
+            ("lora", 289e6, 19.5e6, 39e6, 640e6),
+            ("qlora", 131e6, 19.5e6, 39e6, 640e6),
+        ]
+    }
     outcomes = [
         ("qlora", 3.412, 2.563, 12.1, 27.9, 301.2, 1.118e9, 1.31e8, 1.98e7, 1_211.4),
         ("lora", 3.385, 2.541, 12.4, 28.3, 262.7, 1.31e9, 2.89e8, 1.98e7, 1_388.9),
@@ -141,17 +157,8 @@ def summary() -> dict[str, Any]:
         "train_seconds": 301.2,
         "total_seconds": 419.0,
         "adapted_modules": modules,
-        "memory_table": [
-            {
-                "method": method,
-                "weights": int(weights),
-                "gradients": int(gradients),
-                "optimizer": int(optimizer),
-                "activations": int(activations),
-                "total": int(weights + gradients + optimizer + activations),
-            }
-            for method, weights, gradients, optimizer, activations in rows
-        ],
+        "memory_estimate": estimates["qlora"],
+        "other_memory_estimates": [estimates["lora"], estimates["full"]],
         "compare": [dict(zip(keys, row, strict=True)) for row in outcomes],
         "ended": "all steps done",
     }

@@ -118,7 +118,7 @@ def merge_adapter(
     here = spec.model_copy(update={"dtype": computed, "device": "cpu"})
     loaded = load_model(here, quant, progress)
     refuse_base_folder(output, loaded.origin)
-    with UnquantizedWeights(loaded.origin) as original:
+    with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     if low_bits is not None:
         raise too_few_bits(loaded.model, dtype, low_bits, progress or SilentProgress())

@@ -19,6 +19,7 @@ import torch
 
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
+from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.optim.registry import OPTIMIZERS
 from etude.tuning.placement import weight_dtypes
 from etude.tuning.quant import build
@@ -81,16 +82,18 @@ def estimate_memory(
     recipe: Recipe,
     dtype: torch.dtype,
     held: Held | None = None,
+    head: Head = CAUSAL_LM,
     *,
     process: int = PROCESS,
 ) -> MemoryEstimate:
     """Predict the peak memory of a run on a processor.
 
     Args:
-        config: the transformers configuration of a causal language model.
+        config: the transformers configuration of a model that can have `head`.
         recipe: of the run; its data are not looked at.
         dtype: of the forward pass.
         held: how Linears are held; None: as the recipe's `quant` says.
+        head: what the model has on top.
         process: bytes of the process before any weight.
 
     Raises:
@@ -98,9 +101,9 @@ def estimate_memory(
     """
     stored, compute = weight_dtypes(dtype, full=recipe.adapter.kind == "full")
     held = held or held_as(recipe)
-    weights = weigh(config, recipe, stored, held)
-    trace = trace_step(config, recipe, stored, held, compute)
-    return _plan(recipe, weights, trace, process)
+    weights = weigh(config, recipe, stored, held, head)
+    trace = trace_step(config, recipe, stored, held, compute, head)
+    return _plan(recipe, weights, trace, process, head)
 
 
 def held_as(recipe: Recipe) -> Held:
@@ -118,7 +121,9 @@ def held_as(recipe: Recipe) -> Held:
     return held
 
 
-def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> MemoryEstimate:
+def _plan(
+    recipe: Recipe, weights: Weights, trace: Trace, process: int, head: Head
+) -> MemoryEstimate:
     gradients = FLOAT32 * weights.trained
     state = optimizer_bytes(recipe, weights.sizes)
     resident = 0 if recipe.train.paged else state
@@ -138,7 +143,7 @@ def _plan(recipe: Recipe, weights: Weights, trace: Trace, process: int) -> Memor
         "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
-    if recipe.eval.generate and weights.dense:
+    if recipe.eval.generate and weights.dense and not head.is_new:
         # Answers are generated with decoded weights; nothing of a step is alive then.
         more = weights.dense - (sum(parts[p] for p in PARTS[4:]))
         if more > 0:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from etude.core.errors import InsufficientMemoryError, ModelError
+from etude.core.errors import EtudeError, InsufficientMemoryError, ModelError
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.train import NOT_TAKEN
 from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
-from etude.tuning.memory.model_configs import config_of, held_on_disk
+from etude.tuning.memory.model_configs import ModelOutline, held_on_disk
 from etude.tuning.placement import Placement
 
 TOLERANCE = 1.1
@@ -30,32 +31,51 @@ class Option:
     plan: MemoryEstimate
 
 
-def estimate_recipe(recipe: Recipe, config: Any | None = None) -> MemoryEstimate:
+Method = Literal["qlora", "lora", "full"]
+
+METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
+"""Ways to fine-tune that are estimated side by side, that which takes least first."""
+
+
+def estimate_recipe(recipe: Recipe, outline: ModelOutline) -> MemoryEstimate:
     """Predict the peak memory of a recipe's run on a processor.
 
     Args:
         recipe: of the run.
-        config: of its model, where it was read already.
+        outline: of its model.
 
     Raises:
-        ModelError: the model is unknown, or cannot be planned for.
+        ModelError: the memory of such a model cannot be estimated.
+        AdapterError: the recipe's adapter does not fit the model.
     """
-    config = config_of(recipe.model.id) if config is None else config
     return estimate_memory(
-        config,
+        outline.config,
         recipe,
         Placement.of(recipe).compute_dtype,
-        held_on_disk(recipe),
+        held_on_disk(recipe, outline),
+        outline.head,
         process=PROCESS,
     )
 
 
-def options(recipe: Recipe, config: Any | None = None) -> list[Option]:
+def estimate_other_methods(recipe: Recipe, outline: ModelOutline) -> list[MemoryEstimate]:
+    """Predict what the recipe would take by each method that is not its own.
+
+    A method that the recipe's adapter or model does not allow is left out.
+    """
+    found: list[MemoryEstimate] = []
+    for method in METHODS:
+        if method != recipe.method:
+            with suppress(EtudeError):
+                found.append(estimate_recipe(recipe.with_method(method), outline))
+    return found
+
+
+def options(recipe: Recipe, outline: ModelOutline) -> list[Option]:
     """Return what each single change would come to, the least costly change first.
 
     Costs are those of the run: the same result more slowly, before another result.
     """
-    config = config_of(recipe.model.id) if config is None else config
     found: list[Option] = []
     for changes, cost in _changes(recipe):
         fields = recipe.model_dump(mode="json")
@@ -63,15 +83,15 @@ def options(recipe: Recipe, config: Any | None = None) -> list[Option]:
             apply_override(fields, change)
         try:
             changed = Recipe.parse(fields)
-            found.append(Option(", ".join(changes), cost, estimate_recipe(changed, config)))
+            found.append(Option(", ".join(changes), cost, estimate_recipe(changed, outline)))
         except ModelError:
             continue
     return found
 
 
-def first_option(recipe: Recipe, memory: int, config: Any | None = None) -> Option | None:
+def first_option(recipe: Recipe, memory: int, outline: ModelOutline) -> Option | None:
     """Return the least costly change with which the run fits; else that which saves most."""
-    tried = options(recipe, config)
+    tried = options(recipe, outline)
     fitting = [option for option in tried if option.plan.total <= memory]
     if fitting:
         return fitting[0]
@@ -105,7 +125,7 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         )
 
 
-def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int) -> None:
+def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int, outline: ModelOutline) -> None:
     """Refuse a run whose plan is beyond the memory there is.
 
     Raises:
@@ -113,7 +133,7 @@ def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int) -> None:
     """
     if plan.total <= TOLERANCE * memory:
         return
-    best = first_option(recipe, memory)
+    best = first_option(recipe, memory, outline)
     advice = ""
     if best is not None:
         enough = "" if best.plan.total <= memory else ", which is not enough by itself"

@@ -5,8 +5,9 @@ Well-known models are known by their shapes, so that a plan can be made before a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
 from etude.tuning.models.catalog import known_models, unknown_model
 from etude.tuning.models.folder import read_json
-from etude.tuning.models.load import open_checkpoint
+from etude.tuning.models.heads import CAUSAL_LM, Head
+from etude.tuning.models.load import ModelFiles
 from etude.tuning.models.meta_model import build_meta_model, quantizable_linears
-from etude.tuning.models.sources import resolve
 from etude.tuning.models.stored_formats import stored_formats
 from etude.tuning.quant.build import layer_class
 from etude.tuning.quant.gguf import GGUFLinear
@@ -72,19 +73,54 @@ KNOWN: Mapping[str, dict[str, Any]] = {
 """Shapes of published models, as their config.json has them."""
 
 
-def config_of(name: str) -> Any:
+@dataclass(frozen=True)
+class ModelOutline:
+    """What an estimate needs to know of a model; no weight is read for it."""
+
+    config: Any
+    """The transformers configuration."""
+
+    head: Head = CAUSAL_LM
+
+    files: ModelFiles | None = None
+    """Its files, open, for what they keep quantised (`quant.kind: native`). None: not here."""
+
+
+@contextmanager
+def open_outline(name: str, head: Head = CAUSAL_LM) -> Generator[ModelOutline]:
+    """Yield what is known of a model, its files open until the end, if it has any here.
+
+    Args:
+        name: as for `config_of`.
+        head: what it is to have on top.
+
+    Raises:
+        ModelError: nothing of that name is known or here.
+    """
+    try:
+        files = ModelFiles(name)
+    except ModelError:
+        files = None
+    if files is None or not files.are_here:
+        yield ModelOutline(config_of(name), head)
+        return
+    with files:
+        yield ModelOutline(config_of(name, files), head, files)
+
+
+def config_of(name: str, files: ModelFiles | None = None) -> Any:
     """Return the transformers configuration of a model.
 
     Args:
         name: a model on this machine (alias, hub id, folder, `.gguf`), a `config.json`, or one of
             `KNOWN`.
+        files: the model's, where they are open already.
 
     Raises:
         ModelError: nothing of that name is known or here.
     """
-    from transformers import AutoConfig
-
-    auto: Any = AutoConfig
+    if files is not None and files.are_here:
+        return files.config
     path = Path(name).expanduser()
     if path.suffix == ".json" or (path / "config.json").is_file():
         file = path if path.suffix == ".json" else path / "config.json"
@@ -92,22 +128,30 @@ def config_of(name: str) -> Any:
         fields.pop("quantization_config", None)
         return _from_fields(fields, str(file))
     try:
-        source = resolve(name)
+        files = ModelFiles(name)
     except ModelError:
         if name.lower() in KNOWN:
-            return auto.for_model(**KNOWN[name.lower()])
+            return known_config(name)
         raise ModelError(
             f"{unknown_model(name, [*known_models(), *KNOWN])}; or give a folder, a .gguf file, "
             "a hub id or a config.json"
         ) from None
-    if source.path is None:
+    if not files.are_here:
         if name.lower() in KNOWN:
-            return auto.for_model(**KNOWN[name.lower()])
+            return known_config(name)
         raise ModelError(
             f"{name} is not on this machine: give its config.json, or etude models pull {name}"
         )
-    with closing(open_checkpoint(source)) as checkpoint:
-        return checkpoint.config
+    with files:
+        return files.config
+
+
+def known_config(name: str) -> Any:
+    """Return the transformers configuration of one of `KNOWN`, whatever is on this machine."""
+    from transformers import AutoConfig
+
+    auto: Any = AutoConfig
+    return auto.for_model(**KNOWN[name.lower()])
 
 
 def _from_fields(fields: dict[str, Any], origin: str) -> Any:
@@ -124,20 +168,22 @@ def _from_fields(fields: dict[str, Any], origin: str) -> Any:
         raise ModelError(f"{origin} is not understood: {error}".splitlines()[0]) from error
 
 
-def held_on_disk(recipe: Recipe) -> Held:
-    """Return how Linears are held, with what the model's own files keep (`quant.kind: native`)."""
+def held_on_disk(recipe: Recipe, outline: ModelOutline) -> Held:
+    """Return how Linears are held, with what the model's own files keep (`quant.kind: native`).
+
+    Raises:
+        ModelError: its files are wanted and not here, or cannot be held as they are.
+    """
     if recipe.quant.kind != "native":
         return held_as(recipe)
-    source = resolve(recipe.model.id)
-    if source.path is None:
+    files, name = outline.files, recipe.model.id
+    if files is None or not files.are_here:
         raise ModelError(
-            f"quant.kind: native needs the files of {recipe.model.id}, which are not here; plan "
-            "with quant.kind: nf4"
+            f"quant.kind: native needs the files of {name}, which are not here; estimate with "
+            "quant.kind: nf4"
         )
-    with closing(open_checkpoint(source)) as checkpoint:
-        model = build_meta_model(checkpoint.config, torch.bfloat16, recipe.model.id)
-        found = quantizable_linears(model)
-        kept = stored_formats(checkpoint, found, recipe.quant, recipe.model.id)
+    model = build_meta_model(outline.config, torch.bfloat16, name, outline.head)
+    kept = stored_formats(files.checkpoint, quantizable_linears(model), recipe.quant, name)
 
     def held(path: str, linear: nn.Linear, dtype: torch.dtype) -> Any:
         form = kept.get(path)

@@ -24,17 +24,20 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.modules_to_save import find_saved
 from etude.tuning.adapters.multi_adapter import adapter_parameters
-from etude.tuning.adapters.targets import name_matches
+from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
-from etude.tuning.models.meta_model import quantizable_linears
+from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
+from etude.tuning.models.meta_model import build_model, quantizable_linears
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.quant.linear import QuantLinear
 
@@ -118,14 +121,28 @@ class _Live(TorchDispatchMode):
         return out
 
 
-def weigh(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Weights:
+_FILLS = (Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out first values, which fake tensors do not hold and spend most of the time on."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in _FILLS else func(*args, **(kwargs or {}))
+
+
+def weigh(
+    config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head = CAUSAL_LM
+) -> Weights:
     """Build the whole model without numbers and count what it holds.
 
     Raises:
         ModelError: transformers cannot build it, or a target matches nothing.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _build(config, recipe, dtype, held)
+        model = _build(config, recipe, dtype, held, head)
         layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
         tensors = {id(t): t for t in [*model.parameters(), *model.buffers()]}
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -154,7 +171,12 @@ def weigh(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Weight
 
 
 def trace_step(
-    config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, compute: torch.dtype | None
+    config: Any,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    held: Held,
+    compute: torch.dtype | None,
+    head: Head = CAUSAL_LM,
 ) -> Trace:
     """Trace one micro-batch of the model's full depth.
 
@@ -164,16 +186,17 @@ def trace_step(
         dtype: of the weights that are not quantised.
         held: how Linears are held.
         compute: what float32 weights compute in; None: as they are.
+        head: what the model has on top; a classifier's rows are padded.
 
     Raises:
         ModelError: the model's code needs numbers, not shapes alone.
     """
     depth = int(config.num_hidden_layers)
     shallow, deep = min(2, depth), min(4, depth)
-    first = _trace(_cut(config, shallow), recipe, dtype, held, compute)
+    first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head)
     if deep == shallow:
         return first
-    second = _trace(_cut(config, deep), recipe, dtype, held, compute)
+    second = _trace(_cut(config, deep), recipe, dtype, held, compute, head)
     return first.more(second, (depth - shallow) / (deep - shallow))
 
 
@@ -189,19 +212,18 @@ def _cut(config: Any, layers: int) -> Any:
     return shorter
 
 
-def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
+def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head) -> Any:
     """Build the model as a run would hold it, on fake tensors."""
-    import transformers
-
-    auto: Any = transformers.AutoModelForCausalLM
-    try:
-        model = auto.from_config(
-            copy.deepcopy(config), dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+    if head.is_new:
+        config = head.configure(config, pad_id=0)
+    with _WithoutValues():
+        return _adapted(
+            build_model(config, dtype, recipe.model.id, head), recipe, dtype, held, head
         )
-    except (ValueError, ImportError, AttributeError) as error:
-        raise ModelError(
-            f"transformers cannot build this model: {innermost_reason(error)}"
-        ) from error
+
+
+def _adapted(model: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head) -> Any:
+    """Quantise the Linears of a model and put the adapter on, or make all of it trainable."""
     full = recipe.adapter.kind == "full"
     model.requires_grad_(full)
     for path, linear in quantizable_linears(model).items():
@@ -210,38 +232,49 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held) -> Any:
             model.set_submodule(path, layer)
     if not full:
         # Where factors begin changes numbers, not shapes.
-        changed = {"init": "default", "modules_to_save": list[str]()}
-        add_adapter(model, recipe.adapter.model_copy(update=changed), seed=0)
-        _copy_saved(model, recipe.adapter.modules_to_save)
+        spec = recipe.adapter
+        names = [*spec.modules_to_save, *(head_modules(model) if head.is_new else [])]
+        saved = find_saved(model, names)
+        targets = [p for p in find_targets(model, spec.target_modules) if p not in saved]
+        changed = {"init": "default", "modules_to_save": [], "target_modules": targets}
+        add_adapter(model, spec.model_copy(update=changed), seed=0)
+        _copy_saved(model, saved)
     return model
 
 
-def _copy_saved(model: Any, names: list[str]) -> None:
+def _copy_saved(model: Any, saved: list[str]) -> None:
     """Give modules that are trained whole their float32 copies.
 
     Fake tensors cannot be converted in place, as copying the module itself would.
     """
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    for path, module in modules.items():
-        if not any(name_matches(path, name) for name in names):
-            continue
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            twin = torch.empty(parameter.shape, dtype=torch.float32)
-            module.register_parameter(f"{name}{_TWIN}", nn.Parameter(twin))
+    for path in saved:
+        for owner in list(cast("nn.Module", model.get_submodule(path)).modules()):
+            for name, parameter in list(owner.named_parameters(recurse=False)):
+                twin = torch.empty(parameter.shape, dtype=torch.float32)
+                owner.register_parameter(f"{name}{_TWIN}", nn.Parameter(twin))
 
 
 def _trace(
-    config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, compute: torch.dtype | None
+    config: Any,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    held: Held,
+    compute: torch.dtype | None,
+    head: Head = CAUSAL_LM,
 ) -> Trace:
-    batch, length, segments = row_shape(recipe)
+    packed = recipe.data.packing and head.packs_rows
+    context = getattr(config, "max_position_embeddings", None)
+    batch, length, segments = row_shape(recipe, packed=packed, context=context)
     train = recipe.train
     with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
-        model = _build(config, recipe, dtype, held).train()
+        model = _build(config, recipe, dtype, held, head).train()
         _count_experts(model)
         if train.gradient_checkpointing:
             model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
+            # transformers does so itself, and says so.
+            model.config.use_cache = False
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
@@ -249,17 +282,18 @@ def _trace(
         # Rows that are padded have a mask of their own each, which keys are repeated for.
         mask = torch.ones(batch, 1, length, length, dtype=torch.bool)
         inputs: dict[str, Any] = {"attention_mask": mask}
-        if recipe.data.packing:
+        if packed:
             inputs = {
                 "position_ids": torch.arange(length)[None],
                 "segment_lengths": segments,
             }
         before = live.peak = live.now
+        compute_loss = _class_loss if head.is_new else _loss
         # With checkpointing, layers are computed again in the backward pass.
-        with _rows(model, recipe):
+        with _rows(model, packed=packed):
             try:
                 with torch.autocast("cpu", compute, enabled=compute is not None):
-                    loss = _loss(model, ids, inputs)
+                    loss = compute_loss(model, ids, inputs)
                 kept, forward_peak = live.now - before, live.peak - before
                 loss.backward()  # pyright: ignore[reportUnknownMemberType]
             except Exception as error:
@@ -271,10 +305,18 @@ def _trace(
         return Trace(kept, forward_peak, live.peak - before)
 
 
-def row_shape(recipe: Recipe) -> tuple[int, int, list[int]]:
-    """Return rows, tokens a row, and lengths of the samples in it, as full as they may well be."""
-    longest = recipe.data.max_length
-    if recipe.data.packing:
+def row_shape(
+    recipe: Recipe, *, packed: bool = True, context: int | None = None
+) -> tuple[int, int, list[int]]:
+    """Return rows, tokens a row, and lengths of the samples in it, as full as they may well be.
+
+    Args:
+        recipe: of the run.
+        packed: whether the samples of a micro-batch share one row.
+        context: tokens that the model takes at most; samples are cut to it.
+    """
+    longest = min(recipe.data.max_length, context or recipe.data.max_length)
+    if packed:
         # A sample longer than a micro-batch has a row of its own.
         total = max(recipe.train.micro_tokens, longest)
         count, rest = divmod(total, longest)
@@ -285,8 +327,8 @@ def row_shape(recipe: Recipe) -> tuple[int, int, list[int]]:
 
 
 @contextmanager
-def _rows(model: Any, recipe: Recipe) -> Generator[None]:
-    if recipe.data.packing:
+def _rows(model: Any, *, packed: bool) -> Generator[None]:
+    if packed:
         with packed_rows(model), fused_layers(model):
             yield
     else:
@@ -304,6 +346,12 @@ def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     hidden = cast("Tensor", output.last_hidden_state).flatten(0, 1)
     everything = torch.arange(len(hidden))
     return cross_entropy_sum(hidden.index_select(0, everything), weight, ids.flatten())
+
+
+def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Return the loss of a batch of whole samples, as `objectives.classification` computes it."""
+    logits = cast("Tensor", model(input_ids=ids, **inputs).logits).float()
+    return F.cross_entropy(logits, ids.new_zeros(len(ids)), reduction="sum")
 
 
 def _count_experts(model: nn.Module) -> None:

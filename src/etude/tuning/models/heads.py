@@ -37,6 +37,11 @@ class Head:
         return self.kind != "causal-lm"
 
     @property
+    def packs_rows(self) -> bool:
+        """Whether several samples may share a row: a classifier gives one output a row."""
+        return not self.is_new
+
+    @property
     def auto_class(self) -> Any:
         """The transformers class that builds models with this head."""
         import transformers

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -63,6 +64,89 @@ class ModelOrigin:
     """See `checkpoint.fingerprint`."""
 
 
+class ModelFiles:
+    """The files of one model, opened once and handed on to all that read them.
+
+    Use as a context manager. The files are opened when they are first read. It may be entered again
+    while it is entered, and closes the files when it is left for the last time.
+
+    Args:
+        name: of the model, as the recipe says it.
+
+    Raises:
+        ModelError: no model has that name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.source = resolve(name)
+        self._users = 0
+        self._checkpoint: Checkpoint | None = None
+
+    def __enter__(self) -> Self:
+        self._users += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._users -= 1
+        if self._users == 0 and self._checkpoint is not None:
+            self._checkpoint.close()
+            self._checkpoint = None
+
+    @property
+    def name(self) -> str:
+        """As the recipe says it."""
+        return self.source.name
+
+    @property
+    def are_here(self) -> bool:
+        """Whether they are on this machine."""
+        return self.source.path is not None and self.source.path.exists()
+
+    def fetch(self, progress: Progress) -> None:
+        """Fetch them if they are not on this machine.
+
+        Raises:
+            ModelError: they cannot be fetched.
+        """
+        if self.source.path is None:
+            pull(self.name, progress)
+            self.source = resolve(self.name)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The open files.
+
+        Raises:
+            ModelError: they are not on this machine, are damaged, or are in a format that cannot
+                be loaded.
+        """
+        assert self._users, "open only within `with`"
+        if self._checkpoint is None:
+            if not self.are_here:
+                raise ModelError(
+                    f"{self.name} is not on this machine, and its weights are needed: "
+                    f"etude models pull {self.name}"
+                )
+            self._checkpoint = open_checkpoint(self.source)
+        return self._checkpoint
+
+    @cached_property
+    def config(self) -> Any:
+        """The transformers configuration; readers copy it before they change it."""
+        return self.checkpoint.config
+
+    @cached_property
+    def origin(self) -> ModelOrigin:
+        """Which weights these are; the files are read for it once."""
+        checkpoint = self.checkpoint
+        return ModelOrigin(self.name, str(checkpoint.path), fingerprint(checkpoint))
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A base model, frozen, in evaluation mode, with its tokenizer."""
@@ -71,16 +155,19 @@ class LoadedModel:
     """The transformers model; its Linears are `QuantLinear` if it was quantised."""
 
     tokenizer: Any
+    files: ModelFiles
+    """What it was read from; open as long as whoever opened it wants."""
+
     origin: ModelOrigin
     placement: Placement
     """Where it lies, and what it computes in."""
+
+    head: Head = CAUSAL_LM
 
     @property
     def dtype(self) -> torch.dtype:
         """Of every weight that is not quantised."""
         return self.placement.dtype
-
-    head: Head = CAUSAL_LM
 
 
 def load_model(
@@ -90,6 +177,7 @@ def load_model(
     head: Head = CAUSAL_LM,
     *,
     placement: Placement | None = None,
+    files: ModelFiles | None = None,
 ) -> LoadedModel:
     """Load a model, fetching it first if it is not on this machine.
 
@@ -101,16 +189,12 @@ def load_model(
     everywhere; what crosses to a GPU are codes and scales, slice by slice.
 
     Args:
-        spec: which model.
-        quant: how its Linears are held.
-        progress: told of what is fetched and read.
-        placement: where it goes, and in what dtype. None: as `spec` says, for an adapter.
-
-    Args:
         spec: which model, and what it computes in.
         quant: how its Linears are held.
-        progress: told of the reading.
+        progress: told of what is fetched and read.
         head: what it is to have on top; one that the checkpoint lacks is drawn from its seed.
+        placement: where it goes, and in what dtype. None: as `spec` says, for an adapter.
+        files: those of `spec.id`, where they are open already.
 
     Raises:
         ModelError: the model is unknown, cannot be fetched, is damaged or incomplete, or cannot
@@ -119,15 +203,14 @@ def load_model(
     placement = placement or Placement.of(spec)
     device, dtype = placement.device, placement.dtype
     progress = progress or SilentProgress()
-    source = resolve(spec.id)
-    if source.path is None:
-        pull(spec.id, progress)
-        source = resolve(spec.id)
-    with closing(open_checkpoint(source)) as checkpoint:
+    files = files or ModelFiles(spec.id)
+    files.fetch(progress)
+    with files:
+        checkpoint = files.checkpoint
         # Before the weights are read, for it fails in an instant if it fails.
         tokenizer = checkpoint.tokenizer() if head.is_new else None
         pad_id = getattr(tokenizer, "pad_token_id", None)
-        config = head.configure(checkpoint.config, pad_id) if head.is_new else checkpoint.config
+        config = head.configure(files.config, pad_id) if head.is_new else files.config
         model = build_meta_model(config, dtype, spec.id, head)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path), head)
@@ -149,7 +232,7 @@ def load_model(
         _fill_all(model, linears, places, checkpoint, placement, progress)
         progress.finish()
         generation = checkpoint.generation_config()
-        origin = ModelOrigin(spec.id, str(checkpoint.path), fingerprint(checkpoint))
+        origin = files.origin
     if generation is not None:
         model.generation_config = generation
     # Parameters are there already; buffers that no checkpoint holds, such as rotary frequencies,
@@ -157,7 +240,7 @@ def load_model(
     model.to(device)
     model.requires_grad_(False)
     model.eval()
-    return LoadedModel(model, tokenizer, origin, placement, head)
+    return LoadedModel(model, tokenizer, files, origin, placement, head)
 
 
 def open_checkpoint(source: ModelSource) -> Checkpoint:

@@ -1,12 +1,13 @@
-"""A transformers model without weights, and the places that weights go to.
+"""The builder of every transformers model, and the places that weights go to.
 
-The model is built from its configuration with every parameter on PyTorch's meta device: shapes
-and no storage. Buffers are computed for real, so that rotary frequencies and the like, which no
-checkpoint holds, are right from the start.
+A model to be loaded is built from its configuration with every parameter on PyTorch's meta
+device: shapes and no storage. Buffers are computed for real, so that rotary frequencies and the
+like, which no checkpoint holds, are right from the start.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -33,24 +34,47 @@ class Place:
     """Names in the checkpoint: several where a tied weight was stored twice."""
 
 
-def build_meta_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSAL_LM) -> Any:
-    """Return the model of `config` with `head`, all parameters on the meta device.
+def build_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSAL_LM) -> Any:
+    """Return the model of `config` with `head`, its parameters as the current context makes them.
+
+    Within a `FakeTensorMode` they are fake tensors; `build_meta_model` has them on the meta device.
+
+    Args:
+        config: the transformers configuration; it is left as it is.
+        dtype: of the parameters.
+        origin: what to call the model in messages.
+        head: a new one has its classes in the model's configuration already; see `Head.configure`.
 
     Raises:
-        ModelError: the configuration is of a model that cannot have this head.
+        ModelError: the configuration is of a model that cannot have this head, or transformers
+            cannot build it.
     """
     head.require_supported(config, origin)
+    try:
+        return head.auto_class.from_config(
+            # transformers writes dtype and attention into the configuration that it is given.
+            copy.deepcopy(config),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+        )
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ModelError(
+            f"{origin}: transformers cannot build this model: {innermost_reason(error)}"
+        ) from error
+
+
+def build_meta_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSAL_LM) -> Any:
+    """Return what `build_model` does, with all parameters on the meta device.
+
+    Raises:
+        ModelError: as `build_model`.
+    """
     # torch's annotation of the hook forgets that it may return a parameter to take instead.
     replace: Any = _on_meta
     hook = register_module_parameter_registration_hook(replace)
     try:
-        return head.auto_class.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
-        )
-    except (ValueError, ImportError) as error:
-        raise ModelError(
-            f"{origin}: transformers cannot build this model: {innermost_reason(error)}"
-        ) from error
+        return build_model(config, dtype, origin, head)
     finally:
         hook.remove()
 

@@ -14,23 +14,22 @@ from torch import Tensor
 
 from etude.core.errors import ModelError
 from etude.tuning.models.bitsandbytes import BitsAndBytesCheckpoint
-from etude.tuning.models.checkpoint import Checkpoint, row_slices
-from etude.tuning.models.load import ModelOrigin, open_checkpoint
-from etude.tuning.models.sources import resolve
+from etude.tuning.models.checkpoint import row_slices
+from etude.tuning.models.load import ModelFiles
 
 
 class UnquantizedWeights:
-    """Reads weights by module path; use as a context manager. Files are opened at first use.
+    """Reads weights by module path; use as a context manager.
 
     Args:
-        origin: of the loaded model.
+        files: of the loaded model; opened at the first weight, if they are not open.
     """
 
-    def __init__(self, origin: ModelOrigin) -> None:
-        self._origin = origin
-        self._checkpoint: Checkpoint | None = None
+    def __init__(self, files: ModelFiles) -> None:
+        self._files = files
 
     def __enter__(self) -> Self:
+        self._files.__enter__()
         return self
 
     def __exit__(
@@ -39,16 +38,15 @@ class UnquantizedWeights:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._checkpoint is not None:
-            self._checkpoint.close()
+        self._files.__exit__(kind, error, trace)
 
     def __call__(self, path: str) -> Tensor:
         """Return the weight of the Linear at `path`, (out, in) float32.
 
         Raises:
-            ModelError: the model is not on this machine any more, or has no such weight.
+            ModelError: the model is not on this machine, or has no such weight.
         """
-        checkpoint = self._open()
+        checkpoint = self._files.checkpoint
         # Checkpoints of a model's trunk lack the name of the trunk.
         names = (f"{path}.weight", f"{path.partition('.')[2]}.weight")
         name = next((name for name in names if name in checkpoint.tensors), None)
@@ -64,14 +62,3 @@ class UnquantizedWeights:
         for start, stop in row_slices(info):
             weight[start:stop] = checkpoint.read_rows(name, start, stop)
         return weight
-
-    def _open(self) -> Checkpoint:
-        if self._checkpoint is None:
-            source = resolve(self._origin.name)
-            if source.path is None:
-                raise ModelError(
-                    f"{self._origin.name} is not on this machine any more, and its weights are "
-                    f"needed: etude models pull {self._origin.name}"
-                )
-            self._checkpoint = open_checkpoint(source)
-        return self._checkpoint

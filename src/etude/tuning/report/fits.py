@@ -1,77 +1,37 @@
 """What fits: how large a model this much memory can fine-tune, by method.
 
-The answer is given by example, the largest of a row of well-known models for which the estimate
-of `memory_table` stays under the memory there is, and the speed by a bound: a token costs at least
-4 floating-point operations a parameter with frozen weights (2 forward, 2 for the gradient of the
-activations) and 6 where the weights' own gradients are wanted too.
+The answer is given by example, the largest of a row of well-known models whose memory estimate with
+the recipe's defaults stays under the memory there is. The speed is an upper bound: a token costs at
+least 4 floating-point operations a parameter with frozen weights (2 forward, 2 for the gradient of
+the activations) and 6 where the gradients of the weights are computed too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-from etude.tuning.config.sections.adapter import AdapterSpec
-from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.config.sections.train import TrainSpec
-from etude.tuning.report.memory_table import Shape, memory_rows
+import torch
 
-PROCESS = 480_000_000
-"""Bytes of the interpreter with torch, transformers and a tokenizer loaded, measured."""
-
-ACTIVATION_SLACK = 2.0
-"""Memory for activations over the estimate: rows of changing length leave gaps that the allocator
-does not give back. Measured over a QLoRA run of SmolLM2-135M; weights have no such gaps."""
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.memory.estimate import MemoryEstimate, estimate_memory
+from etude.tuning.memory.fit import METHODS, Method
+from etude.tuning.memory.model_configs import known_config
 
 OPERATIONS = {"full": 6, "lora": 4, "qlora": 4}
 """Floating-point operations a token and parameter, at least."""
 
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A published model of Llama's kind, by the numbers of its configuration."""
-
-    name: str
-    layers: int
-    hidden: int
-    key: int
-    """Numbers a token has in all key heads."""
-
-    intermediate: int
-    vocabulary: int
-    tied: bool
-    """Whether embedding and output head are one matrix."""
-
-    def shape(self, rank: int) -> Shape:
-        """Return its figures with an adapter of this rank on every Linear but the head."""
-        h, k, i = self.hidden, self.key, self.intermediate
-        sizes = [(h, h), (k, h), (k, h), (h, h), (i, h), (i, h), (h, i)]
-        linear = self.layers * sum(tall * wide for tall, wide in sizes)
-        embeddings = self.vocabulary * h * (1 if self.tied else 2)
-        return Shape(
-            parameters=linear + embeddings + (2 * self.layers + 1) * h,
-            linear=linear,
-            largest=i * h,
-            adapter=self.layers * sum(rank * (tall + wide) for tall, wide in sizes),
-            adapted=self.layers * len(sizes),
-            layers=self.layers,
-            hidden=h,
-            query=h,
-            key=k,
-            intermediate=i,
-            vocabulary=self.vocabulary,
-        )
-
-
-KNOWN_MODELS = (
-    KnownModel("SmolLM2-135M", 30, 576, 192, 1536, 49152, True),
-    KnownModel("SmolLM2-360M", 32, 960, 320, 2560, 49152, True),
-    KnownModel("SmolLM2-1.7B", 24, 2048, 2048, 8192, 49152, True),
-    KnownModel("Llama-3.2-3B", 28, 3072, 1024, 8192, 128256, True),
-    KnownModel("Llama-3.1-8B", 32, 4096, 1024, 14336, 128256, False),
-    KnownModel("Qwen2.5-14B", 48, 5120, 1024, 13824, 152064, False),
-    KnownModel("Qwen2.5-32B", 64, 5120, 1024, 27648, 152064, False),
-    KnownModel("Llama-3.1-70B", 80, 8192, 1024, 28672, 128256, False),
+EXAMPLES = (
+    "smollm2-135m",
+    "smollm2-360m",
+    "smollm2-1.7b",
+    "llama-3.2-3b",
+    "llama-3.1-8b",
+    "qwen2.5-14b",
+    "qwen2.5-32b",
+    "llama-3.1-70b",
 )
+"""Models of `memory.model_configs.KNOWN`, the smallest first."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +50,43 @@ class Fit:
     """At most, by arithmetic alone; None where the rate is not known."""
 
 
-def what_fits(memory: int, number: int, gflops: float | None) -> list[Fit]:
-    """Return, for each method, the largest known model that fits, with the recipe's defaults.
+def what_fits(memory: int, dtype: torch.dtype, gflops: float | None) -> list[Fit]:
+    """Return, for each method, the largest of `EXAMPLES` that fits, with the recipe's defaults.
 
     Args:
         memory: bytes that the process may use.
-        number: bytes a number has in the forward pass.
+        dtype: of the forward pass.
         gflops: measured rate of a matrix product in that precision.
     """
-    rank, micro_tokens = AdapterSpec().rank, TrainSpec().micro_tokens
-    best: dict[str, Fit] = {method: Fit(method, None, 0, 0, None) for method in OPERATIONS}
-    for known in KNOWN_MODELS:
-        shape = known.shape(rank)
-        for row in memory_rows(shape, rank, micro_tokens, number, QuantSpec()):
-            method = row["method"]
-            gaps = int((ACTIVATION_SLACK - 1) * row["activations"])
-            needed = PROCESS + row["total"] + gaps
-            if needed > memory:
-                continue
-            rate = gflops and gflops * 1e9 / (OPERATIONS[method] * shape.parameters)
-            best[method] = Fit(method, known.name, shape.parameters, needed, rate)
-    return [best[method] for method in ("qlora", "lora", "full")]
+    found: list[Fit] = []
+    tried = len(EXAMPLES)
+    for method in METHODS:
+        # Each method takes more than the one before it, so no larger model can fit.
+        tried = _count_fitting(method, dtype, memory, tried)
+        if not tried:
+            found.append(Fit(method, None, 0, 0, None))
+            continue
+        name = EXAMPLES[tried - 1]
+        estimate = _estimate(name, method, dtype)
+        rate = gflops and gflops * 1e9 / (OPERATIONS[method] * estimate.parameters)
+        found.append(Fit(method, name, estimate.parameters, estimate.total, rate))
+    return found
+
+
+def _count_fitting(method: Method, dtype: torch.dtype, memory: int, count: int) -> int:
+    """Return how many of the first `count` examples fit: by bisection, for estimates are slow."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _estimate(EXAMPLES[middle - 1], method, dtype).total <= memory:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@cache
+def _estimate(name: str, method: Method, dtype: torch.dtype) -> MemoryEstimate:
+    """Return the estimate that `etude memory` shows for a well-known model."""
+    recipe = Recipe.parse({"data": {"train": "-"}, "eval": {"generate": 0}}).with_method(method)
+    return estimate_memory(known_config(name), recipe, dtype)

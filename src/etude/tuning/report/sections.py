@@ -11,7 +11,14 @@ from etude.core import units as q
 from etude.tuning.metrics.metric import ROUGE_L, Metric, metrics_of
 from etude.tuning.report.series import Series, series
 from etude.tuning.report.shared_words import shared_words
-from etude.tuning.report.summary import MemoryRow, Module, RunResult, SampleRecord, Summary
+from etude.tuning.report.summary import (
+    Module,
+    RunResult,
+    SampleRecord,
+    Summary,
+    memory_by_method,
+    memory_estimate,
+)
 from etude.tuning.runs.folder import RunFolder
 
 
@@ -223,33 +230,31 @@ def module_groups(modules: Sequence[Module]) -> dict[str, Any] | None:
 
 
 def memory_rows(summary: Summary) -> dict[str, Any] | None:
-    """Return the predicted memory by method, with each part's share of the largest total."""
-    rows: list[MemoryRow] = summary.get("memory_table", [])
-    if not rows:
+    """Return the estimated memory by method, with each part's share of the largest total."""
+    records = memory_by_method(summary)
+    if not records:
         return None
-    largest = max(row["total"] for row in rows) or 1
-    peak, plan = summary.get("peak_rss"), summary.get("memory_plan")
+    largest = max(record["total"] for record in records) or 1
+    peak, own = summary.get("peak_rss"), memory_estimate(summary)
+    parts = list(records[0]["parts"])
     return {
         "measured": q.size(peak) if peak is not None else "",
-        "planned": q.size(plan.get("total")) if plan else "",
+        "estimated": q.size(own["total"]) if own else "",
+        "whole_process": "process" in parts,
+        "parts": [(part, _PART_TITLES.get(part, part)) for part in parts],
         "rows": [
             {
-                "method": q.METHODS.get(row["method"], row["method"]),
-                "weights": q.size(row["weights"]),
-                "gradients": q.size(row["gradients"]),
-                "optimizer": q.size(row["optimizer"]),
-                "activations": q.size(row["activations"]),
-                "total": q.size(row["total"]),
-                "bar": [
-                    ("w", 100 * row["weights"] / largest),
-                    ("g", 100 * row["gradients"] / largest),
-                    ("o", 100 * row["optimizer"] / largest),
-                    ("a", 100 * row["activations"] / largest),
-                ],
+                "method": q.METHODS.get(record["method"], record["method"]),
+                "sizes": [q.size(record["parts"][part]) for part in parts],
+                "total": q.size(record["total"]),
+                "bar": [(part, 100 * record["parts"][part] / largest) for part in parts],
             }
-            for row in rows
+            for record in records
         ],
     }
+
+
+_PART_TITLES = {"optimizer": "optimiser"}
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,13 @@ from typing import Any, TypedDict, cast
 from etude.tuning.metrics.metric import MetricRecord, metrics_of
 
 
-class MemoryPlanRecord(TypedDict, total=False):
-    """A memory plan as plain data; see `etude.tuning.memory.estimate`."""
-
-    parts: dict[str, int]
-    total: int
-
-
-class MemoryRow(TypedDict):
-    """Predicted memory of one way to fine-tune; see `memory_table`."""
+class MemoryEstimateRecord(TypedDict):
+    """A memory estimate as plain data; see `etude.tuning.memory.estimate`."""
 
     method: str
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
+    """`qlora`, `lora` or `full`."""
+
+    parts: dict[str, int]
     total: int
 
 
@@ -112,12 +104,47 @@ class Summary(RunResult, total=False):
     """Loading, measuring and saving included."""
 
     adapted_modules: list[Module]
-    memory_table: list[MemoryRow]
-    memory_plan: MemoryPlanRecord | None
-    """The plan made before the run."""
+    memory_estimate: MemoryEstimateRecord
+    """Made before the run; missing where the model's memory cannot be estimated. Runs of version
+    0.1.0 call it `memory_plan`; read it by `memory_estimate`."""
+
+    other_memory_estimates: list[MemoryEstimateRecord]
+    """What the same recipe would take by other methods; read them by `memory_by_method`. Runs of
+    version 0.1.0 have a `memory_table` instead."""
+
     compare: list[RunResult]
     ended: str
     """Why training ended, in words."""
+
+
+def memory_estimate(summary: Mapping[str, Any]) -> MemoryEstimateRecord | None:
+    """Return the estimate that was made before the run; None where there was none."""
+    return summary.get("memory_estimate") or summary.get("memory_plan")
+
+
+def memory_by_method(summary: Mapping[str, Any]) -> list[MemoryEstimateRecord]:
+    """Return an estimate for each method, full fine-tuning first; empty where there are none.
+
+    Those of version 0.1.0 have fewer parts: neither the process nor what a step allocates for a
+    moment.
+    """
+    own: MemoryEstimateRecord | None = summary.get("memory_estimate")
+    if own is not None:
+        found = [own, *summary.get("other_memory_estimates", [])]
+    else:
+        rows: list[dict[str, Any]] = summary.get("memory_table", [])
+        found = [
+            MemoryEstimateRecord(
+                method=row["method"],
+                parts={key: row[key] for key in row if key not in ("method", "total")},
+                total=row["total"],
+            )
+            for row in rows
+        ]
+    return sorted(found, key=lambda record: _METHODS.index(record["method"]))
+
+
+_METHODS = ("full", "lora", "qlora")
 
 
 class LengthHistogram(TypedDict):

@@ -103,6 +103,10 @@ class Task(Protocol):
         """Return the head that the model needs for these data."""
         ...
 
+    def expected_head(self, recipe: Recipe) -> Head:
+        """Return the head as far as it is known before the data are read, to estimate memory."""
+        ...
+
     def saved_head(self, record: TaskRecord) -> Head:
         """Return the head of a model that was tuned before."""
         ...

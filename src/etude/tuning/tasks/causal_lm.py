@@ -60,6 +60,11 @@ class CausalLM:
         del split, recipe
         return CAUSAL_LM
 
+    def expected_head(self, recipe: Recipe) -> Head:
+        """Return the checkpoint's own."""
+        del recipe
+        return CAUSAL_LM
+
     def saved_head(self, record: TaskRecord) -> Head:
         """Return the checkpoint's own."""
         del record

@@ -164,6 +164,10 @@ class TextClassification:
         """Return a new head with a class for each label of the training data."""
         return Head("sequence-classification", classes(split.train), recipe.train.seed)
 
+    def expected_head(self, recipe: Recipe) -> Head:
+        """Return a head with two classes: how many there are, the data say."""
+        return Head("sequence-classification", seed=recipe.train.seed)
+
     def saved_head(self, record: TaskRecord) -> Head:
         """Return the head that was saved, its classes in their order.
 
@@ -225,7 +229,7 @@ class TextClassification:
         return PreparedData(encoded, encoded, encoder, split.notes)
 
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return padded rows: attention that looks both ways is not packed."""
+        """Return padded rows: a head of classes has one output a row."""
         del recipe
         pad_id = int(tokenizer.pad_token_id or 0)
         return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
