@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.papers.library import Library
@@ -262,7 +262,6 @@ def test_exploration_is_marked_changes_with_the_day_and_takes_its_share(library,
     assert not any(one.explored for one in rank(rows, interest, exploration=0))
 
 
-@settings(max_examples=25)
 @given(data=st.data())
 def test_the_order_given_makes_no_difference_and_nothing_is_lost(library, papers, interest, data):
     places = data.draw(st.lists(st.integers(0, 299), unique=True, max_size=60))

@@ -152,7 +152,11 @@ def _killed(chosen, server, address, folder, now):
     return child.wait() == -signal.SIGKILL
 
 
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+# A world is synchronised in each: a fifth of what other properties are given.
+@settings(
+    max_examples=max(6, settings().max_examples // 5),
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     faults=st.lists(st.lists(st.sampled_from(FAULTS), max_size=5), min_size=3, max_size=3),
     stops=st.lists(st.integers(1, 20), min_size=3, max_size=3),

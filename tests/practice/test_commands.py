@@ -109,7 +109,9 @@ def test_a_models_explanation_is_shown_and_rated(etude, tmp_path, tensor_dataset
     assert "no explanation" in etude("rate", "yes").stderr
     (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.wrong[1][1])
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         address = f"http://127.0.0.1:{server.server_port}/v1"
         told = etude(
             "explain", "create-tensordataset", ETUDE_LLM_URL=address, ETUDE_LLM_MODEL="m1"

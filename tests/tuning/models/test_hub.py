@@ -116,7 +116,7 @@ def hub(tiny_llama: Callable[..., Path]) -> Iterator[tuple[str, type[Hub]]]:
 
     TinyHub.files = files
     server = ThreadingHTTPServer(("127.0.0.1", 0), TinyHub)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", TinyHub
     server.shutdown()
