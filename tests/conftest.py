@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import inspect
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
@@ -123,6 +126,41 @@ def smollm2() -> Path:
 
     (file,) = pull("smollm2-135m").glob("*.gguf")
     return file
+
+
+@pytest.fixture(scope="session")
+def etude_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which has imported PyTorch already.
+
+    `etude_command("tune", "r.yaml", stdin="", cwd=None, **environment)` returns what a process
+    would: exit code, standard output and error. Standard input is no terminal. Tests whose claim is
+    about a process (imports, signals, memory) start one.
+    """
+    from etude.cli import main
+
+    def run(
+        *arguments: object, stdin: str = "", cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        words = ["etude", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("FORCE_COLOR", raising=False)
+            for name, value in {"NO_COLOR": "1", "COLUMNS": "100", **environment}.items():
+                patch.setenv(name, value)
+            if cwd is not None:
+                patch.chdir(cwd)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            code: int | str | None = 0
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as ended:
+                    code = ended.code
+        assert code is None or isinstance(code, int)
+        return subprocess.CompletedProcess(words, code or 0, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")
