@@ -1,9 +1,6 @@
 """`etude practice` as a person types it."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -11,20 +8,16 @@ import pytest
 
 
 @pytest.fixture
-def etude(tmp_path):
+def etude(tmp_path, etude_command):
     def run(*arguments, **more):
         environment = {
-            **os.environ,
             "ETUDE_HOME": str(tmp_path / "home"),
             "ETUDE_USER": "ada",
+            "ETUDE_DATABASE": "",
             "TZ": "Europe/Berlin",
+            **more,
         }
-        environment.pop("ETUDE_DATABASE", None)
-        code = "from etude.cli import main; main()"
-        command = [sys.executable, "-c", code, "practice", *arguments]
-        return subprocess.run(
-            command, env={**environment, **more}, capture_output=True, text=True, cwd=tmp_path
-        )
+        return etude_command("practice", *arguments, cwd=tmp_path, **environment)
 
     return run
 
