@@ -98,7 +98,7 @@ def undisturbed(world, tmp_path_factory, request):
     return after
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_kills_and_faults_leave_the_database_of_an_undisturbed_run(
     world, undisturbed, address, tmp_path, seed, request
 ):
