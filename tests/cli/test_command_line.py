@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 

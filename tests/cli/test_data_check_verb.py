@@ -11,6 +11,8 @@ import pytest
 
 from etude.cli import main
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def etude(monkeypatch, capsys, tmp_path, tiny_llama):

@@ -7,6 +7,8 @@ import pytest
 
 from etude.papers.fake_arxiv import ReplayServer, generated
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def arxiv():

@@ -25,6 +25,8 @@ from etude.papers.settings import Settings
 from etude.papers.sync import sync
 from etude.store.engine import open_store
 
+pytestmark = pytest.mark.integration
+
 MONDAY = datetime(2026, 5, 4, 12, tzinfo=UTC)
 DAYS = [MONDAY + timedelta(days=number) for number in (0, 1, 2, 3, 4, 5, 7)]
 FAULTS = [

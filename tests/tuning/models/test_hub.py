@@ -15,6 +15,8 @@ import pytest
 
 from etude.tuning.models.hub import is_hub_id
 
+pytestmark = pytest.mark.integration
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # The hub client reads its environment when it is imported, so each case is a process.
