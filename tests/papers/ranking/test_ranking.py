@@ -27,7 +27,7 @@ from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 from etude.store.engine import open_store
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "paper_ranking.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "paper_ranking.py"
 SLICE = 1500
 
 
