@@ -7,10 +7,10 @@ TORCH  ?= torch==2.13.0
 AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop test lint reference browser postgres bench lock clean
+.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres bench lock clean
 
 help:            ## Show what there is to do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 quickstart: install  ## Fine-tune SmolLM2-135M by QLoRA on Python functions and show what changed
 	$(BIN)/etude models pull smollm2-135m
@@ -66,10 +66,20 @@ postgres:        ## Install PostgreSQL where the queue's tests find none
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } \
 	  || echo "no PostgreSQL found: install it to run its tests"
 
-test: develop browser postgres  ## Install what is missing and run all tests
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup
+
+tested-models: develop
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/etude models pull minilm
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup
+
+test: develop browser postgres tested-models  ## Install what is missing and run the tests that cover every promise
+	$(PYTEST) -m "not slow"
+
+test-fast: develop  ## Run what takes under three minutes: for each change
+	$(PYTEST) -m "not slow and not integration and not weights and not judge and not browser"
+
+test-all: develop browser postgres tested-models  ## Run the long and rare tests as well: for each night
+	$(PYTEST) --hypothesis-profile=nightly
 
 lint: $(VENV)/.lintable  ## Style, types and the rules of the house
 	$(BIN)/ruff check .

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import inspect
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # A slow machine is no failure: no test here asserts a time, hypothesis' deadlines included.
-settings.register_profile(
-    "etude", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+# `--hypothesis-profile=nightly` (`make test-all`) looks longer for counterexamples. Tests set no
+# `max_examples` of their own, which would override both; a costly one derives it from the profile.
+for profile, examples in (("etude", 25), ("nightly", 300)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+    )
 settings.load_profile("etude")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,16 +55,54 @@ def pytest_configure() -> None:
     os.environ["ETUDE_HOME"] = own.name
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests may not be divided among processes (`-n`): those of one file.
+MARKED_BY_FIXTURE = {"smollm2": "weights", "browser": "browser"}
+"""The marker that a test has which uses such a fixture."""
 
-    What files share is made once there. All that judge are one: runs of two judges on one machine
-    would be run by the same users, and some attacks go for all that their user runs.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folders and fixtures, and say which may not be divided among processes.
+
+    With `-n`, those of one file stay together: what they share is made once there. All that judge
+    are one: runs of two judges on one machine would be run by the same users, and some attacks go
+    for all that their user runs.
     """
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
         judges = folder in ("attacks", "practice")
         item.add_marker(pytest.mark.xdist_group("judge" if judges else str(item.path)))
+        if judges:
+            item.add_marker(pytest.mark.judge)
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKED_BY_FIXTURE:
+                item.add_marker(MARKED_BY_FIXTURE[fixture])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long the tests of each folder took, their fixtures included.
+
+    Reports of other processes (`-n`) arrive here too: the sums are those of all processes, and so
+    larger than the time that has passed.
+    """
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = _folder(report.nodeid)
+                seconds[folder] += report.duration
+                tests[folder] += report.when == "setup"
+    if not seconds:
+        return
+    terminalreporter.section("time by folder")
+    for folder, spent in sorted(seconds.items(), key=lambda one: -one[1]):
+        terminalreporter.line(f"{spent / 60:6.1f} min  {tests[folder]:5} tests  {folder}")
+    terminalreporter.line(f"{seconds.total() / 60:6.1f} min  {tests.total():5} tests  in all")
+
+
+def _folder(nodeid: str) -> str:
+    """`cli` of `tests/cli/test_x.py::test_y`; of the engine, the folder within: `tuning/data`."""
+    parts = nodeid.partition("::")[0].removeprefix("tests/").split("/")[:-1]
+    return "/".join(parts[: 2 if parts[:1] == ["tuning"] else 1]) or "."
 
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -77,6 +126,41 @@ def smollm2() -> Path:
 
     (file,) = pull("smollm2-135m").glob("*.gguf")
     return file
+
+
+@pytest.fixture(scope="session")
+def etude_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, which has imported PyTorch already.
+
+    `etude_command("tune", "r.yaml", stdin="", cwd=None, **environment)` returns what a process
+    would: exit code, standard output and error. Standard input is no terminal. Tests whose claim is
+    about a process (imports, signals, memory) start one.
+    """
+    from etude.cli import main
+
+    def run(
+        *arguments: object, stdin: str = "", cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        words = ["etude", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("FORCE_COLOR", raising=False)
+            for name, value in {"NO_COLOR": "1", "COLUMNS": "100", **environment}.items():
+                patch.setenv(name, value)
+            if cwd is not None:
+                patch.chdir(cwd)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            code: int | str | None = 0
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as ended:
+                    code = ended.code
+        assert code is None or isinstance(code, int)
+        return subprocess.CompletedProcess(words, code or 0, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")

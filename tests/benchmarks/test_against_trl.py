@@ -18,6 +18,8 @@ from etude.tuning.models.load import load_model
 from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.training.evaluate import evaluation_loss
 
+pytestmark = pytest.mark.integration
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 

@@ -16,6 +16,8 @@ from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.objectives.cross_entropy import completion_loss
 
+pytestmark = pytest.mark.integration
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 

@@ -14,6 +14,8 @@ import torch
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.block import BlockLinear
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 

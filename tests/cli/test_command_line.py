@@ -11,20 +11,26 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
-def etude(*arguments, env=None, stdin="", cwd=None):
+def in_a_process(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "etude", *map(str, arguments)],
         capture_output=True,
         text=True,
-        input=stdin,
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100", **(env or {})},
+        input="",
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100"},
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture
+def etude(etude_command):
+    return etude_command
 
 
 def test_help_and_import_load_nothing_heavy():
@@ -64,7 +70,7 @@ def test_every_verb_has_an_example_of_itself_with_options_that_it_has():
 
 @pytest.mark.parametrize("verb", ["tune", "papers sync", "practice judge", "recipe list"])
 def test_help_is_printed(verb):
-    done = etude(*verb.split(), "--help")
+    done = in_a_process(*verb.split(), "--help")
     assert done.returncode == 0
     assert f"etude {verb}" in done.stdout.replace("Usage: etude", "")
 
@@ -147,7 +153,7 @@ def recipe_file(tiny_llama, tmp_path):
     ],
     ids=["missing", "empty", "no JSON", "nothing trained", "no column"],
 )
-def test_bad_data_is_one_line_and_exit_code_2(recipe_file, tmp_path, content, words):
+def test_bad_data_is_one_line_and_exit_code_2(etude, recipe_file, tmp_path, content, words):
     rows = tmp_path / "rows.jsonl"
     rows.unlink()
     if content is not None:
@@ -166,14 +172,16 @@ def test_bad_data_is_one_line_and_exit_code_2(recipe_file, tmp_path, content, wo
         ("nonsense", ["key=value"]),
     ],
 )
-def test_bad_settings_are_one_line_and_exit_code_2(recipe_file, tmp_path, override, words):
+def test_bad_settings_are_one_line_and_exit_code_2(etude, recipe_file, tmp_path, override, words):
     done = etude("tune", recipe_file, "--set", override, "--runs", tmp_path / "runs", "--quiet")
     refused(done, *words)
 
 
-def test_a_run_is_chatted_with_evaluated_merged_and_its_damage_refused(recipe_file, tmp_path):
+def test_a_run_is_chatted_with_evaluated_merged_and_its_damage_refused(
+    etude, recipe_file, tmp_path
+):
     runs = tmp_path / "runs"
-    done = etude("tune", recipe_file, "--runs", runs, "--json")
+    done = in_a_process("tune", recipe_file, "--runs", runs, "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     latest = runs / "latest"
@@ -201,10 +209,10 @@ def test_a_run_is_chatted_with_evaluated_merged_and_its_damage_refused(recipe_fi
     refused(etude("tune", "--resume", latest), "finished")
     weights = latest.resolve() / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused(etude("chat", latest, stdin="number 3"), "adapter")
+    refused(in_a_process("chat", latest), "adapter")
 
 
-def test_an_adapter_of_another_model_is_refused(recipe_file, tiny_llama, tmp_path):
+def test_an_adapter_of_another_model_is_refused(etude, recipe_file, tiny_llama, tmp_path):
     runs = tmp_path / "runs"
     assert etude("tune", recipe_file, "--runs", runs, "--quiet").returncode == 0
     latest = (runs / "latest").resolve()
@@ -226,7 +234,7 @@ def test_an_adapter_of_another_model_is_refused(recipe_file, tiny_llama, tmp_pat
     ],
 )
 def test_an_old_name_is_answered_with_the_new_one(line, words):
-    refused(etude(*line.split()), *words)
+    refused(in_a_process(*line.split()), *words)
 
 
 def test_every_new_name_is_a_command_or_an_option_and_no_old_one_is():
@@ -256,5 +264,5 @@ def test_words_after_two_hyphens_are_no_options():
     refuse_old_names(["tune", "--set", "name=plan"])
 
 
-def test_asking_for_a_run_that_is_not_there_names_those_that_are(tmp_path):
+def test_asking_for_a_run_that_is_not_there_names_those_that_are(etude, tmp_path):
     refused(etude("chat", "latest", "--runs", tmp_path, stdin="hello"), "no runs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pyarrow as pa
@@ -11,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from etude.cli import main
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -232,14 +233,14 @@ def test_a_broken_element_of_an_array_does_not_take_the_others_with_it(etude, tm
     assert f"rows that cannot be read: 1 ({bad})" in out
 
 
-def test_a_run_refuses_a_broken_row_in_one_line_that_proposes_the_check(tmp_path, tiny_llama):
+def test_a_run_refuses_a_broken_row_in_one_line_that_proposes_the_check(
+    etude_command, tmp_path, tiny_llama
+):
     put(tmp_path / "a.jsonl", DEEP.encode())
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {tiny_llama()}\ndata:\n  train: a.jsonl\n")
     for verb in (["tune", "recipe.yaml"], ["data", "inspect", "--recipe", "recipe.yaml"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "etude", *verb], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = etude_command(*verb, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         (line,) = [part for part in done.stderr.splitlines() if "a.jsonl:7" in part]
         assert "nested more than 100 deep; `etude data check a.jsonl`" in line

@@ -14,6 +14,8 @@ import pytest
 import etude
 from etude.papers.fake_arxiv import ReplayServer, generated
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -45,6 +45,8 @@ from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder, find_run, list_runs
 
+pytestmark = pytest.mark.integration
+
 KEPT = Path(__file__).parent / "v0_1_0"
 MADE = json.loads((KEPT / "made.json").read_text("utf-8"))
 FINISHED = ("pissa", "full", "judged")

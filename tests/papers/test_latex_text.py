@@ -8,7 +8,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.papers.latex_text import LONGEST, latex_to_text
@@ -96,7 +96,6 @@ LATEX = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=80)
 @given(LATEX)
 def test_whatever_comes_is_one_clean_line(text):
     out = latex_to_text(text)

@@ -1,9 +1,6 @@
 """`etude practice` as a person types it."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -11,20 +8,16 @@ import pytest
 
 
 @pytest.fixture
-def etude(tmp_path):
+def etude(tmp_path, etude_command):
     def run(*arguments, **more):
         environment = {
-            **os.environ,
             "ETUDE_HOME": str(tmp_path / "home"),
             "ETUDE_USER": "ada",
+            "ETUDE_DATABASE": "",
             "TZ": "Europe/Berlin",
+            **more,
         }
-        environment.pop("ETUDE_DATABASE", None)
-        code = "from etude.cli import main; main()"
-        command = [sys.executable, "-c", code, "practice", *arguments]
-        return subprocess.run(
-            command, env={**environment, **more}, capture_output=True, text=True, cwd=tmp_path
-        )
+        return etude_command("practice", *arguments, cwd=tmp_path, **environment)
 
     return run
 
@@ -109,7 +102,9 @@ def test_a_models_explanation_is_shown_and_rated(etude, tmp_path, tensor_dataset
     assert "no explanation" in etude("rate", "yes").stderr
     (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.wrong[1][1])
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         address = f"http://127.0.0.1:{server.server_port}/v1"
         told = etude(
             "explain", "create-tensordataset", ETUDE_LLM_URL=address, ETUDE_LLM_MODEL="m1"

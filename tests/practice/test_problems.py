@@ -53,12 +53,14 @@ def test_a_problem_keeps_what_it_promises(judge, problem):
     assert [str(finding) for finding in lint(problem, judge)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", SHELF, ids=lambda problem: problem.slug)
 def test_a_solution_passes_with_an_older_numpy(older_numpy, problem):
     verdict = older_numpy.judge(problem, problem.solution, 11)
     assert verdict.accepted, verdict
 
 
+@pytest.mark.slow
 def test_the_older_numpy_is_the_one_that_is_met(older_numpy, tensor_dataset):
     source = "import numpy\nprint(numpy.__version__)\n" + tensor_dataset.solution
     assert older_numpy.judge(tensor_dataset, source).printed == "2.0.2\n"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
@@ -139,7 +139,6 @@ def test_hostile_bytes_are_refused(bad):
         decode(bad)
 
 
-@settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255))
 def test_damaged_frames_give_a_value_or_are_refused(junk, place, byte):
     good = bytearray(encode([torch.ones(2, 3), {"a": (1.5, "x")}, np.zeros(3)]))

@@ -49,7 +49,9 @@ class Model:
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         self.endpoint = ChatEndpoint(
             f"http://127.0.0.1:{self.server.server_port}/v1", "scripted-1", "key"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +32,39 @@ def write_rows(path: Path, count: int = 48) -> Path:
 
 
 @pytest.fixture
-def tiny_recipe(tiny_llama, tmp_path) -> Callable[..., dict[str, Any]]:
+def tiny_recipe(tiny_recipe_in, tmp_path) -> Callable[..., dict[str, Any]]:
     """A factory of recipe fields for a run that takes about a second; sections are merged."""
-    model = tiny_llama(layers=2)
-    data = write_rows(tmp_path / "rows.jsonl")
+    return tiny_recipe_in(tmp_path)
 
-    def make(**sections: dict[str, Any]) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "name": "tiny",
-            "model": {"id": str(model), "dtype": "float32"},
-            "adapter": {"rank": 4, "alpha": 8},
-            "quant": {"kind": "none"},
-            "data": {"train": str(data), "eval_fraction": 0.2, "max_length": 256},
-            "train": {
-                "epochs": 2,
-                "batch_samples": 4,
-                "micro_tokens": 128,
-                "lr": 1e-2,
-                "save_every": 3,
-                "threads": 1,
-            },
-            "eval": {"generate": 2, "max_new_tokens": 4},
-        }
-        for name, section in sections.items():
-            merged = {**fields.get(name, {}), **section} if isinstance(section, dict) else section
-            fields[name] = merged
-        return fields
 
-    return make
+@pytest.fixture(scope="session")
+def tiny_recipe_in(tiny_llama) -> Callable[[Path], Callable[..., dict[str, Any]]]:
+    """`tiny_recipe` with its data in the folder given, for fixtures that outlive a test."""
+
+    def within(folder: Path) -> Callable[..., dict[str, Any]]:
+        return partial(_fields, tiny_llama(layers=2), write_rows(folder / "rows.jsonl"))
+
+    return within
+
+
+def _fields(model: Path, data: Path, **sections: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "model": {"id": str(model), "dtype": "float32"},
+        "adapter": {"rank": 4, "alpha": 8},
+        "quant": {"kind": "none"},
+        "data": {"train": str(data), "eval_fraction": 0.2, "max_length": 256},
+        "train": {
+            "epochs": 2,
+            "batch_samples": 4,
+            "micro_tokens": 128,
+            "lr": 1e-2,
+            "save_every": 3,
+            "threads": 1,
+        },
+        "eval": {"generate": 2, "max_new_tokens": 4},
+    }
+    for name, section in sections.items():
+        merged = {**fields.get(name, {}), **section} if isinstance(section, dict) else section
+        fields[name] = merged
+    return fields

@@ -22,6 +22,8 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder
 
+pytestmark = pytest.mark.integration
+
 
 def _losses(folder):
     return [r["loss"] for r in RunFolder.open(folder).read_metrics() if "loss" in r]
@@ -150,16 +152,25 @@ def _wait_for_step(process, base, step, limit=120.0):
     raise AssertionError("the run did not get there in time")
 
 
-LONG = {"train": {"epochs": 15}, "quant": {"kind": "nf4"}, "adapter": {"dropout": 0.1}}
+LONG = {"train": {"epochs": 9}, "quant": {"kind": "nf4"}, "adapter": {"dropout": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_recipe_in, tmp_path_factory):
+    """The run that nobody ends, on the same weights and rows."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return _run(tiny_recipe_in(folder), folder, **LONG)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_ended_in_the_middle_repeats_the_loss_curve(tiny_recipe, tmp_path, how):
+def test_a_run_that_was_ended_in_the_middle_repeats_the_loss_curve(
+    tiny_recipe, tmp_path, undisturbed, how
+):
     process, base = _start(tiny_recipe, tmp_path, "ended", **LONG)
     folder = _wait_for_step(process, base, 10)
     process.send_signal(how)
     _, told = process.communicate(timeout=60)
-    assert len(_losses(folder)) < 100
+    assert len(_losses(folder)) < 60
     if how == signal.SIGKILL:
         assert RunFolder.open(folder).state == "killed"
     else:
@@ -168,12 +179,11 @@ def test_a_run_that_was_ended_in_the_middle_repeats_the_loss_curve(tiny_recipe, 
         assert RunFolder.open(folder).state == "stopped"
 
     resumed = tune(Recipe.read(folder / "recipe.yaml"), resume=RunFolder.open(folder))
-    undisturbed = _run(tiny_recipe, tmp_path, "undisturbed", **LONG)
     assert _losses(resumed.folder) == _losses(undisturbed.folder)
     assert resumed.summary["eval_loss"] == undisturbed.summary["eval_loss"]
 
 
-def test_killing_again_and_again_changes_nothing(tiny_recipe, tmp_path):
+def test_killing_again_and_again_changes_nothing(tiny_recipe, tmp_path, undisturbed):
     process, base = _start(tiny_recipe, tmp_path, "ended", **LONG)
     folder = _wait_for_step(process, base, 5)
     for _ in range(3):
@@ -190,7 +200,6 @@ def test_killing_again_and_again_changes_nothing(tiny_recipe, tmp_path):
     process.kill()
     process.wait()
     resumed = tune(Recipe.read(folder / "recipe.yaml"), resume=RunFolder.open(folder))
-    undisturbed = _run(tiny_recipe, tmp_path, "undisturbed", **LONG)
     assert _losses(resumed.folder) == _losses(undisturbed.folder)
 
 

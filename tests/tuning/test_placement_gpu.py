@@ -19,6 +19,8 @@ from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import last_checkpoint
 
+pytestmark = pytest.mark.integration
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

@@ -247,7 +247,7 @@ def few(corpus, make_library, tmp_path_factory):
     return rows, built, brute, queries
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_query_finds_what_a_look_at_every_word_finds(few, data):
     rows, built, brute, queries = few

@@ -21,6 +21,8 @@ from etude.papers.search import folder as place
 from etude.papers.search.background_indexer import BackgroundIndexer
 from etude.store.engine import open_store
 
+pytestmark = pytest.mark.integration
+
 REFRESH = textwrap.dedent(
     """
     import sys

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from small_models import load_tiny, randomize
@@ -70,7 +70,6 @@ class OneProjection(nn.Module):
         return self.proj(x)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     in_features=st.integers(2, 40),
     out_features=st.integers(2, 40),
@@ -128,7 +127,6 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
         dx.sum().backward()
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(BASES),
     in_features=st.integers(2, 300),

@@ -24,6 +24,8 @@ from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.quant.linear import QuantLinear
 
+pytestmark = pytest.mark.integration
+
 
 def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):
     """Save a random adapter trained, as it were, on the model of `folder`; return the model."""

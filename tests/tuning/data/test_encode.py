@@ -120,9 +120,7 @@ def test_gsm8k_trains_each_answer_exactly_and_begins_with_the_generation_prompt(
 
 
 @pytest.mark.weights
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         # SmolLM2's vocabulary lacks the bytes of control characters and of the private planes.
@@ -375,9 +373,7 @@ def test_a_sample_that_is_too_long_stops_the_run_if_the_recipe_says_so(tiny_toke
         encoder.encode_all([user("a", "b"), user("word " * 200, "b", origin="f:2")])
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from("abc é日👩 \n"), min_size=120, max_size=300))
 def test_a_prompt_is_cut_from_the_left_and_the_rest_of_the_layout_stays(tiny_tokenizer, text):
     whole = user("short", "first answer", text, "last answer")

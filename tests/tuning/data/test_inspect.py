@@ -26,9 +26,7 @@ def text_in(shown, state: str) -> str:
     return "".join(piece.text for piece in shown.pieces if piece.state == state)
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from("ab é日👩\u200d✨ \n\t<>&"), min_size=1, max_size=30))
 def test_pieces_joined_are_the_text(tiny_tokenizer, text):
     ids = np.array(tiny_tokenizer(text)["input_ids"], dtype=np.int32)

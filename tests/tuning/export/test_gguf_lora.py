@@ -29,6 +29,8 @@ from etude.tuning.kernels.gguf import FORMATS
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.quant.gguf import GGUFLinear
 
+pytestmark = pytest.mark.integration
+
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 96,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from fusable_models import MODELS, SIZES, adapted
@@ -119,9 +121,18 @@ def answers(model):
     return found, [greedy._by_transformers(model, [one], [96], 12)[0] for one in prompts(3)]
 
 
-@pytest.mark.parametrize("saved", ["nothing", "every norm"])
-@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
-@pytest.mark.parametrize("width", [4, 8, 12, 16, 24, 40, 72, 100])
+WIDTHS = [4, 8, 12, 16, 24, 40, 72, 100]
+SHAPED = list(itertools.product(WIDTHS, ["silu", "gelu", "relu"], ["nothing", "every norm"]))
+
+
+@pytest.mark.parametrize(
+    ("width", "activation", "saved"),
+    # Of these 48, every fifth: each width, and each activation with each kind of norms.
+    [
+        pytest.param(*one, marks=[] if number % 5 == 0 else [pytest.mark.slow])
+        for number, one in enumerate(SHAPED)
+    ],
+)
 def test_heads_of_any_width_and_activations_of_any_kind(width, activation, saved):
     found, wanted = answers(shaped(width, activation, saved))
     assert found == wanted

@@ -15,7 +15,7 @@ import sys
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_patch import MODELS, adapted, counted, row
 from torch.nn import functional as F
@@ -80,7 +80,6 @@ def decoded(weight, dtype):
     double=st.booleans(),
     size=st.sampled_from([1.0, 1e-39, 1e30]),
 )
-@settings(max_examples=120, deadline=None)
 def test_decoding_has_the_bits_of_the_reference(count, block, kind, dtype, double, size):
     weight = coded((count,), block, kind, double, size)
     codes, absmax, pair, shape, *_ = weight
@@ -362,7 +361,14 @@ def true_loss_and_gradients(model, monkeypatch):
         return loss_and_gradients(wide, fuse=False)
 
 
-@pytest.mark.parametrize("kind", ["llama with biases", "mistral", "qwen2"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("llama with biases", marks=pytest.mark.slow),
+        pytest.param("mistral", marks=pytest.mark.slow),
+        "qwen2",
+    ],
+)
 def test_a_model_through_the_kernels_has_the_loss_and_gradients_of_its_own_code(kind, monkeypatch):
     model = adapted(MODELS[kind])
     total, gradient = true_loss_and_gradients(model, monkeypatch)
@@ -372,7 +378,7 @@ def test_a_model_through_the_kernels_has_the_loss_and_gradients_of_its_own_code(
     assert error(found_gradient, gradient) < 1e-5
 
 
-@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("double", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_quantised_model_through_the_kernels(double, monkeypatch):
     quant = QuantSpec(kind="nf4", block=32, double=double)
     model = adapted(MODELS["qwen2"], quant=quant)
@@ -388,7 +394,7 @@ def test_a_quantised_model_through_the_kernels(double, monkeypatch):
     assert not torch.equal(other_gradient, found_gradient), "two ways of adding up"
 
 
-@pytest.mark.parametrize("dtype", [BF16, HALF])
+@pytest.mark.parametrize("dtype", [BF16, pytest.param(HALF, marks=pytest.mark.slow)])
 def test_in_16_bits_the_kernels_are_no_further_from_the_truth_than_plain_pytorch(
     dtype, monkeypatch
 ):

@@ -8,7 +8,7 @@ import sys
 import bitsandbytes.functional as bnb
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.core.errors import ModelError
@@ -54,7 +54,6 @@ def test_the_tables_are_those_of_bitsandbytes():
     assert_same(DYNAMIC_LEVELS, bnb.create_dynamic_map())
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 9000),
     block=st.sampled_from(BLOCKS),
@@ -79,7 +78,6 @@ def test_codes_and_scales_are_the_same_bytes_in_all_three(count, block, dtype, o
     assert_same(absmax, state.absmax)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 9000),
     block=st.sampled_from(BLOCKS),
@@ -203,7 +201,6 @@ def test_strided_weights_give_the_bytes_of_their_copy(view):
     assert_same(absmax, copy[1])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 3000),
     of=st.sampled_from(["normal", "heavy", "zero", "constant", "subnormal", "tiny"]),
@@ -301,7 +298,6 @@ def test_a_format_that_does_not_exist_is_refused_by_name():
         ops.dequantize_4bit(torch.ones(32).byte(), torch.ones(1), (64,), 64, "nf5", torch.float32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 9000),
     block=st.sampled_from(BLOCKS),
@@ -347,7 +343,6 @@ def test_the_operations_keep_torchs_contract_of_shapes_and_aliases():
     torch.library.opcheck(etude.dequantize_int8.default, rows, test_utils=checks)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 300),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etude.tuning.kernels.codebooks import DYNAMIC_LEVELS, DYNAMIC_UNSIGNED_LEVELS
@@ -26,7 +26,6 @@ def test_the_dynamic_maps_are_those_of_bitsandbytes(signed):
     scale=st.sampled_from([1e-30, 1e-4, 1.0, 1e30]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None)
 @example(count=300, signed=False, decades=0.0, scale=1e-39, seed=3)
 @example(count=300, signed=True, decades=2.0, scale=1e-42, seed=4)
 def test_every_code_is_the_nearest_level_in_float64(count, signed, decades, scale, seed):

@@ -16,6 +16,8 @@ NARROWER = {"avx512": "-mno-avx512f", "avx2": "-mno-avx"}
 """What a processor has, and the compiler's word for one that has less."""
 
 
+# Two builds, and all tests of the kernels again. Those for this processor: `test_native.py`.
+@pytest.mark.slow
 @pytest.mark.skipif(not native.status().ready, reason="no C++ kernels here")
 @pytest.mark.parametrize("has", NARROWER)
 def test_kernels_for_narrower_registers_are_as_right(has, tmp_path):

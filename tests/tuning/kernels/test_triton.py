@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from etude.tuning.kernels import fused, triton
+
+pytestmark = pytest.mark.integration
 
 HERE = Path(__file__).parent
 
@@ -42,19 +45,33 @@ def run(*command: str, **surroundings: str) -> str:
     return done.stdout
 
 
-@needs_triton
-@pytest.mark.timeout(1800)  # every kernel, in an interpreter: 5 minutes on a slow processor
-def test_the_kernels_in_the_interpreter():
+def interpreted(chosen: str) -> int:
+    """Run the tests of the interpreter that `chosen` selects; return how many passed."""
     helpers = os.pathsep.join([str(HERE.parent / "fusion"), os.environ.get("PYTHONPATH", "")])
+    profile = f"--hypothesis-profile={settings.get_current_profile_name()}"
     said = run(
-        "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py"),
+        "-m", "pytest", "-p", "no:cacheprovider", profile, "-m", chosen,
+        str(HERE / "interpreted_triton.py"),
         ETUDE_TRITON="interpret", TRITON_INTERPRET="1", PYTHONPATH=helpers,
     )  # fmt: skip
     print(said)
+    assert "skipped" not in said
     passed = re.search(r"(\d+) passed", said)
     assert passed
-    assert int(passed[1]) > 80
-    assert "skipped" not in said
+    return int(passed[1])
+
+
+@needs_triton
+@pytest.mark.timeout(1800)  # every kernel, in an interpreter: minutes on a slow processor
+def test_the_kernels_in_the_interpreter():
+    assert interpreted("not slow") > 80
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_more_models_through_the_kernels_in_the_interpreter():
+    assert interpreted("slow") == 4
 
 
 @needs_triton

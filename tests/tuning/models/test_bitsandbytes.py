@@ -29,6 +29,8 @@ from etude.tuning.quant.block import BlockLinear
 from etude.tuning.quant.int8 import Int8Linear
 from etude.tuning.quant.linear import QuantLinear
 
+pytestmark = pytest.mark.integration
+
 CODINGS = {
     "nf4": QuantSpec(kind="nf4"),
     "nf4 plain": QuantSpec(kind="nf4", double=False),

@@ -15,6 +15,8 @@ import pytest
 
 from etude.tuning.models.hub import is_hub_id
 
+pytestmark = pytest.mark.integration
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # The hub client reads its environment when it is imported, so each case is a process.
@@ -116,7 +118,7 @@ def hub(tiny_llama: Callable[..., Path]) -> Iterator[tuple[str, type[Hub]]]:
 
     TinyHub.files = files
     server = ThreadingHTTPServer(("127.0.0.1", 0), TinyHub)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", TinyHub
     server.shutdown()

@@ -18,6 +18,8 @@ from etude.core.errors import ModelError
 from etude.tuning.models.catalog import CATALOG, CatalogModel
 from etude.tuning.models.pull import pull
 
+pytestmark = pytest.mark.integration
+
 WEIGHTS = random.Random(0).randbytes(3 << 20)
 
 # Pulls in a process of its own, and does something to itself when a stage begins to advance.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.tuning.objectives import cross_entropy as loss_module
@@ -19,7 +19,6 @@ def _case(positions, hidden, vocabulary, seed=0):
     return h.requires_grad_(), w.requires_grad_(), y
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 40))
 def test_chunked_loss_and_gradients_equal_the_full_ones(positions, hidden, vocabulary):
     h, w, y = _case(positions, hidden, vocabulary)

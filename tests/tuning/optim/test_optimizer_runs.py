@@ -17,6 +17,8 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder
 
+pytestmark = pytest.mark.integration
+
 
 def _losses(folder):
     return [r["loss"] for r in RunFolder.open(folder).read_metrics() if "loss" in r]

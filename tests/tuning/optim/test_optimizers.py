@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stepping import train
 
@@ -170,7 +170,6 @@ def test_adafactor_steps_by_the_learning_rate_as_that_of_transformers_does():
     paged=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
 def test_every_optimiser_takes_every_shape_and_stays_finite(shape, dtype, optimizer, paged, seed):
     paged = paged and optimizer in ("adamw", "adamw8bit")
     spec = TrainSpec(optimizer=optimizer, paged=paged, lr=1e-2, weight_decay=0.01)

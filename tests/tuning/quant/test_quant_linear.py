@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -40,7 +40,6 @@ def assert_same_state(left: nn.Module, right: nn.Module) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     out_features=st.integers(1, 40),
     in_features=st.integers(1, 200),
@@ -95,7 +94,6 @@ def test_a_row_that_is_not_finite_is_refused_by_its_place_in_the_weight(kind):
         layer.fill_rows(2, rows)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 30), st.integers(1, 70)),
     batch=st.lists(st.integers(1, 4), min_size=0, max_size=2),

@@ -1,14 +1,13 @@
 """`etude papers` as a person types it, against a server in arXiv's place."""
 
 import json
-import os
-import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from etude.papers.fake_arxiv import ReplayServer, generated
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -18,26 +17,19 @@ def arxiv():
 
 
 @pytest.fixture(scope="module")
-def etude(arxiv, tmp_path_factory):
+def etude(arxiv, tmp_path_factory, etude_command):
     """One person's installation, with the papers of the last days."""
     home = tmp_path_factory.mktemp("reader")
 
     def run(*arguments, **more):
         environment = {
-            **os.environ,
             "ETUDE_HOME": str(home / "home"),
             "ETUDE_USER": "ada",
             "ETUDE_ARXIV": arxiv.address,
+            "ETUDE_DATABASE": "",
+            **more,
         }
-        environment.pop("ETUDE_DATABASE", None)
-        code = "from etude.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, "papers", *arguments],
-            env={**environment, **more},
-            capture_output=True,
-            text=True,
-            cwd=home,
-        )
+        return etude_command("papers", *arguments, cwd=home, **environment)
 
     none = run("today")
     assert none.returncode == 2 and "etude papers sync" in none.stderr

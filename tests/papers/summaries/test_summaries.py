@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.papers.latex_text import latex_to_text
@@ -99,7 +99,6 @@ def test_a_cut_keeps_the_words_in_order_and_within_bounds(words):
         assert piece.strip(CUT) in sentence
 
 
-@settings(max_examples=60)
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=200)), max_size=4))
 def test_whatever_comes_each_paper_gets_a_line(papers):
     for summary in extract(papers):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOBODY = 65534
 # Some of the hostile programs, by what they try: to get out, to look, to stay, to fake.
 ATTACKS = (
@@ -75,7 +75,7 @@ def python(tmp_path_factory):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without root already")
 def test_an_ordinary_user_gets_a_sandbox_that_holds(python, tensor_dataset):
-    attacks = Path(__file__).parents[1] / "attacks"
+    attacks = Path(__file__).parents[2] / "attacks"
     expected, sources = {}, {"solution": tensor_dataset.solution}
     for name in ATTACKS:
         source = (attacks / f"{name}.py").read_text()

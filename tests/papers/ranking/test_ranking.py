@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.papers.library import Library
@@ -27,7 +27,7 @@ from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 from etude.store.engine import open_store
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "paper_ranking.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "paper_ranking.py"
 SLICE = 1500
 
 
@@ -262,7 +262,6 @@ def test_exploration_is_marked_changes_with_the_day_and_takes_its_share(library,
     assert not any(one.explored for one in rank(rows, interest, exploration=0))
 
 
-@settings(max_examples=25)
 @given(data=st.data())
 def test_the_order_given_makes_no_difference_and_nothing_is_lost(library, papers, interest, data):
     places = data.draw(st.lists(st.integers(0, 299), unique=True, max_size=60))
