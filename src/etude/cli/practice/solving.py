@@ -217,7 +217,7 @@ def _explain_failure(problem: Problem, source: str, ask: list[str]) -> None:
         if explanation.withheld:
             typer.echo(f"\n(no more of it is shown: {explanation.withheld})", nl=False)
     typer.echo()
-    open_explanations().keep(problem.slug, explanation)
+    open_explanations().add(problem.slug, explanation)
     if explanation.text:
         typer.echo("did it help? `etude practice rate yes` or `etude practice rate no`")
 
