@@ -132,13 +132,13 @@ def test_peak_follows_the_largest_moment_and_can_be_reset():
 def test_freed_pages_between_what_is_kept_are_given_back():
     # In a process of its own: this one's heap holds what other tests have left.
     program = """
-from etude.core.machine import give_back_freed, rss
+from etude.core.machine import release_freed_memory, rss
 pieces = [bytes(50_000) for _ in range(2_000)]
 full = rss()
 kept = pieces[::50]
 del pieces
 freed = rss()
-give_back_freed()
+release_freed_memory()
 print(full, freed, rss(), len(kept))
 """
     run = subprocess.run(
