@@ -316,5 +316,5 @@ def test_3303_authors_are_all_named():
 
 
 def test_a_format_that_does_not_exist_is_one_line():
-    with pytest.raises(PapersError, match=r"no feed format 'atm' \(did you mean 'atom'\?\)"):
+    with pytest.raises(PapersError, match=r"unknown feed format 'atm' \(did you mean 'atom'\?\)"):
         feed([], "atm", **PLACE)

@@ -84,7 +84,7 @@ def test_what_is_no_id_is_refused_in_one_line(reader, bad):
 
 def test_a_paper_that_is_not_kept_here_is_said_to_be_unknown(reader):
     for verb in (reader.like, reader.dislike, lambda key: reader.tag(key, "x")):
-        with pytest.raises(PapersError, match=r"there is no paper 2403\.99999 here"):
+        with pytest.raises(PapersError, match=r"paper 2403\.99999 is not in the library"):
             verb("2403.99999")
     assert reader.opinions() == {}
 
@@ -237,13 +237,22 @@ def test_restoring_merges_and_the_younger_opinion_stays(reader, library):
     [
         (lambda kept: kept.update(format="x"), "not an exported reader"),
         (lambda kept: kept.update(version=2), "update Etude"),
-        (lambda kept: kept.update(opinions={}), "opinions: a list"),
+        (lambda kept: kept.update(opinions={}), "opinions: expected a list"),
         (lambda kept: kept["opinions"].append(3), "opinions, entry 3"),
         (lambda kept: kept["opinions"][1].update(id="x"), "opinions, entry 2: 'x' is not"),
-        (lambda kept: kept["opinions"][1].update(value=7), "opinions, entry 2: `value` is 1 or -1"),
-        (lambda kept: kept["opinions"][1].update(at=float("nan")), "entry 2: `at` is a number"),
-        (lambda kept: kept["tags"][0].pop("tag"), "tags, entry 1: a tag is text"),
-        (lambda kept: kept["searches"][0].update(query=""), "searches, entry 1: a search needs"),
+        (
+            lambda kept: kept["opinions"][1].update(value=7),
+            "opinions, entry 2: `value` must be 1 or -1",
+        ),
+        (
+            lambda kept: kept["opinions"][1].update(at=float("nan")),
+            "entry 2: `at` must be a number",
+        ),
+        (lambda kept: kept["tags"][0].pop("tag"), "tags, entry 1: a tag must be text"),
+        (
+            lambda kept: kept["searches"][0].update(query=""),
+            "searches, entry 1: a search must have",
+        ),
     ],
 )
 def test_a_damaged_export_is_refused_whole(reader, library, change, says):

@@ -63,20 +63,20 @@ def test_other_categories_without_shelves_stand_on_one_of_their_own(written):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("categories: [cs.CVV]", "no category 'cs.CVV' \\(did you mean 'cs.CV'"),
-        ("categories: [CS.CV]", "no category 'CS.CV' \\(did you mean 'cs.CV'"),
+        ("categories: [cs.CVV]", "unknown arXiv category 'cs.CVV' \\(did you mean 'cs.CV'"),
+        ("categories: [CS.CV]", "unknown arXiv category 'CS.CV' \\(did you mean 'cs.CV'"),
         ("categories: []", "no categories"),
-        ("categories: 7", "categories: 7"),
+        ("categories: invalid value 7", "categories: 7"),
         ("catgories: [cs.CV]", "unknown key 'catgories' \\(did you mean 'categories'"),
-        ("shelves: {vision: [cs.XX]}", "no category 'cs.XX'"),
+        ("shelves: {vision: [cs.XX]}", "unknown arXiv category 'cs.XX'"),
         ("shelves: {robots: [cs.RO]}", "'robots' would stay empty"),
         ('shelves: {"../x": [cs.CV]}', "letters, digits and hyphens"),
         ("tries: 0", "tries"),
-        ("tries: 2.5", "tries: 2.5"),
+        ("tries: invalid value 2.5", "tries: 2.5"),
         ("pause: 1", "terms of use"),
         ("pause: .nan", "pause"),
         ("pause: yes", "pause: True"),
-        ("oai: ftp://example.org", "not an http address"),
+        ("oai: ftp://example.org", "not an http URL"),
         ("feed_format: json", "feed_format"),
         ("contact: 'a\\nb: c'", None),
         ('contact: "a\\nb: c"', "contact"),
@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(written, text, message):
 
 
 def test_a_file_that_was_named_must_exist(tmp_path):
-    with pytest.raises(PapersError, match="no such file"):
+    with pytest.raises(PapersError, match="does not exist"):
         Settings.read(tmp_path / "none.yaml")
 
 

@@ -130,7 +130,7 @@ def test_submissions_keep_their_place_while_no_machine_is_left(
 def test_a_layer_that_no_machine_has_is_an_error_in_one_line(cluster):
     from etude.practice.cluster import RayJudges
 
-    with pytest.raises(JudgeError, match="no layer is called 'moat'") as error:
+    with pytest.raises(JudgeError, match="unknown layer 'moat'") as error:
         RayJudges(cluster[0].address, slots=1, require=("moat",))
     assert "\n" not in str(error.value)
 

@@ -58,7 +58,7 @@ def test_a_first_evening(etude, tmp_path, tensor_dataset):
         (("start", "create-tensordatset"), "did you mean 'create-tensordataset'"),
         (("run", "create-tensordataset"), "etude practice start create-tensordataset"),
         (("list", "--difficulty", "impossible"), "easy, medium, hard"),
-        (("new", "cooking", "x"), "there is no collection"),
+        (("new", "cooking", "x"), "unknown collection"),
         (("new", "llm", "Bad Name"), "lower-case"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_mistake_is_one_clear_line(etude, arguments, says):
 def test_a_layer_that_this_machine_lacks_is_refused_by_name(etude, tmp_path, tensor_dataset):
     (tmp_path / "create-tensordataset.py").write_text(tensor_dataset.solution)
     done = etude("run", "create-tensordataset", "--require", "magic")
-    assert done.returncode == 2 and "no layer is called 'magic'" in done.stderr
+    assert done.returncode == 2 and "unknown layer 'magic'" in done.stderr
 
 
 def test_a_model_that_is_set_is_asked_and_named(etude, tmp_path, tensor_dataset):

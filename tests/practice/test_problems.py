@@ -175,7 +175,7 @@ def test_a_zip_brings_problems_over_as_they_are(tmp_path, tensor_dataset):
 def test_a_zip_that_leaves_the_shelf_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(name, "x")
-    with pytest.raises(ProblemError, match="no file of a problem"):
+    with pytest.raises(ProblemError, match="not a file of a problem"):
         import_problems(tmp_path / "a.zip", tmp_path / "shelf")
     assert not (tmp_path / "shelf").exists()
 

@@ -81,7 +81,7 @@ def test_a_full_queue_says_how_many_wait(engine):
     queue = Queue(engine, most_waiting=2)
     queue.add("ada", "x", "")
     queue.add("ada", "x", "")
-    with pytest.raises(QueueFullError, match="2 submissions wait"):
+    with pytest.raises(QueueFullError, match="2 submissions are waiting"):
         queue.add("ada", "x", "")
 
 

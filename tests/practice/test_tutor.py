@@ -179,7 +179,7 @@ def test_the_solution_in_other_layout_is_still_the_solution(model, tensor_datase
 def test_an_endless_answer_ends(model, tensor_dataset):
     assert (
         ask(model("one feature " + "and on " * 5000), tensor_dataset)[-1].withheld
-        == "it went on for too long"
+        == "it was too long"
     )
 
 
@@ -195,11 +195,11 @@ def test_reasoning_is_not_part_of_the_explanation(model, tensor_dataset, opening
 
 def test_a_model_that_never_stops_reasoning_says_nothing(model, tensor_dataset):
     last = ask(model("<think>The learner squeezes. And so on."), tensor_dataset)[-1]
-    assert (last.text, last.withheld) == ("", "it said nothing")
+    assert (last.text, last.withheld) == ("", "it was empty")
 
 
 def test_silence_is_said(model, tensor_dataset):
-    assert ask(model(""), tensor_dataset)[-1].withheld == "it said nothing"
+    assert ask(model(""), tensor_dataset)[-1].withheld == "it was empty"
 
 
 def test_a_model_that_is_away_or_refuses_is_one_clear_line(model, tensor_dataset):
@@ -222,13 +222,13 @@ def test_what_was_said_is_kept_as_shown_and_can_be_rated(engine, model, tensor_d
 
     ada = Explanations(engine, "ada", clock=lambda: 1_800_000_000.0)
     grace = Explanations(engine, "grace", clock=lambda: 1_800_000_000.0)
-    with pytest.raises(ProblemError, match="no explanation of a model"):
+    with pytest.raises(ProblemError, match="no explanation to rate"):
         ada.rate(True)
     told = ask(model("On one feature: squeeze removes the last dimension."), tensor_dataset)[-1]
-    first = ada.keep(tensor_dataset.slug, told)
+    first = ada.add(tensor_dataset.slug, told)
     cut = ask(model("Fine. Your code is correct."), tensor_dataset)[-1]
-    second = ada.keep(tensor_dataset.slug, cut)
-    grace.keep(tensor_dataset.slug, told)
+    second = ada.add(tensor_dataset.slug, cut)
+    grace.add(tensor_dataset.slug, told)
     assert ada.rate(False) == (second, tensor_dataset.slug, "scripted-1")
     assert ada.rate(True, first)[0] == first
     assert grace.by_model() == [ModelRecord("scripted-1", 3, 1, 1, 1)]

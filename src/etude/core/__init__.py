@@ -1,1 +1,1 @@
-"""The ground floor: what every room uses and nothing of Etude is imported by."""
+"""Shared foundations: used by every other package, and importing none of them."""

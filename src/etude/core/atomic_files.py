@@ -1,7 +1,7 @@
-"""Files and folders that are either the old or the new one, never half of each.
+"""Atomic replacement of files and folders.
 
 A process can be killed, and a disk can fill up, between any two bytes. So a file or folder is
-written aside, flushed to disk and renamed over the old one, which is one step of the file system.
+written to a temporary sibling, flushed to disk and renamed over the old one, which is atomic.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, cast
 
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file aside, flush it to disk and rename it to `file`, all or nothing.
+    """Replace `file` atomically with what `write` writes to a temporary file.
 
-    `write` may also replace the file that it is given, as linkers do.
+    `write` may also replace the file at the path that it receives, as linkers do.
 
     Raises:
-        OSError: nothing changed, and nothing is left aside.
+        OSError: nothing changed, and no temporary file is left.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     os.close(descriptor)
@@ -42,36 +42,36 @@ def replace_file(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_bytes(file: Path, content: bytes) -> None:
-    """Replace `file` by one that holds `content`; see `replace_file`."""
+    """Replace `file` with `content`; see `replace_file`."""
     replace_file(file, lambda aside: aside.write_bytes(content))
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Replace `file` by one that holds `text` in UTF-8; see `replace_file`."""
+    """Replace `file` with `text` in UTF-8; see `replace_file`."""
     replace_bytes(file, text.encode())
 
 
 def make_folder_aside(folder: Path) -> Path:
-    """Make an empty hidden sibling of `folder`, to be filled and given to `replace_folder`.
+    """Create an empty hidden sibling of `folder`, to be filled and passed to `replace_folder`.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
 
 def replace_folder(aside: Path, folder: Path) -> None:
-    """Flush all of `aside` to disk and rename it to `folder`; what was there goes only after that.
+    """Flush all of `aside` to disk and rename it to `folder`; then delete the old folder.
 
-    Both are on one file system. Programs that have files of the old folder open keep them.
+    Both must be on one file system. Programs that have files of the old folder open keep them.
 
     Raises:
-        OSError: the old folder is as it was, and `aside` is still there.
+        OSError: the old folder is unchanged, and `aside` is still there.
     """
     for below, _, names in os.walk(aside):
         for file in (Path(below) / name for name in names):
-            # Temporary folders, and files that some libraries write, are for their owner only.
+            # Temporary folders, and files that some libraries write, are private to their owner.
             file.chmod(0o644)
             flush(file)
         Path(below).chmod(0o755)
@@ -87,7 +87,7 @@ def replace_folder(aside: Path, folder: Path) -> None:
             if old.exists():
                 old.rename(folder)
                 raise
-            # Another process has put its own there in between: that one is replaced, then.
+            # Another process has created the folder in the meantime: replace that one.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     _flush_folder(folder.parent)
@@ -95,10 +95,10 @@ def replace_folder(aside: Path, folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder in one step for whoever looks at it: it is renamed, then deleted.
+    """Remove a folder atomically: it is renamed first, then deleted.
 
     Raises:
-        OSError: it is not there or cannot be renamed, or a part of it cannot be deleted.
+        OSError: the folder does not exist or cannot be renamed, or a part cannot be deleted.
     """
     doomed = folder.with_name(f".removed-{folder.name}")
     shutil.rmtree(doomed, ignore_errors=True)
@@ -116,12 +116,12 @@ def flush(file: Path) -> None:
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """Return JSON as every reader takes it: numbers that are not finite become null."""
+    """Return strict JSON, in which numbers that are not finite become null."""
     return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(content: Any) -> Any:
-    """Return `content` with null for every number that JSON cannot write."""
+    """Return `content` with null for every number that is not finite."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):
@@ -132,7 +132,7 @@ def _finite(content: Any) -> Any:
 
 
 def drop_torn_line(descriptor: int) -> None:
-    """Cut an open file after its last line end."""
+    """Truncate an open file after its last newline."""
     content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
@@ -140,6 +140,6 @@ def drop_torn_line(descriptor: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Bring a rename to disk; some systems cannot, and keep the order by themselves."""
+    """Flush a rename to disk, on file systems that support it."""
     with suppress(OSError):
         flush(folder)

@@ -1,7 +1,7 @@
-"""Every error that a person can cause and mend.
+"""Base classes of the errors that a user can cause and correct.
 
-The command line prints the message on one line and leaves with exit code 2; the library
-raises it. A message says what is wrong, where, and what to do: the caller adds nothing.
+The library raises them; the command line prints the message on one line and exits with code 2. A
+message says what is wrong, where, and what to do, so callers add nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 
 class EtudeError(Exception):
-    """Base of all errors that are the input's or the machine's, never a bug of ours."""
+    """Base of all errors caused by the input or the machine, never by a bug in Etude."""
 
 
 class RenamedError(EtudeError):
-    """A command or an option that has another name now."""
+    """A command or an option that has been renamed."""
 
 
 class MissingExtraError(EtudeError):
@@ -28,11 +28,11 @@ class RecipeError(EtudeError):
 
 
 class DataError(EtudeError):
-    """Data that would train nothing, or something else than the person meant."""
+    """Data that would train nothing, or something other than intended."""
 
 
 class ModelError(EtudeError):
-    """A model that is unknown, incomplete, damaged or of a kind not supported."""
+    """A model that is unknown, incomplete, damaged or unsupported."""
 
 
 class AdapterError(EtudeError):
@@ -44,23 +44,23 @@ class NoTargetMatchedError(AdapterError):
 
 
 class RunError(EtudeError):
-    """A run that cannot start, go on or be read: locked folder, full disk, diverged loss."""
+    """A run that cannot start, resume or be read: locked folder, full disk, diverged loss."""
 
 
 class InsufficientMemoryError(RunError):
-    """A run that would need more memory than there is."""
+    """A run that would need more memory than is available."""
 
 
 class DivergedError(RunError):
-    """A loss or gradient that is not finite; the last good state is kept."""
+    """A loss or gradient that is not finite; the last good checkpoint remains."""
 
 
 class LockHeldError(EtudeError):
     """A lock that another process, or another part of this one, holds.
 
     Args:
-        file: carries the lock.
-        pid: of the holder; None where it is not known.
+        file: the lock file.
+        pid: of the holder; None where it is unknown.
     """
 
     def __init__(self, file: Path, pid: int | None) -> None:
@@ -78,11 +78,11 @@ class QueueFullError(EtudeError):
 
 
 class ProblemError(EtudeError):
-    """A practice problem that is unknown, incomplete or contradicts itself."""
+    """A practice problem that is unknown, incomplete or inconsistent."""
 
 
 class JudgeError(EtudeError):
-    """A judge that cannot start here, or not with the isolation that was required."""
+    """A judge that cannot start, or lacks the required isolation."""
 
 
 class ChatError(EtudeError):
@@ -90,7 +90,7 @@ class ChatError(EtudeError):
 
 
 class PapersError(EtudeError):
-    """A paper, category, file or source of the reading room that cannot be used as asked."""
+    """A paper, category, file or source of the reading room that cannot be used as requested."""
 
 
 class SourceError(PapersError):
@@ -98,15 +98,15 @@ class SourceError(PapersError):
 
 
 class QueryError(PapersError):
-    """A search for papers that cannot be read; the message says what is wrong, and where."""
+    """A search for papers with a syntax error; the message gives the error and its position."""
 
 
 class SourceDownError(SourceError):
-    """A source of papers that gives no usable answer now: asking for more is no use."""
+    """A source of papers that gives no usable answer, so that further requests are pointless."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the `count` names of `known` that look most like `name`, best first."""
+    """Return the `count` names of `known` most similar to `name`, best first."""
     return difflib.get_close_matches(name, sorted(set(known)), n=count, cutoff=0.4)
 
 
@@ -117,7 +117,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def innermost_reason(error: BaseException) -> str:
-    """Return the first line of the innermost cause, or its type where it says nothing."""
+    """Return the first line of the innermost cause, or its type where it has no message."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Optional dependencies: which extra of the package to install where one is missing."""
+"""Checks for optional dependencies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def require_extra(extra: str, purpose: str, *modules: str) -> None:
     """Check that the modules of an extra can be imported, without importing them.
 
     Args:
-        extra: its name in pyproject.toml.
-        purpose: what needs it, as the subject of the message.
-        modules: top-level modules that it installs.
+        extra: name of the extra in pyproject.toml.
+        purpose: the feature that needs it, the subject of the message.
+        modules: top-level modules that the extra installs.
 
     Raises:
-        MissingExtraError: one of them is missing; the message says what to install.
+        MissingExtraError: a module is missing; the message gives the command to install it.
     """
     for module in modules:
         if find_spec(module) is None:

@@ -1,7 +1,7 @@
-"""FileLock: one holder on the machine; whoever else tries learns which process it is.
+"""Exclusive file lock that reports the process which holds it.
 
-The lock is the kernel's (flock), so it is released when its process ends, however it ends. The file
-that carries it stays, and contains the holder's pid for the message.
+The lock is the kernel's (flock), so it is released when its process ends, however it ends. The lock
+file remains, and contains the holder's pid for error messages.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class FileLock:
             ...
 
     Args:
-        file: carries the lock; made where it is missing, in a folder that exists.
-        wait: whether to wait for another holder to end; otherwise its lock is an error.
-        waiting: called once, before such a wait.
+        file: the lock file; created if missing, in a folder that exists.
+        wait: whether to wait for another holder to release it; otherwise a held lock is an error.
+        waiting: called once, before waiting.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class FileLock:
                 self.waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             return
-        # A reader that asks `is_held` has the lock for an instant: worth another try.
+        # A reader that calls `is_held` holds the lock for an instant, so try again.
         for _ in range(4):
             time.sleep(0.02)
             if _try_lock(descriptor, fcntl.LOCK_EX):
@@ -111,7 +111,7 @@ class FileLock:
         raise LockHeldError(self.file, _pid_in(descriptor))
 
     def release(self) -> None:
-        """Let others take the lock; where it is not held, nothing happens."""
+        """Release the lock; does nothing where it is not held."""
         if self._descriptor is not None:
             _held.discard(self)
             os.close(self._descriptor)
@@ -144,6 +144,6 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _pid_in(descriptor: int) -> int | None:
-    """Return the pid that the holder wrote; None where it has not yet."""
+    """Return the pid that the holder wrote; None if it has not yet done so."""
     content = os.pread(descriptor, 32, 0).strip()
     return int(content) if content.isdigit() else None

@@ -1,12 +1,12 @@
-"""What this machine gives a run: cores, memory, arithmetic, disk, accelerators.
+"""Hardware detection: the cores, memory, instruction sets, disk and accelerators available.
 
-A number counts only if this process may use it. A container on a 64-core server may be allowed
+A number is what this process may use. A container on a 64-core server may be allowed
 two cores and 4 GiB; threads and memory plans made from the server's figures are slow or get the
-process killed. So cores are the affinity mask cut to the control group's quota, and memory is
-the least of what the system and every enclosing control group leave.
+process killed. So cores are the affinity mask limited to the control group's quota, and memory is
+the smallest amount left by the system and any enclosing control group.
 
 Sizes are bytes, rates are GFLOP/s (10⁹ floating-point operations per second; a multiply-add is
-two). Nothing here imports torch before a GPU or a measured rate is asked for.
+two). Nothing here imports torch until a GPU or a measured rate is requested.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PROC = Path("/proc/self")
 
 # Instruction sets that decide how fast the engine runs, as Linux names them, and the one
-# name that we show for each. Arm's names of the same two are `bf16` and `asimd`.
+# name shown for each. Arm's names of the same two are `bf16` and `asimd`.
 INSTRUCTION_SETS = {
     "avx2": "avx2",
     "avx512f": "avx512",
@@ -53,13 +53,13 @@ NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 @dataclass(frozen=True)
 class Limits:
-    """What the control groups around this process allow; None is no limit."""
+    """What the control groups around this process allow; None means no limit."""
 
     cores: float | None
     """Processor time per wall-clock time, summed over cores."""
 
     memory: int | None
-    """Bytes that the group may hold, the smallest of all enclosing groups."""
+    """Memory limit in bytes, the smallest of all enclosing groups."""
 
     memory_left: int | None
     """Bytes until the first of those limits is reached, page cache counted as free."""
@@ -76,7 +76,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use. See `this_machine`."""
+    """Resources available to this process. See `this_machine`."""
 
     processor: str
     architecture: str
@@ -86,7 +86,7 @@ class Machine:
     """Hardware threads in the affinity mask."""
 
     physical_cores: int
-    """Cores behind them, cut to the control group's quota: the threads to train with."""
+    """Cores behind them, limited to the control group's quota: the threads to train with."""
 
     core_quota: float | None
     memory_total: int
@@ -96,12 +96,12 @@ class Machine:
 
     @property
     def native_bfloat16(self) -> bool:
-        """Whether the processor multiplies bfloat16 itself, so that it beats float32."""
+        """Whether the processor multiplies bfloat16 natively, so that it is faster than float32."""
         return not NATIVE_BFLOAT16.isdisjoint(self.instruction_sets)
 
 
 def this_machine() -> Machine:
-    """Look at the machine; takes milliseconds and imports nothing heavy."""
+    """Detect the machine's resources; takes milliseconds and imports nothing heavy."""
     limits = control_group_limits()
     memory = psutil.virtual_memory()
     total = min(memory.total, limits.memory or memory.total)
@@ -141,7 +141,7 @@ def gpus() -> list[Gpu]:
 
 
 def disk_free(path: str | os.PathLike[str]) -> int:
-    """Return the bytes free where `path` lies, or will lie: its nearest existing parent."""
+    """Return the free bytes of the disk that holds `path` or its nearest existing parent."""
     folder = Path(path).absolute()
     while not folder.exists():
         folder = folder.parent
@@ -149,12 +149,12 @@ def disk_free(path: str | os.PathLike[str]) -> int:
 
 
 def rss() -> int:
-    """Return the bytes of this process that stand in memory now."""
+    """Return the resident set size of this process in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_rss() -> int:
-    """Return the most bytes this process had in memory, since it began or `reset_peak`."""
+    """Return the peak resident set size in bytes, since the start or `reset_peak`."""
     try:
         status = (PROC / "status").read_text()
     except OSError:
@@ -166,7 +166,7 @@ def peak_rss() -> int:
 
 
 def reset_peak() -> bool:
-    """Let `peak_rss` count from now on; return False where the system has no such switch."""
+    """Restart the count of `peak_rss`; return False where the system cannot."""
     try:
         # 5 resets the high-water mark to the present size: proc(5), /proc/pid/clear_refs.
         (PROC / "clear_refs").write_text("5")
@@ -176,24 +176,24 @@ def reset_peak() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Return the heap's freed pages to the system, where the C library can (glibc).
+    """Return freed heap pages to the system, where the C library supports it (glibc).
 
     Imports and loading free much in small pieces, and glibc keeps pages between pieces still in
-    use. Given back before training they are there for activations: 20 to 110 MB of a run.
+    use. Returning them before training leaves 20 to 110 MB more for activations.
     """
     if trim := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None):
         trim(0)
 
 
 def measure_gflops(dtype: torch.dtype, seconds: float = 0.3, size: int = 1024) -> float:
-    """Measure the rate of a (size, size) matrix product with torch's present threads.
+    """Measure the rate of a (size, size) matrix product with torch's current number of threads.
 
     The fastest repetition counts: on a machine that others use as well, it is the one that
     was disturbed least.
 
     Args:
         dtype: of both factors and the product.
-        seconds: how long to repeat; one product is always made, however slow.
+        seconds: how long to repeat; at least one product is computed.
         size: rows and columns of the factors.
     """
     import torch
@@ -215,8 +215,8 @@ def measure_gflops(dtype: torch.dtype, seconds: float = 0.3, size: int = 1024) -
 def control_group_limits(proc: Path = PROC) -> Limits:
     """Read the processor and memory limits of the control groups around this process.
 
-    Both versions are understood. A limit may stand at any level, so the walk goes from the
-    process's own group up to the root that is mounted here, and the smallest counts.
+    Both cgroup versions are supported. Any level may set a limit, so the walk goes from the
+    process's own group up to the root that is mounted here and takes the smallest.
     """
     cores: list[float] = []
     memory: list[int] = []
@@ -268,7 +268,7 @@ def _control_groups(proc: Path) -> list[Path]:
         if path is None:
             continue
         # Fields 4 and 5: what part of the hierarchy is mounted, and where. In a container
-        # that part is often the process's own group, and the path outside means nothing here.
+        # that part is often the process's own group, and the path outside does not exist here.
         part, mount = fields.split(" ")[3:5]
         inside = path.removeprefix(part if part != "/" else "").strip("/")
         root = Path(mount)
@@ -281,7 +281,7 @@ def _control_groups(proc: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Return the cores' worth of time that one control group allows."""
+    """Return the number of cores that one control group allows."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -294,7 +294,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _page_cache(folder: Path) -> int:
-    """Return the bytes of file cache that a group gives back under pressure."""
+    """Return the bytes of file cache that a group releases under memory pressure."""
     try:
         stat = (folder / "memory.stat").read_text()
     except OSError:

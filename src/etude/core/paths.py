@@ -1,4 +1,4 @@
-"""Folders: what Etude fetches (`ETUDE_HOME` or the user's data folder), and what it ships with."""
+"""Paths of Etude's data folder (`ETUDE_HOME`) and of the files shipped with the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def home() -> Path:
 
 
 def models_folder() -> Path:
-    """Return the folder that pulled models are unpacked into, one folder a model."""
+    """Return the folder that pulled models are unpacked into, one folder per model."""
     return home() / "models"
 
 

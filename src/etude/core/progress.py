@@ -1,7 +1,7 @@
-"""Progress: how long work tells whoever waits for it.
+"""Progress reporting for long operations.
 
 Whatever may take over two seconds (a download, reading a checkpoint, tokenising, generating)
-takes a `Progress` and reports to it; what that looks like is the caller's affair.
+takes a `Progress` and reports to it; the caller decides how to display it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """One piece of work at a time: `start`, any number of `advance`, `finish`."""
+    """Receiver of progress reports: `start`, any number of `advance`, `finish`."""
 
     def start(self, label: str, total: int | None, unit: str = "") -> None:
-        """Begin a piece of work, ending the one before.
+        """Begin an operation, ending the previous one.
 
         Args:
-            label: what is done, as a person would say it: `Reading the weights`.
-            total: how much there is to do in `unit`; None where nobody knows.
+            label: the operation, for display: `Reading the weights`.
+            total: amount of work in `unit`; None if unknown.
             unit: `B` for bytes, or a plural noun: `tensors`, `samples`.
         """
         ...
 
     def advance(self, n: int = 1) -> None:
-        """Say that `n` more units are done."""
+        """Report `n` more completed units."""
         ...
 
     def finish(self) -> None:
-        """End the piece of work; without one, nothing happens."""
+        """End the current operation, if any."""
         ...
 
 

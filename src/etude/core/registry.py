@@ -1,4 +1,4 @@
-"""Things known by name, each registered by the module that defines it."""
+"""Registries: entries by name, each registered by the module that defines it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     """A mapping of names to entries.
 
     Args:
-        what: an entry is, in words, for messages: `data format`.
-        package: whose modules register the entries; all of them are imported at the first
-            look-up, so that a new module needs no line anywhere else. None: the entries are
-            registered by modules that are imported anyway.
+        what: the kind of entry, for messages: `data format`.
+        package: a package whose modules register the entries; all of them are imported at the
+            first look-up, so that a new module needs no line anywhere else. None if the entries
+            are registered by modules that are imported anyway.
     """
 
     def __init__(self, what: str, package: str | None = None) -> None:
@@ -37,7 +37,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return entry
 
     def _complete(self) -> dict[str, Entry]:
-        """Return the entries, having imported the package's modules once."""
+        """Return the entries, importing the package's modules the first time."""
         if self._package is not None:
             package, self._package = self._package, None
             try:

@@ -1,6 +1,6 @@
-"""How figures are written for people: the same words in the terminal, the report and the verbs.
+"""Formatting of numbers and units, the same in the terminal, in reports and in listings.
 
-Sizes are decimal (1 GB = 10⁹ bytes), as on a disk's label. A figure that is not known is `–`.
+Sizes are decimal (1 GB = 10⁹ bytes), as on a disk's label. An unknown value is shown as `–`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
-"""How people call what a recipe does."""
+"""Display names of the fine-tuning methods."""
 
 UNKNOWN = "–"
 
@@ -26,7 +26,7 @@ def size(count: float | None) -> str:
 
 
 def number(count: float | None) -> str:
-    """Return a whole number with thousands set apart: `4,884,480`."""
+    """Return a whole number with thousands separators: `4,884,480`."""
     return UNKNOWN if count is None else f"{count:,.0f}"
 
 
@@ -58,12 +58,12 @@ def rate(value: float | None) -> str:
 
 
 def points(score: float | None) -> str:
-    """Return a score out of a hundred: `27.9`."""
+    """Return a score out of 100: `27.9`."""
     return UNKNOWN if score is None else f"{score:.1f}"
 
 
 def percent(share: float | None) -> str:
-    """Return a share: `3.52 %`, `44 %`."""
+    """Return a fraction as a percentage: `3.52 %`, `44 %`."""
     if share is None:
         return UNKNOWN
     return f"{share * 100:.2f} %" if abs(share) < 0.0995 else f"{share * 100:.1f} %"
@@ -78,13 +78,13 @@ def change(before: float | None, after: float | None) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """Return a number with its sign written out, a true minus included."""
+    """Return a number with an explicit sign, using a true minus."""
     text = f"{abs(value):.{decimals}f}"
     return f"{'−' if value < 0 and float(text) else '+'}{text}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a span of time in words: `4 min 52 s`, `2 h 05 min`."""
+    """Return a duration with units: `4 min 52 s`, `2 h 05 min`."""
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 9.95:
@@ -98,7 +98,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a span of time as a clock shows it: `4:52`, `2:05:10`."""
+    """Return a duration in clock format: `4:52`, `2:05:10`."""
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     whole = round(seconds)

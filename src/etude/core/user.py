@@ -1,11 +1,11 @@
-"""Who uses Etude at this terminal: one name for problems, papers and all else that is kept.
+"""Name of the current user, shared by practice and papers.
 
-`ETUDE_USER` is the name; without it, the name of the system's account.
+`ETUDE_USER` sets the name; the default is the name of the system account.
 
-For one version, the variables of before are honoured where `ETUDE_USER` is not set, each as it was:
-`ETUDE_LEARNER` names the user everywhere, and `ETUDE_READER` overrides it for papers only. So
-whoever has set both, to different names, keeps two records until they set `ETUDE_USER`. What was
-kept under another name stays in the database under that name.
+For one version, the former variables are honoured where `ETUDE_USER` is not set: `ETUDE_LEARNER`
+names the user everywhere, and `ETUDE_READER` overrides it for papers only. A user who has set both,
+to different names, keeps two records until `ETUDE_USER` is set. Records under another name stay in
+the database under that name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _FORMER: dict[Room | None, tuple[str, ...]] = {
 
 
 def current_user(room: Room | None = None) -> str:
-    """Return the name of the person at this terminal.
+    """Return the name of the current user.
 
     Args:
-        room: whose former variable counts where `ETUDE_USER` is not set; None takes either.
+        room: the package whose former variable applies without `ETUDE_USER`; None takes either.
     """
     for variable in ("ETUDE_USER", *_FORMER[room]):
         if name := os.environ.get(variable):
@@ -35,5 +35,5 @@ def current_user(room: Room | None = None) -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
-        # A container's number without an account.
+        # A container's user id without an account.
         return f"user-{os.getuid()}"

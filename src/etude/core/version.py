@@ -1,3 +1,3 @@
-"""The version of Etude, which the package, runs and adapters bear."""
+"""Version of Etude, recorded in runs and adapters."""
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
-"""English words cut down to what they share, and words too common to count: the one home of both.
+"""Stemmers and stop words.
 
-The stemmers are different algorithms, named for what they do. They cannot be merged, since results
-that are kept depend on each of them:
+The stemmers are different algorithms, named for what they do. They cannot be merged, since stored
+results depend on each of them:
 
-| function | algorithm | kept results |
+| function | algorithm | stored results |
 |---|---|---|
 | `porter_stem` | Porter (1980) with NLTK's extensions | ROUGE, which is defined by it |
 | `strip_suffix` | one suffix of a short list, then a final e | features of `summaries/ranker.npz` |

@@ -1,1 +1,1 @@
-"""Read: arXiv's papers, collected, summarised, searchable and ranked."""
+"""arXiv papers: collected, summarised, searched and ranked."""

@@ -1,8 +1,8 @@
-"""What arXiv asks of those who use its metadata, in one place.
+"""Attribution lines required by arXiv's terms of use.
 
-https://info.arxiv.org/help/api/index.html asks for the line of thanks, and
-https://info.arxiv.org/help/api/tou.html that nobody seem to be arXiv or endorsed by it. Whatever
-leaves the reading room for other eyes carries both: feeds, digests, mails and pages.
+https://info.arxiv.org/help/api/index.html asks for the acknowledgement, and
+https://info.arxiv.org/help/api/tou.html forbids the appearance of an endorsement by arXiv. Feeds,
+digests, mails and pages carry both.
 """
 
 from __future__ import annotations

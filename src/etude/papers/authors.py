@@ -1,8 +1,8 @@
-"""Names of authors: one person is written in many ways, and the same name must be found in all.
+"""Matching of authors' names across spellings.
 
-`José García`, `Garcia, J.` and `J. A. Garcia` may be one person. Names agree where the last word is
-the same and the given names can be brought together in their order, a letter standing for any name
-that begins with it. What cannot be told from a name, such as two people who share one, is not told.
+`José García`, `Garcia, J.` and `J. A. Garcia` may be one person. Names match if the last words are
+equal and the given names are compatible in order, an initial standing for any name that begins with
+it. Two people with the same name are not distinguished.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from functools import lru_cache
 from etude.papers.words import folded
 
 _SUFFIXES = {"jr", "sr", "ii", "iii", "iv", "phd"}
-# Letters that Unicode does not take apart, and German ones that are also written with an e.
+# Letters that Unicode does not decompose, and German ones that are also written with an e.
 _PLAIN = str.maketrans(
     {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "ð": "d", "æ": "ae"}
 )
 _GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
 _LONGEST = 200
 _INITIALS = 3
-"""As many capitals in a row are initials: JP for Jean-Pierre."""
+"""Up to so many capitals in a row are initials: JP for Jean-Pierre."""
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name taken apart: the last word and the given names, folded."""
+    """A parsed name: last word and given names, folded."""
 
     family: str
     given: tuple[str, ...]
     joined: str
-    """Given names without what parts them: Kai-Ming and Kaiming are the same."""
+    """Given names without separators: Kai-Ming and Kaiming are the same."""
 
 
 def _taken_apart(text: str) -> Name | None:
@@ -52,7 +52,7 @@ def _taken_apart(text: str) -> Name | None:
 
 @lru_cache(maxsize=20_000)
 def spellings(text: str) -> tuple[Name, ...]:
-    """The ways to read `text` as a name: none for an empty one, two where it has umlauts."""
+    """Return the parsed spellings of `text`: none if empty, two if it has umlauts."""
     text = text[:_LONGEST]
     found = (_taken_apart(text.translate(_PLAIN)), _taken_apart(text.translate(_GERMAN | _PLAIN)))
     return tuple(dict.fromkeys(name for name in found if name is not None))
@@ -71,8 +71,8 @@ def _same(followed: Name, author: Name) -> bool:
     if followed.family != author.family:
         return False
     if not followed.given or not author.given:
-        # A last word alone stands for all who bear it; somebody without given names is not
-        # somebody with them.
+        # A last word alone matches all who have it; an author without given names does not match
+        # one with them.
         return not followed.given
     if followed.joined == author.joined:
         return True
@@ -88,9 +88,9 @@ def same_author(followed: str, author: str) -> bool:
 
 
 def followed_among(followed: Sequence[str], authors: Sequence[str]) -> list[str]:
-    """Those of `followed` who are among `authors`, in the order of `followed`.
+    """Return the names of `followed` that match one of `authors`, in the order of `followed`.
 
-    Time grows with the number of authors, not with the product: 3,303 authors are one pass.
+    Time is linear in the number of authors: 3,303 authors take one pass.
     """
     by_family: dict[str, list[Name]] = {}
     for author in authors if followed else ():

@@ -1,8 +1,8 @@
-"""When arXiv announces papers: its days are those of US Eastern time.
+"""arXiv's announcement calendar, in US Eastern time.
 
-Submissions until 14:00 of a working day are announced at 20:00, on Sundays to Thursdays, and stand
-in the feed of the following day, so feeds carry papers on Mondays to Fridays. What comes between
-Thursday 14:00 and Friday 14:00 is announced on Sunday. On holidays the feed stays empty.
+Submissions until 14:00 of a working day are announced at 20:00, on Sundays to Thursdays, and appear
+in the feed of the following day, so feeds carry papers on Mondays to Fridays. Submissions between
+Thursday 14:00 and Friday 14:00 are announced on Sunday. On holidays the feed stays empty.
 Source: https://info.arxiv.org/help/availability.html. OAI-PMH has them from about 22:30.
 """
 
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 EASTERN = ZoneInfo("America/New_York")
 READY_HOUR = 6
-"""US Eastern: until then the papers of a day may be on their way."""
+"""Hour, US Eastern, until which a day's papers may still be delayed."""
 _DEADLINE = time(14)
 _PUBLICATION = time(22, 30)
 _NAMED = {
@@ -30,12 +30,12 @@ _NAMED = {
         date(2026, 12, 31): "winter break",
     }
 }
-"""Years whose list arXiv has published; other years follow from the rules of the holidays."""
+"""Years whose list arXiv has published; other years follow from the rules."""
 
 
 @lru_cache
 def holidays(year: int) -> dict[date, str]:
-    """Days of `year` on which no papers are announced, with their names."""
+    """Return the days of `year` without announcements, with their names."""
     if year in _NAMED:
         return _NAMED[year]
     return {
@@ -59,19 +59,19 @@ def _observed(day: date) -> date:
 
 
 def feed_day(moment: datetime) -> date:
-    """The day, US Eastern, whose feed stands at `moment`, which must have a time zone."""
+    """Return the day, US Eastern, of the feed shown at `moment`, an aware time."""
     return moment.astimezone(EASTERN).date()
 
 
 def no_feed(day: date) -> str | None:
-    """Why the feed of `day` is empty by the calendar, None where papers are expected."""
+    """Return why the feed of `day` is empty by the calendar, None if papers are expected."""
     if day.weekday() >= 5:
         return "weekend"
     return holidays(day.year).get(day)
 
 
 def next_feed(day: date) -> date:
-    """The first day after `day` whose feed carries papers."""
+    """Return the first day after `day` whose feed carries papers."""
     day += timedelta(days=1)
     while no_feed(day) is not None:
         day += timedelta(days=1)
@@ -79,14 +79,14 @@ def next_feed(day: date) -> date:
 
 
 def last_feed(day: date) -> date:
-    """`day`, or the last one before it whose feed carries papers."""
+    """Return `day`, or the last day before it, whose feed carries papers."""
     while no_feed(day) is not None:
         day -= timedelta(days=1)
     return day
 
 
 def deadline(day: date) -> datetime:
-    """Until when papers of the feed of `day` were submitted: 14:00 of the last weekday before."""
+    """Return the submission deadline of the feed of `day`: 14:00 of the last weekday before."""
     before = day - timedelta(days=1)
     while before.weekday() >= 5:
         before -= timedelta(days=1)
@@ -99,7 +99,7 @@ def _first_feed_at_or_after(day: date) -> date:
 
 
 def expected_feed(submitted: datetime) -> date:
-    """Day of the feed that a version submitted at `submitted` stands in, unless arXiv held it."""
+    """Return the day of the feed that carries a version submitted then, unless arXiv held it."""
     local = submitted.astimezone(EASTERN)
     day = local.date()
     if local.weekday() >= 5:
@@ -115,13 +115,13 @@ def expected_feed(submitted: datetime) -> date:
 
 
 def publication(day: date) -> datetime:
-    """When OAI-PMH has the papers of the feed of `day`, in UTC: late on the evening before."""
+    """Return when OAI-PMH has the papers of the feed of `day`, in UTC: late on the day before."""
     evening = datetime.combine(day - timedelta(days=1), _PUBLICATION, EASTERN)
     return evening.astimezone(UTC)
 
 
 def last_publication(moment: datetime) -> datetime:
-    """The last time up to `moment` at which OAI-PMH should have got new papers, in UTC."""
+    """Return the last time up to `moment` when OAI-PMH was due to publish new papers, in UTC."""
     day = moment.astimezone(EASTERN).date() + timedelta(days=1)
     while no_feed(day) is not None or publication(day) > moment:
         day -= timedelta(days=1)

@@ -1,7 +1,7 @@
-"""A paper as people see it: plain texts, a summary that says how it was made, and marks.
+"""Paper card: the display form of a paper, used by feeds and digests.
 
-Feeds and digests make their pages of this. Every text of it is one line of plain Unicode, and
-none of it is escaped for any format: that is for the writer of the format to do.
+Every text is one line of plain Unicode, with a summary that states how it was made. Nothing is
+escaped: that is left to the writer of each format.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from etude.papers.latex_text import latex_to_text
 
 _SHOWN_AUTHORS = 3
 _LONGEST = {"title": 400, "author": 120, "comment": 400, "text": 5_000}
-"""Letters; whatever is longer was not written for people, and would push all else off a page."""
+"""Maximum characters of a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One paper."""
+    """One paper as displayed."""
 
     id: str
     version: int | None
@@ -30,36 +30,36 @@ class Card:
     authors: tuple[str, ...]
     abstract: str
     summary: str
-    """Empty where none was made yet."""
+    """Empty if there is none yet."""
     made: str
-    """How the summary was made, in words."""
+    """Description of how the summary was made."""
     comment: str
     categories: tuple[str, ...]
     licence: str
     marks: tuple[str, ...]
     """`withdrawn`, `version 2`, `cross-list`."""
     listed: datetime
-    """When it was announced first, in UTC."""
+    """Time of the first announcement, in UTC."""
     changed: datetime
-    """When the version that is shown came out, in UTC; `listed` where it is the first."""
+    """Time of the version shown, in UTC; `listed` if it is the first."""
 
     @property
     def link(self) -> str:
-        """Address of the abstract page."""
+        """URL of the abstract page."""
         return abstract_page(self.id)
 
     def byline(self, most: int = _SHOWN_AUTHORS) -> str:
-        """`A, B, C et al., 8 authors`; all names where there is at most one more than `most`."""
+        """`A, B, C et al., 8 authors`; all names if there are at most `most` + 1."""
         if len(self.authors) <= most + 1:
             return ", ".join(self.authors)
         return f"{', '.join(self.authors[:most])} et al., {len(self.authors):,} authors"
 
 
 def card(row: Mapping[str, Any]) -> Card:
-    """The card of a row of the library, which may have the `kind` that `Library.day` adds."""
+    """Return the card of a library row, with or without the `kind` that `Library.day` adds."""
     summary, made = _text(row.get("summary"), "text"), ""
     if summary:
-        # Here and not above: feeds of papers without summaries need no ranking model.
+        # Imported lazily: feeds of papers without summaries need no ranking model.
         from etude.papers.summaries import described
 
         made = described(row.get("summary_by") or "")
@@ -102,5 +102,5 @@ def _text(text: str | None, kind: str) -> str:
 
 
 def _midnight(day: str) -> datetime:
-    """When arXiv's feed of `day` opens: midnight of its own clock, in UTC."""
+    """Return the start of arXiv's feed of `day`: midnight US Eastern, in UTC."""
     return datetime.combine(datetime.fromisoformat(day).date(), time(), EASTERN).astimezone(UTC)

@@ -1,7 +1,7 @@
-"""Names of arXiv's categories, as its taxonomy lists them, and the sets that OAI-PMH has of them.
+"""arXiv's category taxonomy and the OAI-PMH sets of the categories.
 
-Source: https://arxiv.org/category_taxonomy. A category that has been closed is left out: nothing
-new is announced in it.
+Source: https://arxiv.org/category_taxonomy. Closed categories are omitted: nothing
+new is announced in them.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ CATEGORIES = frozenset(
     for archive, names in _CLASSES.items()
     for name in (names.split() or [""])
 )
-"""Every category that papers are announced in."""
+"""Every open category."""
 
 
 def oai_set(category: str) -> str:
-    """Name of a category's set in OAI-PMH: ``cs:cs:CV`` of ``cs.CV``, ``physics:hep-th``."""
+    """Return the OAI-PMH set of a category: ``cs:cs:CV`` of ``cs.CV``, ``physics:hep-th``."""
     archive, _, name = category.partition(".")
     group = "physics" if archive in _PHYSICS else archive
     return ":".join([group, archive, name] if name else [group, archive])
 
 
 def category_of(oai_set: str) -> str:
-    """The category of a set, the other way around; a group or archive gives its own name."""
+    """Return the category of an OAI-PMH set; a group or archive gives its own name."""
     return ".".join(oai_set.split(":")[1:]) or oai_set

@@ -1,13 +1,13 @@
-"""Papers as RSS 2.0, Atom (RFC 4287) or JSON Feed 1.1.
+"""Feed writer: papers as RSS 2.0, Atom (RFC 4287) or JSON Feed 1.1.
 
-An item's id is arXiv's own without a version, `oai:arXiv.org:2403.01234`: a new version is a
-change of an item that readers know, not a new item, unless that is asked for. The same rows give
-the same bytes, so a server can tell that nothing is new. Texts lose the control characters that
-XML cannot hold and marks of direction; in HTML everything is escaped.
+An item's id is arXiv's own without a version, `oai:arXiv.org:2403.01234`: a new version updates an
+item instead of adding one, unless `versions` is set. The same rows give the same bytes, so a server
+can detect that nothing has changed. Control characters that XML forbids and direction marks are
+removed; in HTML everything is escaped.
 
-The three come from one list of cards, through the standard library. feedgen makes RSS and Atom
-too, but dates each feed with the time of making it, which is news at every request, refuses
-whole feeds for one control character, and knows no JSON Feed.
+The three are written from one list of cards with the standard library. feedgen also writes RSS and
+Atom, but stamps each feed with the current time, which changes it at every request, rejects whole
+feeds for one control character, and does not support JSON Feed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 def feed(
     rows: Sequence[Mapping[str, Any]],
-    format: str,  # noqa: A002 - what feeds call it
+    format: str,  # noqa: A002 - the term for feeds
     *,
     title: str,
     link: str,
@@ -50,25 +50,25 @@ def feed(
     description: str = "",
     versions: bool = False,
 ) -> bytes:
-    """A feed of `rows`, in their order, each paper once.
+    """Return a feed of `rows`, in their order, each paper once.
 
     Args:
         rows: Records of the library.
         format: One of `FEEDS`.
-        title: Of the feed.
-        link: Address of the page that the feed belongs to.
-        self_link: Address of the feed itself.
-        updated: When something changed last, with a time zone; that of the newest item if None.
-        description: What the feed holds, in a sentence.
+        title: Title of the feed.
+        link: URL of the page that the feed belongs to.
+        self_link: URL of the feed itself.
+        updated: Time of the last change, with a time zone; that of the newest item if None.
+        description: Description of the feed, in a sentence.
         versions: Whether a new version is a new item.
 
     Raises:
-        PapersError: there is no such format.
+        PapersError: the format is unknown.
     """
     if format not in FEEDS:
         raise PapersError(
-            f"there is no feed format {format!r}{did_you_mean(format, FEEDS)}; "
-            f"there are {', '.join(FEEDS)}"
+            f"unknown feed format {format!r}{did_you_mean(format, FEEDS)}; "
+            f"use one of {', '.join(FEEDS)}"
         )
     once: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -81,7 +81,7 @@ def feed(
 
 
 def identity(paper: Card, *, versions: bool = False) -> str:
-    """The id of an item: it stays whatever becomes of the paper."""
+    """Return the id of an item, which never changes."""
     version = f"v{paper.version or 1}" if versions else ""
     return f"oai:arXiv.org:{paper.id}{version}"
 
@@ -91,7 +91,7 @@ def _title(paper: Card) -> str:
 
 
 def _html(paper: Card) -> str:
-    """The item's text: the summary, how it was made, the abstract, and what is known besides."""
+    """Return the item's text: summary, how it was made, abstract, and other fields."""
     lines: list[str] = []
     if paper.marks:
         lines.append(f"<strong>{escape(', '.join(paper.marks))}</strong>")
@@ -236,5 +236,5 @@ def _text(
 
 
 def _legal(text: str) -> str:
-    """`text` without what no XML document may hold, escaped or not (XML 1.0, production 2)."""
+    """Return `text` without characters that XML forbids even escaped (XML 1.0, production 2)."""
     return "".join(letter for letter in shown(text) if letter not in "\ufffe\uffff")

@@ -1,4 +1,4 @@
-"""How the collecting of papers is doing: last success, counts, lag and errors of each source."""
+"""Health of the collection: last success, counts, lag and errors of each source."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ _NAMES = {"rss": "feeds", "oai": "OAI-PMH", "query": "query API"}
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    """How one source did when it was last asked."""
+    """State of one source."""
 
     source: str
     tried: datetime | None
     success: datetime | None
     count: int
-    """Papers of the last success."""
+    """Number of papers of the last success."""
     failures: int
-    """Runs in a row that failed."""
+    """Number of consecutive failed runs."""
     error: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of the collection."""
+    """State of the collection."""
 
     papers: int
     last_day: str | None
-    """Newest day with announced papers."""
+    """Latest day with announced papers."""
     lag: int
-    """Days of announcements that should be there and are not."""
+    """Number of missing announcement days."""
     last_run: datetime | None
     last_success: datetime | None
-    """When feeds and OAI-PMH had last both been read; None before."""
+    """Last time when both feeds and OAI-PMH had been read; None before."""
     sources: tuple[SourceHealth, ...]
     waiting: float
-    """Seconds for which arXiv is left alone."""
+    """Remaining seconds of the cool-down of requests to arXiv."""
     waiting_for: str
 
     @property
     def well(self) -> bool:
-        """Whether papers have come, none are missing, and feeds and OAI-PMH did not fail last."""
+        """Return whether there are papers, no day is missing, and no source failed last."""
         needed = [source for source in self.sources if source.source != "query"]
         came = self.papers > 0 and self.last_success is not None
         return came and not self.lag and not any(source.failures for source in needed)
 
     def lines(self) -> list[str]:
-        """The state for a terminal."""
+        """Return the state as lines for a terminal."""
         found = [
             f"{self.papers} papers; the newest were announced on {self.last_day or 'no day yet'}",
             f"last run {_when(self.last_run)}, last success {_when(self.last_success)}",
@@ -70,20 +70,20 @@ class Health:
             found.append(f"{_NAMES.get(source.source, source.source)}: {state}")
         if self.waiting > 1:
             why = f" ({self.waiting_for})" if self.waiting_for else ""
-            found.append(f"arXiv is left alone for another {self.waiting:.0f} s{why}")
+            found.append(f"no requests to arXiv for another {self.waiting:.0f} s{why}")
         return found
 
 
 def health(
     library: Library, settings: Settings, now: datetime, *, folder: Path | None = None
 ) -> Health:
-    """The state of the collection at `now`, which must have a time zone.
+    """Return the state of the collection at `now`, an aware time.
 
     Args:
         library: the papers.
-        settings: where they come from.
-        now: the present.
-        folder: where the gate keeps its state; Etude's data folder unless given.
+        settings: settings of their sources.
+        now: the current time.
+        folder: folder of the HTTP client's state; Etude's data folder unless given.
     """
     run: dict[str, Any] = library.mark("sync:run") or {}
     sources: list[SourceHealth] = []
@@ -105,7 +105,7 @@ def health(
     with RateLimitedClient(settings, folder=folder) as gate:
         waiting, why = gate.cool_down()
     last_day = library.last_day()
-    # A feed that was read and empty is no day that is missing.
+    # The day of a feed that was read and empty is not missing.
     marks: list[dict[str, Any]] = [
         library.mark(f"rss:{name}") or {} for name in settings.categories
     ]
@@ -123,7 +123,7 @@ def health(
 
 
 def _lag(last_day: str | None, now: datetime) -> int:
-    """Days of feeds after `last_day` up to the one that should have been read by now."""
+    """Return the number of feed days after `last_day` that should have been read by now."""
     today = feed_day(now)
     if no_feed(today) is None and now.astimezone(EASTERN).hour < READY_HOUR:
         today -= timedelta(days=1)

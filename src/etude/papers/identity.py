@@ -1,4 +1,4 @@
-"""arXiv identifiers: told apart from versions, and brought to one spelling.
+"""arXiv identifiers: parsing and normalisation.
 
 Forms are those of https://info.arxiv.org/help/arxiv_identifier.html: ``0704.0001`` to
 ``1412.9999`` with four digits, ``1501.00001`` and later with five, and before April 2007 an
@@ -20,7 +20,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """An unversioned id and, where one was written, a version of at least 1."""
+    """An unversioned id and, if given, a version of at least 1."""
 
     id: str
     version: int | None = None
@@ -30,9 +30,9 @@ class Identifier:
 
 
 def parse_identifier(text: str) -> Identifier:
-    """The identifier in `text`: bare, with ``arXiv:``, as OAI writes it, or as an address of arXiv.
+    """Parse an identifier: bare, with ``arXiv:``, in OAI form, or as an arXiv URL.
 
-    Raises `ValueError` where it is none.
+    Raises `ValueError` if it is not one.
     """
     match = _FORM.match(text.strip())
     if match is None:
@@ -45,12 +45,12 @@ def parse_identifier(text: str) -> Identifier:
 
 
 def month_of(paper_id: str) -> str:
-    """The month in which an unversioned id was given, as 2024-03: ids begin with it."""
+    """Return the month of an unversioned id, as 2024-03."""
     year, month = (number := paper_id.rpartition("/")[2])[:2], number[2:4]
     # Ids of two-digit years began in 1991.
     return f"{'19' if int(year) >= 91 else '20'}{year}-{month}"
 
 
 def abstract_page(paper_id: str) -> str:
-    """Address of a paper's abstract page; arXiv asks to link there rather than to the PDF."""
+    """Return the URL of the abstract page; arXiv asks to link there rather than to the PDF."""
     return f"https://arxiv.org/abs/{paper_id}"

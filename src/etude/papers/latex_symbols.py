@@ -1,8 +1,8 @@
-"""What LaTeX's commands stand for in Unicode, and the other way round: the only such table.
+"""LaTeX commands and their Unicode equivalents: the only such table.
 
-Accents, letters and characters are used in both directions (names and titles of arXiv, BibTeX in
-and out, search); the tables after them serve `etude.papers.latex_text`. Letters of ornamental
-alphabets are left plain where a common font may lack them.
+Accents, letters and characters are used in both directions (names and titles of arXiv, BibTeX,
+search); the later tables serve `etude.papers.latex_text`. Letters of ornamental alphabets are left
+plain, since common fonts may lack them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from etude.core.words import word_set
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a table that is written as text."""
+    """Return the words of a table written as text."""
     return text.split()
 
 
@@ -34,7 +34,7 @@ ACCENTS: Final = {
     "d": "\u0323",
     "b": "\u0331",
 }
-"""Commands that put a mark on the letter after them, in text, and the combining mark."""
+"""Accent commands of text mode, and their combining marks."""
 
 ACCENT_SIGNS: Final = "".join(command for command in ACCENTS if not command.isalpha())
 ACCENT_LETTERS: Final = "".join(command for command in ACCENTS if command.isalpha())
@@ -56,7 +56,7 @@ MARKS: Final = {
     "grave": "\u0300",
     "mathring": "\u030a",
 }
-"""The same in maths."""
+"""Accent commands of maths mode, and their combining marks."""
 
 LETTERS: Final = {
     "ss": "ß",
@@ -81,7 +81,7 @@ LETTERS: Final = {
     "ng": "ŋ",
     "NG": "Ŋ",
 }
-"""Commands that are a letter."""
+"""Commands for letters."""
 
 LETTERS_BY_CHARACTER: Final = {letter: command for command, letter in LETTERS.items()}
 
@@ -144,7 +144,7 @@ ABBREVIATIONS_BY_NAME: Final = {"eg": "e.g.", "ie": "i.e.", "etal": "et al."}
 ABBREVIATIONS: Final = frozenset(ABBREVIATIONS_BY_NAME.values())
 
 CHARACTERS: Final = _table(_CHARACTERS)
-"""Commands of text that are a character; `etude.papers.exchange` writes some of them."""
+"""Text commands for characters; `etude.papers.exchange` writes some of them."""
 
 SIGNS: Final = (
     CHARACTERS
@@ -153,20 +153,20 @@ SIGNS: Final = (
     | ABBREVIATIONS_BY_NAME
     | {"textbackslash": "\u2216", "deg": "°"}
 )
-"""Commands that are a character. A backslash is shown as ∖, which no reader takes for a command."""
+"""Commands for characters. A backslash becomes ∖, which cannot be taken for a command."""
 
 RELATIONS: Final = _table(_RELATIONS)
-"""Set apart by spaces where something stands before them."""
+"""Surrounded by spaces after another operand."""
 
 OPERATIONS: Final = _table(_OPERATIONS)
-"""Set apart where their writer did."""
+"""Surrounded by spaces only where the source is."""
 
 FUNCTIONS: Final = word_set(
     "arccos arcsin arctan arg argmax argmin cos cosh cot coth csc det dim exp gcd hom "
     "inf ker lg lim liminf limsup ln log max min mod Pr sec sin sinh sup tan tanh poly "
     "polylog Var Cov softmax sign sgn rank tr diag supp"
 )
-"""Names in upright letters: a command that stands for its own name, as a word."""
+"""Operator names: each command prints its own name as a word."""
 
 SPACES: Final = word_set(
     "quad qquad space enspace thinspace medspace thickspace newline par linebreak hfill "
@@ -185,7 +185,7 @@ NOTHING: Final = word_set(
     "leavevmode nonumber notag frenchspacing mathsurround expandafter noexpand csname "
     "endcsname begingroup endgroup bgroup egroup doublespacing"
 )
-"""Commands about size, shape and place."""
+"""Commands of font, size and layout."""
 
 DROPPED: Final = {
     **dict.fromkeys(
@@ -199,13 +199,13 @@ DROPPED: Final = {
     ),
     **dict.fromkeys(words("newcommand renewcommand providecommand setlength addtocounter"), 2),
 }
-"""Commands that are left out with so many arguments."""
+"""Commands that are dropped, with their number of arguments."""
 
 FIRST_DROPPED: Final = word_set(
     "textcolor colorbox mathcolor raisebox resizebox scalebox parbox foreignlanguage "
     "hyperref hyperlink texorpdfstring stackrel overset underset fontsize selectlanguage"
 )
-"""Of their two arguments the second is read."""
+"""Commands with two arguments, of which the second is kept."""
 
 NEGATED: Final = {
     "=": "≠",
@@ -231,5 +231,5 @@ _LOWERED = "0₀1₁2₂3₃4₄5₅6₆7₇8₈9₉+₊-₋−₋=₌(₍)₎a�
 RAISED: Final = dict(zip(_RAISED[::2], _RAISED[1::2], strict=True))
 LOWERED: Final = dict(zip(_LOWERED[::2], _LOWERED[1::2], strict=True))
 UPRIGHT: Final = frozenset("°*†‡′⊤⊥+")
-"""Raised as they are, without `^`."""
+"""Superscripts that are written without `^`."""
 ORDINALS: Final = word_set("th st nd rd")

@@ -1,12 +1,12 @@
-r"""LaTeX of titles and abstracts made plain text for reading: one line of Unicode.
+r"""LaTeX to plain text: titles and abstracts as one line of Unicode.
 
-Abstracts are typed by thousands of hands: real LaTeX, half of it, macros of the author's own, and
-prices in dollars. A reader of tokens goes once from left to right and takes what it knows; of what
-it does not know it keeps the words. So `\emph{fast} $k$-NN in $O(n\log n)$` reads
-`fast k-NN in O(n log n)`, and `\ourmodel{}` reads `ourmodel`.
+Abstracts mix valid LaTeX, fragments, authors' own macros and prices in dollars. A tokenizer reads
+them once from left to right and converts what it knows; of unknown commands it keeps the text. So
+`\emph{fast} $k$-NN in $O(n\log n)$` becomes `fast k-NN in O(n log n)`, and `\ourmodel{}` becomes
+`ourmodel`.
 
-Every token is read once, groups deeper than `DEEPEST` are read flat and what is longer than
-`LONGEST` is cut, so time and output are bounded whatever comes.
+Each token is read once, groups deeper than `DEEPEST` are flattened, and input longer than `LONGEST`
+is truncated, so time and output are bounded.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from etude.papers import latex_symbols
 from etude.papers.words import shown
 
 LONGEST: Final = 50_000
-"""Characters that are read; the longest abstract that arXiv takes has 1,920."""
+"""Maximum characters of input; arXiv limits abstracts to 1,920."""
 DEEPEST: Final = 40
-"""Groups in groups; the text of deeper ones is kept, without their meaning."""
+"""Maximum nesting of groups; deeper ones are reduced to their text."""
 MATHS: Final = 1_000
-"""Characters between two dollar signs; a longer stretch is no formula."""
+"""Maximum characters between the dollar signs of a formula."""
 _LONGEST_ARGUMENT: Final = 400
-"""Tokens of an address or an optional argument."""
+"""Maximum tokens of a URL or an optional argument."""
 
 _PLAIN = re.compile(r"[^\\${}~^_`&\x00]*")
 _TOKEN = re.compile(
@@ -45,14 +45,14 @@ _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6})
 _QUOTED = re.compile(r"`([^`'\s][^`']{0,80})[`']")
 _HEAPED = re.compile("([\u0300-\u036f\u20d0-\u20ff]{2})[\u0300-\u036f\u20d0-\u20ff]+")
 _ACCENTS: Final = latex_symbols.ACCENTS | {"t": ""}
-"""The tie over two letters has no mark that fonts show well, and is left out."""
+"""The tie over two letters is dropped, since fonts render it badly."""
 _ADDRESS_ESCAPES = re.compile(r"\\([_%#&~{}$])")
 
 
 def latex_to_text(text: str) -> str:
-    """Return `text` for reading: on one line, without LaTeX, control and direction marks.
+    """Return `text` as plain text on one line, without LaTeX, control and direction marks.
 
-    Never raises. What is no LaTeX passes through, but for white space.
+    Never raises. Text without LaTeX is unchanged, except for white space.
     """
     text = text[:LONGEST].replace("\x00", "")
     if _ENTITY.search(text):
@@ -80,7 +80,7 @@ def _dashes(text: str) -> str:
 
 
 class _Reader:
-    """Reads tokens from left to right; `at` is the next one."""
+    """Tokenizer state; `at` is the index of the next token."""
 
     def __init__(self, text: str) -> None:
         self.tokens = _TOKEN.findall(text)
@@ -91,7 +91,7 @@ class _Reader:
     def _formulas(self) -> dict[int, int]:
         """Return which dollar signs open a formula, and which close it.
 
-        A price is told from a formula as Pandoc does, by the spaces within and a digit after.
+        Prices are distinguished from formulas as in Pandoc, by spaces inside and a digit after.
         """
         pairs: dict[int, int] = {}
         opened: int | None = None
@@ -122,7 +122,7 @@ class _Reader:
         return tight or len("".join(inside).split()) == 1
 
     def read(self) -> str:
-        """Return the whole text; closing braces that nothing opened are left out."""
+        """Return the whole text; unmatched closing braces are dropped."""
         out: list[str] = []
         while self.at < len(self.tokens):
             self._until(len(self.tokens), out, maths=False)
@@ -130,12 +130,12 @@ class _Reader:
         return "".join(out)
 
     def _until(self, end: int, out: list[str], *, maths: bool) -> None:
-        """Read on to the token `end`, or to a brace that closes the group."""
+        """Read up to the token `end`, or to a brace that closes the group."""
         while self.at < end and self.tokens[self.at] != "}":
             self._one(out, maths=maths)
 
     def _one(self, out: list[str], *, maths: bool) -> None:
-        """Read one token with what belongs to it."""
+        """Read one token with its arguments."""
         token = self.tokens[self.at]
         place = self.at
         self.at += 1
@@ -202,14 +202,14 @@ class _Reader:
             self._one(out, maths=maths)
             self.depth -= 1
             return "".join(out)
-        # One letter is the argument; the rest of the token is read next.
+        # The argument is one letter; the rest of the token is read next.
         self.tokens[self.at] = token[1:]
         if not token[1:]:
             self.at += 1
         return token[0]
 
     def _raw(self) -> str:
-        """Read an argument as it is written, for an address."""
+        """Read an argument verbatim, for a URL."""
         self._skip_space()
         if self._next() != "{":
             return ""
@@ -237,7 +237,7 @@ class _Reader:
         return ""
 
     def _tie(self, out: list[str]) -> str:
-        """A tilde ties two words, or says "about" before a number."""
+        """Read a tilde: a space between words, or "about" before a number."""
         before = out[-1][-1:] if out and out[-1] else ""
         after = self._next()[:1]
         alone = not before or before.isspace() or before in "(["
@@ -258,7 +258,7 @@ class _Reader:
             out.append(text)
             return
         table = latex_symbols.RAISED if raised else latex_symbols.LOWERED
-        # Three small letters are a word, and harder to read than `_max`.
+        # Three lower-case letters are a word, for which `_max` is easier to read.
         small = len(text) <= 2 or not any(letter.isalpha() for letter in text)
         if small and all(letter in table for letter in text):
             out.append("".join(table[letter] for letter in text))
@@ -274,7 +274,7 @@ class _Reader:
         name = name.rstrip("*")
         plain = self._character(name, out, maths=maths)
         if plain is not None:
-            # Authors write `\eg this` and have it end in a space of its own.
+            # Authors write `\eg this` where the macro adds a space.
             spaced = plain in latex_symbols.ABBREVIATIONS and self._next().isspace()
             self._swallow()
             out.append(f"{plain} " if spaced else plain)
@@ -303,7 +303,7 @@ class _Reader:
             self._with_arguments(name, out, maths=maths)
 
     def _character(self, name: str, out: list[str], *, maths: bool) -> str | None:
-        """Return what a command stands for by itself, None where it is no character."""
+        """Return the character of a command, or None."""
         if name in latex_symbols.LETTERS and not (maths and name in ("i", "j", "o", "l", "L", "O")):
             return latex_symbols.LETTERS[name]
         if name in latex_symbols.SIGNS:
@@ -321,13 +321,13 @@ class _Reader:
         return None
 
     def _swallow(self) -> None:
-        """Spaces and an empty group after the name of a command only end it."""
+        """Skip spaces and an empty group after a command's name."""
         self._skip_space()
         if self.tokens[self.at : self.at + 2] == ["{", "}"]:
             self.at += 2
 
     def _symbol(self, name: str, out: list[str], *, maths: bool) -> None:
-        """Read a command of one character that is no letter."""
+        """Read a command of one non-letter character."""
         if name in _ACCENTS and not maths:
             self._accented(_ACCENTS[name], out)
         elif name == "|":
@@ -403,12 +403,12 @@ class _Reader:
             self.tokens[self.at] = token[end + 1 :]
 
     def _unknown(self, name: str, out: list[str], *, maths: bool) -> None:
-        """Keep what a command of the author's own is given; where that is nothing, its name."""
+        """Read an unknown command: keep its arguments, or its name if it has none."""
         if self._next() == "{":
             self.at += 1
             inside = self._group(maths=maths and not name.startswith(("text", "mbox", "operator")))
             if inside.strip():
-                # \TT{word} changes how a word looks; it is no part of it.
+                # \TT{word} is a style command, not part of the word.
                 out.append(inside)
                 return
         elif name.startswith(("text", "math", "bm", "boldsymbol", "operatorname")):

@@ -1,8 +1,8 @@
-"""The papers that are kept: what sources say goes in, one record a paper comes out.
+"""Library of papers: merges the sightings of all sources into one record per paper.
 
-The unversioned id is the key; `merging` makes one record of all that was seen of a paper. Every
-listing is kept, so that the first day decides "new". What changed has a number that grows, the
-revision, by which indexes and other readers find what is new to them.
+The unversioned id is the key; `merging` combines all sightings of a paper. Every listing is stored,
+and the first day decides when a paper was new. Each change gets the next revision, an increasing
+number by which indexes and other consumers find changes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
 CHUNK = 500
-"""Ids in one question to the database: SQLite of old builds takes 999 values."""
+"""Ids per SQL statement: old builds of SQLite allow 999 parameters."""
 _MOST_READ = 20_000
-"""Papers that are looked through for a category that hardly ever comes."""
+"""Papers that are scanned for a rare category."""
 
 _paper = cast("Table", tables.Paper.__table__)
 _listing = cast("Table", tables.Listing.__table__)
@@ -33,12 +33,12 @@ _marks = cast("Table", tables.Mark.__table__)
 _COLUMNS = [column.name for column in _paper.columns if column.name != "number"]
 
 Lister = Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
-"""Day and kind of one more listing, from a record and the kinds of its listings so far."""
+"""Returns day and kind of an additional listing, from a record and its kinds of listings."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """What putting some sightings changed."""
+    """Result of storing sightings."""
 
     added: int = 0
     changed: int = 0
@@ -54,12 +54,12 @@ class Library:
     """The papers of one database."""
 
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
-        """Use the tables behind `engine`; `clock` gives seconds since 1970."""
+        """Use the tables of `engine`; `clock` returns seconds since 1970."""
         self.engine = engine
         self._clock = clock
 
     def put(self, sightings: Sequence[Sighting]) -> StoreResult:
-        """Store `sightings` in one transaction; all of them, or none where it fails."""
+        """Store `sightings` in one transaction: all of them, or none on failure."""
         with self.engine.begin() as connection:
             return self.put_in(connection, sightings)
 
@@ -70,14 +70,14 @@ class Library:
         listing: Callable[[Mapping[str, Any], Collection[str]], tuple[str, str] | None]
         | None = None,
     ) -> StoreResult:
-        """Store `sightings` in a transaction of the caller's, together with its own progress.
+        """Store `sightings` in the caller's transaction, for example with its progress.
 
         Args:
-            connection: in a transaction.
+            connection: connection in a transaction.
             sightings: what to store.
-            listing: asked for one more listing of each record, once the sightings are in it.
+            listing: returns an additional listing of each merged record, or None.
         """
-        # The counter goes first: it takes the lock of writing, so two at once wait for each other.
+        # The counter comes first: it takes the write lock, which serialises concurrent writers.
         revision = _next_revision(connection)
         now = self._clock()
         stored = self._stored(connection, {sighting.id for sighting in sightings})
@@ -140,7 +140,7 @@ class Library:
         }
 
     def get(self, paper_id: str) -> dict[str, Any] | None:
-        """The record of an unversioned id, with `listings` (day, kind), or None."""
+        """Return the record of an unversioned id, with `listings` (day, kind), or None."""
         with self.engine.connect() as connection:
             row = self._stored(connection, {paper_id}).get(paper_id)
             if row is not None:
@@ -148,7 +148,7 @@ class Library:
             return row
 
     def get_many(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The records of `ids` that are known, in their order."""
+        """Return the known records of `ids`, in their order."""
         with self.engine.connect() as connection:
             found = self._stored(connection, set(ids))
         return [found[key] for key in ids if key in found]
@@ -156,9 +156,9 @@ class Library:
     def newest(
         self, categories: Collection[str] | None = None, *, most: int = 200
     ) -> list[dict[str, Any]]:
-        """Return up to `most` papers of any of `categories`, the one announced last first.
+        """Return up to `most` papers of any of `categories`, latest announcement first.
 
-        A new version of a paper does not bring it up again: it keeps the day on which it was new.
+        A new version does not change a paper's place: it keeps the day on which it was new.
         """
         wanted = None if categories is None else set(categories)
         found: list[dict[str, Any]] = []
@@ -175,7 +175,7 @@ class Library:
         return found
 
     def day(self, day: str) -> list[dict[str, Any]]:
-        """Papers listed on `day`, each with its `kind`: new ones first, the newest id first."""
+        """Return the papers listed on `day` with their `kind`: new ones first, newest ids first."""
         with self.engine.connect() as connection:
             kinds = {
                 row.id: row.kind
@@ -190,10 +190,10 @@ class Library:
     def listings_since(
         self, revision: int, until: int, *, page: int = 5000
     ) -> Iterator[list[dict[str, Any]]]:
-        """Papers changed after `revision` and up to `until` with dates and `kinds` of listings.
+        """Return papers changed after `revision` up to `until`, with dates and `kinds` of listings.
 
-        Only `id`, `published`, `datestamp`, `categories` and `revision` come with them, so a
-        million of them are gone through in seconds.
+        Only `id`, `published`, `datestamp`, `categories` and `revision` are included, so a million
+        of them take seconds.
         """
         columns = [_paper.c[name] for name in ("id", "published", "datestamp", "categories")]
         after = (revision, 0)
@@ -218,14 +218,14 @@ class Library:
             after = (rows[-1]["revision"], rows[-1]["number"])
 
     def announce(self, listings: Sequence[tuple[str, str, str]]) -> None:
-        """Add listings (id, day, kind) of papers that are known, in one transaction."""
+        """Add listings (id, day, kind) of known papers in one transaction."""
         if not listings:
             return
         keys = list(dict.fromkeys(key for key, _, _ in listings))
         with self.engine.begin() as connection:
             revision = _next_revision(connection)
             rows = [{"id": key, "day": day, "kind": kind} for key, day, kind in listings]
-            # The first of the kinds outweighs the others of that day.
+            # The first of the kinds takes precedence over the others of that day.
             new = [row for row in rows if row["kind"] == _KINDS[0]]
             insert_or_update(connection, _listing, new, columns=["kind"])
             rest = [row for row in rows if row["kind"] != _KINDS[0]]
@@ -247,35 +247,35 @@ class Library:
             )
 
     def last_day(self) -> str | None:
-        """The newest day with listings."""
+        """Return the latest day with listings."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.max(_listing.c.day))).scalar()
 
     def last_datestamp(self) -> str | None:
-        """The newest day on which a record changed, as OAI-PMH tells."""
+        """Return the latest OAI-PMH datestamp."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.max(_paper.c.datestamp))).scalar()
 
     def count(self) -> int:
-        """How many papers there are."""
+        """Return the number of papers."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.count()).select_from(_paper)).scalar_one()
 
     def revision(self) -> int:
-        """The number of the last change, 0 before the first."""
+        """Return the revision of the last change, 0 before the first."""
         return int(self.mark("revision") or 0)
 
     def changed_since(self, revision: int) -> int:
-        """How many papers changed after `revision`."""
+        """Return the number of papers changed after `revision`."""
         with self.engine.connect() as connection:
             return connection.execute(
                 select(func.count()).select_from(_paper).where(_paper.c.revision > revision)
             ).scalar_one()
 
     def since(self, revision: int, *, page: int = 2000) -> Iterator[list[dict[str, Any]]]:
-        """Papers changed after `revision`, oldest change first, in pages; for indexes.
+        """Yield papers changed after `revision`, oldest change first, in pages; for indexes.
 
-        A change made while this runs may come twice, and is never left out.
+        A change during the iteration may appear twice, and is never missed.
         """
         after = (revision, 0)
         while True:
@@ -305,11 +305,11 @@ class Library:
         *,
         made_of: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        """Keep summaries: (id, text, how it was made).
+        """Store summaries: (id, text, how it was made).
 
         Args:
-            summaries: one a paper.
-            made_of: title and abstract by id; a paper that has others by now is left alone.
+            summaries: one per paper.
+            made_of: title and abstract by id; papers with other texts by now are skipped.
         """
         rows = [{"of": key, "text": text, "how": how} for key, text, how in summaries]
         if not rows:
@@ -328,16 +328,16 @@ class Library:
             )
 
     def mark(self, key: str) -> Any:
-        """A small fact kept by `set_mark`, or None."""
+        """Return the value stored by `set_mark`, or None."""
         with self.engine.connect() as connection:
             return connection.execute(select(_marks.c.value).where(_marks.c.key == key)).scalar()
 
     def set_mark(self, key: str, value: Any, connection: Connection | None = None) -> None:
-        """Keep a small fact, within the caller's transaction where one is given."""
+        """Store a value under a key, in the caller's transaction if given."""
         if connection is None:
             with self.engine.begin() as own:
                 return self.set_mark(key, value, own)
-        # In one statement: two that set the same for the first time must not collide.
+        # One statement, so that two concurrent first writes do not collide.
         insert_or_update(connection, _marks, [{"key": key, "value": value}], columns=["value"])
         return None
 
@@ -346,7 +346,7 @@ _KINDS = [kind.value for kind in Announcement]
 
 
 def _next_revision(connection: Connection) -> int:
-    # JSON cannot be counted up in place on both databases: the row is locked by a write, then read.
+    # No portable SQL increments JSON in place: lock the row by a write, then read it.
     connection.execute(update(_marks).where(_marks.c.key == "revision").values(key="revision"))
     value = int(
         connection.execute(select(_marks.c.value).where(_marks.c.key == "revision")).scalar_one()

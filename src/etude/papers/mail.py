@@ -1,19 +1,19 @@
-"""A digest by e-mail: one message a recipient, once, by SMTP.
+"""Mails a digest over SMTP: one message per recipient and day.
 
-Where mail goes is in `papers.yaml` under `mail`, or in the environment, which goes first:
+The configuration is in `papers.yaml` under `mail`, or in the environment, which takes precedence:
 
     host      ETUDE_MAIL_HOST       such as smtp.example.org
     port      ETUDE_MAIL_PORT       587 with starttls, 465 with tls, 25 with none, unless given
     security  ETUDE_MAIL_SECURITY   starttls (the default), tls, or none
-    user      ETUDE_MAIL_USER       where the server wants one
-    password  ETUDE_MAIL_PASSWORD   goes over an encrypted connection or stays here
+    user      ETUDE_MAIL_USER       if the server requires one
+    password  ETUDE_MAIL_PASSWORD   sent over an encrypted connection only
     from      ETUDE_MAIL_FROM       an address, or `Name <address>`
     to        ETUDE_MAIL_TO         addresses, separated by commas
     unsubscribe  ETUDE_MAIL_UNSUBSCRIBE  an https address that takes a POST (RFC 8058), or mailto:
 
-A message of one day to one recipient has one Message-ID, however often it is sent, and that it was
-taken is kept in the library. So a run that was cut off goes on with those who have none yet; and
-where it was cut off between the server's yes and the note of it, mailboxes see the same message.
+The message of one day to one recipient always has the same Message-ID, and its acceptance is stored
+in the library. An interrupted run resumes with the remaining recipients; if it stopped between the
+server's acceptance and the record of it, mailboxes receive the same Message-ID twice.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ if TYPE_CHECKING:
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _KEYS = ("host", "port", "security", "user", "password", "from", "to", "unsubscribe")
 _REMEMBERED = 400
-"""Messages that are kept in mind for a recipient."""
+"""Number of sent messages remembered per recipient."""
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 class Written(Protocol):
-    """What is sent: a `Digest`."""
+    """Interface of a message's content: a `Digest`."""
 
     @property
     def subject(self) -> str:
-        """One line."""
+        """Return the subject line."""
         ...
 
     @property
     def content(self) -> Any:
-        """With the `day`."""
+        """Return the content, with its `day`."""
         ...
 
     def text(self) -> str:
-        """As plain text."""
+        """Return the plain text."""
         ...
 
     def html(self) -> str:
@@ -71,7 +71,7 @@ class Written(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MailSettings:
-    """Where mail goes, and by which server; `read` checks them."""
+    """Recipients and server of mail; `read` validates them."""
 
     host: str
     sender: str
@@ -82,24 +82,24 @@ class MailSettings:
     password: str = field(default="", repr=False)
     unsubscribe: str = ""
     timeout: float = 30.0
-    """Seconds that the server may be silent."""
+    """Timeout in seconds."""
     context: ssl.SSLContext | None = field(default=None, repr=False)
-    """Whom to trust; the machine's certificates if None."""
+    """Trusted certificates; the system's if None."""
 
     @classmethod
     def read(
         cls, kept: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
     ) -> MailSettings:
-        """The settings of a file's section, `Settings.mail`, and of the environment.
+        """Return the settings from a file's section, `Settings.mail`, and the environment.
 
         Raises:
-            PapersError: one is missing, unknown or no such thing.
+            PapersError: a setting is missing, unknown or invalid.
         """
         variables = os.environ if environment is None else environment
         values = {str(key): value for key, value in (kept or {}).items()}
         for key in values:
             if key not in _KEYS:
-                raise PapersError(f"mail: there is no setting {key!r}; {', '.join(_KEYS)}")
+                raise PapersError(f"mail: unknown setting {key!r}; use one of {', '.join(_KEYS)}")
         for key in _KEYS:
             value = variables.get(f"ETUDE_MAIL_{key.upper()}")
             if value:
@@ -112,20 +112,20 @@ class MailSettings:
                 )
         security = str(values.get("security") or "starttls").lower()
         if security not in PORTS:
-            raise PapersError(f"mail: security is one of {', '.join(PORTS)}, not {security!r}")
+            raise PapersError(f"mail: security must be one of {', '.join(PORTS)}, not {security!r}")
         try:
             port = int(values.get("port") or PORTS[security])
         except (TypeError, ValueError):
             port = 0
         if not 0 < port < 65536:
-            raise PapersError(f"mail: {values['port']!r} is no port")
+            raise PapersError(f"mail: {values['port']!r} is not a port")
         to = values["to"]
         addresses = to.split(",") if isinstance(to, str) else to
         unsubscribe = str(values.get("unsubscribe") or "")
         if unsubscribe and not re.fullmatch(r"(https://|mailto:)[!-;=?-~]+", unsubscribe):
-            raise PapersError("mail: unsubscribe is an https: or mailto: address")
+            raise PapersError("mail: unsubscribe must be an https: or mailto: address")
         if values.get("password") and not values.get("user"):
-            raise PapersError("mail: there is a password and no user")
+            raise PapersError("mail: a password is set, but no user")
         return cls(
             host=str(values["host"]).strip(),
             sender=str(_address(str(values["from"]))),
@@ -140,14 +140,14 @@ class MailSettings:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a digest: addresses that got it now, and those that had it already."""
+    """Result of sending: addresses that received it now, and those that had it already."""
 
     now: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
 
 
 def message(digest: Written, settings: MailSettings, recipient: str) -> EmailMessage:
-    """The message to one recipient: plain text and HTML, of which the reader shows one."""
+    """Return the message to one recipient, with plain text and HTML alternatives."""
     mail = EmailMessage(policy=SMTP)
     sender = _address(settings.sender)
     mail["From"] = sender
@@ -162,14 +162,14 @@ def message(digest: Written, settings: MailSettings, recipient: str) -> EmailMes
     mail["List-Unsubscribe"] = f"<{asked}>"
     if asked.startswith("https:"):
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    # Quoted-printable: lines of any length and letters of any script go through any server.
+    # Quoted-printable: any line length and script passes any server.
     mail.set_content(digest.text(), charset="utf-8", cte="quoted-printable")
     mail.add_alternative(digest.html(), subtype="html", charset="utf-8", cte="quoted-printable")
     return mail
 
 
 def message_id(digest: Written, settings: MailSettings, recipient: str) -> str:
-    """The same for the same day, sender and recipient, which it does not give away."""
+    """Return a Message-ID that is stable per day, sender and recipient but reveals none."""
     sender = _address(settings.sender)
     told = "\n".join((digest.content.day.isoformat(), sender.addr_spec, recipient.lower()))
     name = hashlib.sha256(told.encode()).hexdigest()[:32]
@@ -184,17 +184,17 @@ def send(
     resend: bool = False,
     show: Callable[[str], None] | None = None,
 ) -> Sent:
-    """Send a digest to all who have not got it.
+    """Send a digest to all recipients who have not received it.
 
     Args:
-        digest: Of a day.
+        digest: The digest of a day.
         settings: Server and addresses.
-        library: Keeps who got what; without it everybody gets it.
-        resend: send to those who have received it, too.
-        show: Told each address that a message went to.
+        library: Records deliveries; without it every recipient gets the message.
+        resend: Whether to send to those who have received it, too.
+        show: Called with a line for each message sent.
 
     Raises:
-        PapersError: the server is not there, not safe, or refuses; who got a message is kept.
+        PapersError: the server is unreachable, insecure or refuses; deliveries are recorded.
     """
     had = [] if resend else [one for one in settings.to if _got(library, digest, settings, one)]
     missing = [one for one in settings.to if one not in had]
@@ -222,19 +222,19 @@ def send(
             if show is not None:
                 show(f"sent to {recipient}")
     if refused:
-        told = f"; {len(done)} others have it" if done else ""
+        told = f"; {len(done)} others have received it" if done else ""
         raise PapersError(f"{settings.host} refused {', '.join(refused)}{told}")
     return Sent(tuple(done), tuple(had))
 
 
 @contextmanager
 def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
-    """A connection that is as safe as asked, logged in; each failure is one clear line."""
+    """Open a connection with the required security and log in; raise a PapersError on failure."""
     where = f"{settings.host}:{settings.port}"
     context = settings.context or ssl.create_default_context()
     if settings.user and settings.security == "none" and settings.host.lower() not in _LOCAL:
         raise PapersError(
-            f"the password would go to {where} in the clear; set security to starttls or tls"
+            f"the password would be sent to {where} unencrypted; set security to starttls or tls"
         )
     try:
         if settings.security == "tls":
@@ -248,8 +248,8 @@ def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
                 server.ehlo()
                 if not server.has_extn("starttls"):
                     raise PapersError(
-                        f"{where} offers no STARTTLS, so mail would go in the clear; "
-                        "set security to tls, or to none where that is meant"
+                        f"{where} offers no STARTTLS, so mail would be sent unencrypted; "
+                        "set security to tls, or to none to allow this"
                     )
                 server.starttls(context=context)
             if settings.user:
@@ -257,7 +257,7 @@ def _connected(settings: MailSettings) -> Generator[smtplib.SMTP]:
             yield server
     except smtplib.SMTPAuthenticationError as error:
         raise PapersError(
-            f"{where} does not take user {settings.user!r} with this password "
+            f"{where} rejected user {settings.user!r} with this password "
             f"({error.smtp_code} {_said(error.smtp_error)})"
         ) from error
     except smtplib.SMTPSenderRefused as error:
@@ -286,11 +286,11 @@ def _log_in(server: smtplib.SMTP, settings: MailSettings) -> None:
     if (settings.user + settings.password).isascii():
         server.login(settings.user, settings.password)
         return
-    # smtplib knows passwords in ASCII only; PLAIN takes UTF-8 (RFC 4616, section 2).
+    # smtplib supports passwords in ASCII only; PLAIN allows UTF-8 (RFC 4616, section 2).
     server.ehlo_or_helo_if_needed()
     if "PLAIN" not in str(server.esmtp_features.get("auth", "")).upper().split():
         raise PapersError(
-            f"{settings.host} takes no password with letters beyond ASCII; choose another password"
+            f"{settings.host} does not support passwords beyond ASCII; choose another password"
         )
     told = f"\0{settings.user}\0{settings.password}".encode()
     code, said = server.docmd("AUTH", f"PLAIN {base64.b64encode(told).decode('ascii')}")
@@ -304,18 +304,18 @@ def _said(answer: bytes | str) -> str:
 
 
 def _address(text: str) -> Address:
-    """An address, checked. Raises: PapersError."""
+    """Return a validated address; raise PapersError if it is invalid."""
     name, bare = parseaddr(text)
     local, _, domain = bare.rpartition("@")
     lines = any(letter in text for letter in "\r\n\0")
     if lines or not local or not domain or " " in bare:
-        raise PapersError(f"mail: {shown(text)[:80]!r} is no e-mail address")
+        raise PapersError(f"mail: {shown(text)[:80]!r} is not an e-mail address")
     try:
         if not domain.isascii():
             domain = domain.encode("idna").decode("ascii")
         return Address(shown(name), local, domain)
     except (ValueError, IndexError) as error:
-        raise PapersError(f"mail: {shown(text)[:80]!r} is no e-mail address") from error
+        raise PapersError(f"mail: {shown(text)[:80]!r} is not an e-mail address") from error
 
 
 def _mark(settings: MailSettings, recipient: str) -> str:

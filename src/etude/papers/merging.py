@@ -1,4 +1,4 @@
-"""One record of what several sources say of a paper.
+"""Merging of sightings: one record from what several sources report about a paper.
 
 Each field takes the value of the sighting of the highest version that knows it; at one version,
 that of the latest datestamp, then that of the latest date of the version. Categories of one version
@@ -19,7 +19,7 @@ DECIDED = (
     *("title", "abstract", "authors", "updated", "comment", "journal_ref"),
     *("doi", "licence", "withdrawn"),
 )
-"""Fields that the highest version decides."""
+"""Fields taken from the highest version."""
 
 
 def _seconds(moment: datetime | None) -> float | None:
@@ -27,7 +27,7 @@ def _seconds(moment: datetime | None) -> float | None:
 
 
 def fresh(sighting: Sighting, now: float) -> dict[str, Any]:
-    """The record of a paper that was never seen before; `now` in seconds since 1970."""
+    """Return the record of a new paper; `now` is in seconds since 1970."""
     return {
         "id": sighting.id,
         "version": sighting.version,
@@ -54,7 +54,7 @@ def fresh(sighting: Sighting, now: float) -> dict[str, Any]:
 
 
 def _basis(sighting: Sighting) -> list[Any]:
-    """What decides between two sightings: version, datestamp, date of the version."""
+    """Return the precedence of a sighting: version, datestamp, date of the version."""
     return [
         sighting.version or 0,
         sighting.datestamp.isoformat() if sighting.datestamp else "",
@@ -63,7 +63,7 @@ def _basis(sighting: Sighting) -> list[Any]:
 
 
 def merged_with(old: dict[str, Any], sighting: Sighting) -> dict[str, Any]:
-    """One record of two; which of them came first makes no difference to it."""
+    """Return the record merged with a sighting; the order of sightings does not matter."""
     new = fresh(sighting, old["first_seen"])
     merged = dict(old)
     main = max(old["basis"][""], new["basis"][""])
@@ -76,7 +76,7 @@ def merged_with(old: dict[str, Any], sighting: Sighting) -> dict[str, Any]:
         ]
         if not candidates:
             continue
-        # The value itself comes last, so that of two that differ in nothing else the same one wins.
+        # The value itself is the last tie-breaker, so that the result is deterministic.
         of, merged[name] = max(candidates, key=lambda pair: (pair[0], _order(pair[1])))
         if of != main:
             basis[name] = of
@@ -115,14 +115,14 @@ def _order(value: Any) -> Any:
 
 
 def set_days(row: dict[str, Any], days: dict[str, str], now: float) -> None:
-    """Set in `row` the days that follow from its listings, kind by day."""
+    """Set the days of `row` that follow from its listings, given as kind by day."""
     first = [day for day, kind in days.items() if kind in {"new", "cross"}] or list(days)
     if first:
         row["announced"] = min(first)
     elif row["published"] is not None:
         row["announced"] = _day_of(row["published"])
     else:
-        # An id begins with its month: a paper of 2017 that comes from a list of references is old.
+        # An id begins with its month: an imported reference of 2017 is old.
         seen = _day_of(row["first_seen"] or now)
         month = month_of(row["id"])
         row["announced"] = seen if seen.startswith(month) else min(seen, f"{month}-01")

@@ -1,7 +1,7 @@
-"""Up to which paper the news of a followed author were shown.
+"""Marks of the last paper shown in the alerts of a followed author.
 
-Papers are numbered in the order in which they came, and a new version keeps its paper's number: so
-what is above a number is new, and a replacement is not.
+Papers are numbered in order of arrival, and a new version keeps its paper's number: so numbers
+above the mark are new papers, and never replacements.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _marks = cast("Table", tables.Mark.__table__)
 
 
 def newest() -> ScalarSelect[Any]:
-    """The number of the paper that came last, 0 where there is none; for use in statements."""
+    """Return the number of the last paper, 0 without papers, as a subquery."""
     return select(func.coalesce(func.max(_paper.c.number), 0)).scalar_subquery()
 
 
 def _key(user: str, author: str) -> str:
-    # Names are longer than a key may be.
+    # Hashed, since names may exceed the length of a key.
     return "following:" + hashlib.sha256(f"{user}\n{author}".encode()).hexdigest()[:48]
 
 
 def begin_following(connection: Connection, user: str, author: str) -> None:
-    """Count as new what comes from now on."""
+    """Set the mark, so that papers from now on are new."""
     end_following(connection, user, author)
     now = int(connection.execute(select(newest())).scalar_one())
     connection.execute(insert(_marks), [{"key": _key(user, author), "value": now}])
@@ -43,15 +43,15 @@ def end_following(connection: Connection, user: str, author: str) -> None:
 
 
 def author_seen(connection: Connection, user: str, author: str) -> int:
-    """Number of the newest paper that was there when the author's news were last shown."""
+    """Return the number of the newest paper when the author's alerts were last shown."""
     wanted = select(_marks.c.value).where(_marks.c.key == _key(user, author))
     return int(connection.execute(wanted).scalar() or 0)
 
 
 def author_shown(connection: Connection, user: str, author: str, old: int, new: int) -> bool:
-    """Move the mark from `old` to `new`; False where somebody else moved it first."""
+    """Move the mark from `old` to `new`; return False if another program moved it first."""
     key = _key(user, author)
-    # JSON has no equality on PostgreSQL: the row is locked by a write, then read.
+    # JSON has no equality on PostgreSQL: lock the row by a write, then read it.
     connection.execute(update(_marks).where(_marks.c.key == key).values(key=key))
     if author_seen(connection, user, author) != old:
         return False

@@ -1,7 +1,7 @@
-"""What one reader keeps: opinions, tags, followed authors, saved searches.
+"""A user's feedback on papers: opinions, tags, followed authors, saved searches.
 
-Each change is one statement of the database, so two programs at once cannot undo each other's
-work, and all of it goes out as one plain dictionary and comes back from it.
+Each change is one SQL statement, so concurrent programs cannot undo each other's changes. All of it
+can be exported as one plain dictionary and imported again.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ _search = cast("Table", tables.SavedSearch.__table__)
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that a reader keeps."""
+    """A saved search."""
 
     name: str
     query: str
     seen: int
-    """Number of the newest paper that was there when its news were last shown."""
+    """Number of the newest paper when its alerts were last shown."""
 
 
 class Reader:
-    """One reader of one database.
+    """Feedback of one user in one database.
 
     Args:
         engine: from `store.engine.open_store`.
-        name: the reader's name, at most 80 characters.
+        name: name of the user, at most 80 characters.
         clock: seconds since 1970.
 
     Raises:
@@ -67,15 +67,15 @@ class Reader:
     # -- opinions ------------------------------------------------------------------------------
 
     def like(self, paper_id: str) -> bool:
-        """Want more papers like this one; True where that is news.
+        """Like a paper; return True if that is a change.
 
         Raises:
-            PapersError: `paper_id` is no arXiv id, or no paper that is kept here.
+            PapersError: `paper_id` is not an arXiv id, or not in the library.
         """
         return self._opine(paper_id, 1)
 
     def dislike(self, paper_id: str) -> bool:
-        """Want fewer papers like this one; see `like`."""
+        """Dislike a paper; see `like`."""
         return self._opine(paper_id, -1)
 
     def _opine(self, paper_id: str, value: int) -> bool:
@@ -87,7 +87,7 @@ class Reader:
     def _put_opinion(
         self, connection: Connection, key: str, value: int, at: float, *, later: bool
     ) -> bool:
-        """Store an opinion; with `later` only where it is younger than the one that is there."""
+        """Store an opinion; with `later`, only if it is newer than the stored one."""
         old = _opinion.c
         younger = or_(old.at < at, (old.at == at) & (old.value < value))
         row = {"user": self.name, "id": key, "value": value, "at": at}
@@ -101,21 +101,21 @@ class Reader:
         return changed > 0
 
     def unlike(self, paper_id: str) -> bool:
-        """Take back an opinion; False where there was none."""
+        """Remove an opinion; return False if there was none."""
         return self._remove(_opinion, id=_identifier(paper_id))
 
     def opinions(self) -> dict[str, int]:
-        """Ids with 1 (liked) or -1 (disliked), in the order in which they were given."""
+        """Return ids with 1 (liked) or -1 (disliked), in order of time."""
         with self.engine.connect() as connection:
             return {row.id: row.value for row in self._rows(connection, _opinion, "at", "id")}
 
     # -- tags ----------------------------------------------------------------------------------
 
     def tag(self, paper_id: str, tag: str) -> bool:
-        """Put a word on a paper; True where it was not there yet.
+        """Tag a paper; return True if the tag is new on it.
 
         Raises:
-            PapersError: the tag is empty or too long, or the paper is not kept here.
+            PapersError: the tag is empty or too long, or the paper is not in the library.
         """
         key, tag = _identifier(paper_id), _line(tag, "a tag", LONGEST_NAME)
         with self.engine.begin() as connection:
@@ -123,11 +123,11 @@ class Reader:
             return self._add(connection, _tag, tag=tag, id=key, at=self.clock())
 
     def untag(self, paper_id: str, tag: str) -> bool:
-        """Take a word off a paper; False where it was not there."""
+        """Remove a tag from a paper; return False if the paper does not have it."""
         return self._remove(_tag, id=_identifier(paper_id), tag=_line(tag, "a tag", LONGEST_NAME))
 
     def tags(self) -> dict[str, list[str]]:
-        """Each tag with the ids that bear it, the one tagged last first."""
+        """Return each tag with the ids of its papers, last tagged first."""
         found: dict[str, list[str]] = {}
         with self.engine.connect() as connection:
             for row in self._rows(connection, _tag, "tag", "at", "id"):
@@ -135,7 +135,7 @@ class Reader:
         return found
 
     def tags_of(self, paper_id: str) -> list[str]:
-        """The tags of one paper, in alphabetical order."""
+        """Return the tags of one paper, in alphabetical order."""
         key = _identifier(paper_id)
         with self.engine.connect() as connection:
             wanted = select(_tag.c.tag).where(_tag.c.user == self.name, _tag.c.id == key)
@@ -144,7 +144,7 @@ class Reader:
     # -- authors -------------------------------------------------------------------------------
 
     def follow(self, author: str) -> bool:
-        """Follow an author, however papers write the name; True where that is news.
+        """Follow an author in any spelling of the name; return True if that is a change.
 
         Raises:
             PapersError: the name is empty or too long.
@@ -160,9 +160,9 @@ class Reader:
         return True
 
     def unfollow(self, author: str) -> list[str]:
-        """Follow an author no more; returns the names that were dropped.
+        """Unfollow an author; return the names that were removed.
 
-        The very name is dropped where it is followed, else all that may be the same person.
+        Removes the exact name if it is followed, else all names that may be the same person.
         """
         author = _author(author)
         followed = self.following()
@@ -176,16 +176,16 @@ class Reader:
         return dropped
 
     def following(self) -> list[str]:
-        """The followed authors as they were written, first followed first."""
+        """Return the followed authors as entered, in order of time."""
         with self.engine.connect() as connection:
             return [row.author for row in self._rows(connection, _following, "at", "author")]
 
     # -- searches ------------------------------------------------------------------------------
 
     def save_search(self, name: str, query: str) -> bool:
-        """Keep a search; its news are papers that come from now on. True where it changed.
+        """Save a search; its alerts start with papers from now on. Return True if it changed.
 
-        A name that is taken gets the new query.
+        An existing name gets the new query.
 
         Raises:
             PapersError: name or query is empty or too long.
@@ -202,7 +202,7 @@ class Reader:
         differs = old.query != query
         younger = or_(old.at < at, (old.at == at) & (old.query < query))
         row = {"user": self.name, "name": name, "query": query, "seen": newest(), "at": at}
-        # `seen` stays where the query is the same: what was not shown yet must still come.
+        # `seen` is unchanged for the same query: pending alerts must not be lost.
         changed = insert_or_update(
             connection,
             _search,
@@ -213,30 +213,30 @@ class Reader:
         return changed > 0
 
     def searches(self) -> list[Search]:
-        """The saved searches in alphabetical order."""
+        """Return the saved searches in alphabetical order."""
         with self.engine.connect() as connection:
             rows = self._rows(connection, _search, "name")
             return [Search(row.name, row.query, row.seen) for row in rows]
 
     def search(self, name: str) -> Search:
-        """The saved search of that name.
+        """Return the saved search of that name.
 
         Raises:
-            PapersError: there is none.
+            PapersError: no saved search has this name.
         """
         known = {search.name: search for search in self.searches()}
         if name not in known:
-            raise PapersError(f"no saved search is called {name!r}{did_you_mean(name, known)}")
+            raise PapersError(f"no saved search is named {name!r}{did_you_mean(name, known)}")
         return known[name]
 
     def drop_search(self, name: str) -> bool:
-        """Keep a search no more; False where there was none of that name."""
+        """Delete a saved search; return False if there is none of that name."""
         return self._remove(_search, name=_line(name, "the name of a search", LONGEST_NAME))
 
     # -- all of it -----------------------------------------------------------------------------
 
     def export(self) -> dict[str, Any]:
-        """Everything that the reader has given, as plain values that JSON can hold."""
+        """Return all feedback as JSON-serialisable values."""
         with self.engine.connect() as connection:
             return {
                 "format": FORMAT,
@@ -260,13 +260,13 @@ class Reader:
             }
 
     def restore(self, kept: Any) -> int:
-        """Add what `export` gave to what is there; returns how many entries changed something.
+        """Merge the result of `export`; return the number of entries that changed something.
 
-        Of two opinions on one paper the younger one stays. Papers need not be here yet, so that a
-        reader may come before the papers do. All of it goes in, or nothing.
+        Of two opinions on a paper, the newer one wins. Papers need not be in the library yet, so
+        that feedback can be imported before them. The import is atomic.
 
         Raises:
-            PapersError: `kept` is not what `export` gives, or of a newer Etude.
+            PapersError: `kept` is not a result of `export`, or was written by a newer Etude.
         """
         entries = _checked(kept)
         with self.engine.begin() as connection:
@@ -316,37 +316,37 @@ def _identifier(text: str) -> str:
 
 def _must_be_kept(connection: Connection, key: str) -> None:
     if connection.execute(select(_paper.c.number).where(_paper.c.id == key)).first() is None:
-        raise PapersError(f"there is no paper {key} here; fetch it first with `etude papers sync`")
+        raise PapersError(f"paper {key} is not in the library; fetch it with `etude papers sync`")
 
 
 def _line(text: Any, what: str, longest: int) -> str:
-    """`text` on one line, without what a terminal, a page or a database would stumble over."""
+    """Return `text` on one line, without control characters and lone surrogates."""
     if not isinstance(text, str):
-        raise PapersError(f"{what} is text, not {type(text).__name__}")
+        raise PapersError(f"{what} must be text, not {type(text).__name__}")
     line = shown(text)
     if not line:
-        raise PapersError(f"{what} needs at least one visible character")
+        raise PapersError(f"{what} must have at least one visible character")
     if len(line) > longest:
-        raise PapersError(f"{what} has at most {longest} characters; this one has {len(line)}")
+        raise PapersError(f"{what} may have at most {longest} characters; this one has {len(line)}")
     return line
 
 
 def _author(text: Any) -> str:
     author = _line(text, "an author's name", LONGEST_AUTHOR)
     if not any(letter.isalpha() for letter in author) or not spellings(author):
-        raise PapersError(f"{author[:60]!r} is not a name; names look like Ada Lovelace")
+        raise PapersError(f"{author[:60]!r} is not a name; use a name such as Ada Lovelace")
     return author
 
 
 def _at(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise PapersError(f"`at` is a number of seconds since 1970, not {str(value)[:40]!r}")
+        raise PapersError(f"`at` must be a number of seconds since 1970, not {str(value)[:40]!r}")
     return float(value)
 
 
 def _opinion_value(value: Any) -> int:
     if isinstance(value, bool) or value not in (1, -1):
-        raise PapersError(f"`value` is 1 or -1, not {str(value)[:40]!r}")
+        raise PapersError(f"`value` must be 1 or -1, not {str(value)[:40]!r}")
     return int(value)
 
 
@@ -363,9 +363,9 @@ _FIELDS: dict[str, dict[str, Callable[[Any], Any]]] = {
 
 
 def _checked(kept: Any) -> dict[str, list[dict[str, Any]]]:
-    """The entries of an exported reader, or a `PapersError` that says which one is wrong."""
+    """Return the entries of an export; raise a `PapersError` that names an invalid one."""
     if not isinstance(kept, dict) or cast("dict[str, Any]", kept).get("format") != FORMAT:
-        raise PapersError('this is not an exported reader (its "format" would be "etude-reader")')
+        raise PapersError('this is not an exported reader (its "format" must be "etude-reader")')
     kept = cast("dict[str, Any]", kept)
     if kept.get("version") != VERSION:
         raise PapersError(
@@ -376,11 +376,11 @@ def _checked(kept: Any) -> dict[str, list[dict[str, Any]]]:
     for part, fields in _FIELDS.items():
         entries = kept.get(part, [])
         if not isinstance(entries, list):
-            raise PapersError(f"{part}: a list is expected, not {type(entries).__name__}")
+            raise PapersError(f"{part}: expected a list, not {type(entries).__name__}")
         result[part] = []
         for number, entry in enumerate(cast("list[Any]", entries), 1):
             if not isinstance(entry, dict):
-                raise PapersError(f"{part}, entry {number}: an object with {', '.join(fields)}")
+                raise PapersError(f"{part}, entry {number}: expected the keys {', '.join(fields)}")
             given = cast("dict[str, Any]", entry)
             try:
                 values = {name: check(given.get(name)) for name, check in fields.items()}

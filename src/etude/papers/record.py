@@ -1,7 +1,7 @@
-"""What a source of papers says of one paper.
+"""Sighting: the record of one paper as one source reports it.
 
-Each of arXiv's interfaces knows some fields and not others. A field that an interface does not
-carry is None, which is not the same as empty: None leaves what is stored alone.
+Each of arXiv's interfaces provides a subset of the fields. A field that an interface does not
+carry is None, which differs from empty: None leaves the stored value unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Announcement(StrEnum):
-    """Why a paper stands in a day's list; the words are those of arXiv's feeds."""
+    """Kind of announcement, with the values of arXiv's feeds."""
 
     NEW = "new"
     CROSS = "cross"
@@ -22,7 +22,7 @@ class Announcement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One paper as one answer of a source described it; texts as written there, unfolded."""
+    """One paper as described in one response; texts are unchanged except for line breaks."""
 
     id: str
     """Unversioned, see `etude.papers.identity`."""
@@ -32,19 +32,19 @@ class Sighting:
     categories: tuple[str, ...]
     """The first is the primary one."""
     version: int | None = None
-    """None where the source does not tell (OAI's `arXiv` format)."""
+    """None where the source does not provide it (OAI's `arXiv` format)."""
     published: datetime | None = None
-    """Of version 1, in UTC."""
+    """Time of version 1, in UTC."""
     updated: datetime | None = None
-    """Of this version, in UTC."""
+    """Time of this version, in UTC."""
     comment: str | None = None
     journal_ref: str | None = None
     doi: str | None = None
     licence: str | None = None
     datestamp: date | None = None
-    """Day of the last change of metadata (OAI only)."""
+    """Day of the last metadata change (OAI only)."""
     announced: date | None = None
-    """Day of the feed that the paper stood in (RSS only)."""
+    """Day of the feed that listed the paper (RSS only)."""
     announcement: Announcement | None = None
     withdrawn: bool | None = None
-    """None where the source cannot tell."""
+    """None where the source does not provide it."""

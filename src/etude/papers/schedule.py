@@ -1,8 +1,7 @@
-"""Collecting once a day: when papers are due by arXiv's calendar, and again soon where that failed.
+"""Daily schedule of syncs by arXiv's calendar, with retries after failures.
 
-Feeds change at midnight US Eastern, and what is read too early is yesterday's. So a day's papers
-are asked for after `READY_HOUR`, at a minute that differs between installations, so that not all
-of them ask at once.
+Feeds change at midnight US Eastern, and a feed read too early is yesterday's. So a day's papers are
+fetched after `READY_HOUR`, at a minute that differs between installations to spread the load.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from etude.papers.calendar import EASTERN, READY_HOUR, feed_day, next_feed, no_f
 
 LOG = logging.getLogger(__name__)
 AGAIN = timedelta(hours=1)
-"""After a run that failed."""
+"""Delay after a failed run."""
 LONGEST_NAP = 60.0
-"""Seconds after which the clock is looked at again: it may have been set, or the machine asleep."""
+"""Seconds between checks of the clock, which may be set while the machine sleeps."""
 
 
 def own_minute() -> int:
-    """Return this machine's minute of the hour, always the same."""
+    """Return this machine's minute of the hour, which never changes."""
     return hashlib.sha256(uuid.getnode().to_bytes(8, "big")).digest()[0] % 60
 
 
 def next_run(now: datetime, done: datetime | None, failed: bool, minute: int = 0) -> datetime:
-    """When to collect next.
+    """Return the time of the next run.
 
     Args:
-        now: the present, with a time zone.
-        done: when the last run ended; None where there was none, which is due at once.
+        now: the current time, with a time zone.
+        done: end of the last run; None if there was none, in which case a run is due at once.
         failed: whether it failed.
-        minute: of the hour at which this installation asks.
+        minute: minute of the hour of this installation's requests.
     """
     if done is None:
         return now
@@ -61,11 +60,11 @@ def every_day(
     """Call `work` now and whenever papers are due, until `stop` is set.
 
     Args:
-        work: collects; False or an exception means that it failed.
-        say: told when the next run will be.
+        work: collects the papers; False or an exception means failure.
+        say: called with a line about the next run.
         stop: ends it between runs.
         clock: seconds since 1970.
-        minute: of the hour; this machine's own unless given.
+        minute: minute of the hour; this machine's own unless given.
     """
     stop = stop or threading.Event()
     minute = own_minute() if minute is None else minute
@@ -74,12 +73,12 @@ def every_day(
     while not stop.is_set():
         now = datetime.fromtimestamp(clock(), UTC)
         if done is not None and done > now:
-            done = now  # the clock was set back: no waiting for what it said before
+            done = now  # the clock was set back: do not wait for the old time
         due = next_run(now, done, failed, minute)
         if due <= now:
             try:
                 failed = not work()
-            except Exception as error:  # tomorrow is another day: a collector does not end
+            except Exception as error:  # a failure does not end the schedule
                 LOG.exception("collecting failed")
                 if say is not None:
                     say(f"collecting failed: {error}")
@@ -87,7 +86,7 @@ def every_day(
             done = datetime.fromtimestamp(clock(), UTC)
             due = next_run(done, done, failed, minute)
             if say is not None:
-                say(f"next at {due.astimezone():%a %Y-%m-%d %H:%M}")
+                say(f"next run at {due.astimezone():%a %Y-%m-%d %H:%M}")
             continue
         stop.wait(min((due - now).total_seconds(), LONGEST_NAP))
 
@@ -95,7 +94,7 @@ def every_day(
 def in_background(
     work: Callable[[], bool], *, say: Callable[[str], None] | None = None
 ) -> threading.Event:
-    """Run `every_day` in a thread that ends with the process; set the event to end it before."""
+    """Run `every_day` in a thread that ends with the process; set the event to end it earlier."""
     stop = threading.Event()
     threading.Thread(
         target=every_day, args=(work,), kwargs={"say": say, "stop": stop}, daemon=True

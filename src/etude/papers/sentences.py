@@ -1,9 +1,9 @@
-"""An abstract split into its sentences.
+"""Sentence splitter for abstracts.
 
-A full stop ends a sentence where white space and something that can begin one follow, unless it
-belongs to what stands before it: an abbreviation (`et al.`, `Fig. 3`, `vs.`), an initial
-(`J. Smith`), a number in a list. A stop inside a decimal, a version or an address has no white
-space after it and is never asked about.
+A full stop ends a sentence if it is followed by white space and a possible start of a sentence,
+unless it belongs to an abbreviation (`et al.`, `Fig. 3`, `vs.`), an initial (`J. Smith`) or a
+number in a list. A stop inside a decimal, a version or a URL has no white space after it and is
+not considered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from etude.core.words import word_set
 
 _STOP = re.compile(r"[.!?…]{1,5}[\"'”’)\]]{0,3}(?=\s)|[.!?](?=[A-Z][a-z]+\s[a-z])")
-"""A stop before white space, or one whose space was forgotten, as in `here.We show`."""
+"""A stop before white space, or with the space missing, as in `here.We show`."""
 _BEGINS = re.compile(
     r"[\"'“‘(\[¿¡*•–—-]*(?:[A-ZÀ-ÖØ-ÞΑ-Ω0-9]|https?://|[^\W\d_a-z]|[a-z]+[A-Z0-9]"
     r"|(?:[ivx]{1,4}|[a-h])\)\s|[a-z]-[a-z])"
@@ -28,7 +28,7 @@ NEVER: Final = word_set(
     "ms st jr proc conf intl univ dept w.r.t s.t a.k.a aka i.i.d incl esp wrt et.al app "
     "appx suppl ser jan feb mar apr jun jul aug sep sept oct nov dec"
 )
-"""Abbreviations that something always follows."""
+"""Abbreviations that never end a sentence."""
 PERHAPS: Final = word_set("al etc u.s u.k e.u u.s.a inc ltd co corp no et.al a.i ph.d p.m a.m")
 """Abbreviations that may end a sentence as well: the next word decides."""
 _OPENERS: Final = word_set(
@@ -39,14 +39,14 @@ _OPENERS: Final = word_set(
     "then code they their one both many most some what how why can is are does do and but "
     "or not given extensive yet"
 )
-"""Words that rarely stand with a capital inside a sentence."""
+"""Words that are rarely capitalised inside a sentence."""
 
 
 def sentences(abstract: str) -> list[str]:
-    """Return the sentences of `abstract`, each as it stands there; none of blank text.
+    """Return the sentences of `abstract`, each unchanged; an empty list for blank text.
 
-    Joined by the white space between them they are the abstract again. Give it text that
-    `etude.papers.latex_text` has been through.
+    Joined by the white space between them they give the abstract again. Pass it through
+    `etude.papers.latex_text` first.
     """
     found: list[str] = []
     start = 0
@@ -61,7 +61,7 @@ def sentences(abstract: str) -> list[str]:
 
 
 def _ends(text: str, start: int, stop: re.Match[str]) -> bool:
-    """Say whether the stop ends the sentence that begins at `start`."""
+    """Return whether the stop ends the sentence that begins at `start`."""
     after = text[stop.end() : stop.end() + 80].lstrip()
     if not after:
         return False  # the rest is the last sentence anyhow
@@ -87,7 +87,7 @@ def _ends(text: str, start: int, stop: re.Match[str]) -> bool:
 
 
 def _initial_ends(before: str, word: str, opener: bool) -> bool:
-    """A single letter before the stop is an initial where a name may be, else a symbol."""
+    """Return whether a stop after a single letter, an initial or a symbol, ends the sentence."""
     if word.islower() or word in "IX":
         return True
     previous = before[: -len(word)].rstrip()

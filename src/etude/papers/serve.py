@@ -1,15 +1,15 @@
-"""A small server of feeds for the readers on this machine: it reads, and changes nothing.
+"""Local read-only HTTP server of feeds.
 
     /                     a page that lists the feeds
     /all.rss              the newest papers; .rss, .atom and .json throughout
-    /<shelf>.rss          those of a shelf
-    /tags/<tag>.rss       what bears a tag, the one tagged last first
-    /searches/<name>.rss  what a saved search finds, newest first
-    /for-you.rss          the last days' papers in the order of the reader's interest
+    /<shelf>.rss          the papers of a shelf
+    /tags/<tag>.rss       the papers with a tag, last tagged first
+    /searches/<name>.rss  the results of a saved search, newest first
+    /for-you.rss          the last days' papers in the order of the user's interest
 
-It listens on this machine only, unless told otherwise. There it answers only to the machine's own
-names, so that no page of the web can read it through a name that points here. No path of a request
-is a path of a file. Feeds are made once a minute at most; a reader that has seen them gets 304.
+It listens on this machine only, unless configured otherwise. There it accepts only local host
+names, so that no web page can read it by DNS rebinding. No request path is used as a file path.
+Feeds are rebuilt at most once a minute; a client that has the current one receives 304.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 MOST_ITEMS = 200
 MOST_AT_ONCE = 16
-"""Requests that are answered at a time; more are told to come again."""
+"""Maximum concurrent requests; further ones receive 503."""
 FRESH = 60.0
-"""Seconds for which a feed is not made again."""
+"""Seconds for which a feed is cached."""
 SLOWEST = 10.0
-"""Seconds within which a request must have been sent and an answer taken."""
+"""Timeout in seconds for sending a request and receiving the response."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><title>Etude: feeds of papers</title>
@@ -59,7 +59,7 @@ td{{padding:.2rem 1rem .2rem 0;overflow-wrap:anywhere}}footer{{margin-top:2rem;o
 
 @dataclass(frozen=True)
 class _Body:
-    """A page or feed as it is sent."""
+    """Body of a response: a page or feed."""
 
     content: bytes
     packed: bytes
@@ -69,7 +69,7 @@ class _Body:
 
 
 class FeedServer(ThreadingHTTPServer):
-    """The server; as a context manager it runs in a thread of its own until it is left."""
+    """Feed server; as a context manager it runs in a background thread."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -86,16 +86,16 @@ class FeedServer(ThreadingHTTPServer):
         show: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the address.
+        """Bind the address.
 
         Args:
-            library: Papers.
-            index: For saved searches, which are missing without it.
-            settings: Which shelves there are.
-            reader: Whose tags, searches and interests; None for shelves only.
-            host: Of this machine, or another address to listen on.
-            port: 0 for any that is free.
-            show: Told each request, in a line.
+            library: The papers.
+            index: Index for saved searches, which are omitted without it.
+            settings: Defines the shelves.
+            reader: User whose tags, searches and interest are served; None for shelves only.
+            host: Address to listen on.
+            port: 0 for any free port.
+            show: Called with a line for each request.
             clock: Seconds since 1970.
 
         Raises:
@@ -120,7 +120,7 @@ class FeedServer(ThreadingHTTPServer):
         self.local = _is_local(host)
 
     def server_bind(self) -> None:
-        """Take the address without asking anybody for the machine's name, which may take long."""
+        """Bind the address without a reverse DNS look-up, which may be slow."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -128,12 +128,12 @@ class FeedServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """The address of the page that lists the feeds, without a slash at its end."""
+        """Return the URL of the list of feeds, without a trailing slash."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.server_port}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, if fewer than `MOST_AT_ONCE` are at work."""
+        """Answer in a thread, if fewer than `MOST_AT_ONCE` are busy."""
         if not self._free.acquire(blocking=False):
             try:
                 request.settimeout(1.0)
@@ -152,14 +152,14 @@ class FeedServer(ThreadingHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room for the next."""
+        """Answer, and release the thread's slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base's
-        """A reader that went away is none of our errors; others are told in a line."""
+        """Ignore clients that disconnect; show other errors in a line."""
         import sys
 
         error = sys.exception()
@@ -178,9 +178,9 @@ class FeedServer(ThreadingHTTPServer):
             self._thread.join()
 
     def body(self, path: str) -> _Body | None:
-        """What stands at a path, made at most once in `FRESH` seconds, or None."""
+        """Return the body of a path, cached for `FRESH` seconds, or None."""
         now = self.clock()
-        # One at a time: twenty readers that wake at seven cost no more than one.
+        # Serialised, so that concurrent requests build a feed once.
         with self._lock:
             made, old = self._made.get(path, (0.0, None))
             if old is not None and 0 <= now - made < FRESH:
@@ -191,7 +191,7 @@ class FeedServer(ThreadingHTTPServer):
             content, media_type = found
             tag = hashlib.sha256(content).hexdigest()[:32]
             if old is None or old.tag != tag:
-                # What was before the start is not known, so it counts as changed at the start.
+                # Changes before the start are unknown, so a feed counts as changed at the start.
                 changed = datetime.fromtimestamp(int(now), UTC)
                 old = _Body(content, gzip.compress(content, 6, mtime=0), media_type, tag, changed)
             if len(self._made) >= 256:
@@ -220,7 +220,7 @@ class FeedServer(ThreadingHTTPServer):
         return content, MEDIA_TYPES[format_]
 
     def _rows(self, parts: list[str]) -> tuple[str, list[dict[str, Any]]] | None:
-        """The title and papers of the feed that a path names."""
+        """Return the title and papers of the feed at a path."""
         match parts:
             case ["all"]:
                 return "all papers", self.library.newest(most=MOST_ITEMS)
@@ -247,7 +247,7 @@ class FeedServer(ThreadingHTTPServer):
 
         interest = Interest.fit(self.library, reader)
         day = rows[0]["announced"] if rows else ""
-        judged = reader.opinions()  # what the reader knows is no news
+        judged = reader.opinions()  # papers with an opinion are not shown again
         rows = [row for row in rows if row["id"] not in judged]
         ranked = rank(rows, interest, seed=f"{day} {reader.name}")
         return [one.row for one in ranked][:MOST_ITEMS]
@@ -298,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         message: str | None = None,
         explain: str | None = None,  # noqa: ARG002 - the base's
     ) -> None:
-        """One line of plain text."""
+        """Send an error as one line of plain text."""
         line = f"{code} {message or HTTPStatus(code).phrase}\n".encode("ascii", "replace")
         self.send_response(code)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
@@ -306,10 +306,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, whole: bool) -> None:
         server = cast("FeedServer", self.server)
-        # One request a connection, so that a reader that sleeps holds no thread.
+        # One request per connection, so that an idle client holds no thread.
         self.close_connection = True
         if server.local and not _is_local(_host_of(self.headers.get("Host", ""))):
-            self.send_error(403, "this address answers on this machine only")
+            self.send_error(403, "this server accepts local requests only")
             return
         try:
             body = server.body(self.path.partition("?")[0])
@@ -317,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(503, shown(str(error)))
             return
         if body is None:
-            self.send_error(404, "no such feed; / lists those that there are")
+            self.send_error(404, "no such feed; / lists all feeds")
             return
         packed = "gzip" in self.headers.get("Accept-Encoding", "").lower()
         tag = f'"{body.tag}{"-gzip" if packed else ""}"'
@@ -346,7 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _has(self, tag: str, changed: datetime) -> bool:
-        """Whether the reader has this body already (RFC 9110, 13.1: a tag goes before a date)."""
+        """Return whether the client has this body already (RFC 9110, 13.1: ETag before date)."""
         tags = self.headers.get("If-None-Match")
         if tags is not None:
             held = {one.strip().removeprefix("W/") for one in tags.split(",")}
@@ -361,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _host_of(header: str) -> str:
-    """The name in a Host header, without the port."""
+    """Return the name in a Host header, without the port."""
     if header.startswith("["):
         return header[1:].partition("]")[0]
     return header.partition(":")[0]

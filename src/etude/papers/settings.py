@@ -1,9 +1,9 @@
-"""What the reading room collects, and from where: `papers.yaml` in Etude's data folder.
+"""Settings of papers: categories, shelves and sources, from `papers.yaml` in Etude's data folder.
 
-Without the file everything has a default. A key or category that does not exist is refused rather
-than left out, since a shelf that stays empty for months looks like a quiet field.
+All keys have defaults. An unknown key or category is an error, since a shelf that stays empty for
+months would look like a quiet field.
 
-`ETUDE_ARXIV` names another server in place of arXiv's three, for example a replay on this machine.
+`ETUDE_ARXIV` replaces arXiv's three servers by one, for example a fake server on this machine.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ def _default_shelves() -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of the reading room; `read` checks them.
+    """Settings of papers; `read` validates them.
 
     Raises:
-        PapersError: a value that cannot be used; the message names it.
+        PapersError: a value is invalid; the message names it.
     """
 
     categories: tuple[str, ...] = ("cs.CV", "cs.CL", "cs.LG", "stat.ML", "cs.AI")
-    """Which of arXiv's categories are collected."""
+    """arXiv categories to collect."""
     shelves: Mapping[str, tuple[str, ...]] = field(default_factory=_default_shelves)
-    """A shelf's name and the categories that feed it."""
+    """Names of shelves, with their categories."""
     contact: str = ""
     """An e-mail or web address for the User-Agent, so that arXiv can write before it blocks."""
     query: str = "https://export.arxiv.org/api/query"
     oai: str = "https://oaipmh.arxiv.org/oai"
     feeds: str = "https://rss.arxiv.org"
-    """Address below which `rss/` and `atom/` lie."""
+    """Base URL of `rss/` and `atom/`."""
     feed_format: str = "rss"
-    """`rss` or `atom`; both carry the same."""
+    """`rss` or `atom`; both have the same content."""
     oai_format: str = "arXivRaw"
-    """`arXivRaw` knows versions and withdrawals, `arXiv` has the authors' names in parts."""
+    """`arXivRaw` includes versions and withdrawals, `arXiv` splits the authors' names."""
     pause: float = PAUSE
     """Seconds between requests; below three only for a server on this machine."""
     tries: int = 5
-    """How often one request is sent before its source counts as down."""
+    """Number of attempts per request before its source counts as down."""
     timeout: float = 60.0
-    """Seconds that one answer may take, from the first to the last byte."""
+    """Timeout of a response in seconds, from the first to the last byte."""
     patience: float = 600.0
-    """Seconds that a run waits at most for one request; a longer cool-down ends it."""
+    """Maximum seconds that a sync waits for one request; a longer cool-down ends it."""
     first_days: int = 7
-    """How many days back the first run reads."""
+    """Number of days that the first sync reads."""
     mail: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
-    """Read by `etude.papers.mail`."""
+    """Mail settings, see `etude.papers.mail`."""
 
     def __post_init__(self) -> None:
         if not self.categories:
@@ -80,10 +80,10 @@ class Settings:
             if category not in CATEGORIES:
                 meant = [name for name in CATEGORIES if name.lower() == category.lower()]
                 hint = did_you_mean(category, meant or CATEGORIES)
-                raise PapersError(f"arXiv has no category {category!r}{hint}")
+                raise PapersError(f"unknown arXiv category {category!r}{hint}")
         for shelf, wanted in self.shelves.items():
             if not shelf or not shelf.replace("-", "").isalnum():
-                raise PapersError(f"shelf {shelf!r}: names have letters, digits and hyphens only")
+                raise PapersError(f"shelf {shelf!r}: use letters, digits and hyphens only")
             missing = [name for name in wanted if name not in self.categories]
             if missing and len(missing) == len(wanted):
                 raise PapersError(
@@ -93,7 +93,7 @@ class Settings:
         for name in ("query", "oai", "feeds"):
             parts = urlsplit(str(getattr(self, name)))
             if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise PapersError(f"{name}: {getattr(self, name)!r} is not an http address")
+                raise PapersError(f"{name}: {getattr(self, name)!r} is not an http URL")
             if self.pause < PAUSE and parts.hostname not in _LOOPBACK:
                 raise PapersError(
                     f"pause: {self.pause:g} s is below the {PAUSE:g} s that arXiv's terms of use "
@@ -104,21 +104,21 @@ class Settings:
             ("oai_format", ("arXivRaw", "arXiv")),
         ):
             if getattr(self, name) not in known:
-                raise PapersError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}")
+                raise PapersError(f"{name}: {getattr(self, name)!r} is not in {', '.join(known)}")
         for name, least in (("pause", 0), ("tries", 1), ("timeout", 1), ("patience", 0)):
             if not least <= getattr(self, name) < float("inf"):
                 raise PapersError(f"{name}: {getattr(self, name)} is below {least}")
         if not 1 <= self.first_days <= 365:
             raise PapersError(f"first_days: {self.first_days} is not within 1 to 365")
         if any(ord(letter) < 32 or ord(letter) > 126 for letter in self.contact):
-            raise PapersError("contact: an e-mail or web address in ASCII is expected")
+            raise PapersError("contact: expected an e-mail or web address in ASCII")
 
     @classmethod
     def read(cls, path: Path | None = None) -> Settings:
-        """Settings from `path`, or from `papers.yaml` in Etude's data folder where there is one.
+        """Read settings from `path`, or from `papers.yaml` in Etude's data folder if it exists.
 
         Raises:
-            PapersError: the file cannot be read, or a key or value is not known.
+            PapersError: the file is unreadable, or a key or value is invalid.
         """
         file = path or home() / FILE
         values: dict[str, Any] = {}
@@ -126,7 +126,7 @@ class Settings:
             found: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             if path is not None:
-                raise PapersError(f"{path}: there is no such file") from error
+                raise PapersError(f"{path} does not exist") from error
             found = None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             first = str(error).strip().splitlines()[0]
@@ -155,7 +155,7 @@ class Settings:
             raise PapersError(f"{file}: {error}") from error
 
     def at(self, server: str, **changes: Any) -> Settings:
-        """These settings with the three interfaces at `server`, a replay's address."""
+        """Return these settings with the three interfaces at `server`, the URL of a fake server."""
         server = server.rstrip("/")
         return replace(
             self,
@@ -169,12 +169,12 @@ class Settings:
         )
 
     def shelf_of(self, categories: Sequence[str]) -> list[str]:
-        """Names of the shelves that a paper of `categories` stands on."""
+        """Return the names of the shelves of a paper of `categories`."""
         return [name for name, wanted in self.shelves.items() if set(wanted) & set(categories)]
 
     @property
     def agent(self) -> str:
-        """The User-Agent."""
+        """Return the User-Agent header."""
         about = "https://github.com/etude-ml/etude"
         return f"etude/{__version__} ({'; '.join(part for part in (about, self.contact) if part)})"
 
@@ -182,14 +182,14 @@ class Settings:
 def _kept(
     shelves: dict[str, tuple[str, ...]], categories: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The usual shelves for other categories; those that belong to none are `other`."""
+    """Return the default shelves of `categories`; those on none of them are on `other`."""
     kept = {name: of for name, of in shelves.items() if set(of) & set(categories)}
     rest = tuple(name for name in categories if not any(name in of for of in kept.values()))
     return {**kept, **({"other": rest} if rest else {})}
 
 
 def _converted(file: Path, key: str, value: Any, kind: str) -> Any:
-    wrong = PapersError(f"{file}: {key}: {value!r} is not what is expected here")
+    wrong = PapersError(f"{file}: {key}: invalid value {value!r}")
     if key == "categories":
         return _names(value, wrong)
     if key == "shelves":

@@ -1,9 +1,9 @@
-"""Brings the library up to date with arXiv; safe to stop at any byte and to start again.
+"""Synchronises the library with arXiv; can be interrupted and restarted at any point.
 
-The feeds tell that something is new and on which day it was announced, OAI-PMH tells the truth, and
-the query API what lies further back. All that is stored is a union of what sources say (see
-`etude.papers.library`), and progress is stored together with papers, so a run that dies, or sees a
-page twice, leaves what an undisturbed one leaves.
+The feeds show what is new and its announcement day, OAI-PMH is authoritative, and the query API
+covers older papers. Everything stored is a union of what sources report (see
+`etude.papers.library`), and progress is stored in the same transaction as papers, so an interrupted
+run, or a page that is read twice, leads to the same result.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["Line", "Report", "SyncProgress", "backfill", "sync"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run changed, and why there is nothing where there is nothing."""
+    """Result of a sync."""
 
     added: int
     changed: int
     same: int
     day: str
-    """The day, US Eastern, that the run was made on."""
+    """Day of the sync, US Eastern."""
     listed: int
-    """Papers announced on that day in the library."""
+    """Number of papers in the library announced on that day."""
     sources: tuple[Line, ...]
     why_empty: str | None
-    """One sentence where the day has no papers."""
+    """Reason why the day has no papers, in one sentence."""
 
     @property
     def failed(self) -> bool:
@@ -50,8 +50,8 @@ class Report:
         return any(line.failed for line in self.sources)
 
     def lines(self) -> list[str]:
-        """The report for a terminal or a log."""
-        first = f"{self.added} new, {self.changed} changed, {self.same} as before"
+        """Return the report as lines for a terminal or a log."""
+        first = f"{self.added} new, {self.changed} changed, {self.same} unchanged"
         found = [f"{first}; {self.listed} announced on {self.day}"]
         found += [f"{line.source}: {line.text}" for line in self.sources]
         return found + ([self.why_empty] if self.why_empty else [])
@@ -67,19 +67,19 @@ def sync(
     folder: Path | None = None,
     full: bool = False,
 ) -> Report:
-    """Read what is new; see this module's text.
+    """Fetch and store new papers and changes; see the module's docstring.
 
     Args:
-        library: gets the papers.
-        settings: which categories, from where.
-        show: called as the run goes on.
+        library: receives the papers.
+        settings: categories and sources.
+        show: called with progress.
         clock: seconds since 1970.
-        gate: another gate than that of `folder`, for tests.
-        folder: where the locks are; Etude's data folder unless given.
-        full: ask OAI-PMH even where the feeds show nothing new.
+        gate: replaces the HTTP client of `folder` in tests.
+        folder: folder of the locks; Etude's data folder unless given.
+        full: query OAI-PMH even if the feeds show nothing new.
 
     Raises:
-        PapersError: another run is at work. Sources that fail are told of in the report.
+        PapersError: another sync is running. Failed sources are listed in the report.
     """
     with alone(folder or home()), contextlib.ExitStack() as stack:
         own = gate or stack.enter_context(RateLimitedClient(settings, folder=folder))
@@ -91,11 +91,11 @@ def sync(
         if full or trouble or any(batches) or due(run):
             harvest(run)
         else:
-            run.lines.append(Line("oai", "not asked: the feeds have not changed"))
+            run.lines.append(Line("oai", "skipped: the feeds have not changed"))
         store_feeds(run, [batch for batch in batches if batch is not None], trouble)
         settle(run)
         if run.settled:
-            run.lines.append(Line("oai", f"{run.settled} papers that no feed carried"))
+            run.lines.append(Line("oai", f"{run.settled} papers that no feed listed"))
         report = _report(run)
         library.set_mark(
             "sync:run",
@@ -124,12 +124,12 @@ def backfill(
     gate: RateLimitedClient | None = None,
     folder: Path | None = None,
 ) -> Report:
-    """Read papers submitted from `since` to `until`, both included, newest window first.
+    """Fetch papers submitted from `since` to `until`, both included, newest window first.
 
-    Windows that were read whole are not read again; `library.mark("query:done")` has them.
+    Completed windows are not read again; `library.mark("query:done")` lists them.
 
     Raises:
-        PapersError: the dates are the wrong way around, or another run is at work.
+        PapersError: `since` is after `until`, or another sync is running.
     """
     if since > until:
         raise PapersError(f"{since} is after {until}")

@@ -1,7 +1,7 @@
-"""Words of titles and abstracts as the index sees them.
+"""Tokenisation of compound words, and folding of text, for index and display.
 
-Names of models carry versions and glue words together: somebody who types `YOLO` wants YOLOv8,
-YOLO-World and yolov11n. Each such word is indexed whole and by its parts.
+Names of models include versions and compounds: a search for `YOLO` should find YOLOv8, YOLO-World
+and yolov11n. Each such word is indexed whole and by its parts.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import unicodedata
 _WORD = re.compile(r"[^\W_]+")
 _VERSION = re.compile(r"^([a-z]{2,}?)v?\d+[a-z0-9]*$")
 _VARIANT = re.compile(r"^([A-Z]{4,})[A-Za-z]$")
-"""YOLOX and YOLOE are kinds of YOLO. Nobody asks for a part that is no name, SWIF of SWIFT."""
+"""Names that also occur with one more letter: YOLOX and YOLOE, but not SWIF of SWIFT."""
 _HUMP = re.compile(r"[A-Z]{2,}(?=[A-Z][a-z])|[A-Z]?[a-z]{2,}|[A-Z]{2,}")
 _SHORTEST_PART = 4
-"""Shorter humps are rarely words: LoRA is not about "ra"."""
+"""Minimum length of a camel-case part: "ra" of LoRA is not a word."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Co"}
 LONGEST_WORD = 40
-"""Longer runs of letters are no words; tantivy leaves them out, too."""
+"""Maximum length of a word; tantivy drops longer ones, too."""
 
 _MOST_RUNS = 1 << 17
 _plain_runs: set[str] = set()
-"""What stood between spaces and had no glued word: nineteen in twenty, met again and again."""
+"""Cache of tokens without compound words: 95 % of all tokens, which recur often."""
 
 
 def shown(text: str) -> str:
-    """`text` on one line without control and direction marks, fit for a terminal."""
-    if text.isascii() and text.isprintable():  # most texts: no letter need be looked at
+    """Return `text` on one line without control and direction marks, safe for a terminal."""
+    if text.isascii() and text.isprintable():  # fast path for most texts
         return " ".join(text.split())
     kept = "".join(
         " " if letter.isspace() else letter
@@ -39,18 +39,18 @@ def shown(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """`text` in lower case without accents."""
+    """Return `text` in lower case without accents."""
     split = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in split if not unicodedata.combining(letter)).casefold()
 
 
 def parts(text: str) -> list[str]:
-    """Parts of glued words in `text`, lower case: yolo for yolov11n, bert, score for BERTScore."""
+    """Return the lower-case parts of compounds in `text`: yolo for yolov11n, bert for BERTScore."""
     return list(dict.fromkeys(part for word in glued(text) for part in word))
 
 
 def glued(text: str) -> list[list[str]]:
-    """The parts of each glued word of `text` by itself, each word once."""
+    """Return the parts of each distinct compound word of `text`."""
     found: dict[str, tuple[str, ...]] = {}
     for run in text.split():
         if run in _plain_runs:

@@ -1,1 +1,1 @@
-"""Practise: problems, the judge that answers them, and the record of what was learnt."""
+"""Coding problems, the judge of submissions, and records of progress."""

@@ -1,4 +1,4 @@
-"""Problems out and in as a zip, so that they can be handed on."""
+"""Export and import of problems as zip files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {
 
 
 def export_problems(problems: list[Problem], file: Path) -> int:
-    """Write problems to a zip, `collection/slug/…`; return how many files went in."""
+    """Write problems to a zip, `collection/slug/…`; return the number of files."""
     count = 0
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for problem in problems:
@@ -38,24 +38,24 @@ def export_problems(problems: list[Problem], file: Path) -> int:
 
 
 def import_problems(file: Path, shelf: Path) -> list[Problem]:
-    """Unpack the problems of a zip onto a shelf.
+    """Unpack the problems of a zip into a shelf.
 
-    Nothing of them is run. `tests.py` and `solution.py` are code that the judge trusts, so they
+    No code of theirs is run. `tests.py` and `solution.py` are code that the judge trusts, so they
     should be read before the first submission.
 
     Raises:
-        ProblemError: it is no zip, too large, has a path that leaves the shelf, or a problem
-            that is there already or is none.
+        ProblemError: the file is not a zip, is too large, has a path outside the shelf, or
+            contains a problem that exists already or is not one.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if sum(entry.file_size for entry in entries) > MOST_BYTES:
-                raise ProblemError(f"{file}: more than {MOST_BYTES >> 20} MB when unpacked")
+                raise ProblemError(f"{file}: larger than {MOST_BYTES >> 20} MB when unpacked")
             folders = sorted({_checked(file, entry) for entry in entries})
             for folder in folders:
                 if (shelf / folder).exists():
-                    raise ProblemError(f"{shelf / folder} is there already")
+                    raise ProblemError(f"{shelf / folder} already exists")
             for entry in entries:
                 target = shelf / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def import_problems(file: Path, shelf: Path) -> list[Problem]:
 
 
 def _checked(file: Path, entry: zipfile.ZipInfo) -> str:
-    """Return the problem's folder of an entry whose path is one that a problem may have."""
+    """Return the problem's folder of a zip entry, after checking its path."""
     parts = PurePosixPath(entry.filename).parts
     plain = "\\" not in entry.filename and not any(
         part in ("..", "/", "") or part.startswith(".") for part in parts
@@ -75,5 +75,5 @@ def _checked(file: Path, entry: zipfile.ZipInfo) -> str:
         len(parts) == 4 and parts[2] == "wrong" and parts[3].endswith(".py")
     )
     if not plain or not known or stat.S_ISLNK(entry.external_attr >> 16):
-        raise ProblemError(f"{file}: {entry.filename!r} is no file of a problem")
+        raise ProblemError(f"{file}: {entry.filename!r} is not a file of a problem")
     return "/".join(parts[:2])

@@ -1,13 +1,12 @@
-"""Judges on several machines, by Ray: the same queue, the same sandbox, the same verdicts.
+"""Judging on several machines with Ray: the same queue, sandbox and verdicts.
 
-Whoever has the database takes submissions from the queue and hands each to an actor on some
-machine; the actor has a pool of its own there. Machines need Ray, Etude and nothing else: no
-database, no shelf, no password. A problem goes to them as the zip that `bundle` makes, once a
-machine.
+The process that has the database takes submissions from the queue and sends each to an actor on
+some machine, which has its own sandbox pool. Machines need only Ray and Etude: no database, no
+shelf, no password. A problem is sent to each machine once, as the zip that `bundle` writes.
 
-A machine that dies takes with it the runs that it had begun. Each of them goes to the next actor
-that is free, inside the same attempt, since the submission is not to blame; where no machine is
-left it goes back to its place in the queue and is begun again when one returns.
+When a machine dies, its unfinished runs go to the next free actor within the same attempt, since
+the submission is not to blame; if no machine is left, a submission returns to its place in the
+queue and is judged when a machine is back.
 """
 
 # What Ray leaves untyped.
@@ -39,14 +38,14 @@ from etude.practice.worker import JudgesAwayError
 LOG = logging.getLogger(__name__)
 START_SECONDS = 180.0
 AWAY_SECONDS = 30.0
-"""How long a submission waits for a machine before it goes back into the queue."""
+"""Seconds that a submission waits for a machine before it returns to the queue."""
 KNOCK_SECONDS = 10.0
 RUN_SECONDS = 90.0
-"""A run that has no answer after this is lost: less than the queue's lease, more than any limit."""
+"""Timeout of a run in seconds: less than the queue's lease, more than any problem's limit."""
 
 
 class JudgeActor:
-    """A pool on one machine; runs as a Ray actor with one thread a slot."""
+    """Judge on one machine; a Ray actor with one thread per slot."""
 
     def __init__(self, slots: int, require: Sequence[str]) -> None:
         self._slots, self._require = slots, require
@@ -56,9 +55,9 @@ class JudgeActor:
         self._lock = threading.Lock()
 
     def start(self) -> str:
-        """Start the sandbox where it is not there yet, and return its isolation, for people.
+        """Start the sandbox unless it runs, and return a description of its isolation.
 
-        Not done by the constructor: Ray would try one that fails again and again.
+        Not done by the constructor: Ray would retry a failing constructor for ever.
         """
         with self._lock:
             if self._judge is None:
@@ -72,7 +71,7 @@ class JudgeActor:
             digest: of `archive`, so that each problem is unpacked once.
             archive: the zip of one problem.
             source: the submission.
-            seed: of the tests' numbers.
+            seed: of the tests' random numbers.
         """
         self.start()
         with self._lock:
@@ -86,17 +85,17 @@ class JudgeActor:
 
 
 class RayJudges:
-    """Judges submissions on the machines of a Ray cluster; what `Workers` needs of a judge.
+    """Judges submissions on the machines of a Ray cluster; implements `worker.Bench`.
 
     Args:
-        address: of the cluster; `local` starts one on this machine, `auto` finds the one here.
-        actors: how many judges, spread over the machines.
-        slots: runs at a time on each; each takes one of a machine's cores.
-        require: layers of isolation without which no machine may judge.
+        address: of the cluster; `local` starts one on this machine, `auto` finds a running one.
+        actors: number of judges, spread over the machines.
+        slots: concurrent runs of each; each run takes one core.
+        require: layers of isolation that every machine must have.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        JudgeError: no cluster answers, or no machine gives what is required.
+        JudgeError: no cluster answers, or no machine has the required layers.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class RayJudges:
         slots: int = 2,
         require: Sequence[str] = ("limits", "seccomp", "landlock"),
     ) -> None:
-        # Ray counts its users over the network unless it is told not to.
+        # Ray sends usage statistics over the network by default.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         require_extra("ray", "judging on several machines", "ray")
         import ray
@@ -116,7 +115,7 @@ class RayJudges:
         self.slots = actors * slots
         self._own = not ray.is_initialized()
         if self._own:
-            _knock(address)
+            _check_reachable(address)
             try:
                 ray.init(
                     address=None if address == "local" else address,
@@ -154,18 +153,18 @@ class RayJudges:
 
     @property
     def workers(self) -> int:
-        """How many to call `judge` at a time."""
+        """Number of threads that may call `judge`."""
         return self.slots
 
     def describe(self) -> str:
-        """Return one line for people: how many judges, with which isolation."""
+        """Return one line: the number of judges and their isolation."""
         return f"{len(self._actors)} judges, {' and '.join(sorted(set(self.levels)))}"
 
     def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
         """Return the verdict on `source`, from whichever machine is free.
 
         Raises:
-            JudgesAwayError: there is no machine now.
+            JudgesAwayError: no machine is available.
         """
         digest, archive = self._archive(problem)
         while True:
@@ -178,8 +177,8 @@ class RayJudges:
                 self._ray.exceptions.GetTimeoutError,
                 self._ray.exceptions.ObjectLostError,
             ) as error:
-                LOG.warning("judge %d is away: %s", index, type(error).__name__)
-                self._miss(index)
+                LOG.warning("judge %d is unavailable: %s", index, type(error).__name__)
+                self._mark_away(index)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             finally:
@@ -188,7 +187,7 @@ class RayJudges:
                     self._changed.notify()
 
     def _take(self) -> int:
-        """Return the least busy actor that is there, with one more slot of it taken."""
+        """Take a slot of the least busy available actor and return the actor's index."""
 
         def free() -> list[int]:
             return [
@@ -200,7 +199,7 @@ class RayJudges:
         with self._changed:
             if not self._changed.wait_for(free, AWAY_SECONDS):
                 raise JudgesAwayError(
-                    f"no machine judges: {len(self._away)} of {len(self._actors)} are away"
+                    f"no judge is available: {len(self._away)} of {len(self._actors)} do not answer"
                 )
             index = min(free(), key=lambda each: self._busy[each])
             self._busy[index] += 1
@@ -216,7 +215,7 @@ class RayJudges:
             self._ray.shutdown()
 
     def _archive(self, problem: Problem) -> tuple[str, Any]:
-        """Return the digest of a problem's zip, and the zip where all machines can get it."""
+        """Return the digest of a problem's zip, and a reference to it in Ray's object store."""
         with self._changed:
             if problem.slug not in self._archives:
                 with tempfile.TemporaryDirectory() as folder:
@@ -234,35 +233,35 @@ class RayJudges:
         except self._ray.exceptions.GetTimeoutError as error:
             self.close()
             raise JudgeError(
-                f"the cluster at {address!r} has not the cores for {len(calls)} judges "
+                f"the cluster at {address!r} has too few cores for {len(calls)} judges "
                 f"of {self._slots_each} runs each"
             ) from error
         except self._ray.exceptions.RayTaskError as error:
             self.close()
             raise JudgeError(str(error.cause).splitlines()[0]) from error
 
-    def _miss(self, index: int) -> None:
-        """Leave an actor alone until it answers again, on its machine or another."""
+    def _mark_away(self, index: int) -> None:
+        """Take an actor out of use until it answers again, on its machine or another."""
         with self._changed:
             if index in self._away:
                 return  # another of its slots has noticed
             self._away.add(index)
-        threading.Thread(target=self._mend, args=(index,), daemon=True).start()
+        threading.Thread(target=self._reconnect, args=(index,), daemon=True).start()
 
-    def _mend(self, index: int) -> None:
+    def _reconnect(self, index: int) -> None:
         while not self._closed.is_set():
             try:
                 self._ray.get(self._actors[index].start.remote(), timeout=AWAY_SECONDS)
                 break
-            except Exception:  # of whatever kind: it is not back
+            except Exception:  # any error means that it is not back
                 self._closed.wait(0.5)
         with self._changed:
             self._away.discard(index)
             self._changed.notify_all()
 
 
-def _knock(address: str) -> None:
-    """See whether anybody is at `host:port` or `ray://host:port`: Ray itself tries for minutes."""
+def _check_reachable(address: str) -> None:
+    """Check that `host:port` or `ray://host:port` accepts connections; Ray retries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return

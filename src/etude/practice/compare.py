@@ -1,8 +1,8 @@
-"""Is an answer right? Type, shape, dtype, finite, values: in this order, one sentence each.
+"""Comparison of an answer with the expected one: type, shape, dtype, finiteness, then values.
 
-Both sides are plain data by now (`wire.decode`), so no code of the submission runs here. A value
-is right where |got − expected| ≤ atol + rtol·|expected|, element by element, in float64.
-Nothing is broadcast, and a NaN is right only where a NaN is expected.
+Both sides are plain data (`protocol.decode`), so no code of the submission runs here. A value
+is correct where |got − expected| ≤ atol + rtol·|expected|, element by element, in float64.
+Nothing is broadcast, and a NaN is correct only where a NaN is expected.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -22,7 +22,7 @@ from etude.practice.protocol import Dataset, Foreign
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a floating-point value may be off: |got − expected| ≤ atol + rtol·|expected|."""
+    """Tolerance of floating-point values: |got − expected| ≤ atol + rtol·|expected|."""
 
     rtol: float = 1e-4
     atol: float = 1e-6
@@ -30,20 +30,20 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why an answer is not the expected one."""
+    """Difference between an answer and the expected one."""
 
     kind: str
     """`type`, `shape`, `dtype`, `not finite` or `values`."""
     says: str
-    """One sentence that a learner can act on. It may name expected values."""
+    """One sentence for the learner. It may contain expected values."""
     brief: str
-    """The same without a value of the expected answer, for hidden tests."""
+    """The same without expected values, for hidden tests."""
 
 
 def compare(
     got: Any, expected: Any, tolerance: Tolerance, name: str = "the answer"
 ) -> Mismatch | None:
-    """Return why `got` is not `expected`, or None where it is."""
+    """Return how `got` differs from `expected`, or None."""
     if _class(got) != _class(expected):
         says = f"{name} is {_article(got)}, expected {_article(expected)}"
         return Mismatch("type", says, says)
@@ -67,7 +67,7 @@ def compare(
     return Mismatch(
         kind,
         f"{name} is {_short(got)}, expected {_short(expected)}",
-        f"{name} is not the expected one",
+        f"{name} is not as expected",
     )
 
 
@@ -82,7 +82,7 @@ def _class(value: Any) -> str:
 
 
 def _article(value: Any) -> str:
-    """Name a value's class as a person would."""
+    """Return the name of a value's class with its article."""
     names = {
         "NoneType": "None",
         "Tensor": "a torch.Tensor",
@@ -121,7 +121,7 @@ def _tensors(
     ours, theirs = got.numpy(force=True), expected.numpy(force=True)
     if exact:  # int64 does not fit into float64
         return _elements(ours, theirs, None, name)
-    # NumPy widens on one thread, torch on all: as many workers would wait for each other.
+    # NumPy converts on one thread, torch on all, so that workers would wait for each other.
     wide = np.complex128 if expected.dtype.is_complex else np.float64
     return _elements(ours.astype(wide), theirs.astype(wide), tolerance, name)
 
@@ -158,8 +158,8 @@ def _elements(got: Any, expected: Any, tolerance: Tolerance | None, name: str) -
     where = _place(wrong)
     count, total = int(wrong.sum()), int(wrong.size)
     share = "its value differs" if total == 1 else f"{count} of {total} values differ"
-    told = f"it is {_number(got[where])}, expected {_number(expected[where])}"
-    says = f"{name}: {share}; at {_at(where)} {told}"
+    found = f"it is {_number(got[where])}, expected {_number(expected[where])}"
+    says = f"{name}: {share}; at {_at(where)} {found}"
     return Mismatch("values", says, f"{name}: {share}")
 
 

@@ -1,8 +1,8 @@
-"""The problem of the day: stable, no repeats until the shelf is used, fitted to the learner.
+"""Daily problem: stable within a day, without repeats, weighted by the user's record.
 
-Once chosen it is kept. The choice is a weighted one whose chance is a hash of day and problem, so
-that people without a record meet the same problem on the same day; what a record says (concepts
-that are due, what was solved, how far they are) changes the weights.
+Once chosen, it is stored. The choice is a weighted random draw whose noise is a hash of day and
+problem, so users without a record get the same problem on the same day. A record (concepts due,
+problems solved, level) changes the weights. No problem repeats until the shelf is exhausted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from etude.store.upsert import insert_or_ignore
 
 @dataclass(frozen=True)
 class Choice:
-    """A day's problem and why it is this one."""
+    """The problem of a day and the reason for it."""
 
     day: date
     problem: Problem
@@ -33,13 +33,13 @@ class Choice:
 
 
 def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[Problem]) -> Choice:
-    """Return the learner's problem of today, chosen now where it was not before.
+    """Return the user's problem of today, choosing it if necessary.
 
     Raises:
         ProblemError: the shelf is empty.
     """
     if not shelf:
-        raise ProblemError("there are no problems to choose from")
+        raise ProblemError("the shelf has no problems")
     day, known = progress.today(), {problem.slug: problem for problem in shelf}
     with Session(engine) as session:
         rows = list(
@@ -49,7 +49,7 @@ def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[P
         if row.day == day.isoformat() and row.slug in known:
             return Choice(day, known[row.slug], row.why)
     used = [row.slug for row in rows if row.slug in known and row.day != day.isoformat()]
-    # Rounds over the shelf: what the current round has had is out, and so is yesterday's.
+    # Rounds over the shelf exclude the problems of the current round, and yesterday's.
     this_round = set(used[len(used) - len(used) % len(known) :])
     open_ones = [
         problem
@@ -61,7 +61,7 @@ def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[P
     why = weigh(chosen)[1]
     own = {"user": progress.user, "day": day.isoformat()}
     with engine.begin() as connection:
-        # What is there of today is a problem that has left the shelf, or another window's choice.
+        # Today's row names a problem no longer on the shelf, or another process's choice.
         connection.execute(delete(Daily).filter_by(**own).where(Daily.slug.not_in(known)))
         row = {**own, "slug": chosen.slug, "why": why}
         was_first = insert_or_ignore(connection, Daily, [row]) > 0

@@ -1,8 +1,8 @@
-"""Why did it fail? Said without a model: from the verdict, the tests' notes and the code itself.
+"""Rule-based diagnosis of a failed submission, from its verdict, the tests' notes and its code.
 
-Four things: what kind of error, where, which smallest input shows it, which concept to read about;
-and what in the code may be the cause, where reading it finds something. Advice from reading is
-given as a question or a maybe, because nothing was run to prove it.
+It gives the kind of error, its place, the smallest failing input, the concept to read about, and
+possible causes found in the syntax tree. Causes are phrased as questions or possibilities, because
+nothing was run to prove them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from etude.practice.judge.verdict import Shown, Verdict
 from etude.practice.problem import Problem
 
 KINDS = {
-    "wrong answer: type": "The answer is of another class than the one asked for.",
+    "wrong answer: type": "The answer is of the wrong class.",
     "wrong answer: shape": "The answer has the wrong shape.",
     "wrong answer: dtype": "The numbers are of the wrong type.",
     "wrong answer: not finite": "Somewhere a number became infinite or NaN.",
     "wrong answer: values": "The form of the answer is right, its values are not.",
-    "wrong answer: mutated input": "An argument was changed in place; its owner still needs it.",
+    "wrong answer: mutated input": "An argument was modified in place; the caller still needs it.",
     "wrong answer: not deterministic": "The same input gave two different answers.",
-    "wrong answer: no exception": "An input that must be refused was accepted.",
+    "wrong answer: no exception": "Invalid input was accepted.",
     "wrong answer: unreadable": "The answer could not be read.",
     "runtime error": "The program stopped with an exception.",
-    "time limit": "The program did not come to an end in time.",
-    "memory limit": "The program wanted more memory than there is.",
+    "time limit": "The program did not finish in time.",
+    "memory limit": "The program used more memory than allowed.",
     "output limit": "The program printed or returned too much.",
     "forbidden operation": "The program tried to reach files, processes or the network.",
-    "compile error": "Python could not read the program, or it lacks what was asked for.",
-    "system fault": "The judge failed. This says nothing about your program; send it again.",
+    "compile error": "Python could not read the program, or it lacks the required definition.",
+    "system fault": "The judge failed. Your program is not to blame; submit it again.",
 }
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What can be said for certain, and what may be the cause."""
+    """Facts about a failure, and its possible causes."""
 
     what: str
     where: str
@@ -44,11 +44,11 @@ class Diagnosis:
     note: str
     concept: str
     smallest: Shown | None
-    """The smallest visible input that fails, if one does."""
+    """The smallest visible input that fails, if any."""
     failing: list[str]
-    """The names of all tests that fail, smallest input first."""
+    """Names of all failing tests, smallest input first."""
     causes: list[str] = field(default_factory=list[str])
-    """What reading the code suggests."""
+    """Possible causes found in the code."""
 
     def text(self) -> str:
         """Return the diagnosis as Markdown."""
@@ -62,19 +62,19 @@ class Diagnosis:
         if self.smallest is not None:
             arguments = "\n".join(self.smallest.arguments)
             shown = f"{arguments}\n# expected\n{self.smallest.expected}\n# got\n{self.smallest.got}"
-            lines.append(f"The smallest visible input that shows it:\n\n```python\n{shown}\n```")
+            lines.append(f"The smallest visible input that fails:\n\n```python\n{shown}\n```")
         if len(self.failing) > 1:
             lines.append(f"{len(self.failing)} tests fail: {', '.join(self.failing)}.")
         if self.note:
             lines.append(f"The author's note: {self.note}")
-        lines += [f"Maybe: {cause}" for cause in self.causes]
+        lines += [f"Possible cause: {cause}" for cause in self.causes]
         if self.concept:
-            lines.append(f"To read about: {self.concept}.")
+            lines.append(f"Read about: {self.concept}.")
         return "\n\n".join(lines)
 
 
 def diagnose(problem: Problem, source: str, verdict: Verdict) -> Diagnosis:
-    """Return what can be said about a submission that failed."""
+    """Return the diagnosis of a failed submission."""
     where = ""
     if verdict.lines:
         last = verdict.lines[-1]
@@ -100,7 +100,7 @@ def diagnose(problem: Problem, source: str, verdict: Verdict) -> Diagnosis:
 
 
 def _causes(problem: Problem, tree: ast.Module, verdict: Verdict) -> Iterator[str]:
-    """Read the code for what commonly leads to this verdict."""
+    """Yield common causes of this verdict that the code shows."""
     entry = next(
         (
             node
@@ -128,7 +128,7 @@ def _no_return(entry: ast.AST, verdict: Verdict) -> Iterator[str]:
             ", it prints instead" if prints else ""
         )
     elif not isinstance(entry.body[-1], ast.Return | ast.Raise):
-        yield "one way through the function ends without a `return`"
+        yield "one path through the function ends without a `return`"
 
 
 def _calls(names: tuple[str, ...], says: str) -> Callable[[ast.AST, Verdict], Iterator[str]]:
@@ -151,7 +151,7 @@ def _in_place(entry: ast.AST, _: Verdict) -> Iterator[str]:
         name = _called(node)
         if name.endswith("_") and not name.startswith("_") and name != "requires_grad_":
             where = f"`{name}` in line {getattr(node, 'lineno', 0)}"
-            yield f"{where} works in place; the name without the underscore makes a new tensor"
+            yield f"{where} works in place; without the underscore it returns a new tensor"
             return
         targets = (
             node.targets
@@ -179,7 +179,7 @@ def _loops(entry: ast.AST, _: Verdict) -> Iterator[str]:
         endless = isinstance(node, ast.While) and isinstance(node.test, ast.Constant)
         leaves = any(isinstance(inner, ast.Break | ast.Return) for inner in ast.walk(node))
         if isinstance(node, ast.While) and endless and not leaves:
-            yield f"the loop in line {node.lineno} has no way out"
+            yield f"the loop in line {node.lineno} never ends"
             return
         if isinstance(node, ast.For) and any(
             isinstance(inner, ast.For) for inner in ast.walk(node) if inner is not node
@@ -201,11 +201,11 @@ def _own_recursion(entry: ast.AST, _: Verdict) -> Iterator[str]:
 def _divides(entry: ast.AST, _: Verdict) -> Iterator[str]:
     for node in ast.walk(entry):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            yield f"the division in line {node.lineno}: can what it divides by be 0?"
+            yield f"the division in line {node.lineno}: can the divisor be 0?"
             return
         if _called(node) in ("log", "exp", "sqrt", "rsqrt"):
             where = f"`{_called(node)}` in line {getattr(node, 'lineno', 0)}"
-            yield f"{where}: what does it give for 0, a negative or a very large number?"
+            yield f"{where}: what does it return for 0, a negative or a very large number?"
             return
 
 
@@ -222,12 +222,12 @@ def _randomness(entry: ast.AST, _: Verdict) -> Iterator[str]:
             "multinomial",
         ):
             where = f"`{_called(node)}` in line {getattr(node, 'lineno', 0)}"
-            yield f"{where} draws without a generator of its own"
+            yield f"{where} draws random numbers without a generator of its own"
             return
 
 
 def _called(node: ast.AST) -> str:
-    """Return the last name of what a node calls, or an empty string."""
+    """Return the last name of a node's callee, or an empty string."""
     if not isinstance(node, ast.Call):
         return ""
     function = node.func
@@ -244,33 +244,33 @@ _READERS: tuple[tuple[str, Callable[[ast.AST, Verdict], Iterator[str]]], ...] = 
     ("wrong answer: type", _no_return),
     (
         "wrong answer: type",
-        _calls(("item", "tolist", "numpy"), "it leaves tensors; is a tensor asked for?"),
+        _calls(("item", "tolist", "numpy"), "its result is not a tensor; is a tensor required?"),
     ),
     (
         "wrong answer: shape",
         _calls(
-            ("squeeze", "flatten", "ravel"), "it drops dimensions of size 1, which an edge size has"
+            ("squeeze", "flatten", "ravel"), "it drops dimensions of size 1, which edge cases have"
         ),
     ),
     (
         "wrong answer: shape",
         _calls(
             ("mean", "sum", "max", "min", "amax", "norm"),
-            "is the dimension kept or dropped as asked (`keepdim`)?",
+            "is the dimension kept or dropped as required (`keepdim`)?",
         ),
     ),
     (
         "wrong answer: dtype",
         _calls(
             ("float", "double", "half", "long", "int", "to", "astype", "type"),
-            "does it change a type that is to be kept?",
+            "does it change a dtype that must be kept?",
         ),
     ),
     (
         "wrong answer: dtype",
         _calls(
             ("zeros", "ones", "empty", "full", "arange", "tensor"),
-            "without `dtype=` it takes a type of its own",
+            "without `dtype=` it uses its default dtype",
         ),
     ),
     ("wrong answer: not finite", _divides),

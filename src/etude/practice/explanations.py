@@ -1,7 +1,7 @@
-"""What language models said to learners, and whether it helped.
+"""Store of language models' explanations and their ratings.
 
-Each explanation is kept as it was shown. A learner rates the last one; the sums by model say which
-model is worth its electricity.
+Each explanation is stored as it was shown. A user rates the last one; the totals per model show
+which model is useful.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from etude.store.practice import Explained
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """How one model's explanations were received."""
+    """Ratings of one model's explanations."""
 
     model: str
     said: int
     helped: int
     did_not: int
     withheld: int
-    """How many were cut off, or not shown at all, by the guard."""
+    """Number truncated or withheld by the guard."""
 
 
 class Explanations:
-    """The explanations that one learner was given.
+    """Explanations shown to one user.
 
     Args:
         engine: from `store.engine.open_store`.
-        user: whose they are.
+        user: name of the user.
         clock: seconds since 1970.
     """
 
     def __init__(self, engine: Engine, user: str, clock: Callable[[], float] = time.time) -> None:
         self.engine, self.user, self.clock = engine, user, clock
 
-    def keep(self, slug: str, explanation: Explanation) -> int:
-        """Keep what was shown; return its number."""
+    def add(self, slug: str, explanation: Explanation) -> int:
+        """Store an explanation as shown; return its number."""
         row = Explained(
             user=self.user,
             slug=slug,
@@ -59,12 +59,12 @@ class Explanations:
             return row.number
 
     def rate(self, helped: bool, number: int | None = None) -> tuple[int, str, str]:
-        """Say whether an explanation helped, the last one unless a number is given.
+        """Rate an explanation, the last one unless a number is given.
 
-        Saying it again changes it. Returns its number, problem and model.
+        A second rating replaces the first. Returns its number, problem and model.
 
         Raises:
-            ProblemError: this learner was given none, or none with that number.
+            ProblemError: the user has no explanation, or none with that number.
         """
         own = select(Explained).where(Explained.user == self.user)
         own = own if number is None else own.where(Explained.number == number)
@@ -73,7 +73,7 @@ class Explanations:
             if row is None:
                 which = "no explanation" if number is None else f"no explanation {number}"
                 raise ProblemError(
-                    f"there is {which} of a model to rate; `etude practice explain SLUG` asks one"
+                    f"there is {which} to rate; `etude practice explain SLUG` asks a model for one"
                 )
             session.execute(
                 update(Explained).where(Explained.number == row.number).values(helped=helped)
@@ -81,7 +81,7 @@ class Explanations:
             return row.number, row.slug, row.model
 
     def by_model(self) -> list[ModelRecord]:
-        """Return the sums of each model, over all learners, the most used first."""
+        """Return the totals of each model over all users, most used first."""
         wanted = (
             select(
                 Explained.model,

@@ -1,8 +1,8 @@
-"""Is a problem fit to be set? The author's own answers are judged, and the tests are tested.
+"""Linter of problems: checks the files, judges the author's answers and tests the tests.
 
-A test suite is judged by what it lets through. So the right answer must pass, each wrong one must
-get the verdict that its author named, and three impostors that no author has to write must fail:
-zeros, ones, and the mean of the right answer, of the right shape and type.
+The solution must pass, each wrong answer must get the verdict that its author named, and three
+generated impostors must fail: zeros, ones, and the mean of the right answer, of the right shape
+and type.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -40,7 +40,7 @@ VERDICTS = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a problem."""
+    """One fault of a problem."""
 
     problem: str
     where: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def lint(problem: Problem, judge: Judge) -> list[Finding]:
-    """Return everything that is wrong with `problem`, the cheapest checks first."""
+    """Return all faults of `problem`, from the cheapest checks first."""
     found = [
         Finding(f"{problem.collection}/{problem.slug}", where, says)
         for where, says in _files(problem)
@@ -69,7 +69,7 @@ def _files(problem: Problem) -> Iterator[tuple[str, str]]:
     if problem.collection not in COLLECTIONS:
         yield (
             "",
-            f"there is no collection {problem.collection!r}; there are {', '.join(COLLECTIONS)}",
+            f"unknown collection {problem.collection!r}; use one of {', '.join(COLLECTIONS)}",
         )
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", problem.slug):
         yield "", "the folder's name must be lower-case words joined by hyphens"
@@ -81,7 +81,7 @@ def _files(problem: Problem) -> Iterator[tuple[str, str]]:
                 f"{HINTS} hints of a sentence or more are needed, each under a `## ` heading",
             )
         if len(problem.explanation.split()) < 120:
-            yield "explanation.md", "an explanation of less than 120 words teaches nothing"
+            yield "explanation.md", "the explanation must have at least 120 words"
         yield from _prose(problem)
         for name, source in (("starter.py", problem.starter), ("solution.py", problem.solution)):
             if not _defines(source, problem.entry):
@@ -90,12 +90,12 @@ def _files(problem: Problem) -> Iterator[tuple[str, str]]:
     except ProblemError as error:
         yield "", str(error)
     if len(problem.wrong) < LEAST_WRONG:
-        yield "wrong", f"{LEAST_WRONG} wrong answers are needed, there are {len(problem.wrong)}"
+        yield "wrong", f"{LEAST_WRONG} wrong answers are needed; found {len(problem.wrong)}"
     for name, _, expected in problem.wrong:
         if not all(VERDICTS.fullmatch(one) for one in _verdicts(expected)):
             yield (
                 f"wrong/{name}",
-                "the first line must be such as `# expect: wrong answer: shape`",
+                "the first line must be like `# expect: wrong answer: shape`",
             )
 
 
@@ -111,23 +111,23 @@ def _defines(source: str, entry: str) -> bool:
 
 
 def _signature(problem: Problem) -> Iterator[tuple[str, str]]:
-    """The statement must name all that is asked for, and every exception that is tested."""
+    """Check that the statement names every required item and every tested exception."""
     node = ast.parse(problem.front.signature.rstrip(":") + ": ...").body[0]
     names = (
         [argument.arg for argument in node.args.args] if isinstance(node, ast.FunctionDef) else []
     )
     for name in [problem.entry, *(name for name in names if name != "self")]:
         if not re.search(rf"\b{re.escape(name)}\b", problem.statement):
-            yield "problem.md", f"the statement does not speak of `{name}`"
+            yield "problem.md", f"the statement does not mention `{name}`"
     if "```" not in problem.statement:
-        yield "problem.md", "there is no example in a code block"
+        yield "problem.md", "the example in a code block is missing"
     if not re.search(r"^## Constraints", problem.statement, flags=re.MULTILINE):
-        yield "problem.md", "there is no section `## Constraints`"
+        yield "problem.md", "the section `## Constraints` is missing"
     for test in problem.suite.tests:
         if test.raises is not None and test.raises.__name__ not in problem.statement:
             yield (
                 "problem.md",
-                f"a test expects {test.raises.__name__}, which the statement does not speak of",
+                f"a test expects {test.raises.__name__}, which the statement does not mention",
             )
     for edge in problem.front.edges:
         if not any(test.edge == edge for test in problem.suite.tests):
@@ -150,23 +150,23 @@ def _prose(problem: Problem) -> Iterator[tuple[str, str]]:
             if address.scheme not in ("", "https") or (
                 address.scheme and "." not in address.netloc
             ):
-                yield name, f"the link {link} is not a whole https address"
+                yield name, f"the link {link} is not a complete https URL"
             elif (
                 not address.scheme
                 and not address.path.startswith("#")
                 and not (problem.folder / address.path).exists()
             ):
-                yield name, f"the link {link} leads nowhere"
+                yield name, f"the link {link} is broken"
         if text.count("$") % 2:
-            yield name, "a $ of a formula is not closed"
+            yield name, "a formula has an unclosed $"
 
 
 def _plain(text: str) -> str:
-    """Return prose without code, formulas, tables and headings."""
+    """Return text without code, formulas, tables and headings."""
     text = re.sub(r"```.*?```|\$\$.*?\$\$", " ", text, flags=re.DOTALL)
     text = re.sub(r"^(#|\|).*$", " ", text, flags=re.MULTILINE)
     text = re.sub(r"`[^`]*`|\$[^$]*\$", "x", text)
-    # Items of a list are read one by one.
+    # Items of a list are separate sentences.
     return re.sub(
         r"^\s*(?:[-*]|\d+\.)\s+", ". ", re.sub(r"\]\([^)]*\)", "]", text), flags=re.MULTILINE
     )
@@ -175,8 +175,8 @@ def _plain(text: str) -> str:
 def reading_grade(text: str) -> float:
     """Return the Flesch-Kincaid grade: school years needed (Kincaid et al. 1975).
 
-    Words of the field (*attention*, *normalisation*) count with all their syllables, so the bound
-    is set for sentences that are too long, not for words that are needed.
+    Technical terms (*attention*, *normalisation*) count with all their syllables, so the bound
+    is set for sentences that are too long, not for necessary terms.
     """
     sentences = [
         part for part in re.split(r"[.!?:;]+(?:\s|$)", text) if re.search(r"[A-Za-z]{2}", part)
@@ -195,7 +195,7 @@ def _tests(problem: Problem) -> Iterator[tuple[str, str]]:
     suite = problem.suite
     hidden = [test for test in suite.tests if not test.visible]
     if len(hidden) < LEAST_HIDDEN:
-        yield "tests.py", f"{LEAST_HIDDEN} hidden tests are needed, there are {len(hidden)}"
+        yield "tests.py", f"{LEAST_HIDDEN} hidden tests are needed; found {len(hidden)}"
     if len(hidden) == len(suite.tests):
         yield "tests.py", "there is no visible test"
     cases = [make_cases(problem, seed) for seed in SEEDS]
@@ -203,7 +203,7 @@ def _tests(problem: Problem) -> Iterator[tuple[str, str]]:
     if any(again[case.test.name] != case.frame for case in cases[0]):
         yield (
             "tests.py",
-            "the same seed gives other inputs the second time: take every random number from `rng`",
+            "the same seed gives different inputs each time: draw every random number from `rng`",
         )
     for made in cases:
         shown = {case.frame for case in made if case.test.visible}
@@ -211,7 +211,7 @@ def _tests(problem: Problem) -> Iterator[tuple[str, str]]:
             if not case.test.visible and case.frame in shown:
                 yield (
                     "tests.py",
-                    f"the hidden test {case.test.name!r} has the input of a visible one",
+                    f"the hidden test {case.test.name!r} has the same input as a visible test",
                 )
                 return
     if suite.checker is None:
@@ -237,11 +237,11 @@ def _impostors(tolerance: Tolerance, cases: list[Case]) -> Iterator[tuple[str, s
             is None
             for case in told
         ):
-            yield "tests.py", f"{name} instead of the answer pass every test"
+            yield "tests.py", f"{name} pass every test in place of the answer"
 
 
 def _mean(values: Any, overall: float) -> Any:
-    """Return the answer's own mean; of a single number, which is its own, that of all answers."""
+    """Return the answer's mean; for a single number, the mean of all answers."""
     return np.full_like(values, values.mean() if values.size > 1 else overall)
 
 
@@ -270,7 +270,7 @@ def _wide(leaf: Any) -> Any:
 
 
 def _filled(value: Any, fill: Callable[[Any], Any]) -> Any:
-    """Return `value` with every number replaced, form and types kept."""
+    """Return `value` with every number replaced, keeping structure and types."""
     if isinstance(value, torch.nn.Parameter):
         return torch.nn.Parameter(_filled(value.detach(), fill), requires_grad=value.requires_grad)
     if isinstance(value, torch.Tensor):
@@ -315,7 +315,7 @@ def _answers(problem: Problem, judge: Judge) -> Iterator[tuple[str, str]]:
 
 
 def _verdicts(expected: str) -> list[str]:
-    """Return the verdicts of an `# expect:` line; several, joined by |, where tests differ.
+    """Return the verdicts of an `# expect:` line; several are joined by |.
 
     Tests run in a random order and the first that fails gives the verdict.
     """

@@ -1,13 +1,15 @@
-"""A problem is a folder of plain files; this reads one, and the shelf that it stands on.
+"""Problem files: loads a problem from its folder, and the shelf of all problems.
+
+A problem is a folder of plain files:
 
 problem.md       front matter (below) and the statement
-starter.py       what the learner begins with
-solution.py      a right answer, which also says what is expected
-tests.py         `suite`, an `authoring.Suite`
-driver.py        optional: `drive(submission, *arguments)` calls what was written and returns data
+starter.py       initial code of the learner
+solution.py      a right answer, which also computes the expected ones
+tests.py         `suite`, a `suite.Suite`
+driver.py        optional: `drive(submission, *arguments)` calls the submission and returns data
 hints.md         three hints, from a nudge to nearly everything, each under a `## ` heading
-explanation.md   what there is to learn
-wrong/*.py       wrong answers; the first line `# expect: <verdict>` says how each is judged
+explanation.md   the lesson
+wrong/*.py       wrong answers; the first line `# expect: <verdict>` gives the verdict of each
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Difficulty = Literal["easy", "medium", "hard"]
 
 
 class Limits(BaseModel):
-    """What one run of all tests may take."""
+    """Resource limits of one run of all tests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +46,7 @@ class Limits(BaseModel):
 
 
 class FrontMatter(BaseModel):
-    """The head of `problem.md`."""
+    """Front matter of `problem.md`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +81,7 @@ class Problem:
 
     @property
     def starter(self) -> str:
-        """Return what the learner begins with."""
+        """Return the initial code."""
         return self._text("starter.py")
 
     @property
@@ -89,12 +91,12 @@ class Problem:
 
     @property
     def driver(self) -> str | None:
-        """Return the source that calls what was written, where a plain call does not do."""
+        """Return the source of the driver, or None where a plain call suffices."""
         return self._text("driver.py") if (self.folder / "driver.py").exists() else None
 
     @property
     def explanation(self) -> str:
-        """Return what there is to learn, as Markdown."""
+        """Return the lesson as Markdown."""
         return self._text("explanation.md")
 
     @property
@@ -124,7 +126,7 @@ class Problem:
             load_module(self.folder / "tests.py", f"etude_tests_{self.front.id}"), "suite", None
         )
         if not isinstance(suite, Suite) or not suite.tests:
-            raise ProblemError(f"{self.folder / 'tests.py'}: no `suite` with tests in it")
+            raise ProblemError(f"{self.folder / 'tests.py'}: `suite` is missing or has no tests")
         return suite
 
     def _text(self, name: str) -> str:
@@ -150,16 +152,16 @@ def load_module(file: Path, name: str) -> ModuleType:
 
 
 def load_problem(folder: Path) -> Problem:
-    """Read the problem in `folder`; its other files are read when they are wanted.
+    """Read the problem in `folder`; its other files are read on demand.
 
     Raises:
-        ProblemError: the folder, its front matter or its signature is not as it must be.
+        ProblemError: the folder, its front matter or its signature is invalid.
     """
     file = folder / "problem.md"
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ProblemError(f"{folder} is no problem: problem.md cannot be read") from error
+        raise ProblemError(f"{folder} is not a problem: problem.md cannot be read") from error
     parts = re.match(r"---\n(.*?)\n---\n(.*)", text, flags=re.DOTALL)
     if parts is None:
         raise ProblemError(f"{file}: front matter between two lines of --- is missing")
@@ -179,7 +181,7 @@ def load_problem(folder: Path) -> Problem:
 
 
 def shelf_folder() -> Path:
-    """Return the folder of the problems that come with Etude."""
+    """Return the folder of the problems shipped with Etude."""
     return shipped_folder("content") / "problems"
 
 
@@ -205,11 +207,11 @@ def find_problem(slug: str, folder: Path | None = None) -> Problem:
     """Return one problem of the shelf.
 
     Raises:
-        ProblemError: there is none of this name.
+        ProblemError: no problem has this name.
     """
     problems = {problem.slug: problem for problem in load_shelf(folder)}
     if slug not in problems:
         raise ProblemError(
-            f"there is no problem {slug!r}{did_you_mean(slug, problems)}; see `etude practice list`"
+            f"unknown problem {slug!r}{did_you_mean(slug, problems)}; see `etude practice list`"
         )
     return problems[slug]

@@ -1,11 +1,11 @@
-"""What a learner has done: solved problems, streaks by their own calendar, concepts to meet again.
+"""A user's progress: solved problems, streaks, and spaced repetition of concepts.
 
-A streak counts days with a problem solved. One missed day in any seven is forgiven, and today is
-never missed before it is over. Days are the learner's own, so nothing is lost at midnight UTC.
+A streak counts days with a problem solved. One missed day in any seven is allowed, and today
+counts as missed only once it is over. Days are those of the user's time zone.
 
-Concepts come back by Leitner's boxes (Leitner 1972): after a right answer a concept moves one box
-up and is due after 1, 3, 7, 21 or 60 days; after a failure it is in the first box and due tomorrow.
-A fault of the system, and a text that does not compile, change nothing.
+Concepts are scheduled with Leitner boxes (Leitner 1972): a right answer moves a concept up one box,
+due after 1, 3, 7, 21 or 60 days; a failure moves it to the first box, due tomorrow. System faults
+and compile errors change nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Concept:
 
     name: str
     mastery: float
-    """0 to 1: the share of boxes climbed."""
+    """Box reached, as a fraction of all boxes, 0 to 1."""
     due: date
     right: int
     wrong: int
@@ -43,7 +43,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Stats:
-    """A learner's record."""
+    """Record of a user."""
 
     solved: int
     tried: int
@@ -51,17 +51,17 @@ class Stats:
     streak: int
     longest: int
     by_day: dict[date, int]
-    """Problems solved on each day."""
+    """Number of problems solved on each day."""
     concepts: list[Concept] = field(default_factory=list[Concept])
     """Weakest first."""
 
 
 class UserProgress:
-    """The record of one learner.
+    """Progress of one user.
 
     Args:
         engine: from `store.engine.open_store`.
-        user: the learner's name, see `core.user`.
+        user: name of the user, see `core.user`.
         clock: seconds since 1970.
     """
 
@@ -69,29 +69,29 @@ class UserProgress:
         self.engine, self.user, self.clock = engine, user, clock
 
     def timezone(self) -> ZoneInfo:
-        """Return the learner's time zone; UTC until one is set."""
+        """Return the user's time zone; UTC until one is set."""
         with Session(self.engine) as session:
             row = session.get(Profile, self.user)
             return ZoneInfo(row.timezone if row else "UTC")
 
     def set_timezone(self, name: str) -> None:
-        """Set the learner's time zone, such as `Europe/Berlin`.
+        """Set the user's time zone, such as `Europe/Berlin`.
 
         Raises:
-            ProblemError: there is no such zone.
+            ProblemError: the zone is unknown.
         """
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ProblemError(
-                f"there is no time zone {name!r}; names are like Europe/Berlin"
+                f"unknown time zone {name!r}; use a name such as Europe/Berlin"
             ) from error
         with self.engine.begin() as connection:
             row = {"user": self.user, "timezone": name}
             insert_or_update(connection, Profile, [row], columns=["timezone"])
 
     def today(self) -> date:
-        """Return the day that it is for the learner."""
+        """Return the current day in the user's time zone."""
         return self._day(self.clock(), self.timezone())
 
     @staticmethod
@@ -99,26 +99,26 @@ class UserProgress:
         return datetime.fromtimestamp(seconds, UTC).astimezone(zone).date()
 
     def open(self, slug: str) -> None:
-        """Note that a problem was begun."""
+        """Record that a problem was started."""
         row = {"user": self.user, "slug": slug, "started": self.clock()}
         with self.engine.begin() as connection:
             insert_or_ignore(connection, Opening, [row])
 
     def take_hint(self, slug: str, level: int) -> None:
-        """Note that hints up to `level` were read."""
+        """Record that hints up to `level` were read."""
         self.open(slug)
         with Session(self.engine) as session, session.begin():
             row = session.get_one(Opening, (self.user, slug))
             row.hints = max(row.hints, level)
 
     def hints_taken(self, slug: str) -> int:
-        """Return how many hints were read."""
+        """Return the number of hints read."""
         with Session(self.engine) as session:
             row = session.get(Opening, (self.user, slug))
             return row.hints if row else 0
 
     def record(self, problem: Problem, verdict: Verdict) -> None:
-        """Move the concepts that a verdict speaks of."""
+        """Update the concepts that a verdict concerns."""
         if verdict.kind in ("system fault", "compile error"):
             return
         concepts = (
@@ -133,10 +133,10 @@ class UserProgress:
             insert_or_ignore(
                 session.connection(), Review, [{**fresh, "concept": name} for name in concepts]
             )
-            for name in concepts:  # in one order, so that two do not wait in a ring
+            for name in concepts:  # in a fixed order, to avoid deadlocks
                 row = session.get_one(Review, (self.user, name), with_for_update=True)
                 if accepted:
-                    # Solving the same again on one day proves nothing new.
+                    # Solving the same problem twice in a day does not count twice.
                     if row.right == 0 or date.fromisoformat(row.due) <= today:
                         row.box = min(row.box + 1, len(DAYS))
                     row.right += 1
@@ -163,7 +163,7 @@ class UserProgress:
         return sorted(known, key=lambda concept: (concept.mastery, -concept.wrong, concept.name))
 
     def due(self) -> list[str]:
-        """Return the concepts that should be met again by today, longest due first."""
+        """Return the concepts due by today, longest overdue first."""
         today = self.today()
         return [
             concept.name
@@ -172,7 +172,7 @@ class UserProgress:
         ]
 
     def solved(self) -> set[str]:
-        """Return the problems that were solved."""
+        """Return the slugs of solved problems."""
         with Session(self.engine) as session:
             wanted = (
                 select(Submission.slug)
@@ -209,9 +209,9 @@ class UserProgress:
 
 
 def streaks(days: Iterable[date], today: date) -> tuple[int, int]:
-    """Return the streak that is alive today and the longest one, in days with a problem solved.
+    """Return the current streak and the longest one, in days with a problem solved.
 
-    A single missed day is forgiven where none was in the six days before it.
+    A single missed day is allowed if none was missed in the six days before it.
     """
     active = sorted(set(days))
     longest = count = since = 0
@@ -223,7 +223,7 @@ def streaks(days: Iterable[date], today: date) -> tuple[int, int]:
         if gap == 1:
             count, since = count + 1, since + 1
         elif gap == 2:
-            # Where the last grace is too near, the days after it are what is left.
+            # If the last allowed day is too recent, only the days after it count.
             count, since, grace = (count if _forgiven(missed, grace) else since) + 1, 1, missed
         else:
             count, since, grace = 1, 1, None

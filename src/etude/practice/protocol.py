@@ -1,11 +1,11 @@
-"""Values between the judge and a submission: a JSON header and raw bytes, never pickle.
+"""Serialisation between judge and submission: a JSON header and raw bytes, never pickle.
 
-What a submission sends is hostile until shown otherwise. So decoding makes plain data only: it
-calls nothing that the sender named, allocates nothing that the received bytes do not fill, and
-turns every oddity into `MalformedError`. An object of any other class arrives as `Foreign`, which
-knows the name of its class and nothing else: no `__eq__` of the sender's ever runs here.
+Whatever a submission sends may be hostile. So decoding produces plain data only: it calls nothing
+that the sender names, allocates no more than the received bytes fill, and raises `MalformedError`
+for anything irregular. An object of any other class arrives as `Foreign`, which holds only the name
+of its class: no `__eq__` of the sender's ever runs here.
 
-A frame is two little-endian lengths (4 and 8 bytes), the header and the bytes of all tensors.
+A frame is two little-endian lengths (4 and 8 bytes), the header, and the bytes of all tensors.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -40,26 +40,26 @@ NUMPY_TYPES = (
 
 
 class MalformedError(ValueError):
-    """Bytes that are no value."""
+    """Bytes that do not encode a value."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A value of a class that the wire does not carry; only its name is known."""
+    """A value of an unsupported class, represented by the name of the class."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A `torch.utils.data.TensorDataset` as data: its tensors and the length it claims."""
+    """A `torch.utils.data.TensorDataset` as data: its tensors and its reported length."""
 
     tensors: tuple[torch.Tensor, ...]
     length: int
 
 
 class _Writer:
-    """Collects the buffers while the tree is built, and counts what it has seen."""
+    """Builds the JSON tree of a value and collects its buffers."""
 
     def __init__(self) -> None:
         self.buffers: list[bytes] = []
@@ -71,7 +71,7 @@ class _Writer:
         self.nodes += 1
         if depth > DEEPEST or self.nodes > MOST_NODES:
             return {"t": "other", "name": "a structure too deep or too large to send"}
-        # Exact classes: a subclass may lie about everything that its base would tell.
+        # Exact classes: a subclass may override anything that its base reports.
         kind = type(value)
         if value is None or kind is bool or kind is str:
             return value
@@ -142,7 +142,7 @@ class _Writer:
 
 
 def encode(value: Any) -> bytes:
-    """Return `value` as a frame; classes that the wire does not carry go as their names."""
+    """Return `value` as a frame; values of unsupported classes are sent as class names."""
     writer = _Writer()
     header = json.dumps(writer.tree(value), separators=(",", ":")).encode(
         "utf-8", "backslashreplace"
@@ -154,7 +154,7 @@ def decode(frame: bytes | memoryview) -> Any:
     """Return the value of a frame.
 
     Raises:
-        MalformedError: the bytes are no frame, or claim what they do not hold.
+        MalformedError: the bytes are not a valid frame.
     """
     if len(frame) < LENGTHS.size:
         raise MalformedError("shorter than its lengths")
@@ -172,7 +172,7 @@ def decode(frame: bytes | memoryview) -> Any:
 
 
 class _Reader:
-    """Makes values from a tree whose sender is not trusted."""
+    """Builds values from an untrusted tree."""
 
     def __init__(self, body: memoryview) -> None:
         self.body = body
@@ -182,18 +182,18 @@ class _Reader:
         """Return the value of one node."""
         self.nodes += 1
         if depth > DEEPEST + 2 or self.nodes > MOST_NODES:
-            raise MalformedError("too deep or too large")
+            raise MalformedError("nested too deeply or too large")
         if tree is None or isinstance(tree, bool | int | str):
             return tree
         if isinstance(tree, list):
             return [self.value(item, depth + 1) for item in cast("list[Any]", tree)]
         if not isinstance(tree, dict):
-            raise MalformedError("a node of no known kind")
+            raise MalformedError("a node of unknown kind")
         node = cast("dict[str, Any]", tree)
         kind = node["t"]
         read = getattr(self, f"_{kind}", None) if isinstance(kind, str) and kind in KINDS else None
         if read is None:
-            raise MalformedError("a node of no known kind")
+            raise MalformedError("a node of unknown kind")
         return read(node, depth)
 
     def _items(self, node: dict[str, Any], depth: int) -> list[Any]:
@@ -204,7 +204,7 @@ class _Reader:
 
     def _int(self, node: dict[str, Any], depth: int) -> int:
         if not isinstance(node["v"], str) or len(node["v"]) > 4000:
-            raise MalformedError("an integer too long")
+            raise MalformedError("an integer that is too long")
         return int(node["v"], 16)
 
     def _float(self, node: dict[str, Any], depth: int) -> float:
@@ -236,7 +236,7 @@ class _Reader:
     def _dataset(self, node: dict[str, Any], depth: int) -> Dataset:
         tensors = self._items(node, depth)
         if not all(isinstance(item, torch.Tensor) for item in tensors):
-            raise MalformedError("a dataset of something else than tensors")
+            raise MalformedError("a dataset of other values than tensors")
         return Dataset(tuple(tensors), self._whole(node["n"]))
 
     def _scalar(self, node: dict[str, Any], depth: int) -> Any:
@@ -247,10 +247,10 @@ class _Reader:
 
     def _array(self, node: dict[str, Any], depth: int) -> Any:
         if node["d"] not in NUMPY_TYPES:
-            raise MalformedError("an array of no known type")
+            raise MalformedError("an array of unknown dtype")
         kind = np.dtype(node["d"])
         shape = self._shape(node["s"], kind.itemsize, node["n"])
-        # A copy, so that the values may be written to and do not keep the whole frame.
+        # A copy is writable and does not keep the whole frame alive.
         return np.frombuffer(self._buffer(node), dtype=kind).reshape(shape).copy()
 
     def _tensor(self, node: dict[str, Any], depth: int) -> torch.Tensor:
@@ -270,7 +270,7 @@ class _Reader:
         return value.requires_grad_() if node.get("g") else value
 
     def _strided(self, value: torch.Tensor, strides: list[int]) -> torch.Tensor:
-        """Lay `value` out with `strides`, where these are a permutation of the plain ones."""
+        """Return `value` with `strides`, which must be a permutation of the contiguous ones."""
         order = sorted(range(value.dim()), key=lambda axis: -strides[axis])
         laid = (
             value.permute(order)
@@ -288,15 +288,15 @@ class _Reader:
     def _shape(self, shape: Any, width: int, claimed: Any) -> tuple[int, ...]:
         sizes = tuple(self._whole(size) for size in shape)
         if len(sizes) > 16 or any(size > 2**40 for size in sizes):
-            raise MalformedError("a shape too large")
+            raise MalformedError("a shape that is too large")
         if math.prod(sizes) * width != claimed:
-            raise MalformedError("a shape that its bytes do not fill")
+            raise MalformedError("a shape that does not match its bytes")
         return sizes
 
     def _buffer(self, node: dict[str, Any]) -> memoryview:
         at, size = self._whole(node["at"]), self._whole(node["n"])
         if at + size > len(self.body):
-            raise MalformedError("bytes that are not there")
+            raise MalformedError("bytes beyond the end of the frame")
         return self.body[at : at + size]
 
 

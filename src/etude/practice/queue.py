@@ -1,9 +1,9 @@
-"""Submissions that wait to be judged: durable, in order, each judged once.
+"""Durable queue of submissions: first in, first out, each judged once.
 
-A submission is a row before anybody is told that it was taken, and its verdict is a column of it.
-A worker takes the first that waits and holds it by a lease; where the worker dies, the lease runs
-out and the submission is the first again, because its number has not changed. A worker that was
-only slow finds that its lease is gone and its verdict is dropped: a learner sees one.
+`Queue.add` returns only after the submission is a row of the database; the verdict is a column of
+that row. A worker claims the first waiting submission under a lease. If the worker dies, the lease
+expires and the submission is first again, because its number has not changed. The verdict of a slow
+worker whose lease has expired is dropped, so a submission has exactly one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_WAITING = 5000
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a worker has taken to judge."""
+    """A submission claimed by a worker."""
 
     number: int
     key: str
@@ -39,21 +39,21 @@ class Ticket:
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """Where a submission stands."""
+    """State and position of a submission."""
 
     key: str
     state: str
     position: int
-    """How many are before it; 0 when it is running or done."""
+    """Number of submissions ahead of it; 0 when it is running or done."""
     verdict: Verdict | None
 
 
 class Queue:
-    """The queue in a database; safe from any number of threads, processes and machines.
+    """Queue in a database; safe for concurrent threads, processes and machines.
 
     Args:
         engine: from `store.engine.open_store`.
-        most_waiting: submissions beyond this are turned away, with the number that wait.
+        most_waiting: number of waiting submissions above which new ones are rejected.
         clock: seconds since 1970.
     """
 
@@ -66,16 +66,16 @@ class Queue:
         self.engine, self.most_waiting, self.clock = engine, most_waiting, clock
 
     def add(self, user: str, slug: str, source: str) -> str:
-        """Take a submission and return its key; from here on it cannot be lost.
+        """Store a submission and return its key; it is durable from then on.
 
         Raises:
-            QueueFullError: too many wait.
+            QueueFullError: too many submissions are waiting.
         """
         with Session(self.engine) as session, session.begin():
             waiting = session.scalar(select(func.count()).where(Submission.state == "queued")) or 0
             if waiting >= self.most_waiting:
                 raise QueueFullError(
-                    f"{waiting} submissions wait, more than are taken: try again in a minute"
+                    f"the queue is full ({waiting} submissions are waiting): try again in a minute"
                 )
             submission = Submission(
                 key=secrets.token_hex(8),
@@ -92,7 +92,7 @@ class Queue:
             return submission.key
 
     def claim(self, worker: str, seconds: float = LEASE_SECONDS) -> Ticket | None:
-        """Return the first submission that waits, held for `seconds`, or None."""
+        """Claim the first waiting submission for `seconds`; return None if there is none."""
         now = self.clock()
         free = (Submission.state == "queued") | (
             (Submission.state == "running") & (Submission.lease < now)
@@ -123,7 +123,7 @@ class Queue:
         return Ticket(*row) if row else None
 
     def finish(self, ticket: Ticket, worker: str, verdict: Verdict) -> bool:
-        """Write the verdict; False where the lease has gone to another worker meanwhile."""
+        """Store the verdict; return False if the lease has passed to another worker."""
         written = (
             update(Submission)
             .where(
@@ -144,12 +144,12 @@ class Queue:
             return connection.execute(written).rowcount == 1
 
     def give_back(self, ticket: Ticket, worker: str, counts: bool = True) -> None:
-        """Let go of a submission that was not judged; it keeps its place.
+        """Release a claimed submission without a verdict; it keeps its place.
 
         Args:
-            ticket: what was taken.
-            worker: by whom.
-            counts: whether this was one of its tries.
+            ticket: the claimed submission.
+            worker: name of the worker that holds it.
+            counts: whether this counts as an attempt.
         """
         back = (
             update(Submission)
@@ -170,15 +170,15 @@ class Queue:
             connection.execute(back)
 
     def status(self, key: str) -> QueueStatus:
-        """Return where a submission stands.
+        """Return the state and position of a submission.
 
         Raises:
-            ProblemError: there is no such submission.
+            ProblemError: no submission has this key.
         """
         with Session(self.engine) as session:
             row = session.scalar(select(Submission).where(Submission.key == key))
             if row is None:
-                raise ProblemError(f"there is no submission {key!r}")
+                raise ProblemError(f"unknown submission {key!r}")
             position = 0
             if row.state == "queued":
                 before = (Submission.state == "queued") & (Submission.number < row.number)
@@ -187,12 +187,12 @@ class Queue:
             return QueueStatus(key, row.state, position, verdict)
 
     def waiting(self) -> int:
-        """Return how many submissions have no verdict yet."""
+        """Return the number of submissions without a verdict."""
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).where(Submission.state != "done")) or 0
 
     def history(self, user: str, slug: str | None = None, most: int = 1000) -> list[dict[str, Any]]:
-        """Return a learner's submissions, newest first, as plain data."""
+        """Return a user's submissions, newest first, as plain data."""
         wanted = (
             select(Submission)
             .where(Submission.user == user)

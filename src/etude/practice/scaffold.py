@@ -1,4 +1,4 @@
-"""A new problem's folder, with every file in its place and something to replace in each."""
+"""Template of a new problem: creates its folder with every file, ready to be edited."""
 
 from __future__ import annotations
 
@@ -104,20 +104,20 @@ def {name}(values):
 
 
 def new_problem(shelf: Path, collection: str, slug: str, title: str | None = None) -> Path:
-    """Make the folder of a new problem and return it.
+    """Create the folder of a new problem and return its path.
 
     Raises:
-        ProblemError: a bad name, an unknown collection, or a folder that is there already.
+        ProblemError: the name is invalid, the collection unknown, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", slug):
-        raise ProblemError(f"{slug!r} is no name for a problem: lower-case words joined by hyphens")
+        raise ProblemError(f"{slug!r} is no problem name: use lower-case words joined by hyphens")
     if collection not in COLLECTIONS:
         raise ProblemError(
-            f"there is no collection {collection!r}; there are {', '.join(COLLECTIONS)}"
+            f"unknown collection {collection!r}; use one of {', '.join(COLLECTIONS)}"
         )
     folder = shelf / collection / slug
     if folder.exists():
-        raise ProblemError(f"{folder} is there already")
+        raise ProblemError(f"{folder} already exists")
     words = {
         "id": secrets.token_hex(4),
         "title": title or slug.replace("-", " ").capitalize(),

@@ -1,7 +1,7 @@
-"""What the command line and the pages do with problems: begin, submit, wait, explain.
+"""Submission workflow of the command line: queue a submission and wait for its verdict.
 
-A submission goes into the queue first. Where workers run already (`etude practice judge`), they
-answer it in milliseconds; where none does, this process starts a judge of its own.
+A submission always goes into the queue. Running workers (`etude practice judge`) answer it in
+milliseconds; without any, this process starts a judge of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Show = Callable[[QueueStatus], None]
 
 
 def local_timezone() -> str:
-    """Return the name of this machine's time zone, UTC where it has none."""
+    """Return the name of this machine's time zone, or UTC."""
     chosen = os.environ.get("TZ", "").lstrip(":")
     if chosen and (Path("/usr/share/zoneinfo") / chosen).exists():
         return chosen
@@ -41,7 +41,7 @@ def local_timezone() -> str:
 def recorder(
     engine: Engine, find: Callable[[str], Problem] = find_problem
 ) -> Callable[[Ticket, Verdict], None]:
-    """Return what workers call after a verdict: it moves the learner's concepts."""
+    """Return a callback for `Workers` that updates the user's concepts after a verdict."""
 
     def judged(ticket: Ticket, verdict: Verdict) -> None:
         with Session(engine) as session:
@@ -64,15 +64,15 @@ def submit(
 
     Args:
         engine: the database.
-        problem: what is solved.
+        problem: the problem that it solves.
         source: the submission.
-        user: whose it is.
-        show: called with the state whenever it has changed.
-        require: layers of isolation that are required, where this process must start a judge.
+        user: name of the user.
+        show: called whenever the state changes.
+        require: required layers of isolation, if this process must start a judge.
     """
     queue = Queue(engine)
     key = queue.add(user, problem.slug, source)
-    # Workers that wait look four times a second; a busy one shows by an advancing queue.
+    # Idle workers poll four times a second; a busy worker shows by an advancing queue.
     if verdict := _wait(queue, key, OTHERS_SECONDS, show, unless_taken=True):
         return key, verdict
 
@@ -83,14 +83,14 @@ def submit(
     with started as pool, Workers(engine, Judge(pool), find, recorder(engine, find)):
         verdict = _wait(queue, key, WAIT_SECONDS, show)
     if verdict is None:
-        raise ProblemError(f"no verdict after {WAIT_SECONDS:g} s; it is kept as submission {key}")
+        raise ProblemError(f"no verdict after {WAIT_SECONDS:g} s; submission {key} remains queued")
     return key, verdict
 
 
 def _wait(
     queue: Queue, key: str, seconds: float, show: Show | None, unless_taken: bool = False
 ) -> Verdict | None:
-    """Return the verdict when it is there; None when the time is over and nobody works at it."""
+    """Wait for the verdict; return None after a timeout during which no worker was active."""
     deadline = time.monotonic() + seconds
     last: tuple[str, int] | None = None
     pause = 0.002

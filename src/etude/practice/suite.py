@@ -1,8 +1,8 @@
-"""What a problem's `tests.py` is written with: a suite of tests, visible, hidden and generated.
+"""Test suites of problems: the API for `tests.py`, with visible, hidden and generated tests.
 
-A test is a function that makes the arguments of one call from a source of random numbers; what
-is expected is what the problem's own `solution.py` answers to them, so no expected value is ever
-typed by hand. Each submission is judged on new numbers from its own seed.
+A test is a function that makes the arguments of one call from a random number generator. The
+expected answer is the return value of the problem's `solution.py`, so authors write no expected
+values. Each submission is judged on new random numbers from its own seed.
 
     from etude.practice.suite import Rng, Suite
 
@@ -41,36 +41,36 @@ Check = Callable[[tuple[Any, ...], Any], str | None]
 
 
 class Rng:
-    """Random tensors of one test of one submission; the same seed gives the same numbers."""
+    """Random number generator of one test of one submission, reproducible from its seed."""
 
     def __init__(self, seed: int) -> None:
         self.numpy = np.random.default_rng(seed)
-        """The NumPy generator below, for what the methods do not offer."""
+        """The underlying NumPy generator, for other distributions."""
 
     def randn(
         self, *shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0
     ) -> torch.Tensor:
-        """Return normal numbers with the standard deviation `scale`."""
+        """Return normally distributed numbers with standard deviation `scale`."""
         return torch.from_numpy(np.asarray(self.numpy.standard_normal(shape) * scale)).to(dtype)
 
     def uniform(
         self, low: float, high: float, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
-        """Return numbers between `low` and `high`."""
+        """Return uniformly distributed numbers between `low` and `high`."""
         return torch.from_numpy(np.asarray(self.numpy.uniform(low, high, tuple(shape)))).to(dtype)
 
     def integers(
         self, low: int, high: int, shape: Sequence[int] = (), dtype: torch.dtype = torch.int64
     ) -> torch.Tensor:
-        """Return whole numbers from `low` to `high` − 1."""
+        """Return integers from `low` to `high` − 1."""
         return torch.from_numpy(np.asarray(self.numpy.integers(low, high, tuple(shape)))).to(dtype)
 
     def bools(self, shape: Sequence[int], share: float = 0.5) -> torch.Tensor:
-        """Return booleans, true with the probability `share`."""
+        """Return booleans, true with probability `share`."""
         return torch.from_numpy(np.asarray(self.numpy.random(tuple(shape)) < share))
 
     def permutation(self, count: int) -> torch.Tensor:
-        """Return the numbers 0 to `count` − 1 in a random order."""
+        """Return a random permutation of 0 to `count` − 1."""
         return torch.from_numpy(self.numpy.permutation(count))
 
     def integer(self, low: int, high: int) -> int:
@@ -82,7 +82,7 @@ class Rng:
         return float(self.numpy.uniform(low, high))
 
     def choice(self, options: Sequence[Any]) -> Any:
-        """Return one of `options`, as it is."""
+        """Return one of `options`."""
         return options[int(self.numpy.integers(len(options)))]
 
 
@@ -94,13 +94,13 @@ class Test:
     make: Make
     visible: bool = False
     edge: str | None = None
-    """The edge size that this test covers, by the name in the problem's front matter."""
+    """The edge case that this test covers, as named in the problem's front matter."""
     concept: str | None = None
-    """What a learner who fails here should read about; the problem's first tag without it."""
+    """Concept to read about after a failure; the default is the problem's first tag."""
     note: str | None = None
-    """One sentence for those who fail here; also for hidden tests, so it gives no value away."""
+    """One sentence shown after a failure, even of a hidden test: it must reveal no value."""
     raises: type[Exception] | None = None
-    """The exception that is expected instead of an answer."""
+    """The exception expected instead of an answer."""
     tolerance: Tolerance | None = None
 
 
@@ -109,9 +109,9 @@ class Suite:
     """All tests of a problem.
 
     Args:
-        tolerance: how far floating-point answers may be off, where a test says nothing.
-        mutable: positions of arguments that the submission is asked to change in place.
-        deterministic: each test runs twice, and both answers must be the same to the bit.
+        tolerance: default tolerance of floating-point answers.
+        mutable: positions of arguments that the submission must modify in place.
+        deterministic: each test runs twice, and both answers must be bit-identical.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -121,15 +121,15 @@ class Suite:
     checker: Check | None = None
 
     def visible(self, name: str, **more: Any) -> Callable[[Make], Make]:
-        """Add a test that learners see with its input, the expected answer and theirs."""
+        """Add a test whose input, expected and actual answers learners see."""
         return self._add(name, visible=True, **more)
 
     def hidden(self, name: str, **more: Any) -> Callable[[Make], Make]:
-        """Add a test of which learners see the name, the kind of failure and its note."""
+        """Add a test of which learners see only the name, the kind of failure and the note."""
         return self._add(name, visible=False, **more)
 
     def generated(self, name: str, times: int, **more: Any) -> Callable[[Make], Make]:
-        """Add a hidden test `times` times, each with other random numbers."""
+        """Add a hidden test `times` times, each with different random numbers."""
 
         def add(make: Make) -> Make:
             for index in range(times):
@@ -142,7 +142,7 @@ class Suite:
         """Judge answers by `checker(arguments, answer)` instead of by the solution's answer.
 
         For problems with many right answers. It returns None for a right answer and otherwise one
-        sentence without the values of the arguments. It sees plain data, whatever was sent.
+        sentence without the values of the arguments. The answer arrives as plain data.
         """
         self.checker = checker
         return checker
@@ -150,7 +150,7 @@ class Suite:
     def _add(self, name: str, **more: Any) -> Callable[[Make], Make]:
         def add(make: Make) -> Make:
             if any(test.name == name for test in self.tests):
-                raise ValueError(f"two tests are called {name!r}")
+                raise ValueError(f"two tests have the name {name!r}")
             self.tests.append(Test(name=name, make=make, **more))
             return make
 
@@ -162,6 +162,6 @@ class Suite:
         made = test.make(Rng(seed ^ zlib.crc32(test.name.encode())))
         if not isinstance(cast("object", made), tuple):
             raise TypeError(
-                f"test {test.name!r} returns {type(made).__name__}, a tuple of arguments is needed"
+                f"test {test.name!r} returns {type(made).__name__}; return a tuple of arguments"
             )
         return made

@@ -1,12 +1,11 @@
-"""An explanation by a language model, where a person has set one; checked before it is shown.
+"""Explanations of failures by a language model, checked before they are shown.
 
-`etude.core.chat_client` says which models can be asked, and how one is set.
+`etude.core.chat_client` describes the supported models and their configuration.
 
-The model sees the problem's text, the submission and what the learner sees of the failure: no
-hidden test, and no solution, so nothing it is talked into can give these away. What it says is
-passed on line by line, as long as it neither contradicts the verdict nor gets near the solution,
-which it may do by its own wits; then it is cut off, and the diagnosis that needs no model stands
-alone.
+The model receives the problem's text, the submission and the failure as the learner sees it, but no
+hidden test and no solution, so a prompt injection cannot reveal these. Its text is streamed line by
+line while it neither contradicts the verdict nor comes close to the solution, which a model may
+find by itself. Otherwise it is cut off, and the rule-based diagnosis stands alone.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -26,10 +25,10 @@ from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import Problem
 
 SILENT_SECONDS, WHOLE_SECONDS = 120.0, 600.0
-"""The model may be silent, and its whole explanation may take."""
+"""Timeouts: of silence, and of the whole explanation."""
 MAX_TOKENS = 600
 MOST_CHARACTERS = 6000
-# So many of the solution's own token sequences of this length may appear before it is too near.
+# Number and length of token sequences of the solution from which a text is too close to it.
 WINDOW, NEAR = 6, 0.5
 
 _RULES = """You are a tutor for programming exercises in Etude. A learner's submission has failed.
@@ -58,19 +57,19 @@ _INSTRUCTIONS = re.compile(
 
 @dataclass
 class Explanation:
-    """What a model said, as far as it could be shown."""
+    """The text of a model, as far as it may be shown."""
 
     model: str
     text: str = ""
     withheld: str = ""
-    """Why the rest, or all of it, was not shown; empty when all was."""
+    """Reason why the rest was withheld; empty if nothing was."""
     lines: list[str] = field(default_factory=list[str])
 
 
 def messages(
     problem: Problem, source: str, verdict: Verdict, diagnosis: Diagnosis, asked: Iterable[str] = ()
 ) -> list[dict[str, str]]:
-    """Return the chat that is sent: rules, evidence that the learner sees too, their questions."""
+    """Return the chat to send: rules, the failure as the learner sees it, and questions."""
     evidence = [
         f"Verdict: {verdict.name}. {verdict.says}",
         f"Failing test: {verdict.test or 'none, it does not get that far'}",
@@ -106,9 +105,9 @@ def explain(
     diagnosis: Diagnosis,
     asked: Iterable[str] = (),
 ) -> Iterator[Explanation]:
-    """Yield the explanation as it grows, sentence by sentence; the last one is whole.
+    """Yield the growing explanation sentence by sentence; the last one is complete.
 
-    It shrinks to nothing where a closing `</think>` shows that what came before was reasoning.
+    The text is reset where a closing `</think>` shows that what came before was reasoning.
 
     Raises:
         ChatError: the model cannot be reached, or answers something other than a chat.
@@ -130,25 +129,25 @@ def explain(
                     return
                 yield explanation
             if len(explanation.text) + len(rest) > MOST_CHARACTERS:
-                explanation.withheld = "it went on for too long"
+                explanation.withheld = "it was too long"
                 yield explanation
                 return
     if rest and not _take(explanation, rest, guard):
         yield explanation
         return
     if not explanation.text.strip():
-        explanation.withheld = "it said nothing"
+        explanation.withheld = "it was empty"
     elif verdict.test and verdict.test.lower() not in explanation.text.lower():
-        # Shown, with what it should have said: an explanation must say what it explains.
+        # An explanation must name the test that it explains.
         explanation.text = f"On the test “{verdict.test}”: {explanation.text.lstrip()}"
     yield explanation
 
 
 def _take(explanation: Explanation, sentence: str, guard: Guard) -> bool:
-    """Add a sentence, unless with it the text must not be shown."""
+    """Add a sentence, unless the guard refuses the resulting text."""
     if reason := guard.refuses(explanation.text + sentence):
         explanation.withheld = reason
-        # Earlier lines of a solution that was being built up go with the line that completed it.
+        # Earlier lines of a solution are removed with the line that completed it.
         if "solution" in reason:
             explanation.text = explanation.text.split("```")[0].rstrip()
             if guard.refuses(explanation.text):
@@ -159,12 +158,12 @@ def _take(explanation: Explanation, sentence: str, guard: Guard) -> bool:
 
 
 class Guard:
-    """Says why a text must not be shown.
+    """Decides whether a text may be shown.
 
     Args:
-        problem: its solution is looked for in the text.
-        source: the learner's own code, which may be quoted.
-        verdict: must not be contradicted.
+        problem: the problem whose solution must not appear.
+        source: the learner's code, which may be quoted.
+        verdict: the verdict, which must not be contradicted.
     """
 
     def __init__(self, problem: Problem, source: str, verdict: Verdict) -> None:
@@ -173,7 +172,7 @@ class Guard:
         self.solution = _windows(problem.solution) - own
 
     def refuses(self, text: str) -> str:
-        """Return why `text` must not be shown, or an empty string."""
+        """Return the reason to withhold `text`, or an empty string."""
         if not self.verdict.accepted and _CONTRADICTIONS.search(text):
             return "it contradicted the verdict"
         if _INSTRUCTIONS.search(re.sub(r"\s+", " ", text)):
@@ -181,18 +180,18 @@ class Guard:
         if self.solution and len(self.solution & _windows(text)) >= max(
             2, NEAR * len(self.solution)
         ):
-            return "it came too near to the solution"
+            return "it came too close to the solution"
         return ""
 
 
 def _windows(text: str) -> set[tuple[str, ...]]:
-    """Return all runs of code tokens of one length, so that layout and comments do not matter."""
+    """Return all n-grams of code tokens, independent of layout and comments."""
     found = _tokens(text)
     return {tuple(found[at : at + WINDOW]) for at in range(len(found) - WINDOW + 1)}
 
 
 def _tokens(text: str) -> list[str]:
-    """Return Python's tokens, docstrings and comments left out; plain words where it is prose."""
+    """Return Python's tokens, without docstrings and comments; words for prose."""
     skipped = {
         tokenize.COMMENT,
         tokenize.NL,

@@ -1,8 +1,7 @@
-"""Workers: threads that take submissions from the queue and judge them, one a slot.
+"""Worker threads that take submissions from the queue and judge them, one per slot.
 
-A worker survives a database that is away for a while and a judge that fails: what it holds is
-given back, and after three tries at one submission its verdict is a system fault, which is never
-counted against the learner.
+A worker survives an unavailable database and a failing judge: it returns its submission to the
+queue. After three attempts the verdict is a system fault, which never counts against the learner.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ Judged = Callable[[Ticket, Verdict], None]
 
 
 class JudgesAwayError(Exception):
-    """No judge is there now; the submission is to keep its place and its tries."""
+    """No judge is available; the submission keeps its place and its attempts."""
 
 
 class Bench(Protocol):
-    """What judges: `judge.grade.Judge` on this machine, `cluster.RayJudges` on several."""
+    """Interface of judges: `judge.judge.Judge` on this machine, `cluster.RayJudges` on several."""
 
     @property
     def slots(self) -> int:
-        """How many submissions at once."""
+        """Number of submissions that run at once."""
         ...
 
     @property
     def workers(self) -> int:
-        """How many may call `judge` at a time."""
+        """Number of threads that may call `judge`."""
         ...
 
     def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
-        """Return the verdict on `source`, the tests' numbers made from `seed`."""
+        """Return the verdict on `source`, with the tests' random numbers made from `seed`."""
         ...
 
 
 class Workers:
-    """As many workers as keep the judge busy, in threads of this process.
+    """Pool of worker threads, as many as keep the judge busy.
 
     Args:
         engine: the database of the queue.
-        judge: what judges.
-        find: a problem by its slug.
-        judged: called after each verdict that counts, for records of progress.
+        judge: the judge.
+        find: returns a problem by its slug.
+        judged: called after each stored verdict, to record progress.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Workers:
         ]
 
     def __enter__(self) -> Workers:
-        # torch alone is 300,000 objects that live as long as we do: not to be gone over each time.
+        # torch alone has 300,000 permanent objects: exclude them from garbage collection.
         gc.collect()
         gc.freeze()
         for thread in self._threads:
@@ -92,11 +91,11 @@ class Workers:
         self.stop()
 
     def wake(self) -> None:
-        """Say that something was added, so that nobody waits for the next look."""
+        """Wake idle workers after a submission was added."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish what is being judged, take nothing more."""
+        """Stop after finishing the submissions in progress."""
         self._stopping.set()
         self._wake.set()
         for thread in self._threads:
@@ -114,7 +113,7 @@ class Workers:
                     continue
                 self._one(worker, ticket)
                 pause = IDLE_SECONDS
-            except SQLAlchemyError as error:  # a full disk, a server that restarts
+            except SQLAlchemyError as error:  # such as a full disk or a server that restarts
                 LOG.warning(
                     "the database does not answer, trying again in %.1f s: %s", pause, error
                 )
@@ -125,21 +124,21 @@ class Workers:
         if ticket.attempt > MOST_ATTEMPTS:
             verdict = Verdict(
                 "system fault",
-                says="the judge failed three times, the submission is not to blame",
+                says="the judge failed three times; the submission is not to blame",
                 seed=ticket.seed,
             )
         else:
             try:
                 verdict = self._verdict(ticket)
             except JudgesAwayError as away:
-                LOG.warning("%s; submissions wait", away)
+                LOG.warning("%s; submissions stay in the queue", away)
                 self.queue.give_back(ticket, worker, counts=False)
                 self._stopping.wait(1.0)
                 return
         if verdict.kind == "system fault" and ticket.attempt < MOST_ATTEMPTS:
             self.queue.give_back(ticket, worker)
             return
-        # The verdict is there already: a database that is away delays it, at most for the lease.
+        # An unavailable database delays the verdict, at most until the lease expires.
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -1,1 +1,1 @@
-"""What is remembered between runs: SQLite by default, PostgreSQL by one address."""
+"""Persistent storage: SQLite by default, PostgreSQL by a database URL."""

@@ -1,4 +1,4 @@
-"""The base of all tables; each room has a module of its own beside this one."""
+"""Declarative base of all tables; the tables of each package are in a module beside this one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """Base of all tables; constraints have names, so that migrations can speak of them."""
+    """Base of all tables; constraints have names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={

@@ -1,7 +1,7 @@
-"""Opens the database and brings its tables up to date.
+"""Opens the database and migrates its tables to the current version.
 
-`ETUDE_DATABASE` names another one than the SQLite file in Etude's data folder, for example
-`postgresql+psycopg://user@host/etude`. A database that a newer Etude has changed is left alone.
+`ETUDE_DATABASE` replaces the SQLite file in Etude's data folder, for example
+`postgresql+psycopg://user@host/etude`. A database migrated by a newer Etude is not touched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BUSY_SECONDS = 30
 
 
 def database_address() -> str:
-    """Return the address of the database, from the environment or the data folder."""
+    """Return the URL of the database, from the environment or the data folder."""
     chosen = os.environ.get("ETUDE_DATABASE", "")
     if chosen.startswith("postgresql://"):
         return chosen.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -31,11 +31,11 @@ def database_address() -> str:
 
 
 def open_store(address: str | None = None) -> Engine:
-    """Open the database, made or migrated where that is needed.
+    """Open the database, creating or migrating it where needed.
 
     Raises:
         MissingExtraError: the driver for PostgreSQL is not installed.
-        StoreError: it cannot be reached or written, is damaged, or is of a newer Etude.
+        StoreError: it cannot be reached or written, is damaged, or belongs to a newer Etude.
     """
     address = address or database_address()
     if address.startswith("postgresql+psycopg:"):
@@ -54,7 +54,7 @@ def open_store(address: str | None = None) -> Engine:
 
 
 def _shown(address: str) -> str:
-    """Return an address without its password."""
+    """Return a database URL without its password."""
     head, _, tail = address.rpartition("@")
     return f"{head.split('://')[0]}://…@{tail}" if head else address
 
@@ -63,14 +63,14 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    # A submission that was taken must be there after a power cut, too.
+    # A submission that was accepted must survive a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
 def schema_version(engine: Engine) -> str | None:
-    """Return the version of the tables, None where there are none yet."""
+    """Return the schema version, None where there are no tables yet."""
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
@@ -90,14 +90,14 @@ def _migrate(engine: Engine) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if version is not None and version not in known:
         raise StoreError(
-            f"the database was changed by a newer Etude (its tables are version {version}, "
-            f"this one knows {HEAD}): update Etude"
+            f"the database was migrated by a newer Etude (schema version {version}, "
+            f"this Etude supports {HEAD}): update Etude"
         )
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
-            # Two that start at once: the second finds the work done.
+            # Of two processes that start at once, the second finds the migration done.
             connection.execute(text("SELECT pg_advisory_xact_lock(7213001)"))
         else:
-            connection.exec_driver_sql("PRAGMA user_version = 1")  # takes the lock of writing
+            connection.exec_driver_sql("PRAGMA user_version = 1")  # takes the write lock
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

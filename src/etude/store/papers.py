@@ -1,4 +1,4 @@
-"""Tables of the reading room. Times are seconds since 1970, UTC; days are written YYYY-MM-DD."""
+"""Tables of the papers. Times are seconds since 1970, UTC; days are written YYYY-MM-DD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Number = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Paper(Base):
-    """One paper: the newest version that any source has told of."""
+    """One paper: its newest version known from any source."""
 
     __tablename__ = "papers"
     __table_args__ = (
@@ -36,23 +36,23 @@ class Paper(Base):
     licence: Mapped[str | None] = mapped_column(Text)
     datestamp: Mapped[str | None] = mapped_column(String(10))
     announced: Mapped[str] = mapped_column(String(10))
-    """First day that it was listed on, else that of its first version, else that of first sight."""
+    """First day of listing, else that of its first version, else the day it was first seen."""
     replaced: Mapped[str | None] = mapped_column(String(10))
     """The last day on which a new version of it was announced."""
     withdrawn: Mapped[bool | None]
-    """None where no source could tell."""
+    """None where no source reports it."""
     basis: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What decided: under "" for most fields, beside it for those of an older sighting."""
+    """Source of each value: under "" for most fields, by name for those of an older sighting."""
     first_seen: Mapped[float]
     revision: Mapped[int] = mapped_column(BigInteger)
-    """Grows with every change of a paper: a full-text index asks for what is above its own mark."""
+    """Grows with every change of a paper: a full-text index fetches revisions above its own."""
     summary: Mapped[str | None] = mapped_column(Text)
     summary_by: Mapped[str | None] = mapped_column(String(120))
     """How the summary was made; None where there is none for this version of the abstract."""
 
 
 class Listing(Base):
-    """A day on which a paper was announced, and as what."""
+    """A day on which a paper was announced, and the kind of announcement."""
 
     __tablename__ = "papers_listings"
 
@@ -62,7 +62,7 @@ class Listing(Base):
 
 
 class Opinion(Base):
-    """What a reader thinks of a paper: 1 is more of this, -1 is less."""
+    """A user's opinion of a paper: 1 is like, -1 is dislike."""
 
     __tablename__ = "papers_opinions"
 
@@ -73,7 +73,7 @@ class Opinion(Base):
 
 
 class Tag(Base):
-    """A reader's word on a paper."""
+    """A user's tag on a paper."""
 
     __tablename__ = "papers_tags"
 
@@ -84,7 +84,7 @@ class Tag(Base):
 
 
 class Following(Base):
-    """An author whom a reader follows."""
+    """An author whom a user follows."""
 
     __tablename__ = "papers_following"
 
@@ -94,7 +94,7 @@ class Following(Base):
 
 
 class SavedSearch(Base):
-    """A search that a reader keeps; `seen` is the number of the last paper looked at for news."""
+    """A user's saved search; `seen` is the number of the last paper checked for alerts."""
 
     __tablename__ = "papers_searches"
 
@@ -106,7 +106,7 @@ class SavedSearch(Base):
 
 
 class Mark(Base):
-    """Small facts: the last revision, how far each source was read, how the last run ended."""
+    """Key-value pairs: the last revision, how far each source was read, how the last run ended."""
 
     __tablename__ = "papers_marks"
 

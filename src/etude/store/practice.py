@@ -1,4 +1,4 @@
-"""Tables of the practice room. Times are seconds since 1970, UTC."""
+"""Tables of the practice problems. Times are seconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _Number = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Submission(Base):
-    """One submission, from the moment that it is taken until it is judged, and after."""
+    """One submission, queued, running or judged."""
 
     __tablename__ = "practice_submissions"
     __table_args__ = (Index("ix_practice_submissions_waiting", "state", "number"),)
 
     number: Mapped[int] = mapped_column(_Number, primary_key=True, autoincrement=True)
-    """The place in the queue: submissions are begun in this order."""
+    """Place in the queue: submissions start in this order."""
     key: Mapped[str] = mapped_column(String(32), unique=True)
     user: Mapped[str] = mapped_column(String(80), index=True)
     slug: Mapped[str] = mapped_column(String(80))
@@ -28,10 +28,10 @@ class Submission(Base):
     state: Mapped[str] = mapped_column(String(8), default="queued")
     """`queued`, `running` or `done`."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often a worker has begun it; more than once only where a worker died."""
+    """Number of times a worker has started it; above 1 only if a worker died."""
     worker: Mapped[str | None] = mapped_column(String(40))
     lease: Mapped[float | None]
-    """Until when the worker is believed to be alive."""
+    """Time until which the worker is presumed alive."""
     created: Mapped[float]
     finished: Mapped[float | None]
     kind: Mapped[str | None] = mapped_column(String(24))
@@ -39,7 +39,7 @@ class Submission(Base):
 
 
 class Profile(Base):
-    """What a person has set for themselves."""
+    """Settings of a user."""
 
     __tablename__ = "practice_profiles"
 
@@ -48,7 +48,7 @@ class Profile(Base):
 
 
 class Opening(Base):
-    """A problem that a learner has begun, and what help they took."""
+    """A problem that a user has started, and the help used."""
 
     __tablename__ = "practice_openings"
 
@@ -60,7 +60,7 @@ class Opening(Base):
 
 
 class Review(Base):
-    """When a concept should be met again: Leitner's boxes, by user and concept."""
+    """Spaced repetition of a concept (Leitner boxes)."""
 
     __tablename__ = "practice_reviews"
 
@@ -68,13 +68,13 @@ class Review(Base):
     concept: Mapped[str] = mapped_column(String(80), primary_key=True)
     box: Mapped[int] = mapped_column(default=0)
     due: Mapped[str] = mapped_column(String(10))
-    """The day, by the learner's own calendar, as YYYY-MM-DD."""
+    """The day in the user's time zone, as YYYY-MM-DD."""
     right: Mapped[int] = mapped_column(default=0)
     wrong: Mapped[int] = mapped_column(default=0)
 
 
 class Daily(Base):
-    """The problem of a learner's day: once chosen, it stays."""
+    """A user's daily problem; fixed once chosen."""
 
     __tablename__ = "practice_dailies"
     __table_args__ = (UniqueConstraint("user", "day"),)
@@ -88,7 +88,7 @@ class Daily(Base):
 
 
 class Explained(Base):
-    """What a language model said to a learner, as far as it was shown, and whether it helped."""
+    """An explanation by a language model, as shown to the user, and whether it helped."""
 
     __tablename__ = "practice_explanations"
     __table_args__ = (Index("ix_practice_explanations_user", "user", "number"),)
@@ -101,4 +101,4 @@ class Explained(Base):
     withheld: Mapped[str] = mapped_column(Text)
     at: Mapped[float]
     helped: Mapped[bool | None]
-    """None until the learner says."""
+    """None until the user rates it."""

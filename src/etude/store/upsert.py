@@ -1,6 +1,6 @@
-"""Insert or ignore, insert or update: one statement each, on SQLite and on PostgreSQL.
+"""Upserts (insert or ignore, insert or update) for SQLite and PostgreSQL, in one statement each.
 
-Looking for a row first and inserting it after that fails where two programs do so at once.
+Selecting a row first and inserting it afterwards fails where two programs do so at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Row = Mapping[str, Any]
 
 
 def insert_or_ignore(connection: Connection, table: Table | type[Base], rows: Sequence[Row]) -> int:
-    """Insert the rows that break no unique constraint, in their order; return how many that were.
+    """Insert the rows that violate no unique constraint, in order; return their number.
 
     Args:
         connection: with the caller's transaction.
         table: the table or its class.
-        rows: a value for each column; where there is one row, it may hold SQL expressions.
+        rows: a value for each column; a single row may contain SQL expressions.
     """
     return _execute(connection, _insert(connection, table).on_conflict_do_nothing(), rows)
 
@@ -35,18 +35,18 @@ def insert_or_update(
     columns: Sequence[str],
     where: ColumnElement[bool] | None = None,
 ) -> int:
-    """Insert rows, and set `columns` of those whose primary key is there already.
+    """Insert rows, and set `columns` of those whose primary key exists.
 
     Args:
         connection: with the caller's transaction.
         table: the table or its class.
-        rows: a value for each column; where there is one row, it may hold SQL expressions.
-        columns: to take from the new row.
-        where: change the old row only if this is true; the table's columns are those of the old
-            row. None always changes it.
+        rows: a value for each column; a single row may contain SQL expressions.
+        columns: columns to take from the new row.
+        where: update the old row only if this holds; the table's columns refer to the old
+            row. None always updates.
 
     Returns:
-        How many rows were inserted or changed.
+        Number of rows inserted or updated.
     """
     target = _table(table)
     statement = _insert(connection, target)
@@ -71,7 +71,7 @@ def _insert(connection: Connection, table: Table | type[Base]) -> Any:
 def _execute(connection: Connection, statement: Any, rows: Sequence[Row]) -> int:
     if not rows:
         return 0
-    # PostgreSQL's count of an insert is dropped unless it is asked for.
+    # PostgreSQL's count of inserted rows is dropped unless requested.
     options = {"preserve_rowcount": True}
     if len(rows) == 1:
         single = cast("Executable", statement.values(dict(rows[0])))

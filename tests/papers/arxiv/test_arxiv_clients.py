@@ -344,7 +344,7 @@ def test_a_count_that_is_too_high_is_told_and_does_not_go_on_for_ever(gate, serv
     told = []
     pages = list(submitted(gate, Settings().categories, begin, end, told.append))
     assert sum(map(len, pages)) == 200
-    assert "counted 900 papers, gave 200" in told[0]
+    assert "counted 900 papers, returned 200" in told[0]
 
 
 @pytest.mark.parametrize("fault", ["query:error", "query:error200"])

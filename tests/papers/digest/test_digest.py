@@ -141,7 +141,7 @@ def test_an_empty_day_says_why(library):
 
 def test_the_last_day_is_the_one_where_none_is_named_and_no_day_is_one_line(library):
     assert digest(library, Settings(), None).content.day == date(2024, 3, 5)
-    with pytest.raises(PapersError, match="'5 March' is no day; days look like"):
+    with pytest.raises(PapersError, match="'5 March' is not a date; use a date such as"):
         digest(library, Settings(), None, day="5 March")
 
 
@@ -178,7 +178,7 @@ def test_a_paper_that_is_there_to_be_tried_says_so():
     item = Item(card({**row, "announced": DAY}), why=("x",), explored=True)
     made = Digest(Content(date(2024, 3, 5), (Section("vision", (item,)),)))
     for written in (made.text(), made.html(), made.markdown()):
-        assert "here to find out whether you like it" in written
+        assert "included for exploration" in written
         assert "because of" not in written
 
 

@@ -358,12 +358,12 @@ def test_bytes_with_a_mark_windows_lines_or_utf_16_are_read():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("@misc{a,\n title = {x\n", "refs.bib, line 1: this entry never ends"),
+        ("@misc{a,\n title = {x\n", "refs.bib, line 1: this entry is not closed"),
         ("\n@misc{a,\n title = }", "refs.bib, line 3: a field has no value"),
         ("@misc{a,\n title {x}}", "refs.bib, line 2: expected `field = value`"),
         ("@misc{a,\n title = {x}\n year = 3}", "refs.bib, line 3: no comma after"),
-        ('@misc{a, title = "x}', "refs.bib, line 1: this entry never ends"),
-        ("@misc{a b c, title = {x}}", "refs.bib, line 1: no key and comma"),
+        ('@misc{a, title = "x}', "refs.bib, line 1: this entry is not closed"),
+        ("@misc{a b c, title = {x}}", "refs.bib, line 1: expected a key and a comma"),
         (b"@misc{a,\n title = {caf\xe9}}", "refs.bib, line 2: byte 22 is not UTF-8"),
         ("@misc{a," + "{" * 100_000, "refs.bib, line 1"),
     ],
@@ -518,18 +518,18 @@ def test_ris_of_others_is_read_with_its_continued_lines():
     ("format_", "text", "expected"),
     [
         ("ris", "TY  - JOUR\nTI  - x\n", "f, line 1: this record has no ER"),
-        ("ris", "TI  - x\n", "f, line 1: TI stands before any TY"),
-        ("ris", "hello\n", "f, line 1: 'hello' stands outside a record"),
+        ("ris", "TI  - x\n", "f, line 1: TI comes before any TY"),
+        ("ris", "hello\n", "f, line 1: 'hello' is outside a record"),
         ("ris", "TY  - A\nTY  - B\n", "f, line 2: the record of line 1 has no ER"),
-        ("csv", "a,b\n1,2\n", "f, line 1: no column is called"),
-        ("csv", 'id,title\n2403.00001,"x\n', "f, line 2: no CSV"),
-        ("csv", "id,title\n2403.00001,x,y\n", "f, line 2: 3 cells under 2 names"),
-        ("csl-json", "[{]", "f, line 1, column 3: no JSON"),
-        ("csl-json", "3", "f: CSL-JSON is a list of items"),
-        ("csl-json", "[3]", "f, item 1 is no object"),
-        ("csl-json", '[{"title": []}]', "f, item 1: 'title' should be a text"),
-        ("csl-json", "[" * 100_000, "f: brackets nest too deeply"),
-        ("json", "{}", "f: not written by Etude"),
+        ("csv", "a,b\n1,2\n", "f, line 1: no column is named"),
+        ("csv", 'id,title\n2403.00001,"x\n', "f, line 2: not valid CSV"),
+        ("csv", "id,title\n2403.00001,x,y\n", "f, line 2: 3 cells in 2 columns"),
+        ("csl-json", "[{]", "f, line 1, column 3: not valid JSON"),
+        ("csl-json", "3", "f: expected a list of items"),
+        ("csl-json", "[3]", "f, item 1 must be an object"),
+        ("csl-json", '[{"title": []}]', "f, item 1: 'title' should be a string"),
+        ("csl-json", "[" * 100_000, "f: brackets are nested too deeply"),
+        ("json", "{}", "f: not by Etude"),
         ("json", '{"format": "etude-papers", "version": 2}', "f: version 2 is of a newer Etude"),
         (
             "json",
@@ -540,9 +540,9 @@ def test_ris_of_others_is_read_with_its_continued_lines():
             "json",
             '{"format": "etude-papers", "version": 1, "papers": [{"id": "2403.00001"'
             ', "title": 3}]}',
-            "f, paper 1 (2403.00001): 'title' cannot be 3",
+            "f, paper 1 (2403.00001): 'title' has the invalid value 3",
         ),
-        ("bibtext", "", "there is no format 'bibtext' (did you mean 'bibtex'?)"),
+        ("bibtext", "", "unknown format 'bibtext' (did you mean 'bibtex'?)"),
     ],
 )
 def test_bad_files_are_one_line_that_says_where(format_, text, expected):
@@ -676,5 +676,5 @@ def test_a_file_that_is_not_there_or_not_known_is_one_line(tmp_path):
     with pytest.raises(PapersError, match=r"cannot be read: No such file"):
         read_file(tmp_path / "no.bib")
     (tmp_path / "a.xyz").write_text("x")
-    with pytest.raises(PapersError, match=r"say what it is with --format"):
+    with pytest.raises(PapersError, match=r"unknown format; give --format"):
         read_file(tmp_path / "a.xyz")

@@ -69,7 +69,7 @@ def test_the_program_says_in_one_line_what_it_cannot_use(program, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert said.count("\n") == 1
-    assert "has nothing to replay" in said
+    assert "has none of corpus" in said
 
 
 def test_help_shows_an_example_and_every_fault(program):

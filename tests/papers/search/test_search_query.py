@@ -75,10 +75,10 @@ def test_a_query_is_read_as_written(text, expected):
     ("text", "said"),
     [
         ('yolo "object detection', "quotation mark at character 6"),
-        ("(a OR b", "parenthesis at character 1 is never closed"),
+        ("(a OR b", "parenthesis at character 1 is not closed"),
         ("a OR b)", "closing parenthesis at character 7"),
         (")", "closing parenthesis at character 1"),
-        ("()", "nothing to search for"),
+        ("()", "no search term"),
         ("OR", "OR at character 1"),
         ("a OR", "OR at character 3"),
         ("a OR OR b", "OR at character 3"),
@@ -86,17 +86,17 @@ def test_a_query_is_read_as_written(text, expected):
         ("a AND OR b", "AND at character 3"),
         ("NOT", "NOT at character 1"),
         ("-(", "parenthesis"),
-        ("- - -", "nothing to search for"),
-        ("???", "nothing to search for"),
+        ("- - -", "no search term"),
+        ("???", "no search term"),
         ("title:", "nothing follows 'title:' at character 1"),
         ("autor:lecun", "did you mean 'author'"),
-        ("cat:cs/CV", "no category"),
-        ("since:yesterday", "no day"),
-        ("since:2026-13", "no day"),
-        ("until:2026-02-30", "no day"),
-        ("since:0000", "no day"),
+        ("cat:cs/CV", "not a category"),
+        ("since:yesterday", "not a date"),
+        ("since:2026-13", "not a date"),
+        ("until:2026-02-30", "not a date"),
+        ("since:0000", "not a date"),
         ("2026-05..2026-04", "ends before it begins"),
-        ("id:abc", "no arXiv id"),
+        ("id:abc", "not an id"),
         ("a*", "at least two letters"),
         ("xy-a*", "at least two letters"),
         ("(" * 3000, "nested more than"),
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_told_in_one_line_with_its_place(text, said):
 def test_hidden_characters_are_left_out_and_that_is_said():
     parsed = parse("yo\u200blo\x00 \u202edetection\u202c")
     assert parsed.node == And((Word("yolo"), Word("detection")))
-    assert parsed.notes == ("hidden characters left out",)
+    assert parsed.notes == ("hidden characters ignored",)
 
 
 @pytest.mark.parametrize("text", ["", "…", "yolo &"])
@@ -127,7 +127,7 @@ def test_a_lenient_reading_is_said(text):
     try:
         assert parse(text).notes
     except QueryError as error:
-        assert "nothing to search for" in str(error)
+        assert "no search term" in str(error)
 
 
 @given(

@@ -54,7 +54,7 @@ def test_a_title_as_the_first_sentence_is_never_chosen():
 def test_an_empty_abstract_has_no_summary_and_says_so(abstract):
     summary = one("A title", abstract)
     assert summary.text in {"", "$$"}
-    assert described(one("A title", "").how) == ("no summary: the abstract has no sentence to show")
+    assert described(one("A title", "").how) == ("no summary: the abstract has no usable sentence")
 
 
 def test_the_only_sentence_is_the_summary():

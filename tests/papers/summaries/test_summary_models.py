@@ -157,8 +157,8 @@ def test_what_the_guard_refuses_becomes_the_extracted_sentence(serve):
     assert summary.text.startswith("In this paper, we propose Frugal")
     assert summary.how == "extract:1!number:scripted:8b"
     assert described(summary.how) == (
-        "verbatim sentence, chosen by Etude's ranking model (1); what scripted:8b wrote is not "
-        "shown: it had a number that is not in the abstract"
+        "verbatim sentence, chosen by Etude's ranking model (1); the line by scripted:8b was "
+        "rejected: it had a number that is not in the abstract"
     )
 
 

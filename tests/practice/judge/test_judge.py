@@ -210,7 +210,7 @@ def double(x, y):
 def test_a_layer_that_is_not_there_is_not_pretended():
     with pytest.raises(JudgeError, match="namespaces"):
         Pool(require=("namespaces",), without=("namespaces",))
-    with pytest.raises(JudgeError, match="no layer is called"):
+    with pytest.raises(JudgeError, match="unknown layer"):
         Pool(require=("magic",))
 
 

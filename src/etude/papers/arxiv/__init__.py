@@ -1,1 +1,1 @@
-"""arXiv as a source: a gate that all requests pass, and a client for each of its interfaces."""
+"""arXiv clients: RSS and Atom feeds, OAI-PMH and the query API, behind one rate limit."""

@@ -1,6 +1,6 @@
-"""The feeds' part of a run: a sign that something is new, and the day it was announced on.
+"""Announcement days: reads the feeds and dates the papers that they list.
 
-A feed's own date is not believed: its day is the latest on which one of its papers was due by
+A feed's own date is not trusted: its day is the latest on which one of its papers was due by
 arXiv's calendar. Papers that no feed ever carried get the day on which they were due.
 """
 
@@ -24,14 +24,14 @@ _SAMPLE = 20
 
 @dataclass(slots=True)
 class Batch:
-    """A feed that has changed."""
+    """The content of a changed feed."""
 
     category: str
     feed: Feed
 
 
 def read_feeds(run: SyncSession) -> tuple[list[Batch | None], str | None]:
-    """One batch a category, None where the feed has not changed; and what failed."""
+    """Return a batch per category, None for unchanged feeds, and the errors as text."""
     batches: list[Batch | None] = []
     errors: list[str] = []
     for category in run.settings.categories:
@@ -50,7 +50,7 @@ def read_feeds(run: SyncSession) -> tuple[list[Batch | None], str | None]:
 
 
 def store_feeds(run: SyncSession, batches: Sequence[Batch], trouble: str | None) -> None:
-    """Store what feeds show with its day, once OAI-PMH has told when those papers came."""
+    """Store the papers of feeds with their day, after OAI-PMH has provided their dates."""
     today = feed_day(run.now())
     count, told, old = 0, list[str](), dict[date, list[str]]()
     for batch in batches:
@@ -58,9 +58,9 @@ def store_feeds(run: SyncSession, batches: Sequence[Batch], trouble: str | None)
         day = _batch_day(run, feed, today) if feed.items else today
         count += len(feed.items)
         if day is None:
-            # Their day cannot be told yet: they are kept, and the feed is asked for again.
+            # Their day is not yet known: store them, and fetch the feed again next time.
             run.put(feed.items, {})
-            told.append(f"{batch.category} has papers whose day cannot be told yet")
+            told.append(f"{batch.category} has papers whose day is not yet known")
             continue
         run.put(
             feed.listed(day),
@@ -75,9 +75,9 @@ def store_feeds(run: SyncSession, batches: Sequence[Batch], trouble: str | None)
         if day < today and no_feed(today) is None:
             old.setdefault(day, []).append(batch.category)
         if feed.full:
-            told.append(f"{batch.category} is cut at {len(feed.items)} papers")
+            told.append(f"{batch.category} is truncated at {len(feed.items)} papers")
         if feed.skipped:
-            told.append(f"{feed.skipped} entries of {batch.category} make no sense")
+            told.append(f"{feed.skipped} entries of {batch.category} are malformed")
     for day, names in sorted(old.items()):
         told.append(f"{', '.join(names)} still show{'s' if len(names) == 1 else ''} {day}")
     rest = len(run.settings.categories) - len(batches)
@@ -88,9 +88,9 @@ def store_feeds(run: SyncSession, batches: Sequence[Batch], trouble: str | None)
 
 
 def _batch_day(run: SyncSession, feed: Feed, today: date) -> date | None:
-    """The latest day, up to today, on which a paper of the feed was due; None where none tells.
+    """Return the latest day up to today on which a paper of the feed was due, or None.
 
-    Papers may be held and come later than they were due, never sooner.
+    arXiv may hold papers, so they come on their due day or later, never sooner.
     """
     rows = {row["id"]: row for row in run.library.get_many([item.id for item in feed.items])}
     found = [(item, _due_day(item, rows.get(item.id))) for item in feed.items]
@@ -99,7 +99,7 @@ def _batch_day(run: SyncSession, feed: Feed, today: date) -> date | None:
         item.id for item, day in found if day is None and item.announcement is Announcement.NEW
     ]
     if unknown and today not in due:
-        # Those that are known may be of an earlier day: where OAI-PMH is down, all of them are.
+        # Known papers may be of an earlier day; if OAI-PMH is down, all of them are.
         try:
             papers = by_id(run.gate, unknown[-_SAMPLE:])
         except SourceError:
@@ -128,7 +128,7 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
         return None
     first = item.announcement is Announcement.NEW
     seconds = row["published"] if first else row["updated"]
-    # The date must be that of the version announced: a feed's own sighting brings none.
+    # The date must be that of the version announced: a feed provides none.
     of = row["basis"].get("updated", row["basis"][""])[0]
     if seconds is None or (not first and of != item.version):
         return None
@@ -136,7 +136,7 @@ def _due_day(item: Sighting, row: Mapping[str, Any] | None) -> date | None:
 
 
 def settle(run: SyncSession) -> None:
-    """List papers that no feed showed when they were new, on the day they were due."""
+    """List papers that no feed carried, on the day they were due."""
     today = feed_day(run.now())
     mark, until = run.library.mark("settled") or 0, run.library.revision()
     keep = None

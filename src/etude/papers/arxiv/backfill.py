@@ -1,4 +1,4 @@
-"""The query API's part: papers of days gone by, in windows of a week, the newest first."""
+"""Backfill of older papers from the query API, in windows of a week, newest first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from etude.papers.arxiv.query import submitted
 from etude.papers.arxiv.session import Line, SyncSession
 
 WINDOW = timedelta(days=7)
-"""The default categories submit some 6,000 papers in it."""
+"""Days per window; the default categories have some 6,000 submissions in a week."""
 
 
 def windows(run: SyncSession, since: date, until: date) -> Iterator[tuple[date, date]]:
-    """Days of each window that has not been read whole, newest first, both included."""
+    """Yield first and last day of each window not read completely yet, newest first."""
     end = until
     while end >= since:
         start = max(since, end - WINDOW + timedelta(days=1))
         done = _done(run)
-        # Days of the edges that were read already are left out.
+        # Days at the edges that were read already are skipped.
         first, last = start, end
         while first <= last and first.isoformat() in done:
             first += timedelta(days=1)
@@ -48,7 +48,7 @@ def read_window(run: SyncSession, first: date, last: date) -> None:
         run.put(papers, {})
         run.tell("query", f"{first} to {last}: {run.papers} papers")
     run.lines += [Line("query", note, failed=True) for note in notes]
-    # A day counts as read when nothing more can be submitted to it and all of it came.
+    # A day counts as read when it is over and all its papers were received.
     settled = min(last, run.now().date() - timedelta(days=3))
     if notes or settled < first:
         return

@@ -1,4 +1,4 @@
-"""When a paper that no feed showed was new: the day on which it was due by arXiv's calendar."""
+"""Announcement day of papers that no feed carried, from arXiv's calendar."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from etude.papers.calendar import expected_feed
 from etude.papers.record import Announcement
 
 LONG_AGO = timedelta(days=14)
-"""No feed that is still shown carries what changed that long ago: longer than any holiday."""
+"""Days after which no current feed can carry a change: longer than any holiday."""
 
 
 def needs_listing(
     categories: Collection[str], row: Mapping[str, Any], kinds: Collection[str]
 ) -> Announcement | None:
-    """As what a paper is to be listed; None where a feed listed it when it was new."""
-    # A paper of one of our categories was news before it was listed in another.
+    """Return the kind of listing that a paper lacks, or None."""
+    # A paper of one of our categories was new before it was listed in another.
     ours = row["categories"][:1] and row["categories"][0] in categories
     if Announcement.NEW in kinds or (not ours and Announcement.CROSS in kinds):
         return None
@@ -25,8 +25,8 @@ def needs_listing(
 
 
 def due_before(row: Mapping[str, Any], today: date) -> date | None:
-    """The day on which a paper was due, where it and the paper's last change lie before `today`."""
-    # While the day of its last change stands in the feeds, one of them may still carry it.
+    """Return the day on which a paper was due, if it and the last change are before `today`."""
+    # While the feeds show the day of its last change, one of them may still carry it.
     if row["published"] is None or (row["datestamp"] or "") >= today.isoformat():
         return None
     day = expected_feed(datetime.fromtimestamp(row["published"], UTC))

@@ -1,8 +1,8 @@
-"""arXiv's RSS and Atom feeds: what was announced today in a category.
+"""Client for arXiv's RSS and Atom feeds, which list the announcements of a day.
 
-A feed holds one day only, is empty on weekends and holidays, leaves out replacements from version
-6 on, and stops at 2,000 items, new papers first to go. It has been seen to serve yesterday's batch
-under today's date, so nothing here trusts its dates: `sync` judges by the papers themselves.
+A feed holds one day only, is empty on weekends and holidays, omits replacements from version
+6 on, and stops at 2,000 items, dropping new papers first. It has been observed to serve
+yesterday's batch under today's date, so its dates are not trusted: `sync` dates the papers instead.
 Source: https://info.arxiv.org/help/rss.html and the server, https://github.com/arXiv/arxiv-feed.
 """
 
@@ -21,7 +21,7 @@ from etude.papers.identity import parse_identifier
 from etude.papers.record import Announcement, Sighting
 
 MOST_ITEMS = 2000
-"""A feed with as many has probably been cut."""
+"""A feed with as many items has probably been truncated."""
 _ATOM = "{http://www.w3.org/2005/Atom}"
 _ARXIV = "{http://arxiv.org/schemas/atom}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
@@ -30,15 +30,15 @@ _ABSTRACT = re.compile(r"^arXiv:\S+\s+Announce Type:\s*(\S+)\s+Abstract:\s?", re
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One answer of the feeds."""
+    """Parsed content of a feed."""
 
     items: tuple[Sighting, ...]
-    """As the feed orders them, without a day: `listed` gives them one."""
+    """In the feed's order and without a day; `listed` sets it."""
     built: datetime | None
-    """What the feed says of its date."""
+    """The feed's own date."""
     etag: str | None
     skipped: int = 0
-    """Items that could not be understood."""
+    """Number of malformed items."""
 
     @property
     def full(self) -> bool:
@@ -46,17 +46,17 @@ class Feed:
         return len(self.items) + self.skipped >= MOST_ITEMS
 
     def listed(self, day: date) -> list[Sighting]:
-        """The items as announced on `day`."""
+        """Return the items with `day` as their announcement."""
         return [replace(item, announced=day) for item in self.items]
 
 
 def fetch_feed(
     gate: RateLimitedClient, categories: Sequence[str], etag: str | None = None
 ) -> Feed | None:
-    """The feed of `categories`, one or several, or None where it has not changed since `etag`.
+    """Fetch the feed of `categories`, or None if it has not changed since `etag`.
 
     Raises:
-        SourceError: no answer, or the feed refuses the categories.
+        SourceError: no answer, or the server rejects the categories.
     """
     settings = gate.settings
     return gate.ask(
@@ -67,11 +67,11 @@ def fetch_feed(
 
 
 def read_feed(answer: Answer) -> Feed | None:
-    """The feed in an answer; None under status 304.
+    """Parse a response; None for status 304.
 
     Raises:
-        DamagedError: no whole feed.
-        SourceError: an error that the feed tells of, or another refusal.
+        DamagedError: the feed is incomplete.
+        SourceError: the feed reports an error, or the request was refused.
     """
     if answer.status == 304:
         return None
@@ -95,9 +95,9 @@ def read_feed(answer: Answer) -> Feed | None:
     elif answer.status != 200:
         raise SourceError(f"{answer.address} was refused: HTTP {answer.status}")
     else:
-        raise DamagedError("the answer is no feed")
+        raise DamagedError("the response is not a feed")
     if title.startswith("Feed error"):
-        raise SourceError(f"arXiv's feed says: {' '.join((about or title).split())[:300]}")
+        raise SourceError(f"arXiv's feed reports: {' '.join((about or title).split())[:300]}")
     if answer.status != 200:
         raise SourceError(f"{answer.address} was refused: HTTP {answer.status}")
     read = _rss_item if root.tag == "rss" else _atom_entry

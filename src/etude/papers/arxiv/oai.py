@@ -1,8 +1,8 @@
-"""arXiv's OAI-PMH: every change of a record, by the day of the change. The source of truth.
+"""OAI-PMH client: records by the day of their last change. The source of truth.
 
-A record's day is that of its last change of metadata, not of its submission, and only its newest
-version is told. Pages hold 2,500 records in order of day and id; a token leads to the next page,
-ends at midnight UTC, and is never looked into. Errors come with HTTP 200.
+A record's day is that of its last metadata change, not of its submission, and only its newest
+version is included. Pages hold 2,500 records ordered by day and id. A resumption token, which
+expires at midnight UTC, requests the next page; it is opaque. Errors come with HTTP 200.
 Source: https://info.arxiv.org/help/oa/index.html and the server, https://github.com/arXiv/oaipmh.
 """
 
@@ -24,7 +24,7 @@ _RAW = "{http://arxiv.org/OAI/arXivRaw/}"
 
 
 class ExpiredTokenError(SourceError):
-    """A resumption token that the server no longer knows: go on by date."""
+    """A resumption token that has expired: continue by date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,21 @@ class Page:
 
     records: tuple[Sighting, ...]
     token: str | None
-    """Leads to the next page; None on the last one."""
+    """Resumption token of the next page; None on the last one."""
     expires: datetime | None
-    """Until when the token holds, where the server tells."""
+    """Expiry of the token, where the server reports it."""
     answered: date
     """The server's day, UTC: the next harvest starts here."""
     last: date | None
-    """The newest day of change on this page."""
+    """The latest datestamp on this page."""
     skipped: int = 0
-    """Records that could not be understood, or that are marked deleted."""
+    """Number of records that are malformed or marked deleted."""
 
 
 def first_page(
     gate: RateLimitedClient, oai_set: str, since: date | None, *, form: str | None = None
 ) -> Page:
-    """The first page of the records of `oai_set` that changed on `since` or later.
+    """Fetch the first page of the records of `oai_set` that changed on `since` or later.
 
     Raises:
         SourceError: no answer, or the server refuses the request.
@@ -63,42 +63,42 @@ def first_page(
 
 
 def next_page(gate: RateLimitedClient, token: str) -> Page:
-    """The page that a token leads to.
+    """Fetch the page of a resumption token.
 
     Raises:
-        ExpiredTokenError: the server does not know the token any more.
+        ExpiredTokenError: the token has expired.
         SourceError: no answer, or another refusal.
     """
-    # A token goes alone: any other argument beside it is an error.
+    # A token must be the only argument.
     query = {"verb": "ListRecords", "resumptionToken": token}
     return gate.ask(gate.settings.oai, read_page, query=query)
 
 
 def read_page(answer: Answer) -> Page:
-    """The page in an answer; an empty one where no record matches.
+    """Parse a response; the page is empty where no record matches.
 
     Raises:
-        DamagedError: no whole page.
+        DamagedError: the page is incomplete.
         ExpiredTokenError: the token has expired.
-        SourceError: another error that the server tells of.
+        SourceError: the server reports another error.
     """
     if answer.status != 200:
         raise SourceError(f"{answer.address} was refused: HTTP {answer.status}")
-    root = parsed(answer.body, "the answer of OAI-PMH")
+    root = parsed(answer.body, "the OAI-PMH response")
     answered = moment(root.findtext(f"{_OAI}responseDate"))
     if root.tag != f"{_OAI}OAI-PMH" or answered is None:
-        raise DamagedError("the answer is not one of OAI-PMH")
+        raise DamagedError("the response is not OAI-PMH")
     error = root.find(f"{_OAI}error")
     if error is not None:
         code, text = error.get("code", ""), " ".join((error.text or "").split())[:300]
         if code == "noRecordsMatch":
             return Page((), None, None, answered.date(), None)
         if code == "badResumptionToken":
-            raise ExpiredTokenError(f"OAI-PMH does not take its token any more: {text}")
-        raise SourceError(f"OAI-PMH says: {code}: {text}")
+            raise ExpiredTokenError(f"OAI-PMH rejects its resumption token: {text}")
+        raise SourceError(f"OAI-PMH reports {code}: {text}")
     listing = root.find(f"{_OAI}ListRecords")
     if listing is None:
-        raise DamagedError("the answer has no records and no error")
+        raise DamagedError("the response has neither records nor an error")
     records: list[Sighting] = []
     last: date | None = None
     elements = listing.findall(f"{_OAI}record")
@@ -128,7 +128,7 @@ def _record(record: Element, stamp: date | None) -> Sighting:
         return _raw(found, stamp)
     if found is not None and found.tag == f"{_PLAIN}arXiv":
         return _plain(found, stamp)
-    raise ValueError("no metadata in a format that is known")
+    raise ValueError("no metadata in a known format")
 
 
 def _raw(found: Element, stamp: date | None) -> Sighting:
@@ -161,7 +161,7 @@ def _raw(found: Element, stamp: date | None) -> Sighting:
         doi=text.get("doi", ""),
         licence=text.get("license", ""),
         datestamp=stamp,
-        # Some withdrawn papers keep their old source type, so the words count as well.
+        # Some withdrawn papers keep their old source type, so the comment is checked as well.
         withdrawn="I" in source or says_withdrawn(comment, abstract),
     )
 

@@ -1,8 +1,8 @@
-"""OAI-PMH's part of a run: every change since the last harvest, page by page.
+"""OAI-PMH harvester: fetches every change since the last harvest, page by page.
 
-Each page is stored in one transaction with how far the harvest got. A run that stopped goes on with
-its token while that holds, else from the last day it saw. Where OAI-PMH is down, the query API's
-newest changes stand in for it.
+Each page is stored in one transaction with the progress of the harvest. An interrupted harvest
+resumes with its resumption token, or after its expiry from the last day read. If OAI-PMH is down,
+the newest changes from the query API replace it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _STAND_IN_PAGES = 10
 
 
 def due(run: SyncSession) -> bool:
-    """Whether OAI-PMH has published since it was last read whole."""
+    """Whether OAI-PMH has published since the last complete harvest."""
     published = last_publication(run.now()).timestamp()
     marks = [run.facts(f"oai:{oai_set(name)}") for name in run.settings.categories]
     return any(mark.get("harvest") or mark.get("success", 0) < published for mark in marks)
 
 
 def harvest(run: SyncSession) -> None:
-    """Store what changed in every category's set since it was last read whole."""
+    """Store the changes in every category's set since its last complete harvest."""
     errors: list[str] = []
     before, read = run.papers, 0
     for category in run.settings.categories:
@@ -69,7 +69,7 @@ def _known(library: Library, ids: Sequence[Identifier]) -> set[Identifier]:
 
 
 def _harvest(run: SyncSession, name: str) -> None:
-    """Read the changes of a set; goes on where the last run stopped."""
+    """Harvest the changes of a set, resuming where the last run stopped."""
     key = f"oai:{name}"
     mark: dict[str, Any] = run.facts(key)
     ago = timedelta(days=run.settings.first_days)
@@ -81,7 +81,7 @@ def _harvest(run: SyncSession, name: str) -> None:
         if kept["expires"] is not None and kept["expires"] > run.clock() + run.settings.timeout:
             with contextlib.suppress(ExpiredTokenError):
                 page = next_page(run.gate, kept["token"])
-                # A record that moved meanwhile shifts the others: that day is read again.
+                # A record that changed meanwhile shifts the others, so read that day again.
                 start = min(start, last or start)
     expired = 0
     while True:
@@ -112,7 +112,7 @@ def _harvest(run: SyncSession, name: str) -> None:
 
 
 def _following(run: SyncSession, page: Page, expired: int) -> tuple[Page | None, int]:
-    """The next page; None where its token has expired, so that the harvest goes on by date."""
+    """Return the next page; None if its token has expired and the harvest continues by date."""
     assert page.token is not None
     try:
         return next_page(run.gate, page.token), expired

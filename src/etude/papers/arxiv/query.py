@@ -1,7 +1,7 @@
-"""arXiv's query API: papers by date of submission, by id, or the newest changes.
+"""Client for arXiv's query API: papers by date of submission, by id, or by newest change.
 
-At most 2,000 come on a page, and what lies past 10,000 may not come at all: a window of dates with
-more is halved. The order cannot be relied on (for two days in November 2025 it was ignored), so
+A page has at most 2,000 results, and results past 10,000 may not come at all, so a window of dates
+with more is halved. The order is unreliable (for two days in November 2025 it was ignored), so
 pages are sorted here and nothing stops at a date. Errors are Atom feeds under HTTP 400, or 200.
 Source: https://info.arxiv.org/help/api/user-manual.html and answers recorded in April and May 2026.
 """
@@ -22,7 +22,7 @@ from etude.papers.record import Sighting
 PAGE = 2000
 FURTHEST = 10_000
 IDS_A_REQUEST = 200
-"""Keeps the address below 4 kB."""
+"""Ids per request, which keeps the URL below 4 kB."""
 _ATOM = "{http://www.w3.org/2005/Atom}"
 _ARXIV = "{http://arxiv.org/schemas/atom}"
 _SEARCH = "{http://a9.com/-/spec/opensearch/1.1/}"
@@ -30,24 +30,24 @@ _SEARCH = "{http://a9.com/-/spec/opensearch/1.1/}"
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One page of answers."""
+    """One page of results."""
 
     papers: tuple[Sighting, ...]
     total: int
-    """As the server counts, which may be wrong."""
+    """The server's count, which may be wrong."""
     skipped: int = 0
-    """Entries that could not be understood."""
+    """Number of malformed entries."""
 
 
 def read_results(answer: Answer) -> Results:
-    """The results in an answer.
+    """Parse a response.
 
     Raises:
-        DamagedError: no whole feed.
-        SourceError: an error that the API tells of, or another refusal.
+        DamagedError: the feed is incomplete.
+        SourceError: the API reports an error, or the request was refused.
     """
     try:
-        root = parsed(answer.body, "the answer of the query API")
+        root = parsed(answer.body, "the response of the query API")
     except DamagedError:
         if answer.status != 200:
             raise SourceError(f"{answer.address} was refused: HTTP {answer.status}") from None
@@ -57,11 +57,11 @@ def read_results(answer: Answer) -> Results:
         if "/api/errors" in entry.findtext(f"{_ATOM}id", "") and (
             entry.findtext(f"{_ATOM}title", "").strip() == "Error"
         ):
-            raise SourceError(f"arXiv's query API says: {entry.findtext(f'{_ATOM}summary', '')}")
+            raise SourceError(f"arXiv's query API reports: {entry.findtext(f'{_ATOM}summary', '')}")
     if answer.status != 200:
         raise SourceError(f"{answer.address} was refused: HTTP {answer.status}")
     if root.tag != f"{_ATOM}feed":
-        raise DamagedError("the answer is not one of the query API")
+        raise DamagedError("the response is not from the query API")
     papers: list[Sighting] = []
     for entry in entries:
         try:
@@ -100,15 +100,15 @@ def _paper(entry: Element) -> Sighting:
 
 
 def by_id(gate: RateLimitedClient, ids: Sequence[str]) -> list[Sighting]:
-    """Papers of `ids`, in any order; ids that arXiv does not know are left out.
+    """Fetch the papers of `ids`, in any order; unknown ids are omitted.
 
     Raises:
-        SourceError: no answer, or the API refuses an id.
+        SourceError: no answer, or the API rejects an id.
     """
     found: list[Sighting] = []
     for start in range(0, len(ids), IDS_A_REQUEST):
         some = ids[start : start + IDS_A_REQUEST]
-        # Without max_results the list would be cut at ten.
+        # Without max_results the list would be truncated at ten.
         query = {"id_list": ",".join(some), "max_results": str(len(some))}
         found += gate.ask(gate.settings.query, read_results, query=query).papers
     return found
@@ -121,10 +121,10 @@ def submitted(
     until: datetime,
     told: Callable[[str], None] | None = None,
 ) -> Iterator[list[Sighting]]:
-    """Pages of the papers whose first version came from `since` up to `until`, both in UTC.
+    """Yield pages of papers whose first version was submitted from `since` to `until`, in UTC.
 
-    The bounds are minutes and both count. A window with more than the API gives is halved. `told`
-    hears of windows that gave fewer papers than the API had counted.
+    The bounds are minutes, both inclusive. A window with more than the API returns is halved.
+    `told` is called with a line about windows that returned fewer papers than counted.
 
     Raises:
         SourceError: no answer, or a refusal.
@@ -147,7 +147,7 @@ def submitted(
         if halves is not None:
             windows += halves
         elif given < total and told:
-            told(f"{start:%Y-%m-%d} to {end:%Y-%m-%d}: counted {total} papers, gave {given}")
+            told(f"{start:%Y-%m-%d} to {end:%Y-%m-%d}: counted {total} papers, returned {given}")
 
 
 def changed(
@@ -157,9 +157,9 @@ def changed(
     *,
     page: int = 500,
 ) -> Iterator[list[Sighting]]:
-    """Pages of the newest changes, until one of which `known` knows every paper at its version.
+    """Yield pages of the newest changes, until `known` has every paper of a page.
 
-    A whole page must be known, and twice in a row, since the server's order may be none.
+    Two pages in a row must be known completely, since the server's order is unreliable.
 
     Raises:
         SourceError: no answer, or a refusal.
@@ -186,7 +186,7 @@ def _age(paper: Sighting) -> datetime:
 def _pages(
     gate: RateLimitedClient, search: str, by: str, order: str, size: int = PAGE
 ) -> Iterator[Results]:
-    """Pages of a search; an empty one that should not be is asked for three times."""
+    """Yield pages of a search; an unexpectedly empty page is requested three times."""
     start, total = 0, 0
     while start < FURTHEST:
         asked = min(size, FURTHEST - start)
@@ -203,14 +203,14 @@ def _pages(
         if entries or not start:
             yield found
         start += entries
-        # A count may be wrong either way: a full page is followed whatever it says.
+        # The count may be wrong either way, so request another page after every full one.
         if not entries or (entries < asked and start >= total):
             return
 
 
 @dataclass(slots=True)
 class _PatientReader:
-    """Reads a page and takes an empty one for damaged, unless it comes three times."""
+    """Parser that treats an unexpectedly empty page as damaged, unless it comes three times."""
 
     start: int
     total: int

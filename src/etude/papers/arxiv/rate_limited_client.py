@@ -1,14 +1,13 @@
-"""The one gate through which all requests to arXiv pass, for all processes of an installation.
+"""Rate-limited HTTP client for arXiv, shared by all processes of an installation.
 
-arXiv's terms of use ask for one connection at a time and at least three seconds between requests,
-over its three interfaces together. A lock on a file keeps other processes out while one asks. What
-must be waited for is kept in a file beside it: the end of the last answer and how long to rest
-after that. A refusal (429, 403), an error of the server, a time-out or a damaged answer makes the
-rest longer, doubled each time and with jitter, or as long as `Retry-After` says; it outlives the
-process, so that starting again is no way around it.
+arXiv's terms of use require one connection at a time and at least three seconds between requests,
+over its three interfaces together. A file lock excludes other processes during a request. A file
+beside it stores the end of the last response and the pause after it. A refusal (429, 403), a server
+error, a time-out or a damaged response lengthens the pause: doubled each time with jitter, or as
+long as `Retry-After` says. The pause survives a restart of the process.
 
-The rest is counted by the monotonic clock as long as the machine runs, and by the wall clock after
-a restart. It never grows by a clock that is set: at most the rest itself is waited for.
+The pause is measured by the monotonic clock while the machine runs, and by the wall clock after a
+reboot. Setting the clock never lengthens it.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ from etude.papers.settings import Settings
 T = TypeVar("T")
 
 LARGEST = 64 * 2**20
-"""Bytes of one answer, unpacked; a page of 2,500 records has about 7 MB."""
+"""Maximum size of a response, decompressed; a page of 2,500 records has about 7 MB."""
 LONGEST_REST = 3600.0
-"""Seconds of the longest cool-down, whatever a `Retry-After` says."""
+"""Maximum cool-down in seconds, whatever `Retry-After` says."""
 FIRST_BACK_OFF = 10.0
 _RETRIED = {403, 408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 
 
 class DamagedError(Exception):
-    """An answer that is cut off or makes no sense: worth asking again."""
+    """A response that is truncated or malformed, so that a retry may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of a server."""
+    """A response of a server."""
 
     address: str
     status: int
@@ -59,7 +58,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """When the last answer ended, by both clocks, and how long to rest after it."""
+    """End of the last response, by both clocks, and the pause after it."""
 
     boot: str = ""
     monotonic: float = 0.0
@@ -70,7 +69,7 @@ class _Rest:
 
 
 def boot_name() -> str:
-    """A name for this run of the machine: within one, processes share the monotonic clock."""
+    """Return an id of this boot of the machine; the monotonic clock is shared within a boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -79,7 +78,7 @@ def boot_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Time as the gate sees it; tests put their own in its place."""
+    """Clocks and sleep of the client, replaceable in tests."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
@@ -88,15 +87,15 @@ class Clocks:
 
 
 class RateLimitedClient:
-    """Asks one thing at a time, with the pauses that are due.
+    """Sends one request at a time, with the required pauses.
 
     Args:
         settings: pause, tries, time-out and User-Agent.
-        folder: where lock and rest are kept; Etude's data folder unless given.
+        folder: folder of the lock and of the stored pause; Etude's data folder unless given.
         clocks: clocks and sleep.
-        chance: for the jitter.
-        told: called with a line before each wait that a person would notice.
-        transport: in place of the network, for tests.
+        chance: random number generator for the jitter.
+        told: called with a message before each noticeable wait.
+        transport: replaces the network in tests.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class RateLimitedClient:
         self.requests = 0
         self._chance = chance or random.Random()
         self._pause = settings.pause
-        # A replay on this machine need not be spared: its back-off shrinks with the pause.
+        # For a replay on this machine, the back-off shrinks with the pause.
         self._scale = min(1.0, settings.pause / 3.0)
         self._client = httpx.Client(
             headers={"User-Agent": settings.agent},
@@ -145,17 +144,17 @@ class RateLimitedClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> T:
-        """What `read` makes of the answer; asked again while there is hope, see `settings.tries`.
+        """Send a request and return what `read` makes of the response, retrying after failures.
 
         Args:
-            address: without a query.
-            read: gets answers with status 200, 304 and 4xx that are no request to wait; raises
-                `DamagedError` for one that should be asked for again.
+            address: URL without a query.
+            read: parses responses with status 200, 304 and 4xx other than 403 and 429; raises
+                `DamagedError` to have the request repeated.
             query: parameters.
-            headers: beside the User-Agent.
+            headers: in addition to the User-Agent.
 
         Raises:
-            SourceDownError: no answer in the end, or a cool-down longer than `settings.patience`.
+            SourceDownError: no usable response, or a cool-down longer than `settings.patience`.
         """
         url = httpx.URL(address, params=dict(query)) if query else httpx.URL(address)
         why = ""
@@ -168,8 +167,8 @@ class RateLimitedClient:
                     why = _trouble(answer)
                     moved = _moved(url, answer)
                     if moved is not None:
-                        # It is a request like any other: after the pause, and counted.
-                        url, why = moved, f"{url.host} leads to {moved.host} and on"
+                        # A redirect is a request like any other: after the pause, and counted.
+                        url, why = moved, f"{url.host} redirects to {moved.host} repeatedly"
                         self._keep(self._pause, 0, "")
                         continue
                     if not why:
@@ -182,7 +181,7 @@ class RateLimitedClient:
                 except httpx.HTTPError as error:
                     why = _said(error)
                 except BaseException:
-                    # Ctrl-C, or an error of the caller's: the pause still begins now.
+                    # Ctrl-C, or an error of the caller's: the pause still starts now.
                     self._keep(self._pause, 0, "")
                     raise
                 self._back_off(why, retry_after)
@@ -200,7 +199,7 @@ class RateLimitedClient:
                 parts.append(part)
                 size += len(part)
                 if size > LARGEST:
-                    raise DamagedError(f"the answer is larger than {LARGEST >> 20} MiB")
+                    raise DamagedError(f"the response is larger than {LARGEST >> 20} MiB")
                 if self.clocks.monotonic() > end:
                     raise httpx.ReadTimeout(f"longer than {self.settings.timeout:g} s")
             names = {name.lower(): value for name, value in response.headers.items()}
@@ -218,7 +217,7 @@ class RateLimitedClient:
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        # The server's own clock, where it tells it: ours may be wrong by hours.
+        # The server's clock, if it is sent: ours may be wrong by hours.
         now = datetime.fromtimestamp(self.clocks.wall(), UTC)
         with contextlib.suppress(ValueError):
             now = parsedate_to_datetime(answer.headers.get("date", ""))
@@ -240,7 +239,7 @@ class RateLimitedClient:
         if remaining > self.settings.patience:
             until = datetime.fromtimestamp(self.clocks.wall() + remaining, UTC)
             raise SourceDownError(
-                f"{host} is left alone until {until:%H:%M} UTC, since it asked to wait"
+                f"no requests to {host} until {until:%H:%M} UTC, since it asked to wait"
                 f"{f' ({rest.why})' if rest.why else ''}: run again then"
             )
         if remaining > 2 * self._pause and self.told:
@@ -254,7 +253,7 @@ class RateLimitedClient:
             gone = self.clocks.monotonic() - rest.monotonic
         else:
             gone = self.clocks.wall() - rest.wall
-        # A clock that was set back says nothing of what is gone: at most the whole rest is left.
+        # If the clock was set back, at most the whole pause remains.
         return min(max(0.0, rest.seconds - gone), rest.seconds)
 
     @property
@@ -263,7 +262,7 @@ class RateLimitedClient:
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
-        """Hold the gate; another process waits here for its turn."""
+        """Hold the lock; other processes wait here for their turn."""
         with contextlib.ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -292,7 +291,7 @@ class RateLimitedClient:
         except OSError as error:
             raise self._unusable(error) from error
         except (ValueError, TypeError):
-            return _Rest()  # edited or damaged: the pause is begun anew with the next answer
+            return _Rest()  # edited or damaged: the pause starts with the next response
 
     def _keep(self, seconds: float, failures: int, why: str) -> None:
         rest = _Rest(
@@ -309,7 +308,7 @@ class RateLimitedClient:
             raise self._unusable(error) from error
 
     def cool_down(self) -> tuple[float, str]:
-        """Seconds that are still to be waited for, and why; for `health`."""
+        """Return the remaining seconds of the pause and the reason, for `health`."""
         try:
             rest = self._rest()
         except SourceError:
@@ -318,20 +317,20 @@ class RateLimitedClient:
 
 
 def _trouble(answer: Answer) -> str:
-    """Why an answer should be asked for again, or nothing."""
+    """Return the reason to repeat a request, or an empty string."""
     if answer.status in _RETRIED or answer.status >= 500:
         return f"HTTP {answer.status}"
     return ""
 
 
 def _moved(url: httpx.URL, answer: Answer) -> httpx.URL | None:
-    """Where a redirect leads, which must be the same site; None where the answer is none."""
+    """Return the target of a redirect, which must be the same site; None without a redirect."""
     if answer.status not in {301, 302, 303, 307, 308}:
         return None
     target = url.join(answer.headers.get("location", ""))
     site = ".".join(url.host.split(".")[-2:])
     if target.scheme not in {"http", "https"} or not f".{target.host}".endswith(f".{site}"):
-        raise SourceError(f"{url.host} leads to another site, {str(target)[:200]!r}: not followed")
+        raise SourceError(f"{url.host} redirects off-site, {str(target)[:200]!r}; not followed")
     return target
 
 

@@ -1,4 +1,4 @@
-"""What one run of reading arXiv works with: library, gate, clock, and what it has to tell."""
+"""Session of one sync with arXiv: library, client, clock and report."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class SyncProgress:
-    """Where a run stands."""
+    """Progress of a sync."""
 
     source: str
     """`rss`, `oai`, `query` or `gate`."""
     text: str
     papers: int
-    """Seen so far by this run."""
+    """Papers received so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one source did in a run."""
+    """Result of one source in a sync."""
 
     source: str
     text: str
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(slots=True)
 class SyncSession:
-    """One run: what it reads into, from where, and what it did so far."""
+    """State of one sync: library, settings, client, and results so far."""
 
     library: Library
     settings: Settings
@@ -53,35 +53,35 @@ class SyncSession:
     lines: list[Line] = field(default_factory=list[Line])
     papers: int = 0
     seen: dict[str, int] = field(default_factory=dict[str, int])
-    """Ids of this run and a hash of what was stored last of each."""
+    """Hash of the stored content of each id of this run."""
     settled: int = 0
-    """Papers that no feed carried and that were listed on the day they were due."""
+    """Number of papers that no feed carried, listed on the day they were due."""
     before: tuple[int, int] = (0, 0)
-    """Papers and revision when the run began."""
+    """Number of papers and revision at the start."""
 
     def __post_init__(self) -> None:
         self.before = (self.library.count(), self.library.revision())
 
     def now(self) -> datetime:
-        """The present, in UTC."""
+        """Return the current time in UTC."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def tell(self, source: str, text: str) -> None:
-        """Show where the run stands."""
+        """Report progress."""
         if self.show:
             self.show(SyncProgress(source, text, self.papers))
 
     def waiting(self, text: str) -> None:
-        """Hear of a wait at the gate."""
+        """Report a wait for the rate limit."""
         self.tell("gate", text)
 
     def facts(self, key: str) -> dict[str, Any]:
-        """What is kept under `key`; empty before the first time."""
+        """Return the stored mark `key`; empty before the first time."""
         return self.library.mark(key) or {}
 
     def put(self, sightings: Sequence[Sighting], marks: Mapping[str, Any]) -> None:
         """Store papers and progress in one transaction."""
-        # A cross-listed paper comes with each of its sets: the same words need no second merge.
+        # A cross-listed paper comes with each of its sets: the same content needs no second merge.
         hashes = {of.id: hash(of) for of in sightings}
         new = [of for of in sightings if self.seen.get(of.id) != hash(of)]
         with self.library.engine.begin() as connection:
@@ -93,7 +93,7 @@ class SyncSession:
         self.seen |= hashes
 
     def _listing(self, row: Mapping[str, Any], kinds: Collection[str]) -> tuple[str, str] | None:
-        """What no feed can carry any more is listed at once; the rest when the feeds were read."""
+        """Return the listing of a paper that no feed can carry any more, else None."""
         kind = needs_listing(self.settings.categories, row, kinds)
         # Without a day of change, a feed that was not stored yet may list it.
         if kind is None or row["datestamp"] is None:
@@ -105,7 +105,7 @@ class SyncSession:
         return day.isoformat(), kind.value
 
     def note(self, source: str, count: int, text: str, error: str | None) -> None:
-        """Keep how a source did, for the report and for `health`."""
+        """Store the result of a source, for the report and for `health`."""
         self.lines.append(Line(source, error or text, error is not None))
         old = self.facts(f"sync:{source}")
         now = self.clock()
@@ -123,14 +123,14 @@ class SyncSession:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """Let one run work at a time; the lock falls with its process, however that ends."""
+    """Lock out other syncs; the lock ends with its process."""
     lock = FileLock(folder / "papers-sync.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except LockHeldError as error:
-        owner = f" by process {error.pid}" if error.pid is not None else ""
-        raise PapersError(f"papers are being read already{owner}: let it finish") from error
+        owner = f" (process {error.pid})" if error.pid is not None else ""
+        raise PapersError(f"another sync is running{owner}; wait for it to finish") from error
     except OSError as error:
         raise PapersError(f"{lock.file} cannot be used: {error.strerror or error}") from error
     with lock:

@@ -1,7 +1,7 @@
-r"""Small pieces of text that arXiv's interfaces write each in its own way: XML, names, dates.
+r"""Parsing of the XML, names and dates in arXiv's responses.
 
-Titles and abstracts stay as they are written. Names of authors are brought to one spelling, since
-the same person comes as ``Andr\'e`` in a feed and as ``André`` from the query API.
+Titles and abstracts are left unchanged. Names of authors are normalised, since
+the same person appears as ``Andr\'e`` in a feed and as ``André`` from the query API.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _SUFFIX = re.compile(r"^(?:Jr|Sr|II|III|IV)\.?$", re.IGNORECASE)
 
 
 def parsed(body: bytes, what: str) -> Element:
-    """The root of an XML document, without entities, doctypes or anything from elsewhere.
+    """Return the root of an XML document, without entities, doctypes or external references.
 
     Raises:
-        DamagedError: it is cut off, no XML, or tries what arXiv never does.
+        DamagedError: it is truncated, not XML, or uses a forbidden feature.
     """
     try:
         return fromstring(body, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DamagedError(f"{what} is no whole XML document ({error})"[:200]) from error
+        raise DamagedError(f"{what} is not a complete XML document ({error})"[:200]) from error
 
 
 def plain_name(name: str) -> str:
-    """A person's name with TeX's accents as letters, composed, on one line."""
+    """Return a name on one line, with TeX accents as composed Unicode letters."""
     if "\\" in name:
         name = _LETTER.sub(lambda match: LETTERS[match[1]], name)
         name = _BRACED.sub(r"{\1}", name)
@@ -64,7 +64,7 @@ def _accented(match: re.Match[str]) -> str:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Authors of one string, as feeds and `arXivRaw` have them; affiliations are left out.
+    """Return the authors in a string of feeds or `arXivRaw`, without affiliations.
 
     ``"A. One (1 and 2), B. Two and C. Three ((1) Here, (2) There)"`` has three.
     """
@@ -73,7 +73,7 @@ def names_in(text: str) -> tuple[str, ...]:
         if shorter == text:
             break
         text = shorter
-    if "(" in text:  # one that is never closed runs to the end
+    if "(" in text:  # an unclosed parenthesis runs to the end
         text = text.partition("(")[0]
     names: list[str] = []
     for part in _AND.split(" ".join(text.replace(")", " ").split())):
@@ -88,7 +88,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def moment(text: str | None) -> datetime | None:
-    """A moment in UTC from ``2024-01-01T00:00:00Z``, a bare day, or RFC 822; None for neither."""
+    """Parse a time in UTC from ``2024-01-01T00:00:00Z``, a bare day, or RFC 822, else None."""
     if not text or not text.strip():
         return None
     text = text.strip()
@@ -103,7 +103,7 @@ def moment(text: str | None) -> datetime | None:
 
 
 def day(text: str | None) -> date | None:
-    """A day from YYYY-MM-DD, or None."""
+    """Parse a day from YYYY-MM-DD, or return None."""
     try:
         return date.fromisoformat((text or "").strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""A day's digest: what is new on each shelf, in Markdown, HTML for mail, and plain text."""
+"""Daily digest: the new papers of each shelf, in Markdown, HTML for mail, and plain text."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ if TYPE_CHECKING:
     from etude.papers.settings import Settings
 
 MOST = 12
-"""Papers that a shelf shows."""
+"""Maximum number of papers per shelf."""
 _REPLACED = {"replace", "replace-cross"}
 
 
 class News(Protocol):
-    """New papers of a saved search or a followed author: an `Alert` of the ranking."""
+    """New papers of a saved search or followed author, such as `ranking.alerts.Alert`."""
 
     @property
     def name(self) -> str:
-        """Of the search or author."""
+        """Name of the search or author."""
         ...
 
     @property
     def ids(self) -> Sequence[str]:
-        """Of the papers, newest first."""
+        """Ids of the papers, newest first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A digest, to be written in three ways that say the same."""
+    """A digest that can be rendered in three formats with the same content."""
 
     content: Content
 
     @property
     def subject(self) -> str:
-        """One line that names it."""
+        """Return the subject line."""
         return self.content.subject
 
     def markdown(self) -> str:
-        """The digest in Markdown (CommonMark); texts of papers are text in it and nothing else."""
+        """Return the digest in Markdown (CommonMark), with the texts of papers escaped."""
         return written_markdown(self.content)
 
     def html(self) -> str:
-        """A page of its own, light and dark, that mail programs show as well."""
+        """Return a self-contained HTML page for browsers and mail programs, light and dark."""
         return written_html(self.content)
 
     def text(self) -> str:
-        """The digest in plain text, in lines of at most 78 letters."""
+        """Return the digest in plain text, in lines of at most 78 characters."""
         return written_text(self.content)
 
 
@@ -77,30 +77,30 @@ def digest(
     topic: Extra | None = None,
     problem: Extra | None = None,
 ) -> Digest:
-    """The digest of a day.
+    """Make the digest of a day.
 
     Args:
-        library: Papers.
-        settings: Which shelves there are.
-        reader: Whose opinions decide the order and whose searches are looked at; None for the
+        library: The papers.
+        settings: Defines the shelves.
+        reader: User whose opinions decide the order and whose searches give alerts; None for the
             newest first.
-        day: The feed's day, `2026-05-04`; the last one that has papers if None.
-        index: For the alerts of saved searches and followed authors, which count as shown now.
-        most: Papers that each part shows at most.
-        alerts: Those of `ranking.alerts.waiting`, where the caller counts them as shown when the
-            digest has arrived; then `index` is not looked at.
-        why_empty: Why the day has none, as the sync's report says it.
-        topic: Of the day, from elsewhere.
-        problem: Of the day, from elsewhere.
+        day: The feed's day, `2026-05-04`; the last day with papers if None.
+        index: For the alerts of saved searches and followed authors, which are marked as shown.
+        most: Maximum number of papers per section.
+        alerts: Result of `ranking.alerts.waiting`, if the caller marks them as shown after the
+            delivery; `index` is then unused.
+        why_empty: Reason why the day has no papers, from the sync report.
+        topic: Topic of the day, provided by the caller.
+        problem: Problem of the day, provided by the caller.
 
     Raises:
-        PapersError: `day` is no day.
+        PapersError: `day` is not a date.
     """
     chosen = _day(library, day)
     rows = library.day(chosen.isoformat())
     new = [row for row in rows if row["kind"] not in _REPLACED]
     interest = _interest(library, reader)
-    # What is tried out differs between readers, too.
+    # Exploration differs between users, too.
     seed = f"{chosen.isoformat()} {reader.name if reader is not None else ''}"
     sections = _shelves(new, settings.shelves, interest, seed, most)
     if alerts is None:
@@ -125,14 +125,14 @@ def _day(library: Library, day: str | date | None) -> date:
     try:
         return date.fromisoformat(written)
     except ValueError as error:
-        raise PapersError(f"{written!r} is no day; days look like 2026-05-04") from error
+        raise PapersError(f"{written!r} is not a date; use a date such as 2026-05-04") from error
 
 
 def _why(day: date) -> str:
     from etude.papers.calendar import no_feed
 
     reason = no_feed(day)
-    return reason or "No paper of this day is in the library; `etude papers health` says more."
+    return reason or "The library has no paper of this day; see `etude papers health`."
 
 
 def _interest(library: Library, reader: Reader | None) -> Any:
@@ -150,13 +150,13 @@ def _shelves(
     seed: str,
     most: int,
 ) -> list[Section]:
-    """A section a shelf; a paper stands on the first that wants it, and names the others."""
+    """Return a section per shelf; a paper is on the first that ranks it, and names the others."""
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in shelves}
     also: dict[str, tuple[str, ...]] = {}
     for row in rows:
         wanted = [name for name, of in shelves.items() if set(of) & set(row["categories"])]
         if wanted:
-            # The primary category decides between shelves that both want it.
+            # The primary category decides between shelves that both rank it.
             first = next(
                 (name for name in wanted if row["categories"][0] in shelves[name]), wanted[0]
             )
@@ -176,7 +176,7 @@ def _ranked(
     also: Mapping[str, tuple[str, ...]],
     most: int,
 ) -> tuple[Item, ...]:
-    """The first `most` of `rows`, by interest where there is one, else in their order."""
+    """Return the first `most` of `rows`, by interest if given, else in their order."""
     if interest is None:
         return tuple(Item(card(row), also=also[row["id"]]) for row in rows[:most])
     from etude.papers.ranking import rank

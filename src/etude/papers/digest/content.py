@@ -1,4 +1,4 @@
-"""What a digest holds, whatever it is written as."""
+"""Content of a digest, independent of its format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from etude.papers.card import Card
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """A part that the caller hands in: the day's topic, the day's problem."""
+    """A section provided by the caller: the day's topic or problem."""
 
     title: str
     text: str
@@ -19,48 +19,48 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A paper in its place."""
+    """A paper in a section."""
 
     card: Card
     why: tuple[str, ...] = ()
-    """The words that put it where it is."""
+    """Terms that decided its rank."""
     explored: bool = False
-    """Whether it stands there to find out if the reader likes it."""
+    """Whether it was included for exploration."""
     also: tuple[str, ...] = ()
-    """Other shelves that it stands on."""
+    """Other shelves that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Papers under a name."""
+    """A named list of papers."""
 
     name: str
     items: tuple[Item, ...]
     left_out: int = 0
-    """How many more there are."""
+    """Number of papers not shown."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A day's digest; every text in it may be hostile, and is escaped by who writes it."""
+    """A day's digest; its texts are untrusted, and the writers escape them."""
 
     day: date
     sections: tuple[Section, ...]
     empty: str = ""
-    """Why there is no new paper, where there is none."""
+    """Reason why there are no new papers, if there are none."""
     topic: Extra | None = None
     problem: Extra | None = None
 
     @property
     def count(self) -> int:
-        """How many new papers the day's shelves have, shown or not."""
+        """Number of new papers on all shelves, shown or not."""
         return sum(
             len(section.items) + section.left_out for section in self.sections if not section.note
         )
 
     @property
     def subject(self) -> str:
-        """The digest's name: `Papers of 4 May 2026: 212 new`."""
-        told = f"{self.count:,} new" if self.count else "none new"
-        return f"Papers of {self.day.day} {self.day:%B %Y}: {told}"
+        """Subject of the digest: `Papers of 4 May 2026: 212 new`."""
+        new = f"{self.count:,} new" if self.count else "none new"
+        return f"Papers of {self.day.day} {self.day:%B %Y}: {new}"

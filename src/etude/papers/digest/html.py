@@ -1,8 +1,8 @@
-"""A digest as a page for mail programs and browsers.
+"""HTML rendering of a digest for mail programs and browsers.
 
-Mail programs strip scripts, most of what is in the head, and all that is fetched: styles stand on
-the elements, and the head only adds what a dark screen needs. Nothing is loaded from anywhere, and
-where the page is opened in a browser its own policy forbids it.
+Mail programs strip scripts, most of the head, and external resources. So styles are inline, and the
+head only adds the dark colour scheme. Nothing is loaded from elsewhere, and in a browser the page's
+content security policy forbids it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DARK = """@media (prefers-color-scheme: dark) {
 
 
 def written_html(content: Content) -> str:
-    """The page; every text is escaped."""
+    """Return the page, with every text escaped."""
     parts = [_tag("h1", "title", escape(content.subject))]
     if content.empty:
         parts.append(_tag("p", "said", escape(content.empty)))

@@ -1,10 +1,9 @@
-"""A digest in Markdown: CommonMark, with links that are ours alone.
+"""Markdown (CommonMark) rendering of a digest, in which only Etude makes links.
 
-A title may be a heading, an image that tells its author who reads it, or a block of HTML. Any sign
-of ASCII that is no letter may be escaped by a backslash (CommonMark 0.31, 2.4), so each that means
-something to some dialect is; and the dots and colons out of which dialects make links of their own.
-GitHub's looks for mail addresses after escapes are gone: an at sign within one gets a word joiner
-behind it, which nobody sees.
+A title may contain a heading, a tracking image or a block of HTML. Any ASCII punctuation may be
+escaped by a backslash (CommonMark 0.31, 2.4), so every character with a meaning in some dialect is,
+as are the dots and colons of automatic links. GitHub detects mail addresses after resolving
+escapes, so an at sign within a word is followed by an invisible word joiner.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from etude.papers.digest.content import Content, Extra, Item, Section
 from etude.papers.digest.text import marks_of, reason_of
 from etude.papers.words import shown
 
-# What needs no escape: a comma, a quote, a hyphen within a word, a stop that ends one.
+# No escape is needed for a comma, a quote, a hyphen within a word, a full stop after one.
 _SIGN = re.compile(r"(?<=\w)-(?=\w)|(?<=[^\W\d])\.(?=\s|$)|([!-/:-@\[-`{-~])")
 JOINER = "\u2060"
 _HARMLESS = {",", "'", '"', ";", "?", "%"}
 
 
 def escaped(text: str) -> str:
-    """`text` on one line, as text and nothing else in every dialect of Markdown."""
+    """Return `text` on one line, escaped for every dialect of Markdown."""
     signs = _SIGN.sub(
         lambda match: match[0] if not match[1] or match[1] in _HARMLESS else f"\\{match[1]}",
         shown(text),
@@ -32,7 +31,7 @@ def escaped(text: str) -> str:
 
 
 def written_markdown(content: Content) -> str:
-    """The digest, headings from the first level down."""
+    """Return the digest, with headings from the first level down."""
     lines = [f"# {escaped(content.subject)}", ""]
     if content.empty:
         lines += [escaped(content.empty), ""]
@@ -45,7 +44,7 @@ def written_markdown(content: Content) -> str:
 
 
 def linked(text: str, address: str) -> str:
-    """A link, where the address is one of the web, else the text."""
+    """Return a link if the address is a web address, else the text."""
     if not re.fullmatch(r"https?://[^\s<>()\[\]\\\"'`*_]+", address):
         return escaped(text)
     return f"[{escaped(text)}](<{address}>)"

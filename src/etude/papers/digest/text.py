@@ -1,4 +1,4 @@
-"""A digest in plain text, for terminals and for mail programs that show no HTML."""
+"""Plain-text rendering of a digest, for terminals and mail programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 78
 
 
 def written_text(content: Content) -> str:
-    """The digest; no control character or mark of direction of any text is left in it."""
+    """Return the digest, without control characters and direction marks."""
     lines = [*_wrapped(content.subject), "=" * min(WIDTH, len(content.subject)), ""]
     if content.empty:
         lines += [*_wrapped(content.empty), ""]
@@ -54,15 +54,15 @@ def _item(item: Item) -> list[str]:
 
 
 def marks_of(item: Item) -> str:
-    """What is to be said of a paper besides: its marks, and other shelves that it stands on."""
+    """Return the marks of a paper and the other shelves that it belongs to."""
     also = [f"also {', '.join(item.also)}"] if item.also else []
     return "; ".join([*item.card.marks, *also])
 
 
 def reason_of(item: Item) -> str:
-    """Why a paper stands where it stands; empty where nothing but its date decided."""
+    """Return the reason of a paper's rank; empty if only its date decided."""
     if item.explored:
-        return "here to find out whether you like it"
+        return "included for exploration"
     return f"because of {', '.join(item.why[:5])}" if item.why else ""
 
 

@@ -1,4 +1,4 @@
-"""Papers out of the reading room, and in: BibTeX, CSL-JSON, RIS, CSV, and JSON without a loss."""
+"""Import and export of papers: BibTeX, CSL-JSON, RIS, CSV, and Etude's lossless JSON."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _WRITERS = {"bibtex": write_bibtex, "csl-json": write_csl, "ris": write_ris, "cs
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds."""
+    """Contents of a file."""
 
     entries: tuple[Entry, ...]
     reader: dict[str, Any] | None = None
-    """What `Reader.export` gave, in Etude's own JSON."""
+    """Result of `Reader.export`; only in Etude's JSON."""
 
     @property
     def ids(self) -> list[str]:
-        """Unversioned ids, each once, in the file's order."""
+        """Return the distinct unversioned ids, in the file's order."""
         found = (entry.identifier.id for entry in self.entries if entry.identifier is not None)
         return list(dict.fromkeys(found))
 
     @property
     def unknown(self) -> list[Entry]:
-        """Entries in which nothing names a paper of arXiv."""
+        """Return the entries without an arXiv id."""
         return [entry for entry in self.entries if entry.identifier is None]
 
     def sightings(self) -> list[Sighting]:
-        """What `Library.put` can be told, see `Entry.seen`; `restore` also keeps summaries."""
+        """Return the sightings for `Library.put`, see `Entry.seen`; `restore` adds summaries."""
         return [sighting for entry in self.entries for sighting in entry.seen()]
 
 
@@ -53,34 +53,34 @@ def write(
     *,
     reader: dict[str, Any] | None = None,
 ) -> str:
-    """`rows` of `Library.get_many` in one of `FORMATS`.
+    """Return rows of `Library.get_many` in one of `FORMATS`.
 
     Args:
-        rows: Records; for JSON without a loss give them through `whole.with_listings`.
+        rows: The records; for lossless JSON pass them through `whole.with_listings`.
         format: One of `FORMATS`.
-        reader: What `Reader.export` gave; only JSON has a place for it.
+        reader: Result of `Reader.export`; only JSON can contain it.
 
     Raises:
-        PapersError: a format that does not exist, or that has no place for `reader`.
+        PapersError: the format is unknown, or cannot contain `reader`.
     """
     _check(format)
     if format == "json":
         return write_json(rows, reader)
     if reader is not None:
-        raise PapersError(f"{format} has no place for a reader's opinions; use --format json")
+        raise PapersError(f"{format} cannot contain opinions; use --format json")
     return _WRITERS[format](list(rows))
 
 
 def read(text: str | bytes, format: str, *, name: str = "the file") -> Contents:  # noqa: A002 - as --format
-    """What `text` holds, written by Etude or by others.
+    """Parse `text`, written by Etude or another program.
 
     Args:
-        text: The file; bytes may begin with a mark of UTF-8 or UTF-16.
+        text: The content; bytes may begin with a byte order mark of UTF-8 or UTF-16.
         format: One of `FORMATS`.
-        name: What to call it in errors.
+        name: Name of the file in error messages.
 
     Raises:
-        PapersError: it cannot be read as that; the message says where.
+        PapersError: the content is malformed; the message gives the place.
     """
     _check(format)
     source = _text(text, name)
@@ -98,7 +98,7 @@ def read(text: str | bytes, format: str, *, name: str = "the file") -> Contents:
 
 
 def read_file(path: Path, format: str | None = None) -> Contents:  # noqa: A002 - as --format
-    """What a file holds; its format follows from its name and content where none is given."""
+    """Read a file; its format is guessed from name and content unless given."""
     try:
         text = _text(path.read_bytes(), path.name)
     except OSError as error:
@@ -115,14 +115,14 @@ def _guessed(path: Path, text: str) -> str:
     for known, ending in SUFFIXES.items():
         if suffix == ending:
             return known
-    raise PapersError(f"{path.name}: say what it is with --format, one of {', '.join(FORMATS)}")
+    raise PapersError(f"{path.name}: unknown format; give --format, one of {', '.join(FORMATS)}")
 
 
 def _check(format: str) -> None:  # noqa: A002 - as --format
     if format not in FORMATS:
         raise PapersError(
-            f"there is no format {format!r}{did_you_mean(format, FORMATS)}; "
-            f"there are {', '.join(FORMATS)}"
+            f"unknown format {format!r}{did_you_mean(format, FORMATS)}; "
+            f"use one of {', '.join(FORMATS)}"
         )
 
 

@@ -1,8 +1,8 @@
-"""BibTeX out: one entry a paper, safe to compile whatever its authors typed.
+"""BibTeX writer: one entry per paper, safe to compile whatever its authors typed.
 
-Preprints are `@misc` with `eprint`, `archivePrefix` and `primaryClass`, as arXiv asks
-(https://info.arxiv.org/help/hypertex/bibstyles.html); a paper with a reference to a journal is
-`@article`, or `@inproceedings` where that is a conference's, and keeps its eprint.
+Preprints are `@misc` with `eprint`, `archivePrefix` and `primaryClass`, as arXiv recommends
+(https://info.arxiv.org/help/hypertex/bibstyles.html); a paper with a journal reference is
+`@article`, or `@inproceedings` for a conference, and keeps its eprint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from etude.papers.exchange.names import Name
 from etude.papers.exchange.reference import Reference, reference
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-# A word whose capitals mean something; styles that write titles small would break YOLOv8 and 3D.
+# Words with significant capitals; styles that lower the case of titles would break YOLOv8.
 _CAPITALS = re.compile(
     r"(?<![\\{\w$])(?=\w*[A-Z])(?:\w[\w'-]*[A-Z][\w]*|\d+[\w-]*[A-Z]\w*)(?![\w}$])"
 )
@@ -25,7 +25,7 @@ _WIDTH = 100
 
 
 def write_bibtex(rows: list[dict[str, Any]]) -> str:
-    """The entries of `rows`, in their order."""
+    """Return the entries of `rows`, in their order."""
     return "\n".join(map(_entry, rows))
 
 
@@ -59,7 +59,7 @@ def _eprint(facts: Reference) -> dict[str, str]:
     if facts.categories:
         found["primaryClass"] = escaped(facts.categories[0])
     if facts.doi:
-        # Readers take a DOI as it stands, so what could end the field is written in percents.
+        # Readers take a DOI verbatim, so characters that could end the field are percent-encoded.
         found["doi"] = quote(facts.doi, safe="/:;()<>[]_-.~+@!$&'*,=?|")
     found["url"] = facts.page
     if len(facts.categories) > 1:
@@ -71,7 +71,7 @@ def _authors(names: tuple[Name, ...]) -> str:
     lines, width = [""], 0
     for number, name in enumerate(names):
         text = _author(name) + (" and" if number < len(names) - 1 else "")
-        # Long lines are cut by the BibTeX of old; a paper may have 3,303 authors.
+        # Long lines are truncated by old versions of BibTeX; a paper may have 3,303 authors.
         if width + len(text) > _WIDTH:
             lines.append("")
             width = 0
@@ -89,7 +89,7 @@ def _author(name: Name) -> str:
 
 
 def _shielded(part: str) -> str:
-    # `and` and a comma are syntax in a list of names unless they are within braces.
+    # `and` and a comma are syntax in a list of names unless within braces.
     text = escaped(part)
     return "{" + text + "}" if re.search(r",|\band\b", text, re.IGNORECASE) else text
 

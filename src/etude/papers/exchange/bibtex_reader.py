@@ -1,9 +1,9 @@
-"""BibTeX in, as people and programs write it.
+"""BibTeX reader, tolerant of what people and programs write.
 
 The grammar is that of Patashnik's BibTeX: text outside entries is a comment, values are braces,
-quotes, numbers or names joined by `#`, braces nest. Names are looked up in `@string`; months are
-known; one that is neither stays as it is written, since a field that is not needed should not
-cost the file.
+quotes, numbers or names joined by `#`, braces nest. Names are resolved through `@string` and the
+known months; an unknown name is left as written, since an unneeded field should not make the
+file unreadable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAME = re.compile(r"\s*([^\s\"#%'(),={}]+)\s*=\s*")
 _BARE = re.compile(r"[^\s\"#%'(),={}]+")
 _SPACE = re.compile(r"\s*")
 _MARK = re.compile(r"\\.|[{}\"]", re.DOTALL)
-# Where other programs name the paper when they have no field for it, the surest first.
+# Fields in which other programs put the arXiv id, most reliable first.
 _SEARCHED = (
     *("url", "doi", "arxivid", "arxiv", "ee", "link", "note", "howpublished", "journal", "number"),
     *("volume", "pages", "annote", "comment", "publisher", "booktitle", "file", "keywords"),
@@ -41,7 +41,7 @@ _SEARCHED = (
 
 @dataclass
 class _File:
-    """A file being read, and how far."""
+    """A file being parsed, and the position."""
 
     text: str
     name: str
@@ -55,14 +55,14 @@ class _File:
         return PapersError(f"{self.name}, line {at}: {what}")
 
     def skip(self) -> str:
-        """Go past white space; return the letter that follows, or nothing at the end."""
+        """Skip white space; return the next character, or an empty string at the end."""
         match = _SPACE.match(self.text, self.place)
         self.place = match.end() if match else self.place
         return self.text[self.place : self.place + 1]
 
 
 def read_bibtex(text: str, name: str) -> list[Entry]:
-    """The entries of a BibTeX file, in its order."""
+    """Return the entries of a BibTeX file, in its order."""
     return [_entry(kind, key, fields, place) for kind, key, fields, place in _entries(text, name)]
 
 
@@ -81,7 +81,7 @@ def _entries(text: str, name: str) -> Iterator[tuple[str, str, dict[str, str], s
         if kind != "string":
             head = _KEY.match(text, file.place)
             if head is None:
-                raise file.error(f"no key and comma after @{match[1]}{match[2]}")
+                raise file.error(f"expected a key and a comma after @{match[1]}{match[2]}")
             key, file.place = head[1], head.end()
         fields = _fields(file, match.start(), closing, strings)
         if kind == "string":
@@ -101,14 +101,14 @@ def _fields(file: _File, start: int, closing: str, strings: dict[str, str]) -> d
             file.place += 1
             continue
         if not letter:
-            raise file.error("this entry never ends; a brace is missing", start)
+            raise file.error("this entry is not closed; a brace is missing", start)
         match = _NAME.match(file.text, file.place)
         if match is None:
             found = shown(file.text[file.place : file.place + 30])
             raise file.error(f"expected `field = value`, found {found!r}")
         file.place = match.end()
         value = _value(file, start, strings)
-        # JabRef and others repeat a field; the first is the one that BibTeX takes.
+        # JabRef and others repeat a field; BibTeX takes the first.
         fields.setdefault(match[1].lower(), value)
         if file.skip() not in {",", closing, ""}:
             raise file.error(f"no comma after the value of {match[1]!r}")
@@ -136,17 +136,17 @@ def _value(file: _File, start: int, strings: dict[str, str]) -> str:
 
 
 def _braced(file: _File, start: int, closing: str) -> str:
-    """What stands up to `closing` outside of inner braces; the place goes past it."""
+    """Return the text up to `closing` outside of inner braces, and move past it."""
     opened, depth = file.place, 0
     if closing == ")":
         end = file.text.find(")", opened)
         if end < 0:
-            raise file.error("this entry never ends; `)` is missing", start)
+            raise file.error("this entry is not closed; `)` is missing", start)
         file.place = end + 1
         return file.text[opened:end]
     for match in _MARK.finditer(file.text, opened):
         sign = match[0][-1]
-        # BibTeX counts an escaped brace as a brace; files by hand have it for a letter, so such
+        # BibTeX counts an escaped brace as a brace; hand-written files use it as a letter, so such
         # a file is read only where its other braces balance.
         if len(match[0]) > 1:
             continue
@@ -159,7 +159,7 @@ def _braced(file: _File, start: int, closing: str) -> str:
             depth -= 1
             if depth < 0:
                 break
-    raise file.error(f"this entry never ends; {closing!r} is missing", start)
+    raise file.error(f"this entry is not closed; {closing!r} is missing", start)
 
 
 def _entry(kind: str, key: str, fields: dict[str, str], place: str) -> Entry:
@@ -189,7 +189,7 @@ def _entry(kind: str, key: str, fields: dict[str, str], place: str) -> Entry:
 
 
 def _authors(text: str) -> list[str]:
-    """The names of a list: parted by `and` outside of braces."""
+    """Return the names of a list, separated by `and` outside of braces."""
     names: list[str] = [""]
     depth = 0
     for word in re.split(r"(\s+)", text.strip()):
@@ -221,7 +221,7 @@ def _author(text: str) -> str:
 
 
 def _closes(text: str) -> int:
-    """Where the brace that opens `text` is closed; -1 where it is not."""
+    """Return the index of the brace that closes the one at the start of `text`, or -1."""
     depth = 0
     for place, letter in enumerate(text):
         depth += {"{": 1, "}": -1}.get(letter, 0)

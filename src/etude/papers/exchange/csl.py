@@ -1,4 +1,4 @@
-"""CSL-JSON out and in, the format of Zotero, pandoc and every citation processor.
+"""CSL-JSON reader and writer, the format of Zotero, pandoc and citation processors.
 
 Fields and types: https://docs.citationstyles.org/en/stable/specification.html, version 1.0.2, in
 which a preprint has the type `article`.
@@ -27,7 +27,7 @@ _TEXTS = ("DOI", "URL", "number", "archive_location", "note", "container-title",
 
 
 def write_csl(rows: list[dict[str, Any]]) -> str:
-    """The items of `rows`, an item a line."""
+    """Return the items of `rows`, one per line."""
     items = [json.dumps(_item(reference(row)), ensure_ascii=False) for row in rows]
     return "[\n" + ",\n".join(items) + "\n]\n"
 
@@ -72,10 +72,10 @@ def _author(name: Name) -> dict[str, str]:
 
 
 def read_csl(content: Any, name: str) -> list[Entry]:
-    """The entries of decoded CSL-JSON: a list of items, or `{"items": [...]}`."""
+    """Return the entries of decoded CSL-JSON: a list of items, or `{"items": [...]}`."""
     items = cast("dict[str, Any]", content).get("items") if isinstance(content, dict) else content
     if not isinstance(items, list):
-        raise PapersError(f"{name}: CSL-JSON is a list of items, and this is none")
+        raise PapersError(f"{name}: expected a list of items (CSL-JSON)")
     return [_read(item, f"{name}, item {number}") for number, item in enumerate(_list(items), 1)]
 
 
@@ -85,7 +85,7 @@ def _list(value: Any) -> list[Any]:
 
 def _read(item: Any, place: str) -> Entry:
     if not isinstance(item, dict):
-        raise PapersError(f"{place} is no object; each item of CSL-JSON is one, with a title")
+        raise PapersError(f"{place} must be an object with a title, as each item of CSL-JSON")
     fields = cast("dict[str, Any]", item)
     texts = {key: str(fields[key]) for key in _TEXTS if isinstance(fields.get(key), str | int)}
     found = identifier_in(texts.values()) or identifier_of(
@@ -111,7 +111,7 @@ def _text(fields: dict[str, Any], key: str, place: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | int | float):
-        raise PapersError(f"{place}: {key!r} should be a text")
+        raise PapersError(f"{place}: {key!r} should be a string")
     return shown(str(value))
 
 

@@ -1,4 +1,4 @@
-"""What a file says of one paper, whoever wrote it."""
+"""Entry of a bibliography file about one paper, in any format."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _CATEGORY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One paper of a file, in plain Unicode; what the file does not say is None or empty."""
+    """One paper of a file, in plain Unicode; missing fields are None or empty."""
 
     place: str
-    """Where in the file it stands, such as `refs.bib, line 12`."""
+    """Place in the file, such as `refs.bib, line 12`."""
     identifier: Identifier | None
-    """None where no field names a paper of arXiv."""
+    """None without an arXiv id."""
     title: str = ""
     authors: tuple[str, ...] = ()
     abstract: str = ""
@@ -43,14 +43,14 @@ class Entry:
     """Its citation key in that file."""
     tags: tuple[str, ...] = ()
     sightings: tuple[Sighting, ...] = field(default=(), repr=False)
-    """Etude's own JSON knows all that its library did; other formats leave this empty."""
+    """Sightings from Etude's own JSON; empty for other formats."""
     row: dict[str, Any] | None = field(default=None, repr=False)
-    """The record that Etude's own JSON holds."""
+    """The record from Etude's own JSON."""
 
     def seen(self) -> tuple[Sighting, ...]:
-        """What the library may be told: nothing where there is no arXiv id or no title.
+        """Return the sightings for the library: none without an arXiv id or a title.
 
-        A file that people or other programs wrote never outranks a source: it claims no version.
+        A file written by others never outranks a source, since it claims no version.
         """
         if self.sightings:
             return self.sightings
@@ -71,7 +71,7 @@ class Entry:
 
 
 def identifier_in(texts: Iterable[str]) -> Identifier | None:
-    """The first arXiv id that one of `texts` names by `arXiv:`, an address, or arXiv's own DOI."""
+    """Return the first arXiv id in `texts`, marked by `arXiv:`, a URL, or arXiv's own DOI."""
     for text in texts:
         match = _NAMED.search(text)
         if match is not None:
@@ -82,9 +82,9 @@ def identifier_in(texts: Iterable[str]) -> Identifier | None:
 
 
 def identifier_of(eprint: str, archive: str = "", primary: str = "") -> Identifier | None:
-    """The id in a field that holds nothing else, or None.
+    """Return the id in a field that contains nothing else, or None.
 
-    Before 2007 an id has its archive before it, which some writers keep in another field: the
+    Ids before 2007 begin with an archive, which some writers put in another field: the
     eprint `9901001` of the primary class `hep-th`.
     """
     if archive and not archive.lower().startswith(("arxiv", "http")):
@@ -99,18 +99,18 @@ def identifier_of(eprint: str, archive: str = "", primary: str = "") -> Identifi
 
 
 def categories_in(words: str) -> tuple[str, ...]:
-    """Those of words, separated by commas or semicolons, that are categories of arXiv."""
+    """Return the words, separated by commas or semicolons, that are arXiv categories."""
     found = (word.strip() for word in re.split(r"[,;]", words))
     return tuple(dict.fromkeys(word for word in found if _CATEGORY.fullmatch(word)))
 
 
 def publisher_doi(doi: str) -> str | None:
-    """`doi` without the resolver's address, or None where it is empty or arXiv's own."""
+    """Return `doi` without the resolver's URL, or None if it is empty or arXiv's own."""
     bare = re.sub(r"^(https?://(dx\.)?doi\.org/|doi:\s*)", "", doi.strip(), flags=re.IGNORECASE)
     return None if not bare or bare.lower().startswith("10.48550/") else bare
 
 
 def journal_of(text: str) -> str | None:
-    """A reference to a journal, or None where it only says that it is a preprint."""
+    """Return a journal reference, or None if it only says that it is a preprint."""
     preprint = re.search(r"\b(arxiv|corr)\b", text, re.IGNORECASE)
     return None if preprint or not text.strip() else text.strip()

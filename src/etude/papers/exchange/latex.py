@@ -1,9 +1,9 @@
-r"""Text between Unicode and LaTeX, safely in both directions.
+r"""Conversion between Unicode and LaTeX that cannot execute anything.
 
 Titles and abstracts of arXiv are LaTeX as their authors typed it, with accents (`\'e`), escapes
-(`\%`), formulas (`$k$`), and now and then a command that exists only in their paper. What is
-written for LaTeX to compile may hold nothing that does something: a formula stays as it is where
-all its commands are known to print, and everything else becomes plain text that is escaped.
+(`\%`), formulas (`$k$`), and sometimes a command defined only in their paper. Text written for
+compilation must not execute anything: a formula is kept if all its commands are known to print, and
+everything else becomes escaped plain text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WRITTEN = (
     *("texttrademark", "S", "P", "pounds", "texteuro", "textperiodcentered", "textbullet"),
     *("textexclamdown", "textquestiondown"),
 )
-"""Of the commands for a character, those that are written."""
+"""Commands for a character that the writer uses."""
 _ESCAPED = {
     **{CHARACTERS[command]: f"\\{command}{{}}" for command in _WRITTEN},
     **{letter: f"{{\\{command}}}" for letter, command in LETTERS_BY_CHARACTER.items()},
@@ -90,16 +90,16 @@ _DASHES = {"--": "–", "---": "—", "``": "“", "''": "”"}
 
 
 def plain(text: str) -> str:
-    r"""LaTeX as Unicode on one line: accents, escapes and styles resolved, formulas as they are.
+    r"""Return LaTeX as Unicode on one line: accents, escapes and styles resolved, formulas kept.
 
-    A command that nobody but its author knows stays, since the text would be missing a word.
+    An unknown command is kept, since the text would be missing a word.
     """
     pieces = (piece if formula else _unfolded(piece) for formula, piece in _pieces(text))
     return shown(unicodedata.normalize("NFC", "".join(pieces)))
 
 
 def compilable(text: str) -> str:
-    """LaTeX that prints `text`, which is LaTeX by anybody: braces balanced, nothing executed."""
+    """Return safe LaTeX that prints the untrusted LaTeX `text`, with balanced braces."""
     kept: list[str] = []
     for formula, piece in _pieces(shown(text)):
         inside = piece.removeprefix("\\(").removesuffix("\\)").strip("$")
@@ -111,7 +111,7 @@ def compilable(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str]]:
-    """The pieces of `text` in order, and whether each is a formula."""
+    """Yield the pieces of `text` in order: whether it is a formula, and the text."""
     place = 0
     for match in _FORMULA.finditer(text):
         yield False, text[place : match.start()]
@@ -140,7 +140,7 @@ def _decoded(match: re.Match[str]) -> str:
         return LETTERS.get(word) or CHARACTERS.get(word) or match[0].removesuffix("{}")
     if match["sign"]:
         sign = match["sign"]
-        # A forced line end or a space of any width is a space; a hint for hyphens is nothing.
+        # A forced line end or a space of any width is a space; a hint for hyphens is removed.
         return "" if sign in "-/!" else " " if sign in "\\,; \n\t" else sign
     if match["dashes"]:
         return _DASHES[match["dashes"]]
@@ -148,9 +148,9 @@ def _decoded(match: re.Match[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain Unicode as LaTeX: special characters and accents written so that any LaTeX reads them.
+    """Return plain Unicode as LaTeX, with special characters and accents as commands.
 
-    Letters that LaTeX has no command for (Greek, Chinese, signs) stay, for engines that read UTF-8.
+    Characters without a command (Greek, Chinese, signs) are kept, for engines that read UTF-8.
     """
     return _SPECIAL.sub(lambda match: _encoded(match[0]), unicodedata.normalize("NFC", text))
 
@@ -170,7 +170,7 @@ def _encoded(letter: str) -> str:
 
 
 def _harmless(formula: str) -> bool:
-    """Whether a formula prints and does nothing else, its braces balanced as BibTeX counts."""
+    """Return whether a formula only prints, with braces balanced as BibTeX counts."""
     if "^^" in formula:
         return False
     depth = counted = 0

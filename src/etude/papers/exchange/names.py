@@ -1,10 +1,10 @@
-"""Authors' names in parts, and back.
+"""Parsing of authors' names into family name, given names, particle and suffix.
 
-Sources give a name as it is written on the paper, `Laurens van der Maaten`; bibliographies want to
-know which part is the family's. Nothing in the text says so for certain, so this follows BibTeX's
-rule (Patashnik, BibTeXing, 1988, section 4): the family name is the last word, and small words
-before it belong to it. To that come words that Romance, Dutch and Arabic names write large
-(`Luc Van Gool`), suffixes (`Jr.`), and names that are no person's, which stay whole.
+Sources give a name as on the paper, `Laurens van der Maaten`; bibliographies need
+the family name. The text alone does not determine it, so this follows BibTeX's rule (Patashnik,
+BibTeXing, 1988, section 4): the family name is the last word with the lower-case words before it.
+Added to that are capitalised particles of Romance, Dutch and Arabic names (`Luc Van Gool`),
+suffixes (`Jr.`), and collective names, which stay whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from etude.papers.words import shown
 
 _SUFFIXES = {"jr", "jr.", "sr", "sr.", "ii", "iii", "iv", "2nd", "3rd"}
-# Words that open a family name though they are written large. Those that are also common given
+# Capitalised words that begin a family name. Those that are also common given
 # names (Di, Da, Ben, Le, La) are left out: `Van` alone is one in Vietnamese, after a family name.
 _LARGE = {"Van", "Von", "De", "Del", "Della", "Der", "Den", "Dos", "El", "St.", "Ter"}
 _GROUP = re.compile(
@@ -28,12 +28,12 @@ _GROUP = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A person's name in parts, or, with `literal` alone, a name that has none."""
+    """A person's name in parts, or, with `literal` alone, a collective name."""
 
     family: str = ""
     given: str = ""
     particle: str = ""
-    """Small words before the family name, `van der`."""
+    """Lower-case words before the family name, `van der`."""
     suffix: str = ""
     literal: str = ""
 
@@ -54,7 +54,7 @@ class Name:
 
 
 def split_name(text: str) -> Name:
-    """The parts of a name in either order: `Ada Lovelace` or `Lovelace, Ada`."""
+    """Parse a name in either order: `Ada Lovelace` or `Lovelace, Ada`."""
     whole = shown(text)
     if _GROUP.search(whole) or not any(letter.isalpha() for letter in whole):
         return Name(literal=whole)
@@ -73,7 +73,7 @@ def split_name(text: str) -> Name:
 
 
 def reversed_name(family: str, given: str = "", suffix: str = "") -> Name:
-    """The name of `family, given, suffix`; small words that open `family` are its particle."""
+    """Return the name `family, given, suffix`; leading lower-case words are its particle."""
     words = family.split()
     small = _leading_small(words)
     if not given and not suffix and len(words) == 1:
@@ -105,5 +105,5 @@ def _leading_small(words: list[str]) -> int:
 
 
 def _is_small(word: str) -> bool:
-    # A small letter as such: names in scripts without cases have no particles.
+    # Names in scripts without case have no particles.
     return word[:1].islower() and word not in {"and", "&"}

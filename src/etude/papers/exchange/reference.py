@@ -1,4 +1,4 @@
-"""What a row is in the terms of bibliographies, the same for BibTeX, CSL and RIS."""
+"""Bibliographic reference of a library row, shared by BibTeX, CSL and RIS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _YEAR = re.compile(r"(?<!\d)(19[89]\d|20\d\d)(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A row's facts; `title`, `comment` and `journal` still in the LaTeX of their authors."""
+    """Bibliographic fields of a row; `title`, `comment` and `journal` are still LaTeX."""
 
     key: str
     id: str
@@ -29,29 +29,29 @@ class Reference:
     names: tuple[Name, ...]
     categories: tuple[str, ...]
     date: tuple[int, ...]
-    """Year, month and, where the first version's day is known, day."""
+    """Year, month and, if the day of the first version is known, day."""
     year: int
-    """Of the publication where there is one with a year, else of the first version."""
+    """Date of the publication if its year is known, else of the first version."""
     journal: str
     proceedings: bool
     doi: str
-    """The publisher's, or empty."""
+    """The publisher's DOI, or empty."""
     comment: str
     version: int | None
 
     @property
     def page(self) -> str:
-        """Address of the abstract page."""
+        """URL of the abstract page."""
         return abstract_page(self.id)
 
     @property
     def any_doi(self) -> str:
-        """The publisher's DOI, else the one that arXiv registers for each of its papers."""
+        """Return the publisher's DOI, else the one that arXiv registers for every paper."""
         return self.doi or f"10.48550/arXiv.{self.id}"
 
 
 def reference(row: dict[str, Any]) -> Reference:
-    """The facts of a row of the library."""
+    """Return the bibliographic fields of a library row."""
     date = _date(row)
     journal = row.get("journal_ref") or ""
     years = _YEAR.findall(journal)
@@ -76,7 +76,7 @@ def _date(row: dict[str, Any]) -> tuple[int, ...]:
     if row.get("published") is not None:
         moment = datetime.fromtimestamp(row["published"], UTC)
         return (moment.year, moment.month, moment.day)
-    # The id itself tells the month: 2403.01234, hep-th/9901001.
+    # The id contains the month: 2403.01234, hep-th/9901001.
     digits = row["id"].rpartition("/")[2]
     year, month = int(digits[:2]), int(digits[2:4])
     return ((1900 if year > 90 else 2000) + year, min(max(month, 1), 12))

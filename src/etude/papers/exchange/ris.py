@@ -1,4 +1,4 @@
-"""RIS out and in, the format of reference managers: lines of two letters, two spaces, a dash.
+"""RIS reader and writer, the format of reference managers: tag, two spaces, a hyphen, value.
 
 Tags follow the published list of the format's types and fields (RefMan, 2001 and 2011).
 """
@@ -25,7 +25,7 @@ _LINE = re.compile(r"([A-Z][A-Z0-9])  ?-(?: (.*))?$")
 
 
 def write_ris(rows: list[dict[str, Any]]) -> str:
-    """The records of `rows`; lines end as the format wants them, in carriage return and feed."""
+    """Return the records of `rows`, with CRLF line ends as the format requires."""
     return "".join(f"{line}\r\n" for row in rows for line in _record(row))
 
 
@@ -53,7 +53,7 @@ def _record(row: dict[str, Any]) -> list[str]:
 
 
 def read_ris(text: str, name: str) -> list[Entry]:
-    """The entries of a RIS file; a line without a tag goes on with the field above it."""
+    """The entries of a RIS file; a line without a tag continues the field above it."""
     entries: list[Entry] = []
     fields: dict[str, list[str]] | None = None
     started, last = 0, ""
@@ -62,8 +62,8 @@ def read_ris(text: str, name: str) -> list[Entry]:
         if match is None:
             if fields is None and line.strip():
                 raise PapersError(
-                    f"{name}, line {number}: {shown(line)[:40]!r} stands outside a record; "
-                    "in RIS a record opens with `TY  - `"
+                    f"{name}, line {number}: {shown(line)[:40]!r} is outside a record; "
+                    "in RIS a record begins with `TY  - `"
                 )
             if fields is not None and last and line.strip():
                 fields[last][-1] += f" {line.strip()}"
@@ -74,7 +74,7 @@ def read_ris(text: str, name: str) -> list[Entry]:
                 raise PapersError(f"{name}, line {number}: the record of line {started} has no ER")
             fields, started = {}, number
         elif fields is None:
-            raise PapersError(f"{name}, line {number}: {tag} stands before any TY")
+            raise PapersError(f"{name}, line {number}: {tag} comes before any TY")
         if tag == "ER":
             entries.append(_entry(fields, f"{name}, line {started}"))
             fields, last = None, ""
@@ -82,7 +82,7 @@ def read_ris(text: str, name: str) -> list[Entry]:
             fields.setdefault(tag, []).append(value)
             last = tag
     if fields is not None:
-        raise PapersError(f"{name}, line {started}: this record has no ER; the file seems cut off")
+        raise PapersError(f"{name}, line {started}: this record has no ER; is the file truncated?")
     return entries
 
 

@@ -1,8 +1,7 @@
-"""CSV out and in: a row a paper, as RFC 4180 has it, for spreadsheets.
+"""CSV reader and writer: a row per paper, as in RFC 4180, for spreadsheets.
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@` as a formula, and a title is
-whatever its authors typed. Such a cell gets an apostrophe in front, which is how a spreadsheet is
-told that it is text; reading takes it away again.
+A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@` as a formula (CSV injection). Such a
+cell gets a leading apostrophe, which marks it as text; the reader removes it again.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ COLUMNS = (
     *("replaced", "withdrawn", "comment", "journal_ref", "doi", "licence", "abstract", "summary"),
     *("summary_by", "tags", "url"),
 )
-# Wide forms of the same signs count in spreadsheets of East Asia; white space in front is skipped.
+# Full-width forms of the same signs also start formulas; white space in front is skipped.
 _FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠|%\t\r]")
-# A list of 3,303 authors is longer than the 131,072 letters that Python takes for a cell.
+# A list of 3,303 authors exceeds Python's default limit of 131,072 characters per cell.
 csv.field_size_limit(max(csv.field_size_limit(), 1 << 26))
 _NAMES = {
     "id": ("id", "arxiv", "arxiv id", "arxivid"),
@@ -53,7 +52,7 @@ _NAMES = {
 
 
 def write_csv(rows: list[dict[str, Any]]) -> str:
-    """A line of names, then a line a row."""
+    """Return a header line, then a line per row."""
     file = io.StringIO()
     writer = csv.writer(file, quoting=csv.QUOTE_MINIMAL, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -89,30 +88,30 @@ def _bare(text: str) -> str:
 
 
 def read_csv(text: str, name: str) -> list[Entry]:
-    """The entries of a CSV file whose first line names the columns, Etude's or another's."""
+    """Return the entries of a CSV file with a header line, written by Etude or others."""
     if "\0" in text:
-        raise PapersError(f"{name}: a zero byte; this is no text file")
+        raise PapersError(f"{name}: contains a zero byte; this is not a text file")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     entries: list[Entry] = []
     try:
         heads = [head.strip().lower() for head in next(reader, list[str]())]
         if not {"id", "title", "doi", "url", "arxiv", "arxiv id"} & set(heads):
             raise PapersError(
-                f"{name}, line 1: no column is called id, title, doi or url; "
-                "the first line of a CSV file names its columns"
+                f"{name}, line 1: no column is named id, title, doi or url; "
+                "the first line of a CSV file must name its columns"
             )
         line = reader.line_num + 1
         for cells in reader:
             if any(cells):
                 if len(cells) > len(heads):
                     raise PapersError(
-                        f"{name}, line {line}: {len(cells)} cells under {len(heads)} names"
+                        f"{name}, line {line}: {len(cells)} cells in {len(heads)} columns"
                     )
                 row = dict(zip(heads, map(_bare, cells), strict=False))
                 entries.append(_entry(row, f"{name}, line {line}"))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise PapersError(f"{name}, line {reader.line_num}: no CSV: {error}") from error
+        raise PapersError(f"{name}, line {reader.line_num}: not valid CSV: {error}") from error
     return entries
 
 

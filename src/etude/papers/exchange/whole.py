@@ -1,11 +1,11 @@
-"""Etude's own JSON: everything that a library holds of its papers, out and in without a loss.
+"""Etude's own JSON format: lossless export and import of a library.
 
     {"format": "etude-papers", "version": 1, "papers": [row, ...], "reader": {...} or null}
 
-A row has the columns of the library's table but those that count within one database, and
-`listings`, pairs of day and kind. Which version and datestamp each field came from is kept too
-(`basis`): a row is given back to a library as sightings, so that the library's own rule decides
-between them and what it holds, and giving back is the same as never having lost.
+A row has the columns of the library's table, except those that count within one database, and
+`listings`, pairs of day and kind. It also has the version and datestamp of each field's source
+(`basis`): a row is imported as sightings, so that the library's merge rule decides between them and
+its own content, and an import restores the exact state.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _NEEDED = {"title", "abstract", "authors", "categories"}
 
 
 def with_listings(library: Library, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` of `Library.get_many`, each with its `listings` as `Library.get` gives them."""
+    """Return rows of `Library.get_many`, each with its `listings` as in `Library.get`."""
     keys = [row["id"] for row in rows]
     days: dict[str, list[tuple[str, str]]] = {}
     with library.engine.connect() as connection:
@@ -69,7 +69,7 @@ def with_listings(library: Library, rows: Sequence[Mapping[str, Any]]) -> list[d
 
 
 def write_json(rows: Sequence[Mapping[str, Any]], reader: dict[str, Any] | None = None) -> str:
-    """The document of `rows` and of what `reader` exported; a paper a line."""
+    """Return the document of `rows` and the export `reader`, one paper per line."""
     papers = [
         json.dumps(
             {key: value for key, value in row.items() if key == "id" or key in _KINDS},
@@ -83,31 +83,31 @@ def write_json(rows: Sequence[Mapping[str, Any]], reader: dict[str, Any] | None 
 
 
 def decoded(text: str, name: str) -> Any:
-    """The content of JSON. Raises: PapersError that says where it goes wrong."""
+    """Parse JSON; raise a PapersError with the place of a syntax error."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise PapersError(
-            f"{name}, line {error.lineno}, column {error.colno}: no JSON: {error.msg}"
+            f"{name}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}"
         ) from error
     except RecursionError as error:
-        raise PapersError(f"{name}: brackets nest too deeply") from error
+        raise PapersError(f"{name}: brackets are nested too deeply") from error
     except ValueError as error:
-        raise PapersError(f"{name}: no JSON: {error}") from error
+        raise PapersError(f"{name}: not valid JSON: {error}") from error
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not a number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def read_json(content: Any, name: str) -> tuple[list[Entry], dict[str, Any] | None]:
-    """Papers and reader of a decoded document."""
+    """Return the papers and the reader of a decoded document."""
     if not isinstance(content, dict) or cast("dict[str, Any]", content).get("format") != FORMAT:
-        raise PapersError(f'{name}: not written by Etude; its files open with "format": "{FORMAT}"')
+        raise PapersError(f'{name}: not by Etude, whose files begin with "format": "{FORMAT}"')
     document = cast("dict[str, Any]", content)
     version = document.get("version")
     if not isinstance(version, int) or version < 1:
-        raise PapersError(f"{name}: 'version' should be a whole number from 1")
+        raise PapersError(f"{name}: 'version' should be a positive integer")
     if version > VERSION:
         raise PapersError(
             f"{name}: version {version} is of a newer Etude; this one reads up to {VERSION}"
@@ -126,7 +126,7 @@ def read_json(content: Any, name: str) -> tuple[list[Entry], dict[str, Any] | No
 
 def _entry(paper: Any, place: str) -> Entry:
     if not isinstance(paper, dict):
-        raise PapersError(f"{place} is no object")
+        raise PapersError(f"{place} is not an object")
     row = cast("dict[str, Any]", paper)
     try:
         identifier = parse_identifier(str(row.get("id")))
@@ -138,14 +138,14 @@ def _entry(paper: Any, place: str) -> Entry:
         if value is None and key not in _NEEDED:
             continue
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise PapersError(f"{where}: {key!r} cannot be {shown(repr(value))[:40]}")
+            raise PapersError(f"{where}: {key!r} has the invalid value {shown(repr(value))[:40]}")
     for key in ("authors", "categories", "tags"):
         if not all(isinstance(one, str) for one in cast("list[Any]", row.get(key) or [])):
-            raise PapersError(f"{where}: {key!r} should be a list of texts")
+            raise PapersError(f"{where}: {key!r} should be a list of strings")
     try:
         seen = tuple(_sightings({**row, "id": identifier.id}))
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError, OSError) as error:
-        raise PapersError(f"{where}: its days or versions cannot be read: {error}") from error
+        raise PapersError(f"{where}: malformed days or versions: {error}") from error
     return Entry(
         place,
         identifier,
@@ -163,7 +163,7 @@ def _entry(paper: Any, place: str) -> Entry:
 
 
 def _sightings(row: dict[str, Any]) -> list[Sighting]:
-    """What the library must have been told to hold this row."""
+    """Return the sightings that produce this row."""
     bases = cast("dict[str, list[Any]]", row.get("basis") or {})
     main = bases.get("") or [row.get("version") or 0, "", row.get("updated") or 0.0]
     apart = {name: basis for name, basis in bases.items() if name in _DECIDED}
@@ -211,9 +211,9 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def restore(library: Library, entries: Sequence[Entry]) -> int:
-    """Put `entries` into `library`, with their summaries; return how many papers it was told of.
+    """Store `entries` in `library`, with their summaries; return the number of papers.
 
-    A paper is kept as first seen when the file says it was, where the library did not know it.
+    A paper new to the library keeps the file's time of first sight.
     """
     groups: dict[float | None, list[Entry]] = {}
     for entry in entries:
@@ -242,7 +242,7 @@ def _summaries(library: Library, entries: Sequence[Entry]) -> None:
     found: list[tuple[str, str, str]] = []
     for row in library.get_many(list(rows)):
         old = rows[row["id"]]
-        # A summary belongs to an abstract: it does not come back under another one.
+        # A summary belongs to an abstract: it is not restored for another one.
         if row["summary"] is None and row["abstract"] == old["abstract"]:
             found.append((row["id"], old["summary"], old.get("summary_by") or "import"))
     library.set_summaries(found)

@@ -1,7 +1,7 @@
-"""A server on this machine that speaks arXiv's three interfaces, for tests and demonstrations.
+"""Fake arXiv server: the three interfaces on this machine, for tests and demonstrations.
 
-It shows a world of papers as of its own clock, with the quirks of the real servers and with faults
-on command. `python -m etude.papers.fake_arxiv --help` starts one; `ReplayServer` is one within a
+It serves a set of papers as of its own clock, with the quirks of the real servers and faults
+on command. Start it with `python -m etude.papers.fake_arxiv`, or use `ReplayServer` within a
 test.
 """
 

@@ -1,11 +1,11 @@
-"""`python -m etude.papers.fake_arxiv`: a server in arXiv's place, on this machine.
+"""Command line of the fake arXiv server, `python -m etude.papers.fake_arxiv`.
 
 Example, in two terminals:
 
     python -m etude.papers.fake_arxiv --generated 500 --now 2026-05-05T12:00 --port 8123
     ETUDE_ARXIV=http://127.0.0.1:8123 etude papers sync
 
-and to see what an angry server does to it:
+To simulate failures:
 
     curl '127.0.0.1:8123/replay/faults?add=oai:429=7x3'
     curl '127.0.0.1:8123/replay/clock?now=2026-05-06T12:00'
@@ -39,24 +39,24 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, help="folder with corpus.jsonl.xz, days, versions.json"
     )
-    parser.add_argument("--generated", type=int, metavar="N", help="N papers that are made up")
+    parser.add_argument("--generated", type=int, metavar="N", help="N synthetic papers")
     parser.add_argument("--since", type=date.fromisoformat, help="first day of the data")
     parser.add_argument("--until", type=date.fromisoformat, help="last day of the data")
     parser.add_argument(
         "--first",
         type=date.fromisoformat,
-        help="first day of made-up papers; without, their last day is today",
+        help="first day of synthetic papers; by default the last day is today",
     )
-    parser.add_argument("--days", type=int, default=5, help="days that made-up papers span")
+    parser.add_argument("--days", type=int, default=5, help="number of days of synthetic papers")
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--now", type=datetime.fromisoformat, help="the server's time, UTC")
     parser.add_argument("--faults", nargs="*", default=[], metavar="FAULT")
-    parser.add_argument("--page", type=int, default=2500, help="records on a page of OAI-PMH")
+    parser.add_argument("--page", type=int, default=2500, help="records per page of OAI-PMH")
     return parser
 
 
 def _first_day(days: int) -> date:
-    """Where made-up papers must begin so that what happens to them ends today."""
+    """Return the first day of synthetic papers whose last event is today."""
     day = last_feed(feed_day(datetime.now(UTC)))
     for _ in range(days + LATER_DAYS - 1):
         day = last_feed(day - timedelta(days=1))
@@ -68,7 +68,7 @@ def main() -> int:
     parser = _arguments()
     chosen = parser.parse_args()
     if (chosen.data is None) == (chosen.generated is None):
-        parser.error("either --data FOLDER or --generated N")
+        parser.error("give either --data FOLDER or --generated N")
     try:
         if chosen.data is not None:
             world = recorded(chosen.data, since=chosen.since, until=chosen.until)

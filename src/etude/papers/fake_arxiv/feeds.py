@@ -1,4 +1,4 @@
-"""The feeds of a replay, as https://github.com/arXiv/arxiv-feed writes them."""
+"""Feeds of the fake server, in the form of https://github.com/arXiv/arxiv-feed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARCHIVES = {category.split(".")[0] for category in CATEGORIES}
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a feed shows instead of the truth."""
+    """Faults of a feed's content."""
 
     stale: bool = False
     lag: bool = False
@@ -28,7 +28,7 @@ class Shown:
 
 
 def wrong_query(query: str) -> str | None:
-    """What is wrong with the categories of a feed's address, None where nothing is."""
+    """Return the error in the categories of a feed's URL, or None."""
     names = query.split("+")
     known = {name.lower() for name in CATEGORIES | _ARCHIVES}
     if not query or any(not re.fullmatch(r"[A-Za-z.-]+", name) for name in names):
@@ -47,7 +47,7 @@ def wrong_query(query: str) -> str | None:
 def feed(
     world: World, form: str, query: str, moment: datetime, shown: Shown, server: str
 ) -> tuple[int, bytes]:
-    """Status and body of a feed, `form` being `rss` or `atom`, as it stands at `moment`."""
+    """Return status and body of a feed at `moment`; `form` is `rss` or `atom`."""
     day = feed_day(moment)
     midnight = datetime.combine(day, time(), EASTERN)
     if shown.lag:

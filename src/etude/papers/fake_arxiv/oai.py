@@ -1,4 +1,4 @@
-"""OAI-PMH of a replay, as https://github.com/arXiv/oaipmh answers: errors under HTTP 200, too."""
+"""OAI-PMH of the fake server, as in https://github.com/arXiv/oaipmh; errors use HTTP 200."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OFTEN = {
 
 
 class OaiError(Exception):
-    """An error of the protocol."""
+    """An error of the OAI-PMH protocol."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -44,7 +44,7 @@ class OaiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Sizes of pages, and what is done wrong."""
+    """Page sizes, and faults."""
 
     records: int = 2500
     headers: int = 20_000
@@ -55,7 +55,7 @@ class Pages:
 def answer(
     world: World, query: Sequence[tuple[str, str]], moment: datetime, pages: Pages, server: str
 ) -> bytes:
-    """The body for a request; the status is always 200."""
+    """Return the body of a response; the status is always 200."""
     shown: dict[str, str] = {}
     try:
         arguments = dict(query)
@@ -152,7 +152,7 @@ def _inner(
     if skip + size < len(states):
         token = _token(verb, asked, states, skip + size, since, moment)
     elif skip:
-        # The last of several pages has an empty token, the only one of one page has none.
+        # The last of several pages has an empty token; a single page has none.
         token = "<resumptionToken/>"
     if pages.twice:
         page.insert(1, page[0])
@@ -203,7 +203,7 @@ def _token(
     since: date | None,
     moment: datetime,
 ) -> str:
-    """A token as the server writes it: where a page spans days it starts at the last of them."""
+    """Return a token as the server writes it: if a page spans days, from the last of them."""
     last = states[end - 1].stamp
     first = next(index for index, state in enumerate(states) if state.stamp == last)
     asked = {"verb": verb, **asked, "from": last.isoformat()} if first or since else dict(asked)

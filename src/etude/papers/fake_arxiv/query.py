@@ -1,4 +1,4 @@
-"""The query API of a replay, shaped after answers that were recorded in April and May 2026."""
+"""Query API of the fake server, modelled on responses recorded in April and May 2026."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Test = Callable[[State], bool]
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What the API does wrong."""
+    """Faults of the API."""
 
     empty: bool = False
     shuffle: bool = False
@@ -41,11 +41,11 @@ class Wrong:
 
 
 class RefusedError(Exception):
-    """A request that the API refuses."""
+    """A request that the API rejects."""
 
 
 def error_feed(text: str, moment: datetime) -> bytes:
-    """An error as the API tells it."""
+    """Return an error as the API sends it."""
     where = f"https://arxiv.org/api/errors#{xml(re.sub(r'[^A-Za-z0-9.-]+', '_', text))}"
     return (
         f"{_HEAD}  <id>https://arxiv.org/</id>\n  <title>arXiv Search Results</title>\n"
@@ -64,7 +64,7 @@ def error_feed(text: str, moment: datetime) -> bytes:
 def answer(
     world: World, asked: Mapping[str, str], moment: datetime, wrong: Wrong
 ) -> tuple[int, bytes]:
-    """Status and body for the parameters of a request."""
+    """Return status and body for the parameters of a request."""
     try:
         return 200, _results(world, asked, moment, wrong)
     except RefusedError as problem:
@@ -189,7 +189,7 @@ def _entry(state: State) -> str:
 
 
 class _Parser:
-    """A small reader of the API's language: fields, AND, OR, ANDNOT, parentheses, dates."""
+    """Parser of the API's query language: fields, AND, OR, ANDNOT, parentheses, dates."""
 
     def __init__(self, text: str) -> None:
         self._tokens = _TOKEN.findall(text)
@@ -241,7 +241,7 @@ class _Parser:
 
 
 def _dates(value: str) -> _Test:
-    # Both names mean the date of the first version.
+    # Both names refer to the date of the first version.
     low, high = re.findall(r"\d+", value)
     since, until = _minute(low, "000101010000"), _minute(high, "999912312359")
     return lambda state: (

@@ -1,7 +1,7 @@
-"""The server of a replay: three interfaces, a clock that is set, and faults on command.
+"""HTTP server of the fake arXiv: three interfaces, a settable clock, and fault injection.
 
-It listens on this machine only. Beside arXiv's addresses it has `/replay/clock`, `/replay/faults`
-and `/replay/log`, so that another process can set the time and order faults.
+It listens on this machine only. Besides arXiv's paths it has `/replay/clock`, `/replay/faults`
+and `/replay/log`, so that another process can set the time and inject faults.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BODY = ("truncate", "cut", "slow")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request in the server's log, by the monotonic clock."""
+    """One request in the server's log, with monotonic times."""
 
     path: str
     agent: str
@@ -45,15 +45,15 @@ class Asked:
 
 
 class ReplayServer:
-    """A server in a thread; a context manager.
+    """A server in a thread, usable as a context manager.
 
     Args:
         world: the papers.
-        now: the server's time; None follows the clock of the machine.
-        port: 0 takes any that is free.
-        faults: what goes wrong from the start.
-        pages: sizes of OAI-PMH's pages.
-        cap: items of a feed.
+        now: the server's time; None uses the system clock.
+        port: 0 for any free port.
+        faults: initial faults.
+        pages: page sizes of OAI-PMH.
+        cap: maximum number of items of a feed.
     """
 
     def __init__(
@@ -83,24 +83,24 @@ class ReplayServer:
 
     @property
     def address(self) -> str:
-        """Where it listens; the value for `ETUDE_ARXIV`."""
+        """The URL of the server; the value for `ETUDE_ARXIV`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def moment(self) -> datetime:
-        """The server's time."""
+        """Return the server's time."""
         return self.now or datetime.now(UTC)
 
     def spoil(self, *faults: Fault | str) -> None:
-        """Order faults, in their written form or not."""
+        """Inject faults, as objects or in text form."""
         self.faults.add(*(_fault(of) for of in faults))
 
     def start(self) -> ReplayServer:
-        """Begin to answer."""
+        """Start serving."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End, and close the port."""
+        """Stop serving and close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's
-        """Nothing: the log is kept for those who ask."""
+        """Write nothing: requests are recorded in `log`."""
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         moment = (
@@ -149,9 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._note()
 
     def _note(self) -> None:
-        """Put the request in the log, once.
+        """Record the request in the log, once.
 
-        Before the last bytes leave: who has read the answer finds it in the log.
+        Called before the last bytes are sent, so that a client that has read them finds it.
         """
         if self._noted:
             return
@@ -275,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reset(self) -> None:
         self._note()
-        # Lingering for no time makes the kernel send a reset in place of an orderly end.
+        # A linger time of 0 makes the kernel send a reset instead of an orderly close.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()

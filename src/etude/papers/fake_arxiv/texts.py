@@ -1,4 +1,4 @@
-"""Text as arXiv's servers write it: XML, names with TeX's accents, dates."""
+"""Text in the form of arXiv's servers: XML, names with TeX accents, dates."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from email.utils import format_datetime
 from etude.papers.latex_symbols import ACCENTS_BY_MARK, LETTERS
 
 _LETTERS = {LETTERS[command]: command for command in ("o", "O", "l", "L", "ss", "ae", "i")}
-"""Letters that arXiv writes as commands; others come as they are."""
+"""Letters that arXiv writes as commands; others are unchanged."""
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def xml(text: str) -> str:
-    """`text` for an XML element or attribute; what XML cannot hold is left out."""
+    """Return `text` escaped for XML, without characters that XML forbids."""
     kept = _NOT_XML.sub("", text)
     return (
         kept.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
@@ -23,7 +23,7 @@ def xml(text: str) -> str:
 
 
 def tex(name: str) -> str:
-    """A name with its accents as TeX has them."""
+    """Return a name with TeX accents."""
     if name.isascii():
         return name
     found: list[str] = []
@@ -41,10 +41,10 @@ def tex(name: str) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """A moment as OAI-PMH and the query API write it."""
+    """Return a time as in OAI-PMH and the query API."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def mail_date(moment: datetime) -> str:
-    """A moment as RSS writes it, in the zone that it has."""
+    """Return a time as in RSS, in its own zone."""
     return format_datetime(moment)

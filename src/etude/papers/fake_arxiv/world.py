@@ -1,7 +1,7 @@
-"""The papers of a replay: what happened to each on which day, and what is visible when.
+"""Papers of the fake server: events of each paper by day, and their visibility over time.
 
-A paper is a list of events. Each stands in the feeds of one day (an edit of metadata in none) and
-is seen by OAI-PMH and the query API from the evening before on.
+A paper is a list of events. Each appears in the feeds of one day (a metadata edit in none), and in
+OAI-PMH and the query API from the evening before.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Version:
     authors: tuple[str, ...]
     comment: str = ""
     source: str = ""
-    """Flags of the source's type; `I` where there is no full text any more."""
+    """Flags of the source's type; `I` if the full text was removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What changed on a day."""
+    """A change of a paper on a day."""
 
     day: date
     kind: Announcement | None
-    """None for an edit that no feed tells of."""
+    """None for an edit that no feed announces."""
     version: Version
     categories: tuple[str, ...]
     journal_ref: str = ""
     doi: str = ""
     licence: str = LICENCE
     shown_in: tuple[str, ...] | None = None
-    """Categories whose feeds carry it as `kind`; None: the first, the others as cross-list."""
+    """Categories that carry it as `kind`; None: the first, with a cross-list in the others."""
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class FakePaper:
         return self.events[0].version
 
     def versions(self, until: Event) -> list[Version]:
-        """All versions up to that of an event, oldest first."""
+        """Return all versions up to that of an event, oldest first."""
         found: dict[int, Version] = {}
         for event in self.events:
             found[event.version.number] = event.version
@@ -85,25 +85,25 @@ class FakePaper:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A paper as it is seen at one moment."""
+    """State of a paper at one time."""
 
     paper: FakePaper
     event: Event
 
     @property
     def stamp(self) -> date:
-        """Day of the last change."""
+        """Return the day of the last change."""
         return self.event.day
 
     @property
     def sets(self) -> list[str]:
-        """Sets of OAI-PMH that it is in."""
+        """Return the OAI-PMH sets that contain it."""
         return sorted({oai_set(category) for category in self.event.categories})
 
 
 @dataclass(slots=True)
 class World:
-    """All papers of a replay."""
+    """All papers of the server."""
 
     papers: dict[str, FakePaper] = field(default_factory=dict[str, FakePaper])
     _feeds: dict[date, list[State]] = field(default_factory=dict[date, list[State]])
@@ -111,7 +111,7 @@ class World:
     _sets: dict[str, list[State]] = field(default_factory=dict[str, list[State]])
 
     def add(self, paper: FakePaper) -> None:
-        """Add a paper; one that is there already gets the events beside its own."""
+        """Add a paper, or its events to an existing paper."""
         if paper.id in self.papers:
             paper = FakePaper(paper.id, [*self.papers[paper.id].events, *paper.events])
         paper.events.sort(key=lambda event: (event.day, event.version.number))
@@ -121,11 +121,11 @@ class World:
         self._sets.clear()
 
     def days(self) -> list[date]:
-        """Days on which something happens."""
+        """Return the days with events."""
         return sorted({event.day for paper in self.papers.values() for event in paper.events})
 
     def states(self, moment: datetime) -> list[State]:
-        """Every paper that is visible at `moment`, in OAI-PMH's order of day and id."""
+        """Return every paper visible at `moment`, in OAI-PMH's order of day and id."""
         day = _visible_until(moment)
         if self._states is None or self._states[0] != day:
             found: list[State] = []
@@ -139,7 +139,7 @@ class World:
         return self._states[1]
 
     def in_set(self, moment: datetime, name: str) -> list[State]:
-        """The visible papers of a set of OAI-PMH, a group or an archive, or all for ``""``."""
+        """Return the visible papers of an OAI-PMH set, a group or an archive, or all for ``""``."""
         states = self.states(moment)
         if not name:
             return states
@@ -152,7 +152,7 @@ class World:
         return self._sets[name]
 
     def announced(self, day: date, categories: Sequence[str]) -> list[tuple[State, Announcement]]:
-        """What the feed of `categories` carries on `day`: replacements first, new papers last."""
+        """Return the feed of `categories` on `day`: replacements first, new papers last."""
         if not self._feeds:
             for paper in self.papers.values():
                 for event in paper.events:
@@ -169,7 +169,7 @@ class World:
 
 @lru_cache(maxsize=64)
 def _visible_until(moment: datetime) -> date:
-    """The last day whose papers OAI-PMH shows at `moment`."""
+    """Return the last day whose papers OAI-PMH has at `moment`."""
     day = moment.astimezone(UTC).date() + timedelta(days=1)
     while publication(day) > moment:
         day -= timedelta(days=1)
@@ -194,7 +194,7 @@ def _kind_in(event: Event, categories: Sequence[str]) -> Announcement | None:
 
 
 def submitted_for(day: date, place: float) -> datetime:
-    """A moment at which a paper of the feed of `day` was submitted; `place` from 0 to 1."""
+    """Return a submission time for a paper of the feed of `day`; `place` is from 0 to 1."""
     before = day - timedelta(days=1)
     while no_feed(before) is not None:
         before -= timedelta(days=1)
@@ -225,7 +225,7 @@ _HOSTILE = (
 
 
 LATER_DAYS = 3
-"""Days after the last announcement of made-up papers on which some are replaced or withdrawn."""
+"""Days after the last announcement of synthetic papers, with replacements and withdrawals."""
 
 
 def generated(
@@ -236,9 +236,9 @@ def generated(
     seed: int = 0,
     categories: Sequence[str] = ("cs.CV", "cs.CL", "cs.LG", "stat.ML", "cs.AI"),
 ) -> World:
-    """A small world of `count` papers announced over `days` feed days from `first` on.
+    """Make a world of `count` synthetic papers, announced over `days` feed days from `first`.
 
-    Some are replaced, withdrawn, cross-listed later or edited; some have titles that are hostile.
+    Some are replaced, withdrawn, cross-listed later or edited; some have hostile titles.
     """
     chosen = random.Random(seed)
     calendar = [first if no_feed(first) is None else next_feed(first)]
@@ -277,7 +277,7 @@ def generated(
 def _later(
     chosen: random.Random, events: list[Event], days: Sequence[date], categories: Sequence[str]
 ) -> None:
-    """Add what may happen to a paper after it was new."""
+    """Add later events of a paper."""
     fate = chosen.random()
     event, day = events[-1], days[0]
     if fate < 0.12:
@@ -319,13 +319,13 @@ def _later(
 def recorded(
     folder: Path, *, since: date | None = None, until: date | None = None, most: int | None = None
 ) -> World:
-    """The world of a folder with `corpus.jsonl.xz`, `days/*.jsonl` and `versions.json`.
+    """Load the world from a folder with `corpus.jsonl.xz`, `days/*.jsonl` and `versions.json`.
 
-    What is not recorded is filled in: a paper is new on its first day and replaced on later ones,
+    Missing events are filled in: a paper is new on its first day and replaced on later ones,
     and was submitted in time for its day.
 
     Raises:
-        PapersError: the folder has none of the files, or one cannot be read.
+        PapersError: the folder has none of the files, or one is unreadable.
     """
     days: dict[str, set[date]] = {}
     records: dict[str, dict[str, Any]] = {}
@@ -340,9 +340,7 @@ def recorded(
     except (OSError, ValueError, KeyError, EOFError, lzma.LZMAError) as error:
         raise PapersError(f"{folder} cannot be replayed: {error}") from error
     if not records and not versions:
-        raise PapersError(
-            f"{folder} has nothing to replay: corpus.jsonl.xz, days/*.jsonl or versions.json"
-        )
+        raise PapersError(f"{folder} has none of corpus.jsonl.xz, days/*.jsonl and versions.json")
     world = World()
     by_day: dict[date, list[str]] = {}
     for key in sorted(days):

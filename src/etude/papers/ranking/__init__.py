@@ -1,4 +1,4 @@
-"""Which papers a reader wants to see first, and why; and what is new of what a reader follows."""
+"""Ranking of papers by a user's interest, with explanations, and alerts of new papers."""
 
 from etude.papers.ranking.alerts import Alert, alerts, waiting
 from etude.papers.ranking.interest import Interest

@@ -1,9 +1,9 @@
-"""News of saved searches and of followed authors, each shown once.
+"""Alerts: new papers of saved searches and followed authors, each shown once.
 
-News are papers that came after those which were there when news were last shown. A new version is
-no news, nor is an old paper that comes with a replacement or a back-fill. A search remembers the
-number of the newest paper that it has looked at, and the number moves only from where it was: of
-two programs that look at the same time, one shows what is new.
+A paper is new if it was stored after the last alert was shown. New versions, and old papers that
+arrive through a replacement or a backfill, are not. Each search stores the number of the newest
+paper checked, and updates it by compare-and-set: of two programs that check at the same time, only
+one shows an alert.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
 LATE_DAYS = 14
-"""A paper announced so long before the newest that was there is a back-fill, not news."""
+"""Days before the newest known paper from which an announcement counts as backfill."""
 MOST = 20_000
-"""Newest papers that are looked at in one go."""
+"""Maximum number of newest papers checked at once."""
 _PAGE = 500
 
 _paper = cast("Table", tables.Paper.__table__)
@@ -37,19 +37,19 @@ _search = cast("Table", tables.SavedSearch.__table__)
 
 
 class Found(Protocol):
-    """What a search gives; only its ids are read."""
+    """Interface of a search result, of which only the ids are read."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """Of the papers found."""
+        """Ids of the papers found."""
         ...
 
 
 class Searches(Protocol):
-    """The part of `etude.papers.search.Index` that is used here."""
+    """The subset of `etude.papers.search.Index` that alerts use."""
 
     def refresh(self) -> int:
-        """Take in what the library has."""
+        """Update the index from the library."""
         ...
 
     def search(
@@ -61,7 +61,7 @@ class Searches(Protocol):
         offset: int = ...,
         since: str | None = ...,
     ) -> Found:
-        """Find papers, the newest first."""
+        """Find papers, newest first."""
         ...
 
 
@@ -70,12 +70,12 @@ class Alert:
     """New papers of one saved search or followed author."""
 
     name: str
-    """Of the search or author."""
+    """Name of the search or author."""
     kind: Literal["search", "author"]
     ids: tuple[str, ...]
-    """Newest first; a paper that several would show stands in the first of them."""
+    """Newest first; a paper that matches several alerts is in the first of them."""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """By id, names of the other searches and authors that a paper is news of."""
+    """By id, the other searches and authors that a paper matches."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class _Source:
 
 @dataclass(frozen=True)
 class Waiting:
-    """News that were not shown yet.
+    """Alerts that were not shown yet.
 
     Attributes:
-        alerts: what there is to show.
-        problems: one line for each search that could not be made; its news wait.
+        alerts: the alerts.
+        problems: a line for each search that failed; its alerts stay pending.
     """
 
     alerts: list[Alert]
@@ -102,9 +102,9 @@ class Waiting:
     _upto: int
 
     def shown(self) -> list[Alert]:
-        """Keep that these were shown; returns those that nobody else has shown meanwhile.
+        """Mark the alerts as shown; return those that no other program has shown meanwhile.
 
-        Call it when they have reached the person: until then they are found again.
+        Call it after delivery: until then the alerts are found again.
         """
         with self._reader.engine.begin() as connection:
             mine = [
@@ -116,22 +116,22 @@ class Waiting:
 
 
 def alerts(reader: Reader, library: Library, index: Searches) -> list[Alert]:
-    """What is new since the last call, for this reader; each paper once.
+    """Return the user's new papers since the last call, each once.
 
-    Where showing can fail, as sending mail can, use `waiting` and tell it when it was done.
+    If delivery can fail, as with mail, use `waiting` and call `Waiting.shown` afterwards.
 
     Args:
-        reader: whose searches and authors.
-        library: where the papers are.
-        index: finds papers by a saved search; it is refreshed first.
+        reader: the user's saved searches and followed authors.
+        library: the papers.
+        index: index for saved searches; it is refreshed first.
     """
     return waiting(reader, library, index).shown()
 
 
 def waiting(reader: Reader, library: Library, index: Searches) -> Waiting:
-    """What `alerts` would give, not counted as shown yet."""
+    """Return the pending alerts without marking them as shown."""
     with library.engine.connect() as connection:
-        # Before the index is refreshed: what comes meanwhile is news of the next time.
+        # Before the index is refreshed: what arrives meanwhile is reported next time.
         upto = int(connection.execute(select(newest())).scalar_one())
         sources = [
             _Source(search.name, "search", search.query, search.seen)
@@ -164,7 +164,7 @@ def waiting(reader: Reader, library: Library, index: Searches) -> Waiting:
 
 
 def _news(connection: Connection, seen: int, upto: int) -> list[dict[str, Any]]:
-    """Papers numbered above `seen` and up to `upto` that are news, the newest first."""
+    """Return the new papers numbered above `seen` up to `upto`, newest first."""
     wanted = (
         select(_paper.c.id, _paper.c.announced, _paper.c.authors)
         .where(_paper.c.number > seen, _paper.c.number <= upto)
@@ -172,7 +172,7 @@ def _news(connection: Connection, seen: int, upto: int) -> list[dict[str, Any]]:
         .order_by(_paper.c.announced.desc(), _paper.c.number.desc())
         .limit(MOST)
     )
-    # In the order of days, so that an index of them ends the search at the first row or two.
+    # Ordered by day, so that the index ends the search at the first row or two.
     latest = connection.execute(
         select(_paper.c.announced)
         .where(_paper.c.number <= seen)

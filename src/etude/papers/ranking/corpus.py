@@ -1,8 +1,8 @@
-"""Statistics of the papers that are kept, learned once and used by every reader.
+"""Corpus statistics of the library, computed once and shared by all users.
 
-A vocabulary and a sample of papers that stands for "all the others" are learned from the newest
-papers and kept in a file of Etude's data folder. They are learned anew when the library has grown
-by a fifth, or is another one than the file tells of.
+A vocabulary, and a sample of papers that serves as negative examples, are learned from the newest
+papers and stored in a file of Etude's data folder. They are recomputed when the library has grown
+by a fifth, or is not the one that the file describes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
 SAMPLE = 3000
-"""Papers that stand for all the others."""
+"""Size of the sample that represents all other papers."""
 GROWTH = 1.2
 FORMAT = 1
 
@@ -43,7 +43,7 @@ class Corpus:
     Attributes:
         vocabulary: terms with their inverse document frequencies.
         sample: (at most `SAMPLE`, terms).
-        ids: of the sample.
+        ids: ids of the sample.
     """
 
     vocabulary: Vocabulary
@@ -52,7 +52,7 @@ class Corpus:
 
 
 def learn_corpus(rows: Iterator[Row], show: Callable[[int], None] | None = None) -> Corpus:
-    """Learn from `rows`, read once; the same rows in the same order give the same corpus."""
+    """Compute the statistics of `rows` in one pass, deterministically."""
     chosen = random.Random(0)
     kept: list[Row] = []
     count = 0
@@ -74,12 +74,12 @@ def learn_corpus(rows: Iterator[Row], show: Callable[[int], None] | None = None)
 def corpus_of(
     library: Library, *, folder: Path | None = None, show: Callable[[int], None] | None = None
 ) -> Corpus | None:
-    """The statistics of `library`, from the file where it is right; None without papers.
+    """Return the statistics of `library`, from the file if it is up to date; None without papers.
 
     Args:
-        library: whose papers.
-        folder: for the file; Etude's data folder if None.
-        show: is told how many papers were read, every thousand.
+        library: the papers.
+        folder: folder of the file; Etude's data folder if None.
+        show: called with the number of papers read, every thousand.
 
     Raises:
         PapersError: the file cannot be written.
@@ -101,7 +101,7 @@ def corpus_of(
         _write(file, facts, corpus)
     except OSError as error:
         raise PapersError(
-            f"statistics of words cannot be kept in {file.parent}: {error.strerror or error}"
+            f"word statistics cannot be stored in {file.parent}: {error.strerror or error}"
         ) from error
     return corpus
 
@@ -121,7 +121,7 @@ def _id_of(library: Library, number: int) -> str | None:
 
 def _still_right(library: Library, facts: dict[str, Any], count: int) -> bool:
     grown = count > facts["count"] * GROWTH and facts["count"] < MOST_PAPERS
-    # Of a library that only grows past the limit, what is new shows in the newest number.
+    # In a library above the limit, growth shows only in the newest number.
     renewed = count - facts["count"] > MOST_PAPERS * (GROWTH - 1)
     same = _id_of(library, facts["number"]) == facts["id"]
     return same and count >= facts["count"] and not grown and not renewed
@@ -139,7 +139,7 @@ def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
 
     def write(aside: Path) -> None:
-        with aside.open("wb") as target:  # given a path, NumPy would add a suffix to it
+        with aside.open("wb") as target:  # NumPy would add a suffix to a path
             np.savez(
                 target,
                 texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
@@ -155,7 +155,7 @@ def _write(file: Path, facts: dict[str, Any], corpus: Corpus) -> None:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:
-    """What the file holds; None where it is absent, damaged or of another format."""
+    """Read the file; return None if it is absent, damaged or of another format."""
     from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
     try:
@@ -171,11 +171,11 @@ def _read(file: Path) -> tuple[dict[str, Any], Corpus] | None:
                 shape=(len(texts["ids"]), words.size),
             )
             sample.check_format()
-    except Exception:  # whatever a damaged file makes of its readers: it is written anew
+    except Exception:  # a damaged file may raise anything, and is rewritten
         return None
     return texts["facts"], Corpus(words, sample, texts["ids"])
 
 
 def rows_of(library: Library, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The papers of `ids` that are kept, in their order."""
+    """Return the known papers of `ids`, in their order."""
     return library.get_many(ids) if ids else []

@@ -1,11 +1,11 @@
-"""What a reader wants to see, as one weight a term.
+"""Model of a user's interest: a linear model with one weight per term.
 
-A linear support vector machine tells what was liked from a sample of all papers and from what was
-disliked (arxiv-sanity-lite does it so, without dislikes). It is drawn towards the centroid of what
-was liked, the more the fewer likes there are: three papers are too few to tell which of their words
-matter. Both are weights of terms, so their sum is, too, and the score of a paper is the sum of what
-its terms add: nothing is hidden from the explanation. One unit is the spread of scores over all
-papers.
+A linear support vector machine separates liked papers from a sample of all papers and from disliked
+ones (as in arxiv-sanity-lite, which has no dislikes). The centroid of the liked papers is added to
+it, with a weight that falls with the number of likes, since three papers are too few to determine
+which of their words matter. Both are weights of terms, and so is their sum: the score of a paper is
+the sum of its terms' contributions, which the explanation shows completely. The unit is the
+standard deviation of scores over all papers.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 SOFTNESS = 0.1
 """C of the support vector machine."""
 CENTROID = 1.0
-"""Length of the centroid's part beside the machine's with one like; it falls with more."""
+"""Weight of the centroid relative to the machine with one like; it falls with more."""
 AGAINST = 0.3
-"""Length of the part that leads away from what was disliked."""
+"""Weight of the part that points away from disliked papers."""
 FOLLOWED = 3.0
-"""What a followed author adds, in spreads of scores: enough for the first page of most days."""
+"""Bonus of a followed author, in standard deviations: enough for the first page of most days."""
 TAGGED = 0.5
-"""What a tag adds to a paper that bears it or names it."""
+"""Bonus of a paper that has or mentions a tag."""
 TAGGED_WEIGHT = 0.5
-"""A paper that was tagged counts as half a like."""
+"""Importance of a tagged paper relative to a like."""
 MOST_OPINIONS = 2000
-"""The newest opinions are learned from, so that a reader of many years trains as fast."""
+"""Maximum number of opinions used, newest first, which bounds the training time."""
 
 _BETWEEN = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
 class Interest:
-    """A reader's interest; made by `fit`.
+    """A user's interest; made by `fit`.
 
     Attributes:
         corpus: the terms.
-        weights: (terms,), in spreads of scores.
-        likes: how many papers it was learned from, tagged ones included.
-        dislikes: how many.
-        followed: authors.
-        tagged: tags with the ids that bear them.
+        weights: (terms,), in standard deviations of scores.
+        likes: number of liked papers, tagged ones included.
+        dislikes: number of disliked papers.
+        followed: the followed authors.
+        tagged: tags with the ids of their papers.
     """
 
     corpus: Corpus
@@ -75,13 +75,13 @@ class Interest:
         folder: Path | None = None,
         show: Callable[[int], None] | None = None,
     ) -> Interest | None:
-        """Learn from what `reader` has given; None where that is nothing, or there are no papers.
+        """Fit the model to a user's feedback; return None without feedback or papers.
 
         Args:
-            library: where the papers are.
-            reader: whose opinions, tags and followed authors.
-            folder: where statistics of the library are kept; Etude's data folder if None.
-            show: told how many papers were read, where the statistics must be learned first.
+            library: the papers.
+            reader: the user's opinions, tags and followed authors.
+            folder: folder of the corpus statistics; Etude's data folder if None.
+            show: called with the number of papers read while the statistics are computed.
         """
         opinions = dict(list(reader.opinions().items())[-MOST_OPINIONS:])
         tagged_ids = reader.tags()
@@ -103,16 +103,16 @@ class Interest:
         return cls(corpus, weights, len(liked) + len(also), len(disliked), followed, tags)
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float64]:
-        """How much the reader wants each of `rows`; higher is more, 0 says nothing: (rows,)."""
+        """Return the score of each of `rows`, (rows,); 0 is neutral."""
         return self.score_matrix(rows, self.corpus.vocabulary.matrix(rows))
 
     def score_matrix(self, rows: Sequence[Row], matrix: Matrix) -> NDArray[np.float64]:
-        """`score` where the terms of `rows` are at hand."""
+        """Return `score`, given the term matrix of `rows`."""
         extra = [sum(weight for _, weight in self.raised(row)) for row in rows]
         return np.asarray(matrix @ self.weights, dtype=np.float64) + np.array(extra, dtype=float)
 
     def raised(self, row: Row) -> list[tuple[str, float]]:
-        """What followed authors and tags add to a paper's score."""
+        """Return the bonuses of followed authors and tags in a paper's score."""
         found = [
             (f"author {name}", FOLLOWED)
             for name in followed_among(self.followed, row.get("authors") or ())[:1]
@@ -125,14 +125,14 @@ class Interest:
         return found
 
     def why(self, row: Row, n: int | None = 5) -> list[tuple[str, float]]:
-        """The words of `row` that decided, strongest first, with what each added to its score.
+        """Return the terms of `row` and their contributions to its score, strongest first.
 
-        All of them together, with `n` None, sum up to the score. A negative one spoke against it.
+        With `n` None, all contributions are returned; they sum to the score.
         """
         return self.why_matrix(row, self.corpus.vocabulary.matrix([row]), n)
 
     def why_matrix(self, row: Row, matrix: Matrix, n: int | None) -> list[tuple[str, float]]:
-        """`why` where the terms of `row`, (1, terms), are at hand."""
+        """Return `why`, given the term matrix of `row`, (1, terms)."""
         vocabulary = self.corpus.vocabulary
         found = [(name, weight, -1) for name, weight in self.raised(row)]
         parts = matrix.data * self.weights[matrix.indices]
@@ -149,9 +149,9 @@ class Interest:
         ]
 
     def words(self, n: int = 10) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-        """The terms that speak most for a paper, and those that speak most against it.
+        """Return the terms with the most positive and the most negative weights.
 
-        Weights are those of a term that stands alone in its paper.
+        Weights are those of a paper with only that term.
         """
         order = np.argsort(self.weights, kind="stable")
         name = self.corpus.vocabulary.name
@@ -168,7 +168,7 @@ def _text(row: Row) -> str:
 
 
 def _plain(text: str) -> str:
-    """The words of `text` with one space between, without case and accents."""
+    """Return the words of `text` separated by single spaces, without case and accents."""
     plain = text.lower() if text.isascii() else folded(text)
     return _BETWEEN.sub(" ", plain).strip()
 
@@ -179,13 +179,13 @@ def weights_of(
     disliked: Sequence[Row],
     importance: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """The weight of each term: (terms,), scaled so that scores of the sample have spread one.
+    """Return the weight of each term, (terms,), scaled to unit deviation of the sample's scores.
 
     Args:
-        corpus: terms, and the sample that likes are told from.
-        liked: papers; with none, only what speaks against a paper is learned.
-        disliked: papers.
-        importance: one for each of `liked`; 1 is a like.
+        corpus: terms, and the sample of negative examples.
+        liked: liked papers; without any, only negative weights are learned.
+        disliked: disliked papers.
+        importance: weight of each of `liked`; 1 is a like.
     """
     from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
@@ -209,8 +209,8 @@ def weights_of(
         )
         direction = direction + CENTROID / np.sqrt(len(liked)) * _unit(centroid)
         if disliked:
-            # A paper that is far from every like is no error of the machine's and teaches it
-            # nothing; who dislikes it wants less of its kind all the same.
+            # A disliked paper far from every like is no error of the machine, which learns nothing
+            # from it, yet the user wants fewer papers of its kind.
             direction = direction - AGAINST * _unit(_mean(against) - rest)
     spread = float(np.std(corpus.sample @ direction)) or 1.0
     return direction / spread
@@ -221,7 +221,7 @@ def _machine(matrix: Matrix, importance: NDArray[np.float64], disliked: int) -> 
 
     liked = len(importance)
     others = matrix.shape[0] - liked - disliked
-    # Between one vote a paper and one vote a side: measured in benchmarks/paper_ranking.py.
+    # Between equal weight per paper and per class: measured in benchmarks/paper_ranking.py.
     strength = np.sqrt(max(others, 1) / liked)
     votes = np.ones(matrix.shape[0])
     votes[:liked] = strength * importance

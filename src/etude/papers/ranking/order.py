@@ -1,9 +1,9 @@
-"""From scores to a page: near copies apart, and a few papers from elsewhere.
+"""Ranking order: diversity by maximal marginal relevance, and exploration.
 
-A page is filled one paper at a time by score less likeness to what stands above it (maximal
-marginal relevance, Carbonell and Goldstein 1998). A paper that says nearly the same as one above it
-waits until the page is full. Every tenth place goes to a paper that the scores alone would not have
-shown, so that an interest can grow; which one changes with the day and is marked.
+A page is filled one paper at a time by score minus similarity to the papers above (maximal marginal
+relevance, Carbonell and Goldstein 1998). Near duplicates of a paper above wait until the page is
+full. Every tenth place goes to a paper that the scores alone would not have shown, so that the
+interest can grow; the choice changes with the day and is marked.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ PAGE = 20
 DIVERSITY = 0.5
 EXPLORATION = 0.1
 NEAR_COPY = 0.6
-"""Cosine of two papers' terms from which they say nearly the same."""
+"""Cosine similarity of terms from which papers are near duplicates."""
 _POOL = 10
-"""Pages of the best scores that a page is chosen from."""
+"""Number of pages of best scores from which a page is chosen."""
 NO_LIKES = "no likes yet: newest first"
 EXPLORED = "from elsewhere, to find out"
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A paper at its place."""
+    """A ranked paper."""
 
     row: dict[str, Any]
     score: float
     why: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
-    """Words that decided with what they added; a weight of 0 is a remark."""
+    """Deciding terms with their contributions; a contribution of 0 is a remark."""
     explored: bool = False
-    """Shown to find out, not because of its score."""
+    """Whether it was chosen for exploration, not by its score."""
 
 
 def rank(
@@ -56,18 +56,18 @@ def rank(
     shelf_of: Callable[[Sequence[str]], Sequence[str]] | None = None,
     n_why: int = 5,
 ) -> list[Ranked]:
-    """All of `rows`, the paper to open first at the top.
+    """Return all of `rows` in order of interest.
 
     Args:
-        rows: papers as `Library` gives them.
-        interest: from `Interest.fit`; None for a reader who has given nothing.
-        diversity: spreads of score that an exact copy loses; 0 for scores alone.
-        exploration: share of the places that go to papers from elsewhere.
-        page: places that are filled with care; what is below goes by score.
-        seed: day and reader; the same seed gives the same order.
+        rows: papers from `Library`.
+        interest: from `Interest.fit`; None for a user without feedback.
+        diversity: penalty of an exact copy in standard deviations; 0 for scores alone.
+        exploration: share of the places for exploration.
+        page: number of places with diversity and exploration; the rest is by score.
+        seed: day and user; the same seed gives the same order.
         shelf_of: shelves of a paper's categories, as `Settings.shelf_of`; without it, its primary
-            category is its shelf. Used where there are no scores.
-        n_why: how many words each is explained with.
+            category is its shelf. Used without scores.
+        n_why: number of terms in each explanation.
     """
     rows = list({row["id"]: row for row in rows}.values())
     if interest is None:
@@ -92,7 +92,7 @@ def rank(
 def _by_shelf(
     rows: Sequence[dict[str, Any]], shelf_of: Callable[[Sequence[str]], Sequence[str]] | None
 ) -> list[dict[str, Any]]:
-    """The newest day first, and within a day the shelves in turn, the newest id of each first."""
+    """Order by newest day, and within a day round-robin over shelves, newest id first."""
     turns: dict[tuple[str, str], int] = {}
     placed: list[tuple[str, int, str, dict[str, Any]]] = []
     for row in sorted(rows, key=lambda row: (row["announced"], row["id"]), reverse=True):
@@ -140,13 +140,13 @@ def _explored(
     seed: str,
 ) -> tuple[list[int], set[int]]:
     count = round(page * min(max(exploration, 0.0), 1.0))
-    # The lower half is what the reader does not want: curiosity looks into the upper one.
+    # The lower half is what the user does not want: explore the upper one.
     middle = float(np.median(scores)) if len(scores) else 0.0
     candidates = [place for place in order[page:] if scores[place] >= middle]
     count = min(count, len(candidates))
     if not count:
         return order, set()
-    # By id, so that the choice does not depend on the order in which papers were given.
+    # By id, so that the choice does not depend on the order of the input.
     candidates.sort(key=lambda place: rows[place]["id"])
     digest = hashlib.sha256(f"{seed}\n{rows[order[0]]['announced']}".encode()).digest()
     chosen = random.Random(int.from_bytes(digest[:8], "big")).sample(candidates, count)

@@ -1,11 +1,11 @@
-"""Terms of titles and abstracts: words, pairs of neighbouring words, categories.
+"""Term vocabulary and TF-IDF matrix: words, bigrams and categories of papers.
 
-Words are compared without case and plural, and shown as people write them. A vocabulary is learned
-from the newest papers, at most `MOST_PAPERS` of them, so a library of a million papers costs no
-more memory than one of sixty thousand. Inside, a text is a row of word numbers, and a pair of words
-is one 64-bit number, so that pairs are counted by sorting numbers, not by keeping strings.
+Words are compared without case and plural, and shown in their usual spelling. A vocabulary is
+learned from at most `MOST_PAPERS` newest papers, which bounds the memory for any library.
+Internally, a text is a row of word numbers and a bigram is one 64-bit number, so that bigrams are
+counted by sorting numbers instead of storing strings.
 
-A row of the matrix is log-scaled counts times inverse document frequency, brought to length one,
+A row of the matrix is log-scaled counts times inverse document frequency, normalised to length one,
 followed by the categories: 0.15 for each, half as much again for the primary one.
 """
 
@@ -32,17 +32,17 @@ CATEGORY_WEIGHT = 0.15
 PRIMARY = 1.5
 _FEWEST_PAPERS = 4
 _SMALL = 2000
-"""Below so many papers a term may be in one paper less for each halving, down to one paper."""
+"""Number of papers below which the minimum document frequency falls by one per halving."""
 _LARGEST_SHARE = 0.3
 LONGEST_TEXT = 20_000
-"""Characters; the longest abstracts of arXiv have a tenth of that."""
+"""Maximum characters of a text; the longest abstracts of arXiv have a tenth of that."""
 _WORD = re.compile(r"[^\W_]{2,}")
 _GAP = -1
 _BATCH = 1000
 _MERGED = 10
-"""Batches whose pairs are counted together before they are summed up."""
+"""Number of batches whose bigrams are counted together."""
 _MOST_FORMS = 400_000
-"""Different words that are kept at hand; after that they are looked at anew."""
+"""Maximum number of cached words."""
 
 
 def _kept(word: str) -> bool:
@@ -54,21 +54,21 @@ def _words(text: str) -> list[str]:
 
 
 Matrix: TypeAlias = Any
-"""A sparse matrix in rows, `scipy.sparse.csr_matrix`; SciPy says no types."""
+"""A sparse matrix in rows, `scipy.sparse.csr_matrix`; SciPy has no type annotations."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""A paper as `Library` gives it; `title`, `abstract` and `categories` are read."""
+"""A paper from `Library`; `title`, `abstract` and `categories` are read."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Terms, numbered: words first, then pairs, then categories.
+    """Numbered terms: words first, then bigrams, then categories.
 
     Attributes:
-        stems: the words that are known; (words,).
-        shown: how each is written most often; (words,).
+        stems: stems of the known words; (words,).
+        shown: most frequent spelling of each; (words,).
         pairs: sorted; a pair of words i, j is i·2³² + j; (pairs,).
-        idf: (words + pairs,); 0 for a word that is known only as part of a pair.
+        idf: (words + pairs,); 0 for a word known only as part of a bigram.
         categories: names of the categories.
     """
 
@@ -90,15 +90,15 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """How many terms there are."""
+        """Return the number of terms."""
         return len(self.idf) + len(self.categories)
 
     def matrix(self, rows: Sequence[Row]) -> Matrix:
-        """The papers as a sparse matrix: (papers, `size`), float32."""
+        """Return the papers as a sparse matrix: (papers, `size`), float32."""
         from scipy import sparse  # pyright: ignore[reportMissingTypeStubs]
 
         papers, terms = self._found(rows)
-        # One number for a term of a paper, so that sorting counts them and puts them in order.
+        # One number per paper and term, so that sorting counts and orders them.
         codes, counts = np.unique(papers * self.size + terms, return_counts=True)
         papers, terms = np.divmod(codes, self.size)
         weights = (1 + np.log(counts)) * self.idf[terms]
@@ -126,7 +126,7 @@ class Vocabulary:
         return found
 
     def _found(self, rows: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each occurrence of a term: number of the paper, number of the term."""
+        """Return each occurrence of a term: number of the paper, number of the term."""
         papers, words = self._forms.read(rows)
         numbers = self._forms.numbers()[words]
         of_pairs, codes = _pairs(papers, numbers)
@@ -146,7 +146,7 @@ class Vocabulary:
         )
 
     def name(self, term: int) -> str:
-        """A term as people write it most often."""
+        """Return the most frequent spelling of a term."""
         if term < len(self.stems):
             return self.shown[term]
         if term < len(self.idf):
@@ -155,7 +155,7 @@ class Vocabulary:
         return self.categories[term - len(self.idf)]
 
     def written(self, row: Row) -> dict[int, str]:
-        """How `row` itself writes its terms; without the parts of glued words."""
+        """Return the spellings of its terms in `row`, without parts of compound words."""
         found: dict[int, str] = {}
         for text in (row["abstract"], row["title"]):
             before: tuple[int, str] | None = None
@@ -175,13 +175,13 @@ class Vocabulary:
 
 
 class _Forms(dict[str, int]):
-    """Words as they are written, each looked at once: its number and those of its parts.
+    """Cache of word forms: the number of each and those of its parts.
 
     Number 0 is a gap, between title and abstract.
     """
 
     def __init__(self, number: Callable[[str], int]) -> None:
-        """Use `number` for the number of a stem, -1 for one that does not count."""
+        """Use `number` for the number of a stem, -1 for an ignored one."""
         super().__init__()
         self._number = number
         self.written = [""]
@@ -200,15 +200,15 @@ class _Forms(dict[str, int]):
         return place
 
     def number_of(self, word: str) -> int:
-        """Number of the stem of a word as written."""
+        """Return the number of a form's stem."""
         return self._numbers[self[word]]
 
     def numbers(self) -> NDArray[np.int64]:
-        """Number of the stem of each form."""
+        """Return the number of the stem of each form."""
         return np.array(self._numbers, dtype=np.int64)
 
     def read(self, rows: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each word of title and abstract: number of the paper, number of the form."""
+        """Return each word of title and abstract: number of the paper, number of the form."""
         if len(self) > _MOST_FORMS:
             self.clear()
             self.written, self._numbers, self._glued = [""], [_GAP], {}
@@ -226,7 +226,7 @@ class _Forms(dict[str, int]):
     def glued_in(
         self, papers: NDArray[np.int64], words: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Each part of a glued word: number of the paper, number of the part's stem."""
+        """Return each part of a compound word: number of the paper, number of the part's stem."""
         places = np.flatnonzero(np.isin(words, list(self._glued)))
         found = [
             (int(papers[place]), part)
@@ -240,7 +240,7 @@ class _Forms(dict[str, int]):
 def _pairs(
     papers: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each pair of neighbouring words: number of the paper, code of the pair."""
+    """Return each bigram: number of the paper, code of the pair."""
     left, right = numbers[:-1], numbers[1:]
     whole = (left >= 0) & (right >= 0)
     return papers[:-1][whole], (left[whole] << 32) + right[whole]
@@ -249,7 +249,7 @@ def _pairs(
 def _of_papers(
     papers: NDArray[np.int64], codes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The codes that occur, and in how many papers each."""
+    """Return the codes that occur, and the number of papers of each."""
     different, places = np.unique(codes, return_inverse=True)
     once = np.unique(papers * max(len(different), 1) + places) % max(len(different), 1)
     return different, np.bincount(once, minlength=len(different))
@@ -266,11 +266,11 @@ def _summed(
 
 
 def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Vocabulary:
-    """Learn a vocabulary from papers, the newest `MOST_PAPERS` of which the caller gives.
+    """Learn a vocabulary from papers, the newest `MOST_PAPERS` as passed by the caller.
 
     Args:
-        rows: read once.
-        show: is told every thousand papers how many were read.
+        rows: the papers, read once.
+        show: called with the number of papers read, every thousand.
     """
     numbers: dict[str, int] = {}
     forms = _Forms(lambda root: numbers.setdefault(root, len(numbers)))
@@ -305,14 +305,14 @@ def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Voc
     most = max(1, int(_LARGEST_SHARE * count)) if count >= 10 else count
     usable = (in_papers >= fewest) & (in_papers <= most)
     codes, of_codes = _summed(pair_runs)
-    # Parts of pairs must be words that are kept or at least common enough to be known.
+    # Words of bigrams must be terms, or at least common enough to be known.
     common = in_papers >= fewest
     chosen = (of_codes >= fewest) & (of_codes <= most)
     codes, of_codes = codes[chosen], of_codes[chosen]
     left, right = codes >> 32, codes & 0xFFFFFFFF
     room = max(0, MOST_TERMS - int(usable.sum()))
     if len(codes) > room:
-        # By papers, then by number, so that the same papers give the same vocabulary.
+        # By document frequency, then by number, so that the vocabulary is deterministic.
         best = np.sort(np.lexsort((codes, -of_codes))[:room])
         left, right, of_codes = left[best], right[best], of_codes[best]
     words = np.flatnonzero(common)
@@ -334,9 +334,9 @@ def learn(rows: Iterable[Row], show: Callable[[int], None] | None = None) -> Voc
 
 
 def _usual(forms: _Forms, times: Sequence[NDArray[np.int64]], count: int) -> list[str]:
-    """The most frequent form of each of `count` stems; "" where it was only part of a word.
+    """Return the most frequent form of each of `count` stems; "" if it was only part of a word.
 
-    A capital at the start of a sentence is no form of its own.
+    A capital at the start of a sentence is not a separate form.
     """
     total = np.zeros(len(forms.written), dtype=np.int64)
     for counts in times:

@@ -1,4 +1,4 @@
-"""Full-text search over the papers: an index in a folder of its own, and a language of queries."""
+"""Full-text search over the papers: index, query language, and related papers."""
 
 from etude.core.errors import QueryError
 from etude.papers.search.folder import IndexProgress

@@ -1,13 +1,13 @@
-"""The index kept up with a library while papers come in, by a process of its own.
+"""Background indexer: a process that updates the index while papers are stored.
 
-Who fetches waits for the network, then reads XML on one core; the index takes another, and a first
-fetch of months can be searched while it goes on. A thread would not do: each of the two would wait
-for the interpreter's lock at every call of the database (12.7 s for what takes 11.0 one after the
-other, and 6.2 to 7.5 in two processes).
+Fetching waits for the network and parses XML on one core; indexing uses another, so that a first
+sync of months is searchable while it runs. A thread would not help, since both would wait for the
+interpreter lock at every database call (12.7 s for what takes 11.0 sequentially, and 6.2 to 7.5 in
+two processes).
 
     python -m etude.papers.search.background_indexer FOLDER
 
-reads the database's address, then a line for each time that a refresh is worth it, then the end.
+reads the database's URL, then a line per requested refresh, until the end of the input.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from etude.papers.library import Library
 
 ENOUGH = 2000
-"""Papers worth a commit of their own; a day's, which are fewer, wait for the end."""
+"""Number of stored papers that triggers a refresh; a day has fewer and waits for the end."""
 
 
 class BackgroundIndexer:
-    """A context manager: `came` is told how many papers were stored, the index in `folder` follows.
+    """Context manager that updates the index in `folder` while papers are stored.
 
-    A last refresh is left to the caller, who shows it and hears of what is wrong: where the process
-    fails, all is left to that. It ends with this process, however that ends.
+    The last refresh is left to the caller, who shows its progress and receives its errors; it also
+    makes up for a failed process. The process ends with this one.
     """
 
     def __init__(self, folder: Path, library: Library, enough: int = ENOUGH) -> None:
@@ -39,27 +39,27 @@ class BackgroundIndexer:
         self._process: subprocess.Popen[str] | None = None
 
     def came(self, stored: int) -> None:
-        """Hear that `stored` papers were stored since the beginning."""
+        """Report that `stored` papers were stored since the start."""
         if stored - self._told < self._enough:
             return
         self._told = stored
         if self._process is None:
             self._process = subprocess.Popen(
-                # -P: a random.py in the folder one works in is not to be taken for Python's.
+                # -P: a random.py in the working folder must not shadow Python's.
                 [sys.executable, "-P", "-m", __name__, str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
-            # An address may hold a password, which the list of processes would show.
+            # Not an argument: a URL may contain a password, which the process list would show.
             self._say(self._library.engine.url.render_as_string(hide_password=False))
         self._say("more")
 
     def _say(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it failed; the last refresh will tell why
+        with suppress(BrokenPipeError):  # it failed; the last refresh will report the reason
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
@@ -89,6 +89,6 @@ def _follow(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # At a terminal Ctrl-C reaches this process, too: it ends when the other has ended.
+    # At a terminal Ctrl-C reaches this process, too: it must end after the other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _follow(Path(sys.argv[1]))

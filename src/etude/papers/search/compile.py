@@ -1,4 +1,4 @@
-"""From a query as it was read to one that the engine runs, with an estimate of its cost."""
+"""Compiler from parsed queries to tantivy queries, with cost estimates."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from tantivy import Query, Schema, Searcher
 
 TITLE_WEIGHT = 2.0
-"""What a match in the title counts beside one in the abstract."""
+"""Weight of a match in the title relative to one in the abstract."""
 
 MOST_EXPANSIONS = 300
-"""Words, the most frequent ones, that a prefix stands for."""
+"""Maximum number of words, most frequent first, that a prefix expands to."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A query of the engine."""
+    """A tantivy query with its estimates."""
 
     query: Query
     most: int
-    """No more papers than this can match."""
+    """Upper bound of matching papers."""
     cost: int
-    """About how many entries of posting lists must be read to see all matches."""
+    """Estimated number of posting list entries read to see all matches."""
     likely: float
-    """About how many papers match, as if words came independently."""
+    """Estimated number of matching papers, assuming independent words."""
     scored: bool
-    """Whether anything in it can tell one match from another."""
+    """Whether the query gives matches different scores."""
 
 
 class Compiler:
-    """Compiles for one searcher, whose frequencies and words decide costs and expansions."""
+    """Compiler for one searcher, whose term frequencies decide costs and expansions."""
 
     def __init__(self, schema: Schema, searcher: Searcher, ladder: Sequence[int] = ()) -> None:
-        """`ladder`: keys above which equal parts of the papers are, newest first."""
+        """`ladder`: keys that divide the papers into equal parts, newest first."""
         self.ladder = ladder
         self.schema = schema
         self.searcher = searcher
         self.narrowed: list[str] = []
-        """Prefixes of which only the most frequent words are searched."""
+        """Prefixes that were expanded to their most frequent words only."""
 
     def compile(self, node: Node) -> Compiled:
-        """The engine's query for `node`."""
+        """Return the compiled query of `node`."""
         from tantivy import Query
 
         match node:
@@ -88,28 +88,28 @@ class Compiler:
         return Compiled(Query.empty_query(), 0, 0, 0, False)
 
     def paper(self, key: str) -> Compiled:
-        """The paper with this id."""
+        """Return a query for the paper with this id."""
         return self._silent(self._term("id", key))
 
     def all_papers(self) -> Compiled:
-        """Every paper, and not the index's note of itself."""
+        """Return a query for all papers, without the index's own metadata document."""
         return self.days(None, None)
 
     def days(self, first: date | None, last: date | None) -> Compiled:
-        """Papers announced from `first` to `last`."""
+        """Return a query for papers announced from `first` to `last`."""
         return self.keys(*day_keys(first, last))
 
     def keys(self, low: int, high: int) -> Compiled:
-        """Papers whose `order_key` lies from `low` to `high`, ends of whole days."""
+        """Return a query for papers with an `order_key` from `low` to `high`, on day boundaries."""
         from tantivy import FieldType, Query
 
         count = papers = self.searcher.num_docs
         if self.ladder:
-            # One part more than lie between: the ends of the range are within parts.
+            # One more than the parts in between, since the ends of the range are inside parts.
             parts = sum(low <= key <= high for key in self.ladder) + 1
             count = min(papers, papers * parts // len(self.ladder) + 1)
         if count < papers // 4:
-            # A posting list a day: beside a frequent word a tenth of what the column costs.
+            # A posting list per day costs a tenth of the column next to a frequent word.
             query = Query.range_query(
                 self.schema,
                 "day",
@@ -125,7 +125,7 @@ class Compiler:
         return Compiled(Query.const_score_query(query, 0.0), papers, count, count, False)
 
     def both(self, first: Compiled, second: Compiled) -> Compiled:
-        """Papers of both."""
+        """Return the conjunction of two queries."""
         return self._and([first, second], [])
 
     @staticmethod
@@ -138,7 +138,7 @@ class Compiler:
     def _term(self, field: str, term: str) -> Compiled:
         from tantivy import Query
 
-        # Frequencies are scored in titles and abstracts; other fields have none.
+        # Term frequencies are scored in titles and abstracts only.
         option = "freq" if field in {"title", "abstract"} else "basic"
         query = Query.term_query(self.schema, field, term, option)
         count = self.searcher.doc_freq(field, term)
@@ -155,13 +155,13 @@ class Compiler:
         counts = [self.searcher.doc_freq(field, term) for term in terms]
         if field == "title":
             query = Query.boost_query(query, TITLE_WEIGHT)
-        # Positions are read besides.
+        # Positions are read as well.
         least = min(counts)
-        # Words of a phrase keep company: one paper in ten that has the rarest has them all.
+        # Words of a phrase are correlated: one in ten papers with the rarest has them all.
         return Compiled(query, least, least * len(counts) * 3, least / 10, True)
 
     def _words(self, text: str, field: str | None, *, phrase: bool) -> list[Compiled]:
-        """Ways in which a word or phrase can stand in `field`, or in any field for None."""
+        """Return the alternatives for a word or phrase in `field`, or in any field for None."""
         spelt = plain(text)
         found: list[Compiled] = []
         terms = stems(spelt)
@@ -179,7 +179,7 @@ class Compiler:
     def _names(text: str, field: str | None, phrase: bool) -> list[str]:
         names = name_query(text)
         if field is None and len(names) > 1 and not phrase:
-            # A hyphenated word is no name with initials.
+            # A hyphenated word is not a name with initials.
             return names[:1]
         return names
 
@@ -209,10 +209,10 @@ class Compiler:
         return self._and([before, last], [])
 
     def _beginning(self, field: str, start: str) -> list[str]:
-        """Terms of `field` that stand for words which begin with `start`, frequent ones first.
+        """Return the terms of `field` for words that begin with `start`, most frequent first.
 
-        Titles and abstracts hold stems: those which begin so, and those of the words of titles
-        which do. ("segmenta" begins no stem, since that of segmentation is "segment".)
+        Titles and abstracts contain stems: those that begin with it, and the stems of title words
+        that do. ("segmenta" begins no stem, since that of segmentation is "segment".)
         """
         most = MOST_EXPANSIONS + 1
         found = [term for term, _ in self.searcher.terms_with_prefix(field, start, limit=most)]
@@ -223,7 +223,7 @@ class Compiler:
         return list(dict.fromkeys([*found, *more]))
 
     def either(self, of: Sequence[Compiled]) -> Compiled:
-        """Papers of any."""
+        """Return the disjunction of queries."""
         from tantivy import Occur, Query
 
         living = [one for one in of if one.most] or list(of[:1])
@@ -245,7 +245,7 @@ class Compiler:
         if len(wanted) == 1 and not unwanted:
             return wanted[0]
         most = min(one.most for one in wanted)
-        # What must be read is bounded by the rarest part, told or about.
+        # The cost is bounded by the rarest part, by its bound or its estimate.
         least = min(min(one.most, one.cost) for one in wanted)
         papers = max(1, self.searcher.num_docs)
         likely = float(papers)

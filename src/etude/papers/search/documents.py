@@ -1,4 +1,4 @@
-"""A paper as the index takes it: its fields, parts of glued words, its day as a number."""
+"""Index documents: fields of a paper, parts of compound words, and the day as a number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def put(writer: tantivy.IndexWriter, row: dict[str, Any]) -> None:
-    """Replace what is indexed of a paper by the `row` of it."""
+    """Replace the document of a paper by that of `row`."""
     from tantivy import Document
 
     writer.delete_documents_by_term("id", row["id"])
@@ -20,13 +20,13 @@ def put(writer: tantivy.IndexWriter, row: dict[str, Any]) -> None:
 
 
 def document(empty: tantivy.Document, row: dict[str, Any]) -> tantivy.Document:
-    """The fields of a paper's `row`, put into an `empty` document."""
+    """Fill an `empty` document with the fields of a paper's `row`, and return it."""
     add = empty.add_text
     add("id", row["id"])
     title, abstract = plain(row["title"]), plain(row["abstract"])
     for name, text in (("title", title), ("abstract", abstract)):
         add(name, text)
-        # Each word's parts are a value of their own: phrases do not run across values.
+        # Each word's parts are a separate value, so that phrases do not span words.
         for pieces in glued(text):
             add(name, " ".join(pieces))
             if name == "title":

@@ -1,9 +1,9 @@
-"""all-MiniLM-L6-v2: a paper's title and abstract as 384 numbers of length 1.
+"""Sentence embeddings by all-MiniLM-L6-v2: 384 numbers of norm 1 per paper.
 
-Read straight from the pulled model's files and computed with PyTorch: BERT (Devlin et al. 2019) of
-six layers, each `x = norm(x + attention(x)); x = norm(x + mlp(x))` with GELU by the error function,
-then the mean over tokens, scaled to length 1. At most 256 tokens of a text are read, as its authors
-did. Needs about 140 MB of memory.
+Loaded from the pulled model's files and computed with PyTorch: BERT (Devlin et al. 2019) of six
+layers, each `x = norm(x + attention(x)); x = norm(x + mlp(x))` with the exact GELU, then mean
+pooling over tokens, scaled to norm 1. A text is truncated to 256 tokens, as by its authors. Needs
+about 140 MB of memory.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _FILES = ("model.safetensors", "tokenizer.json", "config.json")
 
 
 def pulled() -> Path | None:
-    """The model's folder, or None where it was not pulled (`etude models pull minilm`)."""
+    """Return the model's folder, or None if it was not pulled (`etude models pull minilm`)."""
     folder = models_folder() / ALIAS
-    # Pulling renames a whole folder into place, so the files are complete or not there.
+    # Pulling renames a whole folder into place, so the files are complete or absent.
     return folder if all((folder / name).is_file() for name in _FILES) else None
 
 
 def fingerprint(folder: Path) -> str:
-    """Eight digits that other weights would not have."""
+    """Return eight digits that identify the weights."""
     with (folder / "model.safetensors").open("rb") as file:
         head = file.read(1 << 20)
     return f"{zlib.crc32(head):08x}"
 
 
 class Embedder:
-    """The model in memory."""
+    """The loaded embedding model."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the files of `folder`; raises `PapersError` where they are not this model's."""
+        """Load the files of `folder`; raises `PapersError` if they are not this model's."""
         import safetensors.torch
         from tokenizers import Tokenizer
 
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-            # The annotation of the library's function is incomplete.
+            # The type annotation of the library's function is incomplete.
             library: Any = safetensors.torch
             weights: dict[str, torch.Tensor] = library.load_file(folder / "model.safetensors")
             self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -61,7 +61,7 @@ class Embedder:
             self.epsilon = float(config["layer_norm_eps"])
             self.weights = {name.removeprefix("bert."): w.float() for name, w in weights.items()}
             width = self.weights["embeddings.word_embeddings.weight"].shape[1]
-        # The tokenizer's library raises bare Exceptions over damaged files.
+        # The tokenizers library raises bare Exceptions for damaged files.
         except Exception as error:
             raise PapersError(
                 f"the model in {folder} cannot be read ({error}): delete the folder, then "
@@ -73,12 +73,12 @@ class Embedder:
         self.tokenizer.enable_padding()
 
     def embed(self, texts: Sequence[str], batch: int = 16) -> np.ndarray[Any, Any]:
-        """One row a text, in its order: (texts, 384), float32, each of length 1."""
+        """Return one row per text, in order: (texts, 384), float32, each of norm 1."""
         import numpy as np
         import torch
 
         found = np.zeros((len(texts), WIDTH), np.float32)
-        # Texts of one length together: the tokens that fill up the shorter ones are work, too.
+        # Batch texts of similar length, since padding tokens cost time, too.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():
             for start in range(0, len(order), batch):

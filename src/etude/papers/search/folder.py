@@ -1,12 +1,12 @@
-"""The index's folder: one writer at a time, and a fresh index where the old one is of no use.
+"""Folder of the index: one writer at a time, and a rebuild if the index is unusable.
 
-    FOLDER/lock      held by the kernel (flock) while a process writes, gone with that process
-    FOLDER/damaged   written by a reader that met a fault: the next writer starts afresh
+    FOLDER/lock      held by the kernel (flock) while a process writes, released with that process
+    FOLDER/damaged   written by a reader that found damage: the next writer rebuilds the index
     FOLDER/index/    tantivy's files; a commit replaces meta.json, so readers see all of it or none
-    FOLDER/vectors/  embeddings, where there is a model for them
+    FOLDER/vectors/  embeddings, if there is a model for them
 
-A document of its own, `NOTE`, is rewritten by each commit. It says which database was read, up to
-which revision and in which format, so none of them can be ahead of the papers beside it.
+A metadata document, `NOTE`, is rewritten by each commit. It contains the id of the database, the
+revision and the format, so none of them can be ahead of the papers beside it.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
     import tantivy
 
 FORMAT = 2
-"""Grows with every change of the schema, the analyzers or of what `etude.papers.words` finds."""
+"""Format version: increase after changes of the schema, the analyzers or `etude.papers.words`."""
 
 _MAGIC = 1337
 
 NOTE = "*note*"
-"""Stands in the field of ids, where no id can: they have no stars."""
+"""Value of the id field of the metadata document; ids contain no asterisk."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """What an index holds."""
+    """Metadata of an index."""
 
     format: int
     library: str
-    """A word that the database was given when it was first indexed."""
+    """Id assigned to the database when it was first indexed."""
     revision: int
-    """Every paper changed up to this revision is in."""
+    """Revision up to which all changes are indexed."""
 
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """How far a refresh is."""
+    """Progress of a refresh."""
 
     text: str
     done: int = 0
@@ -59,11 +59,11 @@ class IndexProgress:
 
 
 class DamagedError(Exception):
-    """An index that cannot be used as it is; the message says why, as a clause."""
+    """An unusable index; the message gives the reason as a clause."""
 
 
 def schema() -> tantivy.Schema:
-    """The fields: nothing is stored but ids and the note; positions only where phrases look."""
+    """Return the schema: it stores only ids and metadata; positions only in fields with phrases."""
     from tantivy import SchemaBuilder
 
     builder = SchemaBuilder()
@@ -73,7 +73,7 @@ def schema() -> tantivy.Schema:
     builder.add_text_field("abstract", tokenizer_name="stems", index_option="position")
     builder.add_text_field("author", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("cat", tokenizer_name="raw", index_option="basic")
-    # Words of titles as they are written, for prefixes and suggestions.
+    # Unstemmed words of titles, for prefixes and suggestions.
     builder.add_text_field("word", tokenizer_name="words", index_option="basic")
     builder.add_unsigned_field("order", fast=True)
     builder.add_unsigned_field("day", indexed=True)
@@ -82,7 +82,7 @@ def schema() -> tantivy.Schema:
 
 @contextmanager
 def writing(folder: Path, waits: Callable[[], None]) -> Generator[None]:
-    """Hold the folder's lock; where another process has it, call `waits` once and wait."""
+    """Hold the folder's lock; if another process holds it, call `waits` once and wait."""
     lock = FileLock(folder / "lock", wait=True, waiting=waits)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,11 +94,11 @@ def writing(folder: Path, waits: Callable[[], None]) -> Generator[None]:
 
 
 def create(folder: Path) -> tantivy.Index:
-    """An empty index in place of what is there. The caller holds the lock."""
+    """Replace the index with an empty one and return it. The caller holds the lock."""
     import tantivy
 
     place = folder / "index"
-    # A reader that has its files open keeps them; one that opens now finds none, or the new.
+    # A reader keeps the files it has open; a new reader finds none, or the new ones.
     with suppress(FileNotFoundError):
         remove_folder(place)
     (folder / "damaged").unlink(missing_ok=True)
@@ -108,9 +108,9 @@ def create(folder: Path) -> tantivy.Index:
 
 
 def opened(folder: Path) -> tantivy.Index | None:
-    """The index in `folder`; None where there is none yet.
+    """Open the index in `folder`; return None if there is none yet.
 
-    Raises `DamagedError` where there is one that cannot be used.
+    Raises `DamagedError` if it is unusable.
     """
     import tantivy
 
@@ -133,10 +133,10 @@ def _prepared(index: tantivy.Index) -> tantivy.Index:
 
 
 def check(folder: Path) -> None:
-    """Compare every file of the index with the checksum at its own end (about 1 GB a second).
+    """Verify every file of the index against the checksum at its end (about 1 GB/s).
 
-    The engine does not: it would go on from a flipped bit, and write its like again at a merge.
-    A file ends with a footer in JSON that holds the CRC-32 of what is before it, the footer's
+    tantivy does not: it would read a flipped bit and copy it in a merge.
+    A file ends with a footer in JSON with the CRC-32 of the content before it, the footer's
     length and a magic number, both of four bytes. Raises `DamagedError`.
     """
     for file in sorted((folder / "index").iterdir()):
@@ -148,7 +148,7 @@ def check(folder: Path) -> None:
                 data.seek(max(0, size - 8))
                 length, magic = struct.unpack("<II", data.read(8))
                 if magic != _MAGIC or length > size - 8:
-                    raise DamagedError(f"{file.name} has no end")
+                    raise DamagedError(f"{file.name} has no footer")
                 data.seek(size - 8 - length)
                 expected = json.loads(data.read(length))["crc"]
                 data.seek(0)
@@ -157,18 +157,18 @@ def check(folder: Path) -> None:
                     block = data.read(min(left, 1 << 20))
                     found, left = zlib.crc32(block, found), left - len(block)
         except FileNotFoundError:
-            # A merge that ends elsewhere deletes what it replaced.
+            # A merge in another process deletes the files that it replaced.
             continue
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             raise DamagedError(f"{file.name} cannot be read ({_first_line(error)})") from error
         if found != expected:
-            raise DamagedError(f"{file.name} is not what was written")
+            raise DamagedError(f"{file.name} does not match its checksum")
 
 
 def note_of(index: tantivy.Index) -> Note | None:
-    """What the index says of itself; None where nothing was ever committed to it.
+    """Return the metadata of an index; None before the first commit.
 
-    Raises `DamagedError` where it says nothing that can be understood, or is of another format.
+    Raises `DamagedError` if it is malformed, or of another format.
     """
     from tantivy import Query
 
@@ -181,29 +181,29 @@ def note_of(index: tantivy.Index) -> Note | None:
             hits = searcher.search(query, 1).hits
             found = json.loads(searcher.doc(hits[0][1]).get_first("note") or "")
         except (IndexError, ValueError, TypeError) as error:
-            raise DamagedError("it does not say what it holds") from error
+            raise DamagedError("its metadata is malformed") from error
     if found.get("format") != FORMAT:
-        raise DamagedError(f"it is of format {found.get('format')}, not {FORMAT}")
+        raise DamagedError(f"it has format {found.get('format')}, not {FORMAT}")
     try:
         return Note(**found)
     except TypeError as error:
-        raise DamagedError("it does not say what it holds") from error
+        raise DamagedError("its metadata is malformed") from error
 
 
 def written(note: Note) -> str:
-    """`note` as it is stored."""
+    """Return `note` as it is stored."""
     return json.dumps(asdict(note))
 
 
 @contextmanager
 def faults() -> Generator[None]:
-    """Turn what the engine raises over damaged files, panics included, into `DamagedError`."""
+    """Convert tantivy's errors about damaged files, panics included, to `DamagedError`."""
     try:
         yield
     except (ValueError, OSError) as error:
         raise DamagedError(_first_line(error)) from error
     except BaseException as error:
-        # The engine's panics derive from BaseException and have no public name.
+        # Panics of tantivy derive from BaseException and have no public name.
         if type(error).__name__ != "PanicException":
             raise
         raise DamagedError(_first_line(error)) from error
@@ -214,14 +214,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def report_damage(folder: Path, why: str) -> None:
-    """Leave word that the next refresh must start afresh."""
+    """Record that the next refresh must rebuild the index."""
     with suppress(OSError):
         (folder / "damaged").write_text(why + "\n", "utf-8")
 
 
 def reported_damage(folder: Path) -> str | None:
-    """What a reader left word of."""
+    """Return the damage that a reader recorded, or None."""
     try:
-        return (folder / "damaged").read_text("utf-8").strip() or "a reader met a fault"
+        return (folder / "damaged").read_text("utf-8").strip() or "a reader found damage"
     except OSError:
         return None

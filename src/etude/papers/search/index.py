@@ -1,7 +1,7 @@
-"""The full-text index of the papers, in a folder apart from the database.
+"""Full-text index of the papers, in a folder separate from the database.
 
-The engine is tantivy, chosen over SQLite's FTS5 by `benchmarks/paper_search.py`. Everything the
-index holds comes from the database: it can be deleted at any time.
+The engine is tantivy, chosen over SQLite's FTS5 by `benchmarks/paper_search.py`. The index is
+derived completely from the database: it can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 BATCH = 10_000
-"""Papers between two commits: what a kill costs."""
+"""Papers per commit: the most that is lost when the process is killed."""
 
 WRITER_MEMORY = 100_000_000
-"""Bytes that the engine gathers before it writes a segment, all threads together."""
+"""Bytes that tantivy buffers before it writes a segment, over all threads."""
 
 WRITER_THREADS = 2
 
 
 class Index:
-    """Full-text search over the papers of a library; safe to use from several threads."""
+    """Full-text search over the papers of a library; thread-safe."""
 
     def __init__(self, folder: Path, library: Library | None = None) -> None:
         """Use the index in `folder`; without a `library` it can be read, not refreshed."""
@@ -50,12 +50,12 @@ class Index:
     # Writing
 
     def refresh(self, show: Callable[[IndexProgress], None] | None = None) -> int:
-        """Take up what changed in the library since the last time; how many papers that were.
+        """Index the changes in the library since the last refresh; return the number of papers.
 
         Commits every `BATCH` papers, with the revision that they reach: killed at any point, the
-        next call goes on from the last commit and ends in the same index. Another process that
-        refreshes is waited for. An index that is damaged, of another format or of another
-        database is rebuilt, and `show` (or the log) told why.
+        next call resumes from the last commit and produces the same index. Waits for another
+        process that refreshes. An index that is damaged, of another format or of another database
+        is rebuilt, and the reason is passed to `show` (or logged).
         """
         if self.library is None:
             raise PapersError(f"the index in {self.folder} was opened without its database")
@@ -70,8 +70,8 @@ class Index:
                 return self._take_up(self.library, index, note, show)
             except (ValueError, OSError) as error:
                 raise PapersError(
-                    f"the index in {self.folder} cannot be written: {error}; make room, then "
-                    "refresh again, which goes on from the last commit"
+                    f"the index in {self.folder} cannot be written: {error}; free disk space, then "
+                    "refresh again, which resumes from the last commit"
                 ) from error
 
     def _usable(
@@ -95,7 +95,7 @@ class Index:
                 place.check(self.folder)
                 return index, note or fresh
         except DamagedError as error:
-            tell(IndexProgress(f"The index in {self.folder} is rebuilt from the database: {error}"))
+            tell(IndexProgress(f"Rebuilding the index in {self.folder} from the database: {error}"))
         return place.create(self.folder), fresh
 
     def _take_up(
@@ -154,19 +154,19 @@ class Index:
         until: str | date | None = None,
         categories: Sequence[str] | None = None,
     ) -> Found:
-        """The papers that `text` asks for, from the `offset`-th on, at most `most`.
+        """Return up to `most` papers that match `text`, from the `offset`-th on.
 
         Args:
             text: See `etude.papers.search.query`; empty for all papers.
             order: Newest by day of announcement, then by id; or most relevant first by BM25 with
                 titles weighted, of equally relevant ones the newest.
-            most: Size of a page.
-            offset: How many to leave out before it.
+            most: Maximum number of papers on the page.
+            offset: Number of papers to skip before it.
             since: First day of announcement; a string may name a month or year, too.
             until: Last day.
             categories: Papers of any of these only, `cs.CV` or `cs`.
 
-        Raises `QueryError` for a query that cannot be read, and `PapersError` for an index that
+        Raises `QueryError` for an invalid query, and `PapersError` for an index that
         is damaged or of another format; the next `refresh` mends that.
         """
         parsed = parse(text)
@@ -180,19 +180,19 @@ class Index:
         )
 
     def related(self, paper_id: str, most: int = 10) -> list[tuple[str, float]]:
-        """Papers like this one, most alike first, each with a likeness of at most 1.
+        """Return papers like this one, most similar first, each with a similarity of at most 1.
 
-        By cosine of embeddings where the model is pulled and at least half of the papers (of the
-        newest 100,000) went through `embed`; by shared telling words otherwise.
+        By cosine of embeddings if the model is pulled and at least half of the papers (of the
+        newest 100,000) are embedded; by shared rare words otherwise.
 
-        Raises `PapersError` for an id that the library does not have.
+        Raises `PapersError` for an unknown id.
         """
         if self.library is None:
             raise PapersError(f"the index in {self.folder} was opened without its database")
         row = self.library.get(paper_id)
         if row is None:
             raise PapersError(
-                f"there is no paper {paper_id!r} here; etude papers sync fetches them"
+                f"paper {paper_id!r} is not in the library; fetch it with `etude papers sync`"
             )
         found = related.by_meaning(self.folder, row, most, self.count())
         if found is not None:
@@ -204,10 +204,10 @@ class Index:
     def embed(
         self, show: Callable[[IndexProgress], None] | None = None, limit: int | None = None
     ) -> int:
-        """Embed the newest papers that have no vector yet; how many that were.
+        """Embed the newest papers without a vector; return their number.
 
-        For `related`; minutes for a day's papers, hours for 100,000, so it goes on where it was
-        killed. `limit` is the most papers of this call. Raises `PapersError` without the model.
+        For `related`; minutes for a day's papers, hours for 100,000. It resumes where it was
+        killed. `limit` is the maximum number of papers. Raises `PapersError` without the model.
         """
         if self.library is None:
             raise PapersError(f"the index in {self.folder} was opened without its database")
@@ -218,11 +218,11 @@ class Index:
         return related.embed_newest(self.folder, self.library, newest, show, limit)
 
     def count(self) -> int:
-        """How many papers are indexed."""
+        """Return the number of indexed papers."""
         return self._guarded(lambda _, searcher, __: max(0, searcher.num_docs - 1), 0)
 
     def revision(self) -> int:
-        """The revision of the library that the index has taken up."""
+        """Return the revision of the library up to which the index is current."""
 
         def read(index: tantivy.Index, _: tantivy.Searcher, __: list[int]) -> int:
             note = place.note_of(index)
@@ -235,7 +235,7 @@ class Index:
         work: Callable[[tantivy.Index, tantivy.Searcher, list[int]], _T],
         empty: _T,
     ) -> _T:
-        """Do `work` on one snapshot; `empty` where there is no index."""
+        """Run `work` on one snapshot; return `empty` without an index."""
         try:
             with place.faults():
                 found = self._snapshot()

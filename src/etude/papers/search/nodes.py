@@ -1,4 +1,4 @@
-"""What a query consists of once it was read."""
+"""Abstract syntax tree of queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import date
 
 @dataclass(frozen=True)
 class Word:
-    """A word as typed; `field` is None where title, abstract and authors are meant."""
+    """A word as typed; `field` None means title, abstract and authors."""
 
     text: str
     field: str | None = None
@@ -17,7 +17,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words that follow each other."""
+    """A sequence of adjacent words."""
 
     text: str
     field: str | None = None
@@ -25,7 +25,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Words that begin like this."""
+    """Words with this prefix."""
 
     text: str
     field: str | None = None
@@ -48,28 +48,28 @@ class Days:
 
 @dataclass(frozen=True)
 class PaperId:
-    """The paper with this unversioned id."""
+    """A paper by its unversioned id."""
 
     id: str
 
 
 @dataclass(frozen=True)
 class Not:
-    """Papers that `of` does not find."""
+    """Papers that do not match `of`."""
 
     of: Node
 
 
 @dataclass(frozen=True)
 class And:
-    """All of them must hold; without any, all papers."""
+    """Papers that match all; if empty, all papers."""
 
     of: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
 class Or:
-    """One of them must hold."""
+    """Papers that match any."""
 
     of: tuple[Node, ...]
 
@@ -78,7 +78,7 @@ Node = Word | Phrase | Prefix | Category | Days | PaperId | Not | And | Or
 
 
 def described(node: Node) -> str:
-    """How a query was read, in one line."""
+    """Return a query's interpretation, on one line."""
     match node:
         case And(()):
             return "all papers"
@@ -109,7 +109,7 @@ def _nested(node: Node) -> str:
 
 
 def words_of(node: Node) -> Iterator[Word]:
-    """Every word that papers are asked to have."""
+    """Yield every word that matching papers must have."""
     match node:
         case And(of) | Or(of):
             for one in of:

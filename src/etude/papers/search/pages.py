@@ -1,8 +1,8 @@
-"""One page of what a query finds, in one of two orders, on one snapshot of the index.
+"""Retrieval of one page of results, by date or relevance, on one snapshot of the index.
 
-Newest first is fast because matches are looked for in the newest part of the papers first, in a
-part as large as the words' frequencies say is needed. A total that would cost more than the page
-itself is told as "at least".
+Newest first is fast because it searches the newest part of the papers first, with a size estimated
+from term frequencies. A total that would cost more than the page itself is reported as
+"at least".
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     import tantivy
 
 COUNTED = 300_000
-"""A query that costs less (`Compiled.cost`) is counted to the end; another says "at least"."""
+"""Maximum `Compiled.cost` of a query with an exact total; others report "at least"."""
 
 MOST_SCANNED_TIES = 200
-"""Beyond a page, this many hits are looked at to put equally relevant ones newest first."""
+"""Hits beyond the page that are read to order equally relevant ones newest first."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A page of what a search found."""
+    """A page of search results."""
 
     ids: list[str]
     total: int
     exact: bool = True
-    """Whether `total` is all there are; otherwise there are at least that many."""
+    """Whether `total` is exact; otherwise it is a lower bound."""
     suggestions: tuple[str, ...] = ()
-    """The query with its rare words replaced by ones that look alike, best first."""
+    """Suggested queries, with rare words replaced by similar ones, best first."""
     explain: str = ""
-    """How the query was read, and what was read leniently."""
+    """Interpretation of the query, and what was parsed leniently."""
     scores: list[float] = field(default_factory=list[float])
     """BM25 of each id where the order is by relevance."""
 
     def counted(self) -> str:
-        """The total in words: `1,234`, or `at least 1,234`."""
+        """Return the total as text: `1,234`, or `at least 1,234`."""
         return f"{self.total:,}" if self.exact else f"at least {self.total:,}"
 
 
@@ -52,11 +52,11 @@ _STEPS = 64
 
 
 def ladder(searcher: tantivy.Searcher) -> list[int]:
-    """Keys above which about 1/64, 2/64, ... of the papers are, newest first; days apart."""
+    """Return keys above which about 1/64, 2/64, ... of the papers are, on day boundaries."""
     from tantivy import Query
 
     width = float(DAY * 8)
-    # The engine's annotations leave open what is in its dicts.
+    # tantivy's annotations do not type the contents of its dicts.
     engine: Any = searcher
     counted: dict[str, Any] = engine.aggregate(
         Query.all_query(), {"days": {"histogram": {"field": "order", "interval": width}}}
@@ -92,7 +92,7 @@ class Search:
         days: tuple[date | None, date | None],
         categories: Sequence[str] | None,
     ) -> Found:
-        """The page of a query as it was read; see `Index.search`."""
+        """Return the page of a parsed query; see `Index.search`."""
         compiler = self.compiler
         compiled = compiler.compile(parsed.node)
         said = [described(parsed.node), *parsed.notes]
@@ -103,7 +103,7 @@ class Search:
         if days != (None, None):
             compiled = compiler.both(compiled, compiler.days(*days))
             said.append(f"announced {days[0] or ''}..{days[1] or ''}")
-        said += [f"{text}* stands for its most frequent words only" for text in compiler.narrowed]
+        said += [f"{text}* matches its most frequent words only" for text in compiler.narrowed]
         scores: list[float] = []
         if order == "relevance" and compiled.scored:
             scores, addresses, total, exact = self.relevant(compiled, most, offset)
@@ -120,13 +120,13 @@ class Search:
     def newest(
         self, compiled: Compiled, most: int, offset: int
     ) -> tuple[list[tantivy.DocAddress], int, bool]:
-        """Addresses of a page, newest first, how many there are, and whether that is all."""
+        """Return document addresses of a page, newest first, the total, and whether it is exact."""
         wanted = offset + most
         for low in self.windows(compiled, wanted):
             window = compiled
             if low is not None:
                 window = self.compiler.both(compiled, self.compiler.keys(low, (1 << 63) - 1))
-            # Its annotations lack `count`.
+            # tantivy's annotations lack `count`.
             found: Any = self.searcher.search(
                 window.query, max(1, most), count=True, order_by_field="order", offset=offset
             )
@@ -139,9 +139,9 @@ class Search:
         return [], 0, True
 
     def windows(self, compiled: Compiled, wanted: int) -> Iterator[int | None]:
-        """Lowest keys of ever larger parts of the papers, then None for all."""
+        """Yield the lowest keys of increasing parts of the papers, then None for all."""
         if compiled.cost > COUNTED // 10 and self.ladder:
-            # Twice the papers that the words' frequencies promise: fashions change.
+            # Twice the part estimated from term frequencies, since topics vary over time.
             step = 2 * (wanted + 20) * _STEPS / max(1.0, compiled.likely)
             for factor in (1, 8):
                 at = int(step * factor)
@@ -152,12 +152,12 @@ class Search:
     def relevant(
         self, compiled: Compiled, most: int, offset: int
     ) -> tuple[list[float], list[tantivy.DocAddress], int, bool]:
-        """Scores and addresses of a page, most relevant first, and the total as of `newest`."""
+        """Return scores and addresses of a page, by relevance, and the total as in `newest`."""
         wanted = offset + most
         limit = max(1, wanted + 1)
         while True:
             hits = self.searcher.search(compiled.query, limit, count=False).hits
-            # All that are as relevant as the page's last must be known, to put the newest first.
+            # All papers with the score of the page's last are needed, to put the newest first.
             if len(hits) < limit or hits[-1][0] < hits[max(0, wanted - 1)][0]:
                 break
             if limit >= wanted + MOST_SCANNED_TIES:
@@ -176,7 +176,7 @@ class Search:
         return [hit[0] for hit, _ in ranked], [hit[1] for hit, _ in ranked], total, exact
 
     def count(self, compiled: Compiled) -> int:
-        """How many papers match."""
+        """Return the number of matching papers."""
         query = compiled.query
         found: Any = self.searcher.search(query, 1, count=True, order_by_field="order")
         return int(found.count or 0)

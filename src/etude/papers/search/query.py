@@ -1,13 +1,13 @@
-"""The language of queries: a recursive descent parser of our own, bounded in every direction.
+"""Query language: a recursive descent parser with bounds on length, words and nesting.
 
-    query   = either*                         all must hold
+    query   = either*                         implicit AND
     either  = negated ("OR" negated)*         OR binds closer than a space, as in "cat OR dog food"
     negated = ("-" | "NOT") negated | simple
     simple  = "(" query ")" | [field ":"] (word | prefix"*" | '"' phrase '"' | "(" query ")")
 
 Fields are title, abstract, author, cat, since, until, date and id (arXiv's ti, abs and au, too);
-`2026-04..2026-05` is a range of days, an arXiv id or address looks one paper up. Operators are
-written in capitals: "or" is a word. Nothing of a query is ever handed to the engine's own parser.
+`2026-04..2026-05` is a range of days, an arXiv id or URL finds that paper. Operators are
+written in capitals: "or" is a word. tantivy's own query parser is not used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _INITIAL = re.compile(r"^[^\W\d_]\.?$")
 
 @dataclass(frozen=True)
 class Parsed:
-    """A query as it was read; `notes` are what was read leniently, one clause each."""
+    """A parsed query; `notes` list what was parsed leniently, one clause each."""
 
     node: Node
     notes: tuple[str, ...] = ()
@@ -66,50 +66,47 @@ class _Token:
     """One of: ( ) or and not field phrase word."""
     text: str
     at: int
-    """Place of its first character, from 1."""
+    """Position of its first character, from 1."""
 
     def where(self) -> str:
         return f"at character {self.at}"
 
 
 def parse(text: str) -> Parsed:
-    """Read a query.
+    """Parse a query.
 
-    Raises `QueryError`, in one line with the place, for what cannot be read: quotation marks or
-    parentheses that do not match, operators without operands, dates and categories that are none,
-    fields without a value or misspelt, more than `MOST_WORDS` words or `DEEPEST` nested
-    parentheses.
+    Raises `QueryError`, on one line with the position, for unbalanced quotation marks or
+    parentheses, operators without operands, invalid dates and categories, missing field values,
+    unknown fields, more than `MOST_WORDS` words or `DEEPEST` nested parentheses.
     """
     if len(text) > MOST_LETTERS:
         raise QueryError(
-            f"the query has {len(text):,} characters; {MOST_LETTERS:,} are the most: leave some out"
+            f"the query has {len(text):,} characters; the maximum is {MOST_LETTERS:,}: shorten it"
         )
     clean = "".join(_visible(text))
     hidden = len(clean) < len(text) or any(
         ord(letter) < 32 and not letter.isspace() for letter in text
     )
-    notes = ["hidden characters left out"] if hidden else []
+    notes = ["hidden characters ignored"] if hidden else []
     tokens = list(_tokens(clean.translate(_QUOTES)))
     count = sum(len(token.text.split()) for token in tokens if token.kind in {"word", "phrase"})
     if count > MOST_WORDS:
-        raise QueryError(
-            f"the query has {count:,} words; {MOST_WORDS} are the most: leave some out"
-        )
+        raise QueryError(f"the query has {count:,} words; the maximum is {MOST_WORDS}: shorten it")
     if not tokens:
-        return Parsed(And(), (*notes, "nothing asked for: all papers"))
+        return Parsed(And(), (*notes, "empty query: all papers"))
     parser = _Parser(tokens, notes)
     node = parser.query(None, 0)
     if parser.at < len(tokens):
         raise QueryError(
-            f"the closing parenthesis {tokens[parser.at].where()} closes nothing: leave it out"
+            f"the closing parenthesis {tokens[parser.at].where()} has no opening one: remove it"
         )
     if node is None:
-        raise QueryError(f"nothing to search for in {clean.strip()[:60]!r}: type a word or a field")
+        raise QueryError(f"no search term in {clean.strip()[:60]!r}: type a word or a field")
     return Parsed(node, tuple(parser.notes))
 
 
 def span(text: str, what: str = "date") -> tuple[date, date]:
-    """First and last day of `2026`, `2026-04` or `2026-04-15`."""
+    """Return the first and last day of `2026`, `2026-04` or `2026-04-15`."""
     match = _DAY.match(text)
     try:
         if match is None:
@@ -122,7 +119,7 @@ def span(text: str, what: str = "date") -> tuple[date, date]:
         return first, date(year, month, calendar.monthrange(year, month)[1])
     except ValueError:
         raise QueryError(
-            f"{what} {text[:40]!r} is no day; write 2026, 2026-04 or 2026-04-15"
+            f"{what} {text[:40]!r} is not a date; write 2026, 2026-04 or 2026-04-15"
         ) from None
 
 
@@ -156,7 +153,7 @@ def _tokens(text: str) -> Iterator[_Token]:
             end = text.find('"', at + 1)
             if end < 0:
                 raise QueryError(
-                    f"the quotation mark at character {at + 1} is never closed: close it, or "
+                    f"the quotation mark at character {at + 1} is not closed: close it, or "
                     "leave it out"
                 )
             yield _Token("phrase", text[at + 1 : end], at + 1)
@@ -177,7 +174,7 @@ def _tokens(text: str) -> Iterator[_Token]:
             elif word == "NOT":
                 yield _Token("not", word, at + 1)
             elif field and not _is_id(word):
-                # A URL's old id may hold parentheses no more than a new one: words end there.
+                # No id in a URL contains parentheses, so words end there.
                 if field[1] in FIELDS:
                     yield _Token("field", field[1], at + 1)
                     end = at + field.end()
@@ -193,7 +190,7 @@ def _check_field(name: str, word: str, at: int) -> None:
     if len(word) > len(name) + 1 and nearest(name, FIELDS, 1):
         hint = did_you_mean(name, FIELDS)
         if len(name) > 2 and hint and nearest(name, FIELDS, 1)[0][0] == name[0]:
-            raise QueryError(f"there is no field '{name}:', at character {at}{hint}")
+            raise QueryError(f"unknown field '{name}:' at character {at}{hint}")
 
 
 class _Parser:
@@ -210,7 +207,7 @@ class _Parser:
         return self.tokens[self.at - 1]
 
     def query(self, field: str | None, depth: int) -> Node | None:
-        """Everything up to a closing parenthesis or the end; None where there was nothing."""
+        """Parse up to a closing parenthesis or the end; return None if it is empty."""
         found: list[Node] = []
         last: _Token | None = None
         while self.peek() not in {"", ")"}:
@@ -245,8 +242,7 @@ class _Parser:
     @staticmethod
     def lonely(token: _Token) -> QueryError:
         return QueryError(
-            f"{token.text} {token.where()} lacks something to search for beside it: "
-            "add a word, or leave it out"
+            f"{token.text} {token.where()} lacks a search term beside it: add a word, or remove it"
         )
 
     def negated(self, field: str | None, depth: int) -> Node | None:
@@ -265,13 +261,12 @@ class _Parser:
         if token.kind == "(":
             if depth >= DEEPEST:
                 raise QueryError(
-                    f"parentheses are nested more than {DEEPEST} deep {token.where()}: "
-                    "leave some out"
+                    f"parentheses are nested more than {DEEPEST} deep {token.where()}: remove some"
                 )
             node = self.query(field, depth + 1)
             if self.peek() != ")":
                 raise QueryError(
-                    f"the parenthesis {token.where()} is never closed: close it, or leave it out"
+                    f"the parenthesis {token.where()} is not closed: close it, or remove it"
                 )
             self.take()
             return node
@@ -302,13 +297,13 @@ class _Parser:
             return self.days(text, field, token)
         if field == "cat":
             if not _CATEGORY.match(text):
-                raise QueryError(f"{text[:40]!r} {token.where()} is no category; write cs.CV or cs")
+                raise QueryError(f"{text[:40]!r} {token.where()} is not a category; use cs.CV")
             return Category(text.lower().removesuffix(".*"))
         if field == "id" or (field is None and token.kind == "word"):
             if _is_id(text):
                 return PaperId(parse_identifier(text).id)
             if field == "id":
-                raise QueryError(f"{text[:40]!r} {token.where()} is no arXiv id; write 2604.01234")
+                raise QueryError(f"{text[:40]!r} {token.where()} is not an id; write 2604.01234")
             if _RANGE.match(text) and text.strip("."):
                 return self.days(text, "date", token)
         kind: type[Word | Phrase | Prefix] = Phrase if token.kind == "phrase" else Word
@@ -318,12 +313,12 @@ class _Parser:
             if begun:
                 if len(begun[-1]) < 2:
                     raise QueryError(
-                        f"{token.text!r} {token.where()} begins too many words: "
-                        "give at least two letters"
+                        f"{token.text!r} {token.where()} matches too many words: "
+                        "type at least two letters"
                     )
                 kind = Prefix
         if not any(letter.isalnum() for letter in plain(text)):
-            self.notes.append(f"{text[:20]!r} left out: it has no letters or digits")
+            self.notes.append(f"{text[:20]!r} ignored: it has no letters or digits")
             return None
         return kind(text, field)
 
@@ -334,7 +329,7 @@ class _Parser:
             first = span(match[1], what)[0] if match[1] else None
             last = span(match[2], what)[1] if match[2] else None
             if first and last and first > last:
-                raise QueryError(f"{text!r} {token.where()} ends before it begins: turn it round")
+                raise QueryError(f"{text!r} {token.where()} ends before it begins: swap the dates")
             return Days(first, last)
         first, last = span(text, what)
         return Days(None if field == "until" else first, None if field == "since" else last)

@@ -1,4 +1,4 @@
-"""Papers like a paper: by embeddings where there are some, else by its most telling words."""
+"""Related papers: by cosine of embeddings if available, else by shared rare words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from etude.papers.library import Library
 
 MOST_VECTORS = 100_000
-"""The newest papers that are embedded."""
+"""Maximum number of newest papers that are embedded."""
 
 TELLING_WORDS = 25
 _BATCH = 64
@@ -29,12 +29,12 @@ _PAGE = 1000
 
 
 def text_of(row: dict[str, Any]) -> str:
-    """What of a paper is embedded."""
+    """Return the text of a paper that is embedded."""
     return f"{plain(row['title'])}. {plain(row['abstract'])}"
 
 
 def vectors_in(folder: Path) -> tuple[Vectors, Path] | None:
-    """The vectors beside an index and the model that made them; None where it was not pulled."""
+    """Return the vectors of an index and the folder of their model; None without the model."""
     model = embed.pulled()
     if model is None:
         return None
@@ -48,15 +48,15 @@ def embed_newest(
     show: Callable[[IndexProgress], None] | None,
     limit: int | None,
 ) -> int:
-    """Embed the newest papers that lack a vector of their present text, at most `limit` of them.
+    """Embed up to `limit` of the newest papers without a vector of their current text.
 
-    `newest` gives ids from an offset on, that many. Appends every 64 papers, so a kill costs
-    no more. Another process that embeds is waited for; one that refreshes is not in the way.
+    `newest(offset, count)` returns ids. Appends every 64 papers, the most that is lost when killed.
+    Waits for another process that embeds, but not for one that refreshes.
     """
     found = vectors_in(folder)
     if found is None:
         raise PapersError(
-            f"related papers by meaning need a model: etude models pull {embed.ALIAS}"
+            f"related papers by meaning need a model; fetch it with etude models pull {embed.ALIAS}"
         )
     vectors, model = found
 
@@ -94,12 +94,12 @@ def embed_newest(
 def by_meaning(
     folder: Path, row: dict[str, Any], most: int, indexed: int
 ) -> list[tuple[str, float]] | None:
-    """Nearest papers by cosine; None where there is no model, or few papers have vectors yet."""
+    """Return nearest papers by cosine; None without a model, or if few papers have vectors."""
     found = vectors_in(folder)
     if found is None:
         return None
     vectors, model = found
-    # Of a part of the papers the nearest would be those that happen to be done.
+    # With few vectors, the nearest would be an arbitrary subset.
     if len(vectors) < min(indexed, MOST_VECTORS) // 2 or not len(vectors):
         return None
     vector = vectors.vector(row["id"])
@@ -112,7 +112,7 @@ def by_meaning(
 def by_words(
     schema: Schema, searcher: Searcher, row: dict[str, Any], most: int
 ) -> list[tuple[str, float]]:
-    """Papers that share the words with the largest TF-IDF, as a share of this paper's own score."""
+    """Return papers that share the words of largest TF-IDF, scored relative to the paper itself."""
     from tantivy import Occur, Query
 
     title, abstract = stems(plain(row["title"])), stems(plain(row["abstract"]))
@@ -121,7 +121,7 @@ def by_words(
     weights: dict[str, float] = {}
     for term, times in counts.items():
         known = max(searcher.doc_freq(field, term) for field in ("title", "abstract"))
-        # A word of this paper alone leads nowhere, and one of every other paper anywhere.
+        # Words of this paper alone match nothing, and those of half the papers match anything.
         if 1 < known <= papers / 2 + 1 and not term.isdigit():
             weights[term] = (1 + math.log(times)) * math.log(papers / known + 1)
     telling = sorted(weights, key=lambda term: (-weights[term], term))[:TELLING_WORDS]

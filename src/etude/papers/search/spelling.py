@@ -1,8 +1,8 @@
-"""Words that a person may have meant: alike in spelling, and far more frequent in the index.
+"""Spelling suggestions: similar words that are far more frequent in the index.
 
-Candidates come from the index's own words of titles (of names, for authors): those that share the
-first letter, and those that differ in it. Looked for only where a search found next to nothing,
-and bounded: at most `MOST_CANDIDATES` words a group, the most frequent ones.
+Candidates are the index's own words of titles (of names, for authors): those that share the first
+letter, and those that differ in it. They are searched only for queries with almost no results, and
+bounded to the `MOST_CANDIDATES` most frequent words per group.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from tantivy import Searcher
 
 FEW = 5
-"""Searches that find at least this many need no suggestion."""
+"""Number of results from which no suggestion is made."""
 
 SHORTEST = 4
-"""Words of fewer letters are too like each other."""
+"""Minimum length of a word; shorter ones are too similar to each other."""
 
 MOST_CANDIDATES = 20_000
 LEAST_FREQUENCY = 3
 TIMES = 10
-"""How much more frequent than what was typed a suggestion must be."""
+"""Minimum frequency of a suggestion relative to the typed word."""
 
 
 def suggestions(searcher: Searcher, text: str, asked: Iterable[Word], most: int = 3) -> list[str]:
-    """The query `text` with each word that the index hardly knows replaced by one that it knows.
+    """Return the query `text` with its rare words replaced by frequent ones.
 
-    The first has the likeliest words; the others change one word each to its next likeliest.
+    The first has the most likely words; the others replace one of them by the next likely.
     """
     choices: dict[str, list[str]] = {}
     for word in asked:
@@ -49,7 +49,7 @@ def suggestions(searcher: Searcher, text: str, asked: Iterable[Word], most: int 
 
 
 def nearest_words(searcher: Searcher, word: Word, most: int = 3) -> list[str]:
-    """Words of the index like `word`, nearest and then most frequent first."""
+    """Return words of the index similar to `word`, nearest and then most frequent first."""
     typed = words(plain(word.text))
     if len(typed) != 1 or len(typed[0]) < SHORTEST or not typed[0].isalpha():
         return []
@@ -75,7 +75,7 @@ def nearest_words(searcher: Searcher, word: Word, most: int = 3) -> list[str]:
 
 def _candidates(searcher: Searcher, field: str, target: str) -> Iterator[tuple[str, int]]:
     starts = [target[0], target[1:4], target[1] + target[0]]
-    # Another first letter, and one that was left out.
+    # A different or a missing first letter.
     starts += [letter + target[1:3] for letter in string.ascii_lowercase]
     starts += [letter + target[:2] for letter in string.ascii_lowercase]
     for start in dict.fromkeys(starts):
@@ -83,9 +83,9 @@ def _candidates(searcher: Searcher, field: str, target: str) -> Iterator[tuple[s
 
 
 def distance(first: str, second: str, furthest: int) -> int:
-    """Letters to add, leave out, change or swap with their neighbour between two words.
+    """Return the edit distance of two words: insertions, deletions, substitutions, transpositions.
 
-    More than `furthest` is told as `furthest` + 1. (Optimal string alignment: Damerau 1964.)
+    Above `furthest` it returns `furthest` + 1. (Optimal string alignment: Damerau 1964.)
     """
     if abs(len(first) - len(second)) > furthest:
         return furthest + 1

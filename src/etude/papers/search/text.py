@@ -1,9 +1,9 @@
-r"""What the index sees of a text: the same steps for papers and for queries.
+r"""Text analysis of the index: the same normalisation for papers and queries.
 
-First `plain` brings ways of writing one thing to one spelling: LaTeX's accents and Greek letters
-(``\beta``-VAE, β-VAE: beta-VAE), sub- and superscripts of one letter (``$L_0$``, L₀: L0), ``C++``
-(cpp), ``3-D`` (3D). Then tantivy splits at whatever is neither letter nor digit, folds case and
-accents, and for titles and abstracts takes English stems (Snowball's English stemmer).
+First `plain` unifies spellings: LaTeX's accents and Greek letters (``\beta``-VAE, β-VAE: beta-VAE),
+sub- and superscripts of one letter (``$L_0$``, L₀: L0), ``C++``
+(cpp), ``3-D`` (3D). Then tantivy splits at characters other than letters and digits, folds case and
+accents, and for titles and abstracts stems the words (Snowball's English stemmer).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _NAME_BEFORE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]+$")
 
 
 def plain(text: str) -> str:
-    """`text` with one spelling for each of the things that are written in several ways."""
+    """Return `text` with variant spellings unified."""
     ascii_only = text.isascii()
     if ascii_only and not _UNUSUAL.search(text):
         return text
@@ -72,7 +72,7 @@ def plain(text: str) -> str:
 
 
 def joined(text: str) -> list[str]:
-    """Names with a number after a hyphen, in one word: GPT-4: GPT4, YOLO-v8: YOLOv8."""
+    """Return names with a number after a hyphen as one word: GPT-4: GPT4, YOLO-v8: YOLOv8."""
     found: list[str] = []
     for joint in _JOINT.finditer(text):
         at = joint.start()
@@ -83,7 +83,7 @@ def joined(text: str) -> list[str]:
 
 @functools.cache
 def analyzers() -> dict[str, tantivy.TextAnalyzer]:
-    """The analyzers that the index's fields name: "stems" and "words" (the same, unstemmed)."""
+    """Return the analyzers of the index's fields: "stems" and "words" (the same, unstemmed)."""
     from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
 
     def build(*more: Filter) -> tantivy.TextAnalyzer:
@@ -97,27 +97,27 @@ def analyzers() -> dict[str, tantivy.TextAnalyzer]:
 
 
 def stems(text: str) -> list[str]:
-    """Terms of a title's or an abstract's `text`, which went through `plain`."""
+    """Return the stemmed terms of `text`, a result of `plain`."""
     return analyzers()["stems"].analyze(text)
 
 
 def words(text: str) -> list[str]:
-    """Unstemmed terms of `text`, which went through `plain`."""
+    """Return the unstemmed terms of `text`, a result of `plain`."""
     return analyzers()["words"].analyze(text)
 
 
 def name_terms(author: str) -> set[str]:
-    """Terms by which one author of a paper is found.
+    """Return the index terms of an author.
 
-    Each word; the name whole and without first names (`van der maaten`, `der maaten`); first and
-    last word; and with initials (`y* lecun`, the star telling it from a paper that gives no more
-    than "Y."). "LeCun, Yann" is read as "Yann LeCun".
+    Each word; the whole name and without first names (`van der maaten`, `der maaten`); first and
+    last word; and with initials (`y* lecun`, whose star distinguishes it from a paper that gives
+    only "Y."). "LeCun, Yann" is read as "Yann LeCun".
     """
     return _name_terms(tuple(words(_straight(author))))
 
 
 def name_query(author: str) -> list[str]:
-    """Terms of which a paper must have one, so that it is by `author` as a person typed it."""
+    """Return the terms of which a paper by the typed `author` must have one."""
     found = words(_straight(author))
     if not found:
         return []
@@ -126,7 +126,7 @@ def name_query(author: str) -> list[str]:
         return [whole]
     if any(len(word) == 1 for word in found[:-1]):
         return [whole, " ".join([*(w + "*" if len(w) == 1 else w for w in found[:-1]), found[-1]])]
-    # A paper may be signed with an initial alone.
+    # A paper may give an initial alone.
     return [whole, f"{found[0][0]} {found[-1]}"]
 
 
@@ -140,7 +140,7 @@ def _straight(author: str) -> str:
 def _name_terms(found: tuple[str, ...]) -> set[str]:
     terms = set(found)
     if len(found) < 2 or len(found) > 8:
-        # Longer ones are collaborations, whose words suffice.
+        # Longer names are collaborations, whose words suffice.
         return terms | {" ".join(found[:8])} if found else terms
     for start in range(len(found) - 1):
         terms.add(" ".join(found[start:]))
@@ -157,14 +157,14 @@ _OLD_ID = re.compile(r"^([a-z-]+)/(\d{2})(\d{2})(\d{3})$")
 _NEW_ID = re.compile(r"^(\d{4})\.(\d{4,5})$")
 _ID_BITS = 41
 DAY = 1 << _ID_BITS
-"""What one day adds to an `order_key`."""
+"""Step of `order_key` per day."""
 
 
 def order_key(announced: str, paper_id: str) -> int:
-    """A number below 2^63 that grows with the day of announcement, then with the id.
+    """Return a number below 2^63 that grows with the day of announcement, then with the id.
 
-    Ids of before April 2007 come first. They grow with their month and number; a checksum of the
-    archive's name, 12 bits, tells those of one number apart.
+    Ids from before April 2007 come first. They grow with month and number; a checksum of the
+    archive's name, 12 bits, distinguishes equal numbers.
     """
     try:
         day = date.fromisoformat(announced).toordinal()
@@ -182,13 +182,13 @@ def order_key(announced: str, paper_id: str) -> int:
 
 
 def day_keys(first: date | None, last: date | None) -> tuple[int, int]:
-    """The lowest and the highest `order_key` of papers announced from `first` to `last`."""
+    """Return the lowest and the highest `order_key` of papers announced from `first` to `last`."""
     low = first.toordinal() if first else 1
     high = last.toordinal() if last else date.max.toordinal()
     return low << _ID_BITS, (high + 1 << _ID_BITS) - 1
 
 
 def category_terms(categories: list[str]) -> set[str]:
-    """Terms of a paper's categories: `cs.cv` and its archive `cs`."""
+    """Return the terms of a paper's categories: `cs.cv` and its archive `cs`."""
     lower = [category.lower() for category in categories]
     return set(itertools.chain(lower, (category.partition(".")[0] for category in lower)))

@@ -1,9 +1,9 @@
-"""Embeddings of papers on disk: one file of records of one size, only ever appended to.
+"""Vector store: embeddings of papers in one append-only file of fixed-size records.
 
-A record is the paper's id, a checksum of the text that was embedded, and 384 signed bytes with one
-scale, which is 424 bytes, or 42 MB for 100,000 papers. A number is off by at most 1/254 of the
-vector's largest; a likeness by about 0.002. The last record of an id holds. A process killed while
-it appends leaves part of a record at the end, which the next writer cuts off.
+A record is the paper's id, a checksum of the embedded text, and 384 signed bytes with one scale:
+424 bytes, or 42 MB for 100,000 papers. The error is at most 1/254 of the vector's largest number,
+and about 0.002 in a similarity. The last record of an id counts. A process killed during an append
+leaves a partial record at the end, which the next writer truncates.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def _record() -> np.dtype[Any]:
 
 
 def checksum(text: str) -> int:
-    """Tells whether a text was embedded as it is now."""
+    """Return a checksum that shows whether a text has changed since it was embedded."""
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
 class Vectors:
-    """The embeddings that one model made."""
+    """Embeddings by one model."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """`model` is the fingerprint of its weights: vectors of two models cannot be compared."""
+        """`model` is the fingerprint of its weights: other models' vectors are not comparable."""
         self.file = folder / f"{model}.i8"
         self._size = -1
         self._rows: dict[str, int] = {}
         self._data: Any = None
 
     def _load(self) -> None:
-        """Map the file as it is now; whole records only."""
+        """Memory-map the complete records of the current file."""
         import numpy as np
 
         kind = _record()
@@ -56,7 +56,7 @@ class Vectors:
         if size == self._size:
             return
         self._data = np.memmap(self.file, kind, "r", shape=(size,)) if size else np.zeros(0, kind)
-        # A later record of one id takes the place of an earlier one.
+        # A later record of an id replaces an earlier one.
         self._rows = {key.decode(): row for row, key in enumerate(self._data["id"].tolist()) if key}
         self._size = size
 
@@ -65,13 +65,13 @@ class Vectors:
         return len(self._rows)
 
     def checksums(self) -> dict[str, int]:
-        """Of the text behind each paper's vector."""
+        """Return the checksum of the embedded text of each paper."""
         self._load()
         texts = self._data["text"]
         return {key: int(texts[row]) for key, row in self._rows.items()}
 
     def append(self, ids: Sequence[str], texts: Sequence[str], found: np.ndarray[Any, Any]) -> None:
-        """Add vectors: (papers, 384), float32. The caller holds the lock of writing."""
+        """Add vectors: (papers, 384), float32. The caller holds the write lock."""
         import numpy as np
 
         kind = _record()
@@ -89,17 +89,17 @@ class Vectors:
             os.fsync(file.fileno())
 
     def keep(self, ids: Sequence[str]) -> None:
-        """Drop all but the vectors of `ids`, where that saves at least a third of the file."""
+        """Drop all but the vectors of `ids`, if that saves at least a third of the file."""
         self._load()
         rows = sorted(self._rows[key] for key in set(ids) if key in self._rows)
         if len(rows) * 3 > self._size * 2:
             return
-        # Readers keep the file that they have mapped.
+        # Readers keep their mapped file.
         replace_bytes(self.file, self._data[rows].tobytes())
         self._size = -1
 
     def vector(self, paper_id: str) -> np.ndarray[Any, Any] | None:
-        """The vector of a paper, (384,), or None."""
+        """Return the vector of a paper, (384,), or None."""
         import numpy as np
 
         self._load()
@@ -110,7 +110,7 @@ class Vectors:
         return np.asarray(record["vector"], np.float32) * np.float32(record["scale"])
 
     def nearest(self, vector: np.ndarray[Any, Any], most: int) -> list[tuple[str, float]]:
-        """The `most` papers whose vectors have the largest product with `vector`, with it."""
+        """Return the `most` papers with the largest dot product with `vector`, and the products."""
         import numpy as np
 
         self._load()
@@ -119,7 +119,7 @@ class Vectors:
             part = self._data[start : start + _CHUNK]
             products = part["vector"].astype(np.float32) @ vector
             scores[start : start + _CHUNK] = products * part["scale"]
-        # More than are asked for: older records of a paper are left out below.
+        # More than `most`, since older records of a paper are dropped below.
         count = min(self._size, most * 2 + 16)
         found: list[tuple[str, float]] = []
         if not count:

@@ -1,10 +1,10 @@
-"""A line about each paper: a sentence of its abstract, or what a model wrote and a guard let pass.
+"""One-line summaries of papers: extracted from the abstract, or written by a model and checked.
 
-    extract             the default, without any model to fetch: `extractive.py`, `model.py`
-    summarise_missing   the papers of a library that have none yet, or an outdated one: `missing.py`
-    guard, writers      lines that a language model writes, checked against title and abstract
+    extract             the default, without a model download: `extractive.py`, `model.py`
+    summarise_missing   fills in missing and outdated summaries of a library: `missing.py`
+    guard, writers      lines by a language model, checked against title and abstract
 
-Every summary carries how it was made; `described` says it in words.
+Every summary records how it was made; `described` returns this as text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Summary", "described", "extract", "summarise_missing", "write"]
 
 
 def __getattr__(name: str) -> Any:
-    # The database is not loaded for a sentence alone.
+    # Imported lazily, since extraction needs no database.
     if name in _HOME:
         return getattr(import_module(f"etude.papers.summaries.{_HOME[name]}"), name)
     raise AttributeError(name)

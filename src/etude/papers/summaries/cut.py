@@ -1,8 +1,8 @@
-"""A long sentence cut to so many words where a clause begins or ends; what is left out is marked.
+"""Truncation of long sentences at clause boundaries, with omissions marked.
 
-`To cope with the many sensors of modern cars and their noise, we propose A, which ...` keeps what
-follows `we`, and ends where a comma, a colon or a joining word lets it: `…we propose A.` The words
-that are kept are the sentence's own, in its own order and without a gap.
+`To cope with the many sensors of modern cars and their noise, we propose A, which ...` is cut
+before `we`, and ends at a comma, a colon or a conjunction: `…we propose A.` The remaining words are
+contiguous words of the sentence.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 from etude.core.words import word_set
 
 MOST_WORDS: Final = 30
-"""Words, as white space parts them, of what is shown."""
+"""Maximum number of white-space-separated words of a summary."""
 CUT: Final = "…"
-"""Stands where something was left out."""
+"""Mark of an omission."""
 _FEWEST: Final = 10
 _MAIN = re.compile(r"(?:,|:|;|—)\s+(?=(?:we|this paper|this work|our)\s)")
 _JOINS: Final = word_set(
@@ -27,7 +27,7 @@ _PAUSES: Final = (",", ";", ":", "—", ")", "–")
 
 
 def cut(sentence: str, most: int = MOST_WORDS) -> str:
-    """Return `sentence`, or a piece of it of at most `most` words with `…` where it was cut."""
+    """Return `sentence`, or a part of at most `most` words with `…` at each cut."""
     words = sentence.split()
     if len(words) <= most:
         return sentence
@@ -42,7 +42,7 @@ def cut(sentence: str, most: int = MOST_WORDS) -> str:
 
 
 def _main_clause(sentence: str, most: int) -> int:
-    """Return how many words come before the clause that says what the paper does."""
+    """Return the number of words before the clause that states the contribution."""
     for found in _MAIN.finditer(sentence):
         before = len(sentence[: found.start()].split())
         if before > most * 2 // 3:
@@ -53,8 +53,8 @@ def _main_clause(sentence: str, most: int) -> int:
 
 
 def _end(words: list[str], most: int) -> int:
-    """Return how many of `words` to keep: to the last pause, or to the last word that joins."""
-    # "a unique, optimal precision" has a comma where nothing pauses.
+    """Return the number of `words` to keep: up to the last punctuation or conjunction."""
+    # "a unique, optimal precision" has a comma inside a phrase.
     pauses = [
         n
         for n in range(_FEWEST, most + 1)

@@ -1,4 +1,4 @@
-"""The default summary: one sentence of the abstract, in the author's words, chosen by the model."""
+"""Extractive summaries, the default: one verbatim sentence of the abstract, chosen by a model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from etude.papers.summaries.cut import CUT, MOST_WORDS, cut
 from etude.papers.words import folded
 
 VERSION: Final = "1"
-"""Of the model and of all that decides what is chosen: a change makes summaries anew."""
+"""Version of the model and the selection; a change recomputes all summaries."""
 WHOLE: Final = f"extract:{VERSION}"
 CUT_SHORT: Final = f"extract-cut:{VERSION}"
 NOTICE: Final = f"notice:{VERSION}"
 NOTHING: Final = f"none:{VERSION}"
 MOST_SENTENCES: Final = 60
-"""Of an abstract, from its beginning; arXiv's longest have about 25."""
+"""Maximum number of sentences read of an abstract; arXiv's longest have about 25."""
 LONGEST_LETTERS: Final = 400
-"""Of a summary: thirty words that are none, as of an address or a formula, end here."""
+"""Maximum characters of a summary, for long tokens such as URLs and formulas."""
 _FEWEST_WORDS: Final = 4
 _WITHDRAWN = re.compile(
     r"\b(?:this|the) (?:paper|article|submission|manuscript|work|preprint|version)\b.{0,40}"
@@ -34,17 +34,16 @@ _LETTERS = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One line about a paper, and how it was made; `described` puts that into words."""
+    """A one-line summary and how it was made, see `described`."""
 
     text: str
     how: str
 
 
 def pieces(title: str, abstract: str) -> list[str]:
-    """Return what may be shown of a readable abstract: its sentences, long ones cut.
+    """Return the candidates of a plain-text abstract: its sentences, long ones cut.
 
-    What says no more than the title, and scraps of a few words, are left out where anything else
-    is there.
+    Candidates that repeat the title, and fragments of a few words, are dropped if others remain.
     """
     found = [_short(sentence) for sentence in sentences(abstract)[:MOST_SENTENCES]]
     other = [piece for piece in found if not says_title(piece, title)]
@@ -59,7 +58,7 @@ def _short(sentence: str) -> str:
 
 
 def says_title(text: str, title: str) -> bool:
-    """Say whether `text` is the title again: its letters, in its order, case and marks apart."""
+    """Return whether `text` repeats the title, ignoring case and punctuation."""
     return _bare(text) == _bare(title)
 
 
@@ -68,19 +67,18 @@ def _bare(text: str) -> str:
 
 
 def is_notice(abstract: str) -> bool:
-    """Say whether an abstract only tells that the paper was withdrawn."""
+    """Return whether an abstract is only a notice of withdrawal."""
     return len(abstract.split()) <= 80 and _WITHDRAWN.search(abstract) is not None
 
 
 def extract(papers: Sequence[tuple[str, str]], *, whole: bool = False) -> list[Summary]:
-    """Return a summary of each (title, abstract), as a source wrote them.
+    """Return a summary of each (title, abstract), given in source form.
 
-    An abstract without a sentence that could be shown (empty, or the title again) gets an empty
-    text.
+    An abstract without a usable sentence (empty, or the title again) gets an empty text.
 
     Args:
         papers: titles and abstracts.
-        whole: never a cut sentence where one of at most 30 words is there.
+        whole: prefer any complete sentence of at most 30 words to a cut one.
     """
     from etude.papers.summaries.model import ranker
 
@@ -108,9 +106,9 @@ def extract(papers: Sequence[tuple[str, str]], *, whole: bool = False) -> list[S
 
 
 def gists(papers: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
-    """Return of each (title, abstract) the `most` best pieces, in the abstract's order.
+    """Return the `most` best candidates of each (title, abstract), in the abstract's order.
 
-    What a small model is given to write from: a third of the abstract, and what matters of it.
+    Input for a small model: the most relevant third of the abstract.
     """
     from etude.papers.summaries.model import ranker
 
@@ -127,7 +125,7 @@ def gists(papers: Sequence[tuple[str, str]], most: int = 3) -> list[str]:
 
 
 def is_cut(piece: str) -> bool:
-    """Say whether a piece is less than its sentence; one that its author broke off reads alike."""
+    """Return whether a candidate is cut, or ends with an ellipsis by its author."""
     return piece.startswith(CUT) or piece.endswith(CUT)
 
 

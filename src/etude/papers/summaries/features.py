@@ -1,13 +1,12 @@
-"""What the ranking model sees of a sentence: a row of numbers for each sentence of each abstract.
+"""Features of the ranking model: a row of numbers per sentence of an abstract.
 
-Two things are measured. Of every word that an abstract uses: where and how often it stands, whether
-the title has it, how rare it is (`word_features`); from these a first model says how likely the
-word is to be in a one-line summary. Of every sentence (`sentence_features`): its place, length,
-likeness to title and abstract, the phrases it opens with, the same of its neighbours, and what the
-words' probabilities add up to.
+For every word of an abstract, `word_features` gives position, frequency, presence in the title and
+rarity; from these a first model estimates the probability that the word is in a one-line summary.
+For every sentence, `sentence_features` gives position, length, similarity to title and abstract,
+cue phrases, the same of its neighbours, and sums of the words' probabilities.
 
-Numbers are rounded to thousandths before a tree compares them, so that the last bit of a sum, which
-differs between machines, decides nothing.
+Numbers are rounded to thousandths before a tree compares them, so that the last bit of a sum,
+which differs between machines, cannot change a decision.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -31,16 +30,16 @@ from etude.papers.words import folded
 Array = NDArray[np.float64]
 
 BUCKETS: Final = 1 << 15
-"""Of hashed words: for their rarity."""
+"""Number of hash buckets of words, for their rarity."""
 GRAMS: Final = 1 << 16
-"""Of hashed words and pairs of words, for the linear models."""
+"""Number of hash buckets of words and bigrams, for the linear models."""
 
 _TOKEN = re.compile(r"[a-z0-9]+")
 
 
 @lru_cache(maxsize=200_000)
 def bucket(text: str, size: int) -> int:
-    """Return the place of `text` in a table; the same on every machine."""
+    """Return the hash bucket of `text`; the same on every machine."""
     return zlib.crc32(text.encode()) % size
 
 
@@ -82,37 +81,37 @@ _CUES: Final[tuple[str, ...]] = (
 )
 _CUE_PATTERNS: Final = tuple(re.compile(cue) for cue in _CUES)
 _PROPOSES: Final = (0, 1, 2, 3)
-"""Cues of a sentence that says what the paper does."""
+"""Cue phrases of sentences that state the contribution."""
 
 
 @dataclass(frozen=True)
 class Abstract:
-    """One abstract as the models see it: S sentences, V different words."""
+    """Counts of one abstract with S sentences and V distinct words."""
 
     words: list[list[int]]
-    """Of each sentence, the numbers of its words, in order."""
+    """Word numbers of each sentence, in order."""
     vocabulary: list[str]
     """Stems, V."""
     counts: Array
-    """(S, V) how often a sentence has a word."""
+    """(S, V) counts of words in sentences."""
     titled: Array
-    """(V,) whether the title has it."""
+    """(V,) whether a word is in the title."""
     cues: Array
-    """(S, cues) 0 or 1."""
+    """(S, cues) presence of cue phrases, 0 or 1."""
     lengths: Array
-    """(S,) words between spaces."""
+    """(S,) number of white-space-separated words."""
     shapes: Array
-    """(S, 5) commas, brackets, colons, quotes, letters a word."""
+    """(S, 5) commas, brackets, colons, quotes, letters per word."""
     names: Array
-    """(V,) whether it is ever written with a capital or a digit within."""
+    """(V,) whether a word ever has a capital or a digit inside."""
     title: list[str]
     """Stems of the title, in order."""
     called: frozenset[str]
-    """Stems of the name that the title gives before a colon."""
+    """Stems of the name before a colon in the title."""
 
 
 def read(title: str, parts: Sequence[str]) -> Abstract:
-    """Return an abstract of at least one sentence, counted."""
+    """Return the counts of an abstract of at least one sentence."""
     numbers: dict[str, int] = {}
     words: list[list[int]] = []
     names: dict[int, float] = {}
@@ -168,7 +167,7 @@ def _shape(part: str) -> list[float]:
 
 
 def grams(words: Sequence[int], vocabulary: Sequence[str]) -> list[int]:
-    """Return the buckets of a sentence's words and pairs of neighbours, each once, sorted."""
+    """Return the buckets of a sentence's words and bigrams, each once, sorted."""
     found = {bucket(vocabulary[word], GRAMS) for word in words}
     found.update(
         bucket(f"{vocabulary[one]} {vocabulary[two]}", GRAMS) for one, two in pairwise(words)
@@ -177,17 +176,17 @@ def grams(words: Sequence[int], vocabulary: Sequence[str]) -> list[int]:
 
 
 def rarity(abstract: Abstract, table: Array) -> Array:
-    """Return the idf of each word of `abstract`, (V,); words of grammar weigh nothing much."""
+    """Return the idf of each word of `abstract`, (V,); function words weigh almost nothing."""
     return table[places(abstract)]
 
 
 def places(abstract: Abstract) -> NDArray[np.int64]:
-    """Return the place in a table of `BUCKETS` of each word of `abstract`, (V,)."""
+    """Return the hash bucket of each word of `abstract`, (V,)."""
     return np.array([bucket(word, BUCKETS) for word in abstract.vocabulary])
 
 
 def word_features(abstract: Abstract, idf: Array) -> Array:
-    """Return (V, features) numbers about each word of an abstract."""
+    """Return the features of each word of an abstract, (V, features)."""
     present = abstract.counts > 0
     sentences = len(abstract.counts)
     total = abstract.counts.sum(axis=0)
@@ -235,18 +234,18 @@ def word_features(abstract: Abstract, idf: Array) -> Array:
 
 
 def rounded(values: Array) -> Array:
-    """Return values in thousandths."""
+    """Return values rounded to thousandths."""
     return np.round(values, 3)
 
 
 def sentence_features(abstract: Abstract, idf: Array, likely: Array, linear: Array) -> Array:
-    """Return (S, features) numbers about each sentence.
+    """Return the features of each sentence, (S, features).
 
     Args:
-        abstract: what was counted.
+        abstract: the counts.
         idf: (V,) rarity of its words.
-        likely: (V,) how likely each word is to be in a summary.
-        linear: (S, models) what the linear models say of the words of each sentence.
+        likely: (V,) probability of each word to be in a summary.
+        linear: (S, models) scores of the linear models for each sentence.
     """
     counts, titled = abstract.counts, abstract.titled
     sentences = len(counts)
@@ -323,12 +322,12 @@ def sentence_features(abstract: Abstract, idf: Array, likely: Array, linear: Arr
 
 
 def _bound(row: Sequence[int], likely: Array) -> float:
-    """Return how much of a sentence stands in likely pairs of neighbours, for what is in order."""
+    """Return the share of a sentence in likely bigrams."""
     return sum(float(min(likely[one], likely[two])) for one, two in pairwise(row))
 
 
 def _title_pairs(abstract: Abstract) -> tuple[Array, Array]:
-    """Return the share of the title's pairs in each sentence, and its longest run of the title."""
+    """Return each sentence's share of title bigrams, and its longest common run with the title."""
     wanted = set(pairwise(abstract.title))
     shares: list[float] = []
     runs: list[float] = []
@@ -352,7 +351,7 @@ def _ranks(values: Array) -> Array:
 
 
 def _beside(values: Array, step: int) -> Array:
-    """Return the values of the neighbour `step` sentences on; -1 where there is none."""
+    """Return the values of the sentence `step` further on; -1 without one."""
     moved = np.full_like(values, -1.0)
     if step < 0:
         moved[1:] = values[:-1]

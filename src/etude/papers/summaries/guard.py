@@ -1,9 +1,9 @@
-"""What a model wrote about a paper, checked against title and abstract before anybody sees it.
+"""Guard: checks a model's summary against title and abstract before it is shown.
 
-Every number and every capitalised name of the line must be in the title or abstract, most of its
-other words too, and it must be one plain line of at most 30 words that is not the title. What fails
-is not repaired: the sentence that the ranking model chose is shown instead, with the reason. The
-check is of words: a line that turns the abstract's words into an untruth can still pass.
+Every number and every capitalised name must be in the title or abstract, as must most of the
+other words, and the line must be plain, of at most 30 words, and not the title. A rejected line is
+not repaired: the extracted sentence is shown instead, with the reason. The check is lexical: a line
+that combines the abstract's words into a false statement can pass.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from etude.papers.words import folded, shown
 
 FEWEST_WORDS: Final = 4
 KNOWN_SHARE: Final = 0.5
-"""Of the line's words that carry meaning, so many must be the paper's."""
+"""Minimum share of a line's content words that must be in the paper."""
 
 KINDS: Final = {
-    "empty": "it said nothing",
-    "short": "it said too little",
+    "empty": "it was empty",
+    "short": "it was too short",
     "long": "it was too long",
-    "title": "it said the title again",
+    "title": "it repeated the title",
     "number": "it had a number that is not in the abstract",
     "name": "it had a name that is not in the abstract",
     "markup": "it had markup",
-    "refusal": "it spoke of itself or of its task",
+    "refusal": "it referred to itself or its task",
     "repeats": "it repeated itself",
     "other": "most of its words are not the abstract's",
-    "unreachable": "it could not be asked",
+    "unreachable": "the model could not be reached",
 }
-"""Reasons why a model's line is not shown, as a person reads them."""
+"""Reasons for the rejection of a line, for display."""
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SPELLED: Final = {
@@ -47,7 +47,7 @@ _SPELLED: Final = {
     )
 } | {"hundred": "100", "thousand": "1000", "million": "1000000", "billion": "1000000000"}
 _SMALL: Final = frozenset({"one", "zero"})
-"""Spelled numbers that are rarely about a quantity."""
+"""Spelled-out numbers that rarely state a quantity."""
 _WORD = re.compile(r"[^\W_]+")
 _LABEL = re.compile(
     r"^\W*(?:tl\s*;?\s*dr|(?:one[- ]sentence |short )?summary|answer|output)\W*:[\s*]*",
@@ -76,21 +76,21 @@ _OPENERS: Final = word_set(
     "effective fast better towards understanding evaluating evaluation use used there "
     "here they their however instead based both given large small i"
 )
-"""Words that begin a sentence with a capital and name nothing."""
+"""Common words that may be capitalised at the start of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One reason against a line."""
+    """One reason to reject a line."""
 
     kind: str
     """A key of `KINDS`."""
     detail: str = ""
-    """The number, name or word that is at fault."""
+    """The offending number, name or word."""
 
 
 def tidied(answer: str) -> str:
-    """Return the line of a model's answer: the first that says anything, bare of a label."""
+    """Return the first non-empty line of a model's answer, without a label."""
     for line in answer[:4000].splitlines():
         text = latex_to_text(_LABEL.sub("", shown(line)))
         if len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
@@ -101,7 +101,7 @@ def tidied(answer: str) -> str:
 
 
 class Guard:
-    """Says what is wrong with a line about one paper.
+    """Checks summaries of one paper.
 
     Args:
         title: as the source wrote it.
@@ -119,7 +119,7 @@ class Guard:
         self._stems = {strip_suffix(word) for word in tokens(self._source)}
 
     def faults(self, line: str) -> list[Fault]:
-        """Return what is wrong with `line`, nothing where it may be shown."""
+        """Return the faults of `line`; none if it may be shown."""
         words = line.split()
         if not words:
             return [Fault("empty")]
@@ -143,7 +143,7 @@ class Guard:
         return found
 
     def invented_numbers(self, line: str) -> list[str]:
-        """Return the numbers of `line`, in digits or spelled, that the paper does not have."""
+        """Return the numbers of `line`, in digits or spelled, that are not in the paper."""
         plain = folded(line)
         digits = [
             number for number in _NUMBER.findall(plain) if _value(number) not in self._numbers
@@ -156,7 +156,7 @@ class Guard:
         return digits + spelled
 
     def invented_names(self, line: str) -> list[str]:
-        """Return the capitalised words of `line` that the paper does not have in any case."""
+        """Return the capitalised words of `line` that are not in the paper in any case."""
         found: list[str] = []
         for match in _WORD.finditer(line):
             word = match[0]
@@ -173,7 +173,7 @@ class Guard:
         return found
 
     def _foreign(self, line: str) -> bool:
-        """Say whether most of the words that carry meaning are not the paper's."""
+        """Return whether too few content words are the paper's."""
         said = [strip_suffix(word) for word in tokens(line)]
         telling = [word for word in said if word not in RANKER_STOP_WORDS and not word.isdigit()]
         known = sum(word in self._stems for word in telling)
@@ -185,7 +185,7 @@ def _numbers(text: str) -> set[str]:
 
 
 def _value(number: str) -> str:
-    """Return a number without what is only spelling: 1,000 and 1000, 0.50 and 0.5 are the same."""
+    """Return a normalised number: 1,000 and 1000, 0.50 and 0.5 are the same."""
     bare = re.sub(r",(?=\d{3}(?:\D|$))", "", number).replace(",", ".")
     if bare.count(".") == 1:
         bare = bare.rstrip("0").rstrip(".")
@@ -197,7 +197,7 @@ def _singular(word: str) -> str:
 
 
 def _repeats(words: list[str]) -> bool:
-    """Say whether three words in a row come back, or one word comes three times in a row."""
+    """Return whether a trigram is repeated, or a word comes three times in a row."""
     bare = [word.strip(".,;:").lower() for word in words]
     runs = [tuple(bare[n : n + 3]) for n in range(len(bare) - 2)]
     return len(runs) - len(set(runs)) > 0 or any(len(set(run)) == 1 for run in runs)

@@ -1,16 +1,16 @@
-"""Summaries for the papers of a library that have none, or an outdated one.
+"""Fills in missing and outdated summaries of a library.
 
-Papers go newest first, in batches that are stored as they are done: what is stopped goes on where
-it was. A line is stored only if the paper still has the title and abstract that it was made of.
+Papers are processed newest first, in batches that are stored when done, so an interrupted run
+resumes. A line is stored only if the paper still has the title and abstract that it was made of.
 
 `how` of a summary is one of
 
     extract:1             a sentence, chosen by version 1 of the ranking model
     extract-cut:1         the same, cut at a clause
-    notice:1              the sentence that tells of a withdrawal
-    none:1                an empty text: there is no sentence to show
-    model:<name>          written by a model, and let pass by the guard
-    extract:1!number:<name>   chosen, since what the model wrote had an invented number
+    notice:1              the notice of withdrawal
+    none:1                an empty text: the abstract has no usable sentence
+    model:<name>          written by a model, accepted by the guard
+    extract:1!number:<name>   extracted, since the model's line had an invented number
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 200
 LONGEST_HOW: Final = 120
-"""Characters that the database keeps of `how`."""
+"""Maximum characters of `how` in the database."""
 _MODEL: Final = "model:"
 _WORDS: Final = {
     "extract": "verbatim sentence, chosen by Etude's ranking model ({})",
@@ -46,33 +46,33 @@ _WORDS: Final = {
         "part of a verbatim sentence, cut where … stands, chosen by Etude's ranking model ({})"
     ),
     "notice": "the abstract's notice of withdrawal, verbatim",
-    "none": "no summary: the abstract has no sentence to show",
+    "none": "no summary: the abstract has no usable sentence",
 }
 
 
 def described(how: str) -> str:
-    """Return how a summary was made, in words for a reader."""
+    """Return a description of how a summary was made."""
     if how.startswith(_MODEL):
         name = how[len(_MODEL) :]
         return f"written by {name}, its numbers and names checked against the abstract"
     main, _, refused = how.partition("!")
     kind, _, version = main.partition(":")
-    said = _WORDS.get(kind, "made in a way that this version does not know ({})").format(version)
+    said = _WORDS.get(kind, "made in a way unknown to this version ({})").format(version)
     if not refused:
         return said
     fault, _, name = refused.partition(":")
-    return f"{said}; what {name} wrote is not shown: {KINDS.get(fault, 'it was refused')}"
+    return f"{said}; the line by {name} was rejected: {KINDS.get(fault, 'unknown reason')}"
 
 
 def write(papers: Sequence[tuple[str, str]], writer: Writer) -> list[Summary]:
-    """Return summaries by `writer`; where it fails or the guard refuses, the extracted sentence.
+    """Return summaries by `writer`; if it fails or the guard rejects one, the extracted sentence.
 
     Args:
-        papers: titles and abstracts, as a source wrote them.
-        writer: is asked for the whole batch at once.
+        papers: titles and abstracts in source form.
+        writer: receives the whole batch at once.
     """
     extracted = extract(papers)
-    # A notice is said in its own words, and of an empty abstract nothing can be written.
+    # Notices of withdrawal are quoted, and empty abstracts give nothing to summarise.
     asked = [n for n, own in enumerate(extracted) if own.how not in (NOTICE, NOTHING)]
     answers = dict(zip(asked, writer([papers[n] for n in asked]), strict=True)) if asked else {}
     return [
@@ -98,17 +98,17 @@ def summarise_missing(
     writer: Writer | None = None,
     show: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Make the summaries that are missing, and return how many were stored.
+    """Make missing and outdated summaries, and return the number stored.
 
-    Without a writer: of papers without one, and of those that an earlier version of the ranking
-    model chose; lines of models are left. With one: of all papers that it has not been asked for
-    yet, or could not be.
+    Without a writer: for papers without a summary, or with one by an earlier version of the ranking
+    model; models' lines are unchanged. With a writer: for all papers that it has not processed yet,
+    or for which it was unreachable.
 
     Args:
-        library: where papers are, and summaries go.
-        limit: at most so many papers, the newest.
-        writer: a model that a person asked for.
-        show: told how many are done, and of how many.
+        library: the papers.
+        limit: maximum number of papers, newest first.
+        writer: language model; None to extract sentences.
+        show: called with the number done and the total.
     """
     wanted = _wanted(writer)
     with library.engine.connect() as connection:
@@ -143,7 +143,7 @@ def _wanted(writer: Writer | None) -> Any:
         current = [Paper.summary_by.startswith(how, autoescape=True) for how in _current()]
         model = Paper.summary_by.startswith(_MODEL, autoescape=True)
         return or_(Paper.summary_by.is_(None), not_(or_(model, *current)))
-    # What could not be asked is asked again; what was refused would be refused again.
+    # Retry papers for which the model was unreachable, but not rejected lines.
     own = f"{_MODEL}{writer.name}"[:LONGEST_HOW]
     asked = and_(
         Paper.summary_by.contains("!"),

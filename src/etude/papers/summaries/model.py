@@ -1,10 +1,10 @@
-"""The ranking model as it runs: tables and trees from one small file, NumPy alone.
+"""Inference of the ranking model: hash tables and tree ensembles from one small file, with NumPy.
 
     words      trees: P(word is in the summary)
-    linear     ridge regression on hashed words and pairs of words, in whole numbers of 8 bits
-    sentences  trees on what both say and on the features: the score of a sentence
+    linear     ridge regression on hashed words and bigrams, quantised to 8 bits
+    sentences  trees on the results of both and the features: the score of a sentence
 
-The file is made by benchmarks/train_summaries.py.
+The file is written by benchmarks/train_summaries.py.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -28,19 +28,19 @@ FILE = "ranker.npz"
 
 @dataclass(frozen=True)
 class Forest:
-    """Regression trees that are added up; T trees of at most N nodes.
+    """Sum of regression trees: T trees of at most N nodes.
 
     A leaf is its own child, so that after `depth` steps every row is at a leaf.
     """
 
     feature: NDArray[np.int64]
-    """(T, N) column that a node looks at."""
+    """(T, N) feature column of a node."""
     threshold: Array
-    """(T, N); up to it, the left child is next."""
+    """(T, N) threshold; values up to it go to the left child."""
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     value: Array
-    """(T, N) of leaves."""
+    """(T, N) values of leaves."""
     base: float
     depth: int
 
@@ -95,7 +95,7 @@ class Ranker:
     idf: Array
     """(`BUCKETS`,) rarity of hashed words."""
     rates: Array
-    """(`BUCKETS`,) how often a hashed word was in the summary when it was in the abstract."""
+    """(`BUCKETS`,) share of a hashed word's abstracts whose summary has it."""
     linear: NDArray[np.int64]
     """(`GRAMS`,) weights of the ridge regression, in `scale`."""
     scale: float
@@ -104,7 +104,7 @@ class Ranker:
 
     @classmethod
     def from_file(cls, file: Any) -> Ranker:
-        """Read a file that `arrays` was written to."""
+        """Load the model from a file of `arrays`."""
         return cls(
             str(file["version"]),
             file["idf"].astype(np.float64) / 20.0,
@@ -116,7 +116,7 @@ class Ranker:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what is written to the file."""
+        """Return the arrays to write to a file."""
         return {
             "version": np.array(self.version),
             "idf": np.round(self.idf * 20.0).astype(np.uint8),
@@ -131,7 +131,7 @@ class Ranker:
         """Return a score for each sentence of each paper, higher for a better summary.
 
         Args:
-            papers: title and sentences (at least one), readable.
+            papers: title and sentences (at least one), as plain text.
         """
         if not papers:
             return []
@@ -166,7 +166,7 @@ class Ranker:
 
 @cache
 def ranker() -> Ranker:
-    """Return the model that comes with the package."""
+    """Return the model shipped with the package."""
     with (
         resources.files("etude.papers.summaries").joinpath(FILE).open("rb") as stream,
         np.load(stream, allow_pickle=False) as file,

@@ -1,1 +1,1 @@
-"""The judge: hidden tests stay in a trusted process, submissions run in a sandbox."""
+"""Judge of submissions: tests stay in a trusted process, submissions run in a sandbox."""

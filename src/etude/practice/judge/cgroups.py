@@ -1,7 +1,7 @@
-"""Control groups where one can really be made: memory and processes of a slot, counted together.
+"""Control groups that limit the memory and the number of processes of a slot.
 
-Version 2 where its controllers are at hand, version 1 otherwise. Whether it works is found out by
-doing it: a folder that is there, or a user number 0, proves nothing in a container.
+Uses version 2 where its controllers are available, version 1 otherwise. Support is detected by
+creating a group: a mounted folder, or user id 0, proves nothing in a container.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _V2 = {"memory": "memory.max", "pids": "pids.max"}
 
 @dataclass(frozen=True)
 class Group:
-    """The control groups of one slot, one folder a controller."""
+    """The control groups of one slot, one folder per controller."""
 
     folders: dict[str, Path]
     names: dict[str, str]
 
     def limit(self, memory: int, processes: int) -> None:
-        """Set the limits: bytes of memory, number of processes and threads."""
+        """Set the limits on bytes of memory and on the number of processes and threads."""
         for controller, value in (("memory", memory), ("pids", processes)):
             if controller in self.folders:
                 (self.folders[controller] / self.names[controller]).write_text(str(value))
@@ -36,14 +36,14 @@ class Group:
             (folder / "cgroup.procs").write_text(str(os.getpid()))
 
     def remove(self) -> None:
-        """Take the group away; one that still has a process stays."""
+        """Remove the group, unless it still has a process."""
         for folder in set(self.folders.values()):
             with suppress(OSError):
                 folder.rmdir()
 
 
 def make(name: str) -> Group | None:
-    """Return a new group called `name` below our own, or None where that is not allowed."""
+    """Return a new child group `name`, or None where that is not permitted."""
     folders: dict[str, Path] = {}
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()

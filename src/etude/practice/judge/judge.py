@@ -1,6 +1,6 @@
-"""From a submission to a verdict: make the tests, run them in the sandbox, read what came.
+"""Judge: makes the tests of a submission, runs them in the sandbox and returns the verdict.
 
-This is the trusted side. The sandbox gets inputs; expected answers never leave this process.
+This is the trusted side. The sandbox receives inputs; expected answers never leave this process.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ FAULT_TRIES = 3
 
 
 class Judge:
-    """Judges submissions; safe to be called from several threads, one a slot."""
+    """Judges submissions; safe to call from several threads, one per slot."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
     @property
     def slots(self) -> int:
-        """How many submissions at once."""
+        """Number of submissions that run at once."""
         return self.pool.slots
 
     @property
     def workers(self) -> int:
-        """How many to call `judge` at a time: one more makes tests while all slots run."""
+        """Number of threads that may call `judge`: one more than slots, to make tests meanwhile."""
         return self.pool.slots + 1
 
     def judge(
@@ -40,9 +40,9 @@ class Judge:
         """Return the verdict on `source`.
 
         Args:
-            problem: what is to be solved.
+            problem: the problem that it solves.
             source: the submission.
-            seed: of the tests' numbers; a fresh one unless said otherwise.
+            seed: of the tests' random numbers; a fresh one by default.
             visible_only: run the visible tests only, as `etude practice run` does.
         """
         seed = secrets.randbits(48) if seed is None else seed

@@ -1,7 +1,7 @@
-"""Landlock: which files a submission may read, and nothing else of the file system.
+"""Landlock ruleset: restricts the files that a submission may access.
 
-A ruleset is made once and handed to every run. Kernel 5.13 has files, 6.7 (ABI 4) TCP ports, 6.12
-(ABI 6) signals and abstract sockets to outside the sandbox. Documentation:
+A ruleset is made once and applied to every run. Kernel 5.13 supports files, 6.7 (ABI 4) TCP ports,
+6.12 (ABI 6) signals and abstract sockets to processes outside the sandbox. Documentation:
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -21,7 +21,7 @@ _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15
 
 
 def abi() -> int:
-    """Return the kernel's Landlock version, 0 without Landlock."""
+    """Return the kernel's Landlock version, or 0 without Landlock."""
     try:
         return system_call(_CREATE, None, 0, 1)
     except OSError:
@@ -29,7 +29,7 @@ def abi() -> int:
 
 
 def _handled(version: int) -> tuple[int, int, int]:
-    """Return every right to files, the network and other processes that this kernel can deny."""
+    """Return all access rights to files, network and other processes that this kernel can deny."""
     files = (1 << 13) - 1
     files |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
     files |= 1 << 15 if version >= 5 else 0
@@ -37,12 +37,12 @@ def _handled(version: int) -> tuple[int, int, int]:
 
 
 def make_ruleset(readable: Iterable[str], listable: Iterable[str], writable: Iterable[str]) -> int:
-    """Return the descriptor of a ruleset that denies all but these paths.
+    """Return the descriptor of a ruleset that denies access to all but these paths.
 
     Args:
-        readable: files, or folders with all that is below them.
-        listable: folders whose names may be listed, with those of all folders below.
-        writable: folders in which everything may be done.
+        readable: files, or folders with everything below them.
+        listable: folders that may be listed, with all folders below.
+        writable: folders with full access.
     """
     version = abi()
     files, network, scoped = _handled(version)
@@ -69,5 +69,5 @@ def allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def restrict(ruleset: int) -> None:
-    """Put this process under a ruleset, for good."""
+    """Apply a ruleset to this process, irrevocably."""
     system_call(_RESTRICT, ruleset, 0)

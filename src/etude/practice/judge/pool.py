@@ -1,7 +1,7 @@
-"""The judge's side of the sandbox: slots, each with a fork that waits for its run.
+"""Pool of sandbox slots, each with a process forked ahead of its next run.
 
-A run is prepared ahead: forked and shut in while nobody waits, so that a submission meets a process
-that has only to read it. After the run the process is thrown away and the slot's next one made.
+A process is forked and confined before a submission arrives, so that a run starts at once. It is
+discarded after the run and replaced.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -32,20 +32,20 @@ from etude.practice.protocol import encode
 START_SECONDS = 120
 PREPARE_SECONDS = 20
 PIPE_BYTES = 1 << 20
-"""A request or an answer of up to this size passes without one side waiting for the other."""
+"""A request or an answer of up to this size passes without blocking either side."""
 
 
 class Pool:
     """Runs submissions, as many at once as there are slots.
 
     Args:
-        slots: how many runs at a time.
-        require: layers of isolation without which the judge must not start.
-        python: the interpreter that submissions run in; this one unless said otherwise.
-        without: layers to leave out, for tests and measurements.
+        slots: number of runs at a time.
+        require: required layers of isolation.
+        python: the interpreter that submissions run in; this one by default.
+        without: layers to disable, for tests and benchmarks.
 
     Raises:
-        JudgeError: the sandbox does not start, or has not the layers required.
+        JudgeError: the sandbox does not start, or lacks a required layer.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Pool:
     def run(
         self, request: dict[str, Any], seconds: float, memory: int, output: int = 64 << 10
     ) -> ExecutionResult:
-        """Run one submission and return what it left.
+        """Run one submission and return its result.
 
         Args:
-            request: what `child.serve` reads, less the limits.
+            request: the request that `runner.serve` reads, without the limits.
             seconds: wall time from the moment that the request is sent.
             memory: bytes beyond the interpreter's own.
-            output: bytes that may be printed past Python's own `print`.
+            output: bytes that may be written to the output pipe, bypassing `print`.
         """
         slot = self._free.get()
         try:
@@ -100,7 +100,7 @@ class Pool:
         except (OSError, _ZygoteGoneError) as error:
             outcome = ExecutionResult(ending="fault", fault=f"{type(error).__name__}: {error}")
         finally:
-            # The next process is made while this answer is being checked.
+            # The next process is forked while this answer is being checked.
             with suppress(OSError, _ZygoteGoneError):
                 self._prepare(slot)
             self._free.put(slot)
@@ -125,7 +125,7 @@ class Pool:
             self._known.clear()
 
     def _start(self) -> None:
-        """Start a zygote and wait until it is warm."""
+        """Start a zygote and wait until it has imported everything."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).parents[3])
         code = (
@@ -157,13 +157,13 @@ class Pool:
             hello = b""
         if not hello:
             self._zygote.kill()
-            said = (
+            output = (
                 self._zygote.stderr.read().decode(errors="replace").strip()
                 if self._zygote.stderr
                 else ""
             )
             raise JudgeError(
-                f"the sandbox does not start: {said.splitlines()[-1] if said else 'no answer'}"
+                f"the sandbox does not start: {output.splitlines()[-1] if output else 'no answer'}"
             )
         ready = json.loads(hello)
         self.level = Level(tuple(ready["layers"]), ready["landlock"])
@@ -177,9 +177,9 @@ class Pool:
             self._zygote.kill()
             self._zygote.wait()
             raise JudgeError(
-                f"no layer is called {unknown[0]!r}; there are {', '.join(LAYERS)}"
+                f"unknown layer {unknown[0]!r}; the layers are {', '.join(LAYERS)}"
                 if unknown
-                else f"this machine gives no {', no '.join(lacking)}: {self.level.describe()}"
+                else f"this machine does not support {', '.join(lacking)}: {self.level.describe()}"
             )
         self._reader = threading.Thread(
             target=self._listen, args=(ours,), name="judge-zygote", daemon=True
@@ -187,7 +187,7 @@ class Pool:
         self._reader.start()
 
     def _listen(self, control: socket.socket) -> None:
-        """Hand on what the zygote says, until it goes away."""
+        """Dispatch the zygote's messages until it exits."""
         while True:
             try:
                 content, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
@@ -220,10 +220,10 @@ class Pool:
             prepared.ended.set()
 
     def _prepare(self, slot: int) -> Prepared:
-        """Ask for a process for `slot`'s next run."""
+        """Request a process for `slot`'s next run."""
         pipes = [os.pipe() for _ in range(3)]
         (theirs_request, request), (result, theirs_result), (output, theirs_output) = pipes
-        with suppress(OSError):  # beyond what one user may have; then there are more turns
+        with suppress(OSError):  # above the user's limit; then more writes are needed
             fcntl.fcntl(request, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             fcntl.fcntl(result, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         with self._lock:
@@ -232,7 +232,7 @@ class Pool:
             self._known[slot, prepared.run] = prepared
             self._waiting[slot] = prepared
         try:
-            # The limit of memory for the whole group is that of the largest problem.
+            # The memory limit of the whole group is that of the largest problem.
             message = {"op": "prepare", "slot": slot, "run": prepared.run, "memory": 1 << 31}
             socket.send_fds(
                 self._control,
@@ -251,7 +251,7 @@ class Pool:
         return prepared
 
     def _take(self, slot: int) -> Prepared:
-        """Return the process that waits for `slot`; start another zygote where ours has died."""
+        """Return the prepared process of `slot`; restart the zygote if it has died."""
         for _ in range(2):
             try:
                 prepared = self._waiting.pop(slot, None) or self._prepare(slot)
@@ -261,7 +261,7 @@ class Pool:
             self._waiting.pop(slot, None)
             if not prepared.ready.wait(PREPARE_SECONDS):
                 prepared.close()
-                raise _ZygoteGoneError("the sandbox was not made in time")
+                raise _ZygoteGoneError("the sandbox was not ready in time")
             if prepared.process >= 0 and not prepared.ended.is_set():
                 return prepared
             prepared.close()
@@ -274,7 +274,7 @@ class Pool:
         self._waiting.pop(slot, None)
         if not prepared.ready.wait(PREPARE_SECONDS) or prepared.process < 0:
             prepared.close()
-            raise _ZygoteGoneError("no sandbox could be made")
+            raise _ZygoteGoneError("no sandbox could be created")
         return prepared
 
     def _restart(self) -> None:
@@ -282,7 +282,7 @@ class Pool:
             if self._closed:
                 raise _ZygoteGoneError("the judge is closed")
             if self._zygote.poll() is None and self._reader.is_alive():
-                return  # another slot has done it
+                return  # another slot has already restarted it
             self._control.close()
             self._zygote.kill()
             self._zygote.wait()

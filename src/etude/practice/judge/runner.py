@@ -1,7 +1,7 @@
-"""The untrusted side: runs one submission inside the sandbox and says what it answered.
+"""Runner of one submission inside the sandbox: the untrusted side of the judge.
 
-Everything here may be changed by the submission, which shares the process. So nothing here is a
-secret and nothing that it says is believed: the judge compares the answers itself. The request
+The submission shares this process and may change anything in it. So nothing here is secret, and the
+judge trusts none of its reports: it compares the answers itself. The request
 holds the submission's source, how to call it and the arguments of the tests, never an answer.
 """
 
@@ -36,7 +36,7 @@ MOST_OUTPUT = 64 << 10
 
 
 def read_frame(descriptor: int) -> bytes:
-    """Read one whole frame; empty at the end of the file."""
+    """Read one frame; empty at the end of the file."""
     head = _read(descriptor, LENGTHS.size)
     if len(head) < LENGTHS.size:
         return b""
@@ -60,7 +60,7 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 class _Printed(io.TextIOBase):
-    """What a test prints, kept up to a limit; the rest is counted only."""
+    """Output of a test, stored up to a limit and counted beyond it."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -77,7 +77,7 @@ class _Printed(io.TextIOBase):
 
 
 def serve(request: int, result: int) -> None:
-    """Wait for a request, run it, and answer a frame for each test and one at the end."""
+    """Wait for a request, run it, and send a frame for each test and one at the end."""
     frame = read_frame(request)
     if not frame:
         return
@@ -85,19 +85,19 @@ def serve(request: int, result: int) -> None:
     todo = _decode(frame)
     sandbox.limit_run(todo["seconds"], todo["memory"])
 
-    unsaid: list[bytes] = []
+    unsent: list[bytes] = []
 
-    def say(**content: Any) -> None:
-        unsaid.append(encode(content))
+    def send(**content: Any) -> None:
+        unsent.append(encode(content))
 
-    def tell() -> None:
-        """Write what was said: before each step, so that a run that dies shows where."""
-        write_all(result, b"".join(unsaid))
-        unsaid.clear()
+    def flush() -> None:
+        """Write pending frames: before each step, so that a run that dies shows where."""
+        write_all(result, b"".join(unsent))
+        unsent.clear()
 
     gc.enable()
-    say(event="started")
-    tell()
+    send(event="started")
+    flush()
     printed = _Printed()
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     try:
@@ -105,23 +105,23 @@ def serve(request: int, result: int) -> None:
         module = _load(todo["source"])
         call = _call(module, todo["entry"], todo["driver"])
     except BaseException as error:
-        say(event="load", error=_describe(error), printed=_text(printed))
-        tell()
+        send(event="load", error=_describe(error), printed=_text(printed))
+        flush()
         return
-    say(event="loaded", printed=_text(printed))
+    send(event="loaded", printed=_text(printed))
     for test in todo["tests"]:
-        say(event="test", index=test["index"])
-        tell()
-        say(event="answer", index=test["index"], **_run(call, test, todo))
-    say(event="done")
-    tell()
+        send(event="test", index=test["index"])
+        flush()
+        send(event="answer", index=test["index"], **_run(call, test, todo))
+    send(event="done")
+    flush()
 
 
 def _seed(seed: int) -> None:
-    """Give every source of random numbers this test's seed: forks begin alike otherwise."""
+    """Seed every random number generator for this test: forks share their state otherwise."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: for devices that are not there it keeps a formatted stack each time.
+    # Not torch.manual_seed: for absent devices it records a formatted stack each time.
     torch.default_generator.manual_seed(seed)
 
 
@@ -136,13 +136,13 @@ def _load(source: str) -> ModuleType:
 
 
 class _NoEntryError(Exception):
-    """The submission does not define what the problem asks for."""
+    """The submission does not define the required function or class."""
 
 
 def _call(module: ModuleType, entry: str, driver: str | None) -> Any:
     found = getattr(module, entry, None)
     if not callable(found):
-        raise _NoEntryError(f"there is no {entry} in the submission")
+        raise _NoEntryError(f"the submission does not define {entry}")
     if driver is None:
         return found
     drivers = ModuleType("driver")
@@ -155,7 +155,7 @@ def _call(module: ModuleType, entry: str, driver: str | None) -> Any:
 
 
 def _run(call: Any, test: dict[str, Any], todo: dict[str, Any]) -> dict[str, Any]:
-    """Return what one test gave: an answer or an error, what was printed, what was changed."""
+    """Return the result of one test: answer or error, output, mutated arguments."""
     printed = _Printed()
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     arguments = _decode(test["arguments"])
@@ -177,7 +177,7 @@ def _run(call: Any, test: dict[str, Any], todo: dict[str, Any]) -> dict[str, Any
 
 
 def _mutated(arguments: list[Any], frame: bytes, mutable: list[int]) -> list[int]:
-    """Return which of the arguments are no longer what came in `frame`, but for `mutable` ones."""
+    """Return the indices of arguments that differ from `frame`, `mutable` ones excepted."""
     if encode(arguments) == frame:
         return []
     return [
@@ -205,9 +205,9 @@ def _describe(error: BaseException) -> dict[str, Any]:
     try:
         message = str(error)
     except BaseException:
-        message = "(an exception whose text cannot be made)"
+        message = "(an exception that cannot be converted to text)"
     denied = isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES)
-    # Of the submission itself, which has no lines where it is not even text.
+    # A syntax error of the submission, which has no lines if it is not even text.
     syntax = isinstance(error, SyntaxError) and (error.filename == NAME or not lines)
     memory = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in message
@@ -229,7 +229,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
 
 
 def close_others(keep: set[int]) -> None:
-    """Close every descriptor but `keep`, and point 0 at nothing and 1 and 2 at the output pipe."""
+    """Close every descriptor but `keep`; redirect 0 to /dev/null, 1 and 2 to the output pipe."""
     for low, high in _gaps(sorted(keep | {0, 1, 2}), os.sysconf("SC_OPEN_MAX")):
         os.closerange(low, high)
 
@@ -240,9 +240,9 @@ def _gaps(kept: list[int], end: int) -> list[tuple[int, int]]:
 
 
 def forget_builtins() -> None:
-    """Take away what has no meaning here and would only wait for ever."""
+    """Disable built-ins that would only block for ever."""
 
     def refuse(*_: object) -> str:
-        raise EOFError("there is nobody to answer")
+        raise EOFError("there is no standard input")
 
     builtins.input = refuse

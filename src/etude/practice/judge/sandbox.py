@@ -1,17 +1,17 @@
-"""What a submission is shut in with, layer by layer, and which layers this machine has.
+"""Sandbox: the layers of isolation of a submission, and which of them this machine supports.
 
 | layer | denies | where |
 |---|---|---|
 | limits | memory, CPU time, file size, open files, processes | everywhere |
-| no_new_privs, capabilities | becoming more than one is | everywhere |
+| no_new_privs, capabilities | gaining privileges | everywhere |
 | seccomp | system calls that are not on a list | Linux, x86-64 and AArch64 |
-| landlock | files, TCP, signals and sockets to outside | kernel 5.13, 6.7, 6.12 |
+| landlock | files, TCP, signals and sockets to the outside | kernel 5.13, 6.7, 6.12 |
 | namespaces | seeing other processes, any network, a shared /tmp | root, or user namespaces |
-| user | being the judge's own user | root: one unprivileged user a slot |
-| cgroup | memory and processes counted together | where a group can be made |
+| user | being the judge's own user | root: one unprivileged user per slot |
+| cgroup | memory and processes counted together | where a group can be created |
 
-The level reached is the number of names in `Level.layers`; a site that requires layers gets them or
-an error, never less.
+The level reached is the number of names in `Level.layers`. A judge that requires a layer fails with
+an error where it is not available.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SHARED = (
 
 @dataclass(frozen=True)
 class Level:
-    """The isolation that a judge has on this machine."""
+    """The isolation available to a judge on this machine."""
 
     layers: tuple[str, ...]
     landlock: int = 0
@@ -47,11 +47,11 @@ class Level:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Return the layers that this machine does not give."""
+        """Return the layers that this machine does not support."""
         return tuple(layer for layer in LAYERS if layer not in self.layers)
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return a one-line description."""
         have = ", ".join(
             f"landlock {self.landlock}" if layer == "landlock" else layer for layer in self.layers
         )
@@ -60,11 +60,11 @@ class Level:
 
 
 def enter_namespaces(place: Path) -> bool:
-    """Put this process, and all it starts, where there is no network and no other process' view.
+    """Move this process and its children into namespaces without network or other processes.
 
-    `place` is an empty folder; each run will find its own in it, `box/run`.
-    To be called by a process with one thread. Its next child is the first process of a namespace
-    of processes. Without root a user namespace gives the right to all the others.
+    `place` is an empty folder; each run finds its own folder in it, `box/run`.
+    To be called by a process with one thread. Its next child is the first process of a PID
+    namespace. Without root, a user namespace gives the right to create the others.
     """
     user, group = os.geteuid(), os.getegid()
     try:
@@ -76,8 +76,8 @@ def enter_namespaces(place: Path) -> bool:
             Path("/proc/self/uid_map").write_text(f"65534 {user} 1")
             Path("/proc/self/gid_map").write_text(f"65534 {group} 1")
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-        # A place that nobody can write to, for each run to mount its own empty folder in. Landlock
-        # looks at the folders above a mount, so one rule for `box` serves all runs.
+        # A folder that nobody can write to, in which each run mounts its own empty folder. Landlock
+        # checks the folders above a mount, so one rule for `box` serves all runs.
         syscalls.mount("tmpfs", str(place), "tmpfs", syscalls.MS_NOSUID, "size=64k,mode=755")
         (place / "box" / "run").mkdir(parents=True)
         _bring_near(place / "lib")
@@ -88,9 +88,9 @@ def enter_namespaces(place: Path) -> bool:
 
 
 def _bring_near(folder: Path) -> None:
-    """Mount folders of packages that an unprivileged user could not get at below `folder`.
+    """Bind-mount packages that an unprivileged user cannot reach below `folder`.
 
-    A Python in root's own folder is an example. What is imported from here on comes from there.
+    A Python in root's home folder is an example. Later imports come from the mounts.
     """
     moved: dict[str, str] = {}
     for index, entry in enumerate(sys.path):
@@ -119,9 +119,9 @@ def _bring_near(folder: Path) -> None:
 
 
 def readable_paths() -> tuple[list[str], list[str]]:
-    """Return what Python and its packages need to be read, and folders that need to be listed.
+    """Return the paths that Python and its packages read, and the folders that they list.
 
-    The packages are named one by one, because Etude's own, with tests and solutions in it, must
+    The packages are named one by one, because Etude's own, which holds tests and solutions, must
     not be among them.
     """
     readable = [
@@ -154,7 +154,7 @@ def readable_paths() -> tuple[list[str], list[str]]:
             ]
     libraries = Path(sys.base_prefix) / "lib"
     readable += [str(file) for file in libraries.glob("lib*.so*")]
-    # /usr/lib would bring the distribution's packages, and an Etude among them, back in.
+    # /usr/lib would include the distribution's packages, possibly with an Etude among them.
     if any(
         folder.startswith(("/usr/lib/", "/lib/")) and (Path(folder) / "etude").exists()
         for folder in packages
@@ -168,7 +168,7 @@ def readable_paths() -> tuple[list[str], list[str]]:
 
 @dataclass
 class Sandbox:
-    """Made once by the zygote, entered by every run."""
+    """Sandbox made once by the zygote and entered by every run."""
 
     place: Path
     namespaces: bool
@@ -179,7 +179,7 @@ class Sandbox:
 
     @classmethod
     def prepare(cls, place: Path, namespaces: bool) -> Sandbox:
-        """Find out what there is, and make what can be made once."""
+        """Detect the available layers and create the resources that runs share."""
         version = landlock.abi()
         ruleset = None
         if version:
@@ -198,7 +198,7 @@ class Sandbox:
         )
 
     def level(self, cgroup: bool) -> Level:
-        """Return the layers that runs are shut in with."""
+        """Return the layers that confine runs."""
         have = {
             "limits": True,
             "seccomp": self.filters is not None,
@@ -210,13 +210,13 @@ class Sandbox:
         return Level(tuple(layer for layer in LAYERS if have[layer]), self.landlock)
 
     def enter(self, slot: int, group: cgroups.Group | None) -> None:
-        """Shut this process in. Any failure raises: a run never starts with less than was said."""
+        """Confine this process. Any failure raises: no run starts with fewer layers than stated."""
         os.setsid()
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if group is not None:
             group.join()
         if self.namespaces:
-            # The submission's own empty folder, of a size that cannot fill anybody's disk.
+            # The submission's own empty folder, limited in size so that it cannot fill the disk.
             syscalls.unshare(syscalls.CLONE_NEWNS)
             options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=1777"
             syscalls.mount("tmpfs", str(self.place / "box" / "run"), "tmpfs", _QUIET, options)
@@ -228,7 +228,7 @@ class Sandbox:
             os.setresgid(identity, identity, identity)
             os.setresuid(identity, identity, identity)
         syscalls.drop_capabilities()
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user had undone it
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # the change of user cleared it
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.ruleset is not None:
             landlock.restrict(self.ruleset)
@@ -249,14 +249,14 @@ class Sandbox:
 
 
 def limit_run(seconds: float, memory: int) -> None:
-    """Set the limits of one problem: CPU time, and address space beyond what is taken already."""
+    """Set the limits of one problem: CPU time, and address space beyond the present use."""
     whole = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     resource.setrlimit(resource.RLIMIT_AS, (_mapped() + memory, _mapped() + memory))
 
 
 def _mapped() -> int:
-    """Return the address space that this process has, in bytes; measured before it is shut in."""
+    """Return the address space of this process in bytes, measured before it is confined."""
     return _MAPPED[0] if _MAPPED else 0
 
 
@@ -264,6 +264,6 @@ _MAPPED: list[int] = []
 
 
 def remember_mapped() -> None:
-    """Note the size of the address space, while /proc can still be read."""
+    """Store the size of the address space while /proc can still be read."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _MAPPED[:] = [pages * resource.getpagesize()]

@@ -1,10 +1,10 @@
-"""Seccomp: which system calls a submission may make; all others fail with EPERM.
+"""Seccomp filter: the system calls that a submission may make; all others fail with EPERM.
 
 An allow-list, written as a classic BPF program over `struct seccomp_data` (number, architecture,
-six arguments). No new process, no socket, no signal to anybody, no memory that a limit does not
-count, no executable. A thread may be started, an open file may be asked whether it is a terminal,
-and a process may look at its own limits. `clone3` says ENOSYS, upon which libc takes `clone`, whose
-flags can be looked at.
+six arguments). It denies new processes, sockets, signals to others, executables, and memory that no
+limit counts. It allows threads, asking whether an open file is a terminal, and reading the limits
+of the process. `clone3` fails with ENOSYS, upon which libc falls back to `clone`, whose flags the
+filter can inspect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _CLONE_THREAD = 0x00010000
 _NEW_NAMESPACES = 0x7E020000
 
-# x86-64, AArch64; -1 where an architecture has no such call.
+# x86-64, AArch64; -1 where an architecture has no such system call.
 ALLOWED: dict[str, tuple[int, int]] = {
     "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1),
     "fstat": (5, 80), "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222),
@@ -47,7 +47,7 @@ ALLOWED: dict[str, tuple[int, int]] = {
     "membarrier": (324, 283), "statx": (332, 291), "rseq": (334, 293), "faccessat2": (439, 439),
 }  # fmt: skip
 _CLONE, _CLONE3, _IOCTL, _PRCTL, _PRLIMIT = (56, 220), (435, 435), (16, 29), (157, 167), (302, 261)
-# Is it a terminal? How much is there? Close on exec.
+# TCGETS (is it a terminal?), FIONREAD (bytes available), FIONCLEX and FIOCLEX (close on exec).
 _IOCTLS = (0x5401, 0x541B, 0x5450, 0x5451)
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
 
@@ -70,7 +70,7 @@ def program() -> bytes:
     add(_JUMP_EQUAL, _ARCHITECTURE, 1, 0)
     give(_KILL)
     add(_LOAD, 0)
-    if X86:  # the x32 numbers name the same calls again
+    if X86:  # the x32 ABI numbers the same calls again
         add(_JUMP_GREATER_EQUAL, 0x40000000, 0, 1)
         give(_ERRNO, errno.EPERM)
     for pair in ALLOWED.values():
@@ -112,7 +112,7 @@ def _one_of(
 
 
 def load(filters: bytes) -> None:
-    """Put this process under the filter, for good; `no_new_privs` must be set."""
+    """Apply the filter to this process, irrevocably; `no_new_privs` must be set."""
     buffer = ctypes.create_string_buffer(filters, len(filters))
     # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
     form = struct.pack("<HxxxxxxQ", len(filters) // 8, ctypes.addressof(buffer))

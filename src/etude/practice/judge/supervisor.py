@@ -1,7 +1,7 @@
-"""The judge beside one run: sends the request, gathers what is answered, ends it where it must be.
+"""Supervisor of one sandboxed run: sends the request, collects the answers, enforces the limits.
 
-A run ends on the judge's clock or its own end, never on the end of a pipe, which a process that
-outlived it could keep open.
+A run ends when its process ends or the judge's time limit expires, never at the end of a pipe,
+which a surviving child process could keep open.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -23,23 +23,23 @@ from etude.practice.protocol import LENGTHS, MalformedError, decode
 GRACE_SECONDS = 2.0
 MOST_ANSWER = 64 << 20
 LOOK_SECONDS = 0.02
-"""Between two looks at the answers: to be woken for each costs both sides."""
+"""Interval between two reads of the answers: waking up for each costs both sides."""
 MUCH_BYTES = 64 << 10
-"""Found at one look, the next follows at once."""
+"""If one read returns this much, the next follows at once."""
 
 Ending = Literal["exit", "time", "output", "answer", "fault"]
 
 
 @dataclass
 class ExecutionResult:
-    """What one run left behind."""
+    """Result of one run."""
 
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """What the sandbox said, in order; each has an `event`. Nothing of it is to be believed."""
+    """Messages of the sandbox, in order; each has an `event`. None is trusted."""
     ending: Ending = "exit"
-    """Why it ended: by itself, by the clock, by printing or answering too much, by a fault."""
+    """Reason of the end: exit, time limit, too much output or answers, or a fault."""
     status: int = 0
-    """Exit code, or minus the signal."""
+    """Exit code, or the negated signal number."""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_bytes: int = 0
@@ -48,7 +48,7 @@ class ExecutionResult:
 
 @dataclass
 class Prepared:
-    """A process that waits for a submission, with the judge's ends of its pipes."""
+    """A prepared process that waits for a submission, and the judge's ends of its pipes."""
 
     run: int
     request: int
@@ -69,23 +69,23 @@ class Prepared:
 
 
 class Frames:
-    """Cuts a stream of bytes into frames, and stops at more than a run may answer."""
+    """Cuts a stream of bytes into frames, up to the maximum size of a run's answers."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
 
     @property
     def size(self) -> int:
-        """Bytes taken so far."""
+        """Bytes received so far."""
         return len(self.buffer)
 
     def add(self, content: bytes) -> bool:
-        """Take more bytes; False when it is too much."""
+        """Add bytes; return False above the limit."""
         self.buffer += content
         return len(self.buffer) <= MOST_ANSWER
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the whole frames, up to the first that is none."""
+        """Return the complete frames, up to the first invalid one."""
         events: list[dict[str, Any]] = []
         at = 0
         while at + LENGTHS.size <= len(self.buffer):
@@ -106,21 +106,21 @@ class Frames:
 
 
 class Printed:
-    """Counts what is printed past Python's own `print`, and keeps how it begins."""
+    """Counts output that bypasses Python's `print`, and stores its beginning."""
 
     def __init__(self, most: int) -> None:
         self.most, self.size = most, 0
         self.start = bytearray()
 
     def add(self, content: bytes) -> bool:
-        """Take more bytes; False when it is too much."""
+        """Add bytes; return False above the limit."""
         self.size += len(content)
         self.start += content[: 2000 - len(self.start)]
         return self.size <= self.most
 
 
 def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -> ExecutionResult:
-    """Send the request, read answers until the process ends, and end it where it must be."""
+    """Send the request, read answers until the process ends, and kill it above a limit."""
     outcome = ExecutionResult()
     begun = time.monotonic()
     reader, printed, sent = Frames(), Printed(most_output), 0
@@ -141,7 +141,7 @@ def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -
             if not _drain(prepared.result, reader):
                 outcome.ending = "answer"
                 break
-            # Where much comes, a full pipe would hold the run up.
+            # With much output, a full pipe would block the run.
             look = now + (LOOK_SECONDS if reader.size - size < MUCH_BYTES else 0.0)
         wait = min(begun + seconds, look) - now
         for descriptor, happened in poller.poll(max(wait, 0.0) * 1000 + 1):
@@ -167,7 +167,7 @@ def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -
     if alive:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(prepared.process, signal.SIGKILL)
-    # What it wrote since the last look counts, and says how far it came, however it ended.
+    # Read the rest, which shows how far the run came, however it ended.
     if outcome.ending == "exit" and not _drain(prepared.output, printed):
         outcome.ending = "output"
     if outcome.ending != "answer" and not _drain(prepared.result, reader):
@@ -178,7 +178,7 @@ def attend(prepared: Prepared, frame: bytes, seconds: float, most_output: int) -
 
 
 def _drain(pipe: int, reader: Frames | Printed) -> bool:
-    """Read what is in the pipe; False when a run may not write so much."""
+    """Read what is in the pipe; return False above the limit."""
     with suppress(BlockingIOError):
         while content := os.read(pipe, 1 << 18):
             if not reader.add(content):
@@ -188,16 +188,16 @@ def _drain(pipe: int, reader: Frames | Printed) -> bool:
 
 def _finish(prepared: Prepared, outcome: ExecutionResult, reader: Frames) -> None:
     if not prepared.ended.wait(GRACE_SECONDS):
-        outcome.ending, outcome.fault = "fault", "the run could not be ended"
+        outcome.ending, outcome.fault = "fault", "the run could not be killed"
     end = prepared.end
     prepared.close()
     if end.get("gone"):
-        outcome.ending, outcome.fault = "fault", "the sandbox' zygote went away"
+        outcome.ending, outcome.fault = "fault", "the zygote of the sandbox exited"
     elif end:
         outcome.status = os.waitstatus_to_exitcode(end["status"])
         outcome.cpu_seconds, outcome.peak_bytes = end["cpu"], end["peak"]
     outcome.events = reader.events()
     if outcome.ending == "exit" and not outcome.events:
-        # It says that it has started before it looks at the submission.
+        # The runner reports its start before it reads the submission.
         outcome.ending = "fault"
         outcome.fault = outcome.fault or "the run ended before it began"

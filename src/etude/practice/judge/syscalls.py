@@ -1,4 +1,4 @@
-"""System calls that Python's standard library does not offer, by number through libc.
+"""System calls that Python's standard library does not offer, called by number through libc.
 
 Linux on x86-64 and AArch64. Each function raises `OSError` with the kernel's errno.
 """
@@ -70,7 +70,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(descriptor: int, flags: int) -> None:
-    """Enter the namespace that `descriptor` stands for."""
+    """Enter the namespace that `descriptor` refers to."""
     _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)))
 
 
@@ -90,21 +90,21 @@ def mount(
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, for good."""
+    """Drop every capability, irrevocably."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:
-            break  # past the kernel's last one, or without the right to drop: none is left then
+            break  # past the kernel's last one, or without the right to drop, when none is left
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     none = (ctypes.c_uint32 * 6)()
     _checked(_libc.capset(header, none))
 
 
 def collapse_memory() -> None:
-    """Put this process' own memory into huge pages where the kernel can (6.1 and newer).
+    """Collapse this process's memory into huge pages where the kernel can (6.1 and newer).
 
-    A fork copies an entry for each page: of 220 MB in small ones that is most of its time.
+    A fork copies an entry for each page, which for 220 MB of small pages is most of its time.
     """
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, rights, _, _, inode, *_ = line.split()

@@ -1,7 +1,7 @@
-"""The tests of one submission: inputs as the sandbox gets them, and what is expected.
+"""Test cases of one submission: inputs for the sandbox, and expected answers.
 
-Expected answers are made here, by the problem's own solution on this submission's inputs, and never
-leave the trusted process.
+Expected answers are computed here by the problem's own solution on this submission's inputs. They
+never leave the trusted process.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -26,13 +26,13 @@ from etude.practice.problem import Problem
 from etude.practice.protocol import decode, encode
 from etude.practice.suite import Test
 
-# Solutions use torch's and NumPy's global random numbers, of which there is one set a process.
+# Solutions use torch's and NumPy's global random numbers, of which each process has one state.
 _RANDOM = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test of one submission: arguments as the sandbox gets them, and what is expected."""
+    """One test of one submission: encoded arguments and the expected answer."""
 
     test: Test
     seed: int
@@ -44,11 +44,11 @@ class Case:
 def make_cases(problem: Problem, seed: int, visible_only: bool = False) -> list[Case]:
     """Return the tests of one submission in the order in which they run.
 
-    Visible tests come first, so that nothing of a hidden one can be shown in them; inside both
+    Visible tests come first, so that their output reveals nothing of hidden ones; inside both
     groups the order is random.
 
     Raises:
-        ProblemError: a test or the solution does not work.
+        ProblemError: a test or the solution fails.
     """
     suite = problem.suite
     order = random.Random(seed)
@@ -65,7 +65,7 @@ def make_cases(problem: Problem, seed: int, visible_only: bool = False) -> list[
 
 @contextlib.contextmanager
 def _one_thread() -> Generator[None]:
-    """Compute as a submission does, on one thread: other workers have need of the rest."""
+    """Use one thread, as submissions do, and leave the other cores to other workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -97,7 +97,7 @@ def _case(problem: Problem, test: Test, seed: int, call: Any) -> Case:
 def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: for devices that are not there it keeps a formatted stack each time.
+    # Not torch.manual_seed: for absent devices it records a formatted stack each time.
     torch.default_generator.manual_seed(seed)
 
 
@@ -107,7 +107,7 @@ def _compiled(source: str, name: str) -> CodeType:
 
 
 def _solution(problem: Problem) -> Any:
-    """Return the right answer as something to call with a test's arguments."""
+    """Return the solution as a callable that takes a test's arguments."""
     module = ModuleType("solution")
     exec(_compiled(problem.solution, str(problem.folder / "solution.py")), module.__dict__)
     source = problem.driver

@@ -1,4 +1,4 @@
-"""What the judge says of a submission, in one sentence that a learner can act on."""
+"""Verdict on a submission: kind, detail, and one sentence that explains it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Shown:
-    """A visible test that failed: its input, what was expected, what came."""
+    """A visible test that failed: its input, the expected answer and the actual one."""
 
     arguments: list[str]
     expected: str
@@ -51,32 +51,32 @@ class Shown:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to one submission."""
+    """Verdict on one submission."""
 
     kind: Kind
     detail: Detail = ""
-    """For a wrong answer, what is wrong with it."""
+    """For a wrong answer, the property that is wrong."""
     says: str = ""
-    """One sentence."""
+    """Explanation in one sentence."""
     test: str = ""
-    """The first test that failed, by name."""
+    """Name of the first test that failed."""
     visible: bool = False
     note: str = ""
-    """What the author says to those who fail this test."""
+    """The author's note on this test."""
     concept: str = ""
     lines: list[Line] = field(default_factory=list[Line])
     """The learner's own lines of the traceback, outermost first."""
     shown: Shown | None = None
     failing: list[str] = field(default_factory=list[str])
-    """The names of all tests that fail, the one with the smallest input first."""
+    """Names of all failing tests, smallest input first."""
     smallest: Shown | None = None
     """The visible failure with the smallest input."""
     passed: int = 0
     total: int = 0
     printed: str = ""
-    """What was printed in visible tests."""
+    """Output of the visible tests."""
     seconds: float = 0.0
-    """Wall time in the sandbox."""
+    """Wall time in the sandbox, in seconds."""
     peak_bytes: int = 0
     seed: int = 0
     isolation: str = ""
@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """Return whether the submission is right."""
+        """Return whether the submission is correct."""
         return self.kind == "accepted"
 
     @property
@@ -98,7 +98,7 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
-        """Return the verdict that `to_dict` made data of."""
+        """Return the verdict from the result of `to_dict`."""
         lines = [Line(**line) for line in data.get("lines", [])]
         shown = Shown(**data["shown"]) if data.get("shown") else None
         smallest = Shown(**data["smallest"]) if data.get("smallest") else None

@@ -1,7 +1,7 @@
-"""From what a run left to a verdict: the first failure, in one sentence.
+"""Derives a verdict from the result of a run: the first failure, in one sentence.
 
-Nothing that comes from the sandbox is believed: each part is checked for its class and size before
-it is compared or shown.
+Nothing that the sandbox sends is trusted: the class and size of each part are checked before it is
+compared or shown.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -21,7 +21,7 @@ from etude.practice.protocol import Foreign, MalformedError, decode
 
 
 class Reading:
-    """Turns what a run left into a verdict."""
+    """Derives the verdict from the result of a run."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Reading:
     def say(
         self, kind: Kind, says: str, detail: Detail = "", case: Case | None = None, **more: Any
     ) -> Verdict:
-        """Return a verdict with what all verdicts have."""
+        """Return a verdict with the fields that all verdicts have."""
         told = {}
         if case is not None:
             tag = self.problem.front.tags[0]
@@ -65,7 +65,7 @@ class Reading:
         )
 
     def verdict(self) -> Verdict:
-        """Return what there is to say, the first failure in the order of the tests."""
+        """Return the verdict: the first failure in the order of the tests, or acceptance."""
         if self.outcome.ending == "fault":
             return self.say(
                 "system fault",
@@ -103,7 +103,7 @@ class Reading:
             else:
                 self.passed += 1
         if not failures and self.outcome.ending == "output":
-            # All was answered before it could be ended: still too much.
+            # The run had answered all tests before it could be killed: still too much output.
             failures.append((self.cases[-1], self._ended(self.cases[-1])))
         if not failures:
             return self.say("accepted", f"all {len(self.cases)} tests pass")
@@ -131,7 +131,7 @@ class Reading:
         return size if type(size) is int else 0
 
     def _loading(self, event: dict[str, Any]) -> Verdict:
-        """Say why the submission could not even be loaded."""
+        """Return the verdict on a submission that could not be loaded."""
         error = _Error(event.get("error"))
         if error.kind == "syntax":
             where = f"line {error.lines[-1].line}: " if error.lines else ""
@@ -154,7 +154,7 @@ class Reading:
         if error.kind == "memory":
             return self.say(
                 "memory limit",
-                f"more than {self.problem.front.limits.memory_mb} MB{where}",
+                f"more than {self.problem.front.limits.memory_mb} MB used{where}",
                 "",
                 case,
                 lines=error.lines,
@@ -162,19 +162,19 @@ class Reading:
         if error.kind == "denied":
             return self.say(
                 "forbidden operation",
-                f"the sandbox does not allow what is done{where}",
+                f"the operation{where} is not allowed in the sandbox",
                 "",
                 case,
                 lines=error.lines,
             )
         if name == "SystemExit":
             return self.say(
-                "runtime error", f"the program ends itself{where}", "", case, lines=error.lines
+                "runtime error", f"the program exits{where}", "", case, lines=error.lines
             )
         return self.say("runtime error", f"{name}{where}{message}", "", case, lines=error.lines)
 
     def _ended(self, case: Case) -> Verdict:
-        """Say why the run ended before all tests were answered."""
+        """Return the verdict on a run that ended before all tests were answered."""
         limits, outcome = self.problem.front.limits, self.outcome
         if outcome.ending == "time" or (
             outcome.status in (-24, -9) and outcome.cpu_seconds >= limits.seconds
@@ -185,27 +185,27 @@ class Reading:
         if outcome.ending == "answer":
             return self.say("output limit", "the answers are larger than 64 MB", "", case)
         if outcome.status == -9:
-            return self.say("memory limit", f"more than {limits.memory_mb} MB", "", case)
+            return self.say("memory limit", f"more than {limits.memory_mb} MB used", "", case)
         if outcome.status < 0:
             crash = {
-                -11: "a crash (segmentation fault), as endless recursion gives",
+                -11: "a crash (segmentation fault), for example after endless recursion",
                 -6: "an abort",
                 -7: "a bus error",
-                -25: "a file larger than is allowed",
+                -25: "a file larger than allowed",
             }
             end = crash.get(outcome.status, f"signal {-outcome.status}")
             return self.say(
                 "runtime error",
-                f"the process was ended by {end}",
+                f"the process was killed by {end}",
                 "",
                 case,
             )
         return self.say(
-            "runtime error", f"the program ends itself (exit code {outcome.status})", "", case
+            "runtime error", f"the program exits (exit code {outcome.status})", "", case
         )
 
     def _answer(self, case: Case, event: dict[str, Any]) -> Verdict | None:
-        """Return what is wrong with one test's answer, or None."""
+        """Return the verdict on one test's answer, or None if it is correct."""
         self._print(event, case.test.visible)
         limits = self.problem.front.limits
         if self._size(event) > limits.output_kb << 10:
@@ -235,7 +235,7 @@ class Reading:
             first = cast("list[Any]", changed)[0] if isinstance(changed, list) else 0
             return self.say(
                 "wrong answer",
-                f"argument {_ordinal(first)} is changed in place",
+                f"argument {_ordinal(first)} is modified in place",
                 "mutated input",
                 case,
                 shown=self._show(case, got),
@@ -243,7 +243,7 @@ class Reading:
         if self.problem.suite.deterministic and event.get("second") != event.get("answer"):
             return self.say(
                 "wrong answer",
-                "two calls with the same input answer differently",
+                "two calls with the same input return different answers",
                 "not deterministic",
                 case,
             )
@@ -254,7 +254,7 @@ class Reading:
         if suite.checker is None:
             mismatch = compare(got, case.expected, case.test.tolerance or suite.tolerance)
         else:
-            # The class is compared first, so that a checker is never given something else.
+            # The class is compared first, so that a checker never receives another class.
             mismatch = _same_class(got, case.expected) or self._checked(case, got)
         if mismatch is None:
             return None
@@ -271,7 +271,7 @@ class Reading:
                 else None
             )
         except Exception as error:
-            says = f"the answer has not the form that is asked for ({type(error).__name__})"
+            says = f"the answer does not have the required form ({type(error).__name__})"
         return Mismatch("values", says, says) if says else None
 
     def _show(self, case: Case, got: Any) -> Shown | None:
@@ -290,7 +290,7 @@ class _Unreadable:
 
 def _value(frame: Any) -> Any:
     if not isinstance(frame, bytes):
-        return _Unreadable("there is none")
+        return _Unreadable("the answer is missing")
     try:
         return decode(frame)
     except MalformedError as error:
@@ -298,16 +298,16 @@ def _value(frame: Any) -> Any:
 
 
 def _same_class(got: Any, expected: Any) -> Mismatch | None:
-    """Return a mismatch where an answer is of another class than the solution's."""
+    """Return a mismatch if an answer's class differs from the solution's."""
     found = compare(got, expected, Tolerance())
     return found if found is not None and found.kind == "type" else None
 
 
 class _Error:
-    """An exception as the sandbox told it, every part checked."""
+    """An exception as reported by the sandbox, every part checked."""
 
-    def __init__(self, told: Any) -> None:
-        data = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    def __init__(self, received: Any) -> None:
+        data = cast("dict[str, Any]", received) if isinstance(received, dict) else {}
         classes = data.get("classes")
         names = cast("list[Any]", classes) if isinstance(classes, list) else []
         self.classes = [str(name)[:80] for name in names[:20] if isinstance(name, str)] or [
@@ -338,10 +338,10 @@ def _ordinal(index: Any) -> str:
 
 
 def _text(value: Any, most: int = 600) -> str:
-    """Return a value as people read it, cut where it is long."""
+    """Return a value as text, truncated where it is long."""
     if isinstance(value, Foreign):
         return f"an object of the class {value.name}"
     if isinstance(value, _Unreadable):
-        return "nothing that can be read"
+        return "an unreadable value"
     text = repr(value)
     return text if len(text) <= most else text[:most] + " …"

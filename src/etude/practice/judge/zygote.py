@@ -1,9 +1,10 @@
-"""A process that has imported and warmed everything, and forks once for each run.
+"""Zygote: a process that has imported and warmed up everything, and forks once per run.
 
-It has one thread, no event loop, no tests and no secrets: a copy of it is what a submission runs
-in. It is started by exec, speaks to the judge over one socket (`SOCK_SEQPACKET`), and dies with it.
+It has one thread, no event loop, no tests and no secrets, since a copy of it runs the submission.
+It is started by exec, communicates with the judge over one socket (`SOCK_SEQPACKET`), and exits
+when the judge does.
 
-Messages, JSON with descriptors beside it:
+Messages are JSON, with file descriptors as ancillary data:
     to it      {"op": "prepare", "slot", "run", "memory"} + request, result, output descriptors
     from it    {"op": "ready", "layers", "landlock", "warm_seconds"}
                {"op": "prepared", "slot", "run"} + a descriptor of the process (pidfd)
@@ -27,25 +28,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported: a fork after a second thread has begun waits for ever.
+# Before torch is imported: a fork after a second thread has started deadlocks.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_name] = "1"
 
 from etude.practice.judge import cgroups, sandbox, syscalls  # noqa: E402
 
 OWN_MEMORY = 512 << 20
-"""What a run's copy of the interpreter and torch may come to, beside the problem's own limit."""
+"""Memory allowed for a run's copy of the interpreter and torch, on top of the problem's limit."""
 
 
 def main(control: int) -> None:
-    """Serve until the judge goes away."""
+    """Serve until the judge exits."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     begun = time.perf_counter()
     place = Path(os.environ["HOME"]).parents[1]
     without = os.environ.get("ETUDE_JUDGE_WITHOUT", "")
     namespaces = "namespaces" not in without and sandbox.enter_namespaces(place)
     if namespaces:
-        # The first process of a namespace of processes takes all others with it when it ends.
+        # When the first process of a PID namespace ends, the kernel kills all others.
         inner = os.fork()
         if inner:
             _, status = os.waitpid(inner, 0)
@@ -104,7 +105,7 @@ _STANDARD = (
 
 
 def _warm() -> None:
-    """Use once what submissions use, so that nothing is imported or set up inside a run."""
+    """Exercise what submissions use, so that a run imports and initialises nothing."""
     import numpy as np
     import torch
     from torch import nn
@@ -170,7 +171,7 @@ class _Zygote:
         gc.freeze()
         syscalls.collapse_memory()
         level = self.box.level(self._group(0) is not None)
-        self._say(
+        self._send(
             {
                 "op": "ready",
                 "layers": level.layers,
@@ -209,7 +210,7 @@ class _Zygote:
         if group is not None:
             group.limit(OWN_MEMORY + message["memory"], 64)
         if self.box.namespaces:
-            # Back to our own first: the kernel makes one below the current one only.
+            # Return to our own first: the kernel creates one only below the current one.
             syscalls.setns(self.own_processes, syscalls.CLONE_NEWPID)
             syscalls.unshare(syscalls.CLONE_NEWPID)
         process = os.fork()
@@ -219,7 +220,7 @@ class _Zygote:
         for descriptor in descriptors:
             os.close(descriptor)
         self.running[process] = message["slot"], message["run"]
-        self._say({"op": "prepared", "slot": message["slot"], "run": message["run"]}, [handle])
+        self._send({"op": "prepared", "slot": message["slot"], "run": message["run"]}, [handle])
         os.close(handle)
 
     def _reap(self) -> None:
@@ -232,7 +233,7 @@ class _Zygote:
                 return
             if process in self.running:
                 slot, run = self.running.pop(process)
-                self._say(
+                self._send(
                     {
                         "op": "ended",
                         "slot": slot,
@@ -243,7 +244,7 @@ class _Zygote:
                     }
                 )
 
-    def _say(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    def _send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         content = json.dumps(message).encode()
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self.control, [content], descriptors or [])
@@ -263,7 +264,7 @@ class _Zygote:
 def _become_run(
     box: sandbox.Sandbox, slot: int, group: cgroups.Group | None, descriptors: list[int]
 ) -> None:
-    """Turn this fork into the sandbox of one run; never returns."""
+    """Make this fork into the sandbox of one run; never returns."""
     code = 70
     try:
         signal.set_wakeup_fd(-1)

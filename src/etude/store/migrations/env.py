@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `store.engine` hands over."""
+"""Runs migrations on the connection that `store.engine` provides."""
 
 from alembic import context
 

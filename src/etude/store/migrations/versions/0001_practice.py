@@ -1,4 +1,4 @@
-"""The tables of the practice room."""
+"""Creates the tables of the practice problems."""
 
 # What torch, NumPy and others leave untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,7 +15,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "practice_submissions",
         sa.Column("number", _NUMBER, autoincrement=True, nullable=False),

@@ -1,4 +1,4 @@
-"""The tables of the reading room."""
+"""Creates the tables of the papers."""
 
 # What torch, NumPy and others leave untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,7 +15,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "papers",
         sa.Column("number", _NUMBER, autoincrement=True, nullable=False),

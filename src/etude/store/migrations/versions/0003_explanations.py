@@ -1,4 +1,4 @@
-"""What language models said to learners, and whether it helped."""
+"""Creates the table of explanations by language models and their ratings."""
 
 # What torch, NumPy and others leave untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,7 +15,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "practice_explanations",
         sa.Column("number", _NUMBER, autoincrement=True, nullable=False),

@@ -1,7 +1,7 @@
-"""Learners and readers are users: one name for whose rows they are, in all tables.
+"""Renames the columns `learner` and `reader` to `user` in all tables.
 
-Each row keeps its own value, so nothing is merged or lost: the names that both rooms took by
-default were the same, the account's.
+Each row retains its value, so nothing is merged or lost: both columns had the same default, the
+name of the system account.
 """
 
 # What torch, NumPy and others leave untyped.
@@ -19,7 +19,7 @@ _BY_READER = ("opinions", "tags", "following", "searches")
 
 
 def upgrade() -> None:
-    """Rename columns, and the indexes and constraints that bear their names."""
+    """Rename columns, and the indexes and constraints named after them."""
     op.drop_index("ix_practice_submissions_learner", "practice_submissions")
     op.drop_index("ix_practice_explanations_learner", "practice_explanations")
     _rename("practice_learners", "name", "user")
@@ -64,7 +64,7 @@ def _rename_constraint(table: str, old: str, new: str) -> None:
 
 
 def _rename_unique(old: str, new: str, column: str) -> None:
-    """Rename the constraint of a day's one problem; SQLite has to write the table anew."""
+    """Rename the unique constraint of the daily problem; SQLite has to copy the table."""
     if op.get_context().dialect.name == "postgresql":
         _rename_constraint("practice_dailies", old, new)
         return
