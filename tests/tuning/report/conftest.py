@@ -153,7 +153,7 @@ def summary() -> dict[str, Any]:
             for method, weights, gradients, optimizer, activations in rows
         ],
         "compare": [dict(zip(keys, row, strict=True)) for row in outcomes],
-        "ended": "all steps done",
+        "ended": "all steps completed",
     }
 
 
@@ -234,7 +234,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
             records.insert(0, dict.fromkeys(("prompt", "reference", "before", "after"), HOSTILE))
         folder.write_lines("samples.jsonl", records)
         folder.write_json("summary.json", {**summary(), "name": folder.name, **figures})
-        folder.set_state("finished", "all steps done")
+        folder.set_state("finished", "all steps completed")
         return folder
 
     return make
