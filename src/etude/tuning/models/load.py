@@ -152,7 +152,7 @@ def load_model(
         origin = ModelOrigin(spec.id, str(checkpoint.path), fingerprint(checkpoint))
     if generation is not None:
         model.generation_config = generation
-    # Parameters are there already; buffers that no checkpoint holds, such as rotary frequencies,
+    # Parameters are loaded by now; buffers that no checkpoint holds, such as rotary frequencies,
     # were computed on the processor.
     model.to(device)
     model.requires_grad_(False)
