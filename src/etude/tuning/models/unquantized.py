@@ -1,7 +1,7 @@
-"""A model's weights as they are on disk, one at a time, after it has been loaded quantised.
+"""Access to the original weights of a model that was loaded quantised.
 
-Some adapters begin with what quantising lost, or with a part of the weight itself; the weight is
-read again for them, and let go of.
+Some adapter initialisations need the quantisation error or the weight itself; the weight is read
+again for them, one at a time.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from etude.tuning.models.sources import resolve
 
 
 class UnquantizedWeights:
-    """Reads weights by module path; use as a context manager. Files are opened at first use.
+    """Reader of weights by module path; a context manager. Files are opened on first use.
 
     Args:
-        origin: of the loaded model.
+        origin: origin of the loaded model.
     """
 
     def __init__(self, origin: ModelOrigin) -> None:
@@ -46,18 +46,18 @@ class UnquantizedWeights:
         """Return the weight of the Linear at `path`, (out, in) float32.
 
         Raises:
-            ModelError: the model is not on this machine any more, or has no such weight.
+            ModelError: the model is no longer local, or has no such weight.
         """
         checkpoint = self._open()
-        # Checkpoints of a model's trunk lack the name of the trunk.
+        # Checkpoints of a bare trunk omit the trunk's name.
         names = (f"{path}.weight", f"{path.partition('.')[2]}.weight")
         name = next((name for name in names if name in checkpoint.tensors), None)
         if name is None:
             raise ModelError(f"{checkpoint.path} has no weight for {path}")
         if isinstance(checkpoint, BitsAndBytesCheckpoint) and checkpoint.format_of(name):
             raise ModelError(
-                f"{checkpoint.path} holds {path} rounded to few bits, not as it was before, which "
-                "is wanted here: give the unquantised model, or adapter.init: default"
+                f"{checkpoint.path} stores {path} quantised, but the original weight is needed "
+                "here; use the unquantised model, or adapter.init: default"
             )
         info = checkpoint.tensors[name]
         weight = torch.empty(info.shape)
@@ -70,7 +70,7 @@ class UnquantizedWeights:
             source = resolve(self._origin.name)
             if source.path is None:
                 raise ModelError(
-                    f"{self._origin.name} is not on this machine any more, and its weights are "
+                    f"{self._origin.name} is no longer on this machine, but its weights are "
                     f"needed: etude models pull {self._origin.name}"
                 )
             self._checkpoint = open_checkpoint(source)
