@@ -321,4 +321,4 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     run = tune(chosen, base=tmp_path / "runs", anyway=True)
     assert run.state == "finished"
     assert set(run.summary["memory_plan"]["parts"]) == set(PARTS)
-    assert "The plan made before it said" in (run.folder / "report.html").read_text("utf-8")
+    assert "The estimate made before the run was" in (run.folder / "report.html").read_text("utf-8")

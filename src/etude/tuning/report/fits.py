@@ -1,9 +1,9 @@
-"""What fits: how large a model this much memory can fine-tune, by method.
+"""Largest model that fits into memory, by fine-tuning method.
 
-The answer is given by example, the largest of a row of well-known models for which the estimate
-of `memory_table` stays under the memory there is, and the speed by a bound: a token costs at least
-4 floating-point operations a parameter with frozen weights (2 forward, 2 for the gradient of the
-activations) and 6 where the weights' own gradients are wanted too.
+The answer is the largest of several well-known models for which the estimate of `memory_table`
+stays below the available memory. The speed is an upper bound: a token costs at least 4
+floating-point operations per parameter with frozen weights (2 forward, 2 for the gradient of the
+activations) and 6 if the gradients of the weights are needed too.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ PROCESS = 480_000_000
 """Bytes of the interpreter with torch, transformers and a tokenizer loaded, measured."""
 
 ACTIVATION_SLACK = 2.0
-"""Memory for activations over the estimate: rows of changing length leave gaps that the allocator
-does not give back. Measured over a QLoRA run of SmolLM2-135M; weights have no such gaps."""
+"""Factor of activation memory over the estimate: rows of varying length fragment the allocator's
+memory. Measured in a QLoRA run of SmolLM2-135M; weights do not fragment."""
 
 OPERATIONS = {"full": 6, "lora": 4, "qlora": 4}
-"""Floating-point operations a token and parameter, at least."""
+"""Minimum floating-point operations per token and parameter."""
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published model of Llama's kind, by the numbers of its configuration."""
+    """A published model with Llama's architecture, by its configuration."""
 
     name: str
     layers: int
     hidden: int
     key: int
-    """Numbers a token has in all key heads."""
+    """Total width of the key heads."""
 
     intermediate: int
     vocabulary: int
     tied: bool
-    """Whether embedding and output head are one matrix."""
+    """Whether embedding and output head are tied."""
 
     def shape(self, rank: int) -> Shape:
-        """Return its figures with an adapter of this rank on every Linear but the head."""
+        """Return its sizes with an adapter of this rank on every Linear except the head."""
         h, k, i = self.hidden, self.key, self.intermediate
         sizes = [(h, h), (k, h), (k, h), (h, h), (i, h), (i, h), (h, i)]
         linear = self.layers * sum(tall * wide for tall, wide in sizes)
@@ -84,19 +84,19 @@ class Fit:
 
     parameters: int
     memory: int
-    """Bytes that it needs, the process included."""
+    """Memory it needs including the process, in bytes."""
 
     tokens_per_s: float | None
-    """At most, by arithmetic alone; None where the rate is not known."""
+    """Upper bound by arithmetic alone; None if the rate is unknown."""
 
 
 def what_fits(memory: int, number: int, gflops: float | None) -> list[Fit]:
     """Return, for each method, the largest known model that fits, with the recipe's defaults.
 
     Args:
-        memory: bytes that the process may use.
-        number: bytes a number has in the forward pass.
-        gflops: measured rate of a matrix product in that precision.
+        memory: bytes available to the process.
+        number: bytes per element in the forward pass.
+        gflops: measured rate of matrix products in that precision.
     """
     rank, micro_tokens = AdapterSpec().rank, TrainSpec().micro_tokens
     best: dict[str, Fit] = {method: Fit(method, None, 0, 0, None) for method in OPERATIONS}

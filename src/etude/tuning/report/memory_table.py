@@ -1,19 +1,19 @@
-"""memory_table: what full, LoRA and QLoRA fine-tuning of a model would hold, from its config alone.
+"""Memory estimates of full, LoRA and QLoRA fine-tuning, from a model's configuration alone.
 
-With P parameters, P_L of them in Linears that QLoRA quantises, A adapter parameters and b bytes a
-number in the forward pass:
+With P parameters, P_L of them in Linears that QLoRA quantises, A adapter parameters and b bytes
+per element in the forward pass:
 
     method  weights                         gradients  optimiser (AdamW: two moments)
     full    4 P, and b P_L cast copies      4 P        8 P
     LoRA    b P + 4 A                       4 A        8 A
     QLoRA   b (P − P_L) + NF4(P_L) + 4 A    4 A        8 A
 
-Full fine-tuning keeps float32 weights, as steps of 1e-4 vanish in bfloat16's 8 bits; where b is
-not 4 the forward pass works on copies. Activations are what autograd keeps of one forward pass of
-`micro_tokens` tokens through blocks of Llama's kind; the terms are in `_kept_per_token`.
+Full fine-tuning has float32 weights, as steps of 1e-4 vanish in bfloat16's 8 bits; unless b is 4
+the forward pass uses cast copies. Activations are the tensors that autograd saves in one forward
+pass of `micro_tokens` tokens through Llama-like blocks; the terms are in `_kept_per_token`.
 
-It is an estimate. The interpreter with its libraries (some 480 MB), the gaps that the allocator
-leaves and what lives for an instant only are not in it.
+This is an estimate. It excludes the interpreter with its libraries (some 480 MB), fragmentation and
+short-lived tensors.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ ADAPTER, QUANT, MODEL = AdapterSpec(), QuantSpec(), ModelSpec()
 FLOAT32 = 4
 
 SCALES_A_BLOCK = 256
-"""Scales that share one float32 in double quantisation (Dettmers et al. 2023, section 3)."""
+"""Scales per float32 scale in double quantisation (Dettmers et al. 2023, section 3)."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The figures of a model that decide what training it holds."""
+    """Sizes of a model that determine its training memory."""
 
     parameters: int
     linear: int
-    """Parameters of the Linears but the output head: what QLoRA quantises."""
+    """Parameters of the Linears except the output head, which QLoRA quantises."""
 
     largest: int
-    """Of the largest of them, decoded whole to be multiplied with."""
+    """Parameters of the largest of them, decoded as a whole for its product."""
 
     adapter: int
     adapted: int
-    """Modules with an adapter."""
+    """Number of adapted modules."""
 
     layers: int
     hidden: int
     query: int
-    """Numbers a token has in all query heads."""
+    """Total width of the query heads."""
 
     key: int
-    """Numbers a token has in all key heads, and again in all value heads."""
+    """Total width of the key heads, and of the value heads."""
 
     intermediate: int
     vocabulary: int
@@ -82,15 +82,15 @@ def memory_table(
     model: ModelSpec = MODEL,
     checkpointing: bool = False,
 ) -> list[MemoryRow]:
-    """Predict the memory of each method.
+    """Estimate the memory of each method.
 
     Args:
         config: the transformers configuration of a causal language model.
-        rank: of the adapters.
-        micro_tokens: tokens of one forward pass.
-        targets: modules that get an adapter; see `find_targets`.
+        rank: rank of the adapters.
+        micro_tokens: tokens in one forward pass.
+        targets: target modules; see `find_targets`.
         quant: block size and double quantisation of the QLoRA row.
-        model: its `dtype` is that of the forward pass.
+        model: the model section; its `dtype` is that of the forward pass.
         checkpointing: whether layers are recomputed in the backward pass.
 
     Returns:
@@ -110,13 +110,13 @@ def memory_rows(
     *,
     checkpointing: bool = False,
 ) -> list[MemoryRow]:
-    """Predict the memory of each method for a model of this shape; see `memory_table`.
+    """Estimate the memory of each method for a model of this shape; see `memory_table`.
 
     Args:
-        shape: of the model.
-        rank: of the adapters.
-        micro_tokens: tokens of one forward pass.
-        number: bytes a number has in the forward pass.
+        shape: sizes of the model.
+        rank: rank of the adapters.
+        micro_tokens: tokens in one forward pass.
+        number: bytes per element in the forward pass.
         quant: block size and double quantisation of the QLoRA row.
         checkpointing: whether layers are recomputed in the backward pass.
     """
@@ -149,7 +149,7 @@ def memory_rows(
 
 
 def measure_shape(config: Any, rank: int, targets: str | list[str]) -> Shape:
-    """Build the model without weights and count.
+    """Build the model without weights and return its sizes.
 
     Raises:
         ModelError: the configuration is not that of a causal language model.
@@ -180,7 +180,7 @@ def measure_shape(config: Any, rank: int, targets: str | list[str]) -> Shape:
 
 
 def _nf4_bytes(parameters: int, quant: QuantSpec) -> int:
-    """Return the bytes in NF4: half a byte a number, and a scale a block."""
+    """Return the size in NF4, in bytes: half a byte per weight, and the scales."""
     blocks = -(-parameters // quant.block)
     scales = blocks + FLOAT32 * -(-blocks // SCALES_A_BLOCK) if quant.double else FLOAT32 * blocks
     return parameters // 2 + scales
@@ -189,9 +189,9 @@ def _nf4_bytes(parameters: int, quant: QuantSpec) -> int:
 def _activations(
     shape: Shape, rank: int, tokens: int, number: int, *, full: bool, checkpointing: bool
 ) -> int:
-    """Return the bytes that autograd keeps of one forward pass, and the loss's one chunk."""
+    """Return the bytes that autograd saves in one forward pass, plus one chunk of logits."""
     layer = _kept_per_token(shape, rank, number, full=full)
-    # With checkpointing: the input of every layer, and all of the one that is being recomputed.
+    # With checkpointing: the input of every layer, and all tensors of the recomputed one.
     recomputed = shape.layers * shape.hidden * number + layer
     kept = recomputed if checkpointing else shape.layers * layer
     logits = CHUNK * shape.vocabulary * (FLOAT32 + number)
@@ -199,12 +199,12 @@ def _activations(
 
 
 def _kept_per_token(shape: Shape, rank: int, number: int, *, full: bool) -> int:
-    """Return the bytes that autograd keeps for one token in one layer.
+    """Return the bytes that autograd saves for one token in one layer.
 
-    Both norms keep their input in float32. Queries, keys, values and the attention's output are
-    kept once; the inputs of attention and MLP once each, as the input that their projections
-    share; and of the MLP the two projections, the activation and the product, which is the input
-    of the last. Weights that are trained want the norms' outputs too; adapters, what leaves A.
+    Both norms save their input in float32. Queries, keys, values and the attention's output are
+    saved once, as are the inputs of attention and MLP, shared by their projections; of the MLP also
+    the two projections, the activation and the product, which is the input of the last projection.
+    Trained weights need the norms' outputs too; adapters need the output of A.
     """
     norms = 2 * FLOAT32 * shape.hidden
     attention = shape.hidden + 2 * shape.query + 2 * shape.key
