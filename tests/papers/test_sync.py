@@ -414,7 +414,7 @@ def test_a_server_whose_clock_was_ahead_once_is_read_again(bench):
 
 def test_two_syncs_at_once_the_second_says_so_in_one_line(bench):
     def second(progress):
-        with pytest.raises(PapersError, match="another sync is running .process"):
+        with pytest.raises(PapersError, match=r"another sync is running \(process"):
             bench.sync()
 
     bench.sync(show=second)

@@ -241,7 +241,7 @@ def explain_failure(
         endpoint, judged.problem, source, judged.verdict, judged.diagnosis, list(questions)
     ):
         yield explanation
-    open_explanations(user).keep(judged.problem.slug, explanation)
+    open_explanations(user).add(judged.problem.slug, explanation)
 
 
 def daily_problem(progress: UserProgress | None = None, shelf: Path | None = None) -> Daily:
