@@ -219,7 +219,7 @@ def test_resuming_with_other_data_is_refused(tiny_recipe, tmp_path):
     recipe = Recipe.read(run.folder / "recipe.yaml")
     data = Path(recipe.data.train)
     data.write_text(data.read_text().replace("number 1", "count 1"), "utf-8")
-    with pytest.raises(RunError, match="training data is not what this run began with"):
+    with pytest.raises(RunError, match="training data differ from those this run began with"):
         tune(recipe, resume=RunFolder.open(run.folder))
 
 

@@ -160,7 +160,7 @@ def summary() -> dict[str, Any]:
         "memory_estimate": estimates["qlora"],
         "other_memory_estimates": [estimates["lora"], estimates["full"]],
         "compare": [dict(zip(keys, row, strict=True)) for row in outcomes],
-        "ended": "all steps done",
+        "ended": "all steps completed",
     }
 
 
@@ -241,7 +241,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
             records.insert(0, dict.fromkeys(("prompt", "reference", "before", "after"), HOSTILE))
         folder.write_lines("samples.jsonl", records)
         folder.write_json("summary.json", {**summary(), "name": folder.name, **figures})
-        folder.set_state("finished", "all steps done")
+        folder.set_state("finished", "all steps completed")
         return folder
 
     return make

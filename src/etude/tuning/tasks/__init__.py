@@ -1,1 +1,1 @@
-"""Tasks: what a model is tuned for. One file a task; `registry` finds them by name."""
+"""Fine-tuning tasks, one per file; `registry` finds them by name."""

@@ -1,8 +1,8 @@
-"""Task: everything that depends on what a model is tuned for, so that nothing else does.
+"""Task interface: everything in a run that depends on the kind of task.
 
-A task says how rows are read, which head the model has, how samples are encoded and laid out in
-rows, what is minimised, which metrics are measured, and what a prediction is. Loading, quantising,
-adapters, the training loop, checkpoints, resuming, the report and memory are shared by all tasks.
+A task defines how rows are read, the model's head, how samples are encoded and batched, the
+training objective, the metrics, and the form of a prediction. Loading, quantising, adapters, the
+training loop, checkpoints, resuming, the report and memory planning are shared by all tasks.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.runs.folder import RunFolder
 
 RECORD = "task.json"
-"""Beside the weights: what the task needs to use them again."""
+"""File beside the weights that records the task and its labels."""
 
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """What is saved with an adapter or model: which task it is for, and with which classes."""
+    """Task and class labels saved with an adapter or model."""
 
     task: str
     labels: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write it beside the weights in `folder`.
+        """Write the record beside the weights in `folder`.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the file cannot be written.
         """
         text = to_json({"task": self.task, "labels": list(self.labels)}, indent=2)
         try:
@@ -51,7 +51,7 @@ class TaskRecord:
 
     @classmethod
     def read(cls, folder: Path) -> TaskRecord:
-        """Read it; folders of version 0.1.0 have none and are causal language models.
+        """Read the record; folders of version 0.1.0 have none and are causal language models.
 
         Raises:
             AdapterError: the file is damaged.
@@ -68,34 +68,34 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model gave one input."""
+    """Prediction of a model for one input."""
 
     text: str
     """The answer, or the name of the class."""
     probabilities: dict[str, float] = field(default_factory=dict[str, float])
-    """By class; empty where there are none."""
+    """Probability by class; empty for generated text."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data, what is empty left out."""
+        """Return plain data without empty fields."""
         if not self.probabilities:
             return {"answer": self.text}
         return {"label": self.text, "probabilities": self.probabilities}
 
 
 class Task(Protocol):
-    """What a model is tuned for."""
+    """A fine-tuning task."""
 
     name: str
-    """As in the recipe's `task`."""
+    """Its name in the recipe's `task`."""
 
     sample_score: Metric
-    """What each line of samples.jsonl is scored by."""
+    """Name of the score in each line of samples.jsonl."""
 
     def read(self, recipe: Recipe) -> DataSplit:
         """Read the recipe's data and split it.
 
         Raises:
-            DataError: the data are missing, or no rows of this task.
+            DataError: the data are missing, or not suitable for this task.
         """
         ...
 
@@ -108,11 +108,11 @@ class Task(Protocol):
         ...
 
     def saved_head(self, record: TaskRecord) -> Head:
-        """Return the head of a model that was tuned before."""
+        """Return the head of a tuned model."""
         ...
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> Any:
-        """Return what turns this task's inputs into tokens."""
+        """Return the encoder that turns this task's inputs into tokens."""
         ...
 
     def encode(
@@ -132,7 +132,7 @@ class Task(Protocol):
         ...
 
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return how samples are laid out in rows."""
+        """Return the batch layout: packed or padded rows."""
         ...
 
     def objective(
@@ -143,21 +143,21 @@ class Task(Protocol):
         folder: RunFolder,
         progress: Progress,
     ) -> Objective:
-        """Return what is minimised.
+        """Return the training objective.
 
         Raises:
-            DataError: the data cannot be learnt from by the recipe's objective.
+            DataError: the data do not suit the recipe's objective.
         """
         ...
 
     def evaluation_objective(
         self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
     ) -> Objective:
-        """Return the objective by which a finished run is measured again."""
+        """Return the objective used to re-evaluate a finished run."""
         ...
 
     def metrics(self, objective: Objective) -> list[Metric]:
-        """Return what is measured beside the loss, the most telling first."""
+        """Return the metrics beside the loss, the most important first."""
         ...
 
     def measure(
@@ -180,5 +180,5 @@ class Task(Protocol):
     def predict(
         self, loaded: LoadedModel, encoder: Any, inputs: Sequence[str], recipe: Recipe
     ) -> list[Prediction]:
-        """Return what the model gives each input."""
+        """Return the prediction for each input."""
         ...

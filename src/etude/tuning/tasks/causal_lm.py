@@ -1,7 +1,7 @@
 """Causal language modelling: conversations, prompts and answers, plain text, preferences.
 
-Trained are the answers (or, of plain text, everything); measured are the loss and, of what the
-model answers to the first held-out prompts, ROUGE-L.
+The loss covers the answers (for plain text, all tokens). The metrics are the loss and ROUGE-L of
+generated answers to the first held-out prompts.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from etude.tuning.tasks.base import Prediction, TaskRecord
 from etude.tuning.training.evaluate import evaluate, generate_answers
 
 REFERENCE = "reference.json"
-"""In a run's folder: what the base gave the answers, where training overwrites the base."""
+"""Cached reference log-probabilities in the run's folder, for full fine-tuning."""
 
 _COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
 
 
 class CausalLM:
-    """The task of models that continue a text."""
+    """Task of generating text."""
 
     name = "causal-lm"
     sample_score = ROUGE_L
@@ -50,13 +50,13 @@ class CausalLM:
         split = load_samples(recipe.data, recipe.train.seed)
         if not split.eval:
             raise DataError(
-                "there is nothing to evaluate on: name an evaluation file (data.eval), "
-                "or hold a share out (data.eval_fraction)"
+                "there are no evaluation samples: name an evaluation file (data.eval), "
+                "or hold out a share of the data (data.eval_fraction)"
             )
         return split
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
-        """Return the checkpoint's own."""
+        """Return the checkpoint's own head."""
         del split, recipe
         return CAUSAL_LM
 
@@ -66,24 +66,24 @@ class CausalLM:
         return CAUSAL_LM
 
     def saved_head(self, record: TaskRecord) -> Head:
-        """Return the checkpoint's own."""
+        """Return the checkpoint's own head."""
         del record
         return CAUSAL_LM
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> Encoder:
-        """Return the model's tokenizer and template at work."""
+        """Return the encoder of the model's tokenizer and chat template."""
         return Encoder(loaded.tokenizer, recipe.data)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
-        """Encode; a sample may be as long as the context at most."""
+        """Encode samples, each at most as long as the model's context."""
         notes = list(split.notes)
         spec = recipe.data
         context = getattr(loaded.model.config, "max_position_embeddings", None)
         if context is not None and spec.max_length > context:
             notes.append(
-                f"data.max_length {spec.max_length} is cut to the model's context, {context}"
+                f"data.max_length {spec.max_length} exceeds the model's context: using {context}"
             )
             spec = spec.model_copy(update={"max_length": context})
         encoder = Encoder(loaded.tokenizer, spec)
@@ -93,16 +93,16 @@ class CausalLM:
         progress.finish()
         for name, encoded in (("training", train), ("evaluation", held_out)):
             notes += [
-                f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()
+                f"{name}: dropped, {why}: {left}" for why, left in encoded.stats.dropped.items()
             ]
             if encoded.stats.cut.count:
-                notes.append(f"{name}: prompts cut from the left: {encoded.stats.cut}")
+                notes.append(f"{name}: prompts truncated on the left: {encoded.stats.cut}")
         return PreparedData(train, held_out, encoder, notes)
 
     def read_evaluation(
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
-        """Read a file by the run's columns, where the run read files."""
+        """Read a file with the run's columns, if the run's data were files."""
         columns = _COLUMNS if recipe.data.kind != "docstrings" else ()
         spec = DataSpec(
             train=str(file),
@@ -116,7 +116,7 @@ class CausalLM:
         return PreparedData(encoded, encoded, encoder, split.notes)
 
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return packed rows, unless the recipe wants none."""
+        """Return packed rows, unless the recipe disables packing."""
         del tokenizer
         return Layout(recipe.data.packing)
 
@@ -128,9 +128,10 @@ class CausalLM:
         folder: RunFolder,
         progress: Progress,
     ) -> Objective:
-        """Return the recipe's objective, or the one that the data ask for.
+        """Return the recipe's objective, or the default one for the data.
 
-        What full fine-tuning will overwrite is measured first, and kept in the run's folder.
+        For full fine-tuning, reference log-probabilities are computed first and cached in the run's
+        folder.
         """
         train, held_out = data.train.samples, data.eval.samples
         seed = recipe.train.seed
@@ -150,13 +151,13 @@ class CausalLM:
     def evaluation_objective(
         self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
     ) -> Objective:
-        """Return the run's objective over other samples."""
+        """Return the run's objective for other samples."""
         reference = None if adapted else CachedReference(folder.read_json(REFERENCE) or {})
         seed = recipe.train.seed
         return make_objective(recipe.objective, [], data.eval.samples, seed, reference)
 
     def metrics(self, objective: Objective) -> list[Metric]:
-        """Return those of the objective, and ROUGE-L."""
+        """Return the metrics of the objective, and ROUGE-L."""
         return [*objective.metrics, ROUGE_L]
 
     def measure(
@@ -167,7 +168,7 @@ class CausalLM:
         objective: Objective,
         progress: Progress,
     ) -> Measurement:
-        """Measure loss and answers."""
+        """Measure the loss and generate answers."""
         spec = recipe.eval
         layout = self.layout(recipe, loaded.tokenizer)
         evaluation = evaluate(
@@ -201,7 +202,7 @@ class CausalLM:
     def sample_records(
         self, data: PreparedData, before: Measurement, after: Measurement
     ) -> list[dict[str, Any]]:
-        """Return prompt, reference and both answers of each sample that was answered."""
+        """Return prompt, reference, and base and tuned answers of each generated sample."""
         return [
             {
                 "origin": sample.origin,

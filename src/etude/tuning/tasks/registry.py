@@ -1,4 +1,4 @@
-"""The tasks by name. A new task is a file beside this one, and a line here."""
+"""Task registry. A new task is a file beside this one and a line here."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), TextClassific
 
 
 def task_named(name: str) -> Task:
-    """Return a task by the name that the recipe gives it."""
+    """Return a task by its name in the recipe."""
     return TASKS[name]

@@ -1,7 +1,7 @@
-"""Text classification: one class a text, by a new head on an encoder or a decoder.
+"""Text classification: one class per text, predicted by a new head on an encoder or a decoder.
 
 A row has a text and a label; the classes are the labels of the training data. The head is trained
-whole beside the adapter and saved with it, the names of the classes in `task.json`.
+in full beside the adapter and saved with it; the class names are saved in `task.json`.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from etude.tuning.tasks.base import Prediction, TaskRecord
 from etude.tuning.training.evaluate import evaluate
 
 BATCH = 512
-"""Texts tokenised in one call."""
+"""Texts per tokenizer call."""
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this. A processor's matrix library compiles code for each shape
 that it meets: rows of every length made a step of MiniLM several times slower."""
 
 SHOWN = 64
-"""Held-out samples whose predictions samples.jsonl has."""
+"""Maximum number of samples in samples.jsonl."""
 
 
 class TextEncoder:
-    """Texts as one model's tokenizer writes them, special tokens included.
+    """Encoder of texts and labels; adds the tokenizer's special tokens.
 
     Args:
         tokenizer: the model's.
-        spec: `max_length`, and what becomes of texts that are longer.
-        labels: names of the classes, in the order of the model's outputs.
+        spec: the data section; `max_length` and `too_long` are used.
+        labels: class names, in the order of the model's outputs.
     """
 
     def __init__(self, tokenizer: Any, spec: DataSpec, labels: Sequence[str]) -> None:
@@ -63,12 +63,12 @@ class TextEncoder:
         self._index = {label: index for index, label in enumerate(self.labels)}
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, whatever its length."""
+        """Return the tokens of each text, not truncated."""
         encoded: Any = self.tokenizer(list(texts), truncation=False, verbose=False)
         return cast("list[list[int]]", encoded["input_ids"])
 
     def cut(self, ids: list[int], max_length: int) -> list[int]:
-        """Return tokens cut to `max_length` on the right, the tokenizer's last token kept."""
+        """Return tokens truncated on the right to `max_length`, keeping the final special token."""
         if len(ids) <= max_length:
             return ids
         special = getattr(self.tokenizer, "sep_token_id", None)
@@ -77,10 +77,10 @@ class TextEncoder:
         return ids[:max_length]
 
     def encode_all(self, samples: Iterable[Sample], progress: Progress | None = None) -> EncodedSet:
-        """Encode samples; one that is too long is left out, cut or refused as the recipe says.
+        """Encode samples; texts that are too long are handled as `data.too_long` says.
 
         Raises:
-            DataError: a label is not among the classes, or a text is too long and must not be.
+            DataError: a label is not a class, or a text is too long and `data.too_long` is `error`.
         """
         counts = Counts()
         kept: list[EncodedSample] = []
@@ -110,11 +110,11 @@ class TextEncoder:
         if unknown:
             raise DataError(_unknown_labels(unknown, self.labels))
         if not kept:
-            raise DataError("no sample is left: all are longer than data.max_length")
+            raise DataError("every sample was dropped: all are longer than data.max_length")
         return EncodedSet(kept, sources, counts.stats())
 
     def _fitted(self, ids: list[int], sample: Sample, counts: Counts) -> list[int] | None:
-        """Return tokens within `max_length`; None for a sample that is left out."""
+        """Return tokens within `max_length`; None for a dropped sample."""
         limit = self.spec.max_length
         if len(ids) <= limit:
             return ids
@@ -131,7 +131,7 @@ class TextEncoder:
 
 
 class TextClassification:
-    """The task of models that put a text into one of several classes."""
+    """Task of assigning a text to one of several classes."""
 
     name = "text-classification"
     sample_score = CORRECT
@@ -140,20 +140,20 @@ class TextClassification:
         """Read texts and labels.
 
         Raises:
-            DataError: as `load_samples`; also where there are fewer than two classes, or a class
-                of the evaluation data that training never sees.
+            DataError: as `load_samples`; also if there are fewer than two classes, or a class
+                occurs in the evaluation data only.
         """
         split = load_samples(recipe.data, recipe.train.seed, _reader)
         if not split.eval:
             raise DataError(
-                "there is nothing to evaluate on: name an evaluation file (data.eval), "
-                "or hold a share out (data.eval_fraction)"
+                "there are no evaluation samples: name an evaluation file (data.eval), "
+                "or hold out a share of the data (data.eval_fraction)"
             )
         labels = classes(split.train)
         if len(labels) < 2:
             only = labels[0] if labels else ""
             raise DataError(
-                f"every training row has the label {only!r}: a classifier needs two classes or more"
+                f"every training row has the label {only!r}; a classifier needs at least two"
             )
         unseen = [sample for sample in split.eval if sample.label not in labels]
         if unseen:
@@ -161,7 +161,7 @@ class TextClassification:
         return split
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
-        """Return a new head with a class for each label of the training data."""
+        """Return a new head with one class per label of the training data."""
         return Head("sequence-classification", classes(split.train), recipe.train.seed)
 
     def expected_head(self, recipe: Recipe) -> Head:
@@ -169,31 +169,31 @@ class TextClassification:
         return Head("sequence-classification", seed=recipe.train.seed)
 
     def saved_head(self, record: TaskRecord) -> Head:
-        """Return the head that was saved, its classes in their order.
+        """Return the saved head, with its classes in order.
 
         Raises:
-            AdapterError: the classes are not there.
+            AdapterError: the record has no classes.
         """
         if len(record.labels) < 2:
             raise AdapterError(
-                "the classes of this classifier are missing (task.json): without them its outputs "
-                "have no meaning"
+                "the class names of this classifier are missing (task.json), so its outputs cannot "
+                "be interpreted; restore the file"
             )
         return Head("sequence-classification", record.labels)
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> TextEncoder:
-        """Return the tokenizer with the classes of the loaded head."""
+        """Return an encoder with the classes of the loaded head."""
         return TextEncoder(loaded.tokenizer, _spec(loaded, recipe), loaded.head.labels)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
-        """Encode texts; one may be as long as the model's context at most."""
+        """Encode texts, each at most as long as the model's context."""
         notes = list(split.notes)
         encoder = self.encoder(loaded, recipe)
         if encoder.spec.max_length != recipe.data.max_length:
             notes.append(
-                f"data.max_length {recipe.data.max_length} is cut to the model's context, "
+                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
                 f"{encoder.spec.max_length}"
             )
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
@@ -202,10 +202,10 @@ class TextClassification:
         progress.finish()
         for name, encoded in (("training", train), ("evaluation", held_out)):
             notes += [
-                f"{name}: left out, {why}: {left}" for why, left in encoded.stats.dropped.items()
+                f"{name}: dropped, {why}: {left}" for why, left in encoded.stats.dropped.items()
             ]
             if encoded.stats.cut.count:
-                notes.append(f"{name}: texts cut on the right: {encoded.stats.cut}")
+                notes.append(f"{name}: texts truncated on the right: {encoded.stats.cut}")
         counted = Counter(sample.label for sample in train.samples)
         facts = {f"class {label}": counted[index] for index, label in enumerate(encoder.labels)}
         return PreparedData(train, held_out, encoder, notes, facts)
@@ -213,7 +213,7 @@ class TextClassification:
     def read_evaluation(
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
-        """Read every row of a file by the run's columns."""
+        """Read every row of a file with the run's columns."""
         spec = recipe.data.model_copy(
             update={
                 "kind": "files",
@@ -265,7 +265,7 @@ class TextClassification:
         objective: Objective,
         progress: Progress,
     ) -> Measurement:
-        """Measure loss and classes."""
+        """Measure the loss and the metrics of the predicted classes."""
         evaluation = evaluate(
             loaded.model,
             objective,
@@ -286,7 +286,7 @@ class TextClassification:
     def sample_records(
         self, data: PreparedData, before: Measurement, after: Measurement
     ) -> list[dict[str, Any]]:
-        """Return text, label and both predictions of the first held-out samples."""
+        """Return text, label, and base and tuned predictions of the first held-out samples."""
         return [
             {
                 "origin": sample.origin,
@@ -303,7 +303,7 @@ class TextClassification:
     def predict(
         self, loaded: LoadedModel, encoder: TextEncoder, inputs: Sequence[str], recipe: Recipe
     ) -> list[Prediction]:
-        """Return the likeliest class of each text, and the probability of every class."""
+        """Return the most probable class of each text, and the probability of every class."""
         layout = self.layout(recipe, loaded.tokenizer)
         samples = [
             EncodedSample(
@@ -328,7 +328,7 @@ class TextClassification:
 
 
 def classes(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """Return the labels of samples: numbers by size, else by alphabet."""
+    """Return the distinct labels: sorted as numbers if all are numbers, else as text."""
     labels = {cast("str", sample.label) for sample in samples}
     if all(label.lstrip("-").isdigit() for label in labels):
         return tuple(sorted(labels, key=int))
@@ -336,7 +336,7 @@ def classes(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 
 def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
-    """Return the function that reads text and label of a row."""
+    """Return a function that reads the text and label of a row."""
     del first
 
     def read(row: Row) -> Sample:
@@ -352,7 +352,7 @@ def _label(row: Row, column: str) -> str:
     """Return the label of a row as text.
 
     Raises:
-        DataError: there is none, or it is no text, whole number or truth value.
+        DataError: it is missing, or not a text, integer or boolean.
     """
     if column not in row.values:
         raise missing(row, column, "data.label")
@@ -363,7 +363,10 @@ def _label(row: Row, column: str) -> str:
         value = int(value)
     if isinstance(value, int | str) and str(value).strip():
         return str(value).strip()
-    raise DataError(f"{row.origin}: column {column!r} must be the name of a class, got {value!r}")
+    raise DataError(
+        f"{row.origin}: column {column!r} must hold a class label (text, integer or boolean), "
+        f"got {value!r}"
+    )
 
 
 def _text(sample: Sample) -> str:
@@ -377,12 +380,12 @@ def _unknown_labels(samples: Sequence[Sample], labels: Sequence[str]) -> str:
     near = did_you_mean(str(first.label), labels)
     return (
         f"the training data have no label {first.label!r}{near}: {where}{more}; "
-        "take these rows out, or add such rows to the training data"
+        "remove these rows, or add rows with this label to the training data"
     )
 
 
 def _spec(loaded: LoadedModel, recipe: Recipe) -> DataSpec:
-    """Return the recipe's data section, texts no longer than the model's context."""
+    """Return the recipe's data section, with `max_length` limited to the model's context."""
     context = getattr(loaded.model.config, "max_position_embeddings", None)
     if context is None or recipe.data.max_length <= context:
         return recipe.data

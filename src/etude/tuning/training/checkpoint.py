@@ -1,9 +1,9 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped.
+"""Training checkpoints: everything needed to resume a run exactly.
 
-A checkpoint is one file, `checkpoints/step-000120.pt`: the trained weights, the optimiser's
-moments and a few counters. Nothing else is needed, because everything random is a pure function
-of (seed, step): the order of the data, and the dropout of a step. It appears under its name only
-when it is whole and on the disk, and older ones are removed only after that.
+A checkpoint is one file, `checkpoints/step-000120.pt`: the trained weights, the optimiser state and
+a few counters. No random state is stored, because the order of the data and the dropout of each
+step are pure functions of (seed, step). A file gets its final name only once it is complete and
+flushed to disk; older checkpoints are removed only after that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"step-(\d{6,})\.pt")
 
 @dataclass
 class Counters:
-    """Counters of a run, all of them at the end of optimiser step `step`."""
+    """Counters of a run, taken at the end of optimiser step `step`."""
 
     step: int = 0
     """Optimiser steps done."""
@@ -35,13 +35,13 @@ class Counters:
     planned: bool = False
     """Whether `total_steps` is final (it may be shortened once, by the time limit)."""
     tokens: int = 0
-    """Tokens that went through the model in training."""
+    """Tokens processed in training."""
     trained_tokens: int = 0
-    """Tokens whose prediction was trained."""
+    """Tokens that were targets of the loss."""
     seconds: float = 0.0
-    """Time spent in optimiser steps, evaluation left out."""
+    """Time spent in optimiser steps, excluding evaluation."""
     best_value: float | None = None
-    """Best evaluation so far by `eval.best_metric`; None before there is one."""
+    """Best evaluation so far by `eval.best_metric`; None before the first."""
     best_step: int = 0
     """Step of `best_value`."""
     bad_evaluations: int = 0
@@ -49,7 +49,7 @@ class Counters:
 
     @classmethod
     def from_saved(cls, fields: dict[str, Any]) -> Counters:
-        """Read a checkpoint's counters; version 0.1.0 kept the lowest loss as `best_loss`."""
+        """Read a checkpoint's counters; version 0.1.0 stored the lowest loss as `best_loss`."""
         known = dict(fields)
         if "best_loss" in known:
             lowest = known.pop("best_loss")
@@ -59,13 +59,13 @@ class Counters:
 
 @dataclass
 class Checkpoint:
-    """A state of training: weights, optimiser, counters, and the data they belong to."""
+    """State of training: weights, optimiser, counters and a fingerprint of the data."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     counters: Counters
     data: str
-    """Fingerprint of the encoded training data: other rows, or another order, is another run."""
+    """Fingerprint of the encoded training data, including its order."""
 
 
 def save_checkpoint(
@@ -78,13 +78,13 @@ def save_checkpoint(
     """Write `step-NNNNNN.pt` and remove all but the newest `keep` of the others.
 
     Args:
-        folder: of the checkpoints.
-        checkpoint: what to write.
-        keep: how many there may be.
-        written: called after each tensor, whose memory may then be let go of.
+        folder: directory of the checkpoints.
+        checkpoint: the state to write.
+        keep: maximum number of checkpoints in `folder`.
+        written: called after each tensor is written; its memory may then be released.
 
     Raises:
-        RunError: the file cannot be written; what was there before is still valid.
+        RunError: the file cannot be written; earlier checkpoints are still valid.
     """
     path = folder / f"step-{checkpoint.counters.step:06d}.pt"
     content = {**_on_cpu(vars(checkpoint)), "counters": asdict(checkpoint.counters)}
@@ -93,7 +93,7 @@ def save_checkpoint(
         replace_file(path, lambda aside: _save(content, aside, written))
     except OSError as error:
         raise RunError(
-            f"cannot save {path}: {error.strerror or error}; what was saved before is untouched. "
+            f"cannot save {path}: {error.strerror or error}; earlier checkpoints are intact. "
             "Free some space and resume"
         ) from None
     for old in list_checkpoints(folder)[:-keep]:
@@ -102,9 +102,9 @@ def save_checkpoint(
 
 
 def _on_cpu(value: Any) -> Any:
-    """Return nested data with its tensors on the processor, those that are there as they are.
+    """Return nested data with its tensors moved to the CPU; CPU tensors are not copied.
 
-    So a checkpoint can be read on a machine without a GPU, and costs no memory of one.
+    So a checkpoint can be read on a machine without a GPU, and reading it uses no GPU memory.
     """
     if isinstance(value, torch.Tensor):
         return value.cpu()
@@ -117,7 +117,7 @@ def _on_cpu(value: Any) -> Any:
 
 @dataclass
 class _Watched:
-    """A file that tells of every write; torch does one a tensor."""
+    """File wrapper that calls back after every write; torch writes once per tensor."""
 
     file: IO[bytes]
     written: Callable[[], None]
@@ -132,10 +132,10 @@ class _Watched:
 
 
 def _save(content: dict[str, Any], path: Path, written: Callable[[], None] | None) -> None:
-    """Let torch write the file; what the system said of a failure comes back as OSError."""
+    """Write the file with torch.save; failures of the file system are raised as OSError."""
     try:
         with path.open("wb") as file:
-            # torch wants no more of a file than to write and to flush it.
+            # torch.save only calls write and flush.
             whole: Any = _Watched(file, written) if written is not None else file
             torch.save(content, whole)
     except RuntimeError as error:
@@ -146,13 +146,13 @@ def _save(content: dict[str, Any], path: Path, written: Callable[[], None] | Non
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove what a killed process left half written; call it with the run's lock held."""
+    """Remove partial files left by a killed process; the caller holds the run's lock."""
     for torn in folder.rglob(".step-*.pt.*"):
         torn.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the numbered checkpoints of a folder, oldest first."""
+    """Return the checkpoints of a folder, oldest first."""
     found = [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
 
@@ -164,7 +164,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         RunError: the file is damaged or was not written by Etude.
     """
     try:
-        # torch.load does not check the archive's CRCs, so a flipped bit would train on.
+        # torch.load does not check the archive's CRCs, so a flipped bit would go unnoticed.
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise ValueError(damaged)
@@ -176,15 +176,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:
         # A damaged archive fails in the zip reader, the unpickler or the constructor above,
         # each with exceptions of its own.
-        raise RunError(f"{path} is no whole checkpoint ({type(error).__name__})") from None
+        raise RunError(f"{path} is not a valid checkpoint ({type(error).__name__})") from None
 
 
 def last_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest whole checkpoint, or None, and a line for each damaged one passed over."""
+    """Return the newest valid checkpoint, or None, and a message for each damaged one."""
     passed: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             return read_checkpoint(path), passed
         except RunError as error:
-            passed.append(f"{error}; going back to the one before it")
+            passed.append(f"{error}; trying the previous one")
     return None, passed

@@ -1,4 +1,4 @@
-"""Evaluation: loss on held-out answers, and what the model writes."""
+"""Evaluation: loss on held-out samples, and generated answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_token
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an objective comes to on held-out samples."""
+    """Result of evaluating an objective on held-out samples."""
 
     loss: float
-    """In the objective's unit."""
+    """Mean loss, in the objective's unit."""
     metrics: dict[str, float]
-    """What else the objective reports: rewards, margin, accuracy, ..."""
+    """The objective's metrics by name: rewards, margin, accuracy, ..."""
     outputs: list[Any] = field(default_factory=list[Any])
-    """What the model gave each sample, in their order; empty where the objective returns none."""
+    """Model output for each sample, in order; empty if the objective returns none."""
 
 
 def evaluate(
@@ -37,17 +37,17 @@ def evaluate(
     *,
     layout: Layout = PACKED_ROWS,
 ) -> Evaluation:
-    """Return the mean loss over all samples, all of them taken as one step.
+    """Return the mean loss over all samples, treated as one step.
 
     Leaves the model in evaluation mode.
 
     Args:
-        model: as it is trained.
-        objective: whose loss.
-        samples: held out.
-        micro_tokens: tokens of one forward pass.
-        progress: told of each micro-batch.
-        layout: how samples are laid out in rows.
+        model: the model being trained.
+        objective: the training objective.
+        samples: held-out samples.
+        micro_tokens: maximum number of tokens in one forward pass.
+        progress: reports each micro-batch.
+        layout: packed or padded rows.
     """
     model.eval()
     total, means = 0.0, MeanMetrics()
@@ -102,11 +102,11 @@ def generate_answers(
     Args:
         model: a transformers causal language model.
         tokenizer: its tokenizer.
-        prompts: token ids that end where the answer begins.
-        end_id: the token that ends an answer in training; the model's own end tokens do, too.
-        max_new_tokens: an answer that has not ended by then is cut.
-        batch_samples: prompts a batch; those of like length go together.
-        progress: told of each prompt that is answered.
+        prompts: token ids, each ending where the answer begins.
+        end_id: the end token used in training; the model's own end tokens also end an answer.
+        max_new_tokens: maximum length of an answer; longer ones are truncated.
+        batch_samples: prompts per batch; prompts of similar length are batched together.
+        progress: reports each answered prompt.
     """
     model.eval()
     answers = [""] * len(prompts)
@@ -127,9 +127,9 @@ def generate_answers(
 
 
 def end_tokens(model: Any, end_id: int) -> list[int]:
-    """Return the tokens that end an answer: the one trained, and the model's own.
+    """Return the ids that end an answer: the one used in training, and the model's own.
 
-    They differ where a chat template ends turns with another token than the tokenizer's.
+    They differ where a chat template ends turns with a token other than the tokenizer's.
     """
     own = cast("int | list[int] | None", model.generation_config.eos_token_id)
     if own is None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the loop ends at a place where nothing is lost."""
+"""Graceful interruption: Ctrl-C and SIGTERM stop the loop at a safe point."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop; false until then."""
+    """Flag that a stop of the run was requested; false until then."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def __bool__(self) -> bool:
-        """Return whether a stop was asked for."""
+        """Return whether a stop was requested."""
         return self.signal is not None
 
 
@@ -24,7 +24,7 @@ class StopRequest:
 def stop_request() -> Generator[StopRequest]:
     """Turn the first SIGINT or SIGTERM inside the block into a `StopRequest`.
 
-    A second one acts as it would have before: an impatient person can always leave at once.
+    A second signal has its previous effect, so the user can still abort at once.
     Outside the main thread, where Python cannot receive signals, the request is never set.
     """
     request = StopRequest()

@@ -1,10 +1,10 @@
-"""The training loop: optimiser steps over packed micro-batches, checkpoints, evaluation, an end.
+"""Trainer: optimiser steps over packed micro-batches, checkpoints, evaluation, early stopping.
 
-One optimiser step draws `batch_samples` samples, lays them in micro-batches of at most
-`micro_tokens` tokens, sums the gradient of Σ loss / normaliser over them (the trained tokens of the
-whole step, or what else the objective divides by), clips it and lets the optimiser act. Everything
-random is a function of (seed, step), so a run that was stopped at any step goes on to the same
-numbers, bit for bit, on the same machine.
+One optimiser step draws `batch_samples` samples, packs them into micro-batches of at most
+`micro_tokens` tokens, accumulates the gradient of Σ loss / normaliser over them (the number of
+trained tokens in the whole step, or the objective's own normaliser), clips it and updates the
+weights. All randomness is a function of (seed, step), so a run resumed at any step produces the
+same numbers, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoi
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.interrupt import StopRequest, stop_request
 
-# Steps after which a run with a time limit knows its speed; the first is slower than the rest.
+# Steps timed to estimate the speed under a time limit; the first is slower than the rest.
 _MEASURED_STEPS = 4
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Encoded samples to train on, and to evaluate on."""
+    """Encoded training and evaluation samples."""
 
     train: Sequence[EncodedSample]
     eval: Sequence[EncodedSample]
@@ -70,7 +70,7 @@ class TrainingSet:
                 digest.update(side.input_ids.tobytes())
                 digest.update(side.trained.tobytes())
             if sample.desirable is not None:
-                # The words of 0.1.0: a checkpoint of an older run holds their hash.
+                # The labels used by 0.1.0, so that the fingerprints of older checkpoints match.
                 digest.update(b"wanted" if sample.desirable else b"unwanted")
             if sample.label is not None:
                 digest.update(b"class %d" % sample.label)
@@ -79,16 +79,16 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How training ended."""
+    """Outcome of training."""
 
     state: Literal["finished", "stopped"]
     counters: Counters
     reason: str
-    """Why it ended, in words a person can act on."""
+    """Why it ended, for the user."""
 
 
-class _Abandoned(Exception):  # noqa: N818 - it is no error: a step that is not completed
-    """A stop was asked for in mid-step; the step's gradients are thrown away."""
+class _Abandoned(Exception):  # noqa: N818 - not an error: a step that is not completed
+    """A stop was requested in mid-step; the step's gradients are discarded."""
 
 
 class Trainer:
@@ -97,12 +97,12 @@ class Trainer:
     Args:
         model: a transformers model; `parameters` require gradients.
         parameters: the trained weights by name, float32.
-        data: what to train and evaluate on.
+        data: training and evaluation samples.
         recipe: the run's recipe; `train` and `eval` are used.
-        folder: where metrics and checkpoints go.
-        objective: what is minimised.
-        layout: how micro-batches are laid out.
-        placement: of the model; None: on the processor, computing in its own dtype.
+        folder: the run's folder, for metrics and checkpoints.
+        objective: the training objective.
+        layout: packed or padded rows.
+        placement: device and dtypes of the model; None: the CPU, in the model's own dtype.
         callbacks: called at each stage, in this order.
 
     Raises:
@@ -145,18 +145,18 @@ class Trainer:
         self._saved_step = -1
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint's state; metrics after it are forgotten.
+        """Restore the state of a checkpoint; metrics recorded after it are discarded.
 
         Raises:
-            RunError: the checkpoint belongs to other data or other weights.
+            RunError: the checkpoint belongs to different data or different weights.
         """
         if checkpoint.data != self.fingerprint:
             raise RunError(
-                "the training data is not what this run began with, so it cannot go on to the "
-                "same result; start a new run, or bring the old data back"
+                "the training data differ from those this run began with, so it cannot be resumed; "
+                "start a new run, or restore the original data"
             )
         if checkpoint.weights.keys() != self._tensors().keys():
-            raise RunError("the checkpoint holds other weights than this recipe trains")
+            raise RunError("the checkpoint's trained weights are not those of this recipe")
         self._set_weights(checkpoint.weights)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.counters = checkpoint.counters
@@ -168,7 +168,7 @@ class Trainer:
 
         Raises:
             DivergedError: the loss or the gradient is not finite.
-            RunError: no gradient arrives at all, or nothing can be saved.
+            RunError: all gradients are zero, or a checkpoint cannot be written.
         """
         counters = self.counters
         self.callbacks.on_train_begin(counters.total_steps, counters.step)
@@ -193,16 +193,16 @@ class Trainer:
                 if self._evaluate_if_due(last) and not last:
                     self._save()
                     return TrainingResult(
-                        "finished", counters, self._finish("no better loss for a while")
+                        "finished", counters, self._finish("early stopping: no improvement")
                     )
                 if last or counters.step % self.spec.save_every == 0:
                     self._save()
                 if self._out_of_time() and not last:
                     self._save()
                     return TrainingResult(
-                        "finished", counters, self._finish("the time limit is reached")
+                        "finished", counters, self._finish("time limit reached")
                     )
-        return TrainingResult("finished", counters, self._finish("all steps done"))
+        return TrainingResult("finished", counters, self._finish("all steps completed"))
 
     def _step(self, stop: StopRequest) -> StepRecord:
         """Do one optimiser step and return its record."""
@@ -255,7 +255,7 @@ class Trainer:
         )
 
     def _accumulate(self, batch: Batch, normalizer: int, values: StepValues) -> LossSum:
-        """Add one micro-batch's gradient of Σ loss / `normalizer`; return its share of the loss."""
+        """Accumulate the gradient of one micro-batch's Σ loss / `normalizer`; return its loss."""
         with self.placement.autocast_context():
             part = self.objective.loss(self.model, batch, values)
             loss = part.total / normalizer
@@ -266,7 +266,7 @@ class Trainer:
         return LossSum(loss.detach(), part.sums)
 
     def _clip(self, step: Step) -> float:
-        """Clip the gradient in place and return its norm before that."""
+        """Clip the gradient in place and return its norm before clipping."""
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         samples = [self.data.train[i] for micro in step for i in micro]
@@ -274,7 +274,7 @@ class Trainer:
             raise self._diverged(f"the gradient's norm became {norm}", samples)
         if norm == 0.0:
             raise RunError(
-                f"step {self.counters.step + 1}: every trained weight got a zero gradient, so "
+                f"step {self.counters.step + 1}: the gradient of every trained weight is zero, so "
                 "nothing would be learnt; check adapter.target_modules and that answers are not "
                 "masked"
             )
@@ -285,13 +285,13 @@ class Trainer:
         return norm
 
     def _diverged(self, what: str, samples: Sequence[EncodedSample]) -> DivergedError:
-        """Keep the last good state, and name the batch."""
+        """Save the last good state and return an error that names the batch."""
         self._save()
         origins = ", ".join(sample.origin for sample in samples[:8])
         more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
         return DivergedError(
             f"step {self.counters.step + 1}: {what}; the state after step {self.counters.step} "
-            f"is kept. The batch: {origins}{more}. Lower train.lr, or look at these samples"
+            f"is saved. Batch: {origins}{more}. Lower train.lr, or inspect these samples"
         )
 
     def _plan_by_time(self) -> None:
@@ -299,7 +299,7 @@ class Trainer:
         counters, limit = self.counters, self.spec.max_minutes
         if counters.planned or limit is None or counters.step < _MEASURED_STEPS:
             return
-        # A tenth is kept back: steps differ in length and machines in mood.
+        # Reserve a tenth: the duration of steps varies.
         left = 0.9 * limit * 60 - counters.seconds
         possible = counters.step + max(1, int(left / statistics.median(self._recent)))
         if possible < counters.total_steps:
@@ -316,7 +316,7 @@ class Trainer:
         return limit is not None and self.counters.seconds > limit * 60
 
     def _evaluate_if_due(self, last: bool) -> bool:
-        """Evaluate where the recipe asks for it; return whether to stop early."""
+        """Evaluate if an evaluation is due; return whether to stop early."""
         every, counters = self.spec.eval_every, self.counters
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
@@ -343,7 +343,7 @@ class Trainer:
         return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
 
     def _finish(self, reason: str) -> str:
-        """Go back to the best weights where an evaluation found better ones than the last."""
+        """Restore the weights of the best evaluation, if it is not the last."""
         counters = self.counters
         if counters.best_step in (0, counters.step):
             return reason
@@ -351,7 +351,7 @@ class Trainer:
         if best is None:
             return reason
         self._set_weights(best.weights)
-        return f"{reason}; keeping the weights of step {counters.best_step}, the best evaluation"
+        return f"{reason}; restored the weights of step {counters.best_step}, the best evaluation"
 
     def _checkpoint(self) -> Checkpoint:
         weights = self._tensors()
@@ -373,7 +373,7 @@ class Trainer:
                 tensor.copy_(weights[name])
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Return what changes in training and is no state of the optimiser, by name."""
+        """Return the trained weights and callback states by name, without the optimiser's state."""
         weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
         between = self.callbacks.state()
         return {**weights, **{f"between.{name}": value for name, value in between.items()}}
@@ -410,10 +410,10 @@ class Trainer:
 
 
 def _best_metric(recipe: Recipe, objective: Objective) -> Metric:
-    """Return the metric by which the best checkpoint is chosen.
+    """Return the metric that selects the best checkpoint.
 
     Raises:
-        RecipeError: the objective's evaluations have no such metric.
+        RecipeError: the objective does not compute this metric.
     """
     name = recipe.eval.best_metric
     if name == "loss":
@@ -422,13 +422,13 @@ def _best_metric(recipe: Recipe, objective: Objective) -> Metric:
     if name not in known:
         names = ", ".join(["loss", *known])
         raise RecipeError(
-            f"eval.best_metric: evaluations in the course of training have no {name!r}"
-            f"{did_you_mean(name, known)}; they have: {names}"
+            f"eval.best_metric: evaluations during training do not compute {name!r}"
+            f"{did_you_mean(name, known)}; they compute: {names}"
         )
     return known[name]
 
 
 def _mix(seed: int, step: int) -> int:
-    """Return a seed for one step: neighbouring steps must not share random streams."""
+    """Return a seed for one step, such that neighbouring steps do not share random streams."""
     digest = hashlib.sha256(f"{seed}:{step}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
