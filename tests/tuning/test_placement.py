@@ -119,7 +119,7 @@ def test_a_gpu_that_is_asked_for_needs_no_kernels(machine):
 @pytest.mark.parametrize(
     ("asked", "gpus", "broken", "message"),
     [
-        ("mps", 1, None, "not built for MPS"),
+        ("mps", 1, None, "do not support MPS"),
         ("cuda", 0, None, "no CUDA GPU"),
         ("cuda:2", 2, None, "cuda:1"),
         ("cuda", 1, "no kernel image is available\nmore", "no kernel image is available"),

@@ -1,7 +1,7 @@
-"""The same data learnt three ways: QLoRA, LoRA and full fine-tuning, side by side.
+"""Comparison of QLoRA, LoRA and full fine-tuning on the same data.
 
-Each method runs in a process of its own, one after the other, so that peak memory is that
-method's alone and nobody shares the processor.
+Methods run one after the other, each in a process of its own, so that the measured peak memory and
+time are those of that method alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
 
 
 def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[RunResult]:
-    """Run the methods that `run` did not use, and write the table into its summary and report.
+    """Run the methods that `run` did not use; add the comparison to its summary and report.
 
-    The runs are kept in `<run>/compare/`; a comparison that was stopped goes on where it was.
+    The runs are stored in `<run>/compare/`; a stopped comparison resumes where it left off.
 
     Returns:
-        One row a method, in the order of METHODS.
+        One row per method, in the order of METHODS.
 
     Raises:
         RunError: a method failed or was stopped.
@@ -59,14 +59,14 @@ def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:
             target=_child, args=(named.model_dump(mode="json"), str(base), quiet)
         )
         process.start()
-        # Ctrl-C reaches both processes; the child answers it with a checkpoint.
+        # Ctrl-C reaches both processes; the child writes a checkpoint.
         with stop_request():
             process.join()
         done = _finished(named, base)
     if done is None:
         raise RunError(
             f"the {recipe.method} run of the comparison did not finish; see {base}. "
-            "What was done is kept: run the same command with --resume on that run"
+            "Its progress is saved: run the same command with --resume on that run"
         )
     return done
 
@@ -81,7 +81,7 @@ def _finished(recipe: Recipe, base: Path) -> dict[str, Any] | None:
 def _child(fields: dict[str, Any], base: str, quiet: bool) -> None:
     recipe = Recipe.parse(fields)
     view = TerminalView(quiet=quiet)
-    view.on_message(f"\nthe same by {recipe.method}")
+    view.on_message(f"\ncomparison: {recipe.method}")
     waiting = [f for f in list_runs(base) if f.state in ("stopped", "killed")]
     same = [f for f in waiting if Recipe.read_run(f.recipe) == recipe]
     resume = same[-1] if same else None

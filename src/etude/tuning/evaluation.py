@@ -1,4 +1,4 @@
-"""Measuring a finished run again: on its own held-out data, or on a file."""
+"""Evaluation of a finished run, on its own held-out data or on a file."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def evaluate_run(
     generate: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure a run's model, and its base if asked.
+    """Evaluate a run's model, and optionally its base.
 
     Args:
         folder: a finished run.
         data: a file to evaluate on, every row of it; None: the run's own held-out samples.
-        base: also measure the model without its adapter.
-        generate: answers to generate; None: as many as the run's recipe says.
-        progress: told of every stage.
+        base: also evaluate the model without its adapter.
+        generate: answers to generate; None: the recipe's `eval.generate`.
+        progress: reports every stage.
 
     Returns:
-        By voice (`tuned`, `base`): loss, in `unit`; perplexity, where that is nats per trained
+        For `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per trained
         token; the metrics of the task; samples.
 
     Raises:
@@ -50,7 +50,7 @@ def evaluate_run(
         )
     tuned = load(folder, progress=progress)
     if base and not tuned.adapted:
-        raise RunError("full fine-tuning changed the base itself, so there is none to compare with")
+        raise RunError("full fine-tuning overwrote the base, so the run has no base to evaluate")
     loaded, task = tuned.loaded, task_named(recipe.task)
     if data is None:
         prepared = task.encode(task.read(recipe), loaded, recipe, progress)
@@ -78,7 +78,7 @@ def _perplexity(objective: Objective, loss: float) -> dict[str, float]:
 
 
 def evaluated_metrics(folder: RunFolder) -> list[Metric]:
-    """Return the metrics that `evaluate_run` may have values of, in the order shown."""
+    """Return the metrics that `evaluate_run` may report, in display order."""
     summary: dict[str, Any] = folder.read_json("summary.json") or {}
     listed = metrics_of(summary, "")
     loss = Metric("loss", "loss", "loss", higher_is_better=False)

@@ -1,4 +1,4 @@
-"""tune(recipe): the whole main job, from a base model to a tuned one, each stage named once.
+"""Fine-tuning pipeline: `tune(recipe)` takes a base model to a tuned one.
 
 Its stages, in order:
 
@@ -55,13 +55,13 @@ from etude.tuning.training.trainer import Trainer, TrainingSet
 
 @dataclass(frozen=True)
 class Run:
-    """A run that ended: finished, or stopped and ready to be resumed."""
+    """A finished run, or a stopped run that can be resumed."""
 
     folder: Path
     state: str
     """`finished` or `stopped`."""
     summary: dict[str, Any]
-    """Figures of the run, as in summary.json; empty if it was stopped."""
+    """Contents of summary.json; empty if the run was stopped."""
 
 
 def tune(
@@ -76,27 +76,27 @@ def tune(
     """Fine-tune a model as `recipe` says.
 
     Args:
-        recipe: what to do; `Recipe.read(path)` reads one.
-        base: folder that the run's folder is made in.
-        resume: a stopped or killed run to go on with; `recipe` must be its own.
-        callbacks: called at each stage of training, and with every line for people.
-        progress: told of every stage that may take over two seconds.
-        ignore_memory: begin even if the memory estimate says that the run cannot fit.
+        recipe: the recipe; `Recipe.read(path)` reads one.
+        base: directory in which the run's folder is created.
+        resume: a stopped or killed run to resume; `recipe` must be its own.
+        callbacks: called at each stage of training, and with every message for the user.
+        progress: reports every stage that may take more than two seconds.
+        ignore_memory: start even if the memory estimate says that the run cannot fit.
 
     Returns:
         The run, finished or (after Ctrl-C or SIGTERM) stopped.
 
     Raises:
-        EtudeError: something is wrong with the recipe, the model, the data or the machine, in
-            one line; what the run had saved is still valid.
+        EtudeError: the recipe, the model, the data or the machine is unsuitable; what the run
+            saved before is still valid.
     """
     recipe.require_data()
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     placement = Placement.of(recipe)
     if placement.world_size > 1:
         raise RunError(
-            f"this is process {placement.rank} of {placement.world_size} (WORLD_SIZE), and a run "
-            "is trained by one process; start it without a launcher of several"
+            f"this is process {placement.rank} of {placement.world_size} (WORLD_SIZE), but a run "
+            "uses a single process; start it without a multi-process launcher"
         )
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
@@ -255,7 +255,7 @@ def adapt(
 
 
 def _between_steps(model: Any, recipe: Recipe) -> list[Callback]:
-    """Return what the adapter's kind does between steps: AdaLoRA moves its ranks."""
+    """Return the callbacks of the adapter's kind: AdaLoRA reallocates its ranks."""
     if recipe.adapter.kind == "full":
         return []
     kind = registry.kind(recipe.adapter.kind)
@@ -263,10 +263,10 @@ def _between_steps(model: Any, recipe: Recipe) -> list[Callback]:
 
 
 def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
-    """Write the adapter, or the whole model after full fine-tuning, and what the task needs.
+    """Write the adapter (the whole model after full fine-tuning) and the task record.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the files cannot be written.
     """
     record = TaskRecord(recipe.task, loaded.head.labels)
     if recipe.adapter.kind != "full":
@@ -274,14 +274,14 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
         record.write(folder.adapter)
         return
     target = folder.path / "model"
-    disable_progress_bar()  # transformers draws one of its own, on top of ours
+    disable_progress_bar()  # transformers would draw its own over ours
     try:
         loaded.model.save_pretrained(target)
         loaded.tokenizer.save_pretrained(target)
     except OSError as error:
         raise RunError(
             f"cannot save the model in {target}: {error.strerror}; the last checkpoint is "
-            "untouched. Free some space and resume"
+            "intact. Free some space and resume"
         ) from None
     record.write(target)
 
@@ -295,7 +295,7 @@ def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:
         folder.truncate_metrics(-1)
         return
     trainer.resume(checkpoint)
-    callbacks.on_message(f"going on after step {checkpoint.counters.step}")
+    callbacks.on_message(f"resuming after step {checkpoint.counters.step}")
 
 
 def _measured_before(folder: RunFolder) -> Measurement | None:

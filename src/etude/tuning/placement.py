@@ -1,14 +1,14 @@
-"""Where a model is computed, and in what: device, dtype, autocast, rank.
+"""Device placement: the device, dtypes, autocast and rank of a run.
 
-Every other module asks here. With D the device's own arithmetic (bfloat16 where the device
+All other modules get these from here. With D the device's native dtype (bfloat16 where the device
 multiplies it natively, else float32) and C what `model.dtype` makes of it (`auto`: D):
 
     LoRA, QLoRA         weights in C          no autocast
     full fine-tuning    weights in float32    autocast to C where C is not float32
 
 `model.device: auto` is a CUDA GPU that answers and for which the Triton kernels can be compiled,
-else the processor. On a GPU without those kernels plain PyTorch does the same work, many times
-slower than it could, so that GPU has to be asked for by name.
+else the CPU. On a GPU without those kernels plain PyTorch does the same work many times more
+slowly, so such a GPU has to be selected explicitly.
 
 Quantised weights are buffers, read by fused layers without a call of the module that holds them.
 Sharded by FSDP2 they would become frozen parameters, uint8 codes and their scales, in one
@@ -37,33 +37,33 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model lies, what it computes in, and which process of a group this is."""
+    """Device and dtypes of a model, and this process's rank in its group."""
 
     device: torch.device
-    """Of every weight, buffer and batch; a CUDA device has its index."""
+    """Device of every weight, buffer and batch; a CUDA device has its index."""
 
     dtype: torch.dtype
-    """Of every weight that is not quantised."""
+    """Dtype of every weight that is not quantised."""
 
     autocast: torch.dtype | None = None
-    """What float32 weights compute in (full fine-tuning); None: in their own dtype."""
+    """Autocast dtype of float32 weights (full fine-tuning); None: no autocast."""
 
     rank: int = 0
-    """Of this process, from 0."""
+    """Rank of this process, from 0."""
 
     world_size: int = 1
-    """Processes that train together."""
+    """Number of processes that train together."""
 
     @classmethod
     def of(cls, wanted: Recipe | ModelSpec, *, full: bool = False) -> Placement:
-        """Return the placement that a recipe, or a model alone, asks for on this machine.
+        """Return the placement for a recipe, or for a model alone, on this machine.
 
         Args:
             wanted: a recipe, whose `adapter.kind` says whether fine-tuning is full; or a model.
             full: for a model alone: whether all of its weights are trained.
 
         Raises:
-            ModelError: `model.device` names a device that is not here, or that is not supported.
+            ModelError: `model.device` names a device that is unavailable or not supported.
         """
         if not isinstance(wanted, ModelSpec):
             wanted, full = wanted.model, wanted.adapter.kind == "full"
@@ -90,39 +90,39 @@ class Placement:
 
     @property
     def warning(self) -> str | None:
-        """What a person should know of this placement, in a line; or None."""
+        """One-line warning about this placement for the user; or None."""
         if not self.emulated:
             return None
         where = "processor" if self.device.type == "cpu" else "GPU"
         return (
-            f"this {where} emulates bfloat16, many times slower than float32: model.dtype auto "
-            "takes what is fast"
+            f"this {where} emulates bfloat16, many times slower than float32; set model.dtype: "
+            "auto to use the faster one"
         )
 
     def autocast_context(self) -> torch.autocast:
-        """Return a context in which float32 weights compute in `autocast`, if in anything else."""
+        """Return an autocast context for `autocast`; disabled if that is None."""
         dtype = self.autocast or torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.autocast is not None)
 
     def memory_available(self) -> int:
-        """Return the bytes that are free where the model goes."""
+        """Return the available memory of the device, in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         return this_machine().memory_available
 
     def reset_peak_memory(self) -> None:
-        """Let `peak_memory` count from now on."""
+        """Restart the measurement of `peak_memory`."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_memory(self) -> int | None:
-        """Return the most bytes that tensors took on the GPU so far; None on the processor."""
+        """Return the peak memory of tensors on the GPU, in bytes; None on the CPU."""
         if self.device.type != "cuda":
             return None
         return torch.cuda.max_memory_allocated(self.device)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data, for a run's record."""
+        """Return plain data for the run's environment.json."""
         return {
             "device": str(self.device),
             "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
@@ -135,17 +135,17 @@ class Placement:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device that `model.device` means on this machine.
+    """Return the device for `model.device` on this machine.
 
     Raises:
-        ModelError: it is not here, does not work, or is not supported.
+        ModelError: the device is unavailable, does not work, or is not supported.
     """
     if wanted == "auto":
         usable = _cuda_fault(0) is None and _compiles_kernels()
         return torch.device("cuda", 0) if usable else CPU
     if wanted == "mps":
         raise ModelError(
-            "model.device: mps: quantised bases and fused kernels are not built for MPS; use "
+            "model.device: mps: quantised bases and fused kernels do not support MPS; use "
             "model.device: cpu"
         )
     if wanted == "cpu":
@@ -157,7 +157,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def explain_device(device: torch.device) -> str:
-    """Say in words why `model.device: auto` chose `device`."""
+    """Return the reason why `model.device: auto` chose `device`, for the user."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, kernels by {triton.status().reason}"
     if (fault := _cuda_fault(0)) is not None:
@@ -166,7 +166,7 @@ def explain_device(device: torch.device) -> str:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for products of bfloat16 numbers."""
+    """Return whether a device multiplies bfloat16 matrices natively."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -174,9 +174,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def weight_dtypes(compute: torch.dtype, *, full: bool) -> tuple[torch.dtype, torch.dtype | None]:
-    """Return the dtype of the weights, and what they compute in where that is another.
+    """Return the dtype of the weights, and the autocast dtype or None.
 
-    Full fine-tuning keeps float32 weights: steps of 1e-4 vanish in bfloat16's 8 bits.
+    Full fine-tuning uses float32 weights: updates of 1e-4 vanish in bfloat16's 8 bits.
 
     Args:
         compute: dtype of the forward pass.
@@ -188,19 +188,19 @@ def weight_dtypes(compute: torch.dtype, *, full: bool) -> tuple[torch.dtype, tor
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name as a recipe has it: `float32`, `bfloat16`."""
+    """Return a dtype's name as used in recipes: `float32`, `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
 def _cuda_fault(index: int) -> str | None:
-    """Return why a CUDA GPU cannot be used, for people; None: it can."""
+    """Return the reason why a CUDA GPU cannot be used; None if it can."""
     if not torch.cuda.is_available():
-        return "PyTorch sees no CUDA GPU here"
+        return "PyTorch finds no CUDA GPU on this machine"
     count = torch.cuda.device_count()
     if index >= count:
-        return f"the last CUDA GPU here is cuda:{count - 1}"
+        return f"the last CUDA GPU of this machine is cuda:{count - 1}"
     try:
-        # A driver that does not fit PyTorch's build is found out by the first kernel only.
+        # A driver too old for PyTorch's build fails only at the first kernel.
         torch.ones(1, device=torch.device("cuda", index)).add_(1).item()
     except RuntimeError as error:
         return f"the GPU does not work: {str(error).strip().splitlines()[0]}"
@@ -213,7 +213,8 @@ def _compiles_kernels() -> bool:
 
 
 def _rank_and_world() -> tuple[int, int]:
-    """Return this process's rank and the size of its group, as PyTorch or a launcher says."""
+    """Return this process's rank and group size, from PyTorch or the launcher's variables."""
+
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""A tuned model to talk to: base and tuned answers from the same weights in memory."""
+"""Inference with a tuned model; base and tuned answers share one set of weights in memory."""
 
 from __future__ import annotations
 
@@ -31,29 +31,28 @@ from etude.tuning.training.evaluate import end_tokens
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with its adapter (or after full fine-tuning), ready to answer.
+    """A model with its adapter (or after full fine-tuning), ready for inference.
 
-    Templates, system message and end token are those of training, so nothing differs at the
-    other end.
+    Chat template, system message and end token are those of training.
     """
 
     loaded: LoadedModel
     encoder: Any
-    """What the task encodes its inputs with."""
+    """The task's encoder."""
     adapted: bool
-    """Whether there is an adapter that can be switched off to hear the base."""
+    """Whether there is an adapter that can be disabled to query the base."""
     recipe: Recipe
-    """Of the run; of a base model, one with defaults."""
+    """The run's recipe; for a base model, one with defaults."""
 
     def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> list[Prediction]:
-        """Return what the model gives each input: an answer, or a class with its probability.
+        """Return the prediction for each input: an answer, or a class with its probability.
 
         Args:
             inputs: prompts, or texts to classify.
-            tuned: False lets the base predict.
+            tuned: False uses the base.
 
         Raises:
-            RunError: the base is asked for, but full fine-tuning has overwritten it.
+            RunError: the base is requested, but full fine-tuning has overwritten it.
         """
         with self._voice(tuned):
             task = task_named(self.recipe.task)
@@ -72,18 +71,18 @@ class Predictor:
 
         Args:
             prompt: a user's message, or the messages so far.
-            tuned: False lets the base answer.
-            max_new_tokens: an answer that has not ended by then is cut.
-            temperature: 0 for the likeliest token each time.
-            streamer: a transformers streamer, told of each token.
+            tuned: False uses the base.
+            max_new_tokens: maximum length of an answer; longer ones are truncated.
+            temperature: 0 for greedy decoding.
+            streamer: a transformers streamer; receives each token.
 
         Raises:
-            RunError: the model is no language model, or the base is asked for, but full
-                fine-tuning has overwritten it.
+            RunError: the model is not a language model, or the base is requested after full
+                fine-tuning.
         """
         if self.loaded.head.is_new:
             raise RunError(
-                f"this run is for task: {self.recipe.task}, which answers no messages; use predict"
+                f"this run has task: {self.recipe.task}, which does not generate text; use predict"
             )
         turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         ids = self.encoder.prompt_ids(as_trained(turns, self.encoder.spec, "the conversation"))
@@ -107,17 +106,17 @@ class Predictor:
 
     def _voice(self, tuned: bool) -> AbstractContextManager[None]:
         if not tuned and not self.adapted:
-            raise RunError("full fine-tuning changed the base itself; load it by its own name")
+            raise RunError("full fine-tuning overwrote the base; load the base model by its name")
         return nullcontext() if tuned else adapter_disabled(self.loaded.model)
 
 
 def load(
     run: str | Path | RunFolder, *, base: str | Path = "runs", progress: Progress | None = None
 ) -> Predictor:
-    """Load the model that a run made: `latest`, a run's name, or its folder.
+    """Load the model of a run: `latest`, a run's name, or its folder.
 
     Raises:
-        EtudeError: no such run, it saved nothing yet, or its files are damaged.
+        EtudeError: the run does not exist, has saved nothing yet, or is damaged.
     """
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
     recipe = Recipe.read_run(folder.recipe)
@@ -136,7 +135,7 @@ def load(
 
 
 def load_base(model: str, *, progress: Progress | None = None) -> Predictor:
-    """Load a model as it is: an alias, a hub id, a folder or a `.gguf` file."""
+    """Load a model without an adapter: an alias, a hub id, a folder or a `.gguf` file."""
     recipe = Recipe.parse(
         {"model": {"id": model}, "quant": {"kind": "none"}, "data": {"train": "-"}}
     )
@@ -158,7 +157,7 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
 
 
 def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:
-    """Refuse predictions by a head that was drawn anew, because the adapter holds none.
+    """Refuse predictions with a randomly initialised head, if the adapter contains none.
 
     Raises:
         AdapterError: naming the modules that are missing.
@@ -169,6 +168,6 @@ def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:
     missing = [name for name in head_modules(loaded.model) if name not in trained]
     if missing:
         raise AdapterError(
-            f"{folder.adapter} lacks the head that was trained ({', '.join(missing)}): without it "
+            f"{folder.adapter} lacks the trained head ({', '.join(missing)}), without which "
             "predictions would be random"
         )

@@ -256,7 +256,7 @@ def test_numbers_kept_before_training_are_those_of_the_adapter_switched_off(tune
     with adapter_disabled(tuned):
         kept = reference_log_probs(tuned, samples, 64, _Silent())
     torch.testing.assert_close(CachedReference(kept).log_probs(tuned, Batch(samples)), live)
-    with pytest.raises(RunError, match=r"rows:0.*was not kept"):
+    with pytest.raises(RunError, match=r"rows:0.*was not cached"):
         CachedReference({}).log_probs(tuned, Batch(samples))
     with packed_rows(tuned):
         assert not torch.allclose(answer_log_probs(tuned, Batch(samples)), live, atol=1e-3)
@@ -291,10 +291,10 @@ def test_mismatched_answers_belong_to_other_prompts_and_repeat():
     ("kind", "samples", "message"),
     [
         ("dpo", unpaired(3), "dpo learns from pairs of answers"),
-        ("orpo", unpaired(3), "orpo learns from pairs"),
-        ("kto", pairs(3), "kto learns from unpaired preferences"),
-        ("sft", unpaired(3), "would learn undesirable answers"),
-        ("auto", [*pairs(2), *unpaired(2)], "part the data"),
+        ("orpo", unpaired(3), "orpo requires pairs"),
+        ("kto", pairs(3), "kto requires unpaired preferences"),
+        ("sft", unpaired(3), "would also train undesirable answers"),
+        ("auto", [*pairs(2), *unpaired(2)], "separate them"),
         ("kto", unpaired(1), "alone"),
     ],
 )
@@ -386,7 +386,7 @@ def test_full_fine_tuning_keeps_what_the_base_gave_the_answers(tiny_recipe, tmp_
     _rows(tmp_path / "other.jsonl", kind)
     text = (tmp_path / "other.jsonl").read_text("utf-8").replace("How do I", "Could you")
     (tmp_path / "other.jsonl").write_text(text, "utf-8")
-    with pytest.raises(RunError, match="was not kept"):
+    with pytest.raises(RunError, match="was not cached"):
         evaluate_run(RunFolder.open(run.folder), data=tmp_path / "other.jsonl", generate=0)
 
 

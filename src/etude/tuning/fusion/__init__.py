@@ -1,1 +1,1 @@
-"""Decoder layers computed as one autograd step, and attention over packed rows."""
+"""Fused decoder layers (one autograd node each), and attention over packed rows."""

@@ -1,19 +1,19 @@
-"""A decoder layer, adapters and all, as one step of autograd with its own backward pass.
+"""Fused decoder layer: a layer with its adapters as one autograd node.
 
     n₁ = norm(x)      q, k, v = n₁ Wᵀ (+ LoRA)     o = attention(rotate(q), rotate(k), v)
     y  = x + o Wᵀ (+ LoRA)
     n₂ = norm(y)      g, u = n₂ Wᵀ (+ LoRA)        a = silu(g) ∘ u
     z  = y + a Wᵀ (+ LoRA)
 
-Left to autograd, a layer is some hundred nodes, each with a pass over memory and a tensor that is
-kept. Here seven matrix products are what remains, and what is between them is fused
-(`kernels.fused`). Kept for the backward pass are x, q, k, v, o, y, g, u and what is r wide; n₁, n₂
-and a are computed again, each in one pass. Products that share their input share the thin product
-with their A's; the weights are frozen, so that no gradient of their size is made, and the gradient
-to x only where something below it is trained.
+With plain autograd, a layer is about a hundred nodes, each with a pass over memory and a saved
+tensor. Here seven matrix products remain, and the operations between them are fused
+(`kernels.fused`). Saved for the backward pass are x, q, k, v, o, y, g, u and tensors of width r;
+n₁, n₂ and a are recomputed, each in one pass. Products with a common input share the thin product
+with their A's. The weights are frozen, so no gradient of their size is computed, and the gradient
+of x only if something below it is trained.
 
-The equations of the adapted products stand in `adapters.product`; those of attention in
-`kernels/native/attention.cpp`. What computes it, on a processor or a GPU, `kernels.fused` chooses.
+The equations of the adapted products are in `adapters.product`; those of attention in
+`kernels/native/attention.cpp`. `kernels.fused` selects the CPU or GPU implementation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Factors = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Projection:
-    """A frozen linear layer and the scale of what is adapted beside it."""
+    """A frozen linear layer and the scale of its adapter."""
 
     base: LinearLike
     scaling: float | None
@@ -63,7 +63,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """What a layer computes with; nothing of it is trained but the factors passed beside it."""
+    """Frozen weights of a layer; the trained factors are passed separately."""
 
     attention_norm: Norm
     qkv: tuple[Projection, Projection, Projection]
@@ -80,7 +80,7 @@ class DecoderLayer:
 
 
 class _Group:
-    """Projections of one input, with their factors; an adapter's thin product is done once."""
+    """Projections of one input, with their factors; they share one thin product."""
 
     def __init__(self, members: Sequence[Projection], factors: Sequence[Factors | None]) -> None:
         self.members = members
@@ -90,18 +90,18 @@ class _Group:
         self._all: Tensor | None = None
 
     def _stacked(self, dtype: torch.dtype) -> Tensor:
-        """Return all A's, one below the other, (Σ r, in)."""
+        """Return all A's stacked, (Σ r, in)."""
         if self._all is None:
             self._all = torch.cat([A for A, _ in self.low]).to(dtype)
         return self._all
 
     def _parts(self, thin: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """Cut what is Σ r wide into what belongs to each adapter."""
+        """Split a tensor of width Σ r into the parts of each adapter."""
         split = cast("Callable[..., tuple[Tensor, ...]]", torch.split_with_sizes)
         return split(thin, self.ranks, dim) if self.low else ()
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """Return each member's output (the only one's plus `add`), and the thin product h."""
+        """Return each member's output (plus `add` for a single member), and the thin product h."""
         h = thin_input(x, self._stacked(x.dtype)) if self.low else x.new_empty(len(x), 0)
         thin = iter(self._parts(h, 1))
         outputs: list[Tensor] = []
@@ -116,7 +116,7 @@ class _Group:
     def factor_gradients(
         self, x: Tensor, h: Tensor, gradients: Sequence[Tensor], gh: Tensor | None
     ) -> list[Tensor | None]:
-        """Return the gradients to A and B of each member, flat, given those of outputs and of h."""
+        """Return the gradients of A and B of each member, flat, given those of outputs and h."""
         thin = iter(self._parts(h, 1))
         grad_A = iter(() if gh is None else self._parts(gradient_of_A(gh, x), 0))
         flat: list[Tensor | None] = []
@@ -130,7 +130,7 @@ class _Group:
         return flat
 
     def input_gradient(self, gradients: Sequence[Tensor], gh: Tensor | None) -> Tensor:
-        """Return the gradient to x, given those of the outputs and of h."""
+        """Return the gradient of x, given those of the outputs and of h."""
         dx = None if gh is None else thin_output(gh, self._stacked(gh.dtype).T, 1.0)
         for member, g in zip(self.members, gradients, strict=True):
             dx = base_gradient(member.base, g, dx)
@@ -138,7 +138,7 @@ class _Group:
         return dx
 
     def thin_gradient(self, gradients: Sequence[Tensor]) -> Tensor | None:
-        """Return the gradient of h, (T, Σ r); None where nothing is adapted."""
+        """Return the gradient of h, (T, Σ r); None without adapters."""
         parts = [
             thin_gradient(g, pair[1], member.scaling)
             for member, pair, g in zip(self.members, self.factors, gradients, strict=True)
@@ -157,7 +157,7 @@ def _pairs(factors: Sequence[Tensor | None]) -> list[Factors | None]:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Attention of q to k and v, rotated: its result, and the log of each softmax's sum."""
+"""Rotary attention of q, k and v: its result, and the log-sum-exp of each softmax."""
 
 _PASSED = 14
 
@@ -170,7 +170,7 @@ def forward_pass(
     groups: Groups,
     attend: Attend,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the layer's output, (T, H), and what its backward pass needs beside x."""
+    """Return the layer's output, (T, H), and the tensors its backward pass needs beside x."""
     heads = layer.heads
     qkv, output, gate_up, down = groups
     n1, rstd1 = fused.rms_norm(x, layer.attention_norm.weight, layer.attention_norm.eps)
@@ -189,7 +189,7 @@ def forward_pass(
 
 
 class _Layer(torch.autograd.Function):
-    """See the head of this module. Rows are (T, H), whole segments one after the other."""
+    """Autograd function of the layer. Rows are (T, H), whole segments end to end."""
 
     @staticmethod
     def forward(
@@ -222,7 +222,7 @@ class _Layer(torch.autograd.Function):
         ctx: Any, grad_output: Tensor
     ) -> tuple[Tensor | None, ...]:
         if ctx.spent:
-            raise RuntimeError("a fused layer's backward pass uses its memory up; it runs once")
+            raise RuntimeError("a fused layer frees its saved tensors; backward can run only once")
         ctx.spent = True
         saved = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         x, *passed, cosine, sine = saved[: _PASSED + 3]
@@ -236,7 +236,7 @@ class _Layer(torch.autograd.Function):
         qkv, output, gate_up, down = grouped(layer, pairs)
         dz = grad_output.contiguous()
 
-        # The gradient to a comes before a itself, which is computed again on the way.
+        # The gradient of a is computed before a itself is recomputed.
         gh = down.thin_gradient([dz])
         a = fused.swiglu_backward(down.input_gradient([dz], gh), g, u)
         of_down = down.factor_gradients(a, h4, [dz], gh)
@@ -268,7 +268,7 @@ class _Layer(torch.autograd.Function):
 
 
 def grouped(layer: DecoderLayer, pairs: Sequence[Factors | None]) -> Groups:
-    """Return the layer's projections with their factors, those of one input together."""
+    """Return the layer's projections with their factors, grouped by input."""
     return (
         _Group(layer.qkv, pairs[:3]),
         _Group([layer.output], pairs[3:4]),
@@ -294,11 +294,11 @@ def decoder_layer(
     """Return the layer's output, differentiable in x and the factors.
 
     Args:
-        x: (T, H), contiguous, of a dtype that `fused.dtypes` names.
-        layer: what it computes with.
-        cosine: (T, head width) float32, of each position's angles.
-        sine: likewise.
-        lengths: of the segments; they sum to T.
+        x: (T, H), contiguous, of a dtype in `fused.dtypes`.
+        layer: the frozen weights.
+        cosine: (T, head width) float32, cosines of each position's angles.
+        sine: (T, head width) float32, likewise.
+        lengths: segment lengths; they sum to T.
         factors: A and B of each projection, in the order of `DecoderLayer.projections`.
     """
     flat: list[Tensor | None] = []

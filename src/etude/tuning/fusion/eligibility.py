@@ -1,10 +1,10 @@
-"""Which decoder layers the fused code computes: one answer, for training and for generation.
+"""Eligibility of decoder layers for the fused code, in training and generation.
 
-`describe_layer` returns what a layer computes with, or the reason why the fused code does not
-compute the same thing. Known are the layers of Llama, Mistral and Qwen2: RMS norms, rotary
-positions, grouped heads, SwiGLU. The layer is inspected module by module, not by its configuration,
-because that is what runs: adapters are switched, dropout depends on the mode, and any module may
-have been replaced, by a `ModuleToSave` among others.
+`describe_layer` returns the weights of a layer, or the reason why the fused code does not support
+it. Supported are the layers of Llama, Mistral and Qwen2: RMS norms, rotary positions, grouped
+heads, SwiGLU. The layer's modules are inspected, not its configuration, because they are what
+runs: adapters are switched, dropout depends on the mode, and any module may have been replaced, for
+example by a `ModuleToSave`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _FAMILIES = {
 }
 
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-"""Rotary positions whose angles do not depend on how long the text has become."""
+"""Rotary embedding types whose angles do not depend on the sequence length."""
 
 _RECORDER = "transformers.utils.output_capturing"
-"""Module of the hooks that transformers registers on layers and attentions of every model; they do
-nothing unless hidden states or attention weights are asked for."""
+"""Module of the hooks that transformers registers on layers and attentions of every model; they
+have no effect unless hidden states or attention weights are requested."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A decoder layer as it computes now."""
+    """Current weights and adapter factors of a decoder layer."""
 
     layer: DecoderLayer
     factors: list[Factors | None]
@@ -48,15 +48,15 @@ class Description:
 
 
 def decoder_layers(model: nn.Module) -> list[Any]:
-    """Return the model's decoder layers of a known kind, in order."""
+    """Return the model's decoder layers of supported types, in order."""
     return [module for module in model.modules() if _is_part(module, "DecoderLayer")]
 
 
 def generation_layers(model: Any) -> list[Any] | None:
-    """Return the layers whose sequence, after the embedding and before the norm, is the model.
+    """Return the layers, if embedding, layers and norm in sequence are the whole model.
 
-    None: the model is of another make, so that running its layers by themselves may not be the same
-    as running it.
+    None: the model has a different structure, so that running its layers alone may not be
+    equivalent to running it.
     """
     body = model.base_model
     if not _is_part(body, "Model") or not _is_part(_plain(body.norm), "RMSNorm"):
@@ -75,12 +75,12 @@ def generation_layers(model: Any) -> list[Any] | None:
 
 
 def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Description | str:
-    """Return what a layer computes with now, or why the fused code does not compute it.
+    """Return a layer's current weights, or why the fused code does not support it.
 
     Args:
         layer: one of `decoder_layers`.
-        dtype: of the hidden states that it is given.
-        device: where they are.
+        dtype: dtype of the hidden states.
+        device: device of the hidden states.
     """
     attention, mlp = layer.self_attn, layer.mlp
     if why := obstacle(device):
@@ -91,28 +91,28 @@ def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Desc
         return f"there are no kernels for {dtype}"
     for part, kind in ((attention, "Attention"), (mlp, "MLP")):
         if not _is_part(part, kind):
-            return f"a {type(part).__name__} stands in the place of the model's own {kind}"
+            return f"the model's {kind} was replaced by a {type(part).__name__}"
     if not isinstance(mlp.act_fn, SiLUActivation | nn.SiLU):
         return f"the activation {attention.config.hidden_act} is not fused"
     if attention.head_dim % HEAD_MULTIPLE:
-        return f"heads of {attention.head_dim} are no multiple of {HEAD_MULTIPLE}"
+        return f"the head width {attention.head_dim} is not a multiple of {HEAD_MULTIPLE}"
     if attention.training and attention.attention_dropout:
-        return "dropout acts on the attention weights"
+        return "dropout on the attention weights is active"
     norms = layer.input_layernorm, layer.post_attention_layernorm
     for norm in norms:
         if not _is_part(_plain(norm), "RMSNorm"):
             return f"a {type(_plain(norm)).__name__} is not fused"
         if norm.weight.dtype != dtype:
-            return f"norms in {norm.weight.dtype} of hidden states in {dtype} are not fused"
+            return f"norms in {norm.weight.dtype} for hidden states in {dtype} are not fused"
     if any(_hooked(module) for module in (attention, mlp, mlp.act_fn, *norms)):
-        return "a hook is registered on a part of it"
+        return "a hook is registered on one of its modules"
     found: list[tuple[Projection, Factors | None]] = []
     for module in _linears(layer):
         projection = _projection(module, dtype)
         if isinstance(projection, str):
             return projection
         found.append(projection)
-    # Inference mode has no gradient that could be missed.
+    # Inference mode needs no gradients.
     if not torch.is_inference_mode_enabled() and any(
         parameter.requires_grad
         for module in (*norms, *(projection.base for projection, _ in found))
@@ -152,7 +152,7 @@ def _linears(layer: Any) -> Iterator[Any]:
 
 
 def _window(attention: Any) -> int | None:
-    """Return how many positions a query sees: of this layer, or, as in Mistral, of the model."""
+    """Return the sliding window of this layer or, as in Mistral, of the model."""
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window
     return getattr(attention.config, "sliding_window", None)
@@ -163,19 +163,19 @@ def _norm(module: Any) -> Norm:
 
 
 def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | None] | str:
-    """Return a projection and its only active adapter's factors, or why it is not fused."""
+    """Return a projection and the factors of its active adapter, or why it is not fused."""
     base: nn.Module = module.base if isinstance(module, AdaptedLayer) else module
     if type(base) is not nn.Linear and not isinstance(base, QuantLinear):
-        return f"a {type(base).__name__} is no linear layer"
+        return f"a {type(base).__name__} is not a linear layer"
     if _hooked(module) or _hooked(base):
-        return "a hook is registered on a part of it"
+        return "a hook is registered on one of its modules"
     held = base.compute_dtype if isinstance(base, QuantLinear) else base.weight.dtype
     if held != dtype:
-        return f"products in {held} of hidden states in {dtype} are not fused"
+        return f"weights in {held} with hidden states in {dtype} are not fused"
     if not isinstance(module, AdaptedLayer):
         return Projection(base, None), None
     if module.rows is not None:
-        return "rows of a batch have adapters of their own"
+        return "rows of the batch use different adapters"
     chosen = module.chosen()
     if not chosen:
         return Projection(base, None), None
@@ -183,17 +183,17 @@ def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | 
     if len(chosen) > 1:
         return "several adapters are active"
     if _hooked(adapter):
-        return "a hook is registered on a part of it"
+        return "a hook is registered on one of its modules"
     factors = adapter.plain_factors()
     if factors is None:
         if adapter.drops:
-            return "dropout acts on the adapters' input"
+            return "dropout on the adapters' input is active"
         return f"{type(adapter).__name__} adapters are not fused"
     return Projection(base, adapter.scaling), factors
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Return whether something waits for a module's forward or backward pass."""
+    """Return whether a module has forward or backward hooks."""
     inner = vars(module)
     if inner["_backward_hooks"] or inner["_backward_pre_hooks"] or inner["_forward_pre_hooks"]:
         return True

@@ -1,4 +1,4 @@
-"""How rows reach the model: packed, with attention by segment and fused layers, or padded."""
+"""Batch layout of a model: packed rows with fused layers, or padded rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from etude.tuning.fusion.patch import Fusion, fused_layers
 
 @contextmanager
 def row_layout(model: Any, layout: Layout) -> Generator[Fusion | None]:
-    """Prepare `model` for batches of `layout` inside the block, and restore it after.
+    """Prepare `model` for batches of `layout` inside the block, and restore it afterwards.
 
     Yields:
-        Which layers are fused; None for padded rows, for which the model's own code runs.
+        The fused layers; None for padded rows, which use the model's own code.
     """
     if not layout.packed:
         yield None

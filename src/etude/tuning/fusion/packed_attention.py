@@ -1,10 +1,10 @@
-"""Attention over packed rows: several samples end to end, none sees another.
+"""Attention over packed rows: several samples end to end, each attending to itself only.
 
 A packed row holds segments of lengths n₁ … n_k. Causal attention inside each segment costs
-Σ nᵢ² instead of (Σ nᵢ)², needs no mask, and nothing can leak, because a segment's keys are the
-only ones its queries are multiplied with. The function is registered with transformers under a
-name of its own (its public hook), and the segment lengths travel as a keyword argument through
-the model's forward pass.
+Σ nᵢ² instead of (Σ nᵢ)², needs no mask, and cannot leak, because a segment's queries are multiplied
+with its own keys only. The function is registered with transformers' attention interface under its
+own name, and the segment lengths are passed as a keyword argument through the model's forward
+pass.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def packed_attention(
     """Attend inside each segment of a packed row (transformers' attention signature).
 
     Args:
-        module: the attention layer that calls; not used.
+        module: the calling attention layer; not used.
         query: (1, heads, T, d).
         key: (1, key heads, T, d).
         value: (1, key heads, T, d).
@@ -74,13 +74,13 @@ def packed_attention(
         scaling: factor on the scores; 1/√d if None.
         dropout: dropout on the attention weights.
         sliding_window: positions a query may look back, itself included.
-        options: what the model passes on beyond this; soft caps and sinks are refused.
+        options: further arguments of the model; soft caps and sinks are refused.
 
     Returns:
         (1, T, heads, d) in the dtype of `query`, and None for the weights.
 
     Raises:
-        ModelError: the model's attention does something that is not done here.
+        ModelError: the model's attention uses an unsupported option.
     """
     del module, attention_mask
     for name in ("softcap", "s_aux"):
@@ -91,8 +91,8 @@ def packed_attention(
             )
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False):
-        # On CPU float32 is exacter and, casts counted, faster for the segments that samples
-        # usually are: 1.2 to 2.5 times up to 256 tokens with the backward pass, equal at 512, a
+        # On CPU, float32 is more accurate and, including casts, faster for typical sample
+        # lengths: 1.2 to 2.5 times up to 256 tokens with the backward pass, equal at 512, a
         # fifth slower from 768 (benchmarks/attention_dtype.py, one thread).
         if query.device.type == "cpu" and dtype != torch.float64:
             query, key, value = query.float(), key.float(), value.float()
@@ -112,7 +112,7 @@ AttentionInterface.register(PACKED, packed_attention)  # pyright: ignore[reportU
 
 @contextmanager
 def packed_rows(model: Any) -> Generator[None]:
-    """Let `model` attend per segment inside the block, and as before after it."""
+    """Context manager: make `model` attend per segment."""
     before: str = model.config._attn_implementation
     model.set_attn_implementation(PACKED)
     try:

@@ -1,8 +1,8 @@
-"""Running a model's decoder layers by the fused step, inside a block.
+"""Patching of a model's decoder layers to run fused inside a `with` block.
 
-Inside `fused_layers(model)` each decoder layer of a known kind runs by `decoder_layer` where that
-computes the same thing, and by its own code elsewhere. What holds today may not tomorrow: adapters
-are switched, dropout comes with training mode. So `eligibility` is asked whenever a layer runs.
+Inside `fused_layers(model)` each supported decoder layer runs by `decoder_layer` if that is
+equivalent, and by its own code otherwise. Eligibility can change between calls (adapters are
+switched, dropout depends on training mode), so it is checked whenever a layer runs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from etude.tuning.kernels.fused import how
 
 @dataclass(frozen=True)
 class Fusion:
-    """How many of a model's layers run fused in its present mode, and why not all."""
+    """Number of a model's layers that run fused in its current mode."""
 
     fused: int
     layers: int
     reason: str | None
-    """Why not all are, in words; None: all are."""
+    """Why some layers are not fused; None if all are."""
     by: str = "plain PyTorch"
-    """What computes those that are."""
+    """Implementation of the fused layers."""
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return a one-line summary for the user."""
         if self.reason is None:
             return f"{self.fused} fused decoder layers, {self.by}"
         return f"{self.fused} of {self.layers} decoder layers fused: {self.reason}"
@@ -40,13 +40,13 @@ class Fusion:
 
 @contextmanager
 def fused_layers(model: Any) -> Generator[Fusion]:
-    """Let the decoder layers that can be fused run so inside the block.
+    """Context manager: run decoder layers fused where possible.
 
-    Only packed rows do: a call that names no `segment_lengths` takes the layer's own code. The
-    count is of the layers that can be fused as the model stands: its mode, its active adapters.
+    Fused layers require packed rows: a call without `segment_lengths` runs the layer's own code.
+    The count refers to the model's current mode and active adapters.
     """
     layers = decoder_layers(model)
-    # An evaluation in the middle of training finds its layers patched already.
+    # During training, an evaluation finds the layers already patched.
     unpatched = [layer for layer in layers if "forward" not in vars(layer)]
     fusion = _count(layers)
     try:
@@ -60,7 +60,7 @@ def fused_layers(model: Any) -> Generator[Fusion]:
 
 def _count(layers: list[Any]) -> Fusion:
     if not layers:
-        return Fusion(0, 0, "this kind of model has no decoder layer that is known")
+        return Fusion(0, 0, "the model has no supported decoder layers")
     weights = [cast("Tensor", layer.input_layernorm.weight) for layer in layers]
     found = [
         describe_layer(layer, weight.dtype, weight.device)
@@ -74,7 +74,7 @@ def _count(layers: list[Any]) -> Fusion:
 def _forward(
     layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any
 ) -> Tensor:
-    """Compute a layer in one step where that is the same thing, else by its own code."""
+    """Run a layer fused if eligible, otherwise by its own code."""
     lengths = cast("list[int] | None", given.get("segment_lengths"))
     positions = cast("tuple[Tensor, Tensor] | None", given.get("position_embeddings"))
     if hidden_states.shape[0] != 1 or lengths is None or positions is None:
@@ -90,6 +90,6 @@ def _forward(
         return decoder_layer(x, described.layer, cosine, sine, lengths, described.factors)[None]
 
     if layer.gradient_checkpointing and layer.training:
-        # The models do this around their own `forward`, which is not called.
+        # The models do this in their own `forward`, which is bypassed here.
         return layer._gradient_checkpointing_func(compute, hidden_states)
     return compute(hidden_states)

@@ -1,1 +1,1 @@
-"""Generating answers."""
+"""Text generation."""

@@ -1,13 +1,13 @@
-"""Greedy answers, a token of all of them at a time, keys and values kept.
+"""Batched greedy decoding with a key-value cache.
 
-Prompts go through the model once, end to end in packed rows, so that none is padded; what their
-keys and values are is kept, (answers, key heads, capacity, width) a layer. A step then takes the
-newest token of every answer that goes on: its products read each weight once for all of them
-(`fused.thin_product`), and its attention looks at its own keys alone. An answer that ends leaves
-the batch, and the others do not wait for it.
+Prompts are processed once, packed end to end, so none is padded. Their keys and values are cached
+as (answers, key heads, capacity, width) per layer. A decoding step then takes the newest token of
+every unfinished answer: each weight is read once for all of them (`fused.thin_product`), and
+attention sees each answer's own keys only. An answer that ends leaves the batch, so the others do
+not wait for it.
 
-Models whose layers the fused code computes (`fusion.eligibility`) are done so; `generate` of
-transformers does all others. Both choose the likeliest token each time.
+Models whose layers the fused code supports (`fusion.eligibility`) are decoded this way; all others
+use the `generate` method of transformers. Both choose the most probable token each time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from etude.tuning.objectives.cross_entropy import plain_head
 from etude.tuning.quant.linear import dense_weights
 
 _PREFILL_TOKENS = 1024
-"""Tokens of prompts that go through the model at a time; a longer prompt goes alone."""
+"""Prompt tokens per forward pass; a longer prompt is processed alone."""
 
 _GREEDY = {
     "repetition_penalty": (None, 1.0),
@@ -51,12 +51,12 @@ _GREEDY = {
     "num_beams": (None, 1),
     "guidance_scale": (None, 1.0),
 }
-"""Settings of a model that change what is the likeliest token, and the values that do not."""
+"""Generation settings that affect greedy decoding, with their neutral values."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer as it computes now, and the keys and values that it keeps."""
+    """A layer's weights for decoding, and its key-value cache."""
 
     computes: DecoderLayer
     groups: Groups
@@ -71,13 +71,13 @@ def generate(
     *,
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each prompt, its end token included where it came.
+    """Return the greedy continuation of each prompt, including its end token if generated.
 
     Args:
         model: a transformers causal language model, in evaluation mode.
-        prompts: token ids, at least one each.
+        prompts: token ids, at least one per prompt.
         ends: tokens that end an answer.
-        max_new_tokens: an answer that has not ended by then is cut.
+        max_new_tokens: maximum length of an answer; longer ones are truncated.
     """
     with torch.inference_mode(), dense_weights(model):
         fast = _Generator.of(model, len(prompts), max(map(len, prompts)) + max_new_tokens)
@@ -94,7 +94,7 @@ class _Generator:
 
     @classmethod
     def of(cls, model: Any, answers: int, capacity: int) -> _Generator | None:
-        """Return a generator for a model; None where the fused code does not compute it."""
+        """Return a generator for a model; None if the fused code does not support it."""
         head, layers = plain_head(model), generation_layers(model)
         settings = model.generation_config
         greedy = all(getattr(settings, name, None) in plain for name, plain in _GREEDY.items())
@@ -141,7 +141,7 @@ class _Generator:
         return answers
 
     def _read(self, prompts: list[Sequence[int]], places: list[int]) -> Tensor:
-        """Let prompts through the model, keep their keys and values; return the next tokens."""
+        """Process prompts, cache their keys and values, and return the next tokens."""
         lengths = [len(prompt) for prompt in prompts]
         ids = torch.tensor([token for prompt in prompts for token in prompt])
         positions = torch.cat([torch.arange(length) for length in lengths])
@@ -159,7 +159,7 @@ class _Generator:
         return self._likeliest(hidden[torch.tensor(lengths).cumsum(0) - 1])
 
     def _step(self, tokens: Tensor, places: Tensor, counts: Tensor) -> Tensor:
-        """Return the tokens after `tokens`, (T,), the first of which stand at `counts`, from 0."""
+        """Return the tokens after `tokens`, (T,), whose positions, from 0, are `counts`."""
         seen = counts + 1
 
         def attend(layer: _Layer, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ class _Generator:
         return x
 
     def _likeliest(self, hidden: Tensor) -> Tensor:
-        """Return the likeliest next token of each row, (T,)."""
+        """Return the most probable next token of each row, (T,)."""
         norm = self.model.base_model.norm
         normal, _ = rms_norm(hidden.contiguous(), norm.weight, norm.variance_epsilon)
         return _thin(normal, self.head).argmax(1)
@@ -196,7 +196,7 @@ class _Generator:
 def _prepared(
     layer: DecoderLayer, factors: list[Factors | None], dtype: torch.dtype
 ) -> tuple[DecoderLayer, Groups]:
-    """Return a layer whose factors are scaled and cast once, not for every token."""
+    """Return a layer whose adapter factors are scaled and cast once, not for every token."""
     members = [
         projection if projection.scaling is None else replace(projection, scaling=1.0)
         for projection in layer.projections
@@ -207,7 +207,7 @@ def _prepared(
             pairs.append(None)
             continue
         A, B = pair
-        # Laid out as `thin_product` reads it, so that no token lays it anew.
+        # In the layout of `thin_product`, so that it is not converted for every token.
         up = (B * (one.scaling or 1.0)).to(dtype).T.contiguous().T
         pairs.append((A.to(dtype), up))
     q, k, v, output, gate, up, down = members
@@ -227,7 +227,7 @@ def _by_head(rows: Tensor, heads: Heads) -> Tensor:
 def _by_transformers(
     model: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:
-    """Do it by the model's own `generate`, prompts padded on the left."""
+    """Generate with the model's own `generate`, prompts padded on the left."""
     width, filling = max(map(len, prompts)), max(ends[0], 0)
     ids = torch.full((len(prompts), width), filling, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -247,6 +247,6 @@ def _by_transformers(
 
 
 def _until(answer: list[int], ends: Sequence[int]) -> list[int]:
-    """Cut what was filled up behind the end token."""
+    """Truncate padding after the end token."""
     stop = next((i for i, token in enumerate(answer) if token in ends), len(answer) - 1)
     return answer[: stop + 1]

@@ -1,8 +1,8 @@
-"""What is minimised, so that the loop and the evaluation need not know what that is.
+"""Training objectives: the interface of losses, and supervised fine-tuning.
 
-A step's loss is Σ over its samples / `normalizer`. The sum is over all micro-batches of the step,
-so neither the loss nor its gradient depends on how the step was cut into them. Values that all
-micro-batches of a step need are computed before the first of them (`step_values`).
+The loss of a step is Σ over its samples / `normalizer`. The sum runs over all micro-batches of the
+step, so neither the loss nor its gradient depends on how the step is split into micro-batches.
+Values that all micro-batches of a step need are computed before the first one (`step_values`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from etude.tuning.metrics.metric import Metric
 from etude.tuning.objectives.cross_entropy import completion_loss
 
 Sums = Mapping[str, tuple[float, int]]
-"""What people look at beside the loss, by name: a sum, and how many were summed."""
+"""Sums of metrics by name: the sum, and the number of values summed."""
 
 
 StepValues = Mapping[str, float]
-"""Values that all micro-batches of a step need, by name: KTO's estimate of the divergence."""
+"""Values shared by all micro-batches of a step, by name, such as KTO's KL estimate."""
 
 
 @dataclass(frozen=True)
@@ -31,36 +31,36 @@ class LossSum:
     """The loss of one micro-batch."""
 
     total: torch.Tensor
-    """Σ loss of its samples, a scalar, to be divided by the step's normaliser."""
+    """Σ loss of the samples, a scalar, not yet divided by the step's normaliser."""
 
     sums: Sums = field(default_factory=dict[str, tuple[float, int]])
 
     outputs: Sequence[Any] = ()
-    """What the model gave each sample, where metrics are computed from it: predicted classes."""
+    """Model output for each sample, if metrics are computed from it: predicted classes."""
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """A training objective."""
 
     name: str
-    """As in `objective.kind`."""
+    """Its name in `objective.kind`."""
 
     unit: str
-    """Of the loss, for people."""
+    """Unit of the loss, for display."""
 
     metrics: tuple[Metric, ...]
-    """What an evaluation reports beside the loss."""
+    """Metrics that an evaluation reports beside the loss."""
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
-        """Return what of a sample goes through the model."""
+        """Return the sequences of a sample that the model processes."""
         ...
 
     def normalizer(self, samples: Sequence[EncodedSample]) -> int:
-        """Return what the summed loss of all samples of a step is divided by."""
+        """Return the divisor of a step's summed loss."""
         ...
 
     def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
-        """Return what the micro-batches of a step need, given all of them."""
+        """Return the values shared by all micro-batches of a step."""
         ...
 
     def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
@@ -76,19 +76,19 @@ class Objective(Protocol):
     def summarize(
         self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
     ) -> dict[str, float]:
-        """Return the metrics that are no means over samples, from the outputs of all of them."""
+        """Return the metrics that are not means over samples, from the outputs of all samples."""
         ...
 
 
 class SFT:
-    """Cross-entropy of the answers, every trained token alike; of a pair, the better answer."""
+    """Cross-entropy over all trained tokens; for a pair, over the chosen answer."""
 
     name = "sft"
     unit = "nats per trained token"
     metrics: tuple[Metric, ...] = ()
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
-        """Return the sample; of a pair, its better side."""
+        """Return the sample; for a pair, its chosen side."""
         return (sample,)
 
     def normalizer(self, samples: Sequence[EncodedSample]) -> int:
@@ -120,13 +120,13 @@ class MeanMetrics:
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(self, sums: Sums) -> None:
-        """Take in a micro-batch."""
+        """Add the sums of a micro-batch."""
         for name, (value, count) in sums.items():
             total, counted = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value, counted + count
 
     def values(self) -> dict[str, float]:
-        """Return the means by name; the margin is that of the mean rewards."""
+        """Return the means by name; the margin is the difference of the mean rewards."""
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         if "reward_chosen" in means and "reward_rejected" in means:
             means["margin"] = means["reward_chosen"] - means["reward_rejected"]
@@ -134,5 +134,5 @@ class MeanMetrics:
 
 
 def side_tokens(objective: Objective, sample: EncodedSample) -> int:
-    """Return the tokens of a sample that go through the model."""
+    """Return the number of tokens of a sample that the model processes."""
     return sum(len(side) for side in objective.sides(sample))

@@ -1,4 +1,4 @@
-"""Cross-entropy over the classes of whole samples, and what the predictions come to."""
+"""Sequence classification: cross-entropy over classes, and metrics of the predictions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from etude.tuning.objectives.cross_entropy import accumulator
 
 
 class Classification:
-    """Cross-entropy of each sample's class, every sample alike.
+    """Cross-entropy of each sample's class, averaged over samples.
 
     Args:
-        classes: how many there are.
+        classes: number of classes.
     """
 
     name = "classification"
@@ -44,7 +44,7 @@ class Classification:
         return {}
 
     def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
-        """Return Σ −log p(label), and as outputs the likeliest class of each sample."""
+        """Return Σ −log p(label), with the most probable class of each sample as output."""
         del values
         logits = class_logits(model, batch)
         labels = torch.tensor([cast("int", sample.label) for sample in batch], device=logits.device)
@@ -67,7 +67,7 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
 
     Args:
         model: a transformers model for sequence classification.
-        batch: not packed; labels are not looked at.
+        batch: padded; its labels are not used.
     """
     inputs = batch.inputs(model.device)
     del inputs["targets"]

@@ -1,13 +1,13 @@
-"""The training loss: cross-entropy over the trained positions only, without a full logit matrix.
+"""Chunked cross-entropy over the trained positions, without a full logit matrix.
 
 With hidden states h (N, H) of the N trained positions, output weights W (V, H) and targets y,
 
     loss = Σₙ logsumexp(W hₙ) − (W hₙ)[yₙ]          ∂loss/∂hₙ = (softmax(W hₙ) − e_{yₙ}) W
 
-where the largest logit of a row is taken off the others first, so that neither is rounded to its
-size. Both are computed in the forward pass, a chunk of positions at a time, so that never more than
-one chunk of logits exists; the idea is Liger's (Hsu et al. 2024, section 3.2). Positions whose
-prediction is not trained never reach the output matrix.
+where the largest logit of each row is subtracted first, for numerical stability. Both are computed
+in the forward pass, one chunk of positions at a time, so that at most one chunk of logits exists;
+the idea is Liger's (Hsu et al. 2024, section 3.2). Positions that are not trained are never
+multiplied by the output matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from etude.tuning.kernels.fused import cross_entropy, fusable
 
-# Positions a chunk: large enough for full matrix speed, small enough that logits of a
+# Positions per chunk: large enough for full matrix speed, small enough that logits of a
 # 150,000-word vocabulary stay under 80 MB, in float32 or, where they are turned into their gradient
 # in place, in bfloat16.
 CHUNK = 128
@@ -44,7 +44,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=accumulator(hidden.dtype), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
-        # Full fine-tuning keeps float32 weights and computes in the dtype of `hidden`.
+        # Full fine-tuning has float32 weights and computes in the dtype of `hidden`.
         matrix = weight.to(hidden.dtype)
         fused = fusable(hidden)
         step = _chunk(hidden.device, fused=fused)
@@ -71,7 +71,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _chunk(device: torch.device, *, fused: bool) -> int:
-    """Return the positions of a chunk."""
+    """Return the number of positions per chunk."""
     if device.type == "cuda":
         return GPU_CHUNK
     return FUSED_CHUNK if fused else CHUNK
@@ -81,9 +81,9 @@ def _plain_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tens
     """Return Σ logsumexp − logit of the target over the rows that have one, and softmax − one-hot.
 
     Args:
-        logits: (n, V), n at least the number of targets; further rows are filling.
+        logits: (n, V), n at least the number of targets; further rows are padding.
         target: (N,) int64.
-        gradient: False leaves the second out; the logits are written over all the same.
+        gradient: False omits the gradient; the logits are overwritten in any case.
     """
     count, dtype = len(target), logits.dtype
     logits = logits.to(accumulator(dtype))
@@ -100,7 +100,7 @@ def _plain_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tens
 
 
 def _fused_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
-    """Do as `_plain_rows`, each row in cache, softmax − one-hot written over the logits."""
+    """Like `_plain_rows`, fused: softmax − one-hot overwrites the logits."""
     count = len(target)
     loss = cross_entropy(logits[:count], target, gradient=gradient)
     logits[count:] = 0
@@ -108,7 +108,7 @@ def _fused_rows(logits: Tensor, target: Tensor, *, gradient: bool) -> tuple[Tens
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return what logits of `dtype` are summed in: float32, or float64 for float64."""
+    """Return the accumulation dtype for logits of `dtype`: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -130,8 +130,8 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor
 def plain_head(model: Any) -> Tensor | None:
     """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None.
 
-    They are not where the head is wrapped (adapters, `modules_to_save`) or has forward hooks: then
-    the model is asked for its logits.
+    They are not if the head is wrapped (adapters, `modules_to_save`) or has forward hooks; the loss
+    then uses the model's own logits.
     """
     head = model.get_output_embeddings()
     inner = cast("dict[str, Any]", vars(head))
@@ -159,7 +159,7 @@ def completion_loss(
         model: a transformers causal language model.
         input_ids: (B, T) int64.
         targets: (B, T) int64; targets[b, t] is the token that position t must predict, or -100.
-        inputs: what else the model's forward pass takes: position_ids, segment_lengths, ...
+        inputs: further arguments of the model's forward pass: position_ids, segment_lengths, ...
 
     Returns:
         A scalar to be divided by the number of trained tokens of the whole optimiser step:

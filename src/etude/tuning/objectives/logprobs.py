@@ -1,13 +1,13 @@
-"""Log-probabilities of answers, of trained positions only, without a full logit matrix.
+"""Chunked log-probabilities of the trained positions, without a full logit matrix.
 
 With hidden states h (N, H) of the N trained positions, output weights W (V, H) and targets y,
 
     ℓₙ = (W hₙ)[yₙ] − logsumexp(W hₙ)        ∂ℓₙ/∂hₙ = (e_{yₙ} − softmax(W hₙ)) W
 
-a chunk of positions at a time, so that never more than one chunk of logits exists. Unlike in
-`loss.py`, what ℓₙ is multiplied with in the loss is known in the backward pass only. With frozen
-weights ∂ℓₙ/∂hₙ is one vector a position: it is kept, and scaled then. With trained weights the
-chunk's logits are computed once more.
+one chunk of positions at a time, so that at most one chunk of logits exists. Unlike in
+`cross_entropy.py`, the factor of ℓₙ in the loss is known in the backward pass only. With frozen
+weights ∂ℓₙ/∂hₙ is one vector per position, which is stored and scaled then. With trained weights
+the chunk's logits are recomputed.
 
 log π(y|x) of an answer is the sum of its ℓₙ.
 """
@@ -75,9 +75,9 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
 
 def _logits(hidden: torch.Tensor, matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a chunk's logits less the largest of each row, which changes no probability.
+    """Return a chunk's logits minus the largest of each row, which changes no probability.
 
-    The chunk is filled up with rows of no meaning; see `CHUNK_MULTIPLE`.
+    The chunk is padded with rows of zeros; see `CHUNK_MULTIPLE`.
     """
     filled = F.pad(hidden, (0, 0, 0, -len(hidden) % CHUNK_MULTIPLE))
     logits = (filled @ matrix.t()).to(dtype)
@@ -85,7 +85,7 @@ def _logits(hidden: torch.Tensor, matrix: torch.Tensor, dtype: torch.dtype) -> t
 
 
 def _slope(logits: torch.Tensor, log_norm: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return e_y − softmax(logits), in place of the logits; the rows filled up count as zero."""
+    """Return e_y − softmax(logits), in place of the logits; padding rows become zero."""
     slope = logits.sub_(log_norm[:, None]).exp_().neg_()
     slope[torch.arange(len(targets), device=targets.device), targets] += 1
     slope[len(targets) :] = 0
@@ -116,10 +116,10 @@ def token_log_probs(
         model: a transformers causal language model.
         input_ids: (B, T) int64.
         targets: (B, T) int64; targets[b, t] is the token that position t must predict, or -100.
-        inputs: what else the model's forward pass takes.
+        inputs: further arguments of the model's forward pass.
 
     Returns:
-        (N,) float32 or float64, N the trained positions.
+        (N,) float32 or float64, N the number of trained positions.
     """
     trained = targets.flatten() != -100
     wanted = targets.flatten()[trained]
@@ -142,10 +142,10 @@ def answer_log_probs(model: Any, batch: Batch) -> torch.Tensor:
 
     Args:
         model: a transformers causal language model; within `packed_rows` where `batch` is packed.
-        batch: S samples, their `rejected` not looked at.
+        batch: S samples; their `rejected` is ignored.
     """
     tokens = token_log_probs(model, **batch.inputs(model.device))
-    # In both layouts the trained positions of a sample follow one another.
+    # In both layouts the trained positions of a sample are consecutive.
     counts = [sample.trained_tokens for sample in batch]
     parts = cast("tuple[torch.Tensor, ...]", tokens.split(counts))  # pyright: ignore[reportUnknownMemberType]
     return torch.stack([part.sum() for part in parts])

@@ -1,4 +1,4 @@
-r"""Learning from preferences: DPO and ORPO from pairs of answers, KTO from labelled ones.
+r"""Preference objectives: DPO and ORPO for pairs of answers, KTO for labelled answers.
 
 With log π(y|x) the sum over the tokens of an answer, π_ref the model before tuning, and
 r(x, y) = log π(y|x) − log π_ref(y|x):
@@ -14,15 +14,15 @@ r(x, y) = log π(y|x) − log π_ref(y|x):
           z₀ = max(0, mean of r(x, y') over mismatched prompts x and answers y'), not differentiated
           Ethayarajh et al. 2024, eqs. 7 and 8
 
-A step's loss is the mean over its pairs (answers, for KTO). w is the chosen answer, l the rejected
-one.
+The loss of a step is the mean over its pairs (answers, for KTO). w is the chosen answer, l the
+rejected one.
 
 KTO's z₀ estimates KL(π ‖ π_ref). The paper takes it from a micro-batch, each prompt with the answer
-of the next sample. Here it is the mean over the samples of the whole *step*, found before its
-first micro-batch, so that it does not depend on how the step is cut; and the answer that a prompt
-is paired with is that of a fixed other sample of the same data, drawn by the seed, with another
-prompt where there is one. So z₀ is repeated by a resumed run, and log π_ref(y'|x) can be computed
-before training.
+of the next sample. Here it is the mean over the samples of the whole *step*, computed before its
+first micro-batch, so it does not depend on how the step is split. A prompt is paired with the
+answer of a fixed other sample of the same data, chosen by the seed, with a different prompt where
+possible. A resumed run therefore reproduces z₀, and log π_ref(y'|x) can be computed before
+training.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def dpo_loss(
     Args:
         chosen: (P,) r_w, log π − log π_ref of the better answers.
         rejected: (P,) r_l, of the worse ones.
-        beta: strength of the pull to the reference.
-        label_smoothing: ε, share of pairs taken to be labelled the wrong way round.
+        beta: strength of the regularisation towards the reference.
+        label_smoothing: ε, assumed share of pairs with swapped labels.
     """
     scaled = beta * (chosen - rejected)
     right, flipped = F.logsigmoid(scaled), F.logsigmoid(-scaled)
@@ -62,7 +62,7 @@ def dpo_loss(
 
 
 def log_odds(mean_log_probs: torch.Tensor) -> torch.Tensor:
-    """Return log(p / (1 − p)) of p = exp ℓ, for ℓ < 0, without computing 1 − p by itself."""
+    """Return log(p / (1 − p)) of p = exp ℓ, for ℓ < 0, without computing 1 − p directly."""
     # log(1 − exp ℓ) = log(−expm1 ℓ), exact where p is near 1. A model sure of every token has
     # ℓ = 0 in floating point: the odds are then those of the largest p below 1.
     largest = -torch.finfo(mean_log_probs.dtype).eps
@@ -111,7 +111,7 @@ def kto_loss(
 
 
 class Pairs:
-    """What objectives of pairs share: both sides go through the model, a pair counts once."""
+    """Base class of pair objectives: the model processes both sides, a pair counts once."""
 
     unit = "per pair"
     metrics: tuple[Metric, ...] = (PREFERENCE_ACCURACY, REWARD_MARGIN)
@@ -138,7 +138,7 @@ class Pairs:
 
 
 class DPO(Pairs):
-    """Direct preference optimisation; see the head of this module."""
+    """Direct preference optimisation; see the module docstring."""
 
     name = "dpo"
 
@@ -147,7 +147,7 @@ class DPO(Pairs):
         self.reference = reference
 
     def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
-        """Return Σ loss; rewards are β r, and a tie is half right."""
+        """Return Σ loss; rewards are β r, and a tie counts as half correct."""
         del values
         sides = batch.of([side for sample in batch for side in sample.sides])
         before = self.reference.log_probs(model, sides)
@@ -159,7 +159,7 @@ class DPO(Pairs):
 
 
 class ORPO(Pairs):
-    """Odds ratio preference optimisation; see the head of this module."""
+    """Odds ratio preference optimisation; see the module docstring."""
 
     name = "orpo"
 
@@ -167,7 +167,7 @@ class ORPO(Pairs):
         self.spec = spec
 
     def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
-        """Return Σ loss; a reward is what is compared, the mean log-probability of a token."""
+        """Return Σ loss; the reward is the mean log-probability per token."""
         del values
         sides = batch.of([side for sample in batch for side in sample.sides])
         summed = answer_log_probs(model, sides)
@@ -180,10 +180,10 @@ class ORPO(Pairs):
 
 
 class KTO:
-    """Kahneman-Tversky optimisation; see the head of this module.
+    """Kahneman-Tversky optimisation; see the module docstring.
 
     Args:
-        spec: of the objective.
+        spec: the objective section of the recipe.
         reference: π_ref.
         partners: for each sample, its prompt with another sample's answer; see
             `mismatched_partners`.
@@ -204,7 +204,7 @@ class KTO:
         self.partners = partners
 
     def sides(self, sample: EncodedSample) -> Sequence[EncodedSample]:
-        """Return the sample; its mismatched partner is read, not learnt."""
+        """Return the sample; its mismatched partner is not trained."""
         return (sample,)
 
     def normalizer(self, samples: Sequence[EncodedSample]) -> int:
@@ -212,7 +212,7 @@ class KTO:
         return len(samples)
 
     def step_values(self, model: Any, batches: Sequence[Batch]) -> StepValues:
-        """Return z₀ of a step, `kl`."""
+        """Return the step's z₀ as `kl`."""
         total, count = 0.0, 0
         for batch in batches:
             partners = batch.of([self.partners[sample] for sample in batch])
@@ -224,7 +224,7 @@ class KTO:
         return {"kl": max(0.0, total / count)}
 
     def loss(self, model: Any, batch: Batch, values: StepValues) -> LossSum:
-        """Return Σ loss; an answer is on the right side where β(r − z₀) has its label's sign."""
+        """Return Σ loss; an answer counts as correct if β(r − z₀) has its label's sign."""
         spec, kl = self.spec, values["kl"]
         before = self.reference.log_probs(model, batch)
         ratios = answer_log_probs(model, batch) - before
@@ -262,7 +262,7 @@ def _pair_sums(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, tuple[
 
 
 def _right(margins: torch.Tensor) -> torch.Tensor:
-    """Return 1 for each margin above zero, ½ for each at zero: before training all are."""
+    """Return 1 for each positive margin, ½ for each zero (all are zero before training)."""
     return (torch.sign(margins) + 1) / 2
 
 
@@ -278,16 +278,16 @@ def mismatched_partners(
 ) -> dict[EncodedSample, EncodedSample]:
     """Pair every prompt with the answer of another sample.
 
-    The other is the next in a permutation by `seed`, or the first after it with another prompt:
-    data of unpaired preferences hold several to one prompt. The answer is cut where prompt and
-    answer together would be longer than the longest sample.
+    The partner is the next sample in a permutation by `seed` that has a different prompt: unpaired
+    preferences often have several answers per prompt. The answer is truncated where prompt and
+    answer together would exceed the longest sample.
 
     Args:
         samples: at least two.
-        seed: of the run.
+        seed: the run's seed.
 
     Returns:
-        By sample, what to read: its prompt, then the answer, trained.
+        For each sample, its prompt followed by the partner's answer, trained.
     """
     order: list[int] = (
         np.random.default_rng([seed, len(samples)]).permutation(len(samples)).tolist()
@@ -304,7 +304,7 @@ def mismatched_partners(
 
 
 def _start(sample: EncodedSample) -> int:
-    """Return where an unpaired preference's answer begins."""
+    """Return the index of the first answer token of an unpaired preference."""
     return int(sample.trained.argmax())
 
 

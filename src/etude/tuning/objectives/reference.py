@@ -1,8 +1,8 @@
-"""log π_ref(y|x): what the model gave an answer before it was tuned.
+"""Reference model: log-probabilities log π_ref(y|x) of answers before tuning.
 
-With an adapter the base is there all the time: it is the model with the adapter switched off, so
-no second model is held in memory. After full fine-tuning it is gone; the log-probabilities are
-then computed once, before the first step, and kept in the run's folder.
+With an adapter the reference is the same model with the adapter disabled, so no second model is
+held in memory. Full fine-tuning overwrites the base; the log-probabilities are then computed once
+before the first step and cached in the run's folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from etude.tuning.objectives.logprobs import answer_log_probs
 
 
 class Reference(Protocol):
-    """Gives the log-probabilities of answers before tuning."""
+    """Source of reference log-probabilities."""
 
     def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return log π_ref(y|x) of each sample's trained tokens, (S,), without a gradient."""
@@ -33,16 +33,16 @@ class Reference(Protocol):
 
 
 class AdapterDisabledReference:
-    """The model itself, its adapter switched off."""
+    """Reference computed by the model itself, with its adapter disabled."""
 
     def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Compute them in one forward pass."""
+        """Compute the log-probabilities in one forward pass."""
         with still(model), adapter_disabled(model):
             return answer_log_probs(model, batch)
 
 
 class CachedReference:
-    """Numbers computed before training.
+    """Reference log-probabilities computed before training.
 
     Args:
         values: log π_ref(y|x) by `sample_key`.
@@ -52,24 +52,24 @@ class CachedReference:
         self.values = dict(values)
 
     def log_probs(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Look them up.
+        """Look up the cached log-probabilities.
 
         Raises:
-            RunError: a sample is none of those that the run began with.
+            RunError: a sample is not in the cache.
         """
         keys = [sample_key(sample) for sample in batch]
         for key, sample in zip(keys, batch, strict=True):
             if key not in self.values:
                 raise RunError(
-                    f"{sample.origin}: full fine-tuning changed the base, and what it gave this "
-                    "answer was not kept; evaluate on the run's own data, or tune an adapter"
+                    f"{sample.origin}: full fine-tuning overwrote the base, and its "
+                    "log-probability of this answer was not cached; evaluate on the run's own data"
                 )
         values = [self.values[key] for key in keys]
         return torch.tensor(values, dtype=torch.float64, device=model.device)
 
 
 def sample_key(sample: EncodedSample) -> str:
-    """Return a text that stands for a sample's tokens and which of them are trained."""
+    """Return a cache key for a sample's tokens and their training mask."""
     digest = hashlib.blake2b(sample.input_ids.tobytes(), digest_size=16)
     digest.update(sample.trained.tobytes())
     return digest.hexdigest()
@@ -78,21 +78,21 @@ def sample_key(sample: EncodedSample) -> str:
 def reference_log_probs(
     model: Any, samples: Iterable[EncodedSample], micro_tokens: int, progress: Progress
 ) -> dict[str, float]:
-    """Compute log π(y|x) of every sample, equal ones once.
+    """Compute log π(y|x) of every distinct sample.
 
     Args:
-        model: as it is before training.
-        samples: their `rejected` are not looked at.
-        micro_tokens: tokens of one forward pass.
-        progress: told of each sample.
+        model: the model before training.
+        samples: their `rejected` is ignored.
+        micro_tokens: maximum number of tokens in one forward pass.
+        progress: reports each sample.
 
     Returns:
-        By `sample_key`.
+        Log-probability by `sample_key`.
     """
     unique = {sample_key(sample): sample for sample in samples}
     keys, listed = list(unique), list(unique.values())
     found: dict[str, float] = {}
-    progress.start("Measuring the base", len(listed), "answers")
+    progress.start("Computing reference log-probabilities", len(listed), "answers")
     with still(model), packed_rows(model):
         for row in pack([len(sample) for sample in listed], micro_tokens):
             values = answer_log_probs(model, Batch([listed[i] for i in row]))
@@ -104,7 +104,7 @@ def reference_log_probs(
 
 @contextmanager
 def still(model: Any) -> Generator[None]:
-    """Within, `model` is neither trained nor disturbed by dropout."""
+    """Context manager: disable gradients and dropout of `model`."""
     training = bool(model.training)
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Which objective a run has: the recipe's, or the one that its data ask for."""
+"""Selection of a run's objective: the recipe's, or the default for its data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Kind = Literal["sft", "dpo", "orpo", "kto"]
 
 
 def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kind:
-    """Return the objective that `spec` names, or what `samples` are for.
+    """Return the objective that `spec` names, or the default one for `samples`.
 
     Raises:
-        DataError: they cannot be learnt from by the objective named, or are of several kinds.
+        DataError: the samples do not suit the named objective, or are of several kinds.
     """
     pairs = [sample for sample in samples if sample.rejected is not None]
     unpaired = [sample for sample in samples if sample.desirable is not None]
     if spec.kind == "auto" and len({len(pairs), 0, len(samples)}) == 3:
-        raise DataError("some of the samples are pairs of answers, others are not; part the data")
+        raise DataError("the data mix pairs of answers with other samples; separate them")
     kind: Kind = spec.kind if spec.kind != "auto" else _natural(pairs, unpaired)
     if kind == "sft" and unpaired:
         raise DataError(
-            f"{unpaired[0].origin}: objective.kind: sft would learn undesirable answers, too; "
-            "use kto, or take them out of the data and set data.format to prompt_completion"
+            f"{unpaired[0].origin}: objective.kind: sft would also train undesirable answers; "
+            "use kto, or remove them from the data and set data.format to prompt_completion"
         )
     fitting = {"sft": samples, "dpo": pairs, "orpo": pairs, "kto": unpaired}[kind]
     if len(fitting) < len(samples):
@@ -38,8 +38,8 @@ def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kin
         wants = "unpaired preferences" if kind == "kto" else "pairs of answers"
         columns = "prompt, completion, label" if kind == "kto" else "prompt, chosen, rejected"
         raise DataError(
-            f"{other.origin}: objective.kind {kind} learns from {wants} ({columns}), and this is "
-            "none; see data.format"
+            f"{other.origin}: objective.kind {kind} requires {wants} ({columns}), but this row is "
+            "something else; see data.format"
         )
     return kind
 
@@ -60,14 +60,14 @@ def make_objective(
     """Return the objective of a run.
 
     Args:
-        spec: what the recipe says.
-        train: samples to train on.
-        held_out: samples to evaluate on.
-        seed: of the run.
-        reference: of DPO and KTO; None: the model with its adapter switched off.
+        spec: the objective section of the recipe.
+        train: training samples.
+        held_out: evaluation samples.
+        seed: the run's seed.
+        reference: for DPO and KTO; None: the model with its adapter disabled.
 
     Raises:
-        DataError: the samples cannot be learnt from by the objective.
+        DataError: the samples do not suit the objective.
     """
     kind = objective_kind(spec, [*train, *held_out])
     reference = reference or AdapterDisabledReference()
@@ -80,8 +80,8 @@ def make_objective(
         for side in (train, held_out):
             if len(side) == 1:
                 raise DataError(
-                    f"{side[0].origin}: kto compares with the answers of other samples, and this "
-                    "one is alone among those to train or to evaluate on; add samples"
+                    f"{side[0].origin}: kto compares with the answers of other samples, but the "
+                    "training or evaluation data have only this one; add samples"
                 )
             partners |= mismatched_partners(side, seed) if side else {}
         return KTO(spec, reference, partners)
@@ -91,7 +91,7 @@ def make_objective(
 def reference_samples(
     objective: Objective, samples: Sequence[EncodedSample]
 ) -> list[EncodedSample]:
-    """Return all whose log π_ref(y|x) an objective asks for, none where it asks for none."""
+    """Return the samples whose log π_ref(y|x) the objective needs, if any."""
     if isinstance(objective, DPO):
         return [side for sample in samples for side in sample.sides]
     if isinstance(objective, KTO):

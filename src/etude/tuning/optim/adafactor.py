@@ -1,8 +1,8 @@
-"""Adafactor, PyTorch's: a second moment a row and a column (Shazeer and Stern 2018).
+"""Adafactor, PyTorch's: factored second moments per row and column (Shazeer and Stern 2018).
 
-It steps by lr times the root mean square of the weight, but by lr times ε₂ at least. ε₂ is 1 here
-instead of 1e-3, so that `train.lr` means for it what it means for the others, the size of a step,
-and factors that begin at zero begin to move.
+Adafactor scales lr by the root mean square of the weight, but at least by ε₂. ε₂ is 1 here instead
+of 1e-3, so that `train.lr` is the step size as for the other optimisers, and factors initialised to
+zero can move.
 """
 
 from __future__ import annotations

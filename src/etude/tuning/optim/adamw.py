@@ -1,14 +1,14 @@
-"""AdamW over state that lies where it is told to, updated panel by panel.
+"""AdamW with relocatable optimiser state, updated panel by panel.
 
     m ← β₁ m + (1 − β₁) g          v ← β₂ v + (1 − β₂) g²
     w ← w − lr · λ · w − lr · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 
 (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2, with λ scaled by
-lr as everyone has it.) A panel is a run of a parameter's numbers; working on one at a time bounds
-the temporary memory and lets the state be elsewhere. `PlacedAdamW` walks the panels, `PagedAdamW`
-does the arithmetic in the parameter's own precision by PyTorch's own function, and
-`adamw8bit.AdamW8bit` does it on moments of 8 bits. State that is not paged needs none of this:
-then `adamw` is `torch.optim.AdamW`.
+lr, as is usual.) A panel is a contiguous range of a parameter's elements; updating one at a time
+bounds the temporary memory and lets the state reside elsewhere. `PlacedAdamW` iterates over the
+panels; `PagedAdamW` updates them in the parameter's own precision by PyTorch's function;
+`adamw8bit.AdamW8bit` stores the moments in 8 bits. For state that is not paged, `adamw` is
+`torch.optim.AdamW`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from etude.tuning.optim.paged import Allocation, StateMemory
 from etude.tuning.optim.registry import OptimizerKind, betas, moments, register
 
 PANEL = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Numbers worked on at a time, multiples of a block: few enough for a processor's cache, or many
+"""Elements per panel, a multiple of a quantisation block: few enough for a CPU's cache, or many
 enough to keep a GPU busy."""
 
 
 class PlacedAdamW(torch.optim.Optimizer):
-    """AdamW whose state is made with it, in a given memory, and stays there.
+    """AdamW whose state is allocated at construction in a given memory.
 
-    Subclasses say what state a parameter has, and how a panel of it is updated.
+    Subclasses define the state of a parameter and the update of a panel.
 
     Args:
         parameters: parameters or groups of them, as for any optimiser of PyTorch.
@@ -41,7 +41,7 @@ class PlacedAdamW(torch.optim.Optimizer):
         betas: (β₁, β₂).
         eps: ε.
         weight_decay: λ.
-        memory: where state lies. None: beside its parameters.
+        memory: where the state is allocated. None: on the parameters' devices.
     """
 
     def __init__(
@@ -58,24 +58,24 @@ class PlacedAdamW(torch.optim.Optimizer):
         super().__init__(parameters, defaults)
 
     def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
-        """Return what state a parameter has, by name: a tensor has an entry a number or a block."""
+        """Return the state tensors of a parameter by name, one entry per element or per block."""
         raise NotImplementedError
 
     def update(
         self, weight: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        """Do one step of a panel in place.
+        """Update one panel in place.
 
         Args:
             weight: (n,).
             grad: (n,), of the same dtype.
-            state: the panel's part of each tensor; `step` counts this one.
+            state: the panel's slice of each tensor; `step` includes this step.
             group: hyperparameters.
         """
         raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, and make the state of its parameters."""
+        """Add a group, and allocate the state of its parameters."""
         super().add_param_group(param_group)
         parameters: list[Tensor] = self.param_groups[-1]["params"]
         wanted = [self.wanted(parameter) for parameter in parameters]
@@ -86,7 +86,7 @@ class PlacedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Do one step of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -101,7 +101,7 @@ class PlacedAdamW(torch.optim.Optimizer):
         state = cast("dict[str, Tensor]", self.state[parameter])
         state["step"] += 1
         panel = PANEL.get(parameter.device.type, PANEL["cpu"])
-        # A view where the numbers lie in order, which they do but for tensors of a person's own.
+        # A view where the elements are contiguous, as they are except in unusual user tensors.
         weight, grad = parameter.detach().reshape(-1), grad.reshape(-1)
         for start in range(0, weight.numel(), panel):
             end = min(start + panel, weight.numel())
@@ -122,15 +122,15 @@ class PlacedAdamW(torch.optim.Optimizer):
             parameter.copy_(weight.view_as(parameter))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy a saved state into this one's memory, exactly: nothing is cast.
+        """Copy a saved state into the allocated memory without casting.
 
         Raises:
-            ValueError: it has other groups, parameters or tensors.
+            ValueError: its groups, parameters or tensors differ.
         """
         mine = self.state_dict()
         saved_groups, groups = state_dict["param_groups"], mine["param_groups"]
         if [len(g["params"]) for g in saved_groups] != [len(g["params"]) for g in groups]:
-            raise ValueError("the saved state has other parameter groups")
+            raise ValueError("the saved state has different parameter groups")
         copies: list[tuple[Tensor, Tensor]] = []
         for index, saved in state_dict["state"].items():
             own = mine["state"][index]
@@ -138,7 +138,7 @@ class PlacedAdamW(torch.optim.Optimizer):
                 raise ValueError(f"the saved state holds {[*saved]} for a parameter, not {[*own]}")
             for name, tensor in own.items():
                 if (tensor.shape, tensor.dtype) != (saved[name].shape, saved[name].dtype):
-                    raise ValueError(f"the saved {name} has another shape or precision")
+                    raise ValueError(f"the saved {name} has a different shape or dtype")
                 copies.append((tensor, saved[name]))
         for tensor, saved in copies:
             tensor.copy_(saved)
@@ -148,7 +148,7 @@ class PlacedAdamW(torch.optim.Optimizer):
 
 
 class PagedAdamW(PlacedAdamW):
-    """AdamW with moments in the parameter's precision: the numbers of `torch.optim.AdamW`."""
+    """AdamW with moments in the parameter's precision; same results as `torch.optim.AdamW`."""
 
     def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
         """Return both moments, shaped as the parameter."""
@@ -158,14 +158,14 @@ class PagedAdamW(PlacedAdamW):
     def update(
         self, weight: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        """Do one step of a panel in place."""
+        """Update one panel in place."""
         adamw(
             [weight],
             [grad],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
             [],
-            [state["step"] - 1],  # it counts up what it is given, which here is done once a step
+            [state["step"] - 1],  # incremented by the function; here, once per step
             foreach=False,
             fused=False,
             amsgrad=False,
@@ -179,7 +179,7 @@ class PagedAdamW(PlacedAdamW):
 
 
 def _part(tensor: Tensor, start: int, end: int, count: int) -> Tensor:
-    """Return the entries of numbers `start` to `end` out of `count`."""
+    """Return the state entries of elements `start` to `end` out of `count`."""
     per = 1 if tensor.numel() == count else DYNAMIC_BLOCK
     return tensor.view(-1)[start // per : -(-end // per)]
 

@@ -1,15 +1,15 @@
-"""AdamW with both moments in 8 bits: 2.03 bytes a trained number instead of 8.
+"""8-bit AdamW: both moments in 8 bits, 2.03 bytes per trained weight instead of 8.
 
-Each step decodes a panel of the moments, updates them and the weights in float32, and quantises
-the moments again, in blocks of 256 with a float32 scale each: the first moment by the signed
-dynamic map, the second by the unsigned one (Dettmers et al. 2022, "8-bit Optimizers via Block-wise
-Quantization", section 2). A parameter of fewer than 4096 numbers keeps moments in float32, as in
-bitsandbytes: it would save nothing, and such parameters (norms, biases) are sensitive.
+Each step decodes a panel of the moments, updates them and the weights in float32, and requantises
+the moments in blocks of 256 with one float32 scale each: the first moment with the signed dynamic
+map, the second with the unsigned one (Dettmers et al. 2022, "8-bit Optimizers via Block-wise
+Quantization", section 2). As in bitsandbytes, parameters of fewer than 4096 elements have float32
+moments: quantising them saves nothing, and such parameters (norms, biases) are sensitive.
 
-The codes are the nearest levels, as in bitsandbytes on a GPU, save for second moments that would be
-rounded to zero (`kernels/dynamic.py`). On a processor, bitsandbytes looks codes up in a table of
-65536 equal cells, which knows nothing below 1/65536 of a block's scale and turns moments of
-exactly zero into 2e-5 of it; that is not imitated.
+Values are rounded to the nearest level, as in bitsandbytes on a GPU, except for second moments that
+would be rounded to zero (`kernels/dynamic.py`). On a CPU, bitsandbytes looks codes up in a table of
+65536 uniform cells, which cannot resolve values below 1/65536 of a block's scale and maps exact
+zeros to 2e-5 of it; that behaviour is not reproduced.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from etude.tuning.optim.paged import Allocation, StateMemory
 from etude.tuning.optim.registry import FLOAT32, OptimizerKind, betas, register
 
 SMALLEST = 4096
-"""Numbers from which on a parameter's moments are held in 8 bits."""
+"""Smallest number of elements of a parameter whose moments are stored in 8 bits."""
 
 
 class AdamW8bit(PlacedAdamW):
     """AdamW with moments in 8 bits; see `PlacedAdamW` for the arguments."""
 
     def wanted(self, parameter: Tensor) -> dict[str, Allocation]:
-        """Return both moments, and their scales where they are in 8 bits."""
+        """Return both moments, and their scales if they are in 8 bits."""
         count, device = parameter.numel(), parameter.device
         if count < SMALLEST:
             moment = Allocation((count,), torch.float32, device)
@@ -54,7 +54,7 @@ class AdamW8bit(PlacedAdamW):
     def update(
         self, weight: Tensor, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        """Do one step of a panel in place, in float32."""
+        """Update one panel in place, in float32."""
         (beta1, beta2), lr, step = group["betas"], group["lr"], float(state["step"])
         m, v = state["exp_avg"], state["exp_avg_sq"]
         quantised = m.dtype == torch.uint8

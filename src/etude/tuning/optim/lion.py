@@ -1,10 +1,9 @@
-"""Lion: the sign of an interpolated momentum, one state a number (Chen et al. 2023, algorithm 2).
+"""Lion: sign of an interpolated momentum, one state per weight (Chen et al. 2023, algorithm 2).
 
     w ← w − lr · (sign(β₁ m + (1 − β₁) g) + λ w)          m ← β₂ m + (1 − β₂) g
 
-Every number moves by lr in every step, so lr wants to be 3 to 10 times smaller than AdamW's, and
-λ as many times larger. PyTorch has no Lion, and a dependency for two lines would be out of
-proportion.
+Every weight moves by lr in every step, so lr should be 3 to 10 times smaller than AdamW's, and λ as
+many times larger. PyTorch has no Lion, and a dependency for two lines of code is not worthwhile.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from etude.tuning.optim.registry import OptimizerKind, betas, moments, register
 
 
 class Lion(torch.optim.Optimizer):
-    """Lion.
+    """The Lion optimiser.
 
     Args:
         parameters: parameters or groups of them, as for any optimiser of PyTorch.
         lr: learning rate, per step.
-        betas: (β₁, β₂): of the step, and of the momentum.
+        betas: (β₁, β₂), for the update and for the momentum.
         weight_decay: λ, decoupled.
     """
 
@@ -41,7 +40,7 @@ class Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Do one step of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,10 +1,10 @@
-"""The recipe's optimiser over the trained weights, and in which groups; `registry.py` has which.
+"""Construction of the recipe's optimiser and its parameter groups; `registry.py` lists optimisers.
 
-Groups. LoRA+ gives U (`lora_B`) a learning rate of its own, `loraplus_lr_ratio` times that of the
-rest (Hayou et al. 2024, "LoRA+": B begins at zero and has to come further); an embedding's U like
-any other's. Weight decay is for what multiplies activations: not for biases and norms, where it has
-no such meaning. Which tensors of an adapter are U, and which decay, its kind says
-(`adapters/registry.py`): those do that at zero mean ΔW = 0.
+LoRA+ gives U (`lora_B`) its own learning rate, `loraplus_lr_ratio` times that of the other
+parameters (Hayou et al. 2024, "LoRA+": B starts at zero and has further to move), except in
+embeddings. Weight decay applies to weights that multiply activations, not to biases and norms.
+Each adapter kind declares which of its tensors are U and which decay (`adapters/registry.py`):
+those for which zero means ΔW = 0.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from etude.tuning.optim.registry import OPTIMIZERS
 def make_optimizer(
     spec: TrainSpec, parameters: Mapping[str, nn.Parameter], folder: Path | None = None
 ) -> torch.optim.Optimizer:
-    """Make the optimiser that a recipe asks for.
+    """Return the optimiser of a recipe.
 
     Args:
-        spec: the recipe's.
+        spec: the recipe's `train` section.
         parameters: the trained weights by name.
-        folder: where paged state goes on a CPU. None: the system's folder for temporary files.
+        folder: directory of paged state on a CPU. None: the system's temporary directory.
 
     Returns:
-        The optimiser; each of its groups has a `lr_ratio`, which `set_learning_rate` obeys.
+        The optimiser; each of its groups has a `lr_ratio`, used by `set_learning_rate`.
 
     Raises:
-        RunError: there is no room for paged state.
+        RunError: paged state cannot be allocated.
     """
     groups = parameter_groups(spec, parameters)
     devices = {parameter.device for parameter in parameters.values()}
@@ -49,7 +49,7 @@ def make_optimizer(
 def parameter_groups(
     spec: TrainSpec, parameters: Mapping[str, nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """Return groups of parameters with one learning rate and one weight decay each."""
+    """Return parameter groups, each with one learning rate and one weight decay."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         ratio = spec.loraplus_lr_ratio if _is_up_factor(name) else 1.0
@@ -68,7 +68,7 @@ def parameter_groups(
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Tell whether weight decay applies: as an adapter's kind says; not to biases and norms."""
+    """Return whether weight decay applies: as the adapter kind declares; not to biases, norms."""
     last = name.rpartition(".")[2]
     own = adapter_tensors().get(last)
     return own.decays if own is not None else parameter.ndim > 1 and last != "bias"
@@ -80,20 +80,20 @@ def _is_up_factor(name: str) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set every group's rate to `lr` times its ratio."""
+    """Set every group's learning rate to `lr` times its ratio."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_ratio"]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Go back to a saved state.
+    """Restore a saved state.
 
     Raises:
-        RunError: it is another optimiser's, or one of other groups.
+        RunError: it belongs to another optimiser, or its groups differ.
     """
     own = ("lr_ratio", "optimizer")
     ours = [{key: group[key] for key in own} for group in optimizer.param_groups]
-    # Runs from before there was a choice had AdamW, and do not say so.
+    # Checkpoints that do not name an optimiser are older and used AdamW.
     theirs = [{"lr_ratio": 1.0, "optimizer": "adamw", **group} for group in saved["param_groups"]]
     try:
         if ours != [{key: group[key] for key in own} for group in theirs]:
@@ -101,20 +101,20 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
         optimizer.load_state_dict({**saved, "param_groups": theirs})
     except (ValueError, KeyError):
         raise RunError(
-            f"the checkpoint holds the state of {theirs[0]['optimizer']} in other groups or of "
-            f"another kind than this recipe's {ours[0]['optimizer']}; resume with the recipe that "
-            "the run began with, or start a new run"
+            f"the checkpoint's optimiser state is for {theirs[0]['optimizer']} and does not fit "
+            f"this recipe's {ours[0]['optimizer']} and parameter groups; resume with the original "
+            "recipe, or start a new run"
         ) from None
 
 
 def release_state(optimizer: torch.optim.Optimizer) -> None:
-    """Unmap what was read of paged state, by a checkpoint say."""
+    """Unmap resident pages of paged state, for example after a checkpoint."""
     if isinstance(optimizer, PlacedAdamW):
         optimizer.memory.let_go()
 
 
 def optimizer_figures(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what a run's summary says of its optimiser: name, bytes of state, and where."""
+    """Return the optimiser's entries of a run's summary: name, state size and location."""
     states = cast("list[dict[str, Any]]", list(optimizer.state.values()))
     tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
     return {

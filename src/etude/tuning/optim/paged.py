@@ -1,17 +1,17 @@
-"""Optimiser state out of the way: in a mapped file (CPU) or in pinned host memory (CUDA).
+"""Paged optimiser state: in a memory-mapped file (CPU) or in pinned host memory (CUDA).
 
-AdamW keeps two numbers for each trained one and touches them once a step, which makes them the
-first thing to move out of scarce memory (Dettmers et al. 2023, "QLoRA", section 3, does so by
-CUDA's unified memory). Here the update goes through the state panel by panel:
+AdamW stores two values per trained weight and accesses them once per step, so they are the first
+candidates for moving out of scarce memory (Dettmers et al. 2023, "QLoRA", section 3, uses CUDA's
+unified memory for this). Here the update processes the state panel by panel:
 
-    CPU     the state is a file, mapped into memory; a panel's pages are read when it is updated,
-            and let go of after it. What the system has room for stays in its page cache.
-    CUDA    the state is page-locked memory of the host; a panel is copied to the device, updated,
-            and copied back.
+        CPU     the state is a memory-mapped file; a panel's pages are read when it is updated, and
+                released afterwards. The system's page cache retains what fits.
+        CUDA    the state is page-locked host memory; a panel is copied to the device, updated, and
+                copied back.
 
-The file has no name: the system frees its space when the process ends, however it ends. Its space
-is reserved beforehand, since a full disk under a mapping would kill the process in mid-step.
-Numbers do not change: paged and resident state give the same weights, bit for bit.
+The file is unnamed, so the system frees its space whenever the process ends. Its space is reserved
+in advance, since a full disk under a mapping would kill the process in mid-step. Paged and resident
+state give bit-identical weights.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from etude.core.errors import RunError
 
 @dataclass(frozen=True)
 class Allocation:
-    """A tensor of an optimiser's state, to be made."""
+    """Description of an optimiser state tensor to allocate."""
 
     shape: Sequence[int]
     dtype: torch.dtype
     device: torch.device
-    """Where its parameter is."""
+    """Device of its parameter."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers."""
+        """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 _ALIGNMENT = 64
-"""Bytes; tensors in a file begin at multiples of a cache line."""
+"""Alignment in bytes of tensors in a file: a cache line."""
 
 
 class StateMemory:
-    """Memory of the parameters' own devices: state that is not paged."""
+    """Memory of the parameters' own devices, for state that is not paged."""
 
     paged = False
 
@@ -59,11 +59,11 @@ class StateMemory:
         return [torch.zeros(tuple(t.shape), dtype=t.dtype, device=t.device) for t in wanted]
 
     def let_go(self) -> None:
-        """Take note that the panel at hand is done with."""
+        """Release the pages of the panel just processed."""
 
 
 class PinnedMemory(StateMemory):
-    """Page-locked memory of the host, which a CUDA device reads and writes directly."""
+    """Page-locked host memory, which a CUDA device reads and writes directly."""
 
     paged = True
 
@@ -71,7 +71,7 @@ class PinnedMemory(StateMemory):
         """Return tensors of zeros on the host.
 
         Raises:
-            RunError: the system does not lock that much memory.
+            RunError: the system cannot lock that much memory.
         """
         try:
             return [torch.zeros(tuple(t.shape), dtype=t.dtype, pin_memory=True) for t in wanted]
@@ -83,10 +83,10 @@ class PinnedMemory(StateMemory):
 
 
 class MappedFile(StateMemory):
-    """Nameless files in `folder`, mapped into memory: one a call of `zeros`.
+    """Unnamed files in `folder`, mapped into memory, one per call of `zeros`.
 
     Args:
-        folder: on a disk; a folder that lives in memory (tmpfs) would page to where it came from.
+        folder: a directory on disk; paging to one in memory (tmpfs) would save nothing.
     """
 
     paged = True
@@ -99,7 +99,7 @@ class MappedFile(StateMemory):
         """Return tensors of zeros in a new file.
 
         Raises:
-            RunError: the file cannot be made, or the disk has no room for it.
+            RunError: the file cannot be created, or the disk is full.
         """
         sizes = [-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in wanted]
         if not sum(sizes):  # an empty file cannot be mapped
@@ -110,7 +110,7 @@ class MappedFile(StateMemory):
                 mapped = mmap.mmap(file.fileno(), sum(sizes))
         except OSError as error:
             raise RunError(
-                f"cannot keep {_mebibytes(wanted)} of optimiser state in a file in {self.folder}: "
+                f"cannot store {_mebibytes(wanted)} of optimiser state in a file in {self.folder}: "
                 f"{error.strerror or error}. Free some space, or set train.paged: false"
             ) from None
         self.maps.append(mapped)
@@ -125,20 +125,20 @@ class MappedFile(StateMemory):
         ]
 
     def let_go(self) -> None:
-        """Unmap the pages that were touched; what is in them stays in the file."""
+        """Unmap the touched pages; their contents stay in the file."""
         for mapped in self.maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def paged_memory(devices: Iterable[torch.device], folder: Path | None) -> StateMemory:
-    """Return where the paged state of parameters on `devices` lies: all of one type.
+    """Return the memory for paged state of parameters on `devices`, all of one type.
 
     Args:
-        devices: of the parameters.
-        folder: of the file (CPU). None: the system's folder for temporary files.
+        devices: devices of the parameters.
+        folder: directory of the file (CPU). None: the system's temporary directory.
 
     Raises:
-        RunError: paging is for CPU and CUDA.
+        RunError: the devices are neither CPU nor CUDA.
     """
     kinds = {device.type for device in devices}
     if kinds == {"cpu"}:
@@ -146,7 +146,7 @@ def paged_memory(devices: Iterable[torch.device], folder: Path | None) -> StateM
     if kinds == {"cuda"}:
         return PinnedMemory()
     raise RunError(
-        f"train.paged is for weights on the CPU or on CUDA, not on {', '.join(sorted(kinds))}; "
+        f"train.paged supports weights on CPU or CUDA, not on {', '.join(sorted(kinds))}; "
         "set train.paged: false"
     )
 
@@ -156,7 +156,7 @@ def _mebibytes(wanted: Sequence[Allocation]) -> str:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Give an empty file `size` bytes of zeros that the disk cannot run out of."""
+    """Allocate `size` bytes of zeros to an empty file."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return

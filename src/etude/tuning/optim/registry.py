@@ -1,4 +1,4 @@
-"""Optimisers by name. Each is a module of this package that registers an `OptimizerKind`."""
+"""Optimiser registry: each module of this package registers an `OptimizerKind`."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ if TYPE_CHECKING:
     from etude.tuning.optim.paged import StateMemory
 
 FLOAT32 = 4
-"""Bytes of a number."""
+"""Bytes of a float32."""
 
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """One optimiser that a recipe may name."""
+    """An optimiser selectable in a recipe."""
 
     name: str
-    """As `train.optimizer` names it."""
+    """Its name in `train.optimizer`."""
 
     make: Callable[[list[dict[str, Any]], TrainSpec, StateMemory | None], torch.optim.Optimizer]
-    """Makes it over parameter groups; where state is paged, the memory that it goes to is given."""
+    """Constructs it from parameter groups, and for paged state the memory to use."""
 
     state_bytes: Callable[[Sequence[int]], int]
-    """Returns the bytes of state of a float32 parameter of the given shape, the step's count left
-    out."""
+    """Returns the size in bytes of the state of a float32 parameter of a given shape, excluding the
+    step count."""
 
 
 OPTIMIZERS: Registry[OptimizerKind] = Registry("optimiser", __package__)
 
 
 def register(kind: OptimizerKind) -> OptimizerKind:
-    """Make an optimiser known by its name."""
+    """Register an optimiser by its name."""
     return OPTIMIZERS.register(kind.name, kind)
 
 
 def moments(count: int) -> Callable[[Sequence[int]], int]:
-    """Return the size of state that holds `count` float32 numbers for each of the parameter's."""
+    """Return a size function for state of `count` float32 values per weight."""
     return lambda shape: count * FLOAT32 * prod(shape)
 
 
 def betas(spec: TrainSpec, beta2: float) -> tuple[float, float]:
-    """Return (β₁, β₂) of a recipe; 0.9 and `beta2` where it does not say."""
+    """Return (β₁, β₂) of a recipe; the defaults are 0.9 and `beta2`."""
     return (
         0.9 if spec.beta1 is None else spec.beta1,
         beta2 if spec.beta2 is None else spec.beta2,

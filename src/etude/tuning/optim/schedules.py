@@ -1,7 +1,7 @@
-"""Learning-rate schedules by name: linear warm-up, then what the recipe names.
+"""Learning-rate schedules: linear warm-up, then the decay that the recipe names.
 
-A schedule is a function that is registered here. It gives the learning rate after warm-up as a
-share of the peak, and is a function of its arguments alone.
+A schedule is a registered pure function that returns the learning rate after warm-up as a fraction
+of the peak.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from etude.core.registry import Registry
 from etude.tuning.config.sections.train import TrainSpec
 
 Schedule = Callable[[int, int, int, float], float]
-"""(step from 0, steps in all, steps of warm-up, share of the peak at the end) to the share of the
-peak that the step has; called for steps after warm-up."""
+"""(step from 0, total steps, warm-up steps, final fraction of the peak) to the fraction of the peak
+at that step; called for steps after warm-up."""
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
@@ -37,14 +37,14 @@ def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
 
 @schedule
 def cosine(step: int, total: int, warmup: int, final: float) -> float:
-    """Fall as half a cosine (Loshchilov and Hutter 2017, eq. 5, one cycle), to `final` at last."""
+    """Decay along half a cosine (Loshchilov and Hutter 2017, eq. 5, one cycle) to `final`."""
     share = 0.5 * (1.0 + math.cos(math.pi * _progress(step, total, warmup)))
     return final + (1.0 - final) * share
 
 
 @schedule
 def linear(step: int, total: int, warmup: int, final: float) -> float:
-    """Fall evenly, to `final` in the last step."""
+    """Decay linearly, to `final` in the last step."""
     return final + (1.0 - final) * (1.0 - _progress(step, total, warmup))
 
 
@@ -56,5 +56,5 @@ def constant(step: int, total: int, warmup: int, final: float) -> float:
 
 
 def _progress(step: int, total: int, warmup: int) -> float:
-    """Return the share of the steps after warm-up that are done with this one, at most 1."""
+    """Return the completed fraction of the steps after warm-up, including this one, at most 1."""
     return min(1.0, (step - warmup + 1) / max(1, total - warmup))

@@ -199,9 +199,7 @@ class Trainer:
                     self._save()
                 if self._out_of_time() and not last:
                     self._save()
-                    return TrainingResult(
-                        "finished", counters, self._finish("time limit reached")
-                    )
+                    return TrainingResult("finished", counters, self._finish("time limit reached"))
         return TrainingResult("finished", counters, self._finish("all steps completed"))
 
     def _step(self, stop: StopRequest) -> StepRecord:
