@@ -93,7 +93,7 @@ def test_a_pefts_folder_without_a_base_wants_one_named(etude, run):
     [
         (("latest", "-o", "m", "--dtype", "nf4"), "times what the adapter does"),
         (("nowhere", "-o", "m"), "no run 'nowhere'"),
-        (("latest", "-o", "runs"), "there already"),
+        (("latest", "-o", "runs"), "already exists"),
         (("latest", "-o", "m", "--model", "no/such/model"), "no/such/model"),
     ],
 )

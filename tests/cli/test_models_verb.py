@@ -204,7 +204,7 @@ def test_quantize_writes_a_folder_that_says_what_it_is(
 
     code, _, err = etude_models("quantize", str(dense), "--output", str(out))
     assert code == 2
-    assert "is there already" in err
+    assert "already exists" in err
     code, _, err = etude_models("quantize", str(dense), "-o", str(out), "--block", "48")
     assert code == 2
     assert "a power of two is wanted" in err

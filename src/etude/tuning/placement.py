@@ -214,7 +214,6 @@ def _compiles_kernels() -> bool:
 
 def _rank_and_world() -> tuple[int, int]:
     """Return this process's rank and group size, from PyTorch or the launcher's variables."""
-
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -466,7 +466,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(
     lora = tmp_path / "lora.gguf"
     lora.write_text("mine")
 
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         export_gguf_lora(tmp_path / "adapter", lora)
     with monkeypatch.context() as full:
 

@@ -278,7 +278,7 @@ def test_what_cannot_be_written_leaves_nothing(tiny_llama, tmp_path):
         quantize_model(ModelSpec(id=str(dense)), QuantSpec(), dense, overwrite=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         quantize_model(ModelSpec(id=str(dense)), QuantSpec(), tmp_path / "full")
     with pytest.raises(RunError, match="no model folder"):
         quantize_model(ModelSpec(id=str(dense)), QuantSpec(), tmp_path / "full", overwrite=True)

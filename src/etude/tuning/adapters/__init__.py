@@ -1,1 +1,1 @@
-"""Small trained updates of frozen weights: where they go, what they compute, their files."""
+"""Adapters: small trained updates of frozen weights, their placement and files."""

@@ -1,7 +1,7 @@
-"""What one adapter of one layer is, whatever its kind, and what it must be able to do.
+"""Base class of adapters: the interface that every kind of adapter implements.
 
-`AdaptedLayer` holds adapters and asks them for these few things; it knows none of their kinds. The
-kinds themselves are in `kinds/`, and `registry` says what a kind brings beside the class.
+`AdaptedLayer` holds adapters and uses them through this interface only. The kinds are in `kinds/`;
+`registry` describes each kind's configuration and files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 class Adapter(nn.Module):
-    """One adapter of one layer.
+    """An adapter of one layer.
 
     Attributes:
-        kind: name of its kind, as in the recipe's `adapter.kind`.
+        kind: name of the kind, as in the recipe's `adapter.kind`.
         in_features, out_features: sizes of W.
-        rank: r, or 0 where the adapter is no product of two factors.
+        rank: r, or 0 if the adapter is not a product of two factors.
         alpha: α. scaling: s in ΔW = s·B A.
         dropout: probability of zeroing an element of the adapter's input, in training.
     """
@@ -34,7 +34,7 @@ class Adapter(nn.Module):
     kind: ClassVar[str]
 
     no_sum: ClassVar[str | None] = None
-    """Why such an adapter cannot be added to others (`combine`): the end of a sentence; or None."""
+    """Why such an adapter cannot be combined with others, for messages; or None."""
 
     def __init__(self, base: Base, rank: int, alpha: float, scaling: float, dropout: float) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class Adapter(nn.Module):
         self.dropout = dropout
 
     def reset(self, base: Base, generator: torch.Generator) -> None:
-        """Set the first values, with which the layer computes what its base does."""
+        """Set the initial values, for which the layer's output equals the base's."""
         raise NotImplementedError
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return the trained tensors by the names that PEFT gives them."""
+        """Return the trained tensors by their PEFT names."""
         raise NotImplementedError
 
     def change(self, base: Base, x: Tensor, y: Tensor | None) -> Tensor:
@@ -58,48 +58,48 @@ class Adapter(nn.Module):
         Args:
             base: the layer.
             x: the layer's input.
-            y: `base(x)`, if it is known.
+            y: `base(x)`, if already computed.
         """
         raise NotImplementedError
 
     def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
-        """Return the adapted output of a Linear in one go; None: it is `base(x) + change`."""
+        """Return the adapted output of a Linear in one operation; None: use `base(x) + change`."""
         del base, x
 
     def add_delta(self, W: Tensor, base: Base) -> None:
-        """Add to W, (out, in) float32, in place, what the adapter changes in the base's weight."""
+        """Add the adapter's change of the base's weight to W, (out, in) float32, in place."""
         raise NotImplementedError
 
     def bias_delta(self, base: Base) -> Tensor | None:
-        """Return what the adapter changes in the base's bias, (out,) float32, or None."""
+        """Return the adapter's change of the base's bias, (out,) float32, or None."""
         del base
 
     def plain_factors(self) -> tuple[Tensor, Tensor] | None:
-        """Return A, B if the adapter now adds s·B A x and nothing else, so that products may fuse.
+        """Return A, B if the adapter currently adds just s·B A x, so that products may fuse.
 
-        None where it does more, or something else: with a magnitude, with dropout in training.
+        None otherwise, for example with a magnitude, or with dropout in training.
         """
         return None
 
     def as_lora(self, path: str) -> tuple[Tensor, Tensor, float] | None:
-        """Return (A, B, α) of the plain LoRA that computes the same; None where it adds nothing.
+        """Return (A, B, α) of the equivalent plain LoRA; None if it changes nothing.
 
         Raises:
-            AdapterError: there is none; `path`, of the module, is named.
+            AdapterError: there is none; the message names `path`, the module.
         """
-        raise AdapterError(f"{path}: {self.no_sum}, so it does not add")
+        raise AdapterError(f"{path}: {self.no_sum}, so it cannot be combined")
 
     def drop(self, x: Tensor) -> Tensor | None:
-        """Return x with dropout, or None where there is none to apply."""
+        """Return x with dropout, or None if dropout is inactive."""
         return F.dropout(x, self.dropout) if self.drops else None
 
     @property
     def drops(self) -> bool:
-        """Whether dropout acts now."""
+        """Whether dropout is currently active."""
         return self.training and self.dropout > 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to a device or dtype as any module, but keep the factors' precision."""
+        """Move to a device like any module, but keep the factors' dtype."""
         before = {name: parameter.data for name, parameter in self.named_parameters()}
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
         for name, parameter in self.named_parameters():

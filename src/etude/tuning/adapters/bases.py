@@ -1,11 +1,11 @@
-"""The layers that an adapter can sit on, each seen as one matrix W (out, in).
+"""Supported base layers of adapters, each viewed as one matrix W (out, in).
 
     Linear, QuantLinear   y = x Wᵀ + b                        in: features
     Conv1D                the same, W stored as (in, out)     in: features (GPT-2's Linear)
     Conv1d, Conv2d        y = conv(x, W) + b                  in: channels × kernel, flattened
     Embedding             y = W[:, id]                        in: tokens; W stored as (in, out)
 
-So ΔW = s·B A means the same on all of them: A (r, in), B (out, r).
+ΔW = s·B A therefore has the same meaning for all of them: A (r, in), B (out, r).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CAN_CARRY = "Linear, Embedding, Conv1d, Conv2d or Conv1D"
 
 
 def is_base(module: nn.Module) -> bool:
-    """Return whether an adapter can sit on `module`."""
+    """Return whether `module` supports adapters."""
     return isinstance(module, Base)
 
 
 def refuse_unfit(name: str, base: Base) -> None:
-    """Refuse a layer whose kind fits but whose options do not.
+    """Refuse a layer of a supported type with unsupported options.
 
     Raises:
-        AdapterError: a grouped convolution: B A is dense, so it is no update of such a weight.
+        AdapterError: the layer is a grouped convolution, whose weight B A cannot update.
     """
     if isinstance(base, nn.Conv1d | nn.Conv2d) and base.groups > 1:
         raise AdapterError(
-            f"{name} is a convolution of {base.groups} groups, which a product of two factors "
+            f"{name} is a convolution with {base.groups} groups, which a low-rank adapter "
             "cannot update; leave it out of adapter.target_modules"
         )
 
@@ -56,7 +56,7 @@ def sizes(base: Base) -> tuple[int, int]:
 
 
 def device(base: Base) -> torch.device:
-    """Return where the weight is."""
+    """Return the device of the weight."""
     return next(iter([*base.parameters(), *base.buffers()])).device
 
 
@@ -72,7 +72,7 @@ def bias(base: Base) -> Tensor | None:
 
 @torch.no_grad()
 def read_matrix(base: Base) -> Tensor:
-    """Return a copy of W, (out, in) float32, decoded where it is quantised."""
+    """Return a copy of W, (out, in) float32, dequantised if necessary."""
     if isinstance(base, QuantLinear):
         return base.dequantize(torch.float32)
     weight = base.weight.detach().to(torch.float32, copy=True)
@@ -82,7 +82,7 @@ def read_matrix(base: Base) -> Tensor:
 
 
 def as_stored(base: Base, matrix: Tensor) -> Tensor:
-    """Return W (out, in), or a change of it, in the shape that the base stores it in."""
+    """Reshape W (out, in), or a change of it, to the base's storage shape."""
     if isinstance(base, Conv1D | nn.Embedding):
         return matrix.T
     if isinstance(base, nn.Conv1d | nn.Conv2d):
@@ -92,10 +92,10 @@ def as_stored(base: Base, matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def write_matrix(base: Base, matrix: Tensor) -> None:
-    """Overwrite W, (out, in) float32: rounded to the base's dtype, or quantised anew.
+    """Overwrite W, (out, in) float32, rounded to the base's dtype or requantised.
 
     Raises:
-        AdapterError: the base holds blocks of a file, into which nothing is written.
+        AdapterError: the base holds GGUF blocks, which are read-only.
     """
     if isinstance(base, QuantLinear):
         base.overwrite(matrix)
@@ -104,21 +104,21 @@ def write_matrix(base: Base, matrix: Tensor) -> None:
 
 
 def weight_for_product(base: LinearLike) -> Tensor:
-    """Return W, (out, in), in the dtype of the product; a view where the base is dense."""
+    """Return W, (out, in), in the compute dtype; a view if the base is dense."""
     if isinstance(base, QuantLinear):
         return base.weight_for_compute()
     return cast("Any", base.weight).T if isinstance(base, Conv1D) else base.weight
 
 
 def without_bias(base: Base, x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Return base(x) without its bias; `y` is base(x) where that is known already."""
+    """Return base(x) without its bias; `y` is base(x), if already computed."""
     plain = cast("Tensor", base(x)) if y is None else y
     b = bias(base)
     return plain if b is None else plain - along_channels(base, b)
 
 
 def along_channels(base: Base, vector: Tensor) -> Tensor:
-    """Return `vector`, (out,), shaped to act on the base's output."""
+    """Return `vector`, (out,), shaped to broadcast over the base's output."""
     if isinstance(base, nn.Conv1d | nn.Conv2d):
         return vector.view(-1, *([1] * len(base.kernel_size)))
     return vector

@@ -1,8 +1,8 @@
-"""Adding adapters up: ΔW = Σ w_i ΔW_i, in one model or from their folders.
+"""Combining adapters: ΔW = Σ w_i ΔW_i, in one model or from saved folders.
 
-A sum of products is the product of factors laid side by side, [w₁s₁B₁ w₂s₂B₂] [A₁; A₂], so the sum
-is exact at the price of the sum of ranks; its SVD, by way of the small middle of two QRs, brings
-the rank down again.
+A sum of products is the product of concatenated factors, [w₁s₁B₁ w₂s₂B₂] [A₁; A₂], so the sum is
+exact, with the sum of the ranks. Its SVD, computed from the small core of two QR decompositions,
+reduces the rank again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from etude.tuning.config.sections.adapter import FactorSpec
 Method = Literal["exact", "svd", "linear"]
 
 Weighted = tuple[float, Tensor, Tensor, float]
-"""One adapter's part of a module: its weight w, A, B and s."""
+"""One adapter's contribution to a module: its weight w, A, B and s."""
 
 
 def combine_adapters(
@@ -50,30 +50,30 @@ def combine_adapters(
     method: Method = "exact",
     rank: int | None = None,
 ) -> list[AdaptedModule]:
-    """Make a new adapter of the weighted sum of others: ΔW = Σ w_i ΔW_i; it becomes active.
+    """Add a new adapter, the weighted sum ΔW = Σ w_i ΔW_i of others, and activate it.
 
     Args:
-        model: with the adapters.
-        weights: w by name; negative ones subtract.
-        name: of the new adapter.
-        method: `exact` lays the factors side by side, so ranks add up. `svd` keeps the `rank`
-            largest directions of the sum. `linear` sums the factors themselves, each with √(w s),
-            which is not the sum of the changes but keeps their rank (PEFT's `linear`).
-        rank: of the result (`svd`). None: the largest of the parts.
+        model: the model with the adapters.
+        weights: w by adapter name; may be negative.
+        name: name of the new adapter.
+        method: `exact` concatenates the factors, so ranks add up. `svd` keeps the `rank`
+            largest directions of the sum. `linear` sums the factors themselves, each scaled by
+            √(w s); this keeps the rank but is not the sum of the changes (PEFT's `linear`).
+        rank: rank of the result (`svd`). None: the largest rank of the adapters.
 
     Raises:
-        AdapterError: a name is unknown, or an adapter is not a sum of products (DoRA, modules
-            trained whole), or ranks differ (`linear`), or no weight is left.
+        AdapterError: a name is unknown, an adapter cannot be combined (DoRA, modules trained
+            in full), ranks differ (`linear`), or all weights are zero.
     """
     if not weights:
-        raise AdapterError("no adapter is named to be combined")
+        raise AdapterError("no adapters to combine were named")
     refuse_name(model, name)
     known = adapter_names(model)
     for part in weights:
         refuse_unknown(part, known)
         for module in saved_modules(model).values():
             if part in module.copies:
-                raise AdapterError(f"adapter {part!r} has modules trained whole, which do not add")
+                raise AdapterError(f"adapter {part!r} has fully trained modules: cannot combine it")
     for path, layer in adapted_layers(model).items():
         own = layer.named()
         parts = [(w, *_plain(own[n], n, layer, path)) for n, w in weights.items() if n in own]
@@ -93,7 +93,7 @@ def combine_adapters(
 def _plain(
     adapter: Adapter, name: str, layer: AdaptedLayer, path: str
 ) -> tuple[Tensor, Tensor, float]:
-    """Return (A, B, s) of an adapter that is s·B A and nothing else, relative to the first base."""
+    """Return (A, B, s) of an adapter with ΔW = s·B A relative to the original base."""
     reduced = adapter.as_lora(path)
     if reduced is None:
         return torch.empty(0, 0), torch.empty(0, 0), 0.0
@@ -114,16 +114,16 @@ def combine_factors(
     """
     if method == "linear":
         if len({len(A) for _, A, _, _ in parts}) > 1:
-            raise AdapterError(f"{path}: ranks differ; `linear` sums factors of one rank only")
+            raise AdapterError(f"{path}: ranks differ; `linear` requires equal ranks")
         if any(w < 0 for w, _, _, _ in parts):
-            raise AdapterError("`linear` takes the root of a weight, so none may be negative")
+            raise AdapterError("`linear` takes the square root of weights, so none may be negative")
         summed = torch.stack([(w * s) ** 0.5 * A for w, A, _, s in parts]).sum(0)
         return summed, torch.stack([(w * s) ** 0.5 * B for w, _, B, s in parts]).sum(0)
     down = torch.cat([A for _, A, _, _ in parts])
     up = torch.cat([w * s * B for w, _, B, s in parts], 1)
     if method == "exact":
         return down, up
-    # The SVD of a product of thin factors, by way of their small middle.
+    # SVD of a product of thin factors, through their small core.
     linalg: Any = torch.linalg
     wanted = min(rank or max(len(A) for _, A, _, _ in parts), *down.shape, len(up))
     q_up, r_up = linalg.qr(up.double())
@@ -137,12 +137,12 @@ def combine_factors(
 
 @dataclass(frozen=True)
 class Combined:
-    """What was written."""
+    """Summary of the written adapter."""
 
     folder: Path
     modules: int
     ranks: tuple[int, int]
-    """Smallest and largest rank of a module."""
+    """Smallest and largest rank over the modules."""
     bytes: int
 
 
@@ -159,22 +159,22 @@ def combine_folders(
     No model is loaded. The adapters must have been trained on the same base.
 
     Args:
-        weights: folders with their weights.
-        output: folder to write.
+        weights: weight by folder.
+        output: directory to write.
         method: see `combine_adapters`.
         rank: likewise.
-        overwrite: replace what is there.
+        overwrite: replace an existing folder.
 
     Raises:
-        AdapterError: one is damaged, of another base, or no sum of products.
-        RunError: the folder is there already, or cannot be written.
+        AdapterError: one is damaged, has another base, or cannot be combined.
+        RunError: the folder exists, or cannot be written.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise RunError(f"{output} is there already: choose another, or replace it by --force")
+        raise RunError(f"{output} already exists; choose another, or replace it with --force")
     saved = [(read_adapter(folder), weight) for folder, weight in weights]
     if not saved:
-        raise AdapterError("no adapter is named to be combined")
+        raise AdapterError("no adapters to combine were named")
     for adapter, _ in saved:
         _refuse_unlike(adapter, saved[0][0])
     paths = dict.fromkeys(path for adapter, _ in saved for path in adapter.parts)
@@ -216,22 +216,22 @@ def combine_folders(
 
 def _refuse_unlike(adapter: SavedAdapter, first: SavedAdapter) -> None:
     if registry.kind(adapter.kind).beyond_factors is not None:
-        raise AdapterError(f"{adapter.folder} is a {adapter.kind} adapter, which does not add up")
+        raise AdapterError(f"{adapter.folder} is of kind {adapter.kind}, which cannot be combined")
     if adapter.modules:
-        raise AdapterError(f"{adapter.folder} has modules trained whole, which do not add up")
+        raise AdapterError(f"{adapter.folder} has fully trained modules, which cannot be combined")
     if adapter.not_linear:
         raise AdapterError(
-            f"{adapter.folder} adapts {min(adapter.not_linear)}, which is no Linear; load the "
+            f"{adapter.folder} adapts {min(adapter.not_linear)}, which is not a Linear; load the "
             "adapters into the model and combine them there"
         )
     ours, theirs = adapter.provenance, first.provenance
     if ours is not None and theirs is not None and ours.fingerprint != theirs.fingerprint:
         raise AdapterError(
-            f"{adapter.folder} was trained on {ours.base}, {first.folder} on {theirs.base}: other "
-            "weights, so their changes do not add up"
+            f"{adapter.folder} was trained on {ours.base}, {first.folder} on {theirs.base}; "
+            "adapters of different bases cannot be combined"
         )
     if adapter.starts_off_base and ours is not None and ours.quant.kind != "none":
         raise AdapterError(
-            f"{adapter.folder} began as a part of a quantised base, on which others were not "
-            "trained; their changes do not add up"
+            f"{adapter.folder} was initialised from a part of a quantised base; "
+            "such adapters cannot be combined"
         )

@@ -1,14 +1,15 @@
-"""Quantised factors: ΔW ≈ Û V̂ᵀ, x̂ = round(s·x)/s, clipped to the range of k bits.
+"""Fake quantisation of factors: ΔW ≈ Û V̂ᵀ, x̂ = round(s·x)/s, clipped to the range of k bits.
 
-The second reading of "QLoRA": not the base but the adapter itself is held in few bits, so that it
-is small to keep and to send. After training (PTQ) the factors are rounded once. In training (QAT)
-every forward pass computes with the rounded factors while the step goes to the unrounded ones,
+In this reading of "QLoRA", the adapter itself rather than the base is stored in few bits, so that
+its file is small. Post-training quantisation (PTQ) rounds the factors once after training. In
+quantisation-aware training (QAT) every forward pass uses the rounded factors, and the optimiser
+updates the unrounded ones,
 
     ∂x̂/∂x := 1                                      (Bengio et al. 2013, "straight-through")
 
-so that what is learnt is what will be stored. A scale is shared by a whole factor, by one of its r
-rank vectors (a row of A, a column of B), or by a block of them. The largest magnitude is mapped to
-the largest code, so nothing is clipped, and the gradient is passed everywhere.
+so the training loss is that of the stored adapter. A scale is shared by a whole factor, by one of
+its r rank vectors (a row of A, a column of B), or by a block of them. The largest magnitude maps to
+the largest code, so nothing is clipped, and the gradient passes everywhere.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from etude.tuning.quant.uniform import dequantize_uniform, quantize_uniform
 
 
 def rounded(x: Tensor, spec: FactorSpec) -> Tensor:
-    """Return x̂ with the gradient of x.
+    """Return x̂ with a straight-through gradient.
 
     Args:
         x: a factor with its rank vectors as rows, (r, n): A, or Bᵀ.
-        spec: bits and what shares a scale; `bits` is set.
+        spec: bits and granularity of the scales; `bits` is set.
     """
     return x + (round_factor(x.detach(), spec) - x).detach()
 
@@ -42,10 +43,10 @@ def round_factor(x: Tensor, spec: FactorSpec) -> Tensor:
 
 @torch.no_grad()
 def round_factors(model: nn.Module, spec: FactorSpec) -> None:
-    """Round every LoRA factor of `model` in place, to what will be stored.
+    """Round every LoRA factor of `model` in place, to the values that will be stored.
 
-    After training without rounding (PTQ) this is where the loss comes; after QAT the model computes
-    what it did. Rounding again changes nothing.
+    After PTQ this changes the loss; after QAT the model's outputs are unchanged. Rounding is
+    idempotent.
     """
     for adapter in _loras(model):
         adapter.lora_A.copy_(round_factor(adapter.lora_A, spec))
@@ -53,7 +54,7 @@ def round_factors(model: nn.Module, spec: FactorSpec) -> None:
 
 
 def _loras(model: Any) -> Iterator[Any]:
-    """Yield what has factors to round; LoRA itself rounds by this module, so by their names."""
+    """Yield the LoRA adapters, found by attribute because LoRA imports this module."""
     for module in model.modules():
         if hasattr(module, "rounding"):
             yield module

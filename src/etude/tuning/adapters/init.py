@@ -1,14 +1,14 @@
-"""Where an adapter starts: in the base's principal directions, or in what quantising lost.
+"""LoRA initialisations: PiSSA, OLoRA, LoftQ, orthogonal, gaussian.
 
     PiSSA   W = Y Σ Zᵀ;  s·B₀A₀ = Y_r Σ_r Z_rᵀ        the base keeps the rest   (Meng et al. 2024)
     OLoRA   W = Q R;     s·B₀A₀ = Q_r R_r             the base keeps the rest   (Büyükakyüz 2024)
     LoftQ   s·B_k A_k = SVD_r(W − Q(W − s·B_{k−1}A_{k−1}))                      (Li et al. 2023)
-    orthogonal   the rows of A and the columns of B mixed by the odd and the even rows of one
-                 orthogonal matrix, so that B A = 0 while neither factor is
+        orthogonal   rows of A and columns of B are mixtures of the odd and the even rows of one
+                     orthogonal matrix, so that B A = 0 although neither factor is zero
 
-What is taken off the base, T = s·B₀A₀, is zero for an orthogonal start and for LoftQ's first
-round. The base then holds W − T, quantised where it is quantised, and what training learns,
-relative to W, is ΔW = s·B A − T: a plain LoRA of twice the rank, which is how it is saved.
+The part subtracted from the base, T = s·B₀A₀, is zero for the orthogonal initialisation and in
+LoftQ's first round. The base then holds W − T (quantised, if it is quantised), and the learnt
+change relative to W is ΔW = s·B A − T: a plain LoRA of twice the rank, which is how it is saved.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from etude.tuning.quant.linear import QuantLinear
 
 @dataclass(frozen=True)
 class FactorInit:
-    """First factors of one module, and those that are taken off its base."""
+    """Initial factors of one module, and the factors subtracted from its base."""
 
     A: Tensor
     """(r, in) float32."""
     B: Tensor
     """(out, r) float32."""
     taken: tuple[Tensor, Tensor] | None
-    """(A₀, B₀), of which the base loses s·B₀A₀; None: nothing."""
+    """(A₀, B₀), where s·B₀A₀ is subtracted from the base; None: nothing."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What an initialisation is made for."""
+    """Inputs of an initialisation."""
 
     base: Base
     adapter: LowRank
-    """Its sizes, rank and scale count."""
+    """The adapter; its sizes, rank and scale are used."""
     weight: Tensor | None
-    """W before quantisation, (out, in) float32; None for what does not rewrite the base."""
+    """W before quantisation, (out, in) float32; None if the base is not rewritten."""
     spec: AdapterSpec
     generator: torch.Generator
 
     @property
     def W(self) -> Tensor:  # noqa: N802 - the letter of the equations
-        """The weight, which is there."""
+        """The weight; must not be None."""
         assert self.weight is not None
         return self.weight
 
     def split(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the factors of the best approximation of `matrix`, (out, in); see `split`."""
+        """Return the factors of the best low-rank approximation of `matrix`; see `split`."""
         rank, scaling = self.adapter.rank, self.adapter.scaling
         return split(matrix, rank, scaling, self.spec.svd_iterations, self.generator)
 
@@ -68,31 +68,31 @@ Make = Callable[[Layer], FactorInit]
 
 @dataclass(frozen=True)
 class Initialisation:
-    """One way for a LoRA to begin: a value of the recipe's `adapter.init`."""
+    """An initialisation of LoRA: a value of the recipe's `adapter.init`."""
 
     name: str
     make: Make | None
-    """None: as the adapter itself has it."""
+    """None: the adapter's own `reset`."""
     rewrites_base: bool = False
-    """Whether it reads the whole base and may write another one."""
+    """Whether it reads the base's weights and may rewrite them."""
     of_quantised: bool = False
-    """Whether it makes sense on a quantised base only."""
+    """Whether it requires a quantised base."""
 
     def refuse_misfit(self, path: str, base: Base) -> None:
-        """Refuse a module on which the adapter cannot begin so.
+        """Refuse a module that does not support this initialisation.
 
         Raises:
-            AdapterError: the base is not quantised, or in a format that is not written.
+            AdapterError: the base is not quantised, or in a read-only format.
         """
         if self.of_quantised and not isinstance(base, QuantLinear):
             raise AdapterError(
-                f"adapter.init: {self.name} makes up for quantising the base, and {path} is not "
-                "quantised; set quant.kind, or another start"
+                f"adapter.init: {self.name} compensates quantisation errors, but {path} is not "
+                "quantised; set quant.kind, or another initialisation"
             )
         if self.rewrites_base and isinstance(base, QuantLinear) and base.spec.kind == "native":
             raise AdapterError(
-                f"adapter.init: {self.name} writes another base, and quant.kind: native keeps the "
-                "file's own; set quant.kind: nf4"
+                f"adapter.init: {self.name} rewrites the base, but quant.kind: native keeps the "
+                "file's own blocks; set quant.kind: nf4"
             )
 
 
@@ -100,12 +100,12 @@ _KNOWN = {"default": Initialisation("default", None)}
 
 
 def initialisation(name: str) -> Initialisation:
-    """Return the initialisation of this name; recipes name no other."""
+    """Return the initialisation of this name, which the recipe has validated."""
     return _KNOWN[name]
 
 
 def _register(*, rewrites_base: bool = False, of_quantised: bool = False) -> Callable[[Make], Make]:
-    """Enter an initialisation under its function's name; a decorator."""
+    """Decorator: register an initialisation by its function's name."""
 
     def entered(make: Make) -> Make:
         name = make.__name__
@@ -117,7 +117,7 @@ def _register(*, rewrites_base: bool = False, of_quantised: bool = False) -> Cal
 
 @_register()
 def gaussian(layer: Layer) -> FactorInit:
-    """A normal with deviation 1/r, B zero."""
+    """A normal with standard deviation 1/r, B zero."""
     own = layer.adapter
     A = torch.empty(own.rank, own.in_features)
     A.normal_(0, 1 / own.rank, generator=layer.generator)
@@ -144,7 +144,7 @@ def orthogonal(layer: Layer) -> FactorInit:
 
 @_register(rewrites_base=True)
 def pissa(layer: Layer) -> FactorInit:
-    """The r largest singular directions of W, split evenly over both factors."""
+    """The r largest singular triplets of W, split evenly over both factors."""
     pair = layer.split(layer.W)
     return FactorInit(*pair, pair)
 
@@ -160,7 +160,7 @@ def olora(layer: Layer) -> FactorInit:
 
 @_register(rewrites_base=True, of_quantised=True)
 def loftq(layer: Layer) -> FactorInit:
-    """Quantise and factorise in turn, so that Q + s·B A comes near W."""
+    """Alternate quantisation and factorisation, so that Q + s·B A approximates W."""
     quantized, W = cast("QuantLinear", layer.base), layer.W
 
     def requantize(weight: Tensor) -> Tensor:
@@ -181,14 +181,14 @@ def loftq(layer: Layer) -> FactorInit:
 def split(
     W: Tensor, rank: int, scaling: float, iterations: int | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return (A, B), s·B A the best approximation of W of this rank, its weight split evenly.
+    """Return (A, B) with s·B A the best rank-r approximation of W, singular values split evenly.
 
     Args:
         W: (out, in) float32.
         rank: r.
         scaling: s.
         iterations: of a randomised SVD (Halko et al. 2011, algorithm 4.4); None: the exact SVD.
-        generator: of the randomised SVD.
+        generator: random generator of the randomised SVD.
     """
     left, values, right = _largest(W, rank, iterations, generator)
     root = (values / scaling).sqrt()
@@ -203,8 +203,8 @@ def _largest(
     if iterations is None or 2 * rank + 10 >= wide:
         left, values, right = _linalg().svd(W, full_matrices=False)
         return left[:, :rank], values[:rank], right[:rank]
-    # Twice the rank: the subspace that is kept converges by the gap to the ones it leaves out.
-    # Drawn on the processor, whatever the device, so that a seed means the same everywhere.
+    # Oversample to twice the rank: convergence depends on the gap to the discarded directions.
+    # Drawn on the CPU on every device, so that a seed gives the same result everywhere.
     probe = torch.randn(W.shape[1], 2 * rank + 10, generator=generator).to(W.device)
     basis, _ = _linalg().qr(W @ probe)
     for _ in range(iterations):

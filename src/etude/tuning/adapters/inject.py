@@ -1,4 +1,4 @@
-"""Putting a new adapter on a model: which modules, what kind, and its first values."""
+"""Adding adapters to a model: target modules, wrapping and initialisation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
 
 Original = Callable[[str], Tensor]
-"""From a module's path to its weight as it was before quantisation, (out, in) float32."""
+"""Maps a module's path to its weight before quantisation, (out, in) float32."""
 
 
 def add_adapter(
@@ -44,28 +44,27 @@ def add_adapter(
     original: Original | None = None,
     progress: Progress | None = None,
 ) -> list[AdaptedModule]:
-    """Put a new adapter on the target modules of `model`, in place; freeze all else.
+    """Add a new adapter to the target modules of `model`, in place; freeze everything else.
 
-    It becomes the only active one. Each module's part is drawn from a generator seeded by `seed`
-    and the module's name, so that neither the order of the modules nor the presence of others
-    changes it.
+    It becomes the only active one. Each module's values are drawn from a generator seeded by `seed`
+    and the module's name, so they depend neither on the order of the modules nor on other modules.
 
     Args:
-        model: a base, with other adapters or without.
-        spec: the recipe's.
-        seed: of the first values.
-        name: what the adapter is called.
-        original: where the weights before quantisation are to be had; only starts that need them
-            ask (`pissa`, `olora`, `loftq` on a quantised base).
-        progress: told of a start that takes long.
+        model: a base, with or without other adapters.
+        spec: the recipe's `adapter` section.
+        seed: seed of the initial values.
+        name: name of the adapter.
+        original: returns the weights before quantisation; used only by initialisations that
+            need them (`pissa`, `olora`, `loftq` on a quantised base).
+        progress: reports a slow initialisation.
 
     Returns:
-        What was adapted, in the model's order.
+        The adapted modules, in the model's order.
 
     Raises:
-        NoTargetMatchedError: an entry of the targets, or of a pattern, matches nothing.
-        AdapterError: the rank is larger than a matrix, the start does not fit the base, or there
-            is an adapter of this name.
+        NoTargetMatchedError: a target or pattern matches nothing.
+        AdapterError: the rank exceeds a matrix, the initialisation does not suit the base, or the
+            name is already in use.
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
@@ -89,9 +88,9 @@ def add_adapter(
 
 
 def inject(model: nn.Module, adapters: dict[str, Adapter], saved: list[str], name: str) -> None:
-    """Put ready-made adapters on modules, and copies on `saved` ones; they become active, frozen.
+    """Add existing adapters to modules, and copies to `saved` ones; they become active, frozen.
 
-    For what is loaded or combined; `add_adapter` is for new ones.
+    For loaded or combined adapters; `add_adapter` is for new ones.
     """
     refuse_name(model, name)
     _attach(model, adapters, name)
@@ -100,7 +99,7 @@ def inject(model: nn.Module, adapters: dict[str, Adapter], saved: list[str], nam
 
 
 def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float]]:
-    """Return rank and alpha of each module; the last pattern that matches counts.
+    """Return rank and alpha of each module; the last matching pattern applies.
 
     Raises:
         NoTargetMatchedError: a pattern matches no target module.
@@ -127,8 +126,8 @@ def _refuse_second_rewriting(model: nn.Module, paths: list[str]) -> None:
     twice = [path for path in paths if path in layers]
     if twice:
         raise AdapterError(
-            f"this start writes another base, and {twice[0]} serves another adapter already; "
-            "load the base anew"
+            f"this initialisation rewrites the base, but {twice[0]} already has another adapter; "
+            "reload the base"
         )
 
 
@@ -147,12 +146,12 @@ def _attach_saved(model: nn.Module, paths: list[str], name: str) -> None:
         module = model.get_submodule(path)
         if not isinstance(module, ModuleToSave):
             if isinstance(module, AdaptedLayer):
-                raise AdapterError(f"{path} carries a low-rank adapter; it cannot be trained whole")
+                raise AdapterError(f"{path} has an adapter; it cannot also be trained in full")
             others = tied_to(model, path)
             wrapped = ModuleToSave(module).train(module.training)
             replace_module(model, path, wrapped)
             for other in others:
-                # One copy for both, as the weight was one: what is tied stays tied.
+                # Tied modules share one copy, so they stay tied.
                 replace_module(
                     model, other, ModuleToSave(model.get_submodule(other), wrapped.copies)
                 )
@@ -168,12 +167,12 @@ def _start(
     original: Original | None,
     progress: Progress,
 ) -> None:
-    """Give every part of a new adapter its first values."""
+    """Initialise every module of a new adapter."""
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
     start = init.initialisation(spec.init)
     slow = start.rewrites_base
     if slow:
-        progress.start(f"Starting the adapter ({spec.init})", len(layers), "modules")
+        progress.start(f"Initialising the adapter ({spec.init})", len(layers), "modules")
     for path, layer in layers.items():
         generator = _generator(seed, path)
         adapter = layer.named()[name]
@@ -190,13 +189,13 @@ def _start(
 
 @torch.no_grad()
 def apply_init(layer: AdaptedLayer, name: str, start: init.FactorInit, W: Tensor | None) -> None:
-    """Set the factors of adapter `name`, and take off the base what the start says.
+    """Set the factors of adapter `name`, and subtract the initial part from the base.
 
     Args:
-        layer: with the adapter, a LoRA.
-        name: of the adapter.
-        start: its first values.
-        W: the weight before quantisation, (out, in) float32; wanted if something is taken off.
+        layer: the layer with the adapter, a LoRA.
+        name: name of the adapter.
+        start: its initial values.
+        W: the weight before quantisation, (out, in) float32; required if a part is subtracted.
     """
     base, adapter = layer.base, cast("LoRA", layer.named()[name])
     adapter.lora_A.copy_(start.A)
@@ -213,8 +212,8 @@ def _original_weight(base: Base, path: str, original: Original | None) -> Tensor
         return bases.read_matrix(base)
     if original is None:
         raise AdapterError(
-            f"{path} is quantised, and this start needs its weight as it was before; "
-            "give the model's origin"
+            f"{path} is quantised, and this initialisation needs its original weight; "
+            "pass the model's origin"
         )
     return original(path).to(bases.device(base))
 

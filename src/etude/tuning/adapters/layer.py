@@ -1,11 +1,11 @@
-"""A frozen layer and the adapters on it: several by name, some of them active.
+"""Adapted layer: a frozen layer with named adapters, some of them active.
 
     y = base(x) + Σ s_i · B_i A_i x            over the active adapters i
 
-One active adapter on a Linear is computed together with the base (`product`); several are, too,
-as one of the sum of their ranks: [s₁B₁ s₂B₂] [A₁; A₂]. Everything else - convolutions, embeddings,
-adapters that are no plain pair of factors, dropout on several, other adapters for other rows of a
-batch - is the base's result plus what each adapter adds.
+One active adapter of a Linear is computed together with the base (`product`); several are computed
+as one of the sum of their ranks: [s₁B₁ s₂B₂] [A₁; A₂]. In all other cases (convolutions,
+embeddings, adapters other than a pair of factors, dropout with several adapters, different adapters
+per row of a batch) the changes of the adapters are added to the base's output.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class AdaptedLayer(nn.Module):
     Attributes:
         base: the frozen layer.
         adapters: by name.
-        active: names of the adapters that take part; their changes add up.
-        enabled: False makes the layer its base.
-        rows: for each row of the batch the name of its adapter, or None for the base; overrides
+        active: names of the active adapters; their changes are summed.
+        enabled: False disables all adapters.
+        rows: the name of the adapter for each row of the batch, or None for the base; overrides
             `active`.
-        taken: what the start of one of them took off the base; see `starts`.
+        taken: the part that an adapter's initialisation subtracted from the base; see `init`.
     """
 
     def __init__(self, base: Base) -> None:
-        """Wrap `base`, which is frozen; it has no adapter yet."""
+        """Wrap and freeze `base`, without adapters."""
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict()
@@ -51,7 +51,7 @@ class AdaptedLayer(nn.Module):
         self.in_features, self.out_features = bases.sizes(base)
 
     def __getattr__(self, name: str) -> Any:
-        """Let code of the model read what it reads off the base: weight, bias, padding_idx."""
+        """Forward attributes that model code reads from the base: weight, bias, padding_idx."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -71,29 +71,29 @@ class AdaptedLayer(nn.Module):
 
     @torch.no_grad()
     def delta(self) -> Tensor:
-        """Return what the active adapters add to the base's W, (out, in) float32, as it computes.
+        """Return the change of the base's W by the active adapters, (out, in) float32.
 
-        DoRA's scaling is part of it; so is what a start took off, where it is put back.
+        Includes DoRA's scaling, and the part subtracted by an initialisation, if restored.
         """
         device = bases.device(self.base)
         return self.add_delta(torch.zeros(self.out_features, self.in_features, device=device))
 
     @torch.no_grad()
     def add_delta(self, W: Tensor) -> Tensor:
-        """Add `delta` to a matrix, (out, in) float32, in place; to the base's own, to merge."""
+        """Add `delta` to a matrix, (out, in) float32, in place; used for merging."""
         for adapter in self.chosen():
             adapter.add_delta(W, self.base)
         return W
 
     @torch.no_grad()
     def bias_delta(self) -> Tensor | None:
-        """Return what the active adapters add to the base's bias, (out,) float32; None: nothing."""
+        """Return the change of the base's bias by the active adapters, (out,) float32, or None."""
         changes = [adapter.bias_delta(self.base) for adapter in self.chosen()]
         found = [change for change in changes if change is not None]
         return torch.stack(found).sum(0) if found else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the adapted output, in the shape and dtype that the base gives."""
+        """Return the adapted output, in the shape and dtype of the base's output."""
         if self.rows is not None and self.enabled:
             return self._by_rows(x, self.rows)
         adapters = self.chosen()
@@ -110,7 +110,7 @@ class AdaptedLayer(nn.Module):
         return y
 
     def chosen(self) -> list[Adapter]:
-        """Return what acts now: the active adapters, and what a start took off the base."""
+        """Return the active adapters, and any part to restore to the base."""
         own = self.named()
         names = self.active if self.enabled else ()
         chosen = [own[name] for name in names if name in own]
@@ -119,7 +119,7 @@ class AdaptedLayer(nn.Module):
         return chosen
 
     def _together(self, base: LinearLike, x: Tensor, adapters: list[Adapter]) -> Tensor | None:
-        """Return base and adapters in one product, or None where that is not the same thing."""
+        """Return base and adapters in one product, or None if that is not equivalent."""
         if len(adapters) == 1:
             return adapters[0].product(base, x)
         found = [adapter.plain_factors() for adapter in adapters]
@@ -133,8 +133,8 @@ class AdaptedLayer(nn.Module):
     def _by_rows(self, x: Tensor, rows: Sequence[str | None]) -> Tensor:
         if len(rows) != len(x):
             raise AdapterError(
-                f"{len(rows)} adapters are named for {len(x)} rows of the batch; name one a row, "
-                "and run a model that keeps its rows apart"
+                f"{len(rows)} adapters were named for a batch of {len(x)} rows; name one per row, "
+                "and use a model that does not merge rows"
             )
         base_y = self.base(x)
         y = base_y

@@ -1,4 +1,4 @@
-"""Adapters that come down to a pair of factors: ΔW = s·B A, A (r, in), B (out, r)."""
+"""Base class of adapters that reduce to a pair of factors: ΔW = s·B A, A (r, in), B (out, r)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from etude.tuning.adapters.product import adapted_product
 
 
 class LowRank(Adapter):
-    """One adapter of one layer: whatever comes down to a pair of factors and a scale."""
+    """An adapter of one layer that reduces to a pair of factors and a scale."""
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A (r, in) and B (out, r), differentiable in what is trained."""
+        """Return A (r, in) and B (out, r), differentiable in the trained tensors."""
         raise NotImplementedError
 
     @property
@@ -43,45 +43,45 @@ class LowRank(Adapter):
         return self.thin_change(base, self.seen(base, x))
 
     def seen(self, base: Base, x: Tensor) -> Tensor:
-        """Return x as the factors see it: with dropout, but for an embedding's token numbers."""
+        """Return the factors' input: x with dropout, except for an embedding's token ids."""
         dropped = None if isinstance(base, nn.Embedding) else self.drop(x)
         return x if dropped is None else dropped
 
     def thin_change(self, base: Base, x: Tensor) -> Tensor:
-        """Return s·B A x on any kind of base, in the dtype of the base's product."""
+        """Return s·B A x for any kind of base, in the base's compute dtype."""
         return self.scaling * _low_rank(base, x, *self.factors())
 
     def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
-        """Return x Wᵀ + b + s·(x Aᵀ) Bᵀ as one node of autograd."""
+        """Return x Wᵀ + b + s·(x Aᵀ) Bᵀ as one autograd node."""
         A, B = self.factors()
         return adapted_product(base, x, A, B, self.scaling, dropped=self.drop(x))
 
     def add_delta(self, W: Tensor, base: Base) -> None:
-        """Add s·B A."""
+        """Add s·B A to W."""
         del base
         A, B = self.factors()
         W.addmm_(B.float(), A.float(), alpha=self.scaling)
 
     def plain_factors(self) -> tuple[Tensor, Tensor] | None:
-        """Return A and B, or None while dropout acts."""
+        """Return A and B, or None while dropout is active."""
         return None if self.drops else self.factors()
 
     @torch.no_grad()
     def stored_factors(self) -> tuple[Tensor, Tensor, float] | None:
-        """Return A, B and α as they are saved; None where no rank is left."""
+        """Return A, B and α as saved; None if all ranks were pruned."""
         A, B = self.factors()
         return A.detach(), B.detach(), self.alpha
 
     def as_lora(self, path: str) -> tuple[Tensor, Tensor, float] | None:
-        """Return A, B and α, if they are all there is."""
+        """Return A, B and α, if they are equivalent to the adapter."""
         return self.stored_factors() if self.no_sum is None else super().as_lora(path)
 
 
 class Taken(LowRank):
-    """What an initialisation took off the base, T = s·B₀A₀, put back where its adapter is inactive.
+    """The part T = s·B₀A₀ subtracted from the base, restored while its adapter is inactive.
 
     Attributes:
-        owner: name of the adapter that began as T.
+        owner: name of the adapter initialised with T.
         A0: (r, in) float32, frozen. B0: (out, r), likewise.
     """
 
@@ -99,12 +99,12 @@ class Taken(LowRank):
         return self.A0, self.B0
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return nothing."""
+        """Return an empty dictionary."""
         return {}
 
 
 def _low_rank(base: Base, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """Return B A x on any kind of base, in the dtype of the base's product."""
+    """Return B A x for any kind of base, in the base's compute dtype."""
     dtype = bases.compute_dtype(base)
     down, up = A.to(dtype), B.to(dtype)
     if isinstance(base, nn.Embedding):
@@ -113,7 +113,7 @@ def _low_rank(base: Base, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
         return y if scale is None else y * torch.as_tensor(scale).to(y.dtype)
     if isinstance(base, nn.Conv1d | nn.Conv2d):
         kernel = down.view(len(down), base.in_channels, *base.kernel_size)
-        # The base's own rule for its borders, with another weight.
+        # The base's own padding rule, with another weight.
         h = cast("Any", base)._conv_forward(x, kernel, None)
         point = up.reshape(*up.shape, *([1] * len(base.kernel_size)))
         return (F.conv1d if isinstance(base, nn.Conv1d) else F.conv2d)(h, point)

@@ -1,17 +1,17 @@
-"""Merging: one plain model, W + s·B A, for whatever cannot read adapters.
+"""Merging an adapter into its base: one plain model, W + s·B A, for programs without adapters.
 
-Which W? An adapter trained on a 4-bit base has learnt to make up for that base's rounding too.
-So it is merged into the *dequantised* base by default, the very weights it was trained on: there
-only the final rounding to 16 bits is lost, about 3 % of ΔW when ‖ΔW‖ is 5 % of ‖W‖. Merging into
-the original weights instead changes the model by the whole quantisation error, 1.8 times ‖ΔW‖ in
-the same case.
+An adapter trained on a 4-bit base has also learnt to compensate that base's rounding. It is
+therefore merged into the *dequantised* base by default, the weights it was trained on: only the
+final rounding to 16 bits is lost, about 3 % of ΔW when ‖ΔW‖ is 5 % of ‖W‖. Merging into the
+original weights instead changes the model by the whole quantisation error, 1.8 times ‖ΔW‖ in the
+same case.
 
-Never into 4 bits: the update of one weight is mostly smaller than the distance between two
-levels, so that rounding to them again undoes it (error 1.03 times ‖ΔW‖ in the same case).
+Merging into 4 bits is not supported: the update of a weight is mostly smaller than the distance
+between two levels, so rounding undoes it (error 1.03 times ‖ΔW‖ in the same case).
 
-Layers are merged one at a time and replaced in place; memory stays near that of the merged model.
-At the end the folder is read back as any program would, and its logits compared with those of base
-and adapter: a merge that does not compute what was trained is never left behind.
+Layers are merged one at a time and replaced in place; memory use stays near that of the merged
+model. Finally the folder is read back, and its logits are compared with those of base and adapter;
+a merge that does not reproduce them is discarded.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ _SAMPLE = (
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did and how well it agrees with base and adapter side by side."""
+    """Summary of a merge and its agreement with base and adapter."""
 
     folder: Path
     modules: int
-    """Adapted layers that were merged."""
+    """Number of merged layers."""
     base: Into
     dtype: torch.dtype
     largest_difference: float
-    """Largest difference of a logit, merged against unmerged, on the sample text."""
+    """Largest logit difference, merged against unmerged, on the sample text."""
     difference: float
-    """The same as root mean square."""
+    """Root mean square of the logit differences."""
     effect: float
-    """Root mean square of what the adapter changes in the logits."""
+    """Root mean square change of the logits by the adapter."""
 
 
 def merge_adapter(
@@ -89,21 +89,21 @@ def merge_adapter(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Write the base with its adapter merged in, as a folder that transformers loads.
+    """Write the base with its adapter merged, as a folder for transformers.
 
     Args:
-        spec: the base model; its dtype and device are not used: merging is done on the processor.
+        spec: the base model; its dtype and device are ignored: merging runs on the CPU.
         adapter: folder of the adapter.
-        output: folder to write; it appears whole or not at all.
+        output: folder to write, atomically.
         base: weights to merge into. None: those the adapter was trained on.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: as the model is computed here.
-        overwrite: replace a model folder that is there.
-        progress: told of every stage.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` (this machine's compute dtype).
+        overwrite: replace an existing model folder.
+        progress: reports every stage.
 
     Raises:
-        AdapterError: the adapter is damaged or of another model, a 4-bit dtype is asked for, or
+        AdapterError: the adapter is damaged or for another model, a 4-bit dtype is requested, or
             the merged model does not agree with base and adapter.
-        RunError: the output is there already, or cannot be written.
+        RunError: the output exists already, or cannot be written.
     """
     output = Path(output)
     _refuse_unknown(dtype)
@@ -111,10 +111,10 @@ def merge_adapter(
     saved = read_adapter(adapter)
     base = base or _trained_on(saved)
     quant = _base_precision(saved, base)
-    # float16 is for other machines: it is computed in float32 here.
+    # float16 is only an output format: computation is in float32.
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
     low_bits = LOW_BITS.get(dtype)
-    # A file is what comes of it, and a GPU would only pass the weights through.
+    # On the CPU: the result is a file, and a GPU would only copy the weights.
     here = spec.model_copy(update={"dtype": computed, "device": "cpu"})
     loaded = load_model(here, quant, progress)
     refuse_base_folder(output, loaded.origin)
@@ -182,9 +182,9 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
 
 
 def _tied_apart(model: Any) -> bool:
-    """Return whether embedding and head share a weight that the adapter changes in one of them.
+    """Return whether embedding and head share a weight that only one of them adapts.
 
-    A module trained whole is shared as the weight was, so it does not part them.
+    A fully trained module is shared like the weight, so it does not untie them.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if not getattr(model.config, "tie_word_embeddings", False):
@@ -193,7 +193,7 @@ def _tied_apart(model: Any) -> bool:
 
 
 def sample_ids(loaded: LoadedModel) -> Tensor:
-    """Return a short text as the model's tokens, (1, tokens)."""
+    """Return a short text as token ids, (1, tokens)."""
     encoded: Any = loaded.tokenizer(_SAMPLE, return_tensors="pt")
     return encoded.input_ids
 
@@ -202,9 +202,9 @@ def sample_ids(loaded: LoadedModel) -> Tensor:
 def float32_logits(model: Any, ids: Tensor) -> Tensor:
     """Return the logits of `ids`, (1, tokens, vocabulary), float32, computed in float32.
 
-    In 16-bit arithmetic two equal models of 30 layers differ by a percent or two, which is more
-    than many an adapter does. So each layer's weights are float32 while it computes, and only then:
-    the model never stands in memory in float32.
+    In 16-bit arithmetic two equal models of 30 layers differ by a percent or two, more than many
+    adapters do. So each layer's weights are float32 only while it computes: the whole model is
+    never in memory in float32.
     """
     hooks = [
         hook
@@ -222,7 +222,7 @@ def float32_logits(model: Any, ids: Tensor) -> Tensor:
 
 
 def _computing_modules(module: nn.Module) -> list[nn.Module]:
-    """Return the modules that own weights, an adapted layer being one with its base."""
+    """Return the modules that own weights; an adapted layer and its base count as one."""
     if isinstance(module, AdaptedLayer | ModuleToSave | QuantLinear):
         return [module]
     own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
@@ -254,7 +254,7 @@ def _narrow(module: Any, arguments: Any, output: Any) -> None:
 
 @torch.no_grad()
 def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype) -> nn.Module:
-    """Return the plain layer that computes what `layer` does, in `dtype`."""
+    """Return a plain layer equivalent to `layer`, in `dtype`."""
     if isinstance(layer, ModuleToSave):
         return _dense_saved(layer, dtype)
     base = layer.base if isinstance(layer, AdaptedLayer) else layer
@@ -266,7 +266,7 @@ def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype)
         if bias is not None and change is not None:
             bias = bias.float() + change
     if not isinstance(base, QuantLinear):
-        # A layer of its own: the weight may be that of another module, too.
+        # A new layer: the weight may be shared with another module.
         merged = copy.copy(base)
         vars(merged)["_parameters"] = dict(vars(base)["_parameters"])
         weight = bases.as_stored(base, matrix).to(dtype).contiguous()
@@ -282,7 +282,7 @@ def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype)
 
 
 def _dense_saved(module: ModuleToSave, dtype: torch.dtype) -> nn.Module:
-    """Return the original with the trained copy's weights in it; tied ones stay one tensor."""
+    """Return the original with the trained copy's weights; tied weights stay tied."""
     for name in module.active:
         if name not in module.copies:
             continue
@@ -305,7 +305,7 @@ def _base_precision(saved: SavedAdapter, base: Into) -> QuantSpec:
         return QuantSpec(kind="none")
     if _trained_on(saved) == "original":
         raise AdapterError(
-            f"{saved.folder} was not trained on a quantised base as far as it says; "
+            f"{saved.folder} does not say that it was trained on a quantised base; "
             "merge it into the original (--base original)"
         )
     assert saved.provenance is not None
@@ -336,29 +336,29 @@ def _rms(difference: Tensor) -> float:
 
 
 def _refuse_disagreement(report: MergeReport, scale: float, origin: ModelOrigin) -> None:
-    """Refuse a merge that lost the adapter, or that computes something else.
+    """Refuse a merge that lost the adapter or is not equivalent to it.
 
-    Both are computed in float32. What may differ is the rounding of the merged weights: a relative
-    error of at most the unit roundoff u of their dtype, in random directions, which arrives at the
-    logits as one or two u; 8 are allowed. Float32 arithmetic itself adds some twenty units of its
-    own roundoff; 256 are allowed. Beyond that the merge is wrong. Within it, what was learnt must
-    still stand out: at most a quarter of the adapter's effect may be lost.
+    Both are computed in float32. Only the rounding of the merged weights may differ: a relative
+    error of at most the unit roundoff u of their dtype, in random directions, which reaches the
+    logits as one or two u; 8 are allowed. Float32 arithmetic adds about twenty units of its own
+    roundoff; 256 are allowed. Beyond that the merge is wrong. Within it, at most a quarter of the
+    adapter's effect may be lost.
     """
     unit = torch.finfo(report.dtype).eps / 2
     if report.effect == 0:
         raise AdapterError(
-            f"the adapter changes no logit of {origin.name}: it is untrained; not merged"
+            f"the adapter changes no logit of {origin.name}, so it is untrained; not merged"
         )
     allowed = 8 * unit + 256 * torch.finfo(torch.float32).eps / 2
     if not report.difference <= allowed * scale:
         raise AdapterError(
-            f"the merged model does not compute what base and adapter do (logits differ by up to "
+            f"the merged model is not equivalent to base and adapter (logits differ by up to "
             f"{report.largest_difference:.3g}, {report.difference / scale:.1%} on average); "
             "nothing was written. Please report this"
         )
     if report.difference > report.effect / 4:
         raise AdapterError(
-            f"rounding to {report.dtype} moves the logits by {report.difference:.2g} where the "
-            f"adapter moves them by {report.effect:.2g}: most of it would be lost; merge with "
-            "--dtype float32, or keep the adapter beside its base"
+            f"rounding to {report.dtype} changes the logits by {report.difference:.2g}, the "
+            f"adapter by {report.effect:.2g}, so most of its effect would be lost; merge with "
+            "--dtype float32, or use the adapter with its base"
         )

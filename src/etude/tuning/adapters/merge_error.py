@@ -1,7 +1,7 @@
-"""Why an adapter is not merged into few bits, in figures of that very adapter.
+"""Requantisation error of a merge into few bits, measured for the adapter at hand.
 
-The update of one weight is mostly smaller than the distance between two levels, so rounding the
-merged weight to them again undoes it: on normal weights and NF4 the rounding error is 1.03 times
+The update of a weight is mostly smaller than the distance between two levels, so rounding the
+merged weight to these levels undoes it: on normal weights and NF4 the rounding error is 1.03 times
 ‖ΔW‖ where ‖ΔW‖ is 5 % of ‖W‖, and more where it is less.
 """
 
@@ -21,7 +21,7 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.quant.build import requantized
 
 Requantize = Callable[[Tensor], Tensor]
-"""From a weight, (out, in) float32, to what few bits keep of it, decoded."""
+"""Quantises and dequantises a weight, (out, in) float32."""
 
 
 @torch.no_grad()
@@ -30,12 +30,12 @@ def requantization_errors(
 ) -> list[float]:
     """Return, for each adapted layer, ‖Q(W + ΔW) − (W + ΔW)‖ / ‖ΔW‖, Frobenius norms.
 
-    At 1, rounding the merged weight moves it as far as the adapter did. Layers that the adapter
-    leaves alone are passed over.
+    At 1, rounding the merged weight changes it as much as the adapter did. Layers that the adapter
+    does not change are skipped.
     """
     progress = progress or SilentProgress()
     layers = adapted_layers(model)
-    progress.start("Measuring what rounding would cost", len(layers), "layers")
+    progress.start("Measuring the rounding error", len(layers), "layers")
     errors: list[float] = []
     for layer in layers.values():
         merged = layer.add_delta(bases.read_matrix(layer.base))
@@ -50,13 +50,13 @@ def requantization_errors(
 def too_few_bits(
     model: nn.Module, dtype: str, requantize: Requantize, progress: Progress
 ) -> AdapterError:
-    """Say, in figures of this very adapter, why it is not merged into so few bits."""
+    """Return the message that refuses a merge into few bits, with measured errors."""
     errors = sorted(requantization_errors(model, requantize, progress)) or [math.inf]
     typical = errors[len(errors) // 2]
     return AdapterError(
-        f"not merged into {dtype}: rounding the merged weights again would move them by "
+        f"not merged into {dtype}: rounding the merged weights would change them by "
         f"{typical:.2g} times what the adapter does ({errors[0]:.2g} to {errors[-1]:.2g} over "
-        f"{len(errors)} layers); merge into bfloat16, or keep the adapter beside the quantised base"
+        f"{len(errors)} layers); merge into bfloat16, or use the adapter with the quantised base"
     )
 
 
@@ -76,4 +76,4 @@ LOW_BITS: dict[str, Requantize] = {
     "int8": _into(QuantSpec(kind="int8")),
     "8bit": _into(QuantSpec(kind="int8")),
 }
-"""What people ask to merge into, and what that would make of a weight."""
+"""Quantised dtypes that users may request, and their effect on a weight."""

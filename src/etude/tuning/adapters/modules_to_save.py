@@ -1,11 +1,11 @@
-"""Modules that are trained whole beside the adapters, and saved with them (`modules_to_save`).
+"""Modules trained in full beside the adapters and saved with them (`modules_to_save`).
 
-A head of its own task, or an embedding with new tokens, is not helped by a low-rank change. Such a
-module keeps its frozen original; a float32 copy is trained, computed in the original's dtype, and
-switched off with the adapter.
+A low-rank change does not suit a new head or an embedding with new tokens. Such a module keeps its
+frozen original; a float32 copy is trained, computes in the original's dtype, and is disabled with
+the adapter.
 
-Where the model ties the module's weight to another's (an output head to the embedding), both get
-the same copy: the weights stay tied, and there is one copy in memory, in the optimiser and on disk.
+Where the module's weight is tied to another's (an output head to the embedding), both get the same
+copy: the weights stay tied, with one copy in memory, in the optimiser and on disk.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from etude.tuning.adapters.targets import name_matches, named_modules
 
 
 class ModuleToSave(nn.Module):
-    """A frozen module and, by adapter name, the copies of it that are trained.
+    """A frozen module with its trained copies, by adapter name.
 
     Attributes:
         base: the original.
-        copies: float32, by adapter name; shared with the module that this one is tied to.
-        active: names of the active adapters; the last that has a copy here counts.
-        enabled: False makes it the original.
+        copies: float32, by adapter name; shared with tied modules.
+        active: names of the active adapters; the last one with a copy applies.
+        enabled: False uses the original.
     """
 
     def __init__(self, base: nn.Module, copies: nn.ModuleDict | None = None) -> None:
@@ -38,7 +38,7 @@ class ModuleToSave(nn.Module):
         self.enabled = True
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the original, but of its weights those that compute.
+        """Return an attribute of the original, or the active copy's for weights.
 
         Code that reads `weight` instead of calling the module - a fused layer, a loss that
         multiplies by the output matrix itself - gets what `forward` would have used.
@@ -63,16 +63,16 @@ class ModuleToSave(nn.Module):
         return self.copies[name]
 
     def computing_parameters(self) -> dict[str, torch.Tensor]:
-        """Return what the active copy replaces, by name, in the original's dtype; {}: nothing."""
+        """Return the active copy's parameters by name, in the original's dtype; {} if inactive."""
         chosen = [name for name in self.active if name in self.copies]
         if not self.enabled or not chosen:
             return {}
-        # By name: the other end of a tie has the weight in common with the copy, nothing else.
+        # By name: a tied module shares only the weight with the copy.
         twin = dict(self.copies[chosen[-1]].named_parameters())
         return {n: twin[n].to(p.dtype) for n, p in self.base.named_parameters() if n in twin}
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Return what the active copy computes, in the dtype of the original."""
+        """Return the active copy's output, in the dtype of the original."""
         weights = self.computing_parameters()
         if not weights:
             return self.base(*arguments, **options)
@@ -81,7 +81,7 @@ class ModuleToSave(nn.Module):
 
 
 def saved_modules(model: nn.Module) -> dict[str, ModuleToSave]:
-    """Return the wrapped modules by their dotted paths, tied ones all."""
+    """Return the wrapped modules by their dotted paths, including all tied ones."""
     return {
         name: module
         for name, module in cast("Any", model).named_modules(remove_duplicate=False)
@@ -90,11 +90,11 @@ def saved_modules(model: nn.Module) -> dict[str, ModuleToSave]:
 
 
 def find_saved(model: nn.Module, names: list[str]) -> list[str]:
-    """Return the paths of the modules that `names` means: whole paths, or their last parts.
+    """Return the paths of the modules named by `names`: full paths or their endings.
 
     Raises:
-        NoTargetMatchedError: a name means no module.
-        AdapterError: it means one without weights, or one inside of another.
+        NoTargetMatchedError: a name matches no module.
+        AdapterError: a match has no weights, or lies inside another match.
     """
     found: list[str] = []
     modules = {path: module for path, module in named_modules(model) if path}
@@ -109,12 +109,12 @@ def find_saved(model: nn.Module, names: list[str]) -> list[str]:
         found += paths
     inner = [path for path in found if any(path.startswith(f"{outer}.") for outer in found)]
     if inner:
-        raise AdapterError(f"adapter.modules_to_save: {inner[0]} lies inside of another of them")
+        raise AdapterError(f"adapter.modules_to_save: {inner[0]} lies inside another listed module")
     return list(dict.fromkeys(found))
 
 
 def tied_to(model: nn.Module, path: str) -> list[str]:
-    """Return the paths of modules whose weight is the very weight of the module at `path`."""
+    """Return the paths of modules that share the weight of the module at `path`."""
     own = {id(p) for p in _original(model.get_submodule(path)).parameters()}
     return [
         name

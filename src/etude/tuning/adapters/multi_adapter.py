@@ -1,7 +1,7 @@
-"""Several adapters on one model, by name, and which of them act.
+"""Multiple adapters on one model: naming, activation and removal.
 
-Those that are active add up; none, and the model is its base; and each row of a batch may have its
-own (`adapter_rows`), so that one base in memory serves many fine-tunings at once.
+Active adapters are summed; without active ones the model is its base. Each row of a batch may use a
+different adapter (`adapter_rows`), so one base in memory can serve many fine-tuned models.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.targets import named_modules
 
 DEFAULT = "default"
-"""The name of an adapter that was given none; PEFT's, too."""
+"""Default adapter name, as in PEFT."""
 
 
 @dataclass(frozen=True)
 class AdaptedModule:
-    """One adapted layer, as the report lists it."""
+    """An adapted layer, as listed in the report."""
 
     name: str
     """Dotted path in the model."""
@@ -32,16 +32,16 @@ class AdaptedModule:
     out_features: int
     rank: int
     parameters: int
-    """Trained numbers; rank * (in_features + out_features) for LoRA."""
+    """Number of trained weights; rank * (in_features + out_features) for LoRA."""
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
-    """Return the layers of `model` that carry adapters, by their dotted paths."""
+    """Return the adapted layers of `model` by their dotted paths."""
     return {name: m for name, m in named_modules(model) if isinstance(m, AdaptedLayer)}
 
 
 def adapters_named(model: nn.Module, name: str = DEFAULT) -> dict[str, Adapter]:
-    """Return the parts of one adapter by module."""
+    """Return the modules of one adapter by path."""
     return {
         path: layer.named()[name]
         for path, layer in adapted_layers(model).items()
@@ -50,7 +50,7 @@ def adapters_named(model: nn.Module, name: str = DEFAULT) -> dict[str, Adapter]:
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """Return the names of all adapters of `model`, in the order of their coming."""
+    """Return the names of all adapters of `model`, in order of addition."""
     names: dict[str, None] = {}
     for layer in adapted_layers(model).values():
         names.update(dict.fromkeys(layer.named()))
@@ -60,9 +60,9 @@ def adapter_names(model: nn.Module) -> list[str]:
 
 
 def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Parameter]:
-    """Return what one adapter trains: `….q_proj.lora_A`, `….q_proj.lora_B`, `lm_head.weight`.
+    """Return one adapter's parameters: `….q_proj.lora_A`, `….q_proj.lora_B`, `lm_head.weight`.
 
-    A copy that two tied modules share is named once, by the first of them.
+    A copy shared by tied modules is listed once, under the first of them.
     """
     found = {
         f"{path}.{part}": parameter
@@ -81,7 +81,7 @@ def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Pa
 
 
 def describe(model: nn.Module, name: str = DEFAULT) -> list[AdaptedModule]:
-    """Return what the report lists of each layer that an adapter sits on."""
+    """Return the adapted layers of an adapter, for the report."""
     return [
         AdaptedModule(
             path,
@@ -97,11 +97,11 @@ def describe(model: nn.Module, name: str = DEFAULT) -> list[AdaptedModule]:
 def set_adapter(
     model: nn.Module, names: str | Sequence[str] | None, *, trainable: bool = False
 ) -> None:
-    """Choose the adapters that act, and whether they are trained further; all else is frozen.
+    """Activate adapters and set whether they are trainable; everything else is frozen.
 
     Args:
-        model: with these adapters.
-        names: one name, several, whose changes add up, or None for the base.
+        model: the model with these adapters.
+        names: one name, several (their changes are summed), or None for the base.
         trainable: whether their weights require gradients.
 
     Raises:
@@ -123,7 +123,7 @@ def set_adapter(
 
 
 def delete_adapter(model: nn.Module, name: str) -> None:
-    """Take one adapter off; a layer with none left becomes its base again.
+    """Remove one adapter; layers without adapters are unwrapped.
 
     Raises:
         AdapterError: there is no adapter of this name.
@@ -145,7 +145,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Generator[None]:
-    """Within, `model` is its base: the adapters are passed over. They come back on an error too."""
+    """Context manager: disable all adapters of `model`."""
     switched: list[AdaptedLayer | ModuleToSave] = [
         module
         for module in [*adapted_layers(model).values(), *saved_modules(model).values()]
@@ -162,13 +162,13 @@ def adapter_disabled(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None]:
-    """Within, row i of every batch is computed with the adapter `rows[i]`, or None: with the base.
+    """Context manager: compute row i of every batch with adapter `rows[i]`; None: with the base.
 
-    The base's product is done once for all rows; each adapter adds its part to its own.
+    The base's product is computed once for all rows; each adapter adds its change to its own rows.
 
     Raises:
-        AdapterError: a name is not known, or belongs to an adapter with modules trained whole,
-            which have one value for the whole batch.
+        AdapterError: a name is unknown, or its adapter has fully trained modules, which are
+            shared by the whole batch.
     """
     known = adapter_names(model)
     for name in rows:
@@ -177,7 +177,7 @@ def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None
         refuse_unknown(name, known)
         if any(name in module.copies for module in saved_modules(model).values()):
             raise AdapterError(
-                f"adapter {name!r} has modules trained whole, which cannot differ within a batch"
+                f"adapter {name!r} has fully trained modules, which cannot differ within a batch"
             )
     layers = list(adapted_layers(model).values())
     try:
@@ -190,31 +190,31 @@ def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None
 
 
 def refuse_name(model: nn.Module, name: str) -> None:
-    """Refuse a name that is taken, or that no module can have.
+    """Refuse an adapter name that is in use or invalid.
 
     Raises:
-        AdapterError: it is.
+        AdapterError: the name is in use or invalid.
     """
     if not name or "." in name:
-        raise AdapterError(f"an adapter cannot be called {name!r}: it must be a word without dots")
+        raise AdapterError(f"invalid adapter name {name!r}: it must be a word without dots")
     if name in adapter_names(model):
         raise AdapterError(
-            f"the model carries an adapter {name!r} already; load the base anew, delete that one, "
+            f"the model already has an adapter {name!r}; reload the base, delete that adapter, "
             "or choose another name"
         )
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in place of the one at the dotted path `name`."""
+    """Replace the module at the dotted path `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
 
 def refuse_unknown(name: str, known: list[str]) -> None:
-    """Refuse the name of an adapter that is not among `known`.
+    """Refuse an adapter name that is not in `known`.
 
     Raises:
-        AdapterError: it is not.
+        AdapterError: the name is unknown.
     """
     if name not in known:
         listed = ", ".join(known) or "none"

@@ -1,10 +1,10 @@
-"""Quantised factors on disk: codes of k bits packed end to end, and their scales.
+"""Storage format of quantised factors: bit-packed codes of k bits, and their scales.
 
     <module>.lora_A.weight  (r, in) float32   ──▶   .codes  uint8, ceil(r · in · k / 8) bytes
                                                     .scales float32, one a tensor, row or block
                                                     .shape  int64 (2,)
 
-At 4 bits and a scale a row, an adapter of rank 16 on SmolLM2-135M is 2.5 MB instead of 19.5.
+At 4 bits with one scale per row, an adapter of rank 16 on SmolLM2-135M is 2.5 MB instead of 19.5.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _A, _B = ("lora_A.weight", "lora_embedding_A"), ("lora_B.weight", "lora_embeddin
 
 
 def pack_factors(tensors: dict[str, Tensor], spec: FactorSpec) -> dict[str, Tensor]:
-    """Replace every factor by its codes and scales; other tensors stay.
+    """Replace every factor by its codes and scales; other tensors are unchanged.
 
-    Factors that were rounded already come back as the same codes, because rounding is idempotent:
-    the largest magnitude of each scale's group is itself a code.
+    Factors that were rounded already produce the same codes, because rounding is idempotent: the
+    largest magnitude in each scale's group is itself a code.
     """
     assert spec.bits is not None
     packed: dict[str, Tensor] = {}
@@ -51,10 +51,10 @@ def pack_factors(tensors: dict[str, Tensor], spec: FactorSpec) -> dict[str, Tens
 
 
 def unpack_factors(content: dict[str, Tensor], spec: FactorSpec, file: Path) -> dict[str, Tensor]:
-    """Return the tensors that `pack_factors` was given, as they are after rounding.
+    """Return the rounded values of the tensors passed to `pack_factors`.
 
     Raises:
-        AdapterError: something is missing, or does not fit.
+        AdapterError: a tensor is missing or has a wrong shape.
     """
     assert spec.bits is not None
     tensors: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
-"""PEFT's `adapter_config.json`: what of it is understood, and what is written.
+"""Reading and writing of PEFT's `adapter_config.json`.
 
-An option that would change the arithmetic in a way that is not implemented is refused, not passed
-over: the adapter would compute something, but nothing anybody meant.
+An option that changes the arithmetic in an unimplemented way is refused, not ignored, because the
+adapter would silently compute something else.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _COMMON_KEYS = {
     *("peft_type", "bias", "target_modules", "exclude_modules", "modules_to_save"),
     *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version"),
     *("inference_mode", "target_modules_to_tie", "modules_to_tie"),
-    # Right for GPT-2's Conv1D, whose weight is transposed; whether it is one shows on the model.
+    # Valid for GPT-2's Conv1D, whose weight is transposed; checked against the model.
     "fan_in_fan_out",
 }
-"""PEFT's options of all kinds that are read here, or that change nothing once training is over."""
+"""PEFT options of all kinds that are read here, or that have no effect after training."""
 
 
 def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
-    """Check a configuration.
+    """Validate a configuration.
 
     Raises:
-        AdapterError: it is not supported, or not a configuration.
+        AdapterError: it is unsupported or malformed.
     """
     kind = claimant(config, folder)
     _refuse_unsupported(config, folder, kind)
@@ -47,7 +47,7 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
     if not all(type(r) is int and r >= 1 for r in ranks.values()) or not all(
         is_number(a) for a in alphas.values()
     ):
-        raise AdapterError(f"{folder / CONFIG}: rank_pattern or alpha_pattern holds no numbers")
+        raise AdapterError(f"{folder / CONFIG}: rank_pattern or alpha_pattern must map to numbers")
     return PeftOptions(
         folder=folder,
         kind=kind.name,
@@ -66,10 +66,10 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
 
 
 def peft_matches(path: str, targets: str | list[str]) -> bool:
-    """Return whether PEFT takes `path` for a target: a regular expression, or names.
+    """Return whether `path` is a target by PEFT's rules: a regular expression, or names.
 
     Raises:
-        AdapterError: it is no regular expression.
+        AdapterError: it is not a valid regular expression.
     """
     if isinstance(targets, str):
         try:
@@ -80,7 +80,7 @@ def peft_matches(path: str, targets: str | list[str]) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether `value` is a finite number, and no truth value."""
+    """Return whether `value` is a finite number and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -97,5 +97,5 @@ def _refuse_unsupported(config: dict[str, Any], folder: Path, kind: AdapterKind)
 
 
 def _is_off(value: Any) -> bool:
-    """Return whether an option is not used; 0 is used: `layers_to_transform: 0` is a layer."""
+    """Return whether an option is unset; 0 counts as set: `layers_to_transform: 0` is a layer."""
     return value is None or value is False or value in ("", [], {})

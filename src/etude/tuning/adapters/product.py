@@ -1,20 +1,20 @@
-"""The adapted product: base and low-rank update in one autograd node.
+"""Fused product of a linear layer and its low-rank update, as one autograd node.
 
     y = x Wᵀ + b + s · (x Aᵀ) Bᵀ                     (Hu et al. 2022, "LoRA", eq. 3)
 
     dB = s · gᵀ h        dA = (s · g B)ᵀ x        dx = g W + (s · g B) A        h = x Aᵀ
 
-Autograd keeps x, the r-wide h and nothing else; a quantised W is decoded again in the backward
-pass. By associativity every product of the adapter goes through r, and none has the size of W.
+Autograd saves only x and h, of width r; a quantised W is decoded again in the backward pass. By
+associativity every product of the adapter goes through r, and none has the size of W.
 
-A and B are float32 and cast to the dtype of the base for the products; their gradients come back
-in float32, so that the optimiser's small steps are not rounded away.
+A and B are float32 and cast to the base's dtype for the products; their gradients are float32, so
+that small optimiser steps are not lost to rounding.
 
-In 16 bits the adapter's part is added before the sum is rounded, never to a rounded x Wᵀ: a young
-adapter changes a number by less than half of its unit, and y + Δ would be y again, token for token.
-The thin product is therefore written first, and the wide one added to it in float32; a bias or a
-residual comes after both. `docs/performance.md` says what the other order costs. In float32 the
-order is PEFT's.
+In 16 bits the adapter's part is added before the sum is rounded, never to a rounded x Wᵀ: early in
+training an adapter changes an output by less than half a unit in the last place, so y + Δ would
+round to y. The thin product is therefore written first, and the wide one added to it in float32; a
+bias or a residual is added after both. `docs/performance.md` gives the cost of the other order. In
+float32 the order is PEFT's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from etude.tuning.quant.block import BlockLinear
 from etude.tuning.quant.int8 import Int8Linear
 
 _SAFE_BYTES = 4
-"""Of a number that keeps what a young adapter adds to it."""
+"""Smallest element size in bytes that preserves an early adapter's change."""
 
 
 def base_product(
@@ -54,8 +54,8 @@ def base_product(
         rows: (T, in).
         add: (T, out), or None.
         with_bias: False leaves b out.
-        thin: h, (T, r), B, (out, r), and s; or None: no adapter.
-        rounded: `rounded_for([base], rows)`, where several layers share their input.
+        thin: h, (T, r), B, (out, r), and s; None: no adapter.
+        rounded: `rounded_for([base], rows)`, if several layers share their input.
     """
     if isinstance(base, Int8Linear) and base.computes_int8:
         low = None if thin is None else (thin[0], (thin[1] * thin[2]).to(rows.dtype))
@@ -86,7 +86,7 @@ def base_product(
 
 
 def thin_output(h: Tensor, B: Tensor, scaling: float) -> Tensor:
-    """Return s · h Bᵀ, (T, out), in the dtype of h: what an adapter changes."""
+    """Return s · h Bᵀ, (T, out), in the dtype of h: the adapter's change."""
     if gpu.takes(h):
         return gpu.up(h, B, scaling)
     return _scaled(h, B.to(h.dtype).T, scaling)
@@ -94,12 +94,12 @@ def thin_output(h: Tensor, B: Tensor, scaling: float) -> Tensor:
 
 def _scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
     """Return scaling · left right, rounded once."""
-    nothing = left.new_empty(1)  # beta = 0: it is not read
+    nothing = left.new_empty(1)  # beta = 0: not read
     return torch.addmm(nothing, left, right, beta=0, alpha=scaling)
 
 
 def thin_input(x: Tensor, A: Tensor) -> Tensor:
-    """Return h = x Aᵀ, (T, r), of an adapter; A is in the dtype of x."""
+    """Return h = x Aᵀ, (T, r), of an adapter; A has the dtype of x."""
     if gpu.takes(x):
         return gpu.down(x, A)
     fast = _few(x) and A.is_contiguous()
@@ -107,18 +107,18 @@ def thin_input(x: Tensor, A: Tensor) -> Tensor:
 
 
 def _few(rows: Tensor) -> bool:
-    """Return whether a product of `rows` costs the reading of its weight, as in generation."""
+    """Return whether a product of `rows` is bound by reading its weight, as in generation."""
     return torch.is_inference_mode_enabled() and len(rows) <= THIN_ROWS and has_kernels(rows)
 
 
 def rounded_for(bases: Iterable[LinearLike], rows: Tensor) -> RoundedRows | None:
-    """Return `rows` in 8 bits, if a layer among `bases` multiplies integers."""
+    """Return `rows` in 8 bits, if a layer in `bases` uses integer products."""
     wanted = any(isinstance(base, Int8Linear) and base.computes_int8 for base in bases)
     return rounded_rows(rows) if wanted else None
 
 
 def base_gradient(base: LinearLike, g: Tensor, add: Tensor | None = None) -> Tensor:
-    """Return g W + add, (T, in), the gradient to the layer's input; writes over `add`."""
+    """Return g W + add, (T, in), the gradient of the layer's input; overwrites `add`."""
     if isinstance(base, Int8Linear) and base.computes_int8:
         return base.input_gradient(g, add)
     if isinstance(base, BlockLinear) and base.multiplies_coded(g):
@@ -135,7 +135,7 @@ def thin_gradient(g: Tensor, B: Tensor, scaling: float) -> Tensor:
 
 
 def gradient_of_A(gh: Tensor, x: Tensor) -> Tensor:  # noqa: N802 - the papers' name
-    """Return ghᵀ x, (r, in), in float32 where it costs nothing."""
+    """Return ghᵀ x, (r, in), in float32 where that is free."""
     return gpu.across(gh, x) if gpu.takes(x) else gh.T @ x
 
 
@@ -149,10 +149,10 @@ def gradient_of_B(  # noqa: N802 - the papers' name
 
 
 class _AdaptedProduct(torch.autograd.Function):
-    """Base and adapter in one node; see the head of this module for the equations.
+    """Autograd function of base and adapter; the module docstring has the equations.
 
-    Where dropout is on, the adapter's input is another tensor than the base's, with a gradient of
-    its own, and autograd goes on through the dropout.
+    With dropout, the adapter's input is a different tensor from the base's, with its own gradient,
+    and autograd continues through the dropout.
     """
 
     @staticmethod
@@ -170,7 +170,7 @@ class _AdaptedProduct(torch.autograd.Function):
         source = rows if dropped is None else dropped.reshape(rows.shape)
         h = thin_input(source, A.to(x.dtype))
         y = base_product(base, rows, with_bias=with_bias, thin=(h, B, scaling))
-        # W needs no gradient, so the base's own input is not kept.
+        # W needs no gradient, so the base's own input is not saved.
         ctx.save_for_backward(source, h, A, B)
         ctx.scaling, ctx.base = scaling, base
         ctx.shape, ctx.has_dropout = x.shape, dropped is not None
@@ -219,11 +219,11 @@ def adapted_product(
 
     Args:
         base: the frozen layer.
-        x: (..., in), in the dtype of the product.
+        x: (..., in), in the compute dtype.
         A: (r, in), float32.
         B: (out, r), float32.
         scaling: s.
-        dropped: what the adapter sees instead of x, where dropout is on.
+        dropped: the adapter's input instead of x, with dropout.
         with_bias: False leaves b out.
     """
     return _apply(x, dropped, A, B, scaling, base, with_bias)

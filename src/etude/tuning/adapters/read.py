@@ -1,12 +1,12 @@
-"""An adapter's folder, read and checked within itself, not yet against a model.
+"""Reading adapter folders, and checking their consistency (not yet against a model).
 
     adapter_config.json           rank, alpha, targets: PEFT's options
     adapter_model.safetensors     base_model.model.<module>.lora_{A,B}.weight, float32
-    adapter_factors.safetensors   instead of it where the factors are quantised: codes and scales
-    etude.json                    base model, its fingerprint, how it was quantised, how it started
+    adapter_factors.safetensors   replaces it if the factors are quantised: codes and scales
+    etude.json                    base model, fingerprint, quantisation, adapter.init
 
-Convolutions' factors are read as matrices, embeddings' under the same names as the others'. An
-AdaLoRA is read as the LoRA that it ended as, of another rank in each module.
+Factors of convolutions are read as matrices, those of embeddings under the same names as others. An
+AdaLoRA is read as its equivalent LoRA, with a different rank in each module.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _EMBEDDING_KEY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an adapter was trained on."""
+    """Provenance of an adapter: the base it was trained on."""
 
     base: str
-    """The model's name, as the recipe said it."""
+    """The model's name in the recipe."""
     fingerprint: str
-    """Of the base's weights; see `ModelOrigin`."""
+    """Fingerprint of the base's weights; see `ModelOrigin`."""
     quant: QuantSpec
-    """How the base was held."""
+    """Quantisation of the base."""
     init: str
-    """The recipe's `adapter.init`, where it took something off the base; else `default`. The
-    second half of every factor is then what was taken off, with B negated."""
+    """The recipe's `adapter.init`, if it subtracted a part from the base; else `default`. In the
+    former case the second half of every factor is the subtracted part, with B negated."""
     factors: FactorSpec
-    """How the factors were quantised."""
+    """Quantisation of the factors."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,23 @@ class SavedAdapter:
     folder: Path
     options: PeftOptions
     kind: str
-    """Name of the kind that it is read as; an AdaLoRA is read as a `lora`."""
+    """Name of the kind it is read as; an AdaLoRA is read as `lora`."""
     parts: dict[str, SavedPart]
-    """By module."""
+    """Parts by module."""
     not_linear: frozenset[str]
-    """Those of them that are embeddings or convolutions."""
+    """Modules that are embeddings or convolutions."""
     modules: dict[str, dict[str, Tensor]]
-    """Modules trained whole: by path, the tensors by their names in the module."""
+    """Fully trained modules: by path, the tensors by their names in the module."""
     embeddings: dict[str, Tensor]
     """Base weights that PEFT stored beside an adapted embedding, by module."""
     shared: dict[str, Tensor]
-    """What belongs to no module, by name in the file: VeRA's frozen factors."""
+    """Tensors shared by all modules, by name in the file: VeRA's frozen factors."""
     provenance: Provenance | None
-    """None where the folder was not written by Etude."""
+    """None if the folder was not written by Etude."""
 
     @property
     def base(self) -> str | None:
-        """The base model's name, as the folder says it."""
+        """The base model's name according to the folder."""
         return self.options.base
 
     @property
@@ -93,7 +93,7 @@ class SavedAdapter:
 
     @property
     def starts_off_base(self) -> bool:
-        """Whether the adapter began as something that was taken off the base."""
+        """Whether the initialisation subtracted a part from the base."""
         return self.provenance is not None and self.provenance.init != "default"
 
 
@@ -109,7 +109,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     tensors = read_tensors(folder, provenance)
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise AdapterError(f"{folder}: {key} is no matrix of floating-point numbers")
+            raise AdapterError(f"{folder}: {key} is not a floating-point matrix")
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{folder}: {key} holds NaN or infinity")
     own = kind(options.kind)
@@ -146,10 +146,10 @@ class _Sorted:
 
 
 def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) -> _Sorted:
-    """Sort the tensors by what they are.
+    """Sort the tensors by role.
 
     Raises:
-        AdapterError: a key is of another kind.
+        AdapterError: a key does not belong to this kind.
     """
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -171,7 +171,7 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
             ending = match["ending"]
             trained = endings[ending]
             matrix = tensor.float()
-            # A convolution's: (r, channels, kernel) and (out, r, 1).
+            # Of a convolution: (r, channels, kernel) and (out, r, 1).
             flat = ending.endswith(".weight") and matrix.dim() > 2
             if flat or ending == trained.embedding:
                 not_linear.add(match["module"])
@@ -189,14 +189,14 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
 
 @cache
 def _part_keys() -> tuple[re.Pattern[str], dict[str, AdapterTensor]]:
-    """Return what a module's key looks like, of any kind, and what its ending means."""
+    """Return a pattern of module keys of all kinds, and the tensor for each ending."""
     endings = {e: tensor for one in kinds() for tensor in one.tensors for e in tensor.endings}
     either = "|".join(map(re.escape, endings))
     return re.compile(rf"(?P<module>.+)\.(?P<ending>{either})"), endings
 
 
 def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:
-    """Return the path of the module trained whole that `name` is a tensor of, and the rest."""
+    """Split the name of a tensor of a fully trained module into its path and the rest."""
     owner = name.rpartition(".")[0]
     while owner:
         if any(owner == entry or owner.endswith(f".{entry}") for entry in saved):
@@ -206,10 +206,10 @@ def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:
 
 
 def _check_names(module: str, found: dict[str, Tensor], own: AdapterKind, folder: Path) -> None:
-    """Check that a module has the tensors of its kind, and no other.
+    """Check that a module has exactly the tensors of its kind.
 
     Raises:
-        AdapterError: one is missing, or left over.
+        AdapterError: a tensor is missing or unexpected.
     """
     wanted = {tensor.name: tensor.ending for tensor in own.tensors}
     missing = [f"{PREFIX}{module}.{ending}" for n, ending in wanted.items() if n not in found]
@@ -221,20 +221,20 @@ def _check_names(module: str, found: dict[str, Tensor], own: AdapterKind, folder
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read one of an adapter's small files.
+    """Read a JSON file of an adapter.
 
     Raises:
-        AdapterError: it is missing, or no JSON object.
+        AdapterError: it is missing, or not a JSON object.
     """
     try:
         content: Any = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise AdapterError(f"{file.parent} holds no adapter: {file.name} is missing") from None
+        raise AdapterError(f"{file.parent} contains no adapter: {file.name} is missing") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise AdapterError(f"cannot read {file}: {reason}") from None
     if not isinstance(content, dict):
-        raise AdapterError(f"{file} is damaged: it is JSON, but no object")
+        raise AdapterError(f"{file} is damaged: expected a JSON object")
     return cast("dict[str, Any]", content)
 
 
@@ -250,8 +250,8 @@ def read_tensors(folder: Path, provenance: Provenance | None) -> dict[str, Tenso
         return unpack_factors(_open(packed), provenance.factors, packed)
     if not file.exists():
         pickled = (folder / "adapter_model.bin").exists()
-        why = "only a pickle, adapter_model.bin; save it again as safetensors" if pickled else ""
-        raise AdapterError(f"{folder} holds no {WEIGHTS}{why and ', '}{why}")
+        why = "only a pickle, adapter_model.bin; convert it to safetensors" if pickled else ""
+        raise AdapterError(f"{folder} contains no {WEIGHTS}{why and ', '}{why}")
     return _open(file)
 
 
@@ -261,7 +261,7 @@ def _open(file: Path) -> dict[str, Tensor]:
             return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise AdapterError(f"{file} is damaged or cut short: {reason}") from None
+        raise AdapterError(f"{file} is damaged or truncated: {reason}") from None
 
 
 def _read_provenance(folder: Path) -> Provenance | None:
@@ -273,10 +273,10 @@ def _read_provenance(folder: Path) -> Provenance | None:
         base = content["base"]
         quant = QuantSpec.model_validate(content["quant"])
         factors = FactorSpec.model_validate(content.get("factors", {}))
-        # The file says `start`, as it has since 0.1.0, so that older versions read it too.
+        # The key is `start`, as since 0.1.0, so that older versions can read it.
         init = str(content.get("start", "default"))
         return Provenance(str(base["name"]), str(base["fingerprint"]), quant, init, factors)
     except (KeyError, TypeError, ValueError):
         raise AdapterError(
-            f"{file} is damaged; restore it, or delete it to load the adapter unchecked"
+            f"{file} is damaged; restore it, or delete it to load the adapter without checks"
         ) from None

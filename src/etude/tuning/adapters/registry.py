@@ -1,9 +1,9 @@
-"""The kinds of adapters: what each brings, and where to look one up.
+"""Registry of adapter kinds.
 
 A kind is a module of `kinds/`: the class of its adapters (`adapter.Adapter`), and an `AdapterKind`
-that says how one is put on a model, written, read, trained. `register` enters it here, under the
-name that recipes give it; whatever depends on the kind of an adapter asks `kind(name)`. The keys
-of recipes alone are elsewhere (`config/sections/adapter.py`), for recipes are read without torch.
+that defines how one is added to a model, written, read and trained. `register` adds it under its
+name in recipes; code that depends on the kind of an adapter calls `kind(name)`. The recipe keys are
+separate (`config/sections/adapter.py`), so that recipes can be read without importing torch.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from etude.tuning.config.sections.adapter import AdapterSpec
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """A trained tensor of a kind of adapter."""
+    """A trained tensor of an adapter kind."""
 
     name: str
-    """As `Adapter.trained` and PEFT name it: `lora_A`."""
+    """Its name in `Adapter.trained` and PEFT: `lora_A`."""
     ending: str
-    """Of its name in a file: `lora_A.weight`."""
+    """Ending of its name in a file: `lora_A.weight`."""
     embedding: str | None = None
-    """The same where the module is an embedding, if that differs."""
+    """Ending for embeddings, if it differs."""
     decays: bool = True
-    """Whether weight decay applies: it pulls the tensor to zero, which must mean no change."""
+    """Whether weight decay applies; only if zero means no change."""
     up: bool = False
-    """Whether it is the factor U, whose rate LoRA+ raises (`train.loraplus_lr_ratio`)."""
+    """Whether it is the factor U of LoRA+ (`train.loraplus_lr_ratio`)."""
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """All that a name in a file may end in; PEFT has written them without `.weight`, too."""
+        """All possible endings in a file; PEFT has also written them without `.weight`."""
         short = self.ending.removesuffix(".weight")
         every = self.ending, short, self.embedding
         return tuple(dict.fromkeys(ending for ending in every if ending is not None))
@@ -58,67 +58,66 @@ Settings = tuple[int, float]
 
 
 class AdapterKind(ABC):
-    """One kind of adapter. What most kinds share is given; the rest a kind must say."""
+    """An adapter kind, with defaults for what most kinds share."""
 
     name: ClassVar[str]
-    """In recipes: `adapter.kind`."""
+    """Its name in `adapter.kind`."""
 
     read_as: ClassVar[str | None] = None
-    """Name of the kind that a folder of this one is read as; None: this one."""
+    """Kind that saved folders are read as; None: this one."""
 
     peft_type: ClassVar[str]
-    """In PEFT's configuration, of folders that are read."""
+    """`peft_type` of PEFT configurations."""
 
     tensors: ClassVar[tuple[AdapterTensor, ...]]
-    """What it trains."""
+    """Its trained tensors."""
 
     config_keys: ClassVar[frozenset[str]]
-    """Keys of PEFT's configuration, beside those of all kinds, that are read, or that change
-    nothing once training is over."""
+    """Keys of PEFT's configuration, beside those of all kinds, that are read here or that have no
+    effect after training."""
 
     shared_keys: ClassVar[frozenset[str]] = frozenset()
-    """Names in the file of tensors that belong to no module."""
+    """Names in the file of tensors shared by all modules."""
 
     beyond_factors: ClassVar[str | None] = None
-    """What a saved adapter has beside pairs of factors, for messages; None: nothing, it is a plain
-    LoRA."""
+    """Content of a saved adapter beyond pairs of factors, for messages; None for a plain LoRA."""
 
     least_rank: ClassVar[int] = 1
-    """Of a configuration; 0 where the kind has no rank."""
+    """Smallest valid rank; 0 if the kind has no rank."""
 
     may_leave_out: ClassVar[bool] = False
     """Whether a module that the configuration targets may be missing from the file."""
 
-    # Putting one on a model.
+    # Adding to a model.
 
     @abstractmethod
     def refuse_misfit(self, path: str, base: Base, rank: int) -> None:
-        """Refuse a module that cannot carry such an adapter.
+        """Refuse a module that does not support this kind.
 
         Raises:
-            AdapterError: it cannot.
+            AdapterError: the module is not supported.
         """
 
     @abstractmethod
     def build(
         self, found: dict[str, Base], settings: dict[str, Settings], spec: AdapterSpec, seed: int
     ) -> dict[str, Adapter]:
-        """Make the adapters of all modules, their values still to come (`Adapter.reset`).
+        """Create the adapters of all modules, not yet initialised (`Adapter.reset`).
 
         Args:
             found: base layers by path.
             settings: rank and alpha by path.
-            spec: the recipe's.
-            seed: of what the modules share.
+            spec: the recipe's `adapter` section.
+            seed: seed of tensors shared by the modules.
 
         Raises:
-            NoTargetMatchedError: a key of the kind's own names no module.
+            NoTargetMatchedError: a key of this kind matches no module.
         """
 
     # Training.
 
     def callbacks(self, adapters: Mapping[str, Adapter], spec: AdapterSpec) -> list[Callback]:
-        """Return what acts on the adapters in the course of training."""
+        """Return the callbacks that act on the adapters during training."""
         del adapters, spec
         return []
 
@@ -126,16 +125,16 @@ class AdapterKind(ABC):
 
     @abstractmethod
     def written(self, adapter: Adapter, base: Base, taken: Taken | None) -> WrittenPart | None:
-        """Return what is written of one module; None where nothing of it is left.
+        """Return the tensors to write for one module; None if all were pruned.
 
         Args:
-            adapter: of the module.
+            adapter: the module's adapter.
             base: its layer.
-            taken: what the initialisation took off the base, or None.
+            taken: the part that the initialisation subtracted from the base, or None.
         """
 
     def shared(self, adapters: Sequence[Adapter]) -> dict[str, Tensor]:
-        """Return what is written once for all modules, by name in the file."""
+        """Return the tensors shared by all modules, by name in the file."""
         del adapters
         return {}
 
@@ -150,21 +149,21 @@ class AdapterKind(ABC):
         """Return PEFT's configuration.
 
         Args:
-            common: the keys that all kinds have.
-            spec: the recipe's.
-            parts: what is written, by module.
-            adapters: by module, those that are written.
+            common: the keys shared by all kinds.
+            spec: the recipe's `adapter` section.
+            parts: written parts by module.
+            adapters: written adapters by module.
         """
 
     # Reading.
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        """Return whether a configuration of PEFT's is of this kind."""
+        """Return whether a PEFT configuration is of this kind."""
         return config.get("peft_type") == self.peft_type
 
     @abstractmethod
     def numbers(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        """Return rank, alpha and dropout as a configuration has them, not checked yet."""
+        """Return rank, alpha and dropout from a configuration, not yet validated."""
 
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Return the known keys of a configuration whose values would change the arithmetic."""
@@ -172,24 +171,24 @@ class AdapterKind(ABC):
         return []
 
     def rank_pattern(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the ranks of modules that have another than the configuration's `r`."""
+        """Return the ranks of modules that differ from the configuration's `r`."""
         return config.get("rank_pattern") or {}
 
     @abstractmethod
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions
     ) -> SavedPart | None:
-        """Check one module's tensors, all of which are there; None where none of it is left.
+        """Validate one module's tensors (none missing); None if all ranks were pruned.
 
         Raises:
-            AdapterError: one does not fit the others or the configuration.
+            AdapterError: a tensor does not fit the others or the configuration.
         """
 
     def check_shared(self, shared: Mapping[str, Tensor], options: PeftOptions) -> None:
-        """Check what belongs to no module.
+        """Validate the tensors shared by all modules.
 
         Raises:
-            AdapterError: it does not fit the configuration.
+            AdapterError: they do not fit the configuration.
         """
         del shared, options
 
@@ -197,7 +196,7 @@ class AdapterKind(ABC):
     def shape(
         self, module: str, part: SavedPart, options: PeftOptions, base: Base
     ) -> tuple[int, int]:
-        """Return (out, in) of the weight that a part is for; what it does not say is the base's."""
+        """Return (out, in) of a part's weight; unknown sizes are the base's."""
 
     @abstractmethod
     def restore(
@@ -207,13 +206,13 @@ class AdapterKind(ABC):
         options: PeftOptions,
         shared: Mapping[str, Tensor],
     ) -> dict[str, Adapter]:
-        """Make the adapters of a folder that was read, with their values, in the order of `parts`.
+        """Create the adapters of a saved folder, in the order of `parts`.
 
         Args:
-            parts: by module, all of them among `found`.
+            parts: parts by module, all of them in `found`.
             found: base layers by path.
-            options: of the folder.
-            shared: what belongs to no module, by name in the file.
+            options: the folder's options.
+            shared: tensors shared by all modules, by name in the file.
         """
 
 
@@ -221,7 +220,7 @@ _KINDS: dict[str, AdapterKind] = {}
 
 
 def register(cls: type[AdapterKind]) -> type[AdapterKind]:
-    """Enter a kind under its name; a decorator."""
+    """Decorator: register a kind by its name."""
     assert cls.name not in _KINDS, f"two kinds of adapters are called {cls.name}"
     _KINDS[cls.name] = cls()
     return cls
@@ -229,7 +228,7 @@ def register(cls: type[AdapterKind]) -> type[AdapterKind]:
 
 @cache
 def kinds() -> tuple[AdapterKind, ...]:
-    """Return every kind, by name; the modules of `kinds/` are imported for it."""
+    """Return every kind, by name; importing the modules of `kinds/` if needed."""
     package = import_module("etude.tuning.adapters.kinds")
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)
@@ -240,25 +239,25 @@ def kind(name: str) -> AdapterKind:
     """Return the kind of this name.
 
     Raises:
-        AdapterError: there is none.
+        AdapterError: there is no such kind.
     """
     kinds()
     if name not in _KINDS:
-        raise AdapterError(f"there is no adapter.kind {name!r}; known: {', '.join(sorted(_KINDS))}")
+        raise AdapterError(f"unknown adapter.kind {name!r}; known: {', '.join(sorted(_KINDS))}")
     return _KINDS[name]
 
 
 @cache
 def adapter_tensors() -> dict[str, AdapterTensor]:
-    """Return what any kind trains, by the tensors' names."""
+    """Return the trained tensors of all kinds, by name."""
     return {tensor.name: tensor for one in kinds() for tensor in one.tensors}
 
 
 def claimant(config: Mapping[str, Any], folder: Path) -> AdapterKind:
-    """Return the kind that the configuration in `folder`, PEFT's, is of.
+    """Return the kind of the PEFT configuration in `folder`.
 
     Raises:
-        AdapterError: none of those here.
+        AdapterError: the kind is not supported.
     """
     for one in kinds():
         if one.claims(config):
@@ -270,7 +269,7 @@ def claimant(config: Mapping[str, Any], folder: Path) -> AdapterKind:
 
 
 def copy_trained(adapter: Adapter, part: SavedPart) -> Adapter:
-    """Give an adapter the values of a part that was read."""
+    """Copy the values of a saved part into an adapter."""
     with torch.no_grad():
         for name, parameter in adapter.trained().items():
             parameter.copy_(part.tensors[name])
@@ -278,10 +277,10 @@ def copy_trained(adapter: Adapter, part: SavedPart) -> Adapter:
 
 
 def refuse_but_linear(kind: str, path: str, base: nn.Module) -> None:
-    """Refuse what is no Linear.
+    """Refuse modules other than Linear.
 
     Raises:
-        AdapterError: it is an embedding or a convolution.
+        AdapterError: the module is an embedding or a convolution.
     """
     if not isinstance(base, bases.LinearLike):
-        raise AdapterError(f"{kind} goes on Linear layers only, and {path} is none")
+        raise AdapterError(f"{kind} supports Linear layers only, and {path} is not one")

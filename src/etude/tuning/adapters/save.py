@@ -1,13 +1,13 @@
-"""Adapters to disk and back, in PEFT's format, with a note of what they were trained on.
+"""Saving and loading adapters in PEFT's format, with a record of the base they were trained on.
 
-An adapter is a difference: on other weights than those it was trained on, it computes something,
-but nothing anybody meant. So a folder is refused when a key is missing or left over, a shape does
-not fit, an option would change the arithmetic in a way that is not implemented, or the base is
-another one. PEFT's own folders, which lack `etude.json`, are read by the same rules (`saved`).
+An adapter is a difference, meaningless on other weights than those it was trained on. A folder is
+therefore refused if a key is missing or unexpected, a shape does not fit, an option would change
+the arithmetic in an unimplemented way, or the base is a different one. PEFT's own folders, which
+lack `etude.json`, are read by the same rules (`read`).
 
-An adapter whose start took T = s·B₀A₀ off the base is written relative to the base as it was,
-ΔW = s·B A − T, a plain LoRA of twice the rank that any program loads: the first half of the ranks
-is what was trained, the second what was taken off. Here it is put together again.
+An adapter whose initialisation subtracted T = s·B₀A₀ from the base is saved relative to the
+original base, ΔW = s·B A − T, a plain LoRA of twice the rank that any program can load: the first
+half of the ranks is the trained part, the second the subtracted one. Loading recombines them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from etude.tuning.models.load import ModelOrigin
 from etude.tuning.quant.linear import QuantLinear
 
 LinearOnly = nn.Linear | QuantLinear
-"""Layers that store W as it is multiplied; GPT-2's Conv1D stores its transpose."""
+"""Layers that store W as (out, in); GPT-2's Conv1D stores its transpose."""
 
 
 def save_adapter(
@@ -71,13 +71,13 @@ def save_adapter(
     *,
     name: str = DEFAULT,
 ) -> None:
-    """Write an adapter of `model` into `folder`; what is there is replaced, or kept whole.
+    """Write an adapter of `model` into `folder`, replacing an earlier one atomically.
 
-    With `spec.factors.bits` the factors are written packed, as they are after rounding.
+    With `spec.factors.bits` the factors are rounded and written packed.
 
     Raises:
-        AdapterError: the model has no such adapter, or one with NaN or infinity in it.
-        RunError: it cannot be written; a previous adapter in the folder is still valid.
+        AdapterError: the model has no such adapter, or it contains NaN or infinity.
+        RunError: the folder cannot be written; a previous adapter in it is still valid.
     """
     own = registry.kind(spec.kind)
     layers = {path: la for path, la in adapted_layers(model).items() if name in la.named()}
@@ -103,7 +103,7 @@ def save_adapter(
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             bad = key.removeprefix(PREFIX).removesuffix(".weight")
-            raise AdapterError(f"{bad} holds NaN or infinity; it is not saved")
+            raise AdapterError(f"{bad} contains NaN or infinity; the adapter was not saved")
     texts = {
         CONFIG: to_json(_peft_config(model, layers, parts, spec, origin, name), indent=2),
         PROVENANCE: to_json(_provenance(layers, spec, origin), indent=2),
@@ -125,20 +125,20 @@ def load_adapter(
     trainable: bool = False,
     force: bool = False,
 ) -> list[AdaptedModule]:
-    """Put the adapter of `folder` on `model`, in place; it becomes active, the rest is frozen.
+    """Load the adapter in `folder` into `model`, in place; it becomes active, the rest frozen.
 
     Args:
-        model: the base, with other adapters or without.
-        folder: as `save_adapter` or PEFT wrote it.
-        name: what the adapter is to be called.
-        origin: where `model` came from, compared with what the adapter was trained on.
-        original: where weights before quantisation are to be had, for an adapter that began as a
-            part of a base that is quantised.
-        trainable: let the adapter be trained further.
-        force: load it although the base has another fingerprint; shapes must fit all the same.
+        model: the base, with or without other adapters.
+        folder: directory written by `save_adapter` or PEFT.
+        name: name of the adapter.
+        origin: origin of `model`, checked against the base the adapter was trained on.
+        original: returns weights before quantisation, for an adapter initialised with a part of a
+            base that is quantised.
+        trainable: whether the adapter's weights require gradients.
+        force: load it although the base's fingerprint differs; shapes must fit in any case.
 
     Raises:
-        AdapterError: the folder is damaged, not supported, or of another model.
+        AdapterError: the folder is damaged, unsupported, or for another model.
     """
     refuse_name(model, name)
     saved = read_adapter(folder)
@@ -165,13 +165,13 @@ def load_adapter(
 
 
 def _taken_by(layer: AdaptedLayer, name: str) -> Taken | None:
-    """Return what the initialisation of adapter `name` took off the layer's base."""
+    """Return the part that the initialisation of adapter `name` subtracted from the base."""
     taken = layer.taken
     return taken if taken is not None and taken.owner == name else None
 
 
 def _saved_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
-    """Return the tensors of modules trained whole; a copy that two share is written for both."""
+    """Return the tensors of fully trained modules; a shared copy is written for each."""
     return {
         f"{PREFIX}{path}.{part}": value.clone()
         for path, module in saved_modules(model).items()
@@ -207,9 +207,9 @@ def _peft_config(
 
 
 def _shortest_targets(model: nn.Module, layers: dict[str, AdaptedLayer]) -> list[str]:
-    """Return last names (`q_proj`) if they mean just the adapted modules, else whole paths.
+    """Return short names (`q_proj`) if they match just the adapted modules, else full paths.
 
-    Whole paths are always right in PEFT, but some servers read last names only.
+    PEFT accepts full paths, but some servers read short names only.
     """
     last = sorted({name.rpartition(".")[2] for name in layers})
     inner = tuple(f"{name}." for name in [*adapted_layers(model), *saved_modules(model)])
@@ -234,7 +234,7 @@ def _provenance(
 
 
 def _halves(part: SavedPart) -> tuple[SavedPart, init.FactorInit]:
-    """Take apart what was trained and what had been taken off the base."""
+    """Split a saved part into the trained factors and the subtracted ones."""
     A, B = part.tensors["lora_A"], part.tensors["lora_B"]
     rank = len(A) // 2
     own = {**part.tensors, "lora_A": A[:rank], "lora_B": B[:, :rank]}
@@ -247,8 +247,8 @@ def _weight(path: str, base: Base, original: Original | None) -> Tensor:
         return bases.read_matrix(base)
     if original is None:
         raise AdapterError(
-            f"the adapter began as a part of {path}, which is quantised: its weight as it was "
-            "before is needed to take that part off again"
+            f"the adapter was initialised with a part of {path}, which is quantised; its original "
+            "weight is needed to subtract that part again"
         )
     return original(path).to(bases.device(base))
 
@@ -256,17 +256,17 @@ def _weight(path: str, base: Base, original: Original | None) -> Tensor:
 def write_adapter(
     folder: str | Path, name: str, tensors: dict[str, Tensor], texts: dict[str, str]
 ) -> None:
-    """Write an adapter's files: the tensors as `name`, and small ones beside it.
+    """Write an adapter's files: the tensors as `name`, and the JSON files beside it.
 
     Raises:
-        RunError: they cannot be written; a previous adapter in the folder is still valid.
+        RunError: the files cannot be written; a previous adapter in the folder is still valid.
     """
     folder = Path(folder)
     weights = save(tensors, metadata={"format": "pt"})
 
     def write(aside: Path) -> None:
         aside.write_bytes(weights)
-        # Only now, when the large file is known to fit on the disk, do the small ones change.
+        # Replace the small files only once the large one is known to fit on the disk.
         for other, text in texts.items():
             replace_text(folder / other, text)
 
@@ -275,8 +275,8 @@ def write_adapter(
         replace_file(folder / name, write)
     except OSError as error:
         raise RunError(
-            f"cannot save the adapter in {folder}: {error.strerror or error}; what was there "
-            "before is untouched. Free some space, or choose another folder"
+            f"cannot save the adapter in {folder}: {error.strerror or error}; the previous content "
+            "is intact. Free some space, or choose another folder"
         ) from None
 
 
@@ -286,7 +286,7 @@ def _refuse_other_base(saved: SavedAdapter, origin: ModelOrigin) -> None:
         raise AdapterError(
             f"{saved.folder} was trained on {trained_on.base} (fingerprint "
             f"{trained_on.fingerprint[:12]}), not on these weights of {origin.name} "
-            f"({origin.fingerprint[:12]}); load that model, or force it if you know they are equal"
+            f"({origin.fingerprint[:12]}); load that model, or force it if they are equal"
         )
 
 
@@ -318,11 +318,11 @@ def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
     targets -= {name for name in targets if peft_matches(name, options.excluded)}
     targets -= {name for name in targets if name in saved.modules}
     missing = [name for name in linear if name in targets and name not in saved.parts]
-    # `all-linear` is no name: PEFT writes what it found instead, older versions did not. An
-    # AdaLoRA may have taken every rank off a module.
+    # `all-linear` is not a name: PEFT writes the modules found instead, older versions did not.
+    # An AdaLoRA may have pruned every rank of a module.
     if missing and options.targets != "all-linear" and not own.may_leave_out:
         raise AdapterError(
-            f"{saved.folder}: {CONFIG} targets {listed(missing)}, of which {WEIGHTS} has nothing"
+            f"{saved.folder}: {CONFIG} targets {listed(missing)}, not in {WEIGHTS}"
         )
 
 
@@ -344,6 +344,6 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
             here.weight.float(), weight.float(), rtol=2**-8, atol=0
         ):
             raise AdapterError(
-                f"{saved.folder} brings other weights for {path}, trained or resized; "
+                f"{saved.folder} contains different weights for {path}, trained or resized; "
                 "merge them into the base first"
             )

@@ -1,4 +1,4 @@
-"""An adapter's folder as data: what its configuration says, and the tensors of each module."""
+"""Data classes of a saved adapter: its configuration and the tensors of each module."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What PEFT puts before the path of a module."""
+"""PEFT's prefix of module paths."""
 
 
 @dataclass(frozen=True)
 class PeftOptions:
-    """What a configuration says, checked."""
+    """Validated PEFT configuration."""
 
     folder: Path
     kind: str
     """Name of the kind, as in the recipe's `adapter.kind`."""
     rank: int
-    """0 where the kind has none."""
+    """0 if the kind has none."""
     alpha: float
     dropout: float
     targets: str | list[str]
@@ -39,14 +39,14 @@ class PeftOptions:
     transposed: bool
     """PEFT's `fan_in_fan_out`: the adapted layers store their weights as (in, out)."""
     config: Mapping[str, Any]
-    """The whole of it, for what belongs to one kind only."""
+    """The whole configuration, for keys of one kind only."""
 
     def rank_of(self, path: str) -> int:
-        """Return the rank that the configuration gives the module at `path`."""
+        """Return the configured rank of the module at `path`."""
         return _by_pattern(self.ranks, path, self.rank)
 
     def alpha_of(self, path: str) -> float:
-        """Return its alpha."""
+        """Return the configured alpha of the module at `path`."""
         return float(_by_pattern(self.alphas, path, self.alpha))
 
 
@@ -55,7 +55,7 @@ class SavedPart:
     """The adapter of one module."""
 
     tensors: dict[str, Tensor]
-    """By the names that `Adapter.trained` gives them, float32: `lora_A` (r, in) and `lora_B`
+    """Tensors by their names in `Adapter.trained`, float32: `lora_A` (r, in) and `lora_B`
     (out, r), DoRA's `lora_magnitude_vector` (out,), and so on."""
     rank: int
     alpha: float
@@ -65,22 +65,22 @@ class SavedPart:
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """What is written of one module."""
+    """Tensors to write for one module."""
 
     tensors: dict[str, Tensor]
-    """By the ends of their names in the file: `lora_A.weight`."""
+    """Tensors by the endings of their names in the file: `lora_A.weight`."""
     rank: int
     alpha: float
 
 
 def listed(names: list[str], count: int = 4) -> str:
-    """Write out the first names and count the others."""
+    """Join the first names and count the others."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 
 
 def _by_pattern(patterns: dict[str, Any], path: str, default: Any) -> Any:
-    """Return the value of the first pattern that ends `path`, as PEFT finds it."""
+    """Return the value of the first pattern that matches the end of `path`, as in PEFT."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", path):
             return value

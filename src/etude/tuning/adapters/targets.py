@@ -1,9 +1,9 @@
-"""Which Linear layers get an adapter: by name, by pattern, or all of them.
+"""Selection of target modules: by name, by pattern, or all Linear layers.
 
-A name means the modules whose dotted path ends in it (`q_proj`, `mlp.gate_proj`, or a whole path);
-a pattern with `*`, `?` or `[` is matched against the whole path; `all-linear` means every Linear
-but the output head. Each entry of a list must find something: a misspelt one that is passed over
-trains less than was asked for, and nothing in the loss curve shows it.
+A name selects the modules whose dotted path ends in it (`q_proj`, `mlp.gate_proj`, or a full path);
+a pattern with `*`, `?` or `[` is matched against the full path; `all-linear` selects every Linear
+except the output head. Each entry of a list must match something: ignoring a misspelt one would
+train less than requested, and the loss curve would not show it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def linear_modules(model: nn.Module) -> dict[str, LinearLike]:
-    """Return every Linear of `model`, dense, quantised or Conv1D, by its dotted path."""
+    """Return every Linear of `model` (dense, quantised or Conv1D) by its dotted path."""
     return {
         name: module
         for name, module in adaptable_modules(model).items()
@@ -38,9 +38,9 @@ def linear_modules(model: nn.Module) -> dict[str, LinearLike]:
 
 
 def adaptable_modules(model: nn.Module) -> dict[str, Base]:
-    """Return every layer that can carry an adapter, by its dotted path, itself if it carries one.
+    """Return every layer that supports adapters by its dotted path, adapted ones included.
 
-    Copies of modules that are trained whole, and their originals, are not among them.
+    Fully trained modules and their originals are excluded.
     """
     found: dict[str, Base] = {}
     wrappers: list[str] = []
@@ -58,15 +58,15 @@ def adaptable_modules(model: nn.Module) -> dict[str, Base]:
 
 
 def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
-    """Return the dotted paths of the modules that `targets` means, in the model's order.
+    """Return the dotted paths of the modules selected by `targets`, in the model's order.
 
     Args:
-        model: without adapters.
+        model: a model without adapters.
         targets: `all-linear`, a name, a pattern, or a list of them.
 
     Raises:
-        NoTargetMatchedError: an entry matches no Linear; the message lists the nearest names and
-            all that exist.
+        NoTargetMatchedError: an entry matches no module; the message lists the nearest names
+            and all existing ones.
     """
     linear = adaptable_modules(model)
     entries = [targets] if isinstance(targets, str) else targets
@@ -100,17 +100,17 @@ def _matches(model: nn.Module, linear: dict[str, Base], entry: str) -> set[str]:
 
 
 def entry_matches(path: str, entry: str) -> bool:
-    """Return whether `entry`, a name or a pattern, means the module at `path`."""
+    """Return whether `entry`, a name or a pattern, matches `path`."""
     return fnmatchcase(path, entry) if is_pattern(entry) else name_matches(path, entry)
 
 
 def is_pattern(entry: str) -> bool:
-    """Return whether `entry` is matched as a pattern."""
+    """Return whether `entry` is a pattern."""
     return any(character in entry for character in "*?[")
 
 
 def _output_head(model: Any) -> Any:
-    """Return the layer that turns hidden states into logits, where the model names one."""
+    """Return the model's output head, if it declares one."""
     get: Any = getattr(model, "get_output_embeddings", None)
     return get() if get is not None else None
 
@@ -120,7 +120,7 @@ def _nothing_found(model: nn.Module, linear: dict[str, Base], entry: str) -> str
         if path and entry_matches(path, entry):
             kind = cast("type[Any]", type(module)).__name__
             return (
-                f"target {entry!r} matches {path!r}, a {kind}, but adapters go on {CAN_CARRY} "
+                f"target {entry!r} matches {path!r}, a {kind}, but adapters support {CAN_CARRY} "
                 f"layers only; {_existing(linear)}"
             )
     names = {name.rpartition(".")[2] for name in linear}

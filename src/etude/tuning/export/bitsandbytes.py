@@ -74,7 +74,7 @@ def quantize_model(
 
     Raises:
         ModelError: the format is none of bitsandbytes, or the model cannot be read or quantised.
-        RunError: the output is there already, or cannot be written.
+        RunError: the output already exists, or cannot be written.
     """
     output = Path(output)
     if quant.kind not in ("nf4", "fp4", "int8"):

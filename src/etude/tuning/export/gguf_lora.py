@@ -97,13 +97,13 @@ def export_gguf_lora(
     Raises:
         AdapterError: it cannot be expressed as such a file, or is for another model.
         ModelError: the base is not on this machine, or llama.cpp's names for it are not known.
-        RunError: the file is there already, or cannot be written.
+        RunError: the file already exists, or cannot be written.
     """
     output = Path(output)
     if output.is_dir():
         raise RunError(f"{output} is a folder: name a file, such as {output / 'adapter.gguf'}")
     if output.exists() and not overwrite:
-        raise RunError(f"{output} is there already: choose another name, or replace it by --force")
+        raise RunError(f"{output} already exists; choose another name, or replace it with --force")
     saved = read_adapter(adapter)
     _refuse_inexpressible(saved)
     name = model or _base_name(saved)

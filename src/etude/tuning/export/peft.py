@@ -42,7 +42,7 @@ def export_peft(adapter: str | Path, output: str | Path, *, overwrite: bool = Fa
     if output.exists() and not output.is_dir():
         raise RunError(f"{output} is a file: name a folder to write")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise RunError(f"{output} is there already: choose another, or replace it by --force")
+        raise RunError(f"{output} already exists; choose another, or replace it with --force")
     if output.exists() and output.resolve() == source.resolve():
         raise RunError(f"{output} is the adapter itself; choose another folder")
     saved = read_adapter(source)

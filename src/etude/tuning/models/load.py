@@ -235,7 +235,7 @@ def load_model(
         origin = files.origin
     if generation is not None:
         model.generation_config = generation
-    # Parameters are there already; buffers that no checkpoint holds, such as rotary frequencies,
+    # Parameters are loaded by now; buffers that no checkpoint holds, such as rotary frequencies,
     # were computed on the processor.
     model.to(device)
     model.requires_grad_(False)

@@ -24,7 +24,7 @@ def refuse_existing(output: Path, overwrite: bool) -> None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not overwrite:
-        raise RunError(f"{output} is there already; choose another folder, or --force to replace")
+        raise RunError(f"{output} already exists; choose another, or replace it with --force")
     if not (output / "config.json").is_file():
         raise RunError(f"{output} is no model folder, so it is not replaced; choose another")
 

@@ -1,1 +1,1 @@
-"""The kinds of adapters, one a file."""
+"""Adapter kinds, one per file."""

@@ -1,17 +1,17 @@
-"""AdaLoRA: a budget of ranks, moved in training to the modules that use them.
+"""AdaLoRA: adaptive rank allocation under a rank budget.
 
     ΔW = s · P diag(e) Q,   P (out, r), Q (r, in), e (r,),   s = α / r
 
-Every module starts above its share. In training each triplet i of a module (e_i, its row of Q, its
+Every module starts above its target rank. Each triplet i of a module (e_i, its row of Q, its
 column of P) gets an importance,
 
     S_i = s(e_i) + mean_j s(Q_ij) + mean_j s(P_ji),    s(w) = Ī(w) · Ū(w)
 
 where Ī smooths I = |w · ∂loss/∂w| by β₁ and Ū smooths |I − Ī| by β₂ (Zhang et al. 2023, "AdaLoRA",
-eqs. 7-10). The budget falls along a cubic from its start to its end (eq. 12), and after each step
-the e_i outside of the budget's most important ones, over all modules, are set to zero; they keep
-training, so one may come back. P and Q are held near orthogonal by a penalty
-‖PᵀP − I‖ + ‖QQᵀ − I‖ (eq. 6, with the norms unsquared, as the authors' code and PEFT have it).
+eqs. 7-10). The budget decreases along a cubic from its start to its end (eq. 12), and after each
+step the e_i outside the budget's most important ones, over all modules, are set to zero; they stay
+trainable, so they may return. P and Q are kept nearly orthogonal by a penalty
+‖PᵀP − I‖ + ‖QQᵀ − I‖ (eq. 6, with unsquared norms, as in the authors' code and PEFT).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from etude.tuning.config.sections.adapter import AdaLoraSpec, AdapterSpec
 
 
 class AdaLoRA(LowRank):
-    """AdaLoRA on one module.
+    """AdaLoRA adapter of one module.
 
     Attributes:
         lora_A: Q, (r, in). lora_B: P, (out, r). lora_E: e, (r, 1). All trained.
@@ -43,7 +43,7 @@ class AdaLoRA(LowRank):
     kind = "adalora"
 
     def __init__(self, base: Base, rank: int, alpha: float, dropout: float) -> None:
-        """Make the adapter with all factors zero; `reset`, or load it."""
+        """Create the adapter with all factors zero; initialise it with `reset` or by loading."""
         super().__init__(base, rank, alpha, alpha / rank, dropout)
         device = bases.device(base)
         self.lora_A = nn.Parameter(torch.zeros(rank, self.in_features, device=device))
@@ -52,7 +52,7 @@ class AdaLoRA(LowRank):
 
     @torch.no_grad()
     def reset(self, base: Base, generator: torch.Generator) -> None:
-        """Draw P and Q normal with deviation 0.02 and set e to zero, so that ΔW = 0."""
+        """Draw P and Q normal with standard deviation 0.02 and set e to zero, so that ΔW = 0."""
         del base
         for factor in (self.lora_A, self.lora_B):
             factor.copy_(torch.empty(factor.shape).normal_(0, 0.02, generator=generator))
@@ -68,7 +68,7 @@ class AdaLoRA(LowRank):
 
     @torch.no_grad()
     def stored_factors(self) -> tuple[Tensor, Tensor, float] | None:
-        """Return (A, B, α) of the plain LoRA that computes the same; None where no rank is left.
+        """Return (A, B, α) of the equivalent plain LoRA; None if all ranks were pruned.
 
         Pruned ranks are dropped; α is such that α / rank is this layer's scale.
         """
@@ -77,7 +77,7 @@ class AdaLoRA(LowRank):
         if rank == 0:
             return None
         A, B = self.factors()
-        # Split e evenly, so that neither factor is out of proportion to the other.
+        # Split e evenly, to balance the norms of the factors.
         root = self.lora_E.abs().sqrt()[kept]
         return A[kept] / root, B[:, kept] * root.T, self.scaling * rank
 
@@ -89,12 +89,12 @@ class AdaLoRA(LowRank):
 
 
 class RankAllocator(Callback):
-    """Moves the ranks of a model's AdaLoRA modules; called once an optimiser step.
+    """Reallocates the ranks of a model's AdaLoRA modules, once per optimiser step.
 
     Args:
         layers: the adapters by module.
-        spec: the recipe's.
-        target_rank: mean rank a module has at the end.
+        spec: the recipe's `adapter.adalora` section.
+        target_rank: mean final rank of a module.
     """
 
     def __init__(self, layers: dict[str, AdaLoRA], spec: AdaLoraSpec, target_rank: int) -> None:
@@ -112,22 +112,22 @@ class RankAllocator(Callback):
             self._state[f"{name}.kept"] = torch.ones(layer.rank, dtype=torch.bool)
 
     def state(self) -> dict[str, Tensor]:
-        """Return importances, uncertainties and which ranks are left, by module and factor."""
+        """Return importances, uncertainties and rank masks, by module and factor."""
         return self._state
 
     def on_train_begin(self, total_steps: int, step: int) -> None:
-        """Take the length of the plan, by which ranks are pruned."""
+        """Record the number of steps, for the pruning schedule."""
         del step
         self.total_steps = total_steps
 
     def on_plan_change(self, total_steps: int) -> None:
-        """Prune by the shortened plan."""
+        """Adopt the reduced number of steps."""
         self.total_steps = total_steps
 
     def budget(self, step: int) -> tuple[int, bool]:
-        """Return how many ranks are left after `step` (1 is the first), and whether to prune now.
+        """Return the rank budget after `step` (from 1), and whether to prune now.
 
-        Zhang et al. 2023, eq. 12: all of them in the warm-up, then a cubic down to the target.
+        Zhang et al. 2023, eq. 12: all ranks during warm-up, then a cubic decay to the target.
         """
         begin = int(self.spec.warmup * self.total_steps)
         end = self.total_steps - int(self.spec.settle * self.total_steps)
@@ -160,7 +160,7 @@ class RankAllocator(Callback):
             self._mask()
 
     def ranks(self) -> dict[str, int]:
-        """Return the ranks left, by module."""
+        """Return the remaining ranks by module."""
         return {name: int(self._state[f"{name}.kept"].sum()) for name in self.layers}
 
     def _observe(self) -> None:
@@ -193,7 +193,7 @@ class RankAllocator(Callback):
         self._mask()
 
     def _mask(self) -> None:
-        """Zero what was pruned. In the last part of the run it must stay zero."""
+        """Zero the pruned triplets, which must stay zero in the last part of the run."""
         for name, layer in self.layers.items():
             keep = self._state[f"{name}.kept"].to(layer.lora_E.device)
             layer.lora_E.masked_fill_(~keep[:, None], 0)
@@ -201,7 +201,7 @@ class RankAllocator(Callback):
 
 @register
 class AdaLoRAKind(LoRAKind):
-    """AdaLoRA: written, and read, as the LoRA that it comes to, of another rank in each module."""
+    """AdaLoRA, saved and read as the equivalent LoRA, with a different rank in each module."""
 
     name = "adalora"
     peft_type = "ADALORA"
@@ -214,12 +214,12 @@ class AdaLoRAKind(LoRAKind):
     read_as = LoRAKind.name
 
     def make(self, base: Base, rank: int, alpha: float, spec: AdapterSpec) -> Adapter:
-        """Make the adapter of one module, of the rank that it starts at."""
+        """Create the adapter of one module with its initial rank."""
         first = spec.adalora.initial_rank or -(-3 * rank // 2)
         return AdaLoRA(base, min(first, *bases.sizes(base)), alpha, spec.dropout)
 
     def callbacks(self, adapters: Mapping[str, Adapter], spec: AdapterSpec) -> list[Callback]:
-        """Return the allocator."""
+        """Return the rank allocator."""
         layers = {path: cast("AdaLoRA", adapter) for path, adapter in adapters.items()}
         return [RankAllocator(layers, spec.adalora, spec.rank)]
 
@@ -233,14 +233,14 @@ class AdaLoRAKind(LoRAKind):
         return []
 
     def rank_pattern(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return nothing: AdaLoRA's own is a list of what is left of each module, not a rank."""
+        """Return nothing: AdaLoRA's `rank_pattern` lists kept triplets, not ranks."""
         del config
         return {}
 
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions
     ) -> SavedPart | None:
-        """Return the ranks that are left, as a LoRA's."""
+        """Return the remaining ranks as a LoRA."""
         refuse_no_matrix(module, found, options)
         A, B, E = found["lora_A"], found["lora_B"], found["lora_E"].view(-1)
         scaling = options.alpha / (len(A) + 1e-5)  # PEFT's way of never dividing by zero

@@ -1,6 +1,6 @@
-"""DoRA: the direction of a weight trained by LoRA, and its length apart.
+"""DoRA: weight-decomposed low-rank adaptation, training direction and magnitude separately.
 
-Beside the direction W + ΔW its length is trained: a magnitude m, one number an output,
+The direction is W + ΔW with LoRA's ΔW; the magnitude is a trained vector m, one entry per output,
 
     y = m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b              (Liu et al. 2024, "DoRA", eq. 5)
 
@@ -8,7 +8,7 @@ with the row norms held constant in the backward pass (section 4.3). They are
 
     ‖W + s·B A‖² = ‖W‖² + 2s · (W Aᵀ ∘ B) + s² · (B A Aᵀ ∘ B),  summed along each row,
 
-so no matrix of the size of W is made for them, and they are computed anew only when A or B change.
+so they need no matrix of the size of W, and are recomputed only when A or B change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from etude.tuning.config.sections.adapter import FactorSpec
 
 
 class DoRA(LoRA):
-    """DoRA on one module.
+    """DoRA adapter of one module.
 
     Attributes:
         magnitude: m, (out,) float32, trained.
@@ -49,7 +49,7 @@ class DoRA(LoRA):
         rslora: bool = False,
         rounding: FactorSpec | None = None,
     ) -> None:
-        """Make an adapter of zero factors and unit magnitude; `reset`, or load it."""
+        """Create an adapter with zero factors and unit magnitude; use `reset` or load it."""
         super().__init__(base, rank, alpha, dropout, rslora=rslora, rounding=rounding)
         device = bases.device(base)
         self.magnitude = nn.Parameter(torch.ones(self.out_features, device=device))
@@ -80,7 +80,7 @@ class DoRA(LoRA):
         s = self.scaling
         mixed = (W @ A.T * B).sum(1)
         squares = self._base_squares + 2 * s * mixed + s * s * (B @ (A @ A.T) * B).sum(1)
-        # Rounding may leave a zero row just below zero; its direction is arbitrary then.
+        # Rounding may make the squared norm of a zero row slightly negative.
         norm = squares.clamp_(min=torch.finfo(squares.dtype).tiny).sqrt_()
         self._norm = version, norm
         return norm
@@ -88,7 +88,7 @@ class DoRA(LoRA):
     def change(self, base: Base, x: Tensor, y: Tensor | None) -> Tensor:
         """Return (m / ‖W + ΔW‖ − 1) W x + m / ‖W + ΔW‖ · s·B A x.
 
-        PEFT's reading of dropout in DoRA: the base's part of the change sees it, too.
+        As in PEFT, dropout also applies to the base's part of the change.
         """
         seen = self.seen(base, x)
         low = self.thin_change(base, seen)
@@ -98,7 +98,7 @@ class DoRA(LoRA):
         return (ratio - 1) * plain + ratio * low
 
     def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
-        """Return m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b; None while dropout acts."""
+        """Return m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b; None while dropout is active."""
         if self.drops:
             return None
         A, B = self.factors()
@@ -114,15 +114,15 @@ class DoRA(LoRA):
         W.add_(plain.addmm(B.float(), A.float(), alpha=self.scaling).mul_(ratio).sub_(plain))
 
     def plain_factors(self) -> None:
-        """Return None: there is a magnitude."""
+        """Return None, because of the magnitude."""
 
 
 @register
 class DoRAKind(LoRAKind):
     """DoRA: PEFT's LORA with `use_dora`, and the magnitude beside the factors.
 
-    The magnitude begins at the norms of the base: decay would pull the base itself to zero, where
-    for the factors it pulls ΔW to zero.
+    The magnitude has no weight decay: it starts at the norms of the base, so decay would shrink the
+    base itself, where for the factors it shrinks ΔW.
     """
 
     name = "dora"

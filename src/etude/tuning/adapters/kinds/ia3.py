@@ -1,4 +1,4 @@
-"""IA³: no product of factors, but a trained vector that scales what flows through a module.
+"""IA³: a trained vector that scales a module's inputs or outputs.
 
     y = l ⊙ (W x + b)        l (out,)        keys, values and other outputs
     y = W (l ⊙ x) + b        l (in,)         inputs of the last Linear of a feed-forward block
@@ -36,22 +36,22 @@ from etude.tuning.adapters.targets import entry_matches
 from etude.tuning.config.sections.adapter import AdapterSpec, Ia3Spec
 
 FEEDFORWARD = ("down_proj", "mlp.c_proj", "fc2", "w2", "dense_4h_to_h")
-"""What models call the last Linear of a feed-forward block."""
+"""Common names of the last Linear of a feed-forward block."""
 
 
 class IA3(Adapter):
-    """IA³ on one Linear.
+    """IA³ adapter of one Linear.
 
     Attributes:
-        feedforward: whether inputs are scaled, not outputs.
-        ia3_l: l, float32, trained: (1, in) where inputs are scaled, else (out, 1), as PEFT has it.
+        feedforward: whether inputs are scaled instead of outputs.
+        ia3_l: l, float32, trained: (1, in) if inputs are scaled, else (out, 1), as in PEFT.
     """
 
     kind = "ia3"
     no_sum = "an IA³ adapter scales the base itself"
 
     def __init__(self, base: Base, feedforward: bool) -> None:
-        """Make the adapter with all of l one."""
+        """Create the adapter with l = 1."""
         super().__init__(base, rank=0, alpha=1.0, scaling=1.0, dropout=0.0)
         self.feedforward = feedforward
         shape = (1, self.in_features) if feedforward else (self.out_features, 1)
@@ -68,7 +68,7 @@ class IA3(Adapter):
         return {"ia3_l": self.ia3_l}
 
     def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
-        """Return the base's output, it or the input scaled; in 16 bits, rounded once more."""
+        """Return the base's output with scaled input or output; in 16 bits, rounded once more."""
         if self.feedforward:
             return base(_scaled(x, self.ia3_l))
         return _scaled(base(x), self.ia3_l)
@@ -80,11 +80,11 @@ class IA3(Adapter):
         return _scaled(base(x) if y is None else y, self.ia3_l - 1)
 
     def add_delta(self, W: Tensor, base: Base) -> None:
-        """Add (l − 1) times the base's rows, or its columns."""
+        """Add (l − 1) times the base's rows or columns to W."""
         W.addcmul_(bases.read_matrix(base), (self.ia3_l - 1).to(W))
 
     def bias_delta(self, base: Base) -> Tensor | None:
-        """Return (l − 1) ⊙ b where outputs are scaled."""
+        """Return (l − 1) ⊙ b if outputs are scaled."""
         b = bases.bias(base)
         return None if self.feedforward or b is None else (self.ia3_l.view(-1) - 1) * b.float()
 
@@ -95,7 +95,7 @@ class IA3(Adapter):
 
 @register
 class IA3Kind(AdapterKind):
-    """IA³. Its vectors do not decay: at zero they would take the module out of the model."""
+    """IA³. Its vectors have no weight decay: zero would remove the module from the model."""
 
     name = "ia3"
     peft_type = "IA3"
@@ -105,14 +105,14 @@ class IA3Kind(AdapterKind):
     least_rank = 0
 
     def refuse_misfit(self, path: str, base: Base, rank: int) -> None:
-        """Refuse what is no Linear."""
+        """Refuse modules other than Linear."""
         del rank
         refuse_but_linear("IA³", path, base)
 
     def build(
         self, found: dict[str, Base], settings: dict[str, Settings], spec: AdapterSpec, seed: int
     ) -> dict[str, Adapter]:
-        """Make a vector for each module, of its inputs where the recipe says so."""
+        """Create a vector for each module, for its inputs if the recipe says so."""
         del settings, seed
         inputs = _feedforward(list(found), spec.ia3)
         return {path: IA3(base, path in inputs) for path, base in found.items()}
@@ -129,7 +129,7 @@ class IA3Kind(AdapterKind):
         parts: Mapping[str, WrittenPart],
         adapters: Mapping[str, Adapter],
     ) -> dict[str, Any]:
-        """Return which modules have vectors, and which of them for their inputs."""
+        """Return PEFT's configuration: the target modules and feed-forward modules."""
         del spec, parts
         inputs = {path for path, adapter in adapters.items() if cast("IA3", adapter).feedforward}
         return {
@@ -149,20 +149,20 @@ class IA3Kind(AdapterKind):
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions
     ) -> SavedPart | None:
-        """Check that the vector lies as its use wants it: (1, in) or (out, 1)."""
+        """Check that the vector's shape suits its use: (1, in) or (out, 1)."""
         shape = tuple(found["ia3_l"].shape)
         feedforward = _peft_scales_inputs(module, options)
         if len(shape) != 2 or shape[0 if feedforward else 1] != 1:
             wanted = "inputs: (1, in)" if feedforward else "outputs: (out, 1)"
             raise AdapterError(
-                f"{options.folder}: {module}.ia3_l is {shape}, and by {CONFIG} it scales {wanted}"
+                f"{options.folder}: {module}.ia3_l is {shape}, but {CONFIG} requires {wanted}"
             )
         return SavedPart(found, 0, 1.0, 1.0)
 
     def shape(
         self, module: str, part: SavedPart, options: PeftOptions, base: Base
     ) -> tuple[int, int]:
-        """Return the length of the vector, and the base's other side."""
+        """Return the length of the vector, and the base's other size."""
         features, out = bases.sizes(base)
         length = part.tensors["ia3_l"].numel()
         return (out, length) if _peft_scales_inputs(module, options) else (length, features)
@@ -174,10 +174,10 @@ class IA3Kind(AdapterKind):
         options: PeftOptions,
         shared: Mapping[str, Tensor],
     ) -> dict[str, Adapter]:
-        """Make them one by one.
+        """Create the adapters.
 
         Raises:
-            AdapterError: a module is no Linear.
+            AdapterError: a module is not a Linear.
         """
         del shared
         adapters: dict[str, Adapter] = {}
@@ -196,7 +196,7 @@ def _feedforward(paths: list[str], spec: Ia3Spec) -> set[str]:
     """Return the modules whose inputs are scaled.
 
     Raises:
-        NoTargetMatchedError: an entry of the recipe's matches none of the modules.
+        NoTargetMatchedError: an entry of the recipe matches no module.
     """
     entries = FEEDFORWARD if spec.feedforward is None else spec.feedforward
     inputs: set[str] = set()
@@ -212,10 +212,10 @@ def _feedforward(paths: list[str], spec: Ia3Spec) -> set[str]:
 
 
 def _peft_scales_inputs(path: str, options: PeftOptions) -> bool:
-    """Return whether PEFT takes `path` for a feed-forward module: a regular expression, or ends.
+    """Return whether `path` is a feed-forward module by PEFT's rules: a pattern, or endings.
 
     Raises:
-        AdapterError: it is no regular expression.
+        AdapterError: it is not a valid regular expression.
     """
     named: str | list[str] = options.config.get("feedforward_modules") or []
     if not isinstance(named, str):
@@ -229,10 +229,10 @@ def _peft_scales_inputs(path: str, options: PeftOptions) -> bool:
 
 
 def _peft_feedforward(inputs: set[str], paths: list[str], targets: list[str]) -> str | list[str]:
-    """Return PEFT's `feedforward_modules` that mean just `inputs` among the adapted `paths`.
+    """Return a PEFT `feedforward_modules` that matches just `inputs` among the adapted `paths`.
 
-    Some of the targets where that is exact, for PEFT wants those of a list among the targets and
-    compares ends of paths, `proj` with `down_proj`; else a regular expression.
+    A subset of the targets if that is exact, because PEFT requires list entries to be targets and
+    compares endings of paths (`proj` with `down_proj`); otherwise a regular expression.
     """
     named = [t for t in targets if any(entry_matches(path, t) for path in inputs)]
     if {path for path in paths if path.endswith(tuple(named))} == inputs:

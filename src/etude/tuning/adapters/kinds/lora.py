@@ -1,4 +1,4 @@
-"""LoRA: a trained product of two thin matrices beside a frozen layer.
+"""LoRA adapter layer: a trained low-rank update of a frozen layer.
 
          ┌──────────── W (out, in), frozen, dense or quantised ──────┐
     x ───┤                                                           ├─(+)─▶ y
@@ -38,14 +38,14 @@ from etude.tuning.adapters.saved_parts import CONFIG, PeftOptions, SavedPart, Wr
 from etude.tuning.config.sections.adapter import AdapterSpec, FactorSpec
 
 NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
-"""PEFT's initialisations that leave the base alone; others train on a changed base."""
+"""PEFT's initialisations that do not change the base."""
 
 
 class LoRA(LowRank):
-    """LoRA on one module.
+    """LoRA adapter of one module.
 
     Attributes:
-        lora_A: (rank, in), float32, trained; `.to` a 16-bit dtype leaves it so.
+        lora_A: (rank, in), float32, trained; unaffected by `.to` a 16-bit dtype.
         lora_B: (out, rank), likewise.
         rounding: how the factors are rounded in every forward pass (QAT), or None.
     """
@@ -62,7 +62,7 @@ class LoRA(LowRank):
         rslora: bool = False,
         rounding: FactorSpec | None = None,
     ) -> None:
-        """Make a zero adapter; `reset` draws it, or it is loaded."""
+        """Create a zero adapter; initialise it with `reset` or by loading."""
         super().__init__(base, rank, alpha, alpha / (math.sqrt(rank) if rslora else rank), dropout)
         self.rslora = rslora
         self.rounding = rounding
@@ -73,7 +73,7 @@ class LoRA(LowRank):
 
     @torch.no_grad()
     def reset(self, base: Base, generator: torch.Generator) -> None:
-        """Draw the first values, ΔW = 0; see the head of this module.
+        """Draw the initial values with ΔW = 0; see the module docstring.
 
         A's bound is Kaiming's uniform rule with a = √5 (He et al. 2015).
         """
@@ -87,7 +87,7 @@ class LoRA(LowRank):
             self.lora_B.zero_()
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A and B, rounded where the adapter trains rounded (QAT)."""
+        """Return A and B, rounded under QAT."""
         if self.rounding is None or self.rounding.bits is None:
             return self.lora_A, self.lora_B
         if torch.is_grad_enabled():
@@ -103,13 +103,13 @@ class LoRA(LowRank):
         return {"lora_A": self.lora_A, "lora_B": self.lora_B}
 
     def changes(self) -> tuple[int, int]:
-        """Return what differs once a factor has changed."""
+        """Return version counters that change with the factors."""
         return self.lora_A._version, self.lora_B._version
 
 
 @register
 class LoRAKind(AdapterKind):
-    """LoRA, and what it shares with the kinds that PEFT stores as it stores LoRA."""
+    """LoRA, and the base class of kinds that PEFT stores like LoRA."""
 
     name = "lora"
     peft_type = "LORA"
@@ -132,30 +132,30 @@ class LoRAKind(AdapterKind):
     adapter_class: type[LoRA] = LoRA
 
     def refuse_misfit(self, path: str, base: Base, rank: int) -> None:
-        """Refuse a rank above those of the matrix."""
+        """Refuse a rank larger than the matrix allows."""
         features, out = bases.sizes(base)
         if rank > min(features, out):
             raise AdapterError(
-                f"adapter.rank {rank} is larger than {path}, a matrix of {out} × {features}; use "
+                f"adapter.rank {rank} is too large for {path}, a matrix of {out} × {features}; use "
                 f"at most {min(features, out)}, or leave it out of adapter.target_modules"
             )
 
     def build(
         self, found: dict[str, Base], settings: dict[str, Settings], spec: AdapterSpec, seed: int
     ) -> dict[str, Adapter]:
-        """Make them one by one: they share nothing."""
+        """Create the adapters, which share no tensors."""
         del seed
         return {path: self.make(base, *settings[path], spec) for path, base in found.items()}
 
     def make(self, base: Base, rank: int, alpha: float, spec: AdapterSpec) -> Adapter:
-        """Make the adapter of one module."""
+        """Create the adapter of one module."""
         rounding = spec.factors if spec.factors.when == "training" else None
         return self.adapter_class(
             base, rank, alpha, spec.dropout, rslora=spec.rslora, rounding=rounding
         )
 
     def written(self, adapter: Adapter, base: Base, taken: Taken | None) -> WrittenPart | None:
-        """Return the factors as a plain LoRA's, with what was taken off the base behind them."""
+        """Return plain LoRA factors, followed by the part subtracted from the base."""
         pair = cast("LowRank", adapter).stored_factors()
         if pair is None:
             return None
@@ -174,7 +174,7 @@ class LoRAKind(AdapterKind):
         parts: Mapping[str, WrittenPart],
         adapters: Mapping[str, Adapter],
     ) -> dict[str, Any]:
-        """Return a LoRA's configuration: the commonest rank and alpha, and the others by module."""
+        """Return the configuration: the most common rank and alpha, and exceptions by module."""
         del adapters
         scales = {path: (part.rank, part.alpha) for path, part in parts.items()}
         rank, alpha = _commonest(list(scales.values())) if scales else (spec.rank, spec.alpha)
@@ -194,7 +194,7 @@ class LoRAKind(AdapterKind):
         }
 
     def claims(self, config: Mapping[str, Any]) -> bool:
-        """Return whether it is PEFT's LORA, with DoRA or without."""
+        """Return whether it is PEFT's LORA, with or without DoRA."""
         return super().claims(config) and bool(config.get("use_dora")) == self.use_dora
 
     def numbers(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -209,7 +209,7 @@ class LoRAKind(AdapterKind):
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions
     ) -> SavedPart | None:
-        """Check that the factors are of the rank that the configuration says."""
+        """Check that the factors have the configured rank."""
         refuse_no_matrix(module, found, options)
         rank, named = len(found["lora_A"]), options.rank_of(module)
         if rank != named or found["lora_B"].shape[1] != named:
@@ -234,7 +234,7 @@ class LoRAKind(AdapterKind):
         options: PeftOptions,
         shared: Mapping[str, Tensor],
     ) -> dict[str, Adapter]:
-        """Make them one by one. The scale is what counts; alpha follows from it."""
+        """Create the adapters. The saved scale is authoritative; alpha follows from it."""
         del shared
         adapters: dict[str, Adapter] = {}
         for path, part in parts.items():
@@ -250,15 +250,15 @@ class LoRAKind(AdapterKind):
 
 
 def refuse_no_matrix(module: str, found: Mapping[str, Tensor], options: PeftOptions) -> None:
-    """Refuse factors that are no matrices.
+    """Refuse factors that are not matrices.
 
     Raises:
-        AdapterError: one has another number of dimensions.
+        AdapterError: a factor does not have two dimensions.
     """
     for name in ("lora_A", "lora_B"):
         if found[name].dim() != 2:
             raise AdapterError(
-                f"{options.folder}: {module}.{name} is no matrix of floating-point numbers"
+                f"{options.folder}: {module}.{name} is not a floating-point matrix"
             )
 
 

@@ -1,9 +1,9 @@
-"""VeRA: one random pair of factors for the whole model, two trained vectors a module.
+"""VeRA: frozen random factors shared by the whole model, two trained vectors per module.
 
     ΔW = diag(b) · B[:out] · diag(d) · A[:, :in]        (Kopiczko et al. 2024, "VeRA", eq. 2)
 
-A (r, largest in) and B (largest out, r) are drawn once, from a seed, and frozen; every module takes
-the corner that it needs. d (r,) starts at a constant, b (out,) at zero, so ΔW starts at zero.
+A (r, largest in) and B (largest out, r) are drawn once from a seed and frozen; every module uses
+their leading rows and columns. d (r,) starts at a constant, b (out,) at zero, so ΔW starts at zero.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _A, _B = "base_model.vera_A", "base_model.vera_B"
 
 @dataclass(frozen=True)
 class Projections:
-    """The frozen random factors that all modules share."""
+    """The frozen random factors shared by all modules."""
 
     A: Tensor
     """(rank, largest in_features), float32."""
@@ -46,7 +46,7 @@ class Projections:
 
     @classmethod
     def draw(cls, rank: int, in_features: int, out_features: int, seed: int) -> Projections:
-        """Draw both uniformly by Kaiming's rule for a fan-in: A first, then B, as PEFT does."""
+        """Draw both by Kaiming's uniform rule for the fan-in: A first, then B, as in PEFT."""
         generator = torch.Generator().manual_seed(seed)
 
         def uniform(rows: int, columns: int) -> Tensor:
@@ -57,24 +57,24 @@ class Projections:
 
     @classmethod
     def for_layers(cls, rank: int, layers: Collection[Base], seed: int) -> Projections:
-        """Draw them as large as the largest of `layers` needs, where the layers are."""
+        """Draw them for the largest of `layers`, on the layers' device."""
         widths = [bases.sizes(base) for base in layers]
         drawn = cls.draw(rank, max(w for w, _ in widths), max(h for _, h in widths), seed)
         return drawn.beside(next(iter(layers)))
 
     def beside(self, base: Base) -> Projections:
-        """Return both where `base` is: once for all modules, since every product reads them."""
+        """Return both on the device of `base`, copied once for all modules."""
         device = bases.device(base)
         return Projections(self.A.to(device), self.B.to(device))
 
 
 class VeRA(LowRank):
-    """VeRA on one module.
+    """VeRA adapter of one module.
 
     Attributes:
         vera_lambda_d: (rank,), trained. vera_lambda_b: (out,), trained.
         projections: shared by all modules; not in this module's parameters.
-        initial: first value of d.
+        initial: initial value of d.
     """
 
     kind = "vera"
@@ -82,7 +82,7 @@ class VeRA(LowRank):
     def __init__(
         self, base: Base, projections: Projections, dropout: float, initial: float = 0.1
     ) -> None:
-        """Make the adapter with both vectors zero; `reset`, or load it."""
+        """Create the adapter with both vectors zero; initialise with `reset` or by loading."""
         rank = len(projections.A)
         super().__init__(base, rank, float(rank), 1.0, dropout)
         device = bases.device(base)
@@ -99,7 +99,7 @@ class VeRA(LowRank):
         self.vera_lambda_b.zero_()
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Return diag(d)·A and diag(b)·B, cut to this module."""
+        """Return diag(d)·A and diag(b)·B, sliced for this module."""
         d, b = self.vera_lambda_d, self.vera_lambda_b
         A = self.projections.A[:, : self.in_features].to(d)
         B = self.projections.B[: self.out_features].to(b)
@@ -112,7 +112,7 @@ class VeRA(LowRank):
 
 @register
 class VeRAKind(AdapterKind):
-    """VeRA: two vectors a module, and the projections once a file. All of it decays to ΔW = 0."""
+    """VeRA: two vectors per module, the projections once per file. Weight decay leads to ΔW = 0."""
 
     name = "vera"
     peft_type = "VERA"
@@ -130,14 +130,14 @@ class VeRAKind(AdapterKind):
     beyond_factors = "VeRA's vectors"
 
     def refuse_misfit(self, path: str, base: Base, rank: int) -> None:
-        """Refuse what is no Linear; the rank may be any."""
+        """Refuse modules other than Linear; any rank is allowed."""
         del rank
         refuse_but_linear("VeRA", path, base)
 
     def build(
         self, found: dict[str, Base], settings: dict[str, Settings], spec: AdapterSpec, seed: int
     ) -> dict[str, Adapter]:
-        """Draw the projections from the seed, and make the adapters on them."""
+        """Draw the projections from the seed, and create the adapters."""
         del settings
         projections = Projections.for_layers(spec.rank, found.values(), seed)
         return {
@@ -162,7 +162,7 @@ class VeRAKind(AdapterKind):
         parts: Mapping[str, WrittenPart],
         adapters: Mapping[str, Adapter],
     ) -> dict[str, Any]:
-        """Return rank, dropout and where d begins; the projections are in the file."""
+        """Return the configuration: rank, dropout, initial d; the projections are in the file."""
         del parts, adapters
         return {
             "peft_type": self.peft_type,
@@ -187,7 +187,7 @@ class VeRAKind(AdapterKind):
         return SavedPart(found, rank, float(rank), 1.0)
 
     def check_shared(self, shared: Mapping[str, Tensor], options: PeftOptions) -> None:
-        """Check that the projections are both there and of the configuration's rank, or neither."""
+        """Check that both projections are present with the configured rank, or neither."""
         if shared and (set(shared) != {_A, _B} or len(shared[_A]) != options.rank):
             raise AdapterError(
                 f"{options.folder}: vera_A and vera_B in {WEIGHTS} do not fit rank {options.rank}"
@@ -207,7 +207,7 @@ class VeRAKind(AdapterKind):
         options: PeftOptions,
         shared: Mapping[str, Tensor],
     ) -> dict[str, Adapter]:
-        """Take the projections from the file, or draw them from the seed that PEFT keeps."""
+        """Use the projections in the file, or draw them from PEFT's seed."""
         if shared:
             first = found[next(iter(parts))]
             projections = Projections(shared[_A], shared[_B]).beside(first)
