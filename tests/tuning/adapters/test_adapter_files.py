@@ -334,7 +334,7 @@ def test_a_disk_that_fills_up_leaves_the_previous_adapter(folder, saved):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))  # the system refuses byte 30001
     try:
-        with pytest.raises(RunError, match=r"File too large; what was there before is untouched"):
+        with pytest.raises(RunError, match=r"File too large; the previous content is intact"):
             save_adapter(model, path, spec, ORIGIN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

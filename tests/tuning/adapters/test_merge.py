@@ -148,7 +148,7 @@ def test_the_check_computes_in_float32_whatever_the_model_holds(folder, tmp_path
 def test_few_bits_are_refused_with_the_reason(folder, tmp_path, dtype):
     train(folder, tmp_path / "adapter")
     target = tmp_path / "merged"
-    with pytest.raises(AdapterError, match=r"move them by [\d.]+ times what the adapter does"):
+    with pytest.raises(AdapterError, match=r"change them by [\d.]+ times what the adapter does"):
         merge_adapter(spec_of(folder), tmp_path / "adapter", target, dtype=dtype)
     with pytest.raises(AdapterError, match="unknown dtype 'half'"):
         merge_adapter(spec_of(folder), tmp_path / "adapter", target, dtype="half")
@@ -198,9 +198,9 @@ def test_what_is_there_is_replaced_only_when_asked_and_only_if_it_is_a_model(fol
 
     with pytest.raises(RunError, match="already exists"):
         merge(output)
-    with pytest.raises(RunError, match="no model folder"):
+    with pytest.raises(RunError, match="not a model folder"):
         merge(output, overwrite=True)
-    with pytest.raises(RunError, match="no model folder"):
+    with pytest.raises(RunError, match="not a model folder"):
         merge(tmp_path / "adapter", overwrite=True)
     with pytest.raises(RunError, match="base model itself"):
         merge(folder, overwrite=True)

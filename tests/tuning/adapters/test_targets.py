@@ -76,7 +76,7 @@ def test_quantised_layers_are_found_like_dense_ones(folder):
         ("all_linear", r"nearest: .*all-linear"),
         ("proj", r"the model has embed_tokens \(1\), q_proj \(2\), k_proj \(2\).*lm_head \(1\)"),
         (["*.mlp.*", "*.moe.*"], r"'\*\.moe\.\*' matches no module"),
-        ("input_layernorm", r"'.*', a LlamaRMSNorm, but adapters go on Linear, Embedding"),
+        ("input_layernorm", r"'.*', a LlamaRMSNorm, but adapters support Linear, Embedding"),
         ("mlp", r"'model.layers.0.mlp', a LlamaMLP"),
         ("", "matches no module"),
         ([], "empty"),

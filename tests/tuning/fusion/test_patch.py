@@ -281,7 +281,7 @@ def test_the_count_is_of_the_mode_that_the_model_is_in():
         assert evaluating.fused == len(count) == 3
     dropped = adapted(lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))).train()
     with fused_layers(dropped) as how:
-        assert "0 of 3 decoder layers fused: dropout acts on the attention weights" in str(how)
+        assert "0 of 3 decoder layers fused: dropout on the attention weights is active" in str(how)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_llama_3s_rope_scaling_is_recovered_from_its_factors(
     assert GGUFCheckpoint(path).config.rope_parameters == scaling
 
     path = write_gguf(tmp_path / "b.gguf", model, vocabulary, rope_factors=factors[::-1].copy())
-    with pytest.raises(ModelError, match="factors that are not Llama 3's"):
+    with pytest.raises(ModelError, match="factors other than Llama 3's"):
         _ = GGUFCheckpoint(path).config
 
 

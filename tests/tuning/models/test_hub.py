@@ -181,7 +181,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
 
     assert len(lines) == 2
     assert lines[1].startswith("error: cannot reach the Hugging Face hub for owner/tiny (")
-    assert "go online" in lines[1]
+    assert "connect to the network" in lines[1]
 
 
 @pytest.mark.parametrize(

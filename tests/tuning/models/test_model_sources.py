@@ -65,7 +65,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
         ("smollm2", r"did you mean 'smollm2-135m'"),
         ("whisper", r"did you mean 'whisper-tiny\.en'"),
         ("mini-lm", r"did you mean 'minilm'"),
-        ("xyzzy", r"no model is called 'xyzzy': known are smollm2-135m, minilm, "),
+        ("xyzzy", r"unknown model 'xyzzy'; known models: smollm2-135m, minilm, "),
         ("models/llama.gguf", r"no model at models/llama\.gguf"),
         ("/nowhere/at/all", r"no model at /nowhere/at/all"),
         ("../up", r"no model at \.\./up"),
@@ -80,13 +80,15 @@ def test_an_unknown_name_gets_one_line_with_what_is_near(name: str, message: str
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").touch()
-    with pytest.raises(ModelError, match=r"weights\.pt is no model: expected a folder or a \.gguf"):
+    with pytest.raises(
+        ModelError, match=r"weights\.pt is not a model: expected a folder or"
+    ):
         resolve("weights.pt")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"holds neither config\.json nor a \.gguf file"):
+    with pytest.raises(ModelError, match=r"contains neither config\.json nor a \.gguf file"):
         resolve("empty")
 
 
@@ -99,6 +101,6 @@ def test_models_in_the_current_folder_are_among_the_names_that_can_be_had(
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"'my-tund' \(did you mean 'my-tuned'\?\)") as error:
         resolve("my-tund")
-    assert str(error.value).count("known are") == 1
+    assert str(error.value).count("known models") == 1
     assert "my-tuned;" in str(error.value)
     assert "empty" not in str(error.value)

@@ -290,7 +290,7 @@ def test_mismatched_answers_belong_to_other_prompts_and_repeat():
 @pytest.mark.parametrize(
     ("kind", "samples", "message"),
     [
-        ("dpo", unpaired(3), "dpo learns from pairs of answers"),
+        ("dpo", unpaired(3), "dpo requires pairs of answers"),
         ("orpo", unpaired(3), "orpo requires pairs"),
         ("kto", pairs(3), "kto requires unpaired preferences"),
         ("sft", unpaired(3), "would also train undesirable answers"),
@@ -421,5 +421,5 @@ def test_a_killed_run_of_preferences_repeats_its_curve(tiny_recipe, tmp_path, ki
 
 def test_a_recipe_whose_objective_does_not_fit_its_data_fails_in_one_line(tiny_recipe, tmp_path):
     fields = {**tiny_recipe(), "objective": {"kind": "dpo"}}
-    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: objective\.kind dpo learns from pairs"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: objective\.kind dpo requires pairs"):
         tune(Recipe.parse(fields), base=tmp_path / "runs")

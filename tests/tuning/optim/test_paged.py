@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_before_the_first_step(tmp_path, monkeypatch, reserv
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     spec = TrainSpec(paged=True)
     try:
-        with pytest.raises(RunError, match=r"cannot keep 0\.8 MiB .*train\.paged: false"):
+        with pytest.raises(RunError, match=r"cannot store 0\.8 MiB .*train\.paged: false"):
             make_optimizer(spec, {"w": torch.nn.Parameter(torch.zeros(100_000))}, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -135,7 +135,7 @@ def test_a_system_that_cannot_reserve_space_writes_zeros(tmp_path, monkeypatch):
 
 
 def test_paging_is_refused_where_there_is_nowhere_to_page_to():
-    with pytest.raises(RunError, match="on the CPU or on CUDA, not on meta"):
+    with pytest.raises(RunError, match="supports weights on CPU or CUDA, not on meta"):
         make_optimizer(
             TrainSpec(paged=True), {"w": torch.nn.Parameter(torch.zeros(2, device="meta"))}
         )

@@ -321,9 +321,7 @@ def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
     # `all-linear` is not a name: PEFT writes the modules found instead, older versions did not.
     # An AdaLoRA may have pruned every rank of a module.
     if missing and options.targets != "all-linear" and not own.may_leave_out:
-        raise AdapterError(
-            f"{saved.folder}: {CONFIG} targets {listed(missing)}, not in {WEIGHTS}"
-        )
+        raise AdapterError(f"{saved.folder}: {CONFIG} targets {listed(missing)}, not in {WEIGHTS}")
 
 
 def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:

@@ -1,1 +1,1 @@
-"""Where weights come from, and how they become a model in memory."""
+"""Models: sources of weights, checkpoint formats and loading."""

@@ -1,15 +1,15 @@
-"""A model folder whose Linears bitsandbytes quantised: their codes, as they are on disk.
+"""bitsandbytes checkpoints: model folders with 4-bit or 8-bit quantised Linears.
 
     q_proj.weight                                 uint8: two 4-bit codes a byte
     q_proj.weight.absmax                          float32 (blocks,), or uint8 codes of them
     q_proj.weight.nested_absmax                   float32, a scale for 256 of those codes
     q_proj.weight.quant_state.bitsandbytes__nf4   JSON: format, block, shape, offset of the scales
 
-and in 8 bits `q_proj.weight` int8 (out, in) with `q_proj.SCB` float32 (out,). These are the bytes
-that quantising here gives, so such a weight is held as it is: it is never rounded a second time.
-Tables that are in the files too (`quant_map`, `nested_quant_map`) must be the ones known here.
+and in 8 bits `q_proj.weight` int8 (out, in) with `q_proj.SCB` float32 (out,). These bytes are the
+same as quantising here produces, so such weights are used as they are, without requantising. The
+tables in the files (`quant_map`, `nested_quant_map`) must be the known ones.
 
-What counts as one tensor of the checkpoint is the weight: its companions are not listed.
+The weight counts as one tensor of the checkpoint; its companion tensors are not listed.
 """
 
 from __future__ import annotations
@@ -37,20 +37,19 @@ STATE = "quant_state.bitsandbytes__"
 
 @dataclass(frozen=True)
 class _Coded:
-    """One weight in codes."""
+    """One quantised weight."""
 
     spec: QuantSpec
     shape: tuple[int, int]
     offset: float | None
-    """Mean of the scales, where they are quantised too."""
+    """Mean of the scales, if they are quantised too."""
 
 
 class BitsAndBytesCheckpoint(FolderCheckpoint):
     """A `Checkpoint` in a folder, its Linears in 4 or 8 bits.
 
-    Raises:
-        ModelError: as `FolderCheckpoint`, or the codes are in a form that bitsandbytes 0.50 does
-            not write.
+    ModelError: as `FolderCheckpoint`, or the format is not one that bitsandbytes 0.50
+        writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,13 +68,13 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
 
     @cached_property
     def config(self) -> Any:
-        """The transformers configuration, of the model as if it were not quantised."""
+        """The transformers configuration, without its quantisation."""
         config = super().config
         del config.quantization_config
         return config
 
     def format_of(self, name: str) -> QuantSpec | None:
-        """Return how a tensor is coded; None: it is not."""
+        """Return the quantisation of a tensor; None if it is not quantised."""
         coded = self._coded.get(name)
         return coded.spec if coded else None
 
@@ -97,7 +96,7 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
         }
 
     def read_rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Return rows of a tensor, float32; of a coded one they are decoded, all at once."""
+        """Return rows of a tensor, float32; a quantised tensor is decoded as a whole."""
         coded = self._coded.get(name)
         if coded is None:
             return super().read_rows(name, start, stop)
@@ -110,11 +109,11 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
 
     def _whole(self, name: str) -> Tensor:
         if name not in self._stored:
-            raise ModelError(f"{self.path} is damaged: it lacks tensor {name}")
+            raise ModelError(f"{self.path} is damaged: tensor {name} is missing")
         return self._read(name, 0, self._stored[name].bytes)
 
     def _find_coded(self) -> dict[str, _Coded]:
-        """Read what the files say of each coded weight, and check that it is known here."""
+        """Read the metadata of each quantised weight, and check that its format is supported."""
         self._stored = self.tensors
         found: dict[str, _Coded] = {}
         for name, info in self.tensors.items():
@@ -137,7 +136,7 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
             second = state.get("nested_blocksize", DYNAMIC_BLOCK)
         except (ValueError, KeyError, TypeError, IndexError):
             raise ModelError(
-                f"{self.path}: {state_name} is not what bitsandbytes writes: fetch it again"
+                f"{self.path}: {state_name} is not in bitsandbytes' format: fetch the model again"
             ) from None
         levels = CODEBOOKS[kind].levels if kind in ("nf4", "fp4") else None
         tables = {f"{weight}.quant_map": levels}
@@ -145,14 +144,14 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
             tables[f"{weight}.nested_quant_map"] = DYNAMIC_LEVELS
         known = levels is not None and second == DYNAMIC_BLOCK
         for name, table in tables.items():
-            # Old versions wrote the levels in full precision, newer ones too: equal to rounding.
+            # The levels are equal up to rounding in all versions.
             given = self._whole(name).view(torch.float32)
             known = known and table is not None and given.shape == table.shape
             known = known and torch.allclose(given, cast("Tensor", table), rtol=0, atol=1e-6)
         if not known:
             raise ModelError(
-                f"{self.path}: {weight} is in a 4-bit format of its own ({kind}, levels or blocks "
-                "of scales that bitsandbytes 0.50 does not write): give the unquantised model"
+                f"{self.path}: {weight} is in an unknown 4-bit format ({kind}, levels or blocks "
+                "of scales that bitsandbytes 0.50 does not write); use the unquantised model"
             )
         return coded
 
@@ -163,7 +162,7 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
         if info.format != "I8" or stats.format != "F32" or not rows:
             raise ModelError(
                 f"{self.path}: {weight} is stored as {info.format} in a layout that bitsandbytes "
-                "0.50 does not write: give the unquantised model"
+                "0.50 does not write; use the unquantised model"
             )
         return _Coded(QuantSpec(kind="int8"), (info.shape[0], info.shape[1]), None)
 
@@ -176,7 +175,7 @@ class BitsAndBytesCheckpoint(FolderCheckpoint):
             if name in eight or name.startswith(companions):
                 continue
             if coded := self._coded.get(name):
-                # One slice: blocks run on over the ends of rows.
+                # One slice: blocks may cross the ends of rows.
                 rows, columns = coded.shape
                 logical[name] = TensorInfo((rows, columns), coded.spec.kind, info.bytes, rows)
             else:

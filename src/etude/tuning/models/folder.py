@@ -1,9 +1,9 @@
-"""A model folder as transformers writes it: `config.json`, safetensors, tokenizer.
+"""Model folders of transformers: `config.json`, safetensors, tokenizer.
 
-A safetensors file is 8 bytes of length, that many bytes of JSON (name -> dtype, shape, byte
-range), then the numbers. Large models are cut into several such files, which
-`model.safetensors.index.json` lists. The safetensors package maps files into memory; here
-slices are read, see `checkpoint`.
+A safetensors file is 8 bytes of length, that many bytes of JSON (name -> dtype, shape, byte range),
+then the data. Large models are split into several such files, listed in
+`model.safetensors.index.json`. The safetensors package maps files into memory; here slices are read
+instead, see `checkpoint`.
 
 Format: https://github.com/huggingface/safetensors#format
 """
@@ -41,10 +41,10 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 
-# A sound header takes a few hundred bytes a tensor; the format's own limit is 100 MB.
+# A valid header takes a few hundred bytes per tensor; the format's own limit is 100 MB.
 _MOST_HEADER_BYTES = 100_000_000
 
-# What `config.json` says of how it was written, not of what the model is.
+# Keys of `config.json` about how it was written, not about the model.
 _NOT_IDENTITY = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "use_cache")
 
 
@@ -52,7 +52,7 @@ class FolderCheckpoint:
     """A `Checkpoint` in a folder.
 
     Raises:
-        ModelError: a file is missing, damaged or cut short, or the weights are already quantised.
+        ModelError: a file is missing, damaged or truncated, or the weights are already quantised.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,12 +71,12 @@ class FolderCheckpoint:
         self.tensors: Mapping[str, TensorInfo] = tensors
 
     def _check_quantization(self, stated: Mapping[str, Any] | None) -> None:
-        """Refuse weights in a format that is not read here."""
+        """Refuse quantised weights in an unsupported format."""
         if stated is not None:
             method = stated.get("quant_method", "by an unnamed method")
             raise ModelError(
-                f"{self.path} holds weights already quantised ({method}): give the unquantised "
-                "model, which is quantised while it is loaded, or one that bitsandbytes quantised"
+                f"{self.path} contains quantised weights ({method}); use the unquantised "
+                "model, which is quantised on loading, or one quantised by bitsandbytes"
             )
 
     @cached_property
@@ -90,12 +90,12 @@ class FolderCheckpoint:
         except Exception as error:
             # A configuration is checked by each model's own code, with errors of any type.
             raise ModelError(
-                f"{self.path / 'config.json'} is not understood: {innermost_reason(error)}"
+                f"{self.path / 'config.json'} is invalid: {innermost_reason(error)}"
             ) from error
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """`config.json` without what depends on who wrote it."""
+        """`config.json` without keys that depend on the writing program."""
         return {k: v for k, v in self._raw_config.items() if k not in _NOT_IDENTITY}
 
     @property
@@ -136,9 +136,9 @@ class FolderCheckpoint:
         try:
             return auto.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            # Missing or broken files come as OSError, ValueError, KeyError or bare Exception.
+            # Missing or broken files raise OSError, ValueError, KeyError or bare Exception.
             raise ModelError(
-                f"{self.path} has no tokenizer that can be read: {innermost_reason(error)}"
+                f"{self.path} has no readable tokenizer: {innermost_reason(error)}"
             ) from error
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -180,7 +180,7 @@ class FolderCheckpoint:
         size = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MOST_HEADER_BYTES):
-            raise ModelError(f"{path} is damaged or cut short in its header: fetch it again")
+            raise ModelError(f"{path} has a damaged or truncated header: fetch it again")
         try:
             entries: dict[str, dict[str, Any]] = json.loads(file.read(length))
             entries.pop("__metadata__", None)
@@ -191,22 +191,22 @@ class FolderCheckpoint:
                 tensors[name] = info
                 self._place[name] = (file, 8 + length + begin)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ModelError(f"{path} has a header that makes no sense: fetch it again") from None
+            raise ModelError(f"{path} has an invalid header: fetch it again") from None
 
     def _check(self, path: Path, name: str, info: TensorInfo, end: int, size: int) -> None:
         if info.format not in _DTYPES:
-            raise ModelError(f"{path}: tensor {name} is stored as {info.format}, not supported")
+            raise ModelError(f"{path}: tensor {name} has unsupported format {info.format}")
         if math.prod(info.shape) * _DTYPES[info.format].itemsize != info.bytes:
-            raise ModelError(f"{path} is damaged: tensor {name} has not the size of its shape")
+            raise ModelError(f"{path} is damaged: tensor {name} has the wrong size for its shape")
         if end > size:
             raise ModelError(
-                f"{path} is cut short: tensor {name} ends at byte {end:,}, the file at {size:,}; "
+                f"{path} is truncated: tensor {name} ends at byte {end:,}, the file at {size:,}; "
                 "fetch it again"
             )
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what `config.json` says of how the weights were quantised, if they were."""
+    """Return the quantisation settings in `config.json`, if any."""
     stated = config.get("quantization_config")
     return cast("Mapping[str, Any]", stated) if isinstance(stated, dict) else None
 
@@ -215,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ModelError: it cannot be read, or is no JSON object.
+        ModelError: it cannot be read, or is not a JSON object.
     """
     try:
         content: Any = json.loads(path.read_text("utf-8"))
@@ -224,5 +224,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {innermost_reason(error)}") from None
     if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
+        raise ModelError(f"{path} does not contain a JSON object")
     return cast("dict[str, Any]", content)

@@ -1,13 +1,13 @@
-"""The GGUF container: metadata and tensors, read without mapping the file into memory.
+"""GGUF container: metadata and tensors, read without mapping the file into memory.
 
-A file is: magic, version, two counts, key-value metadata, one record a tensor, padding, data.
+A file is: magic, version, two counts, key-value metadata, one record per tensor, padding, data.
 Every number is little-endian. Tensors come in llama.cpp's block formats: a row is cut into blocks
 of 32 (or 256) weights, and a block is stored as small integers with one or two scales.
 
-The `gguf` package has a reader too. It maps the file and makes several NumPy views of every string
-of the vocabulary: for SmolLM2 that takes 160 MB and three seconds, which is all that a
-memory-bounded load may spend. Block sizes do come from that package, and the decoders of rare
-formats; the common ones are an operation of ours, several times as fast (`kernels/gguf.py`).
+The `gguf` package also has a reader, but it maps the file and makes several NumPy views of every
+string in the vocabulary: for SmolLM2 that takes 160 MB and three seconds, the whole budget of a
+memory-bounded load. Block sizes and the decoders of rare formats come from that package; the common
+formats have their own decoder, several times as fast (`kernels/gguf.py`).
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -36,7 +36,7 @@ DENSE = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""Formats that are plain numbers, by llama.cpp's names."""
+"""Unquantised formats, by llama.cpp's names."""
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -63,7 +63,7 @@ class GGUFTensor:
 
     type: GGMLQuantizationType
     offset: int
-    """Bytes from the beginning of the file."""
+    """Offset from the beginning of the file, in bytes."""
 
     @property
     def row_bytes(self) -> int:
@@ -81,7 +81,7 @@ class GGUFFile:
     """An open GGUF file. Use as a context manager, or `close` it.
 
     Raises:
-        ModelError: the file is missing, is no GGUF file, is damaged, or ends too early.
+        ModelError: the file is missing, not a GGUF file, damaged or truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,7 +128,7 @@ class GGUFFile:
             raise ModelError(f"{self.path} is not a GGUF file: it does not begin with 'GGUF'")
         version = header.scalar("I")
         if version not in (2, 3):
-            # A big-endian file shows its version in the high bytes.
+            # A big-endian file has its version in the high bytes.
             raise ModelError(
                 f"{self.path} is GGUF version {version:#x}; only little-endian versions 2 and 3 "
                 "are read"
@@ -146,7 +146,7 @@ class GGUFFile:
             tensor = GGUFTensor(name, shape, kind, data + offset)
             if tensor.offset + tensor.bytes > self._size:
                 raise ModelError(
-                    f"{self.path} is cut short: tensor {name} ends at byte "
+                    f"{self.path} is truncated: tensor {name} ends at byte "
                     f"{tensor.offset + tensor.bytes:,}, the file at {self._size:,}; fetch it again"
                 )
             tensors[name] = tensor
@@ -154,7 +154,7 @@ class GGUFFile:
 
 
 class _Header:
-    """Reads the header's items in order; refuses what cannot be in a sound file."""
+    """Parser of the header's items in order; refuses invalid values."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
         self._file = file
@@ -175,10 +175,10 @@ class _Header:
         return struct.unpack(form, self._read(struct.calcsize(form)))[0]
 
     def count(self, least_bytes: int) -> int:
-        """Read a number of items, each of which takes at least so many bytes of the file."""
+        """Read a count of items, each of which takes at least `least_bytes` of the file."""
         count = cast("int", self.scalar("Q"))
         if count * least_bytes > self._size:
-            raise self._damaged(f"it says it holds {count:,} items, more than its size allows")
+            raise self._damaged(f"its header declares {count:,} items, more than its size allows")
         return count
 
     def string(self) -> str:
@@ -192,7 +192,7 @@ class _Header:
         try:
             return GGUFValueType(number)
         except ValueError:
-            raise self._damaged(f"there is no metadata type {number}") from None
+            raise self._damaged(f"unknown metadata type {number}") from None
 
     def value(self, kind: GGUFValueType | None = None) -> Any:
         kind = self._kind() if kind is None else kind
@@ -207,7 +207,7 @@ class _Header:
             count = self.count(width)
             return list(struct.unpack(f"<{count}{code}", self._read(count * width)))
         if inner == GGUFValueType.ARRAY:
-            raise self._damaged("its metadata has arrays of arrays, which no model has")
+            raise self._damaged("its metadata has nested arrays")
         return [self.value(inner) for _ in range(self.count(8))]
 
     def tensor(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
@@ -222,7 +222,7 @@ class _Header:
             kind = GGMLQuantizationType(number)
         except ValueError:
             raise ModelError(
-                f"{self._path} stores tensor {name} in format {number}, which is not known"
+                f"{self._path} stores tensor {name} in unknown format {number}"
             ) from None
         block, _ = GGML_QUANT_SIZES[kind]
         if math.prod(shape) == 0 or shape[-1] % block:
@@ -231,7 +231,7 @@ class _Header:
 
 
 def decode(raw: torch.Tensor, kind: GGMLQuantizationType) -> torch.Tensor:
-    """Decode rows of blocks to numbers.
+    """Decode rows of blocks to float32.
 
     Args:
         raw: (rows, bytes of a row), uint8.

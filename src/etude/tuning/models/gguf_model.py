@@ -1,9 +1,9 @@
-"""From a GGUF file to what transformers calls the same things: configuration, names, rows.
+"""GGUF checkpoints: conversion of configuration, tensor names and row order to transformers'.
 
-GGUF names a model's parts its own way (`blk.3.attn_q.weight`), lists no configuration but
-metadata, and, for Llama, stores the rows of the query and key projections in another order:
-llama.cpp rotates neighbouring pairs of dimensions where transformers rotates halves (Su et al.
-2021, "RoFormer", eq. 34, up to a permutation of each head's dimensions).
+GGUF uses its own names (`blk.3.attn_q.weight`), has metadata instead of a configuration and, for
+Llama, stores the rows of the query and key projections in a different order: llama.cpp rotates
+neighbouring pairs of dimensions where transformers rotates halves (Su et al. 2021, "RoFormer",
+eq. 34, up to a permutation of each head's dimensions).
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _BLOCK = {
 _ROPE_FACTORS = "rope_freqs.weight"
 
 GGUF_ARCHITECTURE = {**{name: name for name in ARCHITECTURES}, "mistral": "llama"}
-"""transformers' model type -> what a GGUF file of such a model calls it."""
+"""transformers' model type -> GGUF architecture."""
 
-# Metadata that says nothing of the weights: two files of the same model may differ in it.
+# Metadata unrelated to the weights: two files of the same model may differ in it.
 _NOT_IDENTITY = ("general.", "tokenizer.", "quantize.")
 
 
 def gguf_name(name: str) -> str | None:
-    """Return what GGUF calls transformers' `model.layers.3.mlp.up_proj.weight`; None: nothing."""
+    """Return GGUF's name for transformers' `model.layers.3.mlp.up_proj.weight`, or None."""
     module, _, leaf = name.rpartition(".")
     block = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
     names = _BLOCK if block else _TOP
@@ -66,10 +66,10 @@ def gguf_name(name: str) -> str | None:
 
 
 def rows_are_paired(architecture: str, name: str) -> bool:
-    """Return whether a GGUF file keeps the rows of transformers' tensor `name` in another order.
+    """Return whether a GGUF file stores the rows of transformers' tensor `name` in pair order.
 
     Args:
-        architecture: as GGUF calls it.
+        architecture: GGUF's name of it.
         name: transformers' name, of a weight or bias.
     """
     return architecture == "llama" and name.split(".")[-3:-1] in (
@@ -79,7 +79,7 @@ def rows_are_paired(architecture: str, name: str) -> bool:
 
 
 def halves_from_pairs(rows: torch.Tensor, head: int) -> torch.Tensor:
-    """Bring rows from llama.cpp's order, pair after pair, to transformers': half after half.
+    """Reorder rows from llama.cpp's pair order to transformers' half order.
 
     Args:
         rows: (heads * head, ...), of any dtype: numbers, or the bytes of blocks.
@@ -90,7 +90,7 @@ def halves_from_pairs(rows: torch.Tensor, head: int) -> torch.Tensor:
 
 
 def pairs_from_halves(rows: torch.Tensor, head: int) -> torch.Tensor:
-    """Undo `halves_from_pairs`."""
+    """Invert `halves_from_pairs`."""
     halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)
 
@@ -99,7 +99,7 @@ class GGUFCheckpoint:
     """A `Checkpoint` in one GGUF file.
 
     Raises:
-        ModelError: the file is damaged, or its architecture or a part of it is not supported.
+        ModelError: the file is damaged, or its architecture is not supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ class GGUFCheckpoint:
 
     @property
     def architecture(self) -> str:
-        """As GGUF calls it: a key of `ARCHITECTURES`."""
+        """GGUF's architecture name, a key of `ARCHITECTURES`."""
         return self._architecture
 
     @property
@@ -142,7 +142,7 @@ class GGUFCheckpoint:
 
     @property
     def license(self) -> str | None:
-        """The licence that the metadata names."""
+        """The licence in the metadata."""
         return self.metadata.get("general.license")
 
     @property
@@ -152,7 +152,7 @@ class GGUFCheckpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The transformers configuration that the metadata and the tensors' shapes imply."""
+        """The transformers configuration, from the metadata and the tensors' shapes."""
         heads = self._count("attention.head_count")
         hidden = self._count("embedding_length")
         fields: dict[str, Any] = {
@@ -176,7 +176,7 @@ class GGUFCheckpoint:
             fields["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in self._stored
         if self._architecture == "qwen2" and self._head_dim * heads != hidden:
             raise ModelError(
-                f"{self.path}: qwen2 heads of {self._head_dim} dimensions do not make up "
+                f"{self.path}: qwen2 heads of {self._head_dim} dimensions do not add up to "
                 f"its hidden size {hidden}"
             )
         try:
@@ -185,9 +185,9 @@ class GGUFCheckpoint:
         except ModelError:
             raise
         except Exception as error:
-            # Each configuration class checks itself, with errors of any type.
+            # Configuration classes validate themselves, with errors of any type.
             raise ModelError(
-                f"{self.path} describes no sound model: {innermost_reason(error)}"
+                f"{self.path} has invalid metadata: {innermost_reason(error)}"
             ) from error
 
     def generation_config(self) -> Any:
@@ -213,7 +213,7 @@ class GGUFCheckpoint:
         return rows if head == 1 else halves_from_pairs(rows, head)
 
     def read_blocks(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Return rows of a tensor as they are stored, but in transformers' order.
+        """Return stored rows of a tensor in transformers' order.
 
         Returns:
             uint8 (stop - start, bytes of a row).
@@ -242,7 +242,7 @@ class GGUFCheckpoint:
             )
         if self.metadata.get("split.count", 1) > 1:
             raise ModelError(
-                f"{self.path} is one of {self.metadata['split.count']} parts: join them first, "
+                f"{self.path} is one of {self.metadata['split.count']} parts; join them first "
                 "with `llama-gguf-split --merge`"
             )
         if self.metadata.get(f"{found}.expert_count", 0):
@@ -262,7 +262,7 @@ class GGUFCheckpoint:
                 stored[f"{_TOP[top[1]]}.{top[2]}"] = tensor
             else:
                 raise ModelError(
-                    f"{self.path} has a tensor {name!r}, which no {self._architecture} model has"
+                    f"{self.path} has a tensor {name!r}, unknown for {self._architecture} models"
                 )
         return stored
 
@@ -283,7 +283,7 @@ class GGUFCheckpoint:
         return size
 
     def _rope_parameters(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how positions are encoded; refuse what is not understood rather than guess."""
+        """Return the RoPE parameters; refuse unknown variants."""
         theta = self._real("rope.freq_base", 10000.0)
         kind: str = self._value("rope.scaling.type", str, "none")
         if kind not in ("none", "linear") or self._real("rope.scale_linear", 1.0) != 1.0:
@@ -301,11 +301,11 @@ class GGUFCheckpoint:
         """Return the metadata `<architecture>.<key>`, the same for all layers."""
         value = self.metadata.get(f"{self._architecture}.{key}", default)
         if value is None:
-            raise ModelError(f"{self.path} lacks {self._architecture}.{key} in its metadata")
+            raise ModelError(f"{self.path} has no {self._architecture}.{key} in its metadata")
         if not isinstance(value, kind):
             raise ModelError(
-                f"{self.path} has {type(value).__name__} for {self._architecture}.{key}, "
-                "with which it cannot be loaded"
+                f"{self.path} has an unsupported {type(value).__name__} in "
+                f"{self._architecture}.{key}"
             )
         return value
 
@@ -323,7 +323,7 @@ class GGUFCheckpoint:
 
     def _shape(self, name: str) -> tuple[int, ...]:
         if name not in self._stored:
-            raise ModelError(f"{self.path} lacks the tensor of {name}")
+            raise ModelError(f"{self.path} has no tensor for {name}")
         return self._stored[name].shape
 
 
@@ -336,17 +336,17 @@ def _configuration(model_type: str, fields: Mapping[str, Any]) -> Any:
 
 
 def _decimal(number: float) -> float:
-    """Return the shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06."""
+    """Return the shortest decimal for this float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(number)))
 
 
 def _llama3_rope(
     theta: float, factors: torch.Tensor, fields: Mapping[str, Any], origin: str
 ) -> dict[str, Any]:
-    """Recover Llama 3's RoPE scaling from the factors that GGUF lists for each frequency.
+    """Recover Llama 3's RoPE scaling from GGUF's factors of each frequency.
 
-    The rule leaves short wavelengths alone, divides long ones by `factor`, and blends between.
-    All published models share the three other numbers, which the factors confirm or refute.
+    The rule leaves short wavelengths unchanged, divides long ones by `factor`, and interpolates
+    between. All published models share the three other parameters, which is verified.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -364,5 +364,5 @@ def _llama3_rope(
     if len(scaled) != len(factors) or not torch.allclose(
         theta**-exponents / scaled.double(), factors, rtol=1e-4
     ):
-        raise ModelError(f"{origin} scales RoPE's frequencies by factors that are not Llama 3's")
+        raise ModelError(f"{origin} has RoPE frequency factors other than Llama 3's")
     return scaling

@@ -1,12 +1,12 @@
-"""From a GGUF file's vocabulary to a tokenizer that yields the ids the model was trained on.
+"""GGUF tokenizers: construction of a transformers tokenizer from a GGUF vocabulary.
 
-Two families cover the supported models. Byte-level BPE (`gpt2` in GGUF) first splits text by
-rules that the vocabulary does not show; GGUF only names them (`tokenizer.ggml.pre`). A wrong rule
-yields valid ids that the model has never seen in that place, for example `2024` as one token
-where it was always four: nothing fails, the model is only worse. So an unknown name is refused.
-SentencePiece BPE (`llama` in GGUF) has no rules, but scores in the place of merges.
+Two families cover the supported models. Byte-level BPE (`gpt2` in GGUF) first splits text by rules
+that GGUF only names (`tokenizer.ggml.pre`). A wrong rule yields valid ids in unusual combinations,
+for example `2024` as one token instead of four: nothing fails, but the model performs worse. So an
+unknown name is refused. SentencePiece BPE (`llama` in GGUF) has no such rules, and scores instead
+of merges.
 
-The ids are checked against llama.cpp's own (tests/tuning/models).
+The ids are tested against llama.cpp's (tests/tuning/models).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _PRE_TOKENIZERS = {
     "deepseek-r1-qwen": lambda: _split_by(_QWEN2),
 }
 
-# Llama 3 takes a word that is in the vocabulary whole, even if no sequence of merges leads to it.
+# Llama 3 encodes a word in the vocabulary as one token, even if no merges produce it.
 _WHOLE_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "llama-v3"})
 
 
@@ -77,18 +77,18 @@ def build_tokenizer(metadata: Mapping[str, Any], context: int, origin: str) -> A
 
     Args:
         metadata: a GGUF file's key-value metadata.
-        context: tokens of the longest sequence.
+        context: maximum sequence length in tokens.
         origin: the file, for messages.
 
     Raises:
-        ModelError: the vocabulary is missing or of a kind that is not supported.
+        ModelError: the vocabulary is missing or of an unsupported kind.
     """
     from transformers import PreTrainedTokenizerFast
 
     kind = metadata.get("tokenizer.ggml.model")
     tokens = cast("list[str] | None", metadata.get("tokenizer.ggml.tokens"))
     if not tokens:
-        raise ModelError(f"{origin} carries no vocabulary")
+        raise ModelError(f"{origin} has no vocabulary")
     types = cast("list[int]", metadata.get("tokenizer.ggml.token_type", []))
     types = types or [int(TokenType.NORMAL)] * len(tokens)
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -126,7 +126,7 @@ def build_tokenizer(metadata: Mapping[str, Any], context: int, origin: str) -> A
             raise ModelError(f"{origin} is damaged: its {name} token is number {index!r}")
         return tokens[index]
 
-    # SentencePiece vocabularies begin a text with <s> unless the file says otherwise.
+    # SentencePiece tokenizers prepend <s> unless the file says otherwise.
     begins = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
     return cast("Any", PreTrainedTokenizerFast)(
         tokenizer_object=backend,
@@ -147,8 +147,8 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int], origin:
     rule = metadata.get("tokenizer.ggml.pre")
     if rule not in _PRE_TOKENIZERS:
         raise ModelError(
-            f"{origin} splits text by {rule!r} (tokenizer.ggml.pre), which is not known; "
-            f"known are {', '.join(_PRE_TOKENIZERS)}"
+            f"{origin} has an unknown pre-tokenizer {rule!r} (tokenizer.ggml.pre); "
+            f"known: {', '.join(_PRE_TOKENIZERS)}"
         )
     merges = cast("list[str]", metadata.get("tokenizer.ggml.merges", []))
     pairs = [cast("tuple[str, str]", tuple(merge.split(" "))) for merge in merges]

@@ -1,8 +1,8 @@
-"""Heads: what turns a transformer's hidden states into outputs, and how a model with one is built.
+"""Model heads: output layers on a transformer's hidden states, and their construction.
 
-A causal language model has its head in the checkpoint. A classifier's head is new: its weights are
-drawn from the run's seed, trained whole beside the adapter and saved with it (PEFT's
-`modules_to_save`). Everything outside a model's trunk (`base_model_prefix`) is its head.
+A causal language model has its head in the checkpoint. A classifier's head is new: it is
+initialised from the run's seed, trained in full beside the adapter and saved with it (PEFT's
+`modules_to_save`). Everything outside a model's trunk (`base_model_prefix`) belongs to its head.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from etude.core.errors import ModelError
 
 @dataclass(frozen=True)
 class Head:
-    """Which head a model is built with."""
+    """The head that a model is built with."""
 
     kind: str = "causal-lm"
     """`causal-lm` or `sequence-classification`."""
 
     labels: tuple[str, ...] = ()
-    """Names of the classes, in the order of the outputs."""
+    """Class names, in the order of the outputs."""
 
     seed: int = 0
-    """Of the first values of a new head."""
+    """Seed of the initial values of a new head."""
 
     @property
     def is_new(self) -> bool:
-        """Whether its weights are not the checkpoint's."""
+        """Whether the head is not part of the checkpoint."""
         return self.kind != "causal-lm"
 
     @property
@@ -53,7 +53,7 @@ class Head:
         return getattr(transformers, names[self.kind])
 
     def configure(self, config: Any, pad_id: int | None = None) -> Any:
-        """Return a copy of a model's configuration that says this head."""
+        """Return a copy of a model's configuration with this head."""
         configured = copy.deepcopy(config)
         if self.kind == "sequence-classification":
             configured.num_labels = max(2, len(self.labels))
@@ -61,16 +61,16 @@ class Head:
             if self.labels:
                 configured.id2label = dict(enumerate(self.labels))
                 configured.label2id = {label: index for index, label in enumerate(self.labels)}
-        # A decoder classifies by the last token that is no padding, so it must know which that is.
+        # A decoder classifies by the last token that is not padding, so it needs the padding id.
         if self.is_new and pad_id is not None and getattr(configured, "pad_token_id", None) is None:
             configured.pad_token_id = pad_id
         return configured
 
     def require_supported(self, config: Any, origin: str) -> None:
-        """Refuse a model that has no such head.
+        """Refuse a model that does not support this head.
 
         Raises:
-            ModelError: saying which kind of model it is.
+            ModelError: the model does not support it.
         """
         from transformers.models.auto import modeling_auto as auto
 
@@ -88,7 +88,7 @@ class Head:
         classifiers: Mapping[str, Any] = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
         if config.model_type not in classifiers:
             raise ModelError(
-                f"{origin} is a {classes[0]}: transformers has no sequence classifier of this kind"
+                f"{origin} is a {classes[0]}: transformers has no sequence classifier for it"
             )
 
 
@@ -96,7 +96,7 @@ CAUSAL_LM = Head()
 
 
 def head_modules(model: Any) -> list[str]:
-    """Return the names of the modules beside the trunk: `classifier`, `score`, `lm_head`."""
+    """Return the names of the modules outside the trunk: `classifier`, `score`, `lm_head`."""
     trunk = str(getattr(model, "base_model_prefix", ""))
     if not trunk or not hasattr(model, trunk):
         return []
@@ -108,10 +108,10 @@ def head_modules(model: Any) -> list[str]:
 
 
 def new_head_value(model: Any, name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Return the first values of a parameter of a new head, float32.
+    """Return the initial values of a parameter of a new head, float32.
 
-    Norms begin at one, biases at zero, matrices normal with the model's `initializer_range`, as
-    transformers draws them; the numbers depend on the seed and the parameter's name alone.
+    Norms are initialised to one, biases to zero, matrices normal with the model's
+    `initializer_range`, as in transformers; values depend on the seed and the name only.
     """
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)

@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub, kept in the hub client's own cache.
+"""Hugging Face Hub models, stored in the hub client's own cache.
 
-The cache is shared with every other tool on the machine that uses the hub client, so a model that
-transformers has fetched before is not fetched again.
+The cache is shared with all other programs that use the hub client, so a model that transformers
+has downloaded is not downloaded again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from etude.core.errors import ModelError, innermost_reason
 from etude.core.progress import Progress
 from etude.tuning.models.catalog import CATALOG, unknown_model
 
-# What a transformers model folder consists of. Not: pickled weights, exports to other engines
-# (in sub-folders), and Mistral's second copy of the same weights.
+# Files of a transformers model folder. Excluded: pickled weights, exports to other engines (in
+# sub-folders), and Mistral's second copy of the same weights.
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
 _UNWANTED = ["*/*", "consolidated*"]
 
@@ -23,12 +23,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9_]")
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether `name` has the form `owner/name`."""
+    """Return whether `name` has the form `owner/name`."""
     return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def cached(name: str) -> Path | None:
-    """Return the folder of the hub model `name` if it is on this machine, whole."""
+    """Return the local folder of the hub model `name`, if complete."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -38,15 +38,15 @@ def cached(name: str) -> Path | None:
 
 
 def download(name: str, progress: Progress) -> Path:
-    """Fetch the hub model `name`, or what has changed of it, and return its folder.
+    """Download or update the hub model `name` and return its folder.
 
-    Without a network, a whole copy in the cache is enough.
+    Without a network, a complete copy in the cache is used.
 
     Raises:
-        ModelError: no such model, no right to it, or no way to reach the hub.
+        ModelError: the model does not exist, is not accessible, or the hub cannot be reached.
     """
     if not is_hub_id(name):
-        raise ModelError(f"{unknown_model(name, CATALOG)}; or give a hub id (owner/name)")
+        raise ModelError(f"{unknown_model(name, CATALOG)}; or use a hub id (owner/name)")
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -68,13 +68,13 @@ def download(name: str, progress: Progress) -> Path:
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"cannot reach the Hugging Face hub for {name} ({innermost_reason(error)}): "
-            "go online, set "
-            f"HF_ENDPOINT to a mirror, or give a folder; aliases such as {next(iter(CATALOG))} "
+            "connect to the network, set "
+            f"HF_ENDPOINT to a mirror, or use a folder; aliases such as {next(iter(CATALOG))} "
             "come from the package index instead"
         ) from None
     except Exception as error:
-        # The client lets its HTTP library's errors through, and which library that is changes
-        # between its versions; any of them means that the download did not succeed.
+        # The client does not wrap errors of its HTTP library, which differs between versions; any
+        # of them means that the download failed.
         raise ModelError(
             f"could not download {name} from the hub: {innermost_reason(error)}"
         ) from error
@@ -101,10 +101,10 @@ def _reporting_to(progress: Progress) -> Any:
     shown = 0
 
     class Reporting(base):
-        """Draws nothing; forwards the bars that count bytes, of which the furthest counts."""
+        """Progress bar without output; forwards the largest byte count."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
-            # The client adds a keyword of its own, the name of the bar's group.
+            # The client passes an extra keyword, the name of the bar's group.
             options.pop("name", None)
             base.__init__(self, *args, **options)
 

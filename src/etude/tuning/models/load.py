@@ -1,8 +1,8 @@
-"""From a model's name to a model in memory, quantised while it is read.
+"""Model loading: from a model's name to a model in memory, quantised while it is read.
 
     checkpoint on disk ──row slice──▶ float32 ──quantise──▶ codes and scales of one Linear
                            │             └────cast────────▶ embeddings, norms, biases, head
-                           └─────blocks of a GGUF file────▶ one Linear, as they are (`native`)
+                           └─────blocks of a GGUF file────▶ one Linear, unchanged (`native`)
                                  codes of bitsandbytes
 
 At no time does memory hold more than the finished model and a few slices, so a model can be loaded
@@ -47,18 +47,18 @@ from etude.tuning.quant.gguf import GGUFLinear
 from etude.tuning.quant.linear import CodedLinear, QuantLinear
 
 _MOST_READERS = 4
-"""Threads that read tensors; each holds slices of its own, for which the peak leaves room."""
+"""Reader threads; each holds its own slices, which the memory bound includes."""
 
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """Which weights a model was made from; an adapter is for these and no others."""
+    """Origin of a model's weights; an adapter is valid for these only."""
 
     name: str
-    """As the recipe says it."""
+    """The name in the recipe."""
 
     path: str
-    """Folder or file on this machine."""
+    """Local folder or file."""
 
     fingerprint: str
     """See `checkpoint.fingerprint`."""
@@ -160,13 +160,13 @@ class LoadedModel:
 
     origin: ModelOrigin
     placement: Placement
-    """Where it lies, and what it computes in."""
+    """Device and dtypes."""
 
     head: Head = CAUSAL_LM
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of every weight that is not quantised."""
+        """Dtype of every weight that is not quantised."""
         return self.placement.dtype
 
 

@@ -1,6 +1,7 @@
-"""Writing a model folder that is there whole or not at all.
+"""Atomic writing of model folders.
 
-It is written beside its place under a name of its own, checked by whoever writes it, and renamed.
+A folder is written beside its destination under a temporary name, verified by the caller, and
+renamed.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from etude.tuning.models.load import ModelOrigin
 
 
 def refuse_existing(output: Path, overwrite: bool) -> None:
-    """Refuse a place that holds something, unless it is a model that may be replaced.
+    """Refuse an existing destination, unless it is a model that may be overwritten.
 
     Raises:
-        RunError: saying which of the two.
+        RunError: the destination exists, or is not a model folder.
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not overwrite:
         raise RunError(f"{output} already exists; choose another, or replace it with --force")
     if not (output / "config.json").is_file():
-        raise RunError(f"{output} is no model folder, so it is not replaced; choose another")
+        raise RunError(f"{output} is not a model folder, so it is not replaced; choose another")
 
 
 def refuse_base_folder(output: Path, origin: ModelOrigin) -> None:
-    """Refuse to replace the model that is being read.
+    """Refuse to overwrite the model that is being read.
 
     Raises:
-        RunError: `output` is its folder or holds it.
+        RunError: `output` is its folder or contains it.
     """
     source = Path(origin.path).resolve()
     if output.resolve() == source or output.resolve() in source.parents:
-        raise RunError(f"{output} holds the base model itself; choose another folder")
+        raise RunError(f"{output} contains the base model itself; choose another folder")
 
 
 def write_aside(output: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a new folder beside `output` and return that folder.
+    """Call `write` on a new folder beside `output` and return that folder.
 
     Raises:
-        RunError: it cannot be written; nothing is left.
+        RunError: the folder cannot be written; it is removed.
     """
     try:
         aside = make_folder_aside(output)
@@ -62,10 +63,10 @@ def write_aside(output: Path, write: Callable[[Path], None]) -> Path:
 
 
 def move(aside: Path, output: Path) -> None:
-    """Put the finished folder in its place; the old one goes only when the new one is there.
+    """Move the finished folder to its destination; the old one is removed last.
 
     Raises:
-        RunError: it cannot be moved; the old one is as it was.
+        RunError: the folder cannot be moved; the old one is unchanged.
     """
     try:
         replace_folder(aside, output)
@@ -75,7 +76,7 @@ def move(aside: Path, output: Path) -> None:
 
 @contextmanager
 def no_bars() -> Generator[None]:
-    """Silence the bars that transformers draws by itself; `Progress` speaks for all."""
+    """Context manager: disable transformers' own progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -88,5 +89,5 @@ def no_bars() -> Generator[None]:
 
 
 def _is_disk_error(error: BaseException) -> bool:
-    """Return whether the system refused; safetensors reports that as an error of its own."""
+    """Return whether an error is an I/O error; safetensors has its own type for these."""
     return isinstance(error, OSError) or "os error" in str(error)

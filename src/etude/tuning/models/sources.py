@@ -1,4 +1,4 @@
-"""Where a model's name leads: alias, hub id, folder or `.gguf` file, and in what format."""
+"""Resolution of model names: alias, hub id, folder or `.gguf` file, and format detection."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Format = Literal["gguf", "safetensors", "ctranslate2"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was found, or that can be fetched."""
+    """A local or downloadable model."""
 
     name: str
-    """As the person wrote it."""
+    """The name as the user wrote it."""
 
     kind: Literal["alias", "hub", "folder", "file"]
 
     path: Path | None
-    """The folder, or the `.gguf` file. None: not on this machine, `pull` brings it."""
+    """The folder, or the `.gguf` file. None: not local; `pull` downloads it."""
 
     format: Format | None
-    """None where `path` is."""
+    """None if `path` is."""
 
 
 def resolve(name: str) -> ModelSource:
-    """Find what `name` means; fetches nothing.
+    """Resolve `name` without downloading anything.
 
     An alias wins over a folder of the same name (write `./name` for the folder), a folder over
     a hub id.
 
     Raises:
-        ModelError: nothing has that name, or what has it is no model that can be read.
+        ModelError: the name is unknown, or not a readable model.
     """
     if name in CATALOG:
         model = CATALOG[name]
@@ -58,21 +58,21 @@ def resolve(name: str) -> ModelSource:
         found, form = recognize(cached)
         return ModelSource(name, "hub", found, form)
     raise ModelError(
-        f"{unknown_model(name, known_models())}; or give a folder, a .gguf file, or a hub "
+        f"{unknown_model(name, known_models())}; or use a folder, a .gguf file, or a hub "
         "id (owner/name)"
     )
 
 
 def recognize(path: Path) -> tuple[Path, Format]:
-    """Return what to read at `path`, and its format.
+    """Return the model file or folder at `path`, and its format.
 
     Raises:
-        ModelError: it is no model, or one in a format that is refused; the message says which.
+        ModelError: it is not a model, or in an unsupported format.
     """
     if path.is_file():
         if path.suffix == ".gguf":
             return path, "gguf"
-        raise ModelError(f"{path} is no model: expected a folder or a .gguf file")
+        raise ModelError(f"{path} is not a model: expected a folder or a .gguf file")
     if (path / "config.json").exists():
         if (path / SINGLE).exists() or (path / INDEX).exists():
             return path, "safetensors"
@@ -80,18 +80,18 @@ def recognize(path: Path) -> tuple[Path, Format]:
             return path, "ctranslate2"
         if any(path.glob("pytorch_model*.bin")):
             raise ModelError(
-                f"{path} holds pickled weights, which can run code when opened: write it again "
-                "as safetensors (`from_pretrained` and `save_pretrained` of transformers do)"
+                f"{path} contains pickled weights, which can run code when opened; convert it "
+                "to safetensors (`from_pretrained` and `save_pretrained` of transformers)"
             )
-        raise ModelError(f"{path} holds a config.json but no {SINGLE} or {INDEX}")
+        raise ModelError(f"{path} contains a config.json but no {SINGLE} or {INDEX}")
     files = sorted(path.glob("*.gguf"))
     if len(files) == 1:
         return files[0], "gguf"
     if files:
         names = ", ".join(file.name for file in files[:4])
-        raise ModelError(f"{path} holds {len(files)} GGUF files: name one of {names}")
+        raise ModelError(f"{path} contains {len(files)} GGUF files; name one: {names}")
     if (path / "adapter_config.json").exists():
         raise ModelError(
-            f"{path} is an adapter, not a model: give its base model here, or merge the two first"
+            f"{path} is an adapter, not a model: name its base model, or merge the two first"
         )
-    raise ModelError(f"{path} is no model: it holds neither config.json nor a .gguf file")
+    raise ModelError(f"{path} is not a model: it contains neither config.json nor a .gguf file")

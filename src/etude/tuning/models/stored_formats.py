@@ -1,10 +1,10 @@
-"""Which weights stay in memory as they are on disk, in few bits, and which may be quantised.
+"""Native quantisation: weights kept in the quantised format they have on disk.
 
-A weight that is quantised on disk already, in blocks of a GGUF file or in codes of bitsandbytes,
-can be held just so, or decoded. Rounding it a second time, to another format, adds a second error
-to the first: on SmolLM2's Q4_1 file, NF4 on top costs 0.25 nats of loss on GSM8K. For GGUF files a
-person may want that all the same, since few formats are as fast to decode as NF4; codes of 4 or 8
-bits that differ from those asked for are refused, as nothing can be gained.
+A weight already quantised on disk, in GGUF blocks or bitsandbytes codes, can be used in that format
+or decoded. Quantising it again to another format adds a second error: on SmolLM2's Q4_1 file, NF4
+costs 0.25 nats of loss on GSM8K. For GGUF files this is allowed, since few formats decode as fast
+as NF4; a different format for existing 4-bit or 8-bit codes is refused, as nothing can be
+gained.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from etude.tuning.models.gguf_model import GGUFCheckpoint
 def stored_formats(
     checkpoint: Checkpoint, linears: Iterable[str], quant: QuantSpec, name: str
 ) -> dict[str, str | QuantSpec]:
-    """Return, by path, the format of each of `linears` that is held as it is on disk.
+    """Return, by path, the format of each of `linears` that is kept as stored on disk.
 
     Args:
         checkpoint: the model's files.
         linears: paths of the Linears that may be quantised.
-        quant: what the recipe asks for.
-        name: what to call the model in messages.
+        quant: the recipe's `quant` section.
+        name: name of the model, for messages.
 
     Returns:
         A key of `kernels.gguf.FORMATS`, or the `QuantSpec` of the codes.
 
     Raises:
-        ModelError: what is on disk cannot be held as asked.
+        ModelError: the stored format does not support `quant`.
     """
     linears = list(linears)
     if isinstance(checkpoint, BitsAndBytesCheckpoint):
@@ -50,22 +50,22 @@ def _codes(
 ) -> dict[str, QuantSpec]:
     found: dict[str, QuantSpec] = {}
     for path in linears:
-        # Checkpoints of a model's trunk lack the name of the trunk.
+        # Checkpoints of a bare trunk omit the trunk's name.
         for weight in (f"{path}.weight", f"{path.partition('.')[2]}.weight"):
             if spec := checkpoint.format_of(weight):
                 found[path] = spec
     coded = {weight for weight in checkpoint.tensors if checkpoint.format_of(weight)}
     if len(coded) != len(found):
         raise ModelError(
-            f"{name} has codes for weights that are not of a Linear: give the unquantised model"
+            f"{name} has quantised weights outside Linear layers; use the unquantised model"
         )
     if quant.kind == "none":
         return {}
     for path, spec in found.items():
         if quant.kind != "native" and not _same(spec, quant):
             raise ModelError(
-                f"{name} holds {path} in {_words(spec)} already, not in {_words(quant)}: set "
-                "quant.kind: native to take its codes as they are, or none to decode them"
+                f"{name} stores {path} in {_words(spec)}, not in {_words(quant)}; set "
+                "quant.kind: native to use its codes, or none to decode them"
             )
     return found
 
@@ -91,15 +91,15 @@ def _blocks(checkpoint: Checkpoint, linears: list[str], name: str) -> dict[str, 
     if set(formats.values()) <= set(DENSE):
         stored = formats or {info.format: info.format for info in checkpoint.tensors.values()}
         raise ModelError(
-            f"quant.kind: native keeps what is quantised on disk (a GGUF file, or what "
-            f"bitsandbytes saved), but the weights of {name} are "
-            f"{', '.join(sorted(set(stored.values())))}: set quant.kind: nf4 to quantise them, "
+            f"quant.kind: native keeps weights quantised on disk (by GGUF or "
+            f"bitsandbytes), but the weights of {name} are "
+            f"{', '.join(sorted(set(stored.values())))}; set quant.kind: nf4 to quantise them, "
             "or none"
         )
     for path, format_ in formats.items():
         if format_ not in FORMATS and format_ not in DENSE:
             raise ModelError(
-                f"{name} keeps {path} in {format_}, which cannot be trained on as it is (known: "
-                f"{', '.join(FORMATS)}): set quant.kind: nf4 or none"
+                f"{name} stores {path} in {format_}, which does not support training (supported: "
+                f"{', '.join(FORMATS)}); set quant.kind: nf4 or none"
             )
     return blocks

@@ -1,7 +1,7 @@
-"""A model's weights as they are on disk, one at a time, after it has been loaded quantised.
+"""Access to the original weights of a model that was loaded quantised.
 
-Some adapters begin with what quantising lost, or with a part of the weight itself; the weight is
-read again for them, and let go of.
+Some adapter initialisations need the quantisation error or the weight itself; the weight is read
+again for them, one at a time.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class UnquantizedWeights:
             raise ModelError(f"{checkpoint.path} has no weight for {path}")
         if isinstance(checkpoint, BitsAndBytesCheckpoint) and checkpoint.format_of(name):
             raise ModelError(
-                f"{checkpoint.path} holds {path} rounded to few bits, not as it was before, which "
-                "is wanted here: give the unquantised model, or adapter.init: default"
+                f"{checkpoint.path} stores {path} quantised, but the original weight is needed "
+                "here; use the unquantised model, or adapter.init: default"
             )
         info = checkpoint.tensors[name]
         weight = torch.empty(info.shape)

@@ -1,1 +1,1 @@
-"""Weights in few bits: formats, their errors, and the Linear that computes with them."""
+"""Quantised weights: formats, error bounds, and Linear layers."""

@@ -1,4 +1,4 @@
-"""A frozen Linear in 4 bits: codes of 16 levels, a scale a block, scales in 8 bits if asked.
+"""Block-wise 4-bit Linear: 16 levels, one scale per block, optional double quantisation.
 
     W (out, in) ──row after row──▶ blocks of 32 to 4096 ──▶ codes, absmax
     absmax ──minus its mean, blocks of 256──▶ codes of 8 bits, scales, offset    (double)
@@ -22,8 +22,8 @@ from etude.tuning.quant.linear import CodedLinear
 class BlockLinear(CodedLinear):
     """Linear with a frozen 4-bit weight, (out_features, in_features).
 
-    Blocks run through the weight row after row; one that starts near the end of a row goes on in
-    the next. With double quantisation the scales are codes too.
+    Blocks are consecutive in row-major order; one may continue from the end of a row into the next
+    row. With double quantisation the scales are codes too.
 
     Buffers, all in `state_dict`:
         codes: uint8 (ceil(out * in / 2),).
@@ -32,7 +32,7 @@ class BlockLinear(CodedLinear):
         bias: (out_features,), frozen, or None.
 
     Attributes:
-        block: weights that share a scale.
+        block: number of weights that share a scale.
         double_quantized: whether the scales are quantised too.
     """
 
@@ -53,7 +53,7 @@ class BlockLinear(CodedLinear):
         *,
         device: torch.device | str | None = None,
     ) -> None:
-        """Make a layer without a weight; `from_weight` and `empty` are what to call."""
+        """Create a layer without a weight; use `from_weight` or `empty` instead."""
         if quant.kind not in CODEBOOKS:
             raise ValueError(f"BlockLinear holds {', '.join(CODEBOOKS)} weights, not {quant.kind}")
         super().__init__(in_features, out_features, quant, compute_dtype, bias)
@@ -77,12 +77,12 @@ class BlockLinear(CodedLinear):
     def fill_rows(self, start_row: int, rows: Tensor) -> None:
         """Quantize the next rows of the weight; the bytes are those of `from_weight`.
 
-        A block that straddles two calls waits in a buffer for its other half. The scales are
-        quantised once, over all of them, when the last row has come: their mean and their blocks
-        of 256 belong to the whole weight.
+        A block that straddles two calls is buffered until it is complete. The scales are quantised
+        together once the last row has arrived: their mean and their blocks of 256 span the whole
+        weight.
         """
         if self._filling is None:
-            raise RuntimeError("this layer's weight is complete; no more rows are wanted")
+            raise RuntimeError("this layer's weight is already complete")
         self._filling.add(start_row, rows)
         if self._filling.rows == self.out_features:
             absmax = self._filling.absmax
@@ -90,10 +90,10 @@ class BlockLinear(CodedLinear):
             self._set_absmax(absmax)
 
     def expect_rows(self) -> None:
-        """Wait for `fill_rows`.
+        """Prepare for `fill_rows`.
 
-        Until the last row has come the layer holds the codes, one float32 scale a block, and less
-        than two blocks of weights.
+        Until the last row has arrived the layer holds the codes, one float32 scale per block, and
+        less than two blocks of weights.
         """
         self._filling = _Filling(self)
 
@@ -101,15 +101,15 @@ class BlockLinear(CodedLinear):
         self._filling = None
 
     def finish(self) -> None:
-        """Check that every row has come (the last one completes the weight by itself)."""
+        """Check that every row has arrived (the last one completes the weight)."""
         if self._filling is not None:
             raise ModelError(
-                f"the weight is incomplete: {self._filling.rows} of {self.out_features} rows came"
+                f"the weight is incomplete: {self._filling.rows} of {self.out_features} rows"
             )
 
     @torch.no_grad()
     def overwrite(self, weight: Tensor) -> None:
-        """Quantize another weight, (out, in), in place of this one."""
+        """Replace the weight by quantising another one, (out, in)."""
         codes, absmax = ops.quantize_4bit(weight.detach(), self.block, self.spec.kind)
         self.codes.copy_(codes)
         self._set_absmax(absmax)
@@ -126,14 +126,14 @@ class BlockLinear(CodedLinear):
 
     @property
     def scales(self) -> Tensor:
-        """The scale of each block, float32 (blocks,), decoded where they are quantised."""
+        """The scale of each block, float32 (blocks,), decoded if they are quantised."""
         if not self.double_quantized:
             return self.absmax
         return ops.dequantize_absmax(self.absmax, self.absmax_scales, self.absmax_offset)
 
     @property
     def quantized_bytes(self) -> int:
-        """Bytes that the weight takes: codes and scales."""
+        """Size of the weight in bytes: codes and scales."""
         tensors = [self.codes, self.absmax]
         if self.double_quantized:
             tensors += [self.absmax_scales, self.absmax_offset]
@@ -141,11 +141,11 @@ class BlockLinear(CodedLinear):
 
     @torch.no_grad()
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight that the codes stand for, (out_features, in_features) in `dtype`."""
+        """Return the decoded weight, (out_features, in_features) in `dtype`."""
         self.finish()
         if gpu.takes(self.codes):
-            # Into memory that the allocator has just taken back from the layer before, in effect a
-            # scratch buffer that all weights of a size share.
+            # Into memory that the allocator has just freed from the previous layer: in effect a
+            # scratch buffer shared by all weights of a size.
             return gpu.decoded(self._coded, dtype)
         shape = (self.out_features, self.in_features)
         return ops.dequantize_4bit(
@@ -159,9 +159,9 @@ class BlockLinear(CodedLinear):
         return self.codes, self.absmax, double, shape, self.block, self.spec.kind
 
     def multiplies_coded(self, rows: Tensor) -> bool:
-        """Return whether `rows`, (T, in) or (T, out), are best multiplied without a decoded weight.
+        """Return whether to multiply `rows`, (T, in) or (T, out), by the codes directly.
 
-        On a GPU, where they are few: then memory gives half a byte a weight.
+        True on a GPU for few rows, when memory bandwidth dominates: a weight is half a byte.
         """
         shape = (self.out_features, self.in_features)
         return not self.keeps_dense and gpu.multiplies_coded(rows, shape)
@@ -174,7 +174,7 @@ class BlockLinear(CodedLinear):
         with_bias: bool = True,
         low: tuple[Tensor, Tensor, float] | None = None,
     ) -> Tensor:
-        """Return rows Ŵᵀ + b + add + s · h Bᵀ, (T, out), where `multiplies_coded` says so.
+        """Return rows Ŵᵀ + b + add + s · h Bᵀ, (T, out), if `multiplies_coded`.
 
         Args:
             rows: (T, in).
@@ -186,7 +186,7 @@ class BlockLinear(CodedLinear):
         return gpu.coded_product(rows, self._coded, self.bias if with_bias else None, add, low)
 
     def coded_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
-        """Return g Ŵ + add, (T, in), where `multiplies_coded` says so."""
+        """Return g Ŵ + add, (T, in), if `multiplies_coded`."""
         self.finish()
         return gpu.coded_gradient(g, self._coded, add)
 
@@ -196,7 +196,7 @@ class BlockLinear(CodedLinear):
 
 
 class _Filling:
-    """The state of a weight that is coming row by row."""
+    """State of a weight that is filled row by row."""
 
     def __init__(self, layer: BlockLinear) -> None:
         self.rows = 0
@@ -223,7 +223,7 @@ class _Filling:
 
         values = rows.reshape(-1)
         if self._waiting.numel():
-            # Complete the block that the last call began, so that the rest needs no copy.
+            # Complete the block begun by the last call, so that the rest needs no copy.
             missing = min(self._block - self._waiting.numel(), values.numel())
             self._waiting = torch.cat([self._waiting, values[:missing].float()])
             values = values[missing:]

@@ -1,4 +1,4 @@
-"""The layer that holds a weight as a recipe's `quant` asks for it."""
+"""Construction of quantised layers from a recipe's `quant` section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etude.tuning.quant.linear import CodedLinear
 
 
 def layer_class(quant: QuantSpec) -> type[CodedLinear]:
-    """Return the kind of layer for `quant`; `native` and `none` have none."""
+    """Return the layer class for `quant`; `native` and `none` have none."""
     if quant.kind in ("native", "none"):
         raise ValueError(f"quant.kind: {quant.kind} does not quantise a weight")
     return Int8Linear if quant.kind == "int8" else BlockLinear
@@ -21,10 +21,10 @@ def layer_class(quant: QuantSpec) -> type[CodedLinear]:
 def quantized(
     weight: Tensor, quant: QuantSpec, compute_dtype: torch.dtype, bias: Tensor | None = None
 ) -> CodedLinear:
-    """Return a layer that holds `weight`, (out, in), quantised.
+    """Return a layer with `weight`, (out, in), quantised.
 
     Raises:
-        ModelError: the weight holds NaN or infinity.
+        ModelError: the weight contains NaN or infinity.
     """
     return layer_class(quant).from_weight(weight, quant, compute_dtype, bias)
 
@@ -38,17 +38,17 @@ def empty_quantized(
     *,
     device: torch.device | None = None,
 ) -> CodedLinear:
-    """Return a layer on `device` whose weight comes by `fill_rows`: it never stands whole."""
+    """Return a layer on `device` to fill with `fill_rows`, without the whole weight in memory."""
     make = layer_class(quant)
     return make.empty(in_features, out_features, quant, compute_dtype, bias, device=device)
 
 
 def quantized_bytes(in_features: int, out_features: int, quant: QuantSpec) -> int:
-    """Return the bytes that a weight of this size will take; nothing is allocated."""
+    """Return the size in bytes of a quantised weight, without allocating it."""
     make = layer_class(quant)
     return make(in_features, out_features, quant, torch.float32, device="meta").quantized_bytes
 
 
 def requantized(weight: Tensor, quant: QuantSpec) -> Tensor:
-    """Return what quantising makes of `weight`, (out, in): decoded again, float32."""
+    """Quantise `weight`, (out, in), and return it decoded, float32."""
     return quantized(weight, quant, torch.float32).dequantize(torch.float32)

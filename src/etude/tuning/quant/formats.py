@@ -1,9 +1,9 @@
-"""The formats: what a weight costs, how far off one can be, and where NF4's levels come from.
+"""Quantisation formats: bits per weight, error bounds, and the derivation of NF4's levels.
 
-Trained weights are close to normal within a block. A code is used best if each of its levels is
-used equally often, so the levels are quantiles of the normal distribution, scaled so that the
-outermost are -1 and 1. Quantiles alone would leave no level at zero, where pruned and padded
-weights are; so the negative half gets 8 levels, the positive half 8 more, and both share the zero
+Trained weights are approximately normal within a block. A code is used best if each of its levels
+is equally likely, so the levels are quantiles of the normal distribution, scaled so that the
+outermost are -1 and 1. Quantiles alone would have no level at zero, the value of pruned and padded
+weights; so the negative half gets 8 levels, the positive half 8 more, and both share the zero
 (Dettmers et al. 2023, "QLoRA", section 3, eq. 4, and appendix E).
 """
 
@@ -34,10 +34,10 @@ def derive_levels() -> Tensor:
 
 
 def bits_per_weight(quant: QuantSpec) -> float:
-    """Return the bits that a weight takes: 4.5 at block 64, 4.127 with double quantisation.
+    """Return the bits per weight: 4.5 at block 64, 4.127 with double quantisation.
 
-    The few bytes of a weight's last, shorter blocks and its offset are left out, and for `int8` the
-    scale of a row.
+    Ignores the last, shorter blocks of a weight and its offset, and for `int8` the scale of
+    a row.
     """
     if quant.kind == "int8":
         return 8.0
@@ -48,7 +48,7 @@ def bits_per_weight(quant: QuantSpec) -> float:
 
 
 def worst_error(absmax: Tensor, stored: Tensor, dtype: torch.dtype, kind: str = "nf4") -> Tensor:
-    """Return a bound of |w - ŵ| for the weights that share each scale.
+    """Return an upper bound of |w - ŵ| for the weights of each scale.
 
     A weight is at most half the widest gap between levels, in units of absmax, from its level.
     Finding the level and multiplying it back takes four float32 roundings of numbers up to absmax.
@@ -57,9 +57,9 @@ def worst_error(absmax: Tensor, stored: Tensor, dtype: torch.dtype, kind: str = 
 
     Args:
         absmax: true scales, float32 (blocks,), or (rows,) for int8.
-        stored: scales that decoding uses, likewise; equal without double quantisation.
-        dtype: of the decoded weight.
-        kind: of the codes.
+        stored: scales used in decoding, likewise; equal without double quantisation.
+        dtype: dtype of the decoded weight.
+        kind: format of the codes.
 
     Returns:
         float64, of the shape of absmax.
@@ -67,6 +67,6 @@ def worst_error(absmax: Tensor, stored: Tensor, dtype: torch.dtype, kind: str = 
     true, used = absmax.double(), stored.double()
     half_gap = 0.5 / INT8_LARGEST if kind == "int8" else CODEBOOKS[kind].widest_half_gap
     coding = true * (half_gap + 4 * torch.finfo(torch.float32).eps / 2)
-    # Halves below the normal range of the dtype are not relative: hence the smallest subnormal.
+    # Below the normal range of the dtype rounding errors are absolute: half the smallest subnormal.
     rounding = used.abs() * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).smallest_normal
     return coding + (true - used).abs() + rounding

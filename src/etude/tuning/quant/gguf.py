@@ -1,12 +1,12 @@
-"""A frozen Linear whose weight stays in the blocks of the GGUF file that it came from.
+"""Native GGUF Linear: a frozen weight kept in the blocks of its GGUF file.
 
     file ──rows of blocks──▶ codes (out, bytes of a row) ──decode──▶ Ŵ (out, in) ──▶ y = x Ŵᵀ + b
 
-No second quantisation: Ŵ is what the file's own format says, bit for bit the weight that an
-unquantised load decodes, and what llama.cpp multiplies with. So the model is the one that a person
-runs already, and an adapter trained on it corrects that model's errors and no others.
+The weight is not quantised a second time: Ŵ is bit for bit the weight that an unquantised load
+decodes and that llama.cpp uses. The model is therefore the one that the user already runs, and an
+adapter trained on it corrects exactly that model's errors.
 
-Blocks run within a row, never over its end, so rows can be put in another order as bytes.
+Blocks do not cross rows, so rows can be permuted as bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class GGUFLinear(QuantLinear):
         bias: (out_features,), frozen, or None.
 
     Attributes:
-        format: llama.cpp's name of the blocks' format, a key of `kernels.gguf.FORMATS`.
-        compute_dtype: dtype of the product; follows `.to(dtype)`, which leaves the blocks alone.
+        format: llama.cpp's name of the block format, a key of `kernels.gguf.FORMATS`.
+        compute_dtype: dtype of the product; follows `.to(dtype)`, which does not change the blocks.
     """
 
     codes: Tensor
@@ -41,16 +41,16 @@ class GGUFLinear(QuantLinear):
         self,
         in_features: int,
         out_features: int,
-        format: str,  # noqa: A002 - what the file calls it
+        format: str,  # noqa: A002 - the file's term
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
         *,
         device: torch.device | str | None = None,
     ) -> None:
-        """Make a layer without a weight; `from_blocks` and `unfilled` are what to call."""
+        """Create a layer without a weight; use `from_blocks` or `unfilled` instead."""
         block = FORMATS[format]
         if in_features % block.weights:
-            raise ValueError(f"rows of {in_features} are no whole {format} blocks")
+            raise ValueError(f"rows of {in_features} weights are not whole {format} blocks")
         spec = QuantSpec(kind="native")
         super().__init__(in_features, out_features, spec, compute_dtype, bias)
         self.format = format
@@ -64,14 +64,14 @@ class GGUFLinear(QuantLinear):
     def from_blocks(
         cls,
         blocks: Tensor,
-        format: str,  # noqa: A002 - what the file calls it
+        format: str,  # noqa: A002 - the file's term
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
     ) -> Self:
-        """Hold `blocks`, uint8 (out, bytes of a row).
+        """Return a layer with `blocks`, uint8 (out, bytes per row).
 
         Raises:
-            ModelError: a scale is such that weights are not finite.
+            ModelError: some weights are not finite.
         """
         out_features, size = blocks.shape
         block = FORMATS[format]
@@ -87,13 +87,13 @@ class GGUFLinear(QuantLinear):
         cls,
         in_features: int,
         out_features: int,
-        format: str,  # noqa: A002 - what the file calls it
+        format: str,  # noqa: A002 - the file's term
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
         *,
         device: torch.device | None = None,
     ) -> Self:
-        """Return a layer on `device` whose blocks come by `fill_rows`: they never stand twice."""
+        """Return a layer on `device` to fill with `fill_rows`, without copying all blocks twice."""
         layer = cls(in_features, out_features, format, compute_dtype, bias, device=device)
         layer._rows = 0
         return layer
@@ -103,11 +103,11 @@ class GGUFLinear(QuantLinear):
         """Take the next rows of the weight.
 
         Args:
-            start_row: index of the first of them; rows come in order, none twice.
+            start_row: index of the first row; rows must arrive in order, each once.
             rows: uint8 (count, bytes of a row).
 
         Raises:
-            ModelError: a row holds weights that are not finite.
+            ModelError: a row contains weights that are not finite.
         """
         stop = start_row + len(rows)
         if start_row != self._rows or stop > self.out_features or len(rows) == 0:
@@ -121,38 +121,36 @@ class GGUFLinear(QuantLinear):
         self._rows = stop
 
     def finish(self) -> None:
-        """Check that every row has come.
+        """Check that every row has arrived.
 
         Raises:
             ModelError: rows are missing.
         """
         if self._rows != self.out_features:
-            raise ModelError(
-                f"the weight is incomplete: {self._rows} of {self.out_features} rows came"
-            )
+            raise ModelError(f"the weight is incomplete: {self._rows} of {self.out_features} rows")
 
     @property
     def quantized_bytes(self) -> int:
-        """Bytes that the weight takes: those of its blocks."""
+        """Size of the weight in bytes: that of its blocks."""
         return self.codes.numel()
 
     @torch.no_grad()
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight that the blocks stand for, (out_features, in_features) in `dtype`."""
+        """Return the decoded weight, (out_features, in_features) in `dtype`."""
         self.finish()
         shape = self.out_features, self.in_features
         return dequantize_gguf(self.codes, self.format, shape, dtype)
 
     def overwrite(self, weight: Tensor) -> None:
-        """Refuse to: the blocks are the file's.
+        """Raise an error: the blocks are read-only.
 
         Raises:
-            AdapterError: always, saying what to do instead.
+            AdapterError: always.
         """
         del weight
         raise AdapterError(
-            "this adapter.init changes the base, but quant.kind: native keeps the blocks of the "
-            "GGUF file as they are; use adapter.init: default, gaussian or orthogonal, or "
+            "this adapter.init rewrites the base, but quant.kind: native keeps the blocks of the "
+            "GGUF file unchanged; use adapter.init: default, gaussian or orthogonal, or "
             "quant.kind: nf4"
         )
 

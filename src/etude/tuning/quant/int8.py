@@ -1,17 +1,17 @@
-"""A frozen Linear in 8 bits: uniform codes, a scale a row of the weight.
+"""8-bit Linear: uniform codes, one scale per row of the weight.
 
     code = round(w · 127 / absmax)        ŵ = code · absmax / 127        absmax: of the row
 
-Dettmers et al. 2022, "LLM.int8()". The products are those of decoded weights, or, with
-`quant.compute: int8`, of integers: the rows of the other side are rounded to 8 bits as well, each
-by its own largest value,
+Dettmers et al. 2022, "LLM.int8()". Products use the decoded weights or, with `quant.compute: int8`,
+integer arithmetic: the rows of the other operand are rounded to 8 bits as well, each scaled by its
+own largest magnitude,
 
     y_tn ≈ c_t s_n Σ_k X̂_tk Ŵ_nk       X̂_t = round(x_t / c_t),  c_t = max|x_t| / 127
-    dx_tk ≈ d_t Σ_n Ĝ_tn Ŵ_nk          Ĝ_t = round(g_t ∘ s / d_t): s lies along the sum here
+    dx_tk ≈ d_t Σ_n Ĝ_tn Ŵ_nk          Ĝ_t = round(g_t ∘ s / d_t): s is inside the sum here
 
-with s = absmax / 127, and the few columns of x that hold its largest values are multiplied as
-numbers (section 3.2 there; here they are chosen anew for each input). Sums of products of 8-bit
-numbers are exact in 32 bits up to 133,000 terms.
+with s = absmax / 127, and the few columns of x with its largest values are multiplied in floating
+point (section 3.2 there; here they are selected anew for each input). Sums of products of 8-bit
+integers are exact in 32 bits up to 133,000 terms.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from etude.tuning.kernels.codebooks import INT8_LARGEST
 from etude.tuning.kernels.int8_matmul import RoundedRows, int8_rows, int32_scaled, rounded_rows
 from etude.tuning.quant.linear import CodedLinear
 
-# PyTorch keeps the name to itself; its own library of quantisation multiplies with it.
+# A private name of PyTorch, used by its own quantisation library (torchao).
 _int_mm = cast("Callable[[Tensor, Tensor], Tensor]", cast("Any", torch)._int_mm)
 
 
@@ -57,9 +57,9 @@ class Int8Linear(CodedLinear):
         *,
         device: torch.device | str | None = None,
     ) -> None:
-        """Make a layer without a weight; `from_weight` and `empty` are what to call."""
+        """Create a layer without a weight; use `from_weight` or `empty` instead."""
         if quant.kind != "int8":
-            raise ValueError(f"RowLinear holds int8 weights, not {quant.kind}")
+            raise ValueError(f"Int8Linear holds int8 weights, not {quant.kind}")
         super().__init__(in_features, out_features, quant, compute_dtype, bias)
         shape = out_features, in_features
         self._rows = out_features
@@ -81,22 +81,20 @@ class Int8Linear(CodedLinear):
         self._rows = stop
 
     def expect_rows(self) -> None:
-        """Wait for `fill_rows`."""
+        """Prepare for `fill_rows`."""
         self._rows = 0
 
     def _complete(self) -> None:
         self._rows = self.out_features
 
     def finish(self) -> None:
-        """Check that every row has come."""
+        """Check that every row has arrived."""
         if self._rows != self.out_features:
-            raise ModelError(
-                f"the weight is incomplete: {self._rows} of {self.out_features} rows came"
-            )
+            raise ModelError(f"the weight is incomplete: {self._rows} of {self.out_features} rows")
 
     @torch.no_grad()
     def overwrite(self, weight: Tensor) -> None:
-        """Quantize another weight, (out, in), in place of this one."""
+        """Replace the weight by quantising another one, (out, in)."""
         codes, absmax = ops.quantize_int8(weight.detach())
         self.codes.copy_(codes)
         self.absmax.copy_(absmax)
@@ -104,18 +102,18 @@ class Int8Linear(CodedLinear):
 
     @property
     def quantized_bytes(self) -> int:
-        """Bytes that the weight takes: codes and scales."""
+        """Size of the weight in bytes: codes and scales."""
         return self.codes.nbytes + self.absmax.nbytes
 
     @torch.no_grad()
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight that the codes stand for, (out_features, in_features) in `dtype`."""
+        """Return the decoded weight, (out_features, in_features) in `dtype`."""
         self.finish()
         return ops.dequantize_int8(self.codes, self.absmax, dtype)
 
     @property
     def computes_int8(self) -> bool:
-        """Whether products are those of integers."""
+        """Whether products use integer arithmetic."""
         return self.spec.compute == "int8"
 
     def product(
@@ -126,14 +124,14 @@ class Int8Linear(CodedLinear):
         with_bias: bool = True,
         thin: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Return x Ŵᵀ + b + add + h Bᵀ in integers, (T, out), in the dtype of x's kept columns.
+        """Return x Ŵᵀ + b + add + h Bᵀ, (T, out), by integer products.
 
         Args:
-            x: rounded; its kept columns are multiplied as numbers.
+            x: the rounded input; its outlier columns are multiplied in floating point.
             add: (T, out), or None.
             with_bias: False leaves b out.
-            thin: h, (T, r), and B, (out, r), in the dtype of the result, or None: an adapter's
-                part, done with the kept columns.
+            thin: h, (T, r), and B, (out, r), in the dtype of the result, or None: the adapter's
+                part, added to the outlier columns' part.
         """
         dtype = x.kept.dtype
         codes, scales = x.codes
@@ -150,7 +148,7 @@ class Int8Linear(CodedLinear):
         return y
 
     def input_gradient(self, g: Tensor, add: Tensor | None = None) -> Tensor:
-        """Return g Ŵ + add in integers, (T, in), in the dtype of g, (T, out)."""
+        """Return g Ŵ + add, (T, in), by integer products, in the dtype of g, (T, out)."""
         codes, scales = int8_rows(g.contiguous(), self._scales())
         sums = _int_mm(codes, self.codes)
         return int32_scaled(sums, scales, None, g.dtype, add)
@@ -166,11 +164,11 @@ class Int8Linear(CodedLinear):
 
     def storage(self) -> str:
         """Describe how the weight is stored."""
-        return "int8, a scale a row" + (", integer products" if self.computes_int8 else "")
+        return "int8, one scale per row" + (", integer products" if self.computes_int8 else "")
 
 
 class _Int8Product(torch.autograd.Function):
-    """The layer's product where it stands alone, without an adapter."""
+    """Autograd function of the layer without an adapter."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:

@@ -1,12 +1,12 @@
-"""A frozen Linear whose weight is stored in few bits and decoded when it is used.
+"""Quantised Linear: base class of frozen layers with a quantised weight, decoded on use.
 
-    x ──────────────────────────▶ y = x Ŵᵀ + b          Ŵ = decode(what is stored), (out, in)
+    x ──────────────────────────▶ y = x Ŵᵀ + b          Ŵ = decode(stored), (out, in)
     stored ──decode──▶ Ŵ ────────┘     (dropped)
     dx = g Ŵ                                             decoded again in the backward pass
 
-Nothing of the size of W outlives the product: what autograd keeps is the module, not Ŵ. The
-gradient goes to x alone; W is frozen (Dettmers et al. 2023, "QLoRA", eq. 5). How W is stored is
-what the kinds of layer differ in: `block.py` (4 bits), `rows.py` (8 bits), `native.py` (GGUF).
+No tensor of the size of W outlives the product: autograd saves the module, not Ŵ. Only x has a
+gradient; W is frozen (Dettmers et al. 2023, "QLoRA", eq. 5). The subclasses differ in the storage
+of W: `block.py` (4 bits), `int8.py` (8 bits), `gguf.py` (GGUF blocks).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from etude.tuning.config.sections.quant import QuantSpec
 
 
 class QuantLinear(nn.Module, ABC):
-    """Linear with a frozen weight, (out_features, in_features), in few bits.
+    """Linear with a frozen weight, (out_features, in_features), quantised.
 
     Attributes:
         in_features, out_features: sizes of x and y.
-        spec: how the weight is held.
-        compute_dtype: dtype of the product; follows `.to(dtype)`, which leaves the codes alone.
+        spec: quantisation of the weight.
+        compute_dtype: dtype of the product; follows `.to(dtype)`, which does not change the codes.
         bias: (out_features,), frozen, a buffer; or None.
     """
 
     float32_buffers: ClassVar[tuple[str, ...]] = ()
-    """Buffers that stay float32 whatever dtype the model is moved to: codes mean nothing else."""
+    """Buffers that stay float32 when the model is moved to another dtype."""
 
     bias: Tensor | None
 
@@ -46,7 +46,7 @@ class QuantLinear(nn.Module, ABC):
         compute_dtype: torch.dtype,
         bias: Tensor | None = None,
     ) -> None:
-        """Make a layer without a weight; `make.py` has what to call."""
+        """Create a layer without a weight; use `build.py` instead."""
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -58,19 +58,19 @@ class QuantLinear(nn.Module, ABC):
 
     @abstractmethod
     def fill_rows(self, start_row: int, rows: Tensor) -> None:
-        """Take the next rows of the weight, so that it never stands whole.
+        """Set the next rows of the weight, so that it is never whole in memory.
 
         Args:
-            start_row: index of the first of them; rows come in order, none twice.
+            start_row: index of the first row; rows must arrive in order, each once.
             rows: (count, in_features), float32, bfloat16 or float16.
 
         Raises:
-            ModelError: a row holds NaN or infinity.
+            ModelError: a row contains NaN or infinity.
         """
 
     @abstractmethod
     def finish(self) -> None:
-        """Check that every row has come (the last one completes the weight by itself).
+        """Check that every row has arrived (the last one completes the weight).
 
         Raises:
             ModelError: rows are missing.
@@ -78,23 +78,23 @@ class QuantLinear(nn.Module, ABC):
 
     @abstractmethod
     def overwrite(self, weight: Tensor) -> None:
-        """Quantize another weight, (out, in), in place of this one."""
+        """Replace the weight by quantising another one, (out, in)."""
 
     @property
     @abstractmethod
     def quantized_bytes(self) -> int:
-        """Bytes that the weight takes: codes and scales."""
+        """Size of the weight in bytes: codes and scales."""
 
     @abstractmethod
     def dequantize(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight that is stored, (out_features, in_features) in `dtype`."""
+        """Return the decoded weight, (out_features, in_features) in `dtype`."""
 
     @abstractmethod
     def storage(self) -> str:
         """Describe how the weight is stored, for `repr`."""
 
     def weight_for_compute(self) -> Tensor:
-        """Return the decoded weight in the dtype of the product; the caller lets go of it."""
+        """Return the decoded weight in the compute dtype; the caller releases it."""
         if not self._keep_dense:
             return self.dequantize(self.compute_dtype)
         if self._dense is None:
@@ -103,11 +103,11 @@ class QuantLinear(nn.Module, ABC):
 
     @property
     def keeps_dense(self) -> bool:
-        """Whether the decoded weight is kept."""
+        """Whether the decoded weight is cached."""
         return self._keep_dense
 
     def keep_dense(self, keep: bool) -> None:
-        """Keep the decoded weight from its next use on, or drop it; see `dense_weights`."""
+        """Cache the decoded weight from its next use on, or drop it; see `dense_weights`."""
         self._keep_dense = keep
         self._dense = None
 
@@ -116,7 +116,7 @@ class QuantLinear(nn.Module, ABC):
         return _frozen_product(x.to(self.compute_dtype), self).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to a device or dtype as any module, but never change what the codes mean."""
+        """Move to a device or dtype like any module, without changing codes and scales."""
         before = {name: getattr(self, name) for name in self.float32_buffers if hasattr(self, name)}
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
         for name, buffer in before.items():
@@ -136,7 +136,7 @@ class QuantLinear(nn.Module, ABC):
 
 
 class CodedLinear(QuantLinear):
-    """A kind of layer that a weight is quantised into here, as codes and scales."""
+    """Base class of layers that Etude quantises itself, as codes and scales."""
 
     @abstractmethod
     def __init__(
@@ -149,7 +149,7 @@ class CodedLinear(QuantLinear):
         *,
         device: torch.device | str | None = None,
     ) -> None:
-        """Make a layer without a weight, its buffers on `device`."""
+        """Create a layer without a weight, its buffers on `device`."""
         super().__init__(in_features, out_features, quant, compute_dtype, bias)
 
     @classmethod
@@ -163,7 +163,7 @@ class CodedLinear(QuantLinear):
         """Quantize `weight`, (out, in), float32, bfloat16 or float16.
 
         Raises:
-            ModelError: the weight holds NaN or infinity.
+            ModelError: the weight contains NaN or infinity.
         """
         out_features, in_features = weight.shape
         layer = cls(in_features, out_features, quant, compute_dtype, bias, device=weight.device)
@@ -181,10 +181,10 @@ class CodedLinear(QuantLinear):
         *,
         device: torch.device | None = None,
     ) -> Self:
-        """Return a layer on `device` whose weight comes by `fill_rows`: it never stands whole.
+        """Return a layer on `device` to fill with `fill_rows`, without the whole weight in memory.
 
-        Rows may lie on another device than the layer: they are quantised where they are, and codes
-        and scales are copied.
+        Rows may be on another device than the layer: they are quantised there, and codes and scales
+        are copied.
         """
         layer = cls(in_features, out_features, quant, compute_dtype, bias, device=device)
         layer.expect_rows()
@@ -192,38 +192,38 @@ class CodedLinear(QuantLinear):
 
     @abstractmethod
     def expect_rows(self) -> None:
-        """Wait for `fill_rows`."""
+        """Prepare for `fill_rows`."""
 
     @torch.no_grad()
     def fill_codes(self, tensors: dict[str, Tensor]) -> None:
-        """Take codes and scales as another program made them, by the names of the buffers.
+        """Set codes and scales made by another program, by buffer names.
 
         Raises:
-            ModelError: one has another size or dtype, or a scale is not finite.
+            ModelError: a tensor has a wrong size or dtype, or a scale is not finite.
         """
         for name, value in tensors.items():
             own: Tensor = getattr(self, name)
             if (own.numel(), own.dtype) != (value.numel(), value.dtype):
                 raise ModelError(
-                    f"{name}: {value.numel()} numbers of {value.dtype}, but {own.numel()} of "
-                    f"{own.dtype} are due"
+                    f"{name}: expected {own.numel()} elements of {own.dtype}, got "
+                    f"{value.numel()} of {value.dtype}"
                 )
             if value.is_floating_point() and not value.isfinite().all():
-                raise ModelError(f"{name} holds values that are not finite")
+                raise ModelError(f"{name} contains values that are not finite")
             own.copy_(value.view(own.shape))
         self._complete()
 
     @abstractmethod
     def _complete(self) -> None:
-        """Take the weight as complete."""
+        """Mark the weight as complete."""
 
 
 @contextmanager
 def dense_weights(model: nn.Module) -> Generator[None]:
-    """Within, every quantised layer of `model` decodes its weight once and keeps it.
+    """Context manager: every quantised layer of `model` decodes its weight once and caches it.
 
-    For generation: one token a pass costs more in decoding than in products. Memory rises to that
-    of the unquantised model and falls again at the end; results are the same bits.
+    For generation, where decoding would cost more than the products of one token. Memory rises to
+    that of the unquantised model and falls again at the end; results are bit-identical.
     """
     every = [module for module in model.modules() if isinstance(module, QuantLinear)]
     layers = [layer for layer in every if not layer.keeps_dense]
@@ -237,7 +237,7 @@ def dense_weights(model: nn.Module) -> Generator[None]:
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """y = x Ŵᵀ + b and dx = g Ŵ, decoding Ŵ each time; x is not kept, for W has no gradient."""
+    """y = x Ŵᵀ + b and dx = g Ŵ, decoding Ŵ each time; x is not saved, as W has no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: QuantLinear) -> Tensor:

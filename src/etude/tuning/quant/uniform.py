@@ -1,11 +1,11 @@
-"""The uniform symmetric quantiser: x̂ = round(s·x)/s, clipped to the range of k bits.
+"""Uniform symmetric quantisation: x̂ = round(s·x)/s, clipped to the range of k bits.
 
-With q = 2^(k−1) − 1 the largest code and a the largest magnitude of what shares a scale,
+With q = 2^(k−1) − 1 the largest code and a the largest magnitude in a group with one scale,
 
     s = q / a        code = clip(round(s·x), −q, q)        x̂ = code / s = code · a / q
 
-so that zero is a code, −x̂ is the code of −x, and the largest magnitude is kept exactly but for
-rounding. Halves go to the even code. A group of zeros has scale a = 0 and decodes to zeros.
+so zero is a code, −x̂ is the code of −x, and the largest magnitude is exact up to rounding. Halves
+round to the even code. A group of zeros has scale a = 0 and decodes to zeros.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def quantize_uniform(
     Args:
         x: (rows, columns), floating point.
         bits: k, 2 to 8.
-        scale: what shares one scale: all, a row, or `block` neighbours in a row (the last block of
-            a row may be shorter).
-        block: of `scale: block`.
+        scale: granularity of the scales: all, a row, or `block` neighbours in a row (the last
+            block of a row may be shorter).
+        block: block size for `scale: block`.
 
     Returns:
         codes: int8 (rows, columns), from −q to q.
@@ -37,7 +37,7 @@ def quantize_uniform(
     largest = 2 ** (bits - 1) - 1
     groups = _groups(x.float(), scale, block)
     steps = groups.abs().amax(-1) / largest
-    # A step below the normal range has a reciprocal that overflows: such groups are zeros.
+    # The reciprocal of a subnormal step overflows: such groups become zeros.
     safe = steps.where(steps >= torch.finfo(torch.float32).tiny, torch.inf)
     codes = (groups / safe[..., None]).round_().clamp_(-largest, largest).to(torch.int8)
     steps = steps.where(safe.isfinite(), 0.0)
@@ -66,10 +66,10 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """Return the first `count` codes that `pack_bits` packed, int8.
 
     Raises:
-        ValueError: there are more or fewer bytes than so many codes take.
+        ValueError: the number of bytes does not fit `count`.
     """
     if packed.numel() != -(-count * bits // 8):
-        raise ValueError(f"{count} codes of {bits} bits take another number of bytes")
+        raise ValueError(f"{count} codes of {bits} bits need a different number of bytes")
     line = (packed.flatten()[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
     fields = line.flatten()[: count * bits].view(count, bits).to(torch.int16)
     weights = torch.tensor([1 << place for place in range(bits)], dtype=torch.int16)
@@ -79,7 +79,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _groups(x: Tensor, scale: Scale, block: int) -> Tensor:
-    """Return what shares a scale along the last dimension, short blocks filled up with zeros."""
+    """Return groups with one scale along the last dimension, short blocks padded with zeros."""
     if scale == "tensor":
         return x.reshape(1, 1, -1)
     if scale == "row":

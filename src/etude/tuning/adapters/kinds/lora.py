@@ -257,9 +257,7 @@ def refuse_no_matrix(module: str, found: Mapping[str, Tensor], options: PeftOpti
     """
     for name in ("lora_A", "lora_B"):
         if found[name].dim() != 2:
-            raise AdapterError(
-                f"{options.folder}: {module}.{name} is not a floating-point matrix"
-            )
+            raise AdapterError(f"{options.folder}: {module}.{name} is not a floating-point matrix")
 
 
 def _as_peft_shapes(base: Base, down: Tensor, up: Tensor) -> dict[str, Tensor]:
