@@ -80,9 +80,7 @@ def test_an_unknown_name_gets_one_line_with_what_is_near(name: str, message: str
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").touch()
-    with pytest.raises(
-        ModelError, match=r"weights\.pt is not a model: expected a folder or"
-    ):
+    with pytest.raises(ModelError, match=r"weights\.pt is not a model: expected a folder or"):
         resolve("weights.pt")
 
 

@@ -1,1 +1,1 @@
-"""A recipe: its sections, how it is read, and its reference."""
+"""Recipes: sections, reading and validation, reference."""

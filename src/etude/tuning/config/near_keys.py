@@ -1,4 +1,4 @@
-"""The key that a person means by one that there is not: of its section, or of any other."""
+"""Suggestions for unknown recipe keys, from the same section or others."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import BaseModel
 from etude.tuning.config import reference
 
 _OWN, _OTHER = 0.4, 0.6
-"""How alike a key of the same section, or of another, must be to be meant: a ratio to 1."""
+"""Minimum similarity ratio of a suggestion from the same section, and from another."""
 
 
 def suggest(path: str, root: type[BaseModel]) -> str:
-    """Return ` (did you mean 'adapter.rank'?)`, or the keys of the section where none is near.
+    """Return ` (did you mean 'adapter.rank'?)`, or the section's keys if none is near.
 
-    A key that is right but for its section comes first, then the one most alike, those of the
-    same section before others.
+    A key with the right name in another section comes first, then the most similar one, those of
+    the same section before others.
 
     Args:
-        path: dotted, as the person wrote it.
+        path: the dotted key as the user wrote it.
         root: the recipe's model.
     """
     section, _, last = path.rpartition(".")

@@ -1,8 +1,8 @@
-"""Recipe: everything that decides what a run does, in one typed, checked document.
+"""Recipe: the complete specification of a run, in one typed, validated document.
 
-A recipe is read from YAML, overridden by `--set adapter.rank=8`, checked once, here, and
-written back resolved as `recipe.yaml` into the run's folder. Inner code trusts it and holds
-no defaults of its own.
+A recipe is read from YAML, overridden by `--set adapter.rank=8`, validated once, here, and written
+back resolved as `recipe.yaml` into the run's folder. Other code trusts it and has no defaults of
+its own.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ class Recipe(Section):
     """Name of the run; its folder is `runs/<name>-<time>`."""
 
     task: Literal["causal-lm", "text-classification"] = "causal-lm"
-    """What the model is tuned for. `causal-lm`: to continue texts and conversations.
-    `text-classification`: to put a text (`data.text`) into a class (`data.label`)."""
+    """What the model is tuned for. `causal-lm`: generating text and conversations.
+    `text-classification`: assigning a text (`data.text`) to a class (`data.label`)."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
 
     adapter: AdapterSpec = AdapterSpec()
-    """Which weights are trained."""
+    """Trained weights and their parametrisation."""
 
     quant: QuantSpec = QuantSpec()
-    """How the frozen base is held."""
+    """Quantisation of the frozen base."""
 
     data: DataSpec = DataSpec()
-    """What is learnt from."""
+    """Training and evaluation data."""
 
     train: TrainSpec = TrainSpec()
-    """How it is learnt."""
+    """The training loop."""
 
     objective: ObjectiveSpec = ObjectiveSpec()
-    """What is minimised."""
+    """The training objective."""
 
     eval: EvalSpec = EvalSpec()
-    """How the outcome is measured."""
+    """Evaluation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,31 +79,31 @@ class Recipe(Section):
             if self.objective.kind != "auto":
                 raise ValueError(
                     f"objective.kind: {self.objective.kind} is for task: causal-lm; a classifier "
-                    "learns by cross-entropy over its classes, so leave it out"
+                    "is trained by cross-entropy over its classes, so omit it"
                 )
             if self.data.kind == "docstrings":
-                raise ValueError("data.kind: docstrings has no labels to classify by")
+                raise ValueError("data.kind: docstrings has no class labels; use data.kind: files")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
             raise ValueError(
-                "train.loraplus_lr_ratio is the rate of a trained factor U, which adapter.kind: "
-                f"{self.adapter.kind} has not; leave it out, or set adapter.kind: lora"
+                "train.loraplus_lr_ratio requires a trained factor U, which adapter.kind: "
+                f"{self.adapter.kind} does not have; omit it, or set adapter.kind: lora"
             )
         return self
 
     @property
     def method(self) -> Literal["qlora", "lora", "full"]:
-        """The common name of what this recipe does."""
+        """The common name of the fine-tuning method."""
         if self.adapter.kind == "full":
             return "full"
         return "lora" if self.quant.kind == "none" else "qlora"
 
     def with_method(self, method: Literal["qlora", "lora", "full"]) -> Recipe:
-        """Return this recipe with another method, everything else alike.
+        """Return this recipe with another method and otherwise unchanged.
 
-        Full fine-tuning takes a tenth of the learning rate: adapters want about ten times
-        the rate of full weights (Schulman et al. 2025, "LoRA Without Regret").
+        Full fine-tuning uses a tenth of the learning rate: adapters need about ten times the rate
+        of full weights (Schulman et al. 2025, "LoRA Without Regret").
         """
         if method == self.method:
             return self
@@ -127,10 +127,10 @@ class Recipe(Section):
 
     @classmethod
     def parse(cls, fields: dict[str, Any], origin: str = "recipe") -> Recipe:
-        """Check plain data and return the recipe.
+        """Validate plain data and return the recipe.
 
         Raises:
-            RecipeError: naming the key, what is wrong with it, and the nearest known key.
+            RecipeError: the data are invalid; the message names the key and the nearest known key.
         """
         try:
             return cls.model_validate(fields)
@@ -150,10 +150,10 @@ class Recipe(Section):
         Args:
             path: the file, or the name of a recipe that Etude ships with, such as `docstrings`.
             overrides: `dotted.key=value`, values read as YAML.
-            data: what to train on instead: a file, or a package or folder for docstrings.
+            data: training data to use instead: a file, or a package or folder for docstrings.
 
         Raises:
-            RecipeError: the file is missing, is not YAML, or does not fit.
+            RecipeError: the file is missing, is not YAML, or is invalid.
         """
         file = find_recipe(path)
         fields = _load(file)
@@ -166,21 +166,21 @@ class Recipe(Section):
 
     @classmethod
     def read_run(cls, path: str | os.PathLike[str]) -> Recipe:
-        """Read a run's own recipe, whichever version of Etude wrote it.
+        """Read a run's recipe, written by any version of Etude.
 
         Args:
             path: the `recipe.yaml` in the run's folder.
 
         Raises:
-            RecipeError: the file is missing, is not YAML, or does not fit.
+            RecipeError: the file is missing, is not YAML, or is invalid.
         """
         return cls.parse(renamed_keys.translated(_load(Path(path))), str(path))
 
     def require_data(self) -> None:
-        """Check that the recipe names what to train on.
+        """Check that the recipe names training data.
 
         Raises:
-            RecipeError: it names nothing; looking at a model or at another file needs nothing.
+            RecipeError: it names none.
         """
         if self.data.kind != "docstrings" and self.data.train is None:
             raise RecipeError(
@@ -188,10 +188,10 @@ class Recipe(Section):
             )
 
     def to_yaml(self) -> str:
-        """Return the resolved recipe, every key written out; `parse` gives back an equal one."""
+        """Return the resolved recipe, with every key; `parse` returns an equal one."""
         fields = self.model_dump(mode="json")
         text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-        # PyYAML writes a few line separators of Unicode unescaped and reads them as line ends.
+        # PyYAML writes some Unicode line separators unescaped and reads them as line ends.
         if yaml.safe_load(text) != fields:
             text = yaml.safe_dump(fields, sort_keys=False)
         return text
@@ -205,12 +205,12 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
     """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise RecipeError(f"--set wants key=value, as in adapter.rank=8; got {override!r}")
+        raise RecipeError(f"--set requires key=value, as in adapter.rank=8; got {override!r}")
     try:
         value: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: the value is not YAML: {_one_line(error)}") from None
-    # YAML 1.1 reads 1e-3 as text, which nobody who sets a learning rate means.
+    # YAML 1.1 reads 1e-3 as text; a number is meant.
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         value = float(value)
     *path, last = key.strip().split(".")
@@ -229,10 +229,10 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
 
 
 def _train_on(fields: dict[str, Any], data: str) -> None:
-    """Put `data` in place of what the recipe trains on, held-out data included."""
+    """Replace the recipe's training data by `data`, and drop its evaluation data."""
     section: Any = fields.get("data") or {}
     if not isinstance(section, dict):
-        return  # the check of the whole recipe says what is wrong with it
+        return  # reported by the validation of the whole recipe
     kept = cast("dict[str, Any]", section)
     if kept.get("kind") == "docstrings":
         fields["data"] = {**kept, "packages": [data], "eval_packages": []}
@@ -245,7 +245,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    """Return the plain data of a YAML file that holds a recipe."""
+    """Return the plain data of a recipe's YAML file."""
     try:
         loaded: Any = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -255,12 +255,12 @@ def _load(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RecipeError(f"{file} is not YAML: {_one_line(error)}") from None
     if not isinstance(loaded, dict):
-        raise RecipeError(f"{file} holds no recipe: expected keys such as model, data, train")
+        raise RecipeError(f"{file} is not a recipe: expected keys such as model, data, train")
     return cast("dict[str, Any]", loaded)
 
 
 def _explain(error: ValidationError) -> str:
-    """Say all that is wrong, one clause a fault, in the recipe's own words."""
+    """Describe all validation errors, one clause each, in terms of the recipe."""
     clauses: list[str] = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"])

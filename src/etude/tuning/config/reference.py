@@ -1,7 +1,7 @@
-"""Every key of a recipe as data: name, type in words, default and meaning, read off the models.
+"""Recipe reference: name, type, default and meaning of every key, read from the models.
 
-The words are the docstrings under the keys in `specs.py`, their only source: the command line, the
-reference in docs/, the JSON Schema and the messages about faulty recipes all print these.
+The meanings are the docstrings under the keys in `sections/`, their single source: the command
+line, the reference in docs/, the JSON Schema and the error messages all use them.
 """
 
 from __future__ import annotations
@@ -34,54 +34,54 @@ train:
   epochs: 2
   lr: 5.0e-4
 """
-"""A complete recipe, with which the reference begins."""
+"""A complete recipe, shown at the start of the reference."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key that a recipe may have."""
+    """A key of a recipe."""
 
     name: str
-    """Dotted, as `--set` takes it: `adapter.factors.bits`."""
+    """Dotted name, as for `--set`: `adapter.factors.bits`."""
 
     kind: str
-    """What may be given, in words, without its range: `one of nf4, fp4`, `number`, `text`."""
+    """The type in words, without its range: `one of nf4, fp4`, `number`, `text`."""
 
     range: str
-    """What numbers are allowed: `above 0`, `from 1 to 20`; empty where nothing limits them."""
+    """The allowed numbers: `above 0`, `from 1 to 20`; empty if unlimited."""
 
     nullable: bool
     """Whether `null` is allowed."""
 
     default: Any
-    """As plain data."""
+    """The default, as plain data."""
 
     meaning: str
     """The docstring of the key, on one line."""
 
     choices: tuple[Any, ...] = ()
-    """The values allowed, where they can be listed."""
+    """The allowed values, if they can be listed."""
 
     @property
     def words(self) -> str:
-        """What may be given, in words: `whole number of at least 1, or null`."""
+        """The type in words: `whole number of at least 1, or null`."""
         said = f"{self.kind} {self.range}".strip()
         return f"{said}, or null" if self.nullable else said
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the recipe with its own keys, those of inner sections left to them."""
+    """A section of the recipe with its own keys, without those of inner sections."""
 
     name: str
-    """Dotted; empty for the recipe itself."""
+    """Dotted name; empty for the recipe itself."""
 
     meaning: str
     keys: tuple[Key, ...]
 
 
 def parts(root: type[BaseModel], name: str = "") -> Iterator[Part]:
-    """Yield the recipe's sections in the order they are written in, each before what it holds."""
+    """Yield the recipe's sections in definition order, outer before inner."""
     found: list[Key] = []
     inner: list[tuple[str, type[BaseModel]]] = []
     for key, field in root.model_fields.items():
@@ -102,7 +102,7 @@ def keys(root: type[BaseModel]) -> list[Key]:
 
 
 def search(root: type[BaseModel], pattern: str) -> list[Key]:
-    """Return the keys whose name or meaning has `pattern` in it, in any case."""
+    """Return the keys whose name or meaning contains `pattern`, ignoring case."""
     sought = pattern.casefold()
     return [k for k in keys(root) if sought in f"{k.name}\n{k.meaning}".casefold()]
 
@@ -137,9 +137,9 @@ def nested(values: dict[str, Any], root: type[BaseModel], notes: dict[str, list[
     """Return `values`, by dotted key, as a YAML document.
 
     Args:
-        values: what to write; sections without a value are left out.
-        root: the recipe's model, which gives the order.
-        notes: comments by dotted key: the first stands behind the value, the others above it.
+        values: values by key; sections without a value are omitted.
+        root: the recipe's model, which defines the order.
+        notes: comments by dotted key: the first is put after the value, the others above it.
     """
     lines: list[str] = []
     opened: set[str] = set()
@@ -167,7 +167,7 @@ def json_schema(root: type[BaseModel]) -> dict[str, Any]:
     """Return the recipe's JSON Schema (2020-12), for editors that check YAML while it is typed."""
     schema = root.model_json_schema()
     model = schema["properties"]["model"]
-    # A plain string is the model's id; the validator that says so is not in pydantic's schema.
+    # A plain string is the model's id, which pydantic's schema does not contain.
     reference = {"$ref": model.pop("$ref")}
     model["anyOf"] = [{"type": "string"}, reference]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -178,22 +178,22 @@ def markdown(root: type[BaseModel], example: str) -> str:
 
     Args:
         root: the recipe's model.
-        example: a complete recipe to begin with.
+        example: a complete recipe to show first.
     """
     lines = [
         "# Every key of a recipe",
         "",
         "<!-- Written by `make reference` from the docstrings in tuning/config/sections/. -->",
         "",
-        "A recipe is a YAML file. What it leaves out has its default, so a whole one may be as",
+        "A recipe is a YAML file. Omitted keys have their defaults, so a complete recipe can be as",
         "short as this:",
         "",
         "```yaml",
         example.rstrip("\n"),
         "```",
         "",
-        "`etude recipe check FILE` names every fault of one, `etude recipe show FILE` prints it",
-        "with every default, and `etude recipe keys WORD` finds keys by name or meaning. On the",
+        "`etude recipe check FILE` reports every error, `etude recipe show FILE` prints the recipe",
+        "with all defaults, and `etude recipe keys WORD` finds keys by name or meaning. On the",
         "command line `--set adapter.rank=8` changes one key. `etude recipe schema` prints a JSON",
         "Schema for editors.",
     ]
@@ -234,7 +234,7 @@ def _is_union(annotation: Any) -> bool:
 
 
 def _kind(annotation: Any) -> str:
-    """Say in words what a type takes, ranges of `Annotated` included."""
+    """Describe a type in words, including ranges of `Annotated`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if metadata := getattr(annotation, "__metadata__", None):
         limits = [limit for info in metadata for limit in info.metadata]

@@ -1,8 +1,8 @@
-"""Keys by other names: those that a recipe had before, and those of other fine-tuning programs.
+"""Renamed recipe keys, and the counterparts of keys of other fine-tuning programs.
 
-A run's own recipe keeps working: `translated` puts the names of today in place of the old ones.
-A recipe that a person writes is refused with the name of today (`answer`), since a key that works
-under two names is searched for under two.
+A run's own recipe keeps working: `translated` replaces old names by current ones. A recipe written
+by the user is refused with the current name (`answer`), because two names for one key would have
+to be searched for.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ RENAMED: Mapping[str, str] = {
     "objective.wanted_weight": "objective.desirable_weight",
     "objective.unwanted_weight": "objective.undesirable_weight",
 }
-"""Dotted keys of 0.1.0 and earlier, each with its name of today, in the same section."""
+"""Dotted keys of 0.1.0 and earlier, each with its current name in the same section."""
 
 RENAMED_VALUES: Mapping[str, Mapping[str, str]] = {
     "adapter.kind": {"none": "full"},
     "data.format": {"judged": "unpaired_preference"},
     "objective.kind": {"completion": "sft"},
 }
-"""By dotted key of today: values of 0.1.0 and earlier, each with its name of today."""
+"""By current dotted key: values of 0.1.0 and earlier, each with its current name."""
 
 
 @dataclass(frozen=True)
 class Counterpart:
-    """What a key of another program corresponds to."""
+    """Counterpart of a key of another program."""
 
     keys: tuple[str, ...]
-    """Dotted keys of a recipe; empty where there is none."""
+    """Dotted keys of a recipe; empty if there is none."""
 
     note: str = ""
-    """What differs, or what Etude does where it has no such key."""
+    """The difference, or Etude's behaviour without such a key."""
 
 
 def _here(*keys: str, note: str = "") -> Counterpart:
@@ -58,8 +58,8 @@ _LENGTH = _here("data.max_length")
 _ALPHA = _here("adapter.alpha")
 _DROPOUT = _here("adapter.dropout")
 _TARGETS = _here("adapter.target_modules")
-_MODEL = _here("model.id", note="`model: NAME` will do")
-_DATA = _here("data.train", note="data.kind says where it comes from")
+_MODEL = _here("model.id", note="or just `model: NAME`")
+_DATA = _here("data.train", note="data.kind sets the kind of source")
 _SCHEDULER = _here("train.lr_scheduler")
 _OPTIMIZER = _here("train.optimizer")
 _EVAL_SHARE = _here("data.eval_fraction")
@@ -71,16 +71,16 @@ _DOUBLE = _here("quant.double")
 _ACCUMULATION = _here(
     "train.batch_samples",
     "train.micro_tokens",
-    note="samples a step, and tokens a forward pass; how many passes a step takes follows",
+    note="samples per step, and tokens per forward pass; the number of passes follows",
 )
 _DTYPE = _here("model.dtype")
 _OUTPUT = _absent(
-    "a run's folder is made in the folder of `etude tune --runs`, by the recipe's name"
+    "a run's folder is named after the recipe, in the directory of `etude tune --runs`"
 )
 _TEMPLATE = _absent("the model's own chat template is used")
 _LOGGING = _absent("every step is written to the run's metrics.jsonl")
-_ANSWERS_ONLY = _absent("only answers are trained; data.trained_turns says which of them")
-_WORKERS = _absent("data are encoded before training, so no workers load them")
+_ANSWERS_ONLY = _absent("only answers are trained; data.trained_turns selects which")
+_WORKERS = _absent("data are encoded before training, without workers")
 
 ELSEWHERE: Mapping[str, Counterpart] = {
     # Learning rate and length of training.
@@ -91,8 +91,8 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "lr_scheduler_type": _SCHEDULER,
     "lr_scheduler_kwargs": _here("train.min_lr_ratio"),
     "cosine_min_lr_ratio": _here("train.min_lr_ratio"),
-    "warmup_steps": _here("train.warmup_ratio", note="a share of all steps"),
-    "num_warmup_steps": _here("train.warmup_ratio", note="a share of all steps"),
+    "warmup_steps": _here("train.warmup_ratio", note="a fraction of all steps"),
+    "num_warmup_steps": _here("train.warmup_ratio", note="a fraction of all steps"),
     "optim": _OPTIMIZER,
     "adam_beta1": _here("train.beta1"),
     "adam_beta2": _here("train.beta2"),
@@ -105,11 +105,11 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "gradient_accumulation_steps": _ACCUMULATION,
     "micro_batch_size": _ACCUMULATION,
     "batch_size": _ACCUMULATION,
-    "per_device_eval_batch_size": _here("eval.batch_samples", note="answers generated at a time"),
-    "eval_batch_size": _here("eval.batch_samples", note="answers generated at a time"),
+    "per_device_eval_batch_size": _here("eval.batch_samples", note="answers per batch"),
+    "eval_batch_size": _here("eval.batch_samples", note="answers per batch"),
     # Adapter.
     "adapter_name_or_path": _absent(
-        "a run trains a new adapter; `etude tune --resume RUN` goes on"
+        "a run trains a new adapter; `etude tune --resume RUN` resumes a run"
     ),
     "lora_r": _here("adapter.rank"),
     "lora_rank": _here("adapter.rank"),
@@ -135,8 +135,8 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "d_initial": _here("adapter.vera_initial"),
     "init_r": _here("adapter.adalora.initial_rank"),
     "target_r": _here("adapter.rank"),
-    "tinit": _here("adapter.adalora.warmup", note="a share of all steps"),
-    "tfinal": _here("adapter.adalora.settle", note="a share of all steps"),
+    "tinit": _here("adapter.adalora.warmup", note="a fraction of all steps"),
+    "tfinal": _here("adapter.adalora.settle", note="a fraction of all steps"),
     "deltaT": _here("adapter.adalora.every"),
     "orth_reg_weight": _here("adapter.adalora.orthogonality"),
     # Base and its precision.
@@ -144,7 +144,7 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "model_name_or_path": _MODEL,
     "model_type": _MODEL,
     "tokenizer_type": _absent("the tokenizer is the model's own"),
-    "trust_remote_code": _absent("code that comes with a model is never run"),
+    "trust_remote_code": _absent("code in model repositories is never run"),
     "load_in_4bit": _FOUR_BITS,
     "load_in_8bit": _here("quant.kind", note="int8"),
     "quantization_bit": _FOUR_BITS,
@@ -154,11 +154,11 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "bnb_4bit_compute_dtype": _DTYPE,
     "torch_dtype": _DTYPE,
     "bf16": _here("model.dtype", note="bfloat16"),
-    "fp16": _here("model.dtype", note="bfloat16 or float32; float16 is not there"),
-    "tf32": _here("model.dtype", note="tf32 is not there"),
-    "flash_attention": _absent("attention is chosen by the machine"),
-    "flash_attn": _absent("attention is chosen by the machine"),
-    "attn_implementation": _absent("attention is chosen by the machine"),
+    "fp16": _here("model.dtype", note="bfloat16 or float32; float16 is not supported"),
+    "tf32": _here("model.dtype", note="tf32 is not supported"),
+    "flash_attention": _absent("the attention implementation is selected automatically"),
+    "flash_attn": _absent("the attention implementation is selected automatically"),
+    "attn_implementation": _absent("the attention implementation is selected automatically"),
     # Data.
     "dataset": _DATA,
     "datasets": _DATA,
@@ -201,7 +201,7 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "kto_desirable_weight": _here("objective.desirable_weight"),
     "kto_undesirable_weight": _here("objective.undesirable_weight"),
     "dpo_label_smoothing": _here("objective.label_smoothing"),
-    "neftune_noise_alpha": _absent("no noise is added to embeddings (NEFTune)"),
+    "neftune_noise_alpha": _absent("NEFTune noise is not supported"),
     # Evaluation, checkpoints, records.
     "eval_steps": _here("train.eval_every"),
     "evals_per_epoch": _here("train.eval_every"),
@@ -210,17 +210,17 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "save_steps": _here("train.save_every"),
     "saves_per_epoch": _here("train.save_every"),
     "save_strategy": _here("train.save_every"),
-    "save_total_limit": _absent("the last checkpoints are kept, older ones removed"),
+    "save_total_limit": _absent("the most recent checkpoints are kept, older ones removed"),
     "early_stopping_patience": _here("train.patience"),
-    "resume_from_checkpoint": _absent("`etude tune --resume RUN` goes on with a run"),
+    "resume_from_checkpoint": _absent("use `etude tune --resume RUN`"),
     "run_name": _here("name"),
     "output_dir": _OUTPUT,
     "overwrite_output_dir": _OUTPUT,
     "logging_steps": _LOGGING,
     "report_to": _LOGGING,
     "wandb_project": _LOGGING,
-    "deepspeed": _absent("a run takes one device"),
-    "fsdp": _absent("a run takes one device"),
+    "deepspeed": _absent("a run uses one device"),
+    "fsdp": _absent("a run uses one device"),
     "lora_plus": _here("train.loraplus_lr_ratio"),
     "loraplus_lr_embedding": _absent("embeddings are trained at train.lr"),
 }
@@ -228,7 +228,7 @@ ELSEWHERE: Mapping[str, Counterpart] = {
 
 
 def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's nested plain data with the names of today in place of old ones."""
+    """Return a recipe's nested plain data with old names replaced by current ones."""
     new = {
         name: dict(cast("Mapping[str, Any]", part)) if isinstance(part, Mapping) else part
         for name, part in fields.items()
@@ -251,7 +251,7 @@ def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer(path: str) -> str | None:
-    """Say in one clause what the unknown key `path` is called here; None where nobody knows it."""
+    """Return a clause that names the counterpart of an unknown key, or None."""
     last = path.rpartition(".")[2]
     if path in RENAMED:
         return f"{path} is now {RENAMED[path]}"
@@ -260,12 +260,12 @@ def answer(path: str) -> str | None:
         if not found.keys:
             return f"unknown key {path!r}: Etude has none; {found.note}"
         note = f" ({found.note})" if found.note else ""
-        return f"unknown key {path!r}: here it is {' and '.join(found.keys)}{note}"
+        return f"unknown key {path!r}: in Etude it is {' and '.join(found.keys)}{note}"
     moved = [today for old, today in RENAMED.items() if old.rpartition(".")[2] == last]
-    return f"unknown key {path!r}: here it is {moved[0]}" if moved else None
+    return f"unknown key {path!r}: in Etude it is {moved[0]}" if moved else None
 
 
 def renamed_value(path: str, value: Any) -> str | None:
-    """Say in one clause what an old value of the key `path` is called now; None for any other."""
+    """Return a clause that names the current value for an old one of key `path`, or None."""
     today = RENAMED_VALUES.get(path, {}).get(value) if isinstance(value, str) else None
     return f"{path}: {value} is now {path}: {today}" if today else None

@@ -1,4 +1,4 @@
-"""Recipes that Etude ships with, found by name: `docstrings`, `docstrings.yaml`, or a path."""
+"""Shipped recipes, found by name: `docstrings`, `docstrings.yaml`, or a path."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def shipped_recipes() -> dict[str, Path]:
 def find_recipe(recipe: str | os.PathLike[str]) -> Path:
     """Return the file of a recipe: an existing file first, then a shipped recipe of that name.
 
-    A path with a folder in it is never taken for a name, so that a missing file of a run is not
+    A path with a directory in it is never taken for a name, so a missing file of a run is not
     replaced by a shipped recipe.
 
     Args:
         recipe: a path, or the name of a shipped recipe with or without `.yaml`.
 
     Raises:
-        RecipeError: there is neither; the message lists the shipped recipes.
+        RecipeError: not found; the message lists the shipped recipes.
     """
     file = Path(recipe)
     if file.exists() and not file.is_dir():
@@ -39,7 +39,7 @@ def find_recipe(recipe: str | os.PathLike[str]) -> Path:
 
 
 def summary_line(file: Path) -> str:
-    """Return the first comment line of a recipe, which says what it does; empty without one."""
+    """Return the first comment line of a recipe, which describes it; empty without one."""
     with file.open(encoding="utf-8") as lines:
         first = next(lines, "")
     return first.removeprefix("#").strip() if first.startswith("#") else ""

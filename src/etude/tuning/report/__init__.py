@@ -1,1 +1,1 @@
-"""What a run looks like to a person: the terminal view and the report page."""
+"""Presentation of runs: the terminal view and the report page."""

@@ -1,6 +1,6 @@
-"""Axes: where a value lies between two ends, and the round numbers worth marking.
+"""Chart axes: scales and tick marks at round numbers.
 
-Positions are shares of the axis' length, 0 at its low end.
+Positions are fractions of the axis' length, 0 at its low end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Axis:
     logarithmic: bool = False
 
     def position(self, value: float) -> float:
-        """Return where `value` lies, between 0 and 1 if it is on the axis."""
+        """Return the position of `value`, between 0 and 1 if it is on the axis."""
         return _position(value, self.low, self.high, self.logarithmic)
 
 
@@ -44,15 +44,15 @@ def linear_axis(
 
     Args:
         values: finite numbers, at least one.
-        label: writes a tick, given its value and the decimals that tell it from the next one.
-        from_zero: begin at zero.
-        tight: end at the values themselves; ticks lie within.
-        count: ticks aimed at.
+        label: formats a tick, given its value and the number of decimals needed.
+        from_zero: whether to start at zero.
+        tight: whether to end at the extreme values, with ticks inside.
+        count: approximate number of ticks.
     """
     known = [*values, *([0.0] if from_zero else [])]
     low, high = min(known), max(known)
     if low == high:
-        # One value only: give it room, upwards where it is zero.
+        # A single value: extend the range, upwards if it is zero.
         room = abs(low) * 0.1 or 1.0
         low, high = (low, high + room) if from_zero or low == 0 else (low - room, high + room)
     step = round_step((high - low) / count)
@@ -62,7 +62,7 @@ def linear_axis(
 
 
 def logarithmic_axis(values: Iterable[float], label: Callable[[float, int], str]) -> Axis | None:
-    """Return a logarithmic axis over the values, or None where one of them is not positive."""
+    """Return a logarithmic axis over the values, or None if one of them is not positive."""
     known = list(values)
     low, high = min(known), max(known)
     if low <= 0:
@@ -70,7 +70,7 @@ def logarithmic_axis(values: Iterable[float], label: Callable[[float, int], str]
     if high / low < 1.01:
         low, high = low * 0.95, high * 1.05
     if high / low < 20:
-        # Powers of ten would leave it without a mark: round numbers, unevenly spaced.
+        # Too narrow for powers of ten: use round numbers, unevenly spaced.
         step = round_step((high - low) / 6)
         low = max(math.floor(low / step + 1e-9) * step, low * 0.8)
         high = math.ceil(high / step - 1e-9) * step
@@ -94,7 +94,7 @@ def round_step(least: float) -> float:
 
 
 def decimals(step: float) -> int:
-    """Return the decimals that multiples of a round step need."""
+    """Return the number of decimals for multiples of a round step."""
     places = 0
     while places < 12 and not math.isclose(step * 10**places, round(step * 10**places)):
         places += 1
@@ -102,7 +102,7 @@ def decimals(step: float) -> int:
 
 
 def thinned(ticks: Sequence[Tick]) -> list[tuple[Tick, bool]]:
-    """Pair each tick with whether it may go where there is little room: every second one."""
+    """Pair each tick with whether it may be hidden on small screens: every second one."""
     return [(tick, index % 2 == 1) for index, tick in enumerate(ticks)]
 
 

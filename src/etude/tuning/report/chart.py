@@ -1,11 +1,11 @@
-"""Charts drawn by Python: complete without JavaScript, sharp at any width, a few kilobytes each.
+"""SVG charts: complete without JavaScript, sharp at any width, a few kilobytes each.
 
-A drawing fills its box by stretching (SVG with `preserveAspectRatio="none"` and strokes that do
-not scale); its labels are HTML, placed in percent, so that text keeps its size on a phone. Where a
-logarithmic scale makes sense both drawings are in the page, and a checkbox chooses by CSS alone.
+A drawing is stretched to its box (SVG with `preserveAspectRatio="none"` and non-scaling strokes);
+its labels are HTML, positioned in percent, so text keeps its size on a phone. If a logarithmic
+scale makes sense the page has both drawings, and a checkbox switches between them by CSS alone.
 
-The figures under each point travel beside the drawing as JSON, already written out, for the
-script that reads them out under the pointer.
+The formatted values of each point are stored beside the drawing as JSON, for the script that shows
+them under the pointer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from etude.tuning.report.axis import Axis, linear_axis, logarithmic_axis
 from etude.tuning.report.series import thin
 
 POINTS = 600
-"""Points drawn of one line: more than a screen can tell apart."""
+"""Maximum number of points of a line: more than a screen can resolve."""
 
 BOX = 1000
 """Side of the drawing's coordinate system."""
@@ -27,7 +27,7 @@ BOX = 1000
 
 @dataclass(frozen=True)
 class Line:
-    """One quantity: `y[i]` at `x[i]`, None where it was not finite."""
+    """A line: `y[i]` at `x[i]`, None if it was not finite."""
 
     name: str
     style: str
@@ -36,12 +36,12 @@ class Line:
     x: Sequence[float]
     y: Sequence[float | None]
     written: Callable[[float | None], str]
-    """Writes a value for the read-out."""
+    """Formats a value for the read-out."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A value written beside its point; `left` and `top` in percent."""
+    """A value label beside its point; `left` and `top` in percent."""
 
     left: float
     top: float
@@ -52,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What depends on the scale of the vertical axis."""
+    """The part of a chart that depends on the scale of the vertical axis."""
 
     axis: Axis
     paths: list[tuple[str, str]]
@@ -63,7 +63,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend, which is the read-out: a value, named where there are several."""
+    """An entry of the legend and read-out: a value, with a name if there are several."""
 
     name: str
     style: str
@@ -72,7 +72,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything the template needs to place a chart."""
+    """Data of a chart for the template."""
 
     id: str
     title: str
@@ -83,13 +83,13 @@ class Chart:
     logarithmic: Drawing | None
     keys: list[Key]
     at: str
-    """Where the values in `keys` were read: `step 320`."""
+    """Position of the values in `keys`: `step 320`."""
 
     spoken: str
-    """The chart in a sentence, for who cannot see it."""
+    """One-sentence description for screen readers."""
 
     points: dict[str, Any]
-    """For the script: see `report.js`."""
+    """Data for the script; see `report.js`."""
 
 
 def line_chart(
@@ -102,16 +102,16 @@ def line_chart(
     from_zero: bool = False,
     log_scale: bool = False,
 ) -> Chart | None:
-    """Draw quantities over optimiser steps; None where no line has a finite value.
+    """Draw quantities over optimiser steps; None if no line has a finite value.
 
     Args:
-        chart_id: its id in the page.
-        title: what is shown.
+        chart_id: element id in the page.
+        title: displayed title.
         lines: drawn in order, the first at the bottom.
         unit: of the vertical axis.
-        tick: writes a tick's value, given the decimals it needs.
-        from_zero: let the vertical axis begin at zero.
-        log_scale: draw it on a logarithmic scale as well, where all values are positive.
+        tick: formats a tick's value, given its number of decimals.
+        from_zero: whether the vertical axis starts at zero.
+        log_scale: also draw it on a logarithmic scale, if all values are positive.
     """
     lines = [_thinned(line) for line in lines if any(value is not None for value in line.y)]
     if not lines:
@@ -135,7 +135,7 @@ def line_chart(
         x_axis=x_axis,
         linear=linear,
         logarithmic=logarithmic,
-        # One line alone is named by the title.
+        # A single line is named by the title.
         keys=[
             Key(line.name if len(lines) > 1 else "", line.style, _last_value(line, last))
             for line in lines
@@ -163,10 +163,10 @@ def line_chart(
 def histogram(
     chart_id: str, title: str, edges: Sequence[int], counts: Sequence[int], *, unit: str
 ) -> Chart | None:
-    """Draw how many samples lie in each range `edges[i]` < x ≤ `edges[i + 1]`; None without any."""
+    """Draw a histogram of the ranges `edges[i]` < x ≤ `edges[i + 1]`; None without samples."""
     if not counts or not any(counts) or len(edges) != len(counts) + 1:
         return None
-    # Whole numbers: the first range contains its lower edge, so its bar begins before it.
+    # Integers: the first range contains its lower edge, so its bar starts before it.
     bounds = [edges[0] - 1, *edges[1:]]
     x_axis = linear_axis(bounds, _whole, tight=True, count=8)
     y_axis = linear_axis(counts, _whole, from_zero=True, count=4)
@@ -208,12 +208,12 @@ def histogram(
 
 
 def decimal_tick(value: float, decimals: int) -> str:
-    """Write a tick as a plain number."""
+    """Format a tick as a plain number."""
     return f"{value:,.{max(0, decimals)}f}"
 
 
 def exponent_tick(value: float, _decimals: int) -> str:
-    """Write a tick as a learning rate is written: `8e-4`."""
+    """Format a tick in exponent notation: `8e-4`."""
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.3e}".split("e")
@@ -235,7 +235,7 @@ def _draw(lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> Drawing:
         if line.style == "dots":
             paths.append(("joint", path))
             known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
-            # A line of no length with round ends is a dot that does not stretch.
+            # A zero-length line with round caps is a dot that is not stretched.
             dots = "".join(f"M{_x(x_axis, x)} {_y(y_axis, y)}h0" for x, y in known)
             paths.append(("dots", dots))
             marks += _marks(known, line, x_axis, y_axis)
@@ -245,7 +245,7 @@ def _draw(lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> Drawing:
 
 
 def _path(line: Line, x_axis: Axis, y_axis: Axis) -> str:
-    """Return SVG path data, broken where a value was not finite."""
+    """Return SVG path data, interrupted at values that are not finite."""
     path: list[str] = []
     pen = "M"
     for x, y in zip(line.x, line.y, strict=True):
@@ -260,13 +260,13 @@ def _path(line: Line, x_axis: Axis, y_axis: Axis) -> str:
 def _marks(
     known: Sequence[tuple[float, float]], line: Line, x_axis: Axis, y_axis: Axis
 ) -> list[Mark]:
-    """Write the first, the least and the last value beside their points."""
+    """Label the first, the smallest and the last value."""
     least = min(range(len(known)), key=lambda index: known[index][1])
     marks: list[Mark] = []
     for index in sorted({0, least, len(known) - 1}):
         x, y = known[index]
         left = 100 * x_axis.position(x)
-        # The least value close to the last would be written over it.
+        # The label of the smallest value would overlap that of the last.
         if 0 < index == least != len(known) - 1 and left > 85:
             continue
         anchor = "start" if left < 10 else "end" if left > 90 else "middle"
@@ -279,7 +279,7 @@ def _heights(values: Sequence[float | None], axis: Axis) -> list[int | None]:
 
 
 def _last_value(line: Line, step: int) -> str:
-    """Write a line's last value, and where it ended if that was before the others."""
+    """Format a line's last value, with its step if it ended before the others."""
     early = f" at {line.x[-1]:,.0f}" if line.x[-1] != step else ""
     return line.written(line.y[-1]) + early
 

@@ -1,4 +1,4 @@
-"""Several runs side by side: their figures, their curves, and what their recipes do not share."""
+"""Comparison of runs: figures, curves and recipe differences."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from etude.tuning.report.summary import RunResult, Summary, result_of
 from etude.tuning.runs.folder import RunFolder
 
 COLORS = 6
-"""Runs that get a colour of their own."""
+"""Number of distinct run colours."""
 
 
 def outcomes(folders: Sequence[RunFolder]) -> list[RunResult]:
-    """Return each run's figures, under its name; a run without a summary has its last metrics."""
+    """Return each run's figures, by name; without a summary, its last metrics."""
     return [_outcome(folder) for folder in folders]
 
 
@@ -38,9 +38,9 @@ def loss_curves(folders: Sequence[RunFolder]) -> dict[str, Series]:
 
 
 def recipe_differences(folders: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
-    """Return the recipe keys that not all runs share, each with every run's value.
+    """Return the recipe keys that differ between runs, each with every run's value.
 
-    The name does not count: runs may differ in it and be the same experiment.
+    The name is ignored: runs of the same experiment may differ in it.
     """
     recipes = [_flat(_recipe(folder)) for folder in folders]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe if key != "name")
@@ -49,7 +49,7 @@ def recipe_differences(folders: Sequence[RunFolder]) -> list[tuple[str, list[str
 
 
 def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
-    """Write runs side by side as one self-contained page.
+    """Write a comparison of runs as one self-contained page.
 
     Raises:
         RunError: a run's file is damaged, or the page cannot be written.
@@ -58,7 +58,7 @@ def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
     charts = _charts(folders)
     comparable = all(folder.state == "finished" for folder in folders)
     content: dict[str, Any] = {
-        "kind": "Runs compared",
+        "kind": "Comparison of runs",
         "name": " · ".join(names),
         "names": names,
         "lede": "",
@@ -86,7 +86,7 @@ def _charts(folders: Sequence[RunFolder]) -> list[Chart]:
         folder.name: evaluation_losses(folder.read_metrics(), _summary(folder))
         for folder in folders
     }
-    # Losses of different objectives cannot be compared: then the chart has no one unit.
+    # Losses of different objectives have no common unit.
     units = {loss_unit(_summary(folder), folder.read_metrics()) for folder in folders}
     unit = units.pop() if len(units) == 1 else ""
     charts = [

@@ -1,4 +1,4 @@
-"""What fits: how large a model this much memory can fine-tune, by method.
+"""Largest model that fits into memory, by fine-tuning method.
 
 The answer is given by example, the largest of a row of well-known models whose memory estimate with
 the recipe's defaults stays under the memory there is. The speed is an upper bound: a token costs at
@@ -19,7 +19,7 @@ from etude.tuning.memory.fit import METHODS, Method
 from etude.tuning.memory.model_configs import known_config
 
 OPERATIONS = {"full": 6, "lora": 4, "qlora": 4}
-"""Floating-point operations a token and parameter, at least."""
+"""Minimum floating-point operations per token and parameter."""
 
 EXAMPLES = (
     "smollm2-135m",
@@ -44,10 +44,10 @@ class Fit:
 
     parameters: int
     memory: int
-    """Bytes that it needs, the process included."""
+    """Memory it needs including the process, in bytes."""
 
     tokens_per_s: float | None
-    """At most, by arithmetic alone; None where the rate is not known."""
+    """Upper bound by arithmetic alone; None if the rate is unknown."""
 
 
 def what_fits(memory: int, dtype: torch.dtype, gflops: float | None) -> list[Fit]:

@@ -1,8 +1,8 @@
-"""Pages that need nothing but themselves.
+"""Self-contained HTML pages.
 
-Styles, script and drawings are inside the file, and its content security policy forbids every
-request and every script but its own, known by its hash. So a run's texts, which anybody may have
-written, stay texts even where escaping them should have failed.
+Styles, script and drawings are inside the file, and its content security policy forbids all
+requests and all scripts except its own, identified by hash. Text in a run's files is untrusted and
+cannot run even if escaping failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, content: dict[str, Any]) -> str:
-    """Return a page of `templates/`; whatever text is in `content` is escaped."""
+    """Return a page of `templates/`; all text in `content` is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -44,7 +44,7 @@ def render_page(template: str, content: dict[str, Any]) -> str:
 
 
 def as_data(content: Any) -> Markup:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot close its enclosing script element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

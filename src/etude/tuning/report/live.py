@@ -1,7 +1,7 @@
-"""What a terminal shows while something runs: the training view, and bars for the rest.
+"""Live terminal output: the training view, and progress bars.
 
-On a terminal the view is redrawn in place, messages scroll by above it. Anywhere else (a file, a
-pipe, a log of a job) there is nothing to redraw, so it prints a plain line now and then.
+On a terminal the view is redrawn in place, with messages scrolling above it. Elsewhere (a file, a
+pipe, a job's log) a plain line is printed at intervals.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from etude.core import units as q
 from etude.tuning.report.series import smooth, smoothing, sparkline
 
 RATE_WINDOW = 20
-"""Steps over which the speed for the time left is taken."""
+"""Number of recent steps used to estimate the remaining time."""
 
 BAR_FROM = 80
-"""Columns of a terminal from which there is room for a bar."""
+"""Minimum terminal width for a bar, in columns."""
 
 Record = dict[str, Any]
 
 
 @cache
 def stderr_console() -> Console:
-    """Return the one console for what is shown while waiting; stdout stays for results.
+    """Return the shared console for progress output on stderr; stdout is for results.
 
-    One, because a bar drawn while the training view stands must know of it.
+    It is shared, because a bar drawn during the training view must coordinate with it.
     """
     return Console(stderr=True, highlight=False)
 
 
 class LiveView:
-    """The training run as it goes: step, loss, learning rate, speed, time left, memory.
+    """Live view of training: step, loss, learning rate, speed, remaining time, memory.
 
     with LiveView(total_steps=320) as view:
         view.update(record)       # a training record of metrics.jsonl
@@ -68,14 +68,14 @@ class LiveView:
         quiet: bool = False,
         line_every: float = 10.0,
     ) -> None:
-        """Prepare the view; entering it starts the drawing.
+        """Prepare the view; entering it starts drawing.
 
         Args:
-            total_steps: optimiser steps of the whole run, those before a resume included.
+            total_steps: optimiser steps of the whole run, including those before a resume.
             done: steps before a resume.
-            console: where to draw; standard error where None.
-            quiet: show nothing at all.
-            line_every: seconds of training between two plain lines off a terminal.
+            console: output console; None: standard error.
+            quiet: show nothing.
+            line_every: seconds between plain lines without a terminal.
         """
         self.total_steps = total_steps
         self.quiet = quiet
@@ -108,13 +108,13 @@ class LiveView:
         self.close()
 
     def close(self) -> None:
-        """Leave the last state on the screen and give the terminal back."""
+        """Leave the last state on the screen and release the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def update(self, record: Record) -> None:
-        """Take in a training record: step, loss, lr, grad_norm, tokens_per_s, rss, seconds."""
+        """Show a training record: step, loss, lr, grad_norm, tokens_per_s, rss, seconds."""
         self._last = record
         self._losses.append(record.get("loss"))
         seconds = record.get("seconds")
@@ -129,19 +129,19 @@ class LiveView:
             self.console.print(self._plain_line(), soft_wrap=True)
 
     def evaluation(self, record: Record) -> None:
-        """Take in an evaluation record: step, eval_loss."""
+        """Show an evaluation record: step, eval_loss."""
         self._evaluations.append(record)
         if self._live is None:
             self.message(f"step {record['step']}  {self._evaluation_text()}")
 
     def message(self, text: str) -> None:
-        """Print a line that stays, above the view where there is one."""
+        """Print a permanent line, above the view if there is one."""
         if not self.quiet:
             self.console.print(escape(text), soft_wrap=True)
 
     @property
     def seconds_left(self) -> float | None:
-        """Training time left by the speed of the last steps; None before there is one."""
+        """Remaining training time estimated from the last steps; None before the first."""
         if len(self._times) < 2:
             return None
         (first_step, first), (last_step, last) = self._times[0], self._times[-1]
@@ -180,7 +180,7 @@ class LiveView:
         figures = (
             f"step {step}/{self.total_steps}",
             Text(f"{share * 100:.0f} %", style="bold"),
-            f"{q.clock(float(record.get('seconds') or 0.0))} gone",
+            f"{q.clock(float(record.get('seconds') or 0.0))} elapsed",
             Text(f"{q.clock(self.seconds_left)} left", style="bold"),
         )
         head: Table | Text
@@ -219,14 +219,14 @@ class LiveView:
         return Group(head, losses, rest)
 
     def _sparkline(self, width: int) -> str:
-        """Return the curve of the loss so far, or nothing where the terminal lacks the blocks."""
+        """Return the loss curve so far; empty if the terminal cannot show block characters."""
         return sparkline(self._losses, width) if "utf" in self.console.encoding else ""
 
 
 class TerminalProgress:
-    """A `Progress` with a bar on a terminal; elsewhere, a plain line when work took long.
+    """A `Progress` with a bar on a terminal, and plain lines for long work elsewhere.
 
-    A bar goes when its work is done, and work that took `patience` leaves one line behind.
+    A bar is removed when its work is done; work longer than `patience` leaves one line.
     """
 
     def __init__(
@@ -240,10 +240,10 @@ class TerminalProgress:
         """Prepare; nothing is drawn before `start`.
 
         Args:
-            console: where to draw; standard error where None.
-            quiet: show nothing at all.
-            patience: seconds after which work is worth a line that stays.
-            clock: tells the time in seconds.
+            console: output console; None: standard error.
+            quiet: show nothing.
+            patience: seconds after which work leaves a permanent line.
+            clock: returns the time in seconds.
         """
         self.console = console or stderr_console()
         self.quiet = quiet
@@ -258,7 +258,7 @@ class TerminalProgress:
         self._bars: Bars | None = None
 
     def start(self, label: str, total: int | None, unit: str = "") -> None:
-        """Begin a piece of work, ending the one before. See `Progress`."""
+        """Begin a task, ending the previous one. See `Progress`."""
         self.finish()
         self._label, self._total, self._unit = label, total, unit
         self._done, self._began, self._announced = 0, self._clock(), False
@@ -269,17 +269,17 @@ class TerminalProgress:
         self._bars.start()
 
     def advance(self, n: int = 1) -> None:
-        """Say that `n` more units are done."""
+        """Report `n` more completed units."""
         self._done += n
         if self._bars is not None:
             self._bars.advance(self._bars.task_ids[0], n)
         elif not self._announced and self._clock() - self._began >= self.patience:
-            # Once, so that whoever reads the log knows what it is waiting for.
+            # Once, so that a log shows what the process is waiting for.
             self._announced = True
             self._print(f"{self._label} …")
 
     def finish(self) -> None:
-        """End the piece of work; without one, nothing happens."""
+        """End the task, if there is one."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

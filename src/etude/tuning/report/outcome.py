@@ -1,4 +1,4 @@
-"""What a finished run prints: figures before and after, samples, where to look further."""
+"""Terminal summary of a finished run: samples, figures before and after, file paths."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from etude.tuning.runs.folder import RunFolder
 
 
 def print_outcome(path: Path, *, show: int, console: Console | None = None) -> None:
-    """Print a finished run: its samples first, the figures last, where the eye is.
+    """Print a finished run: samples first, figures last.
 
     Args:
         path: the run's folder.
-        show: samples to print, the first of the held-out ones.
-        console: where to print; standard output where None.
+        show: number of held-out samples to print.
+        console: output console; None: standard output.
     """
     console = console or Console(highlight=False)
     folder = RunFolder.open(path)
@@ -55,9 +55,9 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
 
 
 def print_comparison(table: Sequence[RunResult], *, console: Console | None = None) -> None:
-    """Print methods side by side; `table` is what `compare_methods` returns."""
+    """Print a comparison of methods; `table` is the result of `compare_methods`."""
     console = console or Console(highlight=False)
-    shown = Table(title="Side by side, the same data", title_justify="left")
+    shown = Table(title="Comparison on the same data", title_justify="left")
     shown.add_column("")
     for row in table:
         shown.add_column(q.METHODS[row.get("method", "")], justify="right")

@@ -1,8 +1,7 @@
-"""write_report: a run's folder as one page to look at, keep and send.
+"""Report page of a run: `write_report`.
 
-report.html needs nothing but itself; see `html` for how that is kept. It is made from the run's
-files alone, whichever of them exist, so a run that was stopped or is still going has its page as
-well.
+report.html is self-contained (see `html`). It is built from whichever of the run's files exist, so
+a stopped or running run has a page as well.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
 from etude.tuning.runs.folder import RunFolder
 
 SAMPLES_SHOWN = 5
-"""Samples that stand open; the rest are one click away."""
+"""Number of samples shown initially; the rest are collapsed."""
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -60,7 +59,7 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def render(folder: RunFolder) -> str:
-    """Return the page of a run. Raises: RunError, where a file of the run is damaged."""
+    """Return the page of a run. Raises RunError if a file of the run is damaged."""
     summary = cast("Summary", folder.read_json(folder.summary.name) or {})
     data = cast("DataFacts", folder.read_json(folder.data.name) or {})
     records = folder.read_metrics()
@@ -97,7 +96,7 @@ def render(folder: RunFolder) -> str:
 
 
 def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart]:
-    """Draw loss, learning rate, gradient norm, speed and memory over the steps."""
+    """Draw loss, learning rate, gradient norm, speed and memory over steps."""
     train, held_out = series(records, "loss"), evaluation_losses(records, summary)
     smoothed = smooth(train.values, smoothing(len(train.steps)))
     charts = [
@@ -119,7 +118,7 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
         ("lr", "Learning rate", "per optimiser step", q.rate, exponent_tick, False, 1.0),
         ("grad_norm", "Gradient norm", "before clipping", q.loss, decimal_tick, True, 1.0),
         ("tokens_per_s", "Speed", "tokens per second", q.number, decimal_tick, False, 1.0),
-        ("rss", "Memory", "GB, of the process", _gigabytes, decimal_tick, False, 1e-9),
+        ("rss", "Memory", "GB, resident", _gigabytes, decimal_tick, False, 1e-9),
     ):
         values = series(records, key)
         scaled = [None if value is None else value * scale for value in values.values]
@@ -138,7 +137,7 @@ def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list
 
 
 def _metric_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart | None]:
-    """Draw the metrics that were recorded in the course of training, beside the loss."""
+    """Draw the metrics recorded during training, beside the loss."""
     charts: list[Chart | None] = []
     listed = metrics_of(summary, "") if summary else [PREFERENCE_ACCURACY, REWARD_MARGIN]
     for metric in listed:
@@ -161,14 +160,14 @@ def _metric_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[
 
 
 def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (anchor, title) of the sections that this page has."""
+    """Return (anchor, title) of the sections of the page."""
     present = {
         "training": ("Training", content["charts"]),
         "samples": ("Before and after", content["samples"]),
         "data": ("Data", content["lengths"] or content["token_sample"] or content["totals"]),
         "modules": ("Adapted modules", content["modules"]),
         "memory": ("Memory", content["memory"]),
-        "compare": ("Methods compared", content["compare"]),
+        "compare": ("Comparison of methods", content["compare"]),
         "setup": ("Recipe and environment", content["recipe"] or content["environment"]),
     }
     return [(anchor, title) for anchor, (title, there) in present.items() if there]

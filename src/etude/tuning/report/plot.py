@@ -1,4 +1,4 @@
-"""Curves in a terminal: a plot of characters, each run drawn with a letter of its own."""
+"""Text plots of curves in a terminal, with one letter per run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from etude.tuning.report.series import Series
 def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -> str:
     """Draw curves over steps as text: one as dots, several as A, B and so on with a legend.
 
-    A column shows the mean of its stretch of steps. Where curves meet, the later one is seen.
+    A column shows the mean of its range of steps. Later curves cover earlier ones.
 
     Args:
-        curves: by name; those without a finite value are left out.
-        width: columns of the drawing, without the axis.
-        height: lines of the drawing, without the axis.
+        curves: curves by name; those without a finite value are omitted.
+        width: width of the plot without the axis, in columns.
+        height: height of the plot without the axis, in lines.
     """
     drawn = {name: curve for name, curve in curves.items() if curve}
     if not drawn:

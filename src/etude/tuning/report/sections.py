@@ -1,4 +1,4 @@
-"""The report's words and tables: from figures to what the page says, nothing about how it looks."""
+"""Contents of the report: texts and tables, without their presentation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Figure:
 
 
 def lede(summary: Summary) -> str:
-    """Return the run in two sentences; empty before there is an outcome."""
+    """Return a summary of the run in two sentences; empty before it has finished."""
     if "eval_loss" not in summary or "eval_loss_before" not in summary:
         return ""
     method = q.METHODS.get(summary.get("method", ""), summary.get("method", ""))
@@ -55,7 +55,7 @@ def lede(summary: Summary) -> str:
 
 
 def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
-    """Return what a reader must know about a run that did not finish; empty for one that did."""
+    """Return a notice about an unfinished run; empty for a finished one."""
     state, detail = folder.state, str(folder.state_record().get("detail") or "")
     if state == "finished":
         return ""
@@ -64,7 +64,7 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
     reached = f"step {step:,} of {total:,}" if total else f"step {step:,}"
     why = f" ({detail})" if detail else ""
     return {
-        "running": f"This run is still going: figures up to {reached}.",
+        "running": f"This run is still in progress: figures up to {reached}.",
         "stopped": f"This run was stopped at {reached}{why}; it can be resumed.",
         "killed": f"This run was killed after {reached}; it can be resumed from its checkpoint.",
         "diverged": f"This run diverged after {reached}{why}.",
@@ -73,7 +73,7 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
 
 
 def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Return the figures at the top, those that are known."""
+    """Return the known headline figures."""
     figures: list[Figure] = []
     for metric in metrics_of(summary, loss_unit(summary, records)):
         before, after = figure(summary, f"{metric.name}_before"), figure(summary, metric.name)
@@ -97,11 +97,11 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
         figures.append(Figure("Trainable parameters", q.short_number(trainable), note))
     if (speed := summary.get("tokens_per_s")) is not None:
         tokens = summary.get("tokens")
-        note = f"{q.number(tokens)} tokens in all" if tokens else ""
+        note = f"{q.number(tokens)} tokens in total" if tokens else ""
         figures.append(Figure("Tokens per second", q.number(speed), note))
     if (peak := summary.get("peak_rss")) is not None:
         weights = summary.get("weight_bytes")
-        note = f"{q.size(weights)} of it the base's weights" if weights else ""
+        note = f"{q.size(weights)} of it for the base's weights" if weights else ""
         figures.append(Figure("Peak memory", q.size(peak), note))
     if (peak := summary.get("peak_gpu_memory")) is not None:
         figures.append(Figure("Peak GPU memory", q.size(peak), "of tensors"))
@@ -109,20 +109,20 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
         total_seconds, steps = summary.get("total_seconds"), summary.get("steps")
         notes = [
             f"{q.number(steps)} steps" if steps else "",
-            f"{q.duration(total_seconds)} with loading and measuring" if total_seconds else "",
+            f"{q.duration(total_seconds)} with loading and evaluation" if total_seconds else "",
         ]
         figures.append(Figure("Training time", q.duration(seconds), ", ".join(filter(None, notes))))
     return figures or _running_figures(records)
 
 
 def loss_unit(summary: Summary, records: Sequence[dict[str, Any]]) -> str:
-    """Return the unit of a run's losses; one of preferences that has not ended does not say."""
+    """Return the unit of a run's losses; unknown for an unfinished preference run."""
     preferences = any("accuracy" in record for record in records)
     return summary.get("loss_unit", "" if preferences else "nats per trained token")
 
 
 def _running_figures(records: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Return what is known before a run has its summary."""
+    """Return the figures known before a run has its summary."""
     figures: list[Figure] = []
     unit = loss_unit({}, records)
     for key, label, written, note in (
@@ -138,9 +138,9 @@ def _running_figures(records: Sequence[dict[str, Any]]) -> list[Figure]:
 
 
 def evaluation_losses(records: Sequence[dict[str, Any]], summary: Summary) -> Series:
-    """Return the evaluation loss over the steps, that before and after training included.
+    """Return the evaluation loss over the steps, including those before and after training.
 
-    A run without evaluations on the way has these two in its summary only.
+    A run without evaluations during training has these two in its summary only.
     """
     ends: list[dict[str, Any]] = []
     if (before := summary.get("eval_loss_before")) is not None:
@@ -151,7 +151,7 @@ def evaluation_losses(records: Sequence[dict[str, Any]], summary: Summary) -> Se
 
 
 def sample_view(record: SampleRecord, number: int, score: Metric) -> dict[str, Any]:
-    """Return one evaluation sample as the page shows it."""
+    """Return one evaluation sample for the page."""
     reference = record.get("reference", "")
     before, after = _scores(record)
     marked = score.name == ROUGE_L.name
@@ -169,7 +169,7 @@ def sample_view(record: SampleRecord, number: int, score: Metric) -> dict[str, A
 
 
 def _pieces(reference: str, answer: str, *, marked: bool) -> list[tuple[str, bool]]:
-    """Cut an answer into pieces, those marked that count for ROUGE-L."""
+    """Split an answer into pieces, marking those that count for ROUGE-L."""
     return shared_words(reference, answer) if marked else [(answer, False)]
 
 
@@ -181,7 +181,7 @@ def _scores(record: SampleRecord) -> tuple[float | None, float | None]:
 
 
 def tally(samples: Sequence[SampleRecord], score: Metric) -> dict[str, Any] | None:
-    """Count the samples whose score rose, stayed and fell; None where none was scored."""
+    """Count the samples whose score rose, stayed and fell; None without scores."""
     changes: list[float] = []
     for record in samples:
         before, after = _scores(record)
@@ -259,7 +259,7 @@ _PART_TITLES = {"optimizer": "optimiser"}
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of several runs."""
+    """One figure for comparison across runs."""
 
     key: str
     title: str
@@ -278,17 +278,17 @@ RESOURCES = (
 
 
 def compared_metrics(outcomes: Sequence[RunResult]) -> list[Metric]:
-    """Return the metrics that any of the runs has, each once; the loss first."""
+    """Return the metrics of any of the runs, each once; the loss first."""
     found = [metric for row in outcomes for metric in metrics_of(row, "")]
     return list({metric.name: metric for metric in found}.values())
 
 
 def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str, Any] | None:
-    """Return outcomes side by side, each figure with whether it is the best of its column.
+    """Return a comparison table, marking the best figure of each column.
 
     Args:
-        outcomes: one a row, named by its `method`.
-        rank: whether they can be ranked; a run that was stopped beats no other in time.
+        outcomes: one per row, named by its `method`.
+        rank: whether to mark the best; stopped runs cannot be ranked.
     """
     if not outcomes:
         return None
@@ -300,7 +300,7 @@ def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str,
     best: dict[str, float] = {}
     for column in columns:
         known = [value for row in outcomes if (value := figure(row, column.key)) is not None]
-        # Where all are alike, none is the best.
+        # If all are equal, none is the best.
         if rank and len(set(known)) > 1:
             best[column.key] = max(known) if column.higher_is_better else min(known)
     return {
@@ -320,13 +320,13 @@ def comparison(outcomes: Sequence[RunResult], *, rank: bool = True) -> dict[str,
 
 
 def figure(row: Mapping[str, Any], key: str) -> float | None:
-    """Return a figure of a summary; None where it is not known."""
+    """Return a figure of a summary; None if unknown."""
     value: float | None = row.get(key)
     return value
 
 
 def environment_facts(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return environment.json as labels and values, empty ones left out."""
+    """Return environment.json as labels and values, without empty ones."""
     facts: list[tuple[str, str]] = []
     for key, value in environment.items():
         if value is None or value == []:
@@ -334,7 +334,7 @@ def environment_facts(environment: dict[str, Any]) -> list[tuple[str, str]]:
         label = key.replace("_", " ")
         if key == "git":
             commit = str(value)
-            facts.append(("commit", commit[:12] + (", with changes" if commit[-1] == "+" else "")))
+            facts.append(("commit", commit[:12] + (", modified" if commit[-1] == "+" else "")))
         elif key.startswith("memory") and isinstance(value, int):
             facts.append((label, q.size(value)))
         elif isinstance(value, list):

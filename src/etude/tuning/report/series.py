@@ -1,8 +1,8 @@
-"""From a run's metrics to the curves that are drawn: series over optimiser steps.
+"""Metric series over optimiser steps, smoothing and thinning.
 
-metrics.jsonl mixes two kinds of records: one a training step (`loss`, `lr`, `grad_norm`,
-`tokens_per_s`, `rss`) and one an evaluation (`eval_loss`). Either may lack a number where it was
-not finite.
+metrics.jsonl contains two kinds of records: one per training step (`loss`, `lr`, `grad_norm`,
+`tokens_per_s`, `rss`) and one per evaluation (`eval_loss`). Values that were not finite are
+missing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_WINDOW = 10
-"""Steps that the smoothed training loss averages over, about, in a run of 100 steps or more."""
+"""Approximate window of the smoothed training loss, in runs of at least 100 steps."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity over the steps at which it was recorded; None where it was not finite."""
+    """A quantity over its recorded steps; None where it was not finite."""
 
     steps: list[int]
     values: list[float | None]
@@ -29,12 +29,12 @@ class Series:
 
     @property
     def finite(self) -> list[float]:
-        """The values that are numbers."""
+        """The finite values."""
         return [value for value in self.values if value is not None]
 
 
 def series(records: Sequence[dict[str, Any]], key: str) -> Series:
-    """Return the quantity `key` of all records that have it, in order of steps.
+    """Return the quantity `key` of all records that contain it, in step order.
 
     A step recorded twice (an evaluation repeated after a resume) counts once, the later record.
     """
@@ -44,22 +44,22 @@ def series(records: Sequence[dict[str, Any]], key: str) -> Series:
 
 
 def smoothing(steps: int) -> float:
-    """Return the weight of the past for a run of so many steps.
+    """Return the smoothing weight for a run of `steps` steps.
 
-    The window is a tenth of the run, so that the curve of a short one does not lag behind it.
+    The window is at most a tenth of the run, so that short curves do not lag.
     """
     return 1 - 1 / min(LONGEST_WINDOW, max(1.0, steps / 10))
 
 
 def smooth(values: Sequence[float | None], weight: float) -> list[float | None]:
-    """Return the exponential moving average, corrected for its start at zero.
+    """Return the exponential moving average, with bias correction.
 
     y_t = Σ w^(t-i) x_i / Σ w^(t-i) over the finite x_i: the first value is the first loss, not a
-    tenth of it (Kingma and Ba 2015, section 3). It is None until a finite value was seen.
+    tenth of it (Kingma and Ba 2015, section 3). It is None before the first finite value.
 
     Args:
         values: in order of steps.
-        weight: of the past, w; the window is about 1 / (1 - w) steps.
+        weight: w, weight of the past; the window is about 1 / (1 - w) steps.
     """
     total = norm = 0.0
     smoothed: list[float | None] = []
@@ -72,10 +72,10 @@ def smooth(values: Sequence[float | None], weight: float) -> list[float | None]:
 
 
 def thin(values: Sequence[float | None], limit: int) -> list[int]:
-    """Return the indices of at most `limit` values to draw, such that no spike is lost.
+    """Return the indices of at most `limit` values to draw, preserving spikes.
 
-    Each of `limit / 2` equal stretches keeps its least and its greatest value; first and last
-    stay.
+    Each of `limit / 2` equal ranges keeps its smallest and its largest value, and the first and
+    last value are kept.
     """
     count = len(values)
     if count <= limit:
@@ -94,7 +94,7 @@ def thin(values: Sequence[float | None], limit: int) -> list[int]:
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """Return the values as a row of at most `width` blocks, each the mean of its stretch."""
+    """Return the values as a row of at most `width` blocks, each the mean of its range."""
     finite = [value for value in values if value is not None]
     if not finite or width < 1:
         return ""

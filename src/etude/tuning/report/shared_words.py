@@ -1,4 +1,4 @@
-"""Which words of an answer count for ROUGE-L, so that the report can mark them."""
+"""Words of an answer that count for ROUGE-L, for marking in the report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from etude.tuning.metrics.rouge import split_words
 
 
 def shared_words(reference: str, answer: str) -> list[tuple[str, bool]]:
-    """Cut `answer` into pieces, each with whether it is a word that counts for ROUGE-L.
+    """Split `answer` into pieces, each with whether it counts for ROUGE-L.
 
-    Those are the words of the longest common subsequence with `reference`, which the score is made
-    of. The pieces joined are the answer.
+    Those words form the longest common subsequence with `reference`, on which the score is based.
+    Joined, the pieces are the answer.
     """
     found, wanted = split_words(answer), split_words(reference)
     counted = longest_common_subsequence(

@@ -1,7 +1,7 @@
-"""Let through of a piece of HTML only what a coloured sample needs.
+"""Sanitiser for the HTML of the token sample.
 
-The sample comes from a run's folder, which may have come from somebody else. Text is escaped
-again, and of all tags only `<span class="trained|context|dropped">` stays.
+The sample is read from a run's folder, which is untrusted. Text is escaped again, and the only
+tags kept are `<span class="trained|context|dropped">`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLASSES = frozenset({"trained", "context", "dropped"})
 
 
 def only_token_spans(html: str) -> Markup:
-    """Return `html` with every tag dropped but spans of the known classes, text kept."""
+    """Return `html` with all tags removed except spans of the known classes."""
     filter_ = _Filter()
     filter_.feed(html)
     filter_.close()

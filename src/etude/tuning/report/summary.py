@@ -1,8 +1,8 @@
-"""What a run's JSON files say, typed: summary.json, data.json, samples.jsonl.
+"""Types of a run's JSON files: summary.json, data.json, samples.jsonl.
 
-`tune` writes them, the report, `etude runs` and `etude eval` read them. Every key may be missing:
-a run that was stopped early has its report too. Losses are in the unit of the objective, sizes are
-bytes, times seconds.
+`tune` writes them; the report, `etude runs` and `etude eval` read them. Every key may be missing,
+because stopped runs have reports too. Losses are in the objective's unit, sizes in bytes, times in
+seconds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class MemoryEstimateRecord(TypedDict):
 
 
 class RunResult(TypedDict, total=False):
-    """What one method came to: the run's own figures, or a row of `--compare`.
+    """Results of one method: the run's own figures, or a row of `--compare`.
 
-    Beside these keys there is one for each metric in `metrics`, and one with `_before` added.
+    In addition there is a key for each metric in `metrics`, and one with suffix `_before`.
     """
 
     method: str
@@ -36,31 +36,31 @@ class RunResult(TypedDict, total=False):
     """`sft` (`completion` in runs of 0.1.0), `dpo`, `orpo`, `kto` or `classification`."""
 
     loss_unit: str
-    """Of the objective's loss."""
+    """Unit of the objective's loss."""
 
     metrics: list[MetricRecord]
-    """What was measured on held-out samples, the loss first."""
+    """Metrics on held-out samples, the loss first."""
 
     eval_loss_before: float
     eval_loss: float
     seconds: float
-    """Of training, evaluation not counted."""
+    """Training time without evaluation."""
 
     peak_rss: int
     peak_gpu_memory: int | None
-    """Most bytes that tensors took on the GPU; None on the processor."""
+    """Peak GPU memory of tensors; None on a CPU."""
     weight_bytes: int
-    """The base model's weights as held in memory."""
+    """The base model's weights in memory."""
 
     saved_bytes: int
-    """What the run left on disk to be used: the adapter, or the whole model."""
+    """Size of the saved adapter or model on disk."""
 
     tokens_per_s: float
-    """Trained and context tokens, over the whole training."""
+    """Tokens processed in training, trained and context."""
 
 
 def result_of(summary: Mapping[str, Any]) -> RunResult:
-    """Return the figures of a summary by which runs are compared."""
+    """Return the figures of a summary that are compared between runs."""
     keys = set(RunResult.__annotations__)
     for metric in metrics_of(summary, ""):
         keys |= {metric.name, f"{metric.name}_before"}
@@ -77,7 +77,7 @@ class Module(TypedDict):
     out_features: int
     rank: int
     parameters: int
-    """Trainable parameters that the adapter brought."""
+    """Trainable parameters of its adapter."""
 
 
 class Summary(RunResult, total=False):
@@ -85,10 +85,10 @@ class Summary(RunResult, total=False):
 
     name: str
     task: str
-    """What the model was tuned for, as in the recipe."""
+    """The recipe's task."""
 
     sample_score: MetricRecord
-    """What the lines of samples.jsonl are scored by."""
+    """The score in samples.jsonl."""
 
     model: str
     steps: int
@@ -96,12 +96,12 @@ class Summary(RunResult, total=False):
     trained_tokens: int
     trainable_parameters: int
     total_parameters: int
-    """The base model's and the adapter's."""
+    """Parameters of base model and adapter."""
 
     trainable_share: float
     train_seconds: float
     total_seconds: float
-    """Loading, measuring and saving included."""
+    """Including loading, evaluation and saving."""
 
     adapted_modules: list[Module]
     memory_estimate: MemoryEstimateRecord
@@ -114,7 +114,7 @@ class Summary(RunResult, total=False):
 
     compare: list[RunResult]
     ended: str
-    """Why training ended, in words."""
+    """Why training ended."""
 
 
 def memory_estimate(summary: Mapping[str, Any]) -> MemoryEstimateRecord | None:
@@ -162,10 +162,10 @@ class DataFacts(TypedDict, total=False):
 
     length_histogram: LengthHistogram
     totals: dict[str, int | float | str]
-    """Label and figure, in the order shown."""
+    """Label and figure, in display order."""
 
     notes: list[str]
-    """What was left out or cut, and why."""
+    """Notes about dropped and truncated samples."""
 
     sample_html: str
     """One sample, token by token: escaped text in `<span class="trained|context|dropped">`."""

@@ -1,4 +1,4 @@
-"""TerminalView: all that a run shows in a terminal, from loading to the last step."""
+"""TerminalView: terminal output of a run, from loading to the last step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from etude.tuning.report.live import LiveView, TerminalProgress
 
 
 class TerminalView(Callback):
-    """Bars for what comes before and after training, the live view during it."""
+    """Progress bars before and after training, the live view during training."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -16,12 +16,12 @@ class TerminalView(Callback):
         self._live = LiveView(0, quiet=quiet)
 
     def on_train_begin(self, total_steps: int, step: int) -> None:
-        """Start the live view of `total_steps` steps, `step` of them done before."""
+        """Start the live view of `total_steps` steps, `step` of them already done."""
         self._live = LiveView(total_steps, done=step, quiet=self.quiet)
         self._live.__enter__()
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Show the record of an optimiser step; a time limit may have shortened the plan."""
+        """Show the record of an optimiser step; a time limit may have reduced the total."""
         self._live.total_steps = record.total_steps
         self._live.update(record.as_json())
 
@@ -30,9 +30,9 @@ class TerminalView(Callback):
         self._live.evaluation(record.as_json())
 
     def on_message(self, text: str) -> None:
-        """Show a line."""
+        """Show a message."""
         self._live.message(text)
 
     def on_train_end(self) -> None:
-        """Give the terminal back."""
+        """Release the terminal."""
         self._live.close()

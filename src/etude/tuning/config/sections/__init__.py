@@ -1,5 +1,5 @@
-"""The sections of a recipe: what each part of a run is given, as typed and checked data.
+"""Recipe sections: the typed, validated settings of each part of a run.
 
-Every key has its meaning written under it; `etude recipe keys` and docs/reference/recipe.md print
-the same words.
+Every key is documented by the docstring under it, which `etude recipe keys` and
+docs/reference/recipe.md print.
 """

@@ -1,4 +1,4 @@
-"""The base of every section: unknown keys refused, values checked, then frozen."""
+"""Base class of recipe sections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are checked, then frozen."""
+    """A part of a recipe: unknown keys are refused, values validated and frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

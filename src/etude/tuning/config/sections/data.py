@@ -1,4 +1,4 @@
-"""`data`: what the model learns from."""
+"""`data`: training and evaluation data."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from etude.tuning.config.sections.base import Fraction, Section
 
 
 class DataSpec(Section):
-    """What the model learns from."""
+    """Training and evaluation data."""
 
     kind: Literal["files", "hub", "docstrings"] = "files"
     """`files`: JSONL, CSV or Parquet. `hub`: a data set of the Hugging Face hub.
     `docstrings`: (function source, summary line) pairs from installed Python packages."""
 
     train: str | None = None
-    """Path of the training file, or the hub's id of the data set."""
+    """Path of the training file, or hub id of the data set."""
 
     eval: str | None = None
-    """Path of the evaluation file. None: `eval_fraction` of the training file is held out."""
+    """Path of the evaluation file. None: hold out `eval_fraction` of the training file."""
 
     eval_fraction: Fraction = 0.05
-    """Share of the rows held out where no evaluation file is named."""
+    """Fraction of the rows to hold out if there is no evaluation file."""
 
     train_split: str = "train"
-    """Split to train on (`hub` only)."""
+    """Training split (`hub` only)."""
 
     eval_split: str | None = None
-    """Split to evaluate on (`hub` only). None: `eval_fraction` is held out."""
+    """Evaluation split (`hub` only). None: hold out `eval_fraction`."""
 
     config: str | None = None
     """Configuration of the data set (`hub` only)."""
 
     packages: list[str] = []
-    """`docstrings` only: names of installed packages, or folders. Empty: all that is installed."""
+    """`docstrings` only: names of installed packages, or folders. Empty: all installed packages."""
 
     eval_packages: list[str] = []
-    """`docstrings` only: packages held out of training and used to evaluate."""
+    """`docstrings` only: packages held out for evaluation."""
 
     format: Literal[
         "auto",
@@ -50,56 +50,56 @@ class DataSpec(Section):
         "preference",
         "unpaired_preference",
     ] = "auto"
-    """How a row is read. `auto`: from its columns. `messages`: a list of {role, content}, tools
-    and their calls too. `sharegpt`: a list of {from, value}. `alpaca`: instruction, input, output.
+    """Row format. `auto`: detected from the columns. `messages`: a list of {role, content}, with
+    tool calls. `sharegpt`: a list of {from, value}. `alpaca`: instruction, input, output.
     `preference`: a prompt with a chosen and a rejected answer. `unpaired_preference`: a prompt, an
     answer, and whether it is desirable (KTO)."""
 
     prompt: str = "prompt"
-    """Column, or template with {columns}, of the prompt."""
+    """Column of the prompt, or template with {columns}."""
 
     completion: str = "completion"
-    """Column, or template with {columns}, of the answer."""
+    """Column of the answer, or template with {columns}."""
 
     text: str = "text"
     """Column of plain text."""
 
     chosen: str = "chosen"
-    """Column of the better answer, or of the conversation that ends in it (`preference`)."""
+    """Column of the chosen answer, or of the conversation that ends in it (`preference`)."""
 
     rejected: str = "rejected"
-    """Column of the worse one (`preference`)."""
+    """Column of the rejected answer or conversation (`preference`)."""
 
     label: str = "label"
-    """Column that says whether the answer is desirable (`unpaired_preference`)."""
+    """Column of the label: class, or whether the answer is desirable (`unpaired_preference`)."""
 
     tools: str = "tools"
-    """Column of the tools that the model may call, a list of JSON schemas (`messages`)."""
+    """Column of the available tools, a list of JSON schemas (`messages`)."""
 
     trained_turns: Literal["all", "last"] = "all"
-    """Which of a conversation's answers are trained."""
+    """Answers of a conversation to train on."""
 
     reasoning: Literal["keep", "drop"] = "keep"
-    """Reasoning inside answers (`<think>...</think>`): trained with them, or taken out."""
+    """Reasoning inside answers (`<think>...</think>`): trained, or removed."""
 
     system: str | None = None
-    """System message put before every conversation that has none."""
+    """System message of conversations that have none."""
 
     max_train: Annotated[int, Field(ge=1)] | None = None
-    """Use at most this many training samples, drawn by the seed."""
+    """Maximum number of training samples, drawn at random by the seed."""
 
     max_eval: Annotated[int, Field(ge=1)] | None = None
-    """Use at most this many evaluation samples, drawn by the seed."""
+    """Maximum number of evaluation samples, drawn at random by the seed."""
 
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens a sample may have."""
+    """Maximum number of tokens in a sample."""
 
     too_long: Literal["drop", "cut_prompt", "error"] = "drop"
-    """A sample over `max_length`: leave it out and count it, cut its prompt from the left (never
-    the answer), or stop."""
+    """Samples over `max_length`: drop and count them, cut their prompt from the left (never the
+    answer), or stop with an error."""
 
     no_trained_tokens: Literal["error", "drop"] = "error"
-    """A sample without a trained token: stop and name it, or leave it out and count it."""
+    """Samples without a trained token: stop with an error, or drop and count them."""
 
     packing: bool = True
-    """Lay samples end to end in one row, each attending to itself only, positions restarted."""
+    """Pack samples end to end in one row, each attending to itself only, with its own positions."""

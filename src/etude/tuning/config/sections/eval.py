@@ -1,4 +1,4 @@
-"""`eval`: what is measured before and after training."""
+"""`eval`: evaluation before, during and after training."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from etude.tuning.config.sections.base import Section
 
 
 class EvalSpec(Section):
-    """What is measured before and after training."""
+    """Evaluation before, during and after training."""
 
     generate: Annotated[int, Field(ge=0)] = 64
-    """Evaluation samples for which an answer is generated and scored by ROUGE-L."""
+    """Number of evaluation samples for which an answer is generated and scored by ROUGE-L."""
 
     best_metric: str = "loss"
-    """Metric by which the best evaluation in the course of training is chosen, and which
-    `train.patience` waits for: `loss`, or one that the task evaluates (`accuracy`, `macro_f1`)."""
+    """Metric that selects the best evaluation during training and that `train.patience` monitors:
+    `loss`, or a metric of the task (`accuracy`, `macro_f1`)."""
 
     show: Annotated[int, Field(ge=0)] = 3
-    """Samples printed before and after."""
+    """Number of samples printed after training."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    """Longest generated answer."""
+    """Maximum length of a generated answer, in tokens."""
 
     batch_samples: Annotated[int, Field(ge=1)] = 16
-    """Answers generated at a time."""
+    """Answers generated per batch."""

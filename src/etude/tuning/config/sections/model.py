@@ -16,9 +16,8 @@ class ModelSpec(Section):
     """An alias (`etude models list`), a hub id, a folder, or a `.gguf` file."""
 
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the forward pass. `auto`: bfloat16 where the device has it natively."""
+    """Dtype of the forward pass. `auto`: bfloat16 if the device supports it natively."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ... `auto`: a CUDA GPU that works and that the Triton kernels can be
-    compiled for, else `cpu`. `mps` is refused: quantised bases and fused kernels are not built for
-    it."""
+    """`cpu`, `cuda`, `cuda:1`, ... `auto`: a working CUDA GPU for which the Triton kernels can be
+    compiled, else `cpu`. `mps` is not supported by quantised bases and fused kernels."""

@@ -1,4 +1,4 @@
-"""`objective`: what is minimised."""
+"""`objective`: the training objective."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from etude.tuning.config.sections.base import Section
 
 
 class ObjectiveSpec(Section):
-    """What is minimised."""
+    """The training objective."""
 
     kind: Literal["auto", "sft", "dpo", "orpo", "kto"] = "auto"
-    """`sft`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al.
-    2023; Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
+    """`sft`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al. 2023;
+    Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
     pairs, `kto` for unpaired preferences, else `sft`."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """Strength of the pull to the base model (DPO, KTO)."""
+    """β, strength of the regularisation towards the base model (DPO, KTO)."""
 
     odds_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight λ of ORPO's odds-ratio term."""
@@ -30,4 +30,4 @@ class ObjectiveSpec(Section):
     """Weight of undesirable answers (KTO)."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of pairs taken to be labelled the wrong way round (DPO)."""
+    """Assumed fraction of pairs with swapped labels (DPO)."""

@@ -1,4 +1,4 @@
-"""`quant`: how the frozen base is held in memory."""
+"""`quant`: quantisation of the frozen base."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from etude.tuning.config.sections.base import Section
 
 
 class QuantSpec(Section):
-    """How the frozen base is held in memory."""
+    """Quantisation of the frozen base."""
 
     kind: Literal["nf4", "fp4", "int4", "int8", "native", "none"] = "nf4"
-    """`nf4`: 4-bit NormalFloat codes (QLoRA). `fp4`: 4-bit floating point. `int4`: uniform, 4 bits.
-    `int8`: uniform, 8 bits, a scale a row. `native`: the blocks of the GGUF file, or the 4-bit
-    codes of the checkpoint, as they are on disk. `none`: decoded weights."""
+    """`nf4`: 4-bit NormalFloat (QLoRA). `fp4`: 4-bit floating point. `int4`: uniform, 4 bits.
+    `int8`: uniform, 8 bits, one scale per row. `native`: the quantised format of the checkpoint
+    (GGUF blocks, bitsandbytes codes), unchanged. `none`: not quantised."""
 
     block: Literal[32, 64, 128, 256, 512, 1024, 2048, 4096] = 64
-    """Weights that share one scale (`nf4`, `fp4`, `int4`)."""
+    """Weights per scale (`nf4`, `fp4`, `int4`)."""
 
     double: bool = True
-    """Quantise the scales too, to 8 bits, 256 of them sharing one scale (`nf4`, `fp4`, `int4`)."""
+    """Double quantisation: store the scales in 8 bits, in blocks of 256 (`nf4`, `fp4`, `int4`)."""
 
     compute: Literal["decoded", "int8"] = "decoded"
-    """Products with the base. `decoded`: its weights as numbers. `int8` (kind `int8` only): 8-bit
-    integers on both sides, activations and gradients rounded row by row: faster, less exact."""
+    """Products with the base. `decoded`: with decoded weights. `int8` (kind `int8` only): in 8-bit
+    integers, with activations and gradients rounded per row; faster, less exact."""

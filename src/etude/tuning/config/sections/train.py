@@ -14,7 +14,7 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
     "lion": {"paged": "keeps its state in memory"},
     "adafactor": {"paged": "keeps its state in memory", "beta1": _NO_BETAS, "beta2": _NO_BETAS},
 }
-"""Keys that do not apply to an optimiser, each with what the optimiser does instead."""
+"""Keys that do not apply to an optimiser, each with the optimiser's behaviour."""
 
 
 class TrainSpec(Section):
@@ -24,71 +24,71 @@ class TrainSpec(Section):
     """Passes over the training data."""
 
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many optimiser steps."""
+    """Maximum number of optimiser steps."""
 
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Plan the schedule to end within this many minutes of training, by the measured speed of the
-    first steps. A run planned by time is not the same run on another machine."""
+    first steps. Such a run is not reproducible on another machine."""
 
     batch_samples: Annotated[int, Field(ge=1)] = 16
-    """Samples an optimiser step."""
+    """Samples per optimiser step."""
 
     micro_tokens: Annotated[int, Field(ge=16)] = 768
-    """Tokens of one forward pass; a step accumulates as many as its samples need."""
+    """Maximum number of tokens in a forward pass; a step accumulates gradients over its passes."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate, per optimiser step."""
+    """Peak learning rate."""
 
     loraplus_lr_ratio: Annotated[float, Field(gt=0)] = 1.0
-    """LoRA+: learning rate of the factor U (lora_B) over that of V (Hayou et al. 2024)."""
+    """LoRA+: ratio of the learning rates of U (lora_B) and V (lora_A) (Hayou et al. 2024)."""
 
     optimizer: Literal["adamw", "adamw8bit", "lion", "adafactor"] = "adamw"
-    """`adamw8bit` keeps AdamW's moments in 8 bits, blocks of 256 sharing a scale. `lion` steps by
-    the sign of a momentum and wants a 3 to 10 times smaller `lr` (Chen et al. 2023). `adafactor`
-    keeps a second moment a row and a column (Shazeer and Stern 2018)."""
+    """`adamw8bit` stores AdamW's moments in 8 bits, with one scale per block of 256. `lion` moves
+    by the sign of a momentum and needs a 3 to 10 times smaller `lr` (Chen et al. 2023). `adafactor`
+    factors the second moment by row and column (Shazeer and Stern 2018)."""
 
     paged: bool = False
-    """Keep the optimiser's state out of the way: in a memory-mapped file (CPU) or in pinned host
-    memory (CUDA). For AdamW, in 32 or 8 bits."""
+    """Page the optimiser's state: into a memory-mapped file (CPU) or pinned host memory (CUDA).
+    For `adamw` and `adamw8bit`."""
 
     lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after warm-up."""
 
     warmup_ratio: Fraction = 0.05
-    """Share of the steps in which the learning rate rises from zero."""
+    """Fraction of the steps used for linear warm-up."""
 
     min_lr_ratio: Fraction = 0.1
-    """Learning rate at the end, as a share of the peak (cosine, linear)."""
+    """Final learning rate, as a fraction of the peak (cosine, linear)."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay; not of biases, norms, DoRA's magnitudes and IA³'s vectors."""
+    """Decoupled weight decay; not applied to biases, norms, DoRA's magnitudes and IA³'s vectors."""
 
     beta1: Fraction | None = None
-    """AdamW's decay of the first moment, Lion's share of the momentum in a step. None: 0.9."""
+    """β₁: decay of the first moment (AdamW), interpolation of the update (Lion). None: 0.9."""
 
     beta2: Fraction | None = None
-    """AdamW's decay of the second moment (None: 0.999), Lion's of the momentum (None: 0.99)."""
+    """β₂: decay of AdamW's second moment (None: 0.999) or of Lion's momentum (None: 0.99)."""
 
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Largest L2 norm of the gradient over all trained weights."""
+    """Gradient clipping: maximum L2 norm over all trained weights."""
 
     gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass instead of keeping its activations."""
+    """Recompute activations in the backward pass instead of storing them, to save memory."""
 
     eval_every: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps between evaluations. None: before and after training only."""
 
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Early stopping: stop after this many evaluations without a better loss."""
+    """Early stopping: stop after this many evaluations without improvement."""
 
     save_every: Annotated[int, Field(ge=1)] = 20
-    """Optimiser steps between checkpoints: what a killed run loses at most."""
+    """Optimiser steps between checkpoints."""
 
     seed: int = 0
-    """Seeds initialisation, order and dropout."""
+    """Seed of initialisation, data order and dropout."""
 
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Processor threads. None: the physical cores that this process may use."""
+    """CPU threads. None: the physical cores available to this process."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -103,6 +103,6 @@ class TrainSpec(Section):
             verb = "do" if len(refused) > 1 else "does"
             raise ValueError(
                 f"{keys} {verb} not apply to train.optimizer: {self.optimizer}, which "
-                f"{instead[refused[0]]}; leave {'them' if len(refused) > 1 else 'it'} out"
+                f"{instead[refused[0]]}; omit {'them' if len(refused) > 1 else 'it'}"
             )
         return self
