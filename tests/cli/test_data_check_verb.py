@@ -66,7 +66,7 @@ def test_clean_data_exit_with_0_and_say_so(etude, tmp_path):
 def test_an_error_exits_with_1_and_a_warning_only_when_strict(etude, tmp_path):
     code, out, _ = etude(write(tmp_path / "a.jsonl", completion="The cafÃ© is closed."))
     assert code == 1
-    assert "read in the wrong encoding" in out
+    assert "decoded with the wrong encoding" in out
     assert "a.jsonl:4" in out
     file = write(tmp_path / "b.jsonl", completion="Ask anna@firma-mueller.de about it.")
     code, out, _ = etude(file)
@@ -83,7 +83,7 @@ def test_a_fixed_file_a_page_and_json_are_written(etude, tmp_path):
     assert code == 1
     assert "rows with an empty answer: 1" in out
     assert len((tmp_path / "fixed.jsonl").read_text().splitlines()) == 11
-    assert "answers without a word" in (tmp_path / "f.html").read_text()
+    assert "empty answers" in (tmp_path / "f.html").read_text()
     content = json.loads((tmp_path / "f.json").read_text())
     assert content["findings"][0]["rows"] == ["a.jsonl:4"]
     assert etude("fixed.jsonl")[0] == 0

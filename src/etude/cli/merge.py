@@ -73,7 +73,7 @@ def merge(
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     name = model or _base_name(read_adapter(folder))
     if name is None:
-        raise AdapterError(f"{folder} does not say what model it is for; name it with --model")
+        raise AdapterError(f"{folder} does not name its base model; name it with --model")
     report = merge_adapter(
         ModelSpec(id=name),
         folder,

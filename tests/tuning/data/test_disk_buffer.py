@@ -65,7 +65,7 @@ def test_a_disk_that_fills_is_told_in_one_line():
         "    print(error)\n"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "cannot be put aside" in told.stdout and "data.max_train" in told.stdout, told.stderr
+    assert "cannot store samples" in told.stdout and "data.max_train" in told.stdout, told.stderr
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):

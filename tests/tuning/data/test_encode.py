@@ -281,7 +281,7 @@ def test_a_start_token_that_stands_twice_is_refused(tiny_tokenizer, templated):
     )
     encoder = Encoder(templated(template, bos_token="<|endoftext|>"), SPEC)
     assert encoder.encode(user("a", "b")).trained.any()
-    with pytest.raises(DataError, match=r"'<\|endoftext\|>' stands twice"):
+    with pytest.raises(DataError, match=r"'<\|endoftext\|>' occurs twice"):
         encoder.encode(user("<|endoftext|>a", "b"))
 
 

@@ -84,7 +84,7 @@ def test_samples_that_would_stop_a_run_are_counted_and_said_to_stop_it(tiny_toke
     inspection = inspect_data(tiny_tokenizer, spec, DataSplit(samples, []), rows=3)
     assert inspection.train.samples == 1
     assert len(inspection.looks) == 3
-    stops = [note for note in inspection.notes if note.startswith("a run stops at 1 ")]
+    stops = [note for note in inspection.notes if note.startswith("a run would stop at 1 ")]
     assert len(stops) == 2 and "f:2" in stops[0] and "f:3" in stops[1]
 
 

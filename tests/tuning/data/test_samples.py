@@ -188,12 +188,12 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2 is not JSON: .*column"),
         ("a.jsonl", '{"text": "x"}\n[1]\n', r"a\.jsonl:2: expected an object .*, got list"),
         ("a.json", '[{"text": "x"},\n {"text"]', r"a\.json:2 is not JSON"),
-        ("a.json", '"text"', r"must hold an array of objects"),
+        ("a.json", '"text"', r"must contain an array of objects"),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', r"a\.jsonl is not UTF-8: byte 0xe9 in line 1"),
         ("a.csv", b"text\nok\ncaf\xe9\n", r"a\.csv is not UTF-8: byte 0xe9 in line 3"),
         ("a.csv", "prompt,completion\na,b\nc\n", r"a\.csv:3: 1 cells where the header names 2"),
         ("a.csv", 'prompt,completion\na,b\n"c,d\n', r"a\.csv:3 cannot be read: .*end of data"),
-        ("a.csv", "text,text\na,b\n", r"a\.csv:1: two columns have one name"),
+        ("a.csv", "text,text\na,b\n", r"a\.csv:1: duplicate column names"),
         ("a.parquet", "PAR1 not really", r"a\.parquet cannot be read as Parquet"),
         ("a.xlsx", "x", r"unknown kind of file '\.xlsx'; known: \.csv, \.json, \.jsonl"),
         ("a.jsonl", '{"question": "x"}', r"a\.jsonl:1: expected a column .* has 'question'"),
@@ -330,7 +330,7 @@ def test_a_short_file_still_has_something_to_evaluate_on():
 
 
 def test_a_file_of_one_row_cannot_be_split():
-    with pytest.raises(DataError, match="nothing is left to train on"):
+    with pytest.raises(DataError, match="no training samples are left"):
         split_samples(plain(["a", "a "]), None, DataSpec(train="f"), 0)
 
 
@@ -339,7 +339,7 @@ def test_a_training_row_that_is_in_the_evaluation_file_is_left_out(tmp_path):
     held_out = write(tmp_path / "eval.jsonl", '{"text": " b"}\n{"text": "d"}')
     split = load_samples(DataSpec(train=str(train), eval=str(held_out)), 0)
     assert [sample.text for sample in split.train] == ["a", "c"]
-    assert split.notes == ["left 1 training samples out: they are also in the evaluation data"]
+    assert split.notes == ["dropped 1 training samples that are also in the evaluation data"]
 
 
 def test_a_draw_is_seeded_of_its_size_and_in_the_order_of_the_file():

@@ -68,9 +68,7 @@ def test_kept_tokens_are_those_that_are_made(encoder, tmp_path, samples):
         assert kept.stats == fresh.stats and kept.lengths == fresh.lengths
         assert all(same(one, other) for one, other in zip(kept.samples, fresh.samples, strict=True))
         assert same(kept.samples[-1], fresh.samples[-1])
-    assert said == [
-        f"the tokens of {len(samples):,} training samples were kept from an earlier run"
-    ]
+    assert said == [f"using cached tokens of {len(samples):,} training samples"]
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -153,7 +151,7 @@ def test_a_disk_that_takes_no_tokens_is_no_reason_to_stop(encoder, tmp_path):
     (tmp_path / "tokens").write_text("in the way")
     said = []
     kept = encode_cached(encoder, [talk(1)], SilentProgress(), said.append, tmp_path / "tokens")
-    assert len(kept.samples) == 1 and "tokens cannot be kept" in said[0]
+    assert len(kept.samples) == 1 and "cannot cache tokens" in said[0]
 
 
 def test_a_process_killed_while_it_writes_leaves_no_store(tmp_path):

@@ -371,7 +371,7 @@ def test_what_the_file_cannot_hold_is_refused(
     base = write_gguf(tmp_path / "base.gguf", small_model("llama", vocabulary), vocabulary)
     adapted(base, tmp_path / "adapter", strength=0.3, **spec)
 
-    with pytest.raises(AdapterError, match=f"has {what}, which a GGUF LoRA file cannot hold"):
+    with pytest.raises(AdapterError, match=f"has {what}, which a GGUF LoRA file cannot contain"):
         export_gguf_lora(tmp_path / "adapter", tmp_path / "lora.gguf")
 
 
@@ -474,7 +474,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(
             raise OSError(28, "No space left on device")
 
         full.setattr(gguf.GGUFWriter, "write_tensors_to_file", no_space)
-        with pytest.raises(RunError, match="No space left on device; nothing was left behind"):
+        with pytest.raises(RunError, match="No space left on device; no partial file was left"):
             export_gguf_lora(tmp_path / "adapter", lora, overwrite=True)
     assert lora.read_text() == "mine"
     assert not list(tmp_path.glob(".lora*"))

@@ -100,7 +100,14 @@ def test_terminal_view_shows_the_figures_and_the_change_of_the_evaluation_loss()
             view.update(record(step, step * 2.0, loss=4.0 - step / 10))
         view.evaluation({"step": 20, "eval_loss": 3.0})
     shown = frames(console)
-    for part in ("step 20/40", "50 %", "0:40 elapsed", "0:40 left", "last 2.000", "3.000 (−25.0 %)"):
+    for part in (
+        "step 20/40",
+        "50 %",
+        "0:40 elapsed",
+        "0:40 left",
+        "last 2.000",
+        "3.000 (−25.0 %)",
+    ):
         assert part in shown
     assert "▁" in shown and "█" in shown
     # The cursor is given back.

@@ -266,7 +266,7 @@ def test_run_is_found_by_name_unique_start_or_path_and_near_names_are_offered(tm
     with pytest.raises(RunError, match=docstrings.name):
         find_run("docstring-2026", tmp_path)
     RunFolder.create("gsm8k-long", tmp_path)
-    with pytest.raises(RunError, match="start of several runs"):
+    with pytest.raises(RunError, match="matches several runs"):
         find_run("gsm8k", tmp_path)
     with pytest.raises(RunError, match="no runs in"):
         find_run("latest", tmp_path / "empty")

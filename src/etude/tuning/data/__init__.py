@@ -1,1 +1,1 @@
-"""From files, hub data sets and package sources to packed batches of tokens."""
+"""Data pipeline: sources, formats, encoding, packing."""

@@ -1,7 +1,7 @@
-"""Batch: the samples of one micro-batch, and how they are laid out for the model.
+"""Micro-batches and their layout: packed or padded.
 
-Packed, they lie end to end in one row, for a model within `packed_rows`; else each has a row of its
-own, padded on the right. What an objective computes does not depend on the layout.
+Packed samples share one row, for a model within `packed_rows`; padded samples have a row each,
+padded on the right. An objective's result does not depend on the layout.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from etude.tuning.data.packing import bucket, collate, collate_padded, pack
 
 @dataclass(frozen=True)
 class Layout:
-    """How samples are laid out in rows."""
+    """Layout of samples in rows."""
 
     packed: bool = True
     """Whether the samples of a batch share one row."""
 
     pad_id: int = 0
-    """Token that shorter rows are padded with, where they are not packed."""
+    """Padding token of padded rows."""
 
     length_multiple: int | None = None
     """Padded rows are grouped by length, and padded to a multiple of this; None: they are grouped
@@ -42,7 +42,7 @@ PACKED_ROWS = Layout()
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that go through the model together."""
+    """Samples that the model processes together."""
 
     samples: Sequence[EncodedSample]
     layout: Layout = PACKED_ROWS
@@ -58,7 +58,7 @@ class Batch:
         return Batch(samples, self.layout)
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
-        """Return input_ids, targets and what keeps samples apart, on `device`."""
+        """Return input_ids, targets and position or mask tensors, on `device`."""
         if self.layout.packed:
             row = collate(self.samples)
             inputs: dict[str, Any] = {

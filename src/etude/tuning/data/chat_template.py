@@ -1,13 +1,13 @@
-r"""Samples as text, and where in the text the answers are.
+r"""Chat templates: rendering samples to text, and locating the answers in it.
 
     <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n
     |------------------- prompt ----------------------------|--answer--|
 
-Where an answer starts is not searched for by a marker's text, which a conversation may hold
-itself. It is where the *generation prompt* ends: the conversation up to the answer, rendered as
-for generation. So what is trained begins where generation will begin. A template for which that
-does not hold is refused, and so are one that ends answers without an end token, and an answer
-that holds the end token itself.
+The start of an answer is not found by searching for a marker's text, which a conversation may
+contain itself. It is the end of the *generation prompt*: the conversation up to the answer,
+rendered for generation. Training therefore starts where generation will start. Templates for which
+that does not hold are refused, as are templates that end answers without an end token, and answers
+that contain the end token itself.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NOTHING_TRAINED = "no trained token"
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A sample as text."""
+    """A sample rendered to text."""
 
     text: str
     answers: list[tuple[int, int]]
-    """(start, end) in characters of each answer, with its end token where the text holds one."""
+    """(start, end) in characters of each answer, including its end token if present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,22 @@ class Refusal:
 
     message: str
     reason: str | None = None
-    """Given where the recipe may have the sample left out instead: what it is counted under."""
+    """Reason to count a dropped sample under, if the recipe may drop it."""
 
     rewrites: bool = False
-    """Whether the template writes an earlier answer otherwise once a later turn follows: the
-    conversation can be learnt from as one sample an answer."""
+    """Whether the template renders an earlier answer differently once later turns follow; the
+    conversation can then be split into one sample per answer."""
 
 
 class ChatLayout:
-    """Conversations by the tokenizer's own chat template.
+    """Rendering of conversations by the tokenizer's chat template.
 
     Raises:
-        DataError: at construction, if what the template writes cannot be learnt from.
+        DataError: at construction, if the template does not support training.
     """
 
     start_ids: tuple[int, ...] = ()
-    """Put before the text: nothing, for a template writes its start token itself."""
+    """Prefix of the text: empty, as templates write the start token themselves."""
 
     appends_end = False
 
@@ -68,17 +68,17 @@ class ChatLayout:
         self._end_text = cast("str", tokenizer.convert_ids_to_tokens(self.end_id))
 
     def prompt(self, sample: Sample) -> str:
-        """Return what the model is given to generate the last answer of `sample`."""
+        """Return the generation prompt for the last answer of `sample`."""
         turns = through_last_answer(sample)[:-1]
         return self._render([turns], [sample], for_generation=True)[0]
 
     def render(self, samples: Sequence[Sample]) -> list[Rendering | Refusal]:
-        """Render conversations and find their answers.
+        """Render conversations and locate their answers.
 
-        Each is rendered up to each answer as for generation, and through each answer. The two
-        must agree, and the last holds all others; or the sample is refused. A template that marks
-        answers itself, by `{% generation %}`, is believed about all answers but the last, whose
-        start is held against the generation prompt.
+        Each conversation is rendered up to each answer as for generation, and through each answer.
+        The two must agree, and the last rendering must contain all others; otherwise the sample is
+        refused. Answers marked by `{% generation %}` are used as marked, except for the last one,
+        whose start is checked against the generation prompt.
         """
         conversations = [through_last_answer(sample) for sample in samples]
         wanted = [
@@ -111,7 +111,7 @@ class ChatLayout:
         return renderings
 
     def _wanted(self, sample: Sample, turns: Sequence[Message]) -> list[int]:
-        """Return which turns are to be learnt."""
+        """Return the indices of the trained turns."""
         places = [
             place
             for place, turn in enumerate(turns)
@@ -120,7 +120,7 @@ class ChatLayout:
         return places[-1:] if self._trained_turns == "last" else places
 
     def _probe(self) -> tuple[str, int]:
-        """Learn what the template writes after an answer, through its end token, and that token."""
+        """Return the template's text after an answer through its end token, and the token."""
         answer = "answer"
         turns = (Message("user", "question"), Message("assistant", answer))
         sample = Sample(turns, None, "the model's own template")
@@ -130,9 +130,7 @@ class ChatLayout:
             raise DataError(_differs(prompt, whole))
         before, found, tail = whole[len(prompt) :].rpartition(answer)
         if not found:
-            raise DataError(
-                f"the chat template leaves the answer out: it renders {before + tail!r}"
-            )
+            raise DataError(f"the chat template omits the answer: it renders {before + tail!r}")
         added: dict[int, Any] = self._tokenizer.added_tokens_decoder
         special = set(cast("list[int]", self._tokenizer.all_special_ids))
         special |= {number for number, token in added.items() if token.special}
@@ -140,8 +138,8 @@ class ChatLayout:
         end_id = next((token for token in ids if token in special), None)
         if end_id is None:
             raise DataError(
-                f"the chat template ends an answer with {tail!r}, which holds no end token: a "
-                "model tuned with it would never stop"
+                f"the chat template ends an answer with {tail!r}, without an end token; a model "
+                "tuned with it would never stop"
             )
         end_text = cast("str", self._tokenizer.convert_ids_to_tokens(end_id))
         return tail[: tail.index(end_text) + len(end_text)], end_id
@@ -152,20 +150,20 @@ class ChatLayout:
         samples: Sequence[Sample],
         for_generation: bool = False,
     ) -> list[str]:
-        """Render conversations; `samples` say whose they are, should the template refuse one."""
+        """Render conversations; `samples` identify them in errors of the template."""
         texts: list[str] = []
         for turns, sample in zip(conversations, samples, strict=True):
             if not turns:
                 raise DataError(
-                    f"{sample.origin}: the conversation begins with its answer; put a "
-                    "user's message before it"
+                    f"{sample.origin}: the conversation begins with its answer; add a "
+                    "user message before it"
                 )
             try:
                 if sample.tools and not self._form.takes_tools:
                     raise DataError(_NO_TOOLS)
                 chat = self._form.dicts(turns)
                 texts.append(self._apply(chat, list(sample.tools) or None, for_generation))
-            # Templates raise what they like: jinja2's errors, or Python's from inside them.
+            # Templates may raise jinja2's errors or any Python exception.
             except Exception as error:
                 raise DataError(
                     f"{sample.origin}: the chat template refuses this conversation: {error}"
@@ -188,7 +186,7 @@ class ChatLayout:
     def _answers(
         self, turns: Sequence[Message], places: Sequence[int], spans: list[tuple[str, str]]
     ) -> Rendering | Refusal:
-        """Find each answer of a conversation from its (prompt, through the answer) renderings."""
+        """Locate each answer of a conversation from its (prompt, through the answer) renderings."""
         whole = spans[-1][1]
         answers: list[tuple[int, int]] = []
         for place, (prompt, through) in zip(places, spans, strict=True):
@@ -210,7 +208,7 @@ class ChatLayout:
     def _unchanged(
         self, turns: Sequence[Message], places: Sequence[int], rendering: Rendering | Refusal
     ) -> Rendering | Refusal:
-        """Refuse a rendering that leaves out what an answer, or a tool's result, says."""
+        """Refuse a rendering that omits content of an answer or of a tool's result."""
         if isinstance(rendering, Refusal):
             return rendering
         for place, (start, end) in zip(places, rendering.answers, strict=True):
@@ -218,14 +216,14 @@ class ChatLayout:
             if (lost := unsaid(turns[place], answer)) is not None:
                 number = _ordinal(turns, place)
                 return Refusal(
-                    f"the chat template changes answer {number}: of {_full(turns[place])!r} it "
-                    f"makes {answer[:60]!r}, without {lost[:60]!r}; should that be reasoning, set "
+                    f"the chat template changes answer {number}: {_full(turns[place])!r} becomes "
+                    f"{answer[:60]!r}, without {lost[:60]!r}; if that is reasoning, set "
                     "data.reasoning to drop"
                 )
         for turn in turns:
             if turn.role == "tool" and unsaid(turn, rendering.text) is not None:
                 return Refusal(
-                    f"the chat template leaves a tool's result out, {turn.content[:60]!r}; use a "
+                    f"the chat template omits a tool's result, {turn.content[:60]!r}; use a "
                     "model whose template takes tools"
                 )
         return rendering
@@ -238,7 +236,7 @@ class ChatLayout:
         prompt: str,
         whole: str,
     ) -> Rendering | Refusal:
-        """Take the answers from the template's own marks, each through its end token."""
+        """Return the answers marked by the template, each through its end token."""
         from transformers.utils.chat_template_utils import (
             render_jinja_template,  # pyright: ignore[reportUnknownVariableType]
         )
@@ -253,7 +251,7 @@ class ChatLayout:
         )
         if text != whole or not whole.startswith(prompt):
             return Refusal(_differs(prompt, whole))
-        # One answer may be marked in several pieces that follow one another.
+        # One answer may be marked in several consecutive pieces.
         spans: list[tuple[int, int]] = []
         for start, stop in cast("list[tuple[int, int]]", marks):
             if spans and spans[-1][1] == start:
@@ -261,7 +259,7 @@ class ChatLayout:
             spans.append((start, stop))
         answers: list[tuple[int, int]] = []
         for number, (start, stop) in enumerate(spans, start=1):
-            # Some templates mark the end token with the answer, some stop short of it.
+            # Some templates include the end token in the mark, some do not.
             end = whole.find(self._end_text, start)
             if end < 0 or end > stop + len(self._ending) - len(self._end_text):
                 return Refusal(f"answer {number} does not end in the end token {self._end_text!r}")
@@ -269,7 +267,7 @@ class ChatLayout:
                 return self._holds_end(number)
             answers.append((start, end + len(self._end_text)))
         if not answers:
-            return nothing_trained("the chat template marks no answer in it")
+            return nothing_trained("the chat template marks no answer")
         own = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
         if len(answers) != len(own):
             return Refusal(f"the chat template marks {len(answers)} answers of {len(own)}")
@@ -279,13 +277,13 @@ class ChatLayout:
 
     def _holds_end(self, number: int) -> Refusal:
         return Refusal(
-            f"answer {number} holds the end token {self._end_text!r}, which the chat template "
-            "writes itself; take it out of the data"
+            f"answer {number} contains the end token {self._end_text!r}, which the chat template "
+            "writes itself; remove it from the data"
         )
 
 
 class PlainLayout:
-    """Text, or a prompt and its answer, without a template; the end token is appended.
+    """Rendering without a template: text, or prompt and answer, with the end token appended.
 
     Raises:
         DataError: at construction, if the tokenizer has no end token.
@@ -303,17 +301,17 @@ class PlainLayout:
         self._end_text = cast("str", tokenizer.eos_token)
 
     def prompt(self, sample: Sample) -> str:
-        """Return what the model is given to generate the answer of `sample`."""
+        """Return the generation prompt for the answer of `sample`."""
         turns = through_last_answer(sample)[:-1]
         if len(turns) > 1 or (turns and turns[0].role != "user"):
             raise DataError(
-                f"{sample.origin}: this model has no chat template, so it takes a prompt and a "
-                "completion; a system message or several turns need a chat model"
+                f"{sample.origin}: this model has no chat template, so it supports a prompt and a "
+                "completion only; a system message or several turns need a chat model"
             )
         return turns[0].content if turns else ""
 
     def render(self, samples: Sequence[Sample]) -> list[Rendering | Refusal]:
-        """Lay out samples; of a text, all is the answer."""
+        """Render samples; a plain text is an answer as a whole."""
         return [self._layout(sample) for sample in samples]
 
     def _layout(self, sample: Sample) -> Rendering | Refusal:
@@ -332,14 +330,14 @@ class PlainLayout:
             return nothing_trained("the answer is empty")
         if self._end_text in answer:
             return Refusal(
-                f"the answer holds the end token {self._end_text!r}, which is appended anyway; "
-                "take it out of the data"
+                f"the answer contains the end token {self._end_text!r}, which is appended anyway; "
+                "remove it from the data"
             )
         return Rendering(prompt + answer, [(len(prompt), len(prompt) + len(answer))])
 
 
 def through_last_answer(sample: Sample) -> tuple[Message, ...]:
-    """Return the conversation without what follows its last answer: nothing can learn from it."""
+    """Return the conversation up to its last answer; later turns are not trained."""
     for place in range(len(sample.messages) - 1, -1, -1):
         if sample.messages[place].role == "assistant":
             return sample.messages[: place + 1]
@@ -347,15 +345,15 @@ def through_last_answer(sample: Sample) -> tuple[Message, ...]:
 
 
 def nothing_trained(why: str) -> Refusal:
-    """Return the refusal of a sample that would train nothing."""
+    """Return the refusal of a sample without trained tokens."""
     return Refusal(
-        f"{why}, so nothing would be trained; mend the row, or set data.no_trained_tokens to drop",
+        f"{why}, so nothing would be trained; fix the row, or set data.no_trained_tokens to drop",
         NOTHING_TRAINED,
     )
 
 
 def _start_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Return what the tokenizer puts before every text: a start token, or nothing."""
+    """Return the tokens that the tokenizer puts before every text: a start token, or none."""
     bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     full: list[int] = tokenizer("a")["input_ids"]
     starts: Iterator[int] = (
@@ -364,31 +362,31 @@ def _start_ids(tokenizer: Any) -> tuple[int, ...]:
     return tuple(full[: next(starts, 0)])
 
 
-_TAKE_TOOLS_OUT = "use a model whose template takes them, or data without tools (data.tools)"
-_NO_TOOLS = f"it has no place for tools, so the model would not be told of them; {_TAKE_TOOLS_OUT}"
+_TAKE_TOOLS_OUT = "use a model whose template supports them, or data without tools (data.tools)"
+_NO_TOOLS = f"the template ignores tools, so the model would not see them; {_TAKE_TOOLS_OUT}"
 
 
 def _ordinal(turns: Sequence[Message], place: int) -> int:
-    """Return which of a conversation's answers a turn is, from 1."""
+    """Return the index of a turn among the conversation's answers, from 1."""
     return sum(turn.role == "assistant" for turn in turns[: place + 1])
 
 
 def _full(turn: Message) -> str:
-    """Return the beginning of what an answer says and calls."""
+    """Return the beginning of an answer's reasoning, content and calls."""
     calls = [f"{call.name}({dict(call.arguments)})" for call in turn.tool_calls]
     return " ".join(filter(None, [turn.reasoning, turn.content, *calls]))[:60]
 
 
 def _rewrites(number: int) -> Refusal:
     return Refusal(
-        f"the chat template writes answer {number} otherwise once a later turn follows it; split "
-        "the conversation, one row an answer, or set data.trained_turns to last",
+        f"the chat template renders answer {number} differently once a later turn follows it; "
+        "split the conversation, one row per answer, or set data.trained_turns to last",
         rewrites=True,
     )
 
 
 def _differs(prompt: str, whole: str) -> str:
-    """Say where the generation prompt and the training text part."""
+    """Describe where the generation prompt and the training text differ."""
     place = next(
         (at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
         min(len(prompt), len(whole)),
@@ -396,6 +394,6 @@ def _differs(prompt: str, whole: str) -> str:
     return (
         "the chat template differs between training and generation: after "
         f"{prompt[max(0, place - 30) : place]!r} generation has {prompt[place : place + 30]!r}, "
-        f"training {whole[place : place + 30]!r}; the model needs a template whose generation "
-        "prompt is what its answers begin after"
+        f"training {whole[place : place + 30]!r}; use a template whose generation prompt is the "
+        "text before its answers"
     )

@@ -1,4 +1,4 @@
-"""Reading one column of a row, or a template of columns, with every complaint naming the row."""
+"""Reading of row columns and column templates, with errors that name the row."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from etude.tuning.data.sources.registry import Row
 
 
 def columns_of(setting: str, key: str) -> set[str]:
-    """Return the columns that a setting, a column's name or a template, reads.
+    """Return the columns used by a setting: a column's name or a template.
 
     Raises:
-        DataError: it is no template, by `key`, the recipe's key that it is of.
+        DataError: it is not a valid template; the message names `key`.
     """
     if "{" not in setting and "}" not in setting:
         return {setting}
@@ -25,15 +25,15 @@ def columns_of(setting: str, key: str) -> set[str]:
     except ValueError as error:
         raise DataError(f"{key}: {setting!r} is not a template: {error}") from None
     if any(spec or conversion for _, _, spec, conversion in pieces):
-        raise DataError(f"{key}: {setting!r}: a column stands alone in its braces, as in {{name}}")
+        raise DataError(f"{key}: {setting!r}: braces may contain only a column: {{name}}")
     columns = {name for _, name, _, _ in pieces if name is not None}
     if not columns or "" in columns:
-        raise DataError(f"{key}: {setting!r} names no column: write it as in {{name}}")
+        raise DataError(f"{key}: {setting!r} names no column; use {{name}}")
     return columns
 
 
 def field_reader(setting: str, key: str) -> Callable[[Row], str]:
-    """Return the function that reads a text by a column's name or a template of columns."""
+    """Return a function that reads a text by a column's name or a template."""
     columns_of(setting, key)
     if "{" not in setting and "}" not in setting:
         return lambda row: read_text(row, setting, key)
@@ -49,10 +49,10 @@ def field_reader(setting: str, key: str) -> Callable[[Row], str]:
 
 
 def read_text(row: Row, column: str, key: str) -> str:
-    """Return the text, or the number as text, of a column.
+    """Return the text of a column; numbers are converted to text.
 
     Raises:
-        DataError: there is no such column, or it holds something else.
+        DataError: the column is missing, or contains something else.
     """
     if column not in row.values:
         raise missing(row, column, key)
@@ -61,14 +61,14 @@ def read_text(row: Row, column: str, key: str) -> str:
         return checked(value, f"{row.origin}: column {column!r}")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    # NaN is how tables write a missing value.
+    # NaN represents a missing value in tables.
     if isinstance(value, float) and math.isfinite(value):
         return str(value)
     raise DataError(f"{row.origin}: column {column!r} must be text, got {shown(value)}")
 
 
 def parsed(value: Any, where: str) -> Any:
-    """Return a value, read as JSON first where a file could hold it as text only (CSV).
+    """Return a value, parsed as JSON if it is text (as in CSV).
 
     Raises:
         DataError: the text is not JSON.
@@ -82,23 +82,23 @@ def parsed(value: Any, where: str) -> Any:
 
 
 def checked(text: str, where: str) -> str:
-    """Return text that can be encoded; JSON can hold half of a character.
+    """Return text, refusing unpaired surrogates, which JSON allows.
 
     Raises:
-        DataError: it does.
+        DataError: the text contains an unpaired surrogate.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where} holds half a character, {text[error.start]!r}, at place {error.start}; "
-            "write the data anew from its source"
+            f"{where} contains an unpaired surrogate, {text[error.start]!r}, at position "
+            f"{error.start}; export the data again from its source"
         ) from None
     return text
 
 
 def missing(row: Row, column: str, key: str) -> DataError:
-    """Return the complaint that a row lacks a column."""
+    """Return the error for a missing column."""
     hint = did_you_mean(column, row.values)
     return DataError(
         f"{row.origin}: no column {column!r} ({key}){hint}; this row has {names(row.values)}"
@@ -111,7 +111,7 @@ def names(columns: Mapping[str, Any] | set[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a message: null as data calls it, long values shortened."""
+    """Return a value for a message: None as null, long values shortened."""
     if value is None:
         return "null"
     written = repr(value)

@@ -1,4 +1,4 @@
-"""What became of the samples, in figures for people."""
+"""Statistics of encoded samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass
 class Tally:
-    """How many samples something happened to, and where the first of them are."""
+    """A count of samples, with the origins of the first ones."""
 
     count: int = 0
     first: list[str] = field(default_factory=list[str])
@@ -29,30 +29,30 @@ class Tally:
 
 @dataclass(frozen=True)
 class EncodingStats:
-    """What became of the samples."""
+    """Statistics of an encoding pass."""
 
     samples: int
     tokens: int
     trained_tokens: int
     longest: int
-    """Tokens of the longest sample kept."""
+    """Tokens of the longest sample."""
 
     dropped: dict[str, Tally]
-    """By reason."""
+    """Dropped samples by reason."""
 
     cut: Tally
-    """Samples whose prompt was shortened from the left."""
+    """Samples whose prompt was truncated on the left."""
 
     split: Tally
-    """Conversations of which every answer became a sample, since the chat template writes earlier
-    answers otherwise once the talk goes on."""
+    """Conversations split into one sample per answer, because the chat template renders earlier
+    answers differently once later turns follow."""
 
     pairs: int
-    """Samples that are two answers to compare."""
+    """Samples that are pairs of answers."""
 
     desirable: int
     undesirable: int
-    """Samples that are unpaired preferences, either way."""
+    """Samples that are unpaired preferences."""
 
     histogram: list[tuple[int, int, int]]
     """Lengths as (from, up to and including, samples)."""
@@ -75,10 +75,10 @@ class Counts:
     split: Tally = field(default_factory=Tally)
 
     def add(self, sides: Sequence[int], trained: int, desirable: bool | None) -> None:
-        """Count a sample that is kept.
+        """Count an encoded sample.
 
         Args:
-            sides: tokens of its conversations, two of a pair.
+            sides: tokens of its conversations, two for a pair.
             trained: how many of them are targets.
             desirable: of an unpaired preference, whether it is.
         """
@@ -90,7 +90,7 @@ class Counts:
         self.undesirable += desirable is False
 
     def stats(self) -> EncodingStats:
-        """Return what was counted."""
+        """Return the statistics."""
         return EncodingStats(
             samples=len(self.lengths),
             tokens=self.tokens,

@@ -1,4 +1,4 @@
-"""Samples beyond the first thousands wait on disk: memory does not grow with the rows of a file."""
+"""Disk-backed sample buffer: memory does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHUNK = 500
 
 
 class DiskBuffer(Sequence[Sample]):
-    """A sequence that is appended to, then gone through; meant for one pass after the other.
+    """An append-only sequence for sequential passes.
 
-    The first `IN_MEMORY` samples are kept as they are, the rest in a file without a name, which is
-    gone with the process. Where none can be made, all stay in memory.
+    The first `IN_MEMORY` samples stay in memory, the rest go to an unnamed file, which is freed
+    when the process ends. If no file can be created, all stay in memory.
     """
 
     def __init__(self, in_memory: int = IN_MEMORY, chunk: int = CHUNK) -> None:
@@ -43,15 +43,15 @@ class DiskBuffer(Sequence[Sample]):
         try:
             if self._file is None:
                 home().mkdir(parents=True, exist_ok=True)
-                # Not the system's folder for such: that is often memory, too.
+                # Not the system's temporary directory, which is often in memory.
                 self._file = tempfile.TemporaryFile(dir=home())  # noqa: SIM115 - as long as we
             self._file.seek(0, 2)
             place = self._file.tell()
             pickle.dump(self._waiting, self._file, pickle.HIGHEST_PROTOCOL)
-        except OSError as error:  # a full disk, a folder that is only read
+        except OSError as error:  # a full disk, a read-only directory
             if self._places:
                 raise DataError(
-                    f"samples cannot be put aside in {home()}: {error.strerror}; make room, or "
+                    f"cannot store samples in {home()}: {error.strerror}; free some space, or "
                     "set data.max_train"
                 ) from error
             self._in_memory = 2**63
@@ -61,7 +61,7 @@ class DiskBuffer(Sequence[Sample]):
         self._waiting = []
 
     def clear(self) -> None:
-        """Leave no sample."""
+        """Remove all samples."""
         self._first, self._waiting, self._places = [], [], []
         self._read = (-1, [])
 
@@ -78,7 +78,7 @@ class DiskBuffer(Sequence[Sample]):
         if self._read[0] != number:
             assert self._file is not None
             self._file.seek(self._places[number])
-            # Our own file, never named: nobody else can have written it.
+            # Safe to unpickle: an unnamed file of this process.
             self._read = number, pickle.load(self._file)
         return self._read[1]
 

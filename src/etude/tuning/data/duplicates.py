@@ -1,4 +1,4 @@
-"""Near-duplicates: texts that share most of their words in order, found without comparing all.
+"""Near-duplicate detection by MinHash and locality-sensitive hashing.
 
 A text is the set S of its shingles, runs of w words. Two texts are near-duplicates where
 
@@ -31,16 +31,16 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class NearDuplicates:
-    """The texts seen so far, of one kind; `add` tells whether a text is new.
+    """Index of texts for near-duplicate search.
 
     Args:
-        width: words a shingle. Larger tells apart texts of like vocabulary; it must be well under
-            the length of the texts.
+        width: words per shingle. Larger values distinguish texts with similar vocabulary; it must
+            be well below the length of the texts.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
-        # The orders are fixed, not seeded: what counts as a duplicate is no matter of chance.
+        # The orders are fixed, not seeded, so that results are reproducible.
         generator = np.random.default_rng(0)
         shape = (BANDS * ROWS, 1)
         self._scale = generator.integers(1, PRIME, shape, dtype=np.uint64)
@@ -49,24 +49,24 @@ class NearDuplicates:
         self._buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
 
     def find(self, text: str) -> bool:
-        """Tell whether a text near `text` was added before."""
+        """Return whether a near-duplicate of `text` was added before."""
         return self.nearest(text) is not None
 
     def nearest(self, text: str) -> int | None:
-        """Return which of the texts added is near `text`, the first of them; None: none is."""
+        """Return the index of the first added near-duplicate of `text`, or None."""
         shingles = self._shingles(text)
         return self._near(shingles, self._bands(shingles))
 
     def add(self, text: str) -> None:
-        """Remember a text."""
+        """Add a text."""
         shingles = self._shingles(text)
         for band in self._bands(shingles):
             self._buckets[band].append(len(self._texts))
         self._texts.append(shingles)
 
     def _near(self, shingles: frozenset[int], bands: list[tuple[int, bytes]]) -> int | None:
-        # Texts of one template can share a band by the thousand and not be near: the first that do
-        # are compared, so that a text costs the same however many there are.
+        # Thousands of texts from one template can share a band without being near-duplicates: only
+        # the first are compared, so that the cost per text stays constant.
         candidates = {
             number for band in bands for number in self._buckets.get(band, ())[:_COMPARED]
         }

@@ -1,12 +1,12 @@
-r"""From samples to tokens, and which of them are trained.
+r"""Encoding of samples: tokens and their loss mask.
 
     <|im_start|> user \n 2 + 2 ? <|im_end|> \n <|im_start|> assistant \n 4 <|im_end|> \n
          ·        ·   ·  · · · ·      ·      ·      ·           ·     ·  T     T       ·
 
-Only what the model itself would write is trained: each answer and the token that ends it, neither
-the role headers before it nor the template's text after it. `trained[t]` says that token t is a
-target, that is, that the model learns to predict it from the tokens before t. The first token has
-none before it, so it is never trained.
+Only what the model itself would generate is trained: each answer and its end token, not the role
+headers before it or the template's text after it. `trained[t]` means that token t is a target: the
+model learns to predict it from the tokens before t. The first token has no predecessor, so it is
+never trained.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ TOO_LONG = "longer than data.max_length"
 
 
 class Encoder:
-    """Turns samples into tokens as one model's tokenizer and chat template say.
+    """Encoder of samples by a model's tokenizer and chat template.
 
-    Conversations follow the chat template; a model without one gets the prompt, the answer and the
-    end token. Plain text is text and end token, and all of it is trained.
+    Conversations follow the chat template; without one, a sample is the prompt, the answer and the
+    end token. Plain text is the text and an end token, all of it trained.
 
     Raises:
-        DataError: at construction, if the tokenizer or its template cannot be trained with.
+        DataError: at construction, if the tokenizer or its template does not support training.
     """
 
     def __init__(self, tokenizer: Any, spec: DataSpec) -> None:
@@ -66,7 +66,7 @@ class Encoder:
         """Encode one sample.
 
         Raises:
-            DataError: it cannot be trained on; also where the recipe says to leave such ones out.
+            DataError: it cannot be trained on, even if the recipe would drop it.
         """
         outcome, _ = self._encode_within_length([sample])[0]
         if isinstance(outcome, Refusal):
@@ -80,16 +80,16 @@ class Encoder:
         *,
         may_be_empty: bool = False,
     ) -> EncodedSet:
-        """Encode samples in batches; leave out or refuse as the recipe says.
+        """Encode samples in batches; drop or refuse unsuitable ones as the recipe says.
 
         Args:
             samples: read as a stream.
-            progress: told of each batch; its caller starts and ends it.
-            may_be_empty: whether it is no error that none is left.
+            progress: reports each batch; the caller starts and ends it.
+            may_be_empty: whether an empty result is allowed.
 
         Raises:
-            DataError: a sample cannot be trained on and the recipe does not say to leave it out,
-                or none is left.
+            DataError: a sample cannot be trained on and the recipe does not drop it, or no sample
+                is left.
         """
         kept: list[EncodedSample] = []
         sources: list[Sample] = []
@@ -107,7 +107,7 @@ class Encoder:
         keep: Callable[[EncodedSample], None],
         progress: Progress | None = None,
     ) -> EncodingStats:
-        """Encode as `encode_all`, and hand on each sample instead of holding all.
+        """Encode like `encode_all`, but pass on each sample instead of storing all.
 
         Raises:
             DataError: as `encode_all`.
@@ -143,11 +143,11 @@ class Encoder:
             progress.advance(len(batch))
         if not counts.lengths and not may_be_empty:
             reasons = "; ".join(f"{reason}: {tally}" for reason, tally in counts.dropped.items())
-            raise DataError(f"no sample is left to train on ({reasons or 'there were none'})")
+            raise DataError(f"no training samples are left ({reasons or 'there were none'})")
         return counts.stats()
 
     def encode_uncut(self, sample: Sample) -> EncodedSample:
-        """Encode one sample in full, whatever its length, to look at it.
+        """Encode one sample without a length limit, for inspection.
 
         Raises:
             DataError: it cannot be trained on at any length.
@@ -158,11 +158,11 @@ class Encoder:
         return outcome
 
     def outcomes_uncut(self, samples: Sequence[Sample]) -> list[EncodedSample | Refusal]:
-        """Encode samples in full, whatever their length; of one that cannot be, say why."""
+        """Encode samples without a length limit; return a refusal for unsuitable ones."""
         return self._encode_batch(samples)
 
     def prompt_ids(self, sample: Sample) -> list[int]:
-        """Return the tokens that the model is given to generate the last answer of `sample`.
+        """Return the token ids of the generation prompt for the last answer of `sample`.
 
         Raises:
             DataError: there is no answer to generate.
@@ -177,7 +177,7 @@ class Encoder:
         turns = through_last_answer(sample)
         if not turns or turns[-1].content.strip() or not turns[-1].tool_calls:
             return turns[-1].content if turns else ""
-        # Calls are compared as the template writes them.
+        # Calls are compared as rendered by the template.
         rendering = self._chat.render([replace(sample, context=len(turns) - 1, rejected=())])[0]
         if isinstance(rendering, Refusal):
             return ""
@@ -190,12 +190,12 @@ class Encoder:
     def _outcomes(
         self, batch: Sequence[Sample], split: Tally
     ) -> Iterator[tuple[Sample, EncodedSample | Refusal, Sample]]:
-        """Encode a batch, and conversations that need it as one sample an answer.
+        """Encode a batch, splitting conversations into one sample per answer if needed.
 
-        Such a sample holds the conversation up to its answer, as the model is given it in use.
+        Such a sample is the conversation up to its answer, as in inference.
 
         Yields:
-            Each sample, what became of it, and what was encoded.
+            Each sample, its outcome, and the encoded sample.
         """
         for sample, (outcome, source) in zip(batch, self._encode_within_length(batch), strict=True):
             if not isinstance(outcome, Refusal) or not outcome.rewrites or sample.rejected:
@@ -213,14 +213,14 @@ class Encoder:
     # Length
 
     def _reason_to_drop(self, refusal: Refusal) -> str | None:
-        """Return what a sample is left out for, or None where it must stop the run."""
+        """Return the reason to drop a sample, or None if it must stop the run."""
         choice = self.spec.too_long if refusal.reason == TOO_LONG else self.spec.no_trained_tokens
         return None if choice == "error" else refusal.reason
 
     def _encode_within_length(
         self, samples: Sequence[Sample]
     ) -> list[tuple[EncodedSample | Refusal, Sample]]:
-        """Encode, cutting prompts where the recipe says so; return the sample encoded as well."""
+        """Encode, truncating prompts if the recipe says so; also return the truncated sample."""
         outcomes: list[tuple[EncodedSample | Refusal, Sample]] = []
         for sample, encoded in zip(samples, self._encode_batch(samples), strict=True):
             if isinstance(encoded, Refusal) or encoded.longest <= self.spec.max_length:
@@ -238,11 +238,11 @@ class Encoder:
         )
 
     def _cut(self, sample: Sample, encoded: EncodedSample) -> tuple[EncodedSample, Sample] | None:
-        """Shorten the longest user message from the left until the sample fits, if it can.
+        """Truncate the longest user message on the left until the sample fits, if possible.
 
-        The message is cut, not the tokens of the whole: role headers and system message stay, so
-        the model sees in training the layout that it will see in use. Of a pair, it is a message
-        that both answers share.
+        The message is truncated, not the tokens: role headers and system message stay, so training
+        sees the same layout as inference. For a pair, it is a message shared by both
+        answers.
         """
         shared = sample.messages[: sample.context] if sample.rejected else sample.messages
         places = [place for place, turn in enumerate(shared) if turn.role == "user"]
@@ -251,10 +251,10 @@ class Encoder:
         place = max(places, key=lambda place: len(sample.messages[place].content))
         ids = self._marker.tokenize([sample.messages[place].content])[0]
         excess = encoded.longest - self.spec.max_length
-        # Text that was cut may tokenise to a few tokens more, so once may not be enough.
+        # Truncated text may have more tokens than expected, so repeat.
         while 0 < excess < len(ids):
             ids = ids[excess:]
-            # A cut within a character of several tokens leaves a piece that is no character.
+            # Truncation inside a multi-token character leaves an invalid character.
             content = cast("str", self.tokenizer.decode(ids)).lstrip("\ufffd")
             shorter = replace(
                 sample,
@@ -279,7 +279,7 @@ class Encoder:
         return self._plain
 
     def _encode_batch(self, samples: Sequence[Sample]) -> list[EncodedSample | Refusal]:
-        """Encode samples, each in full, whatever its length; of a pair, both sides."""
+        """Encode samples without a length limit; for pairs, both sides."""
         sides = [side for sample in samples for side in sample.sides()]
         encoded = iter(self._encode_sides(sides))
         return [_joined(sample, [next(encoded) for _ in sample.sides()]) for sample in samples]
@@ -293,7 +293,7 @@ class Encoder:
             rendered = layout.render([samples[place] for place in places])
             for place, rendering in zip(places, rendered, strict=True):
                 renderings[place] = rendering
-        # One call for all: each text whole, and its beginnings up to each answer.
+        # One call for all: each whole text, and its prefix up to each answer.
         texts: list[str] = []
         for rendering in renderings:
             if isinstance(rendering, Rendering):
@@ -315,7 +315,7 @@ class Encoder:
 
 
 def _joined(sample: Sample, sides: list[EncodedSample | Refusal]) -> EncodedSample | Refusal:
-    """Return a sample's encoded sides as one, or what was wrong with one of them."""
+    """Join a sample's encoded sides, or return the refusal of one of them."""
     better = sides[0]
     for name, side in zip(("chosen", "rejected"), sides, strict=False):
         if isinstance(side, Refusal):
@@ -332,7 +332,7 @@ def _joined(sample: Sample, sides: list[EncodedSample | Refusal]) -> EncodedSamp
 
 
 def _with_turn(turns: tuple[Message, ...], place: int, content: str) -> tuple[Message, ...]:
-    """Return turns with other words in one of them; none where there are none."""
+    """Return the turns with the content of one replaced."""
     if not turns:
         return ()
     return (*turns[:place], replace(turns[place], content=content), *turns[place + 1 :])

@@ -1,4 +1,4 @@
-"""Encoded samples: tokens, and which of them are trained."""
+"""Encoded samples: tokens and their loss mask."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class EncodedSample:
     """(T,) whether token t is a target; `trained[0]` is False."""
 
     origin: str
-    """Where the sample was read."""
+    """Origin of the sample, such as `train.jsonl:12`."""
 
     rejected: EncodedSample | None = None
-    """Of a pair, the conversation that ends in the worse answer; this one has the better."""
+    """For a pair, the conversation with the rejected answer; this one has the chosen."""
 
     desirable: bool | None = None
-    """Of an unpaired preference, whether it is desirable."""
+    """For an unpaired preference, whether it is desirable."""
 
     label: int | None = None
-    """Of a sample that is classified, its class."""
+    """For classification, the class index."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     @property
     def trained_tokens(self) -> int:
-        """How many targets there are, those of `rejected` not counted: a class is one."""
+        """Number of targets, without those of `rejected`; a class counts as one."""
         return int(self.trained.sum()) if self.label is None else 1
 
     @property
     def sides(self) -> tuple[EncodedSample, ...]:
-        """The conversations it is made of: two of a pair, the better first, else itself."""
+        """The conversations of the sample: two for a pair, chosen first, else itself."""
         return (self,) if self.rejected is None else (self, self.rejected)
 
     @property
@@ -55,11 +55,11 @@ class EncodedSample:
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """The samples kept, in order."""
+    """Encoded samples, in order."""
 
     samples: Sequence[EncodedSample]
     sources: list[Sample]
-    """What `samples` were made of, prompts cut where they had to be; empty where only tokens were
+    """The source of `samples`, with truncated prompts; empty if only tokens were
     kept."""
 
     stats: EncodingStats

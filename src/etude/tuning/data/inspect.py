@@ -1,4 +1,4 @@
-"""Looking at data as the model will: token by token, each trained, context or dropped."""
+"""Token-level inspection of data: each token is trained, context or dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = Literal["trained", "context", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The text of one token, or of a few that are one character together."""
+    """The text of one token, or of several that form one character."""
 
     text: str
     state: State
@@ -30,34 +30,34 @@ class Piece:
 
 @dataclass(frozen=True)
 class Look:
-    """One sample, piece by piece."""
+    """One sample as a list of pieces."""
 
     origin: str
     pieces: list[Piece]
     note: str | None
-    """Why it is dropped or cut, if it is."""
+    """Reason why it is dropped or truncated, if so."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a run would see of some data."""
+    """Result of an inspection."""
 
     looks: list[Look]
     train: EncodingStats
     eval: EncodingStats
-    """Of the samples held out, if any are."""
+    """Statistics of the held-out samples, if any."""
 
     notes: list[str]
 
 
 def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) -> Inspection:
-    """Look at the first `rows` training samples, and count all.
+    """Inspect the first `rows` training samples, and count all samples.
 
-    Samples that would stop a run for their length, or for training nothing, are counted as
-    dropped; the notes tell that they stop it.
+    Samples that would stop a run because of their length or missing targets are counted as dropped;
+    the notes name them.
 
     Raises:
-        DataError: the template cannot be trained with, or a sample is refused for another reason.
+        DataError: the template does not support training, or a sample is otherwise unsuitable.
     """
     encoder = Encoder(tokenizer, spec)
     looks = [seen for sample in split.train[:rows] for seen in looks_at(encoder, sample)]
@@ -71,11 +71,11 @@ def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) ->
 
 
 def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
-    """Say which of the dropped samples would stop a run instead."""
+    """Return notes about dropped samples that would stop a run."""
     stops = {TOO_LONG: spec.too_long == "error", NOTHING_TRAINED: spec.no_trained_tokens == "error"}
     keys = {TOO_LONG: "data.too_long", NOTHING_TRAINED: "data.no_trained_tokens"}
     return [
-        f"a run stops at {tally} of these: {reason}; mend them, or set {keys[reason]} to drop"
+        f"a run would stop at {tally} of these: {reason}; fix them, or set {keys[reason]} to drop"
         for side in stats
         for reason, tally in side.dropped.items()
         if stops[reason]
@@ -83,7 +83,7 @@ def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
 
 
 def looks_at(encoder: Encoder, sample: Sample) -> list[Look]:
-    """Look at one sample: at both sides of a pair, at an unpaired preference with its label."""
+    """Inspect one sample: both sides of a pair, an unpaired preference with its label."""
     names = ("chosen", "rejected") if sample.rejected else ("",)
     if sample.desirable is not None:
         names = ("desirable" if sample.desirable else "undesirable",)
@@ -95,7 +95,7 @@ def looks_at(encoder: Encoder, sample: Sample) -> list[Look]:
 
 
 def look(encoder: Encoder, sample: Sample) -> Look:
-    """Look at one conversation or text, whole, with what is dropped of it."""
+    """Inspect one whole conversation or text, including dropped parts."""
     try:
         whole = encoder.encode_uncut(sample)
     except DataError as error:
@@ -109,22 +109,22 @@ def look(encoder: Encoder, sample: Sample) -> Look:
     dropped = np.ones(len(whole), dtype=np.bool_)
     note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): dropped"
     if encoder.spec.too_long == "error":
-        note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): a run stops here"
+        note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): a run would stop here"
     if encoder.spec.too_long == "cut_prompt":
         try:
             cut = encoder.encode(sample)
         except DataError:
-            note += ", for the answer leaves no room for its prompt"
+            note += ", because the answer leaves no room for its prompt"
         else:
             start = _parting(whole, cut)
             dropped[:] = False
             dropped[start : start + len(whole) - len(cut)] = True
-            note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): prompt cut"
+            note = f"{len(whole):,} tokens, over data.max_length ({limit:,}): prompt truncated"
     return Look(sample.origin, pieces(whole, encoder.tokenizer, dropped), note)
 
 
 def _parting(whole: EncodedSample, cut: EncodedSample) -> int:
-    """Return where a cut sample parts from the whole one."""
+    """Return the position where a truncated sample differs from the whole one."""
     count = min(len(whole), len(cut))
     differs = np.flatnonzero(whole.input_ids[:count] != cut.input_ids[:count])
     return int(differs[0]) if len(differs) else count
@@ -133,24 +133,24 @@ def _parting(whole: EncodedSample, cut: EncodedSample) -> int:
 def pieces(
     encoded: EncodedSample, tokenizer: Any, dropped: np.ndarray | None = None
 ) -> list[Piece]:
-    """Return a sample's text cut at its tokens; joined, it is the text of the whole.
+    """Split a sample's text at its tokens; joined, the pieces are the whole text.
 
     Args:
         encoded: the sample, T tokens.
         tokenizer: that it was encoded with.
-        dropped: (T,) which tokens the model will not see; None: it sees all.
+        dropped: (T,) whether each token is dropped; None: none is.
 
     Returns:
-        A piece a token. Tokens that only together are a character make one piece.
+        One piece per token, or per group of tokens that form one character.
     """
     ids: list[int] = encoded.input_ids.tolist()
     found: list[Piece] = []
     start = 0
     before = ""
     for end in range(1, len(ids) + 1):
-        # Tokens before it decide whether a token begins with a space, in some vocabularies.
+        # In some vocabularies preceding tokens decide whether a token begins with a space.
         text = cast("str", tokenizer.decode(ids[max(0, start - 1) : end]))
-        # An unfinished character decodes to the replacement character: its other tokens follow.
+        # An incomplete character decodes to the replacement character until its last token.
         if text.endswith("\ufffd") and end < len(ids) and end - start < 4:
             continue
         state: State = "trained" if encoded.trained[end - 1] else "context"
@@ -162,15 +162,15 @@ def pieces(
 
 
 def html_sample(encoded: EncodedSample, tokenizer: Any) -> str:
-    """Return a sample as HTML, a span a token, of class trained, context or dropped.
+    """Return a sample as HTML, one span per token, of class trained, context or dropped.
 
-    The text is escaped; the caller brings the style sheet and keeps white space.
+    The text is escaped; the caller provides the style sheet and preserves white space.
     """
     return "\n\n".join(_spans(pieces(side, tokenizer)) for side in encoded.sides)
 
 
 def inspection_page(inspection: Inspection, title: str) -> str:
-    """Return a self-contained HTML page of the samples looked at and the totals."""
+    """Return a self-contained HTML page of the inspected samples and the totals."""
     sections = "".join(
         f"<h2>{html.escape(shown.origin)}</h2>"
         + (f"<p>{html.escape(shown.note)}</p>" if shown.note else "")
@@ -195,7 +195,7 @@ def inspection_page(inspection: Inspection, title: str) -> str:
 
 
 def totals(stats: EncodingStats) -> list[tuple[str, str]]:
-    """Return what became of the samples as (name, value) for people."""
+    """Return the statistics as (name, value) pairs for display."""
     share = stats.trained_tokens / stats.tokens if stats.tokens else 0.0
     rows = [
         ("samples", f"{stats.samples:,}"),
@@ -210,16 +210,16 @@ def totals(stats: EncodingStats) -> list[tuple[str, str]]:
             ("desirable answers", f"{stats.desirable:,}, undesirable {stats.undesirable:,}")
         )
     if stats.split.count:
-        rows.append(("split, a sample an answer", str(stats.split)))
+        rows.append(("split into one sample per answer", str(stats.split)))
     rows += [(f"dropped: {reason}", str(tally)) for reason, tally in stats.dropped.items()]
     if stats.cut.count:
-        rows.append(("prompt cut", str(stats.cut)))
+        rows.append(("prompt truncated", str(stats.cut)))
     return rows
 
 
 LEGEND: dict[State, str] = {
     "trained": "the model learns to write it",
-    "context": "read, not learnt",
+    "context": "read, not trained",
     "dropped": "not seen",
 }
 

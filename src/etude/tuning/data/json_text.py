@@ -1,4 +1,4 @@
-"""JSON of a person's files and cells, within what can be worked with."""
+"""JSON parsing with limits on depth and integer size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 MOST_NESTED = 100
-"""Levels of lists and objects inside one another. Templates and writers of JSON go down them by
-recursion, and Python's ends at about a thousand."""
+"""Maximum nesting of lists and objects. Templates and JSON writers recurse into them, and Python's
+recursion limit is about a thousand."""
 
 _TOO_DEEP = f"lists and objects are nested more than {MOST_NESTED} deep"
 _decode = json.JSONDecoder().raw_decode
@@ -38,7 +38,7 @@ def parse_json_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def _explained(parse: Callable[[], _Value]) -> _Value:
-    """Call a parser, and say in a few words what it raises."""
+    """Call a parser, and shorten its error messages."""
     try:
         return parse()
     except json.JSONDecodeError as error:
@@ -52,7 +52,7 @@ def _explained(parse: Callable[[], _Value]) -> _Value:
 
 
 def _shallow(value: Any, text: str, start: int, end: int) -> Any:
-    """Return a value that is not nested too deep; only many brackets in its text can be."""
+    """Return a value, refusing deep nesting; counts levels only if the text has many brackets."""
     brackets = text.count("[", start, end) + text.count("{", start, end)
     if brackets > MOST_NESTED and _nested(value) > MOST_NESTED:
         raise ValueError(_TOO_DEEP)
@@ -60,7 +60,7 @@ def _shallow(value: Any, text: str, start: int, end: int) -> Any:
 
 
 def _nested(value: Any) -> int:
-    """Return how deep lists and objects are nested in a value."""
+    """Return the nesting depth of a value."""
     depth = 0
     level = _containers([value])
     while level:

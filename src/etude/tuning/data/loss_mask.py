@@ -1,7 +1,7 @@
-"""Tokens of a rendering, and which of them are trained.
+"""Loss mask: the trained tokens of a rendering.
 
-A prompt must be the tokens that it is alone, for so it is given to the model in use; and an answer
-is trained from its first token through its end token.
+A prompt must have the same tokens as it has alone, as in inference; an answer is trained from its
+first token through its end token.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from etude.tuning.data.chat_template import (
 
 
 class Marker:
-    """Marks the trained tokens of what one tokenizer makes of renderings."""
+    """Computes the loss mask of renderings for one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Return the tokens of each text, nothing added."""
+        """Return the tokens of each text, without special tokens added."""
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -43,10 +43,10 @@ class Marker:
         ids: list[int],
         prompts: list[list[int]],
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]] | Refusal:
-        """Mark which of a rendering's tokens are trained.
+        """Compute the loss mask of a rendering.
 
         Args:
-            layout: how it was rendered.
+            layout: the layout that rendered it.
             rendering: its text and answers.
             ids: tokens of the text.
             prompts: tokens of the text up to each answer.
@@ -59,7 +59,7 @@ class Marker:
             joined = [token for piece in pieces for token in piece]
             if self.tokenizer.decode(joined) != self.tokenizer.decode(ids):
                 return Refusal(
-                    "the prompt's last token changes with the answer that follows; begin the "
+                    "the prompt's last token depends on the answer that follows; begin the "
                     "answer with something other than white space"
                 )
             ids = joined
@@ -69,7 +69,7 @@ class Marker:
             starts = [len(prompt) for prompt in prompts]
         if layout.appends_end:
             starts = [len(layout.start_ids) + starts[0]]
-            # A text may bring its end token along; an answer that does is refused.
+            # A text may contain its end token; answers that do are refused.
             ending = [] if ids[-1:] == [layout.end_id] else [layout.end_id]
             ids = [*layout.start_ids, *ids, *ending]
             stops = [len(ids)]
@@ -81,16 +81,16 @@ class Marker:
         trained[:1] = False
         if self._starts_twice(ids):
             name = self.tokenizer.convert_ids_to_tokens(ids[0])
-            return Refusal(f"the start token {name!r} stands twice; take it out of the data")
+            return Refusal(f"the start token {name!r} occurs twice; remove it from the data")
         if not trained.any():
-            return nothing_trained("the text has no token beside its first")
+            return nothing_trained("the text has only one token")
         return np.array(ids, dtype=np.int32), trained
 
     def _pieces(self, rendering: Rendering) -> list[list[int]]:
-        """Tokenise so that every answer begins with a token of its own.
+        """Tokenise so that every answer begins with a new token.
 
-        Where an answer begins with white space, a tokenizer may draw it into the prompt's last
-        token. In use the prompt is tokenised alone, so it must be here.
+        If an answer begins with white space, a tokenizer may merge it into the prompt's last token.
+        In inference the prompt is tokenised alone, so it must be here.
         """
         cuts = [0, *(start for start, _ in rendering.answers), len(rendering.text)]
         return self.tokenize([rendering.text[start:stop] for start, stop in pairwise(cuts)])

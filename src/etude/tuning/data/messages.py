@@ -1,11 +1,11 @@
-r"""Lists of turns as data sets write them: OpenAI's {role, content} and ShareGPT's {from, value}.
+r"""Parsing of conversation turns: OpenAI's {role, content} and ShareGPT's {from, value}.
 
     {"role": "assistant", "content": null, "tool_calls": [{"id": "a1", "type": "function",
         "function": {"name": "weather", "arguments": "{\"city\": \"Oslo\"}"}}]}
     {"role": "tool", "tool_call_id": "a1", "content": "-3 °C"}
     {"from": "gpt", "value": "It is cold."}
 
-Both are read into `Message`; every complaint names the row and the turn.
+Both are read into `Message`; error messages name the row and the turn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-"""Roles of OpenAI's messages, the newer and older names of two included."""
+"""Roles of OpenAI's messages, including newer and older names."""
 
 SPEAKERS: dict[str, Role] = {
     **ROLES,
@@ -44,10 +44,10 @@ SPEAKERS: dict[str, Role] = {
     "function_response": "tool",
     "tool_response": "tool",
 }
-"""What ShareGPT's `from` says in the data sets that are about."""
+"""Values of ShareGPT's `from` in common data sets."""
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Where data sets keep what an assistant thought before it answered."""
+"""Fields with the reasoning of an assistant's turn."""
 
 _THOUGHTS = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
@@ -55,12 +55,12 @@ _THOUGHTS = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 def read_messages(
     row: Row, column: str, key: str, *, speakers: bool = False
 ) -> tuple[Message, ...]:
-    """Return the turns that a column lists.
+    """Return the turns listed in a column.
 
     Args:
-        row: of the data.
-        column: that holds a list of turns, or JSON of one.
-        key: the recipe's key that asks for it.
+        row: a row of the data.
+        column: a column with a list of turns, or its JSON.
+        key: the recipe key that names the column, for messages.
         speakers: whether turns are {from, value}; {role, content} are then read as well.
 
     Raises:
@@ -74,7 +74,7 @@ def read_messages(
 def messages_of(
     listed: Any, place: str, column: str, *, speakers: bool = False
 ) -> tuple[Message, ...]:
-    """Return the turns of a list; see `read_messages`. `place` begins every complaint."""
+    """Return the turns of a list; see `read_messages`. `place` is the prefix of error messages."""
     form = "{from, value}" if speakers else "{role, content}"
     if isinstance(listed, str) and listed.lstrip().startswith("["):
         listed = parsed(listed, f"{place}{column!r}")
@@ -127,7 +127,7 @@ def _message(fields: Mapping[str, Any], where: str) -> Message:
     if not isinstance(content, str):
         raise DataError(f"{where}: content must be text, got {shown(content)}")
     if calls and role != "assistant":
-        raise DataError(f"{where}: only an assistant's turn calls tools, this one is the {role}'s")
+        raise DataError(f"{where}: only assistant turns can call tools, this is a {role} turn")
     if role != "assistant":
         name = _text_or_none(fields.get("name")) if role == "tool" else None
         call_id = _text_or_none(fields.get("tool_call_id"))
@@ -177,12 +177,12 @@ def _joined_parts(parts: list[Any], where: str) -> str:
 
 
 def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the tools that a row's column lists, none where it has no such column.
+    """Return the tools listed in a row's column; empty without such a column.
 
-    A bare `{name, parameters}` is put into OpenAI's `{"type": "function", "function": ...}`.
+    A bare `{name, parameters}` is wrapped in OpenAI's `{"type": "function", "function": ...}`.
 
     Raises:
-        DataError: the column holds something else than tools.
+        DataError: the column does not contain tools.
     """
     value: Any = row.values.get(column)
     where = f"{row.origin}: column {column!r}"
@@ -207,8 +207,8 @@ def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
 def without_nulls(value: Any) -> Any:
     """Return plain data without its null entries.
 
-    Parquet and Arrow give every object of a column the keys of all of them, null where an object
-    had none; written out, they would teach a model to call tools with arguments that nobody gave.
+    Parquet and Arrow give every object of a column the keys of all of them, null if absent;
+    rendered, they would teach a model to pass these arguments.
     """
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
@@ -219,7 +219,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """Return an object's fields, none of anything else."""
+    """Return an object's fields; empty for other values."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
@@ -237,7 +237,7 @@ def _calls(calls: Sequence[Any], where: str) -> tuple[ToolCall, ...]:
         if not isinstance(name, str) or not name:
             raise DataError(f"{place} must be {{name, arguments}}, got {shown(call)}")
         given: Any = function.get("arguments")
-        # OpenAI writes arguments as JSON text; templates take them apart themselves.
+        # OpenAI stores arguments as JSON text; templates format them themselves.
         arguments: Any = {} if given in (None, "") else parsed(given, f"{place}: arguments")
         if not isinstance(arguments, Mapping):
             raise DataError(f"{place}: arguments must be an object, got {shown(given)}")
@@ -256,14 +256,14 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def without_reasoning(turn: Message) -> Message:
-    """Return an assistant's turn without what it thought; others as they are."""
+    """Return an assistant's turn without reasoning; other turns unchanged."""
     if turn.role != "assistant":
         return turn
     return replace(turn, reasoning="", content=_THOUGHTS.sub("", turn.content))
 
 
 def common_turns(first: Sequence[Message], second: Sequence[Message]) -> int:
-    """Return how many turns two conversations share at their beginnings."""
+    """Return the length of the common prefix of two conversations, in turns."""
     shared = 0
     for a, b in zip(first, second, strict=False):
         if a != b:

@@ -1,18 +1,17 @@
-"""Packing: samples laid end to end in one row, none of them aware of the others.
+"""Best-fit-decreasing sequence packing, and collation of packed and padded batches.
 
-A micro-batch is one row of T tokens made of several samples (segments). Three things keep a
-segment from knowing its neighbours: positions restart at 0 in each; attention is confined to
-the segment (its lengths go with the batch, the model's attention honours them); and no target
-crosses a boundary. The loss is then that of the same samples padded to equal length, without
-the time that padding costs.
+A micro-batch is one row of T tokens made of several samples (segments). Segments are isolated in
+three ways: positions restart at 0 in each; attention is confined to the segment (the batch carries
+the segment lengths for the model's attention); and no target crosses a boundary. The loss equals
+that of the same samples padded to equal length, without the cost of padding.
 
     input_ids    a0 a1 a2 a3 | b0 b1 b2
     position_ids  0  1  2  3 |  0  1  2
-    targets      a1 a2 a3  · | b1 b2  ·      · is IGNORED; so is every token not trained
+    targets      a1 a2 a3  · | b1 b2  ·      · is IGNORED, as is every untrained token
 
-Which samples share a row is found by best-fit decreasing (Johnson et al. 1974): the longest
-first, each into the fullest row that still has room. It needs at most 11/9 of the rows of
-the best packing, plus one.
+Samples are assigned to rows by best-fit decreasing (Johnson et al. 1974): the longest first, each
+into the fullest row with enough space. This needs at most 11/9 of the rows of the best packing,
+plus one.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ import torch
 from etude.tuning.data.encoded import EncodedSample
 
 IGNORED = -100
-"""The target that cross-entropy leaves out."""
+"""The target that cross-entropy ignores."""
 
 ROW_MULTIPLE = 64
-"""What rows are filled up to. A processor's matrix library prepares code for each shape that it
-meets and keeps it, about a megabyte each: rows of every length would fill its cache with hundreds
-of them, and prepare them again once it overflows (benchmarks/row_lengths.py)."""
+"""Row lengths are padded to a multiple of this. A CPU matrix library caches code per shape, about a
+megabyte each: rows of arbitrary length would overflow its cache with hundreds of shapes
+(benchmarks/row_lengths.py)."""
 
 Step = list[list[int]]
 """One optimiser step: its micro-batches, each a list of sample indices."""
@@ -43,7 +42,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
     Args:
         lengths: tokens of each item.
-        capacity: tokens a bin may hold; a longer item gets a bin of its own.
+        capacity: tokens per bin; a longer item gets its own bin.
 
     Returns:
         Bins of indices into `lengths`, every index once, in the order in which bins were opened.
@@ -99,10 +98,10 @@ def plan_steps(
     epoch: int,
     group: Callable[[Sequence[int], int], list[list[int]]] = pack,
 ) -> list[Step]:
-    """Plan one epoch: which samples each optimiser step takes, and how its rows are packed.
+    """Plan one epoch: the samples of each optimiser step, and the packing of its rows.
 
-    A pure function of its arguments, so that a resumed run finds the plan that it left. Each
-    epoch is a permutation of its own; the last step takes what remains.
+    A pure function of its arguments, so a resumed run uses the same plan. Each epoch has its own
+    permutation; the last step takes the remaining samples.
 
     Args:
         lengths: tokens of each sample.
@@ -132,14 +131,14 @@ class PackedBatch:
     """(1, T) int64, from 0 in each segment."""
 
     targets: torch.Tensor
-    """(1, T) int64: the token that position t is to predict, or IGNORED. Already shifted."""
+    """(1, T) int64: the token that position t predicts, or IGNORED. Already shifted."""
 
     lengths: list[int]
-    """Tokens of each segment, the filling last; their sum is T."""
+    """Length of each segment, with padding last; their sum is T."""
 
     @property
     def trained_tokens(self) -> int:
-        """How many targets count in the loss."""
+        """Number of targets in the loss."""
         return int((self.targets != IGNORED).sum())
 
 
@@ -158,14 +157,14 @@ class PaddedBatch:
 
     @property
     def trained_tokens(self) -> int:
-        """How many targets count in the loss."""
+        """Number of targets in the loss."""
         return int((self.targets != IGNORED).sum())
 
 
 def collate(samples: Sequence[EncodedSample]) -> PackedBatch:
-    """Lay samples end to end and fill up to a multiple of `ROW_MULTIPLE` tokens.
+    """Concatenate samples and pad to a multiple of `ROW_MULTIPLE` tokens.
 
-    What fills up is a segment of its own, of which nothing is trained.
+    The padding is an untrained segment of its own.
     """
     lengths = [len(sample) for sample in samples]
     filling = -sum(lengths) % ROW_MULTIPLE
@@ -196,7 +195,7 @@ def collate_padded(samples: Sequence[EncodedSample], pad_id: int, multiple: int 
 
 
 def _targets(sample: EncodedSample) -> np.ndarray:
-    """Return (T,) int64: the next token where it is trained; a sample's last position has none."""
+    """Return (T,) int64: the next token if it is trained, else IGNORED."""
     targets = np.full(len(sample), IGNORED, dtype=np.int64)
     targets[:-1] = np.where(sample.trained[1:], sample.input_ids[1:], IGNORED)
     return targets

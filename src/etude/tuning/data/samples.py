@@ -1,9 +1,9 @@
-"""What a model learns from: samples, and which of them are held out.
+"""Loading of samples, and the train/evaluation split.
 
-A sample is a conversation (`messages`) or plain text. Where it came from goes with it, so that
-every later complaint can name a file and a line. Whether a sample trains or evaluates depends
-on its own content and the seed alone: identical rows always fall on the same side, and adding
-rows to a file moves none of the others.
+A sample is a conversation (`messages`) or plain text. It carries its origin, so that later error
+messages can name a file and a line. The split depends on a sample's content and the seed alone:
+identical rows always fall on the same side, and adding rows to a file does not move the
+others.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
 
 ReaderFactory = Callable[[DataSpec, Row], Callable[[Row], Sample]]
-"""Makes the function that turns rows into samples, from the settings and the first row."""
+"""Creates a function from rows to samples, given the settings and the first row."""
 
 
 def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader) -> DataSplit:
     """Read the data that `spec` names and split it.
 
     Args:
-        spec: where the data are, and how they are split.
-        seed: decides the split.
-        reader: how a row becomes a sample; a task may have a way of its own.
+        spec: source and split of the data.
+        seed: seed of the split.
+        reader: creates the row reader; a task may provide its own.
 
     Raises:
-        DataError: a file is missing, empty or not of its kind, a row cannot be read or lacks what
-            the recipe asks of it, or a side of the split is left without a sample.
+        DataError: a file is missing, empty or of the wrong kind, a row is unreadable or lacks a
+            required column, or a side of the split is empty.
     """
     source = SOURCES[spec.kind]
     if isinstance(source, SplitSource):
@@ -55,7 +55,7 @@ def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reade
 def _samples(
     rows: Iterable[SourceRow], spec: DataSpec, source: str, reader: ReaderFactory
 ) -> Iterator[Sample]:
-    """Turn rows into samples; the first row decides how all of them are read."""
+    """Turn rows into samples; the first row determines the reader for all."""
     read = None
     for row in rows:
         if isinstance(row, UnreadableRow):
@@ -63,22 +63,22 @@ def _samples(
         read = read or reader(spec, row)
         yield read(row)
     if read is None:
-        raise DataError(f"{source} holds no rows")
+        raise DataError(f"{source} contains no rows")
 
 
 def split_samples(
     train: Iterable[Sample], held_out: Iterable[Sample] | None, spec: DataSpec, seed: int
 ) -> DataSplit:
-    """Split a stream of samples, keeping no more of them in memory than are used.
+    """Split a stream of samples, storing only those that are used.
 
     Args:
-        train: samples to train on, and to hold out from where `held_out` is None.
-        held_out: samples to evaluate on; a training sample equal to one of them is left out.
+        train: training samples, also the source of held-out ones if `held_out` is None.
+        held_out: evaluation samples; equal training samples are dropped.
         spec: gives `eval_fraction`, `max_train` and `max_eval`.
-        seed: decides which samples are held out and which are drawn.
+        seed: seed of the hold-out and of the random draws.
 
     Raises:
-        DataError: nothing is left to train on, or nothing is held out where something should be.
+        DataError: a side of the split is empty.
     """
     notes: list[str] = []
     train_draw = _Draw(spec.max_train, seed)
@@ -103,7 +103,7 @@ def split_samples(
                 train_draw.add(sample)
         if shared:
             notes.append(
-                f"left {shared:,} training samples out: they are also in the evaluation data"
+                f"dropped {shared:,} training samples that are also in the evaluation data"
             )
         if not train_draw.seen:
             raise DataError("every training sample is also in the evaluation data")
@@ -116,15 +116,15 @@ def split_samples(
 def _hold_out(
     samples: Iterable[Sample], fraction: float, seed: int, train: _Draw, held: _Draw
 ) -> None:
-    """Send each sample to `train` or `held` by a hash of its content.
+    """Assign each sample to `train` or `held` by a hash of its content.
 
-    The share held out is `fraction` in expectation. Where chance would leave nothing to
-    evaluate on (a short file), the content of the lowest hash so far is held out instead; where
-    it would leave nothing to train on, that of the highest is trained on.
+    The held-out share is `fraction` in expectation. If chance would leave no evaluation samples (a
+    short file), the content with the lowest hash so far is held out instead; if it would leave no
+    training samples, that with the highest is trained on.
     """
     lowest = 1.0
     waiting: list[Sample] = []
-    early: list[tuple[float, Sample]] = []  # held out before any was kept to train on
+    early: list[tuple[float, Sample]] = []  # held out before the first training sample
     for sample in samples:
         place = _unit(_prompt_key(sample), seed, "side")
         if place < fraction:
@@ -154,16 +154,16 @@ def _hold_out(
             (train if place == highest else held).add(sample)
     if not train.seen:
         raise DataError(
-            "nothing is left to train on: the data is one sample (or copies of one), and it is "
-            "held out to evaluate on; add samples, or set data.eval_fraction to 0"
+            "no training samples are left: the data are one sample (or copies of one), which is "
+            "held out for evaluation; add samples, or set data.eval_fraction to 0"
         )
 
 
 class _Draw:
-    """A seeded draw of at most `limit` samples from a stream, returned in the stream's order.
+    """A seeded random draw of at most `limit` samples from a stream, in stream order.
 
-    Each sample gets a number from a hash of its content, place and the seed; the lowest win.
-    Memory is that of the samples drawn, however long the stream; without a limit, see `DiskBuffer`.
+    Each sample gets a hash of its content, position and the seed; the lowest are drawn. Memory is
+    that of the drawn samples; without a limit, see `DiskBuffer`.
     """
 
     def __init__(self, limit: int | None, seed: int) -> None:
@@ -171,7 +171,7 @@ class _Draw:
         self.seen = 0
         self._seed = seed
         self._all = DiskBuffer()
-        # (minus the number, place in the stream, sample): the heap's root is the worst kept.
+        # (minus the hash, place in the stream, sample): the root is the highest drawn hash.
         self._kept: list[tuple[float, int, Sample]] = []
 
     def add(self, sample: Sample) -> None:
@@ -199,7 +199,7 @@ class _Draw:
 
 
 def content_key(sample: Sample) -> bytes:
-    """Return 16 bytes that are equal for samples equal but for surrounding white space."""
+    """Return a 16-byte hash of a sample that ignores surrounding white space."""
     digest = hashlib.blake2b(digest_size=16)
     if sample.text is not None:
         digest.update(sample.text.strip().encode("utf-8", "surrogatepass"))
@@ -217,12 +217,12 @@ def content_key(sample: Sample) -> bytes:
 
 
 def _prompt_key(sample: Sample) -> bytes:
-    """Return what decides which side a sample falls on: of answers to compare, their prompt.
+    """Return the key that decides a sample's side: the prompt for preferences, else all.
 
-    Of a text with a label, the text.
+    For a text with a label, the text.
 
-    Data of preferences hold several answers to a prompt. Were they parted by the answers, the
-    evaluation would ask what training has answered.
+    Preference data have several answers per prompt. Split by answer, the evaluation would ask
+    questions that training has answered.
     """
     if sample.label is not None:
         return content_key(replace(sample, label=None))

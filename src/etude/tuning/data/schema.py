@@ -1,9 +1,9 @@
-"""What a row becomes: a conversation, a pair of answers, an unpaired preference, or plain text.
+"""Sample types: conversation, pair of answers, unpaired preference, plain text.
 
-conversation   system, user, assistant, tool turns; the assistant's are learnt
-pair           two conversations with one beginning, the first ending in the better answer
+conversation   system, user, assistant, tool turns; the assistant's are trained
+pair           two conversations with a common prompt, the first with the chosen answer
 unpaired       a conversation, and whether its last answer is desirable
-text           learnt whole, or put into a class by its label
+text           trained as a whole, or classified by its label
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that an assistant's turn makes."""
+    """A tool call of an assistant's turn."""
 
     name: str
     arguments: Mapping[str, Any]
     id: str | None = None
-    """What the turn with the tool's result refers to; some templates write it."""
+    """Identifier that the tool's result refers to; some templates write it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that chat templates take."""
+        """Return the form for chat templates."""
         call: dict[str, Any] = {
             "type": "function",
             "function": {"name": self.name, "arguments": dict(self.arguments)},
@@ -42,24 +42,24 @@ class Message:
     content: str
 
     reasoning: str = ""
-    """What the assistant thought first, where the data keep that in a field of its own."""
+    """The assistant's reasoning, if the data have a separate field for it."""
 
     tool_calls: tuple[ToolCall, ...] = ()
-    """Calls of the assistant; they follow the content."""
+    """Tool calls of the assistant, after the content."""
 
     name: str | None = None
-    """The tool whose result this is (`tool` turns)."""
+    """Name of the tool with this result (`tool` turns)."""
 
     call_id: str | None = None
-    """The call that this is the result of (`tool` turns)."""
+    """Identifier of the call with this result (`tool` turns)."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether the turn says nothing and calls nothing."""
+        """Whether the turn has neither content nor calls."""
         return not self.content.strip() and not self.tool_calls
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that chat templates take, reasoning left out."""
+        """Return the form for chat templates, without reasoning."""
         fields: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             fields["tool_calls"] = [call.as_dict() for call in self.tool_calls]
@@ -70,7 +70,7 @@ class Message:
         return fields
 
     def canonical(self) -> str:
-        """Return a text that is equal for turns equal but for surrounding white space."""
+        """Return a canonical text that ignores surrounding white space."""
         extra = {**self.as_dict(), "reasoning": self.reasoning.strip()}
         del extra["content"]
         if extra == {"role": self.role, "reasoning": ""}:
@@ -80,32 +80,32 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A conversation whose assistant turns are learnt, or a text that is learnt whole."""
+    """A conversation whose assistant turns are trained, or a plain text."""
 
     messages: tuple[Message, ...]
-    """Of a pair, the conversation that ends in the better answer. Empty where `text` is given."""
+    """For a pair, the conversation with the chosen answer. Empty if `text` is given."""
 
     text: str | None
-    """None where `messages` is given."""
+    """None if `messages` is given."""
 
     origin: str
-    """Where it was read, as in `train.jsonl:12`."""
+    """Origin, such as `train.jsonl:12`."""
 
     tools: tuple[Mapping[str, Any], ...] = ()
-    """What the model may call: `{"type": "function", "function": {name, parameters, ...}}`."""
+    """Available tools: `{"type": "function", "function": {name, parameters, ...}}`."""
 
     rejected: tuple[Message, ...] = ()
-    """Of a pair, the conversation that ends in the worse answer; else empty."""
+    """For a pair, the conversation with the rejected answer; else empty."""
 
     desirable: bool | None = None
-    """Of an unpaired preference, whether it is desirable; else None."""
+    """For an unpaired preference, whether it is desirable; else None."""
 
     label: str | None = None
-    """Of a text that is classified, the name of its class."""
+    """For classification, the class name."""
 
     context: int = 0
-    """Turns at the beginning that are never learnt: what the answers of a pair share, or what
-    comes before an unpaired preference."""
+    """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired
+    preference."""
 
     @classmethod
     def conversation(cls, *turns: tuple[Role, str], origin: str) -> Sample:
@@ -118,7 +118,7 @@ class Sample:
         return cls((), text, origin)
 
     def sides(self) -> tuple[Sample, ...]:
-        """Return the conversations it is made of: two of a pair, the better first, else one."""
+        """Return its conversations: two for a pair, chosen first, else one."""
         if not self.rejected:
             return (self,)
         better = replace(self, rejected=())
@@ -127,9 +127,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Samples to train on and samples held out; no sample of one has its equal in the other."""
+    """Disjoint training and evaluation samples."""
 
     train: Sequence[Sample]
     eval: Sequence[Sample]
     notes: list[str] = field(default_factory=list[str])
-    """What a reader of the report should know: rows left out, repeats, how the split was made."""
+    """Notes for the report: dropped rows, repeats, the method of the split."""

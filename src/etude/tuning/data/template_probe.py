@@ -1,9 +1,9 @@
-r"""Turns in the form that one chat template takes, and whether it says all that they say.
+r"""Probing of chat templates: the form of turns a template expects, and omitted content.
 
-Templates agree on `role` and `content` only. Where a turn's reasoning goes (a field of its own, or
-`<think>...</think>` in the content), whether a call's arguments are wanted as an object or as
-JSON text, and whether tools have a place at all is found out from the template itself: by the
-fields that it names, and by rendering a small conversation.
+Templates agree on `role` and `content` only. The place of reasoning (a field, or
+`<think>...</think>` in the content), the form of call arguments (object or JSON text), and support
+for tools are determined from the template itself: from the fields it names, and by rendering a
+small conversation.
 
     {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}     Qwen3
     {"role": "assistant", "content": "<think>\n2 and 2\n</think>\n\n4"}       ChatML
@@ -42,7 +42,7 @@ _INLINE = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 class TemplateProbe:
-    """How one template wants turns.
+    """Properties of a chat template.
 
     Args:
         template: its source.
@@ -60,14 +60,14 @@ class TemplateProbe:
 
     @property
     def takes_tools(self) -> bool:
-        """Whether the template tells the model of the tools that it is given."""
+        """Whether the template renders the available tools."""
         if self._takes_tools is None:
             asked = [{"role": "user", "content": "question"}]
             self._takes_tools = _PROBE in self._render(asked, [_TOOL])
         return self._takes_tools
 
     def dicts(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
-        """Return turns as the template takes them."""
+        """Return turns in the form the template expects."""
         return [self._dict(turn) for turn in turns]
 
     def _dict(self, turn: Message) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class TemplateProbe:
         return fields
 
     def _wants_text(self) -> bool:
-        """Find out whether arguments given as an object would come out as Python writes them."""
+        """Return whether the template renders object arguments as a Python dict."""
         if self._arguments_as_text is None:
             turns = [
                 {"role": "user", "content": "question"},
@@ -96,7 +96,7 @@ class TemplateProbe:
             ]
             try:
                 text = self._render(turns, [_TOOL])
-            # Templates raise what they like; one that joins the arguments to text, a TypeError.
+            # Templates may raise anything; concatenating an object raises TypeError.
             except Exception:
                 self._arguments_as_text = True
             else:
@@ -110,10 +110,10 @@ def with_thought(thought: str, content: str) -> str:
 
 
 def unsaid(turn: Message, text: str) -> str | None:
-    """Return the first thing that a turn says and `text`, made of it, does not; None if all is.
+    """Return the first part of a turn that is missing in its rendering `text`, or None.
 
-    White space aside, and texts may be escaped as in JSON. Templates of reasoning models leave
-    thoughts out, and templates without tools leave calls out, without a word.
+    Ignores white space; texts may be escaped as in JSON. Templates of reasoning models silently
+    omit reasoning, and templates without tools omit calls.
     """
     said = _plain(text)
     place = 0
@@ -144,7 +144,7 @@ def _plain(text: str) -> str:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Return the names and the texts in plain data."""
+    """Yield the keys and texts in plain data."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

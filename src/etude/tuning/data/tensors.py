@@ -197,7 +197,7 @@ def _check_finite(name: str, values: torch.Tensor) -> None:
     rows = int(bad.flatten(1).any(1).sum()) if values.dim() > 1 else int(bad.sum())
     raise DataError(
         f"{name}[{', '.join(map(str, place))}] is {float(values[tuple(place)])}; {rows:,} of "
-        f"{len(values):,} rows are not finite: mend or remove them"
+        f"{len(values):,} rows are not finite; fix or remove them"
     )
 
 

@@ -1,8 +1,8 @@
-"""Tokens of training data are made once: kept under a name that says what they were made of.
+"""Token cache: encoded training data, stored under a hash of their inputs.
 
-The name is a hash of every sample, of the tokenizer with its template, of what the recipe says of
-encoding and of the code that encodes. Where any of these changes, so does the name, and nothing
-old can be taken for new. The least recently used go when all together exceed `MOST_BYTES`.
+The key is a hash of every sample, the tokenizer with its template, the recipe's encoding settings
+and the encoding code, so a change of any of these invalidates the entry. The least recently used
+entries are evicted when the total exceeds `MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _code_hash() -> bytes:
     return digest.digest()
 
 
-# Of the code as it was loaded: a file that is edited while a process runs is not what it runs.
+# Computed at import: a file edited while the process runs is not the code that runs.
 _CODE_HASH = _code_hash()
 
 
 def tokens_folder() -> Path:
-    """Return the folder of kept tokens."""
+    """Return the folder of the token cache."""
     return home() / "tokens"
 
 
@@ -52,14 +52,14 @@ def encode_cached(
     say: Callable[[str], None],
     folder: Path | None = None,
 ) -> EncodedSet:
-    """Encode training samples into a store, or take the one that was kept.
+    """Encode training samples into a store, or return the cached one.
 
     Args:
-        encoder: of the model and recipe.
-        samples: to train on.
-        progress: told of each batch that is encoded.
-        say: told in one line where tokens were kept, or could not be.
-        folder: where stores are; Etude's own unless given.
+        encoder: encoder of the model and recipe.
+        samples: training samples.
+        progress: reports each encoded batch.
+        say: receives a message if the cache was used or could not be written.
+        folder: directory of the stores; default: Etude's own.
 
     Raises:
         DataError: as `Encoder.encode_all`.
@@ -75,18 +75,18 @@ def encode_cached(
         found = None
     if found is not None:
         progress.advance(len(samples))
-        say(f"the tokens of {len(found):,} training samples were kept from an earlier run")
+        say(f"using cached tokens of {len(found):,} training samples")
         return EncodedSet(_as_needed(found), [], found.stats)
     try:
         writer = StoreWriter(place)
     except OSError as error:
-        say(f"tokens cannot be kept: {error.strerror} ({place.parent})")
+        say(f"cannot cache tokens: {error.strerror} ({place.parent})")
         return encoder.encode_all(samples, progress)
     try:
         stats = encoder.encode_each(samples, writer.add, progress)
         made = writer.finish(stats)
     except OSError as error:
-        say(f"tokens cannot be kept: {error.strerror} ({place.parent})")
+        say(f"cannot cache tokens: {error.strerror} ({place.parent})")
         return encoder.encode_all(samples, progress)
     finally:
         writer.close()
@@ -95,13 +95,13 @@ def encode_cached(
 
 
 def _as_needed(found: TokenStore) -> Sequence[encoded.EncodedSample]:
-    """Return samples that are compared with others as objects that stay the same."""
+    """Return samples as a list, for objectives that compare them by identity."""
     compared = found.stats.pairs or found.stats.desirable or found.stats.undesirable
     return list(found) if compared else found
 
 
 def cache_key(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
-    """Return the name of what `encoder` makes of `samples`; None where it cannot be told."""
+    """Return the cache key of `samples` for `encoder`; None if they cannot be cached."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None  # a tokenizer in Python may depend on anything
@@ -110,7 +110,7 @@ def cache_key(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
     about: dict[str, Any] = {
         "versions": [version(name) for name in ("tokenizers", "transformers")],
         "template": template,
-        # A template may write the date into its prompts.
+        # A template may include the current date.
         "day": date.today().isoformat() if "strftime_now" in template else "",
         "special": {key: str(value) for key, value in encoder.tokenizer.special_tokens_map.items()},
         "spec": [spec.max_length, spec.too_long, spec.no_trained_tokens, spec.trained_turns],
@@ -124,14 +124,14 @@ def cache_key(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
 
 
 def evict(folder: Path, keep: Path, most: int = MOST_BYTES) -> None:
-    """Remove the stores used longest ago until all together have at most `most` bytes."""
+    """Evict least recently used stores until the total is at most `most` bytes."""
     sizes: list[tuple[float, int, Path]] = []
     for place in folder.iterdir():
         try:
             size = sum(file.stat().st_size for file in place.iterdir())
             sizes.append((place.stat().st_mtime, size, place))
         except OSError:
-            continue  # another run is at it
+            continue  # in use by another run
     total = sum(size for _, size, _ in sizes)
     for _, size, place in sorted(sizes):
         if total <= most:

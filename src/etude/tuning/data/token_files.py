@@ -1,17 +1,17 @@
-"""Encoded samples in files: read by memory map, so that rows that wait cost no memory.
+"""Token store: encoded samples in memory-mapped files.
 
-A store is a folder, written aside and renamed when it is whole:
+A store is a folder, written under a temporary name and renamed when complete:
 
     tokens    int32, the conversations end to end
-    trained   a byte a token, 1 where it is a target
+    trained   one byte per token, 1 for a target
     ends      int64, where each conversation ends
-    sides     a byte a sample: conversations of it, two of a pair
-    desirable a byte a sample: of an unpaired preference 1 or 0, else 2
-    origins   where each sample was read, a line each
-    about     what became of the samples, and a checksum a file, as JSON; written last
+    sides     one byte per sample: its number of conversations, two for a pair
+    desirable one byte per sample: 1 or 0 for an unpaired preference, else 2
+    origins   origin of each sample, one per line
+    about     statistics and file checksums as JSON; written last
 
-A sample's arrays are views of the maps: the system reads pages when a step wants them and drops
-them when memory is short.
+A sample's arrays are views of the maps: the system loads pages on access and drops them when memory
+is short.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ FORM = 1
 
 
 class TokenStore(Sequence[EncodedSample]):
-    """The samples of a store's folder, made when they are asked for.
+    """Sequence of the samples in a store, created on access.
 
     Raises:
-        ValueError: it is damaged, or of another form.
+        ValueError: it is damaged, or in another format.
         OSError: it cannot be read.
     """
 
@@ -51,7 +51,7 @@ class TokenStore(Sequence[EncodedSample]):
             case {"form": form, "stats": str(told), "sums": dict()} if form == FORM:
                 pass
             case _:
-                raise ValueError(f"{folder} is of another form")
+                raise ValueError(f"{folder} has another format")
         found = {name: _checksum(folder / name) for name in NAMES}
         if about["sums"] != found | {"stats": zlib.crc32(told.encode())}:
             raise ValueError(f"{folder} is damaged")
@@ -121,7 +121,7 @@ class StoreWriter:
     """Writes a store, sample by sample; `close` without `finish` leaves nothing behind.
 
     Args:
-        folder: what it will be called.
+        folder: final path of the store.
 
     Raises:
         OSError: from any method, where the disk is full or the folder cannot be written.
@@ -148,7 +148,7 @@ class StoreWriter:
         self._files["origins"].write(line + b"\n")
 
     def finish(self, stats: EncodingStats) -> TokenStore:
-        """Write what is left, give the folder its name, and open it."""
+        """Write the remaining files, rename the folder, and open it."""
         for file in self._files.values():
             file.close()
         sums = {name: _checksum(self._aside / name) for name in NAMES}
@@ -156,12 +156,12 @@ class StoreWriter:
         sums["stats"] = zlib.crc32(told.encode())
         about = json.dumps({"form": FORM, "sums": sums, "stats": told})
         (self._aside / "about").write_text(about, "utf-8")
-        # What is there is damaged, or another run has just written the same: ours is whole.
+        # An existing store is damaged, or equal and just written by another run: replace it.
         replace_folder(self._aside, self._folder)
         return TokenStore(self._folder)
 
     def close(self) -> None:
-        """Remove what was written, unless it was finished."""
+        """Remove the files, unless the store was finished."""
         for file in self._files.values():
             with suppress(OSError):
                 file.close()
@@ -180,7 +180,7 @@ def _checksum(file: Path) -> int:
 def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
     if not file.stat().st_size:
         return np.zeros(0, dtype=dtype)
-    # A plain array over the map: slices of `memmap` cost microseconds more each.
+    # A plain array over the map: slicing a `memmap` is slower.
     return np.asarray(np.memmap(file, dtype=dtype, mode="r"))
 
 

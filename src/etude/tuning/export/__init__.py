@@ -1,1 +1,1 @@
-"""What was tuned, in the formats of the programs that run it."""
+"""Export of adapters and models to the formats of other programs."""

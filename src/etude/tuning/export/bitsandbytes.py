@@ -1,4 +1,4 @@
-"""A quantised model as a folder that transformers and bitsandbytes load without quantising again.
+"""Export of quantised models for transformers and bitsandbytes.
 
     model ──read and quantised slice by slice──▶ codes, scales ──▶ safetensors, config.json
 
@@ -70,7 +70,7 @@ def quantize_model(
         quant: `nf4` or `fp4` with block and double quantisation, or `int8`.
         output: folder to write; it appears whole or not at all.
         overwrite: replace a model folder that is there.
-        progress: told of every stage.
+        progress: reports every stage.
 
     Raises:
         ModelError: the format is none of bitsandbytes, or the model cannot be read or quantised.
@@ -192,6 +192,6 @@ def _check(folder: Path, spec: ModelSpec, quant: QuantSpec, logits: Tensor) -> N
     again = load_model(spec.model_copy(update={"id": str(folder)}), quant)
     if not torch.equal(_logits(again), logits):
         raise ModelError(
-            "the model that was written computes something else than the one that was quantised; "
-            "it is not kept. Please report this"
+            "the written model is not equivalent to the quantised one; "
+            "it was discarded. Please report this"
         )

@@ -1,4 +1,4 @@
-"""An adapter as a GGUF LoRA file, which llama.cpp loads beside the base it was trained on.
+"""Export of adapters as GGUF LoRA files for llama.cpp.
 
     general.type = adapter        blk.3.attn_q.weight.lora_a   A (r, in)
     adapter.type = lora           blk.3.attn_q.weight.lora_b   B (out, r)
@@ -116,7 +116,7 @@ def export_gguf_lora(
     if same is False and model is None:
         raise AdapterError(
             f"{saved.folder} was trained on other weights than those of {name} on this machine; "
-            "name the model to use it beside with --model"
+            "name the model to use it with by --model"
         )
     alpha, factors = _one_alpha(saved)
     tensors = _tensors(saved, factors, targets, name)
@@ -131,7 +131,7 @@ def _refuse_inexpressible(saved: SavedAdapter) -> None:
     what = "modules trained whole" if saved.modules else more
     if what is not None:
         raise AdapterError(
-            f"{saved.folder} has {what}, which a GGUF LoRA file cannot hold; merge the adapter "
+            f"{saved.folder} has {what}, which a GGUF LoRA file cannot contain; merge the adapter "
             "(etude merge) and convert the model instead"
         )
 
@@ -139,9 +139,7 @@ def _refuse_inexpressible(saved: SavedAdapter) -> None:
 def _base_name(saved: SavedAdapter) -> str:
     name = saved.provenance.base if saved.provenance else saved.base
     if name is None:
-        raise AdapterError(
-            f"{saved.folder} does not say what model it is for; name it with --model"
-        )
+        raise AdapterError(f"{saved.folder} does not name its base model; name it with --model")
     return name
 
 
@@ -242,7 +240,7 @@ def _write(
     overflown = [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]
     if overflown:
         raise AdapterError(
-            f"{overflown[0]} holds numbers beyond {number}'s range"
+            f"{overflown[0]} contains values beyond {number}'s range"
             f"{': write float32 (--type f32)' if half else ''}"
         )
 
@@ -268,5 +266,5 @@ def _write(
         replace_file(output, write)
     except OSError as error:
         raise RunError(
-            f"cannot write {output}: {error.strerror or error}; nothing was left behind"
+            f"cannot write {output}: {error.strerror or error}; no partial file was left"
         ) from None

@@ -1,4 +1,4 @@
-"""An adapter as any PEFT program loads it: packed factors decoded to float32, the rest as it is."""
+"""Export of adapters for PEFT, with packed factors decoded to float32."""
 
 from __future__ import annotations
 

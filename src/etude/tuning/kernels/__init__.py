@@ -1,1 +1,1 @@
-"""One schema an operation; the reference in plain PyTorch defines what is right."""
+"""Compute kernels: one schema per operation, defined by a reference in plain PyTorch."""

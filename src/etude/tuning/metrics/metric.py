@@ -1,4 +1,4 @@
-"""Metric: what a figure is called, how it is written, and which way is better.
+"""Metric: name, format and direction of an evaluation figure.
 
 Tasks and objectives say which metrics they have; the terminal, the report, `etude runs` and
 `etude eval` print what they are given. A run's summary.json lists its metrics, so that a report can

@@ -1,4 +1,4 @@
-"""What a run was made with: versions and machine, for whoever reads or repeats it."""
+"""Environment of a run: versions and machine."""
 
 from __future__ import annotations
 

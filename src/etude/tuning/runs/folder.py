@@ -1,4 +1,4 @@
-"""RunFolder: everything a run leaves behind, in one folder that survives being killed.
+"""RunFolder: crash-safe storage of a run's files.
 
     runs/latest -> docstrings-20260701-142501
     runs/docstrings-20260701-142501/
@@ -164,7 +164,7 @@ class RunFolder:
         self.release()
 
     def lock(self) -> None:
-        """Become the folder's only writer, until `release` or the end of the process.
+        """Acquire the folder's write lock, until `release` or the end of the process.
 
         Raises:
             RunError: another process, or another part of this one, is writing it.
@@ -180,7 +180,7 @@ class RunFolder:
             raise RunError(f"cannot lock {self.path}: {error.strerror}") from None
 
     def release(self) -> None:
-        """Let others write; without the lock, nothing happens."""
+        """Release the write lock, if held."""
         self._close_metrics()
         self._lock.release()
 
@@ -191,7 +191,7 @@ class RunFolder:
     # State
 
     def set_state(self, state: RunState, detail: str = "") -> None:
-        """Record how the run stands; `detail` is one line for a person."""
+        """Record the run's state; `detail` is a line for the user."""
         began = self.state_record().get("began")
         self.write_json("state.json", _state_record(state, detail, began))
 
@@ -208,7 +208,7 @@ class RunFolder:
 
     @property
     def state(self) -> RunState:
-        """How the run stands; a run whose process is gone without a word was `killed`."""
+        """State of the run; `killed` if its process ended without recording a state."""
         said: Any = self.state_record().get("state")
         if said not in get_args(RunState):
             return "failed"
@@ -361,7 +361,7 @@ def find_run(name_or_path: str, base: str | os.PathLike[str] = "runs") -> RunFol
     if len(starting) == 1:
         return RunFolder(Path(base) / starting[0])
     if starting:
-        raise RunError(f"{name_or_path!r} is the start of several runs: {', '.join(starting)}")
+        raise RunError(f"{name_or_path!r} matches several runs: {', '.join(starting)}")
     near = nearest(name_or_path, names) or names[-3:]
     raise RunError(f"no run {name_or_path!r} in {Path(base)}; there is {', '.join(near)}")
 

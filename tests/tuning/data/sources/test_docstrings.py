@@ -218,7 +218,7 @@ def test_what_cannot_be_found_or_used_is_refused(project, tmp_path, monkeypatch)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "a.py").write_text("def f():\n    return 1\n")
-    with pytest.raises(DataError, match="no usable function to train on in bare"):
+    with pytest.raises(DataError, match="no usable functions to train on in bare"):
         draw(packages=[str(bare)], eval_packages=[str(project)])
     (tmp_path / "numpy").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -1,1 +1,1 @@
-"""A linter for training data: what silently ruins runs, found before a model is trained."""
+"""Training data linter: finds problems that silently ruin runs."""

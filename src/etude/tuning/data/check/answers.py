@@ -1,4 +1,4 @@
-"""What is asked and what is learnt: empty, out of order, given away, out of balance."""
+"""Checks of prompts and answers: empty, out of order, leaked, imbalanced."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ class Answers:
         self.empty = Finding(
             "empty-answers",
             "error",
-            "answers without a word",
-            "the model learns to say nothing",
+            "empty answers",
+            "the model learns to answer with nothing",
             fix=FIX_EMPTY,
         )
         self.unasked = Finding(
             "empty-prompts",
             "warning",
-            "prompts without a word",
-            "the answer is learnt to come from nothing; drop the rows",
+            "empty prompts",
+            "the answer does not depend on a question; drop the rows",
         )
         self.order = Finding(
             "role-order",
             "warning",
-            "conversations whose turns are out of order",
-            "in use the model is never asked so; merge or drop the turns",
+            "conversations with turns out of order",
+            "such conversations do not occur in use; merge or drop the turns",
         )
         self.same = Finding(
             "identical-pair",
             "error",
-            "pairs whose two answers are the same",
-            "there is nothing to prefer; drop the rows",
+            "pairs with identical answers",
+            "they express no preference; drop the rows",
         )
         self.given = Finding(
             "given-away",
             "warning",
-            "prompts that hold their whole answer",
-            "copying is all there is to learn; in tasks that extract text this is as it should be",
+            "prompts that contain their whole answer",
+            "the model learns to copy; expected only in tasks that extract text",
         )
         self._given_possible = 0
 
@@ -146,7 +146,7 @@ class Labels:
                 "label-imbalance",
                 "warning",
                 f"{len(rows) / total:.0%} of the answers are {label!r}",
-                "always saying so scores as much: judge by macro-F1, and weigh or draw the others "
+                "a constant answer scores as much; evaluate by macro-F1, and weight the others "
                 "more often",
                 rows=[row for name, of in train.items() if name != label for row in of] or rows,
                 examples=[f"of {total:,}: {shares}"],
@@ -157,7 +157,7 @@ class Labels:
                 "rare-labels",
                 "note",
                 f"labels with fewer than {_RARE} rows",
-                "they cannot be learnt from so few; add rows, or merge the labels",
+                "too few to learn from; add rows, or merge the labels",
                 rows=[row for of in rare.values() for row in of],
                 examples=[f"{name!r}: {len(of)}" for name, of in list(rare.items())[:3]],
             )
@@ -167,8 +167,8 @@ class Labels:
             yield Finding(
                 "unseen-labels",
                 "error",
-                "evaluation rows whose label training never shows",
-                "they can only be answered wrongly; part the data so that every label is in both",
+                "evaluation rows with labels that are not in the training data",
+                "they cannot be predicted; split the data so that every label is in both parts",
                 rows=[row for of in unseen.values() for row in of],
                 examples=[f"{name!r}: {len(of)}" for name, of in list(unseen.items())[:3]],
             )
@@ -184,7 +184,7 @@ class Labels:
                 "warning",
                 f"{share:.0%} of the unpaired preferences are desirable",
                 "set objective.desirable_weight and undesirable_weight so that share times weight "
-                "is about alike on both sides (Ethayarajh et al. 2024, section 4.2)",
+                "is about equal on both sides (Ethayarajh et al. 2024, section 4.2)",
                 rows=[f"{total:,} answers"],
             )
 
@@ -198,8 +198,8 @@ class Labels:
             yield Finding(
                 "label-spelling",
                 "warning",
-                "labels that differ in case, white space or a stop only",
-                "the model must guess which to write; write each in one way",
+                "labels that differ only in case, white space or punctuation",
+                "the model must guess the spelling; use one spelling per label",
                 rows=[row for name in rarer for row in train[name]],
                 examples=[", ".join(map(repr, names)) for names in list(several.values())[:3]],
             )

@@ -1,4 +1,4 @@
-"""Characters that are not what somebody wrote, and how to put them right.
+"""Checks and repair of damaged characters.
 
 Mojibake is UTF-8 read as Windows-1252: `Ã©` for `é`. It is undone where a run of characters, as
 Windows-1252 bytes, is valid UTF-8 for letters, punctuation or pictures in common use; other runs of
@@ -68,49 +68,49 @@ class Encodings:
         self.mojibake = Finding(
             "mojibake",
             "error",
-            "text that was read in the wrong encoding",
-            "the model learns to write it so",
-            fix="writes what it was before",
+            "text decoded with the wrong encoding",
+            "the model learns to write the damaged text",
+            fix="restores the original text",
         )
         self.lost = Finding(
             "lost-characters",
             "error",
-            "replacement characters (U+FFFD) where something could not be read",
-            "what stood there is gone; read the source anew, as UTF-8",
+            "replacement characters (U+FFFD) for undecodable bytes",
+            "the original characters are lost; read the source again as UTF-8",
         )
         self.control = Finding(
             "control-characters",
             "warning",
             "control characters",
             "each is a rare token, learnt from few rows",
-            fix="takes them out",
+            fix="removes them",
         )
         self.marks = Finding(
             "invisible-characters",
             "note",
             "byte order marks, zero-width spaces or soft hyphens inside the text",
-            "words that look alike become different tokens",
-            fix="takes byte order marks out, leaves the others",
+            "words that look the same become different tokens",
+            fix="removes byte order marks, leaves the others",
         )
         self.direction = Finding(
             "direction-marks",
             "note",
-            "marks that turn the direction of writing",
-            "what a person reads is not what a model reads; look at the rows",
+            "marks that change the text direction",
+            "displayed text differs from what the model reads; inspect the rows",
         )
         self.decomposed = Finding(
             "decomposed",
             "note",
             "letters written as letter and accent (not form NFC)",
-            "they look alike and are different tokens",
+            "they look the same but are different tokens",
             fix="composes them",
         )
         self.returns = Finding(
             "line-ends",
             "note",
-            "carriage returns at line ends, as Windows writes them",
-            "the model learns to end lines in two ways where others have none",
-            fix="writes plain line ends",
+            "Windows line ends (carriage returns)",
+            "the model learns two kinds of line ends",
+            fix="writes Unix line ends",
         )
         self._plain_lines = 0
 

@@ -1,6 +1,6 @@
-"""What a check sees, and what it says.
+"""Interface of data checks: entries and findings.
 
-Every check is told of each entry in turn and keeps what it needs, so that data are read once and
+Every check receives each entry in turn and stores what it needs, so that data are read once and
 the cost of a check grows with the rows, never with their square.
 """
 
@@ -22,7 +22,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One sample, where it is, and the row it was read from."""
+    """One sample with its origin and its row."""
 
     sample: Sample
     side: Side
@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass
 class Finding:
-    """What a check found, over all rows."""
+    """A problem found by a check, over all rows."""
 
     check: str
     """The check's name, for `--only` and `--skip`."""
@@ -78,10 +78,10 @@ class Finding:
     """`error`: the run would be ruined or fail. `warning`: likely worse for it. `note`: know it."""
 
     title: str
-    """What it is."""
+    """Title of the problem."""
 
     advice: str
-    """What it does to a run, and what to do."""
+    """Its effect on a run, and the remedy."""
 
     rows: list[str] = field(default_factory=list[str])
     """Where, as in `train.jsonl:12`, in order of the data."""
@@ -90,7 +90,7 @@ class Finding:
     """The first of them in words, secrets masked."""
 
     fix: str | None = None
-    """What `--fix` does about it; None: it needs a person."""
+    """The correction by `--fix`; None: to be fixed by the user."""
 
     @property
     def count(self) -> int:
@@ -110,7 +110,7 @@ class Check(Protocol):
     """One family of faults."""
 
     def see(self, entry: Entry) -> None:
-        """Take in an entry; evaluation entries come first."""
+        """Process an entry; evaluation entries come first."""
         ...
 
     def findings(self) -> Iterable[Finding]:

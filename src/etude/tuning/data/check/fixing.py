@@ -1,4 +1,4 @@
-"""Writing the training data anew, with what can be put right safely put right.
+"""Rewriting of training data with safe corrections.
 
 Safe is what loses nothing that anybody meant: copies, rows of the evaluation, rows whose answer is
 empty, mojibake that undoes without rest, control characters, line ends, composed letters. The file
@@ -64,7 +64,7 @@ def check_output(spec: DataSpec, output: Path) -> None:
         raise DataError(f"{spec.kind} are read from packages; there is no file of rows to write")
     named = [Path(name).expanduser() for name in (spec.train, spec.eval) if name is not None]
     if output.resolve() in [path.resolve() for path in named]:
-        raise DataError(f"{output} is what was read; name another file")
+        raise DataError(f"{output} is an input file; name another file")
 
 
 def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0) -> FixReport:

@@ -135,9 +135,9 @@ class Languages:
             yield Finding(
                 "languages",
                 "warning" if share < 0.1 else "note",
-                f"{part} in other languages than most ({main})",
-                "strays teach little of their own language and blur the main one; drop them, or "
-                "take them for what they are where they are meant",
+                f"{part} not in the main language ({main})",
+                "a few samples in another language teach little of it and disturb the main "
+                "one; drop them unless they are intended",
                 rows=[place for place, _, _ in found],
                 examples=[known, *(f"{place} ({name}): {told}" for place, name, told in found[:3])],
             )

@@ -1,4 +1,4 @@
-"""Reading data once and telling every check of each row."""
+"""Linter driver: reads data once and passes each row to every check."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def known_check(name: str) -> str:
     """
     names = [*CHECKS, *(check for checks in CHECKS.values() for check in checks.split())]
     if name not in names:
-        raise DataError(f"no check is called {name!r}{did_you_mean(name, names)}")
+        raise DataError(f"unknown check {name!r}{did_you_mean(name, names)}")
     return name
 
 
@@ -107,7 +107,7 @@ def check_data(
         seed: of the run, by which samples are held out.
         only: checks or families to make; empty: all.
         skip: checks or families to leave out.
-        progress: told of every row.
+        progress: reports every row.
 
     Raises:
         DataError: a file is missing or of an unknown kind, or a check has no such name.
@@ -129,7 +129,7 @@ def check_data(
         "unreadable",
         "error",
         "rows that cannot be read as the recipe says",
-        "a run stops at the first of them",
+        "a run would stop at the first of them",
     )
     entries, refused = read_entries(spec, seed)
     for row in refused:

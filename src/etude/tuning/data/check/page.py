@@ -1,4 +1,4 @@
-"""The findings as a page of its own: no script, no request, nothing of a secret in it."""
+"""HTML page of findings, self-contained, with secrets masked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def report_page(report: DataReport, title: str) -> str:
     summary = (
         f"<table><tr><th>Severity</th><th>Finding</th><th>Rows</th></tr>{table}</table>"
         if report.findings
-        else "<p>Nothing was found.</p>"
+        else "<p>No problems were found.</p>"
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'

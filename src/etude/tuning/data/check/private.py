@@ -1,4 +1,4 @@
-"""E-mail addresses, keys and numbers that look private. They are masked wherever they are shown.
+"""Checks for e-mail addresses, keys and private numbers, which are masked in all output.
 
 A model can be made to repeat what it was trained on (Carlini et al. 2021, "Extracting Training
 Data from Large Language Models"), so what must not be published must not be learnt.
@@ -158,9 +158,9 @@ class Secrets:
         finding = Finding(
             "private",
             "warning" if secret.name == "e-mail address" else "error",
-            f"{secret.name}: what looks like one",
-            "a tuned model can be made to repeat it; take it out"
-            + ("" if personal else ", and have the key withdrawn"),
+            f"possible {secret.name}",
+            "a tuned model can be made to repeat it; remove it"
+            + ("" if personal else ", and revoke the key"),
         )
         self._by_kind[secret.name] = finding
         return finding

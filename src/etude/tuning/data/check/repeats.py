@@ -1,4 +1,4 @@
-"""Rows that stand twice, and rows of the evaluation that training has seen."""
+"""Checks for duplicates and for overlap of training and evaluation data."""
 
 from __future__ import annotations
 
@@ -50,40 +50,40 @@ class Repeats:
         self.exact = Finding(
             "duplicates",
             "warning",
-            "rows that stand more than once",
-            "they are learnt as many times as they stand, and count as several in every figure",
+            "duplicate rows",
+            "they are trained, and counted, several times",
             fix=FIX_DUPLICATE,
         )
         self.near = Finding(
             "near-duplicates",
             "note",
-            "rows that differ from an earlier one in a few words",
-            "they weigh as several; drop all but one where they are copies",
+            "near-duplicates: rows that differ from an earlier one in a few words",
+            "they are overweighted; drop all but one if they are copies",
         )
         self.overlap = Finding(
             "overlap",
             "error",
             "training rows that are in the evaluation data too",
-            "the evaluation would praise what was learnt by heart",
+            "the evaluation would reward memorisation",
             fix=FIX_OVERLAP,
         )
         self.prompts = Finding(
             "overlap-prompt",
             "warning",
-            "training rows that ask what the evaluation asks",
-            "another answer to the same question still gives it away",
+            "training rows with a prompt of the evaluation data",
+            "a different answer to the same question still leaks it",
         )
         self.near_overlap = Finding(
             "overlap-near",
             "warning",
             "training rows that differ from one of the evaluation in a few words",
-            "the evaluation would praise what was learnt by heart; part the data by their source",
+            "the evaluation would reward memorisation; split the data by source",
         )
         self.contradictions = Finding(
             "contradictions",
             "note",
-            "rows that answer the same prompt otherwise than an earlier one",
-            "what is learnt is a mixture; keep the right one, or say in the prompt what differs",
+            "rows that contradict an earlier answer to the same prompt",
+            "the model learns a mixture; keep the right one, or make the prompts differ",
         )
 
     def see(self, entry: Entry) -> None:

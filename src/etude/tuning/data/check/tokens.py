@@ -1,4 +1,4 @@
-"""What only the tokenizer can tell: templates, start and end tokens, the context.
+"""Checks that need the tokenizer: templates, start and end tokens, length.
 
 Text that a chat template would write (`<|im_start|>`, `[INST]`, ...) means a row was rendered
 before, by this model's template or by another's. Where it is this one's, the text becomes control
@@ -59,32 +59,32 @@ class Tokens:
             "doubled-start",
             "error",
             "samples that begin with two start tokens",
-            "in use there is one; take it out of the data, the tokenizer writes it",
+            "the tokenizer adds one itself; remove it from the data",
         )
         self.unended = Finding(
             "missing-end",
             "error",
-            "texts rendered before whose last answer has no end token",
-            "the model learns not to stop; write it, or give the conversation as messages",
+            "already rendered texts whose last answer has no end token",
+            "the model learns not to stop; add it, or provide the conversation as messages",
         )
         self.foreign = Finding(
             "wrong-template",
             "error",
             "rows rendered by the chat template of another model",
-            "its marks are letters to this tokenizer; give the conversations as messages, which "
+            "its markers are plain text to this tokenizer; provide messages instead, which "
             "the right template renders",
         )
         self.own = Finding(
             "rendered-twice",
             "warning",
-            "turns that hold the marks of this model's own chat template",
-            "they become control tokens inside the turn; take them out",
+            "turns that contain markers of this model's own chat template",
+            "they become control tokens inside the turn; remove them",
         )
         self.refused = Finding(
             "not-trainable",
             "error",
             "samples that cannot be trained on",
-            "a run stops at the first of them",
+            "a run would stop at the first of them",
         )
 
     def see(self, entry: Entry) -> None:
@@ -125,7 +125,7 @@ class Tokens:
                 if outcome.rewrites:
                     continue  # learnt as one sample an answer
                 told = f"{entry.origin}: {outcome.message}"
-                (self.doubled if "stands twice" in outcome.message else self.refused).add(
+                (self.doubled if "occurs twice" in outcome.message else self.refused).add(
                     entry.origin, told
                 )
             elif outcome.longest > self._spec.max_length:
@@ -152,8 +152,8 @@ class Tokens:
             self._encode()
         limit = self._spec.max_length
         action = {
-            "drop": ("warning", "are left out of training"),
-            "cut_prompt": ("note", "have their prompt cut from the left"),
+            "drop": ("warning", "are dropped"),
+            "cut_prompt": ("note", "have their prompt truncated on the left"),
             "error": ("error", "stop the run"),
         }[self._spec.too_long]
         self.cut.severity = action[0]  # pyright: ignore[reportAttributeAccessIssue] - one of three
@@ -171,7 +171,7 @@ class Tokens:
                 "no-template",
                 "warning",
                 "conversations, but this model has no chat template",
-                "turns are joined plainly; take a model that was tuned to chat, or one-turn data",
+                "turns are joined without markers; use a chat model, or single-turn data",
                 rows=[f"{self._conversations:,} conversations"],
             )
         split = [
@@ -183,7 +183,7 @@ class Tokens:
             yield Finding(
                 "split-marks",
                 "error",
-                "marks of the chat template that are several tokens",
-                "template and tokenizer do not belong together; take both from one model",
+                "markers of the chat template that are several tokens",
+                "template and tokenizer do not match; use both from one model",
                 rows=split,
             )

@@ -1,4 +1,4 @@
-"""From a row (column: value) to a sample, by the format that the recipe names or the columns show.
+"""Row formats: conversion of rows to samples, by name or detected from the columns.
 
 A format is a module of this package that registers a `DataFormat`. `data.format: auto` asks all of
 them about the first row; each that recognises it names a priority, and the lowest wins:
@@ -106,7 +106,7 @@ def _recognized(first: FirstRow) -> str:
     if not claims:
         raise DataError(
             f"{first.row.origin}: expected {_expected()}; this row has "
-            f"{names(set(first.columns))}: name yours by data.prompt and data.completion (a "
+            f"{names(set(first.columns))}; name the columns by data.prompt and data.completion (a "
             "column, or a template with {columns}), or by data.text"
         )
     best = min(priority for priority, _ in claims)

@@ -1,1 +1,1 @@
-"""Where data come from. One module a source or a kind of file; `registry.py` has them by name."""
+"""Data sources, one module per source or file type; `registry.py` finds them by name."""

@@ -1,4 +1,4 @@
-"""CSV and TSV: a header, then a row a record; texts in quotes may hold line ends."""
+"""CSV and TSV reader; quoted fields may contain line ends."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _header(file: Path, lines: _Lines, records: Iterator[list[str]]) -> list[str
     if (complaint := not_utf8(file, "".join(lines.record), 1)) is not None:
         raise DataError(complaint)
     if len(set(header)) < len(header):
-        raise DataError(f"{file.name}:1: two columns have one name: {', '.join(header)}")
+        raise DataError(f"{file.name}:1: duplicate column names: {', '.join(header)}")
     return header
 
 

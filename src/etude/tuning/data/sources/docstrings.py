@@ -98,7 +98,7 @@ def load_docstrings(spec: DataSpec, seed: int) -> DataSplit:
     ):
         if not samples and (side == "train" or spec.eval_packages or spec.eval_fraction > 0):
             named = ", ".join(package.name for package in where) or "no package"
-            raise DataError(f"no usable function to {side} on in {named}: {census}")
+            raise DataError(f"no usable functions to {side} on in {named}: {census}")
     return DataSplit(
         training,
         evaluation,
@@ -136,7 +136,7 @@ def _locate(name: str) -> Package:
     if found is None:
         raise DataError(
             f"no installed package and no folder {name!r}{did_you_mean(name, _installed())}; "
-            "packages go by the name they are imported by"
+            "use a package's import name"
         )
     for location in _places(found):
         folder = Path(location, *inner)

@@ -36,7 +36,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[SourceRow]:
         raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}")
     reader = READERS.get(file.suffix.lower())
     if reader is None:
-        raise DataError(f"{file}: unknown kind of file {file.suffix!r}; known: {known}")
+        raise DataError(f"{file}: unknown file type {file.suffix!r}; known: {known}")
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty")
     return _guarded(file, reader.rows)

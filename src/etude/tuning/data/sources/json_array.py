@@ -1,4 +1,4 @@
-"""JSON: an array of objects, or one object a line under the name `.json`, as many exports are.
+"""JSON reader: an array of objects, or one object per line in a `.json` file.
 
 An array is read whole, element by element. Where a damaged element ends is told by its brackets,
 or, where these do not match, by the next line that begins like the one the element begins on.
@@ -35,7 +35,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
         yield from read_lines(file)
         return
     if start != "[":
-        raise DataError(f"{file} must hold an array of objects, or one object a line")
+        raise DataError(f"{file} must contain an array of objects, or one object per line")
     with open_text(file) as stream:
         text = stream.read()
     place = _skip_space(text, text.index("[") + 1)
@@ -49,7 +49,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
             row = object_row(origin, value)
         except ValueError as error:
             place = _end(text, begin)
-            lost = "; where the next row begins cannot be told" if place == len(text) else ""
+            lost = "; the start of the next row cannot be determined" if place == len(text) else ""
             row = UnreadableRow(origin, f"{origin} is not JSON: {error}{lost}")
         piece = text[begin:place]
         if not piece.isascii():
@@ -67,7 +67,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
     if text[place + 1 :].strip():
         origin = f"{file.name}:{number + 1}"
         line = text.count("\n", 0, place) + 1
-        yield UnreadableRow(origin, f"{origin}: there is more after the array's end in line {line}")
+        yield UnreadableRow(origin, f"{origin}: content after the array's end in line {line}")
 
 
 def _skip_space(text: str, place: int) -> int:

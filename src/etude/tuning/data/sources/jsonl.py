@@ -1,4 +1,4 @@
-"""JSON lines: an object a line."""
+"""JSON Lines reader: one object per line."""
 
 from __future__ import annotations
 

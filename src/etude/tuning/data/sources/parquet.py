@@ -1,4 +1,4 @@
-"""Parquet, a row group at a time: a group that is damaged does not take the others with it."""
+"""Parquet reader, one row group at a time: damaged groups do not affect the others."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Rows and where they come from: sources by `data.kind`, readers of files by suffix.
+"""Source registry: row sources by `data.kind`, file readers by suffix.
 
 A source is a module of this package that registers a `RowSource`, whose rows are read by a format,
 or a `SplitSource`, which makes samples itself. A kind of file is a module that registers a
 `FileReader`.
 
-A row that cannot be read is no reason to stop reading: it comes as an `UnreadableRow` in its
-place, and who reads decides. A run refuses it, `etude data check` names it and goes on.
+A row that cannot be read does not end reading: it is returned as an `UnreadableRow`, and the caller
+decides. A run refuses it; `etude data check` reports it and continues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text of a person's files: UTF-8, where the first byte that is none is found again.
+"""Text files: UTF-8, with the location of the first invalid byte.
 
 It registers no source.
 """
