@@ -137,9 +137,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         b'{"prompt": "caf\xe9", "completion": "a"}',
         "a.jsonl is not UTF-8: byte 0xe9 in line 7",
     ),
-    "half a character": (
+    "unpaired surrogate": (
         rb'{"prompt": "\ud83d", "completion": "a"}',
-        "half a character",
+        "unpaired surrogate",
     ),
 }
 

@@ -170,7 +170,7 @@ def test_a_template_that_ends_answers_without_an_end_token_is_refused(templated)
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    with pytest.raises(DataError, match=r"no end token.*never stop"):
+    with pytest.raises(DataError, match=r"without an end token.*never stop"):
         Encoder(templated(template), SPEC)
 
 
@@ -184,7 +184,7 @@ def test_a_template_that_rewrites_earlier_answers_is_refused_for_long_conversati
     )
     encoder = Encoder(templated(template), SPEC)
     assert encoder.encode(user("a", "b")).trained.any()
-    with pytest.raises(DataError, match=r"rows.jsonl:1: .*answer 1 otherwise.*split"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: .*answer 1 differently.*split"):
         encoder.encode(user("a", "b", "c", "d"))
 
 
@@ -286,7 +286,7 @@ def test_a_start_token_that_stands_twice_is_refused(tiny_tokenizer, templated):
 
 
 def test_an_answer_that_holds_the_end_token_is_refused(tiny_tokenizer):
-    with pytest.raises(DataError, match=r"answer 1 holds the end token '<\|im_end\|>'"):
+    with pytest.raises(DataError, match=r"answer 1 contains the end token '<\|im_end\|>'"):
         Encoder(tiny_tokenizer, SPEC).encode(user("a", "b<|im_end|>\nc"))
 
 
@@ -405,7 +405,7 @@ def test_a_sample_without_an_answer_stops_the_run_or_is_counted(tiny_tokenizer):
 
 def test_data_of_which_nothing_is_left_stops_the_run(tiny_tokenizer):
     encoder = Encoder(tiny_tokenizer, lengths_spec(max_length=8))
-    with pytest.raises(DataError, match=r"no sample is left.*longer than data.max_length: 1 \("):
+    with pytest.raises(DataError, match=r"no training samples are left.*longer than data.max_length: 1 \("):
         encoder.encode_all([user("a", "b")])
 
 

@@ -182,9 +182,9 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
     ("name", "content", "message"),
     [
         ("a.jsonl", "", r"a\.jsonl is empty"),
-        ("a.jsonl", "\n\n", r"a\.jsonl holds no rows"),
-        ("a.csv", "prompt,completion\n", r"a\.csv holds no rows"),
-        ("a.json", "[]", r"a\.json holds no rows"),
+        ("a.jsonl", "\n\n", r"a\.jsonl contains no rows"),
+        ("a.csv", "prompt,completion\n", r"a\.csv contains no rows"),
+        ("a.json", "[]", r"a\.json contains no rows"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2 is not JSON: .*column"),
         ("a.jsonl", '{"text": "x"}\n[1]\n', r"a\.jsonl:2: expected an object .*, got list"),
         ("a.json", '[{"text": "x"},\n {"text"]', r"a\.json:2 is not JSON"),
@@ -195,7 +195,7 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
         ("a.csv", 'prompt,completion\na,b\n"c,d\n', r"a\.csv:3 cannot be read: .*end of data"),
         ("a.csv", "text,text\na,b\n", r"a\.csv:1: duplicate column names"),
         ("a.parquet", "PAR1 not really", r"a\.parquet cannot be read as Parquet"),
-        ("a.xlsx", "x", r"unknown kind of file '\.xlsx'; known: \.csv, \.json, \.jsonl"),
+        ("a.xlsx", "x", r"unknown file type '\.xlsx'; known: \.csv, \.json, \.jsonl"),
         ("a.jsonl", '{"question": "x"}', r"a\.jsonl:1: expected a column .* has 'question'"),
         (
             "a.jsonl",
@@ -229,7 +229,7 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
             '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}',
             r"a\.jsonl:1: message 1, tool call 1 must be \{name, arguments\}, got \{\}",
         ),
-        ("a.jsonl", r'{"text": "ok \ud83d"}', r"a\.jsonl:1: .* half a character, '\\ud83d'"),
+        ("a.jsonl", r'{"text": "ok \ud83d"}', r"a\.jsonl:1: .* unpaired surrogate, '\\ud83d'"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, name, content, message):
@@ -255,7 +255,7 @@ def test_a_template_that_is_none_is_refused(tmp_path, template):
 
 def test_a_gzip_file_is_refused_by_its_name(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}"))
-    with pytest.raises(DataError, match=r"unknown kind of file '\.gz'"):
+    with pytest.raises(DataError, match=r"unknown file type '\.gz'"):
         load(tmp_path / "a.jsonl.gz")
 
 

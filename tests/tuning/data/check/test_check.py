@@ -256,7 +256,7 @@ def test_checks_are_chosen_by_name_or_family(check):
     rows = plant(clean_rows(), PLANTED["mojibake"] | PLANTED["private"])
     assert {f.check for f in check(rows, only=["encodings"])[0].findings} == {"mojibake"}
     assert {f.check for f in check(rows, skip=["private"])[0].findings} == {"mojibake"}
-    with pytest.raises(DataError, match=r"no check is called 'mojibke' \(did you mean 'mojibake'"):
+    with pytest.raises(DataError, match=r"unknown check 'mojibke' \(did you mean 'mojibake'"):
         check(rows, only=["mojibke"])
 
 
