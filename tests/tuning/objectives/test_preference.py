@@ -295,7 +295,7 @@ def test_mismatched_answers_belong_to_other_prompts_and_repeat():
         ("kto", pairs(3), "kto requires unpaired preferences"),
         ("sft", unpaired(3), "would also train undesirable answers"),
         ("auto", [*pairs(2), *unpaired(2)], "separate them"),
-        ("kto", unpaired(1), "alone"),
+        ("kto", unpaired(1), "only this one"),
     ],
 )
 def test_data_that_an_objective_cannot_learn_from_are_named(kind, samples, message):
