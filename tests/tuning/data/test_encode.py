@@ -405,7 +405,9 @@ def test_a_sample_without_an_answer_stops_the_run_or_is_counted(tiny_tokenizer):
 
 def test_data_of_which_nothing_is_left_stops_the_run(tiny_tokenizer):
     encoder = Encoder(tiny_tokenizer, lengths_spec(max_length=8))
-    with pytest.raises(DataError, match=r"no training samples are left.*longer than data.max_length: 1 \("):
+    with pytest.raises(
+        DataError, match=r"no training samples are left.*longer than data.max_length: 1 \("
+    ):
         encoder.encode_all([user("a", "b")])
 
 
