@@ -204,7 +204,7 @@ def test_without_its_head_or_its_classes_a_classifier_predicts_nothing(run, tmp_
     shutil.copytree(run.folder, copy)
     record = copy / "adapter" / "task.json"
     record.unlink()
-    with pytest.raises(AdapterError, match="the classes of this classifier are missing"):
+    with pytest.raises(AdapterError, match="the class names of this classifier are missing"):
         load(copy)
     TaskRecord("text-classification", ("negative", "positive")).write(copy / "adapter")
     from safetensors.torch import load_file, save_file
