@@ -152,7 +152,7 @@ def _wait_for_step(process, base, step, limit=120.0):
     raise AssertionError("the run did not get there in time")
 
 
-LONG = {"train": {"epochs": 9}, "quant": {"kind": "nf4"}, "adapter": {"dropout": 0.1}}
+LONG = {"train": {"epochs": 15}, "quant": {"kind": "nf4"}, "adapter": {"dropout": 0.1}}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_run_that_was_ended_in_the_middle_repeats_the_loss_curve(
     folder = _wait_for_step(process, base, 10)
     process.send_signal(how)
     _, told = process.communicate(timeout=60)
-    assert len(_losses(folder)) < 60
+    assert len(_losses(folder)) < 100
     if how == signal.SIGKILL:
         assert RunFolder.open(folder).state == "killed"
     else:
