@@ -14,8 +14,6 @@ from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled
 from etude.tuning.adapters.save import load_adapter, save_adapter
 from etude.tuning.config.sections.adapter import AdapterSpec
 
-pytestmark = pytest.mark.integration
-
 KINDS = {
     "lora": AdapterSpec(rank=4, alpha=8),
     "rslora": AdapterSpec(rank=4, alpha=8, rslora=True),
