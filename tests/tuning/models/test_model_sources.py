@@ -55,7 +55,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
     assert (source.path, source.format) == (Path("model/a.gguf"), "gguf")
 
     (tmp_path / "model" / "b.gguf").touch()
-    with pytest.raises(ModelError, match=r"holds 2 GGUF files: name one of a\.gguf, b\.gguf"):
+    with pytest.raises(ModelError, match=r"contains 2 GGUF files; name one: a\.gguf, b\.gguf"):
         resolve("model")
 
 
@@ -69,7 +69,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
         ("models/llama.gguf", r"no model at models/llama\.gguf"),
         ("/nowhere/at/all", r"no model at /nowhere/at/all"),
         ("../up", r"no model at \.\./up"),
-        ("a--b/c", r"no model is called 'a--b/c'"),
+        ("a--b/c", r"unknown model 'a--b/c'"),
     ],
 )
 def test_an_unknown_name_gets_one_line_with_what_is_near(name: str, message: str) -> None:
