@@ -54,7 +54,7 @@ def test_a_recipe_says_for_what(etude, tiny_llama, tmp_path):
 
 def test_bad_arguments_are_one_line(etude):
     for arguments, message in (
-        (("no-such-model",), "no model is called 'no-such-model'"),
+        (("no-such-model",), "unknown model 'no-such-model'"),
         ((), "name a model"),
         (("smollm2-360m", "--set", "adapter.rnk=2"), "unknown key"),
     ):

@@ -124,7 +124,7 @@ def test_show_of_a_model_that_cannot_be_loaded_says_so(etude_models: Etude, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "smollm2"), "no model is called 'smollm2' (did you mean 'smollm2-135m'?)"),
+        (("show", "smollm2"), "unknown model 'smollm2' (did you mean 'smollm2-135m'?)"),
         (("show", "smollm2-135m"), "run `etude models pull smollm2-135m` first"),
         (("show", "./nowhere"), "no model at nowhere"),
         (("pull", "minilm2"), "(did you mean 'minilm'?)"),
