@@ -47,7 +47,7 @@ def tiny_recipe_in(tiny_llama) -> Callable[[Path], Callable[..., dict[str, Any]]
     return within
 
 
-def _fields(model: Path, data: Path, **sections: dict[str, Any]) -> dict[str, Any]:
+def _fields(model: Path, data: Path, /, **sections: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "name": "tiny",
         "model": {"id": str(model), "dtype": "float32"},
