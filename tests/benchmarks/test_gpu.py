@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.placement import Placement
 from etude.tuning.quant.block import BlockLinear
 
 pytestmark = pytest.mark.integration
@@ -85,7 +86,8 @@ def test_random_codes_are_weights_of_a_models_size():
     finally:
         sys.path.remove(str(SCRIPT.parent))
     options = module.arguments().parse_args(["--tiny"])
-    layer = module.Bench(options, torch.device("cpu")).coded(96, 64)
+    placement = Placement(torch.device("cpu"), torch.bfloat16)
+    layer = module.Bench(options, placement).coded(96, 64)
     assert isinstance(layer, BlockLinear)
     assert layer.spec == QuantSpec(kind="nf4", double=True)
     weight = layer.dequantize(torch.float32)
