@@ -161,7 +161,7 @@ def test_no_path_leads_anywhere_but_to_a_feed(server, path):
     answer = _raw(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 404 ")
-    assert body == b"404 no such feed; / lists those that there are\n"
+    assert body == b"404 no such feed; / lists all feeds\n"
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_a_source_that_is_down_is_told_and_fails_the_command(arxiv, etude, tmp_p
         (("show", "../../etc/passwd"), "not an arXiv id"),
         (("like", "abc"), "abc"),
         (("today", "--shelf", "visoin"), "did you mean 'vision'"),
-        (("today", "--day", "yesterday"), "use a date such as"),
+        (("today", "--day", "yesterday"), "is no day"),
         (("export", "--tag", "none"), "no paper has the tag"),
         (("export",), "nothing to export"),
         (("import", "missing.bib"), "cannot be read"),

@@ -61,7 +61,7 @@ def test_by_words_most_related_papers_share_the_subject(index, papers, no_model)
 
 
 def test_a_paper_that_is_not_there_is_told_in_one_line(index, no_model):
-    with pytest.raises(PapersError, match=r"no paper '2699\.00001'"):
+    with pytest.raises(PapersError, match=r"paper '2699\.00001' is not in the library"):
         index.related("2699.00001")
 
 

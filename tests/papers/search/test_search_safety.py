@@ -182,7 +182,7 @@ def test_a_damaged_index_is_rebuilt_with_one_line(library, undisturbed, tmp_path
     told: list[str] = []
     again = Index(folder, library)
     assert again.refresh(lambda progress: told.append(progress.text)) == 1500
-    rebuilt = [line for line in told if "rebuilt" in line]
+    rebuilt = [line for line in told if "Rebuilding" in line]
     assert len(rebuilt) == 1
     assert len(rebuilt[0].splitlines()) == 1
     assert content(again) == undisturbed

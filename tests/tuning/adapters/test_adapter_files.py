@@ -214,7 +214,7 @@ def test_missing_files_are_named(saved, tmp_path):
     with pytest.raises(AdapterError, match=f"{CONFIG} is missing"):
         read_adapter(tmp_path / "nowhere")
     (path / WEIGHTS).unlink()
-    with pytest.raises(AdapterError, match=f"holds no {WEIGHTS}$"):
+    with pytest.raises(AdapterError, match=f"contains no {WEIGHTS}$"):
         read_adapter(path)
     (path / "adapter_model.bin").touch()
     with pytest.raises(AdapterError, match="pickle"):
@@ -229,7 +229,7 @@ def test_missing_files_are_named(saved, tmp_path):
         (lambda t: t.update({FIRST.removeprefix("base_"): t.pop(FIRST)}), r"unexpected"),
         (lambda t: t.update({FIRST: torch.ones(4, 65)}), r"64 × 65, this model's 64 × 64"),
         (lambda t: t.update({FIRST: torch.ones(5, 64)}), r"rank 5, adapter_config.json says 4"),
-        (lambda t: t.update({FIRST: torch.ones(4)}), "no matrix"),
+        (lambda t: t.update({FIRST: torch.ones(4)}), "not a floating-point matrix"),
         (lambda t: t.update({FIRST: torch.full((4, 64), float("nan"))}), "NaN"),
         (lambda t: [t.pop(key) for key in list(t) if "k_proj" in key], r"targets .*k_proj"),
         (lambda t: [t.pop(key) for key in list(t)], "empty"),
@@ -313,7 +313,7 @@ def test_nothing_worth_saving_is_not_saved(folder, tmp_path):
         save_adapter(model, tmp_path / "a", SPEC, ORIGIN)
     add_adapter(model, SPEC, seed=0)
     next(iter(adapter_parameters(model).values())).data[0, 0] = float("inf")
-    with pytest.raises(AdapterError, match=r"q_proj\.lora_A holds NaN or infinity"):
+    with pytest.raises(AdapterError, match=r"q_proj\.lora_A contains NaN or infinity"):
         save_adapter(model, tmp_path / "a", SPEC, ORIGIN)
     assert not (tmp_path / "a").exists()
 

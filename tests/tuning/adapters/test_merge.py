@@ -27,9 +27,9 @@ from etude.tuning.quant.linear import QuantLinear
 pytestmark = pytest.mark.integration
 
 
-def train(folder, path, quant="none", targets="all-linear", std=0.1, dtype="float32"):
+def train(folder, path, quant="none", target_modules="all-linear", std=0.1, dtype="float32"):
     """Save a random adapter trained, as it were, on the model of `folder`; return the model."""
-    spec = AdapterSpec(rank=4, alpha=6, target_modules=targets)
+    spec = AdapterSpec(rank=4, alpha=6, target_modules=target_modules)
     loaded = load_tiny(folder, quant, dtype)
     add_adapter(loaded.model, spec, seed=0)
     randomize(loaded.model, std)
@@ -92,7 +92,7 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_dequantised_one(folde
 
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_layers_without_an_adapter_are_written_dense_too(folder, tmp_path, quant):
-    tuned = train(folder, tmp_path / "adapter", quant, targets=["*.0.mlp.up_proj"], std=0.5)
+    tuned = train(folder, tmp_path / "adapter", quant, target_modules=["*.0.mlp.up_proj"], std=0.5)
     merge_adapter(spec_of(folder), tmp_path / "adapter", tmp_path / "merged", dtype="float32")
     merged = read(tmp_path / "merged")
     torch.testing.assert_close(logits(merged), logits(tuned), rtol=0, atol=1e-4)

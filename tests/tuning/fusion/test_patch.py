@@ -205,7 +205,11 @@ UNFIT = {
     "scaled inputs and outputs": AdapterSpec(kind="ia3"),
     "dropout": AdapterSpec(rank=4, alpha=8, dropout=0.1),
 }
-REASONS = {"magnitudes": "DoRA", "dropout": "dropout on the adapters' input is active"}
+REASONS = {
+    "magnitudes": "DoRA",
+    "scaled inputs and outputs": "IA3",
+    "dropout": "dropout on the adapters' input is active",
+}
 
 
 @pytest.mark.parametrize("name", UNFIT)

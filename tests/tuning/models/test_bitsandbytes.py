@@ -169,14 +169,17 @@ def test_an_adapter_is_trained_on_the_codes_and_merged_into_what_they_stand_for(
 def test_codes_are_not_rounded_a_second_time(saved):
     folder, _ = saved(CODINGS["nf4"])
     for quant in (QuantSpec(kind="fp4"), QuantSpec(kind="int8"), QuantSpec(block=128)):
-        with pytest.raises(ModelError, match=r"in nf4, blocks of 64.* already.*kind: native"):
+        with pytest.raises(ModelError, match=r"in nf4, blocks of 64.*kind: native"):
             load(folder, quant)
 
 
 def test_a_start_that_wants_the_weight_before_rounding_is_refused(saved):
     folder, _ = saved(CODINGS["nf4"])
     loaded = load(folder, QuantSpec(kind="native"))
-    with UnquantizedWeights(loaded.files) as original, pytest.raises(ModelError, match="rounded"):
+    with (
+        UnquantizedWeights(loaded.files) as original,
+        pytest.raises(ModelError, match="the original weight is needed"),
+    ):
         original("model.layers.0.self_attn.q_proj")
 
 
@@ -217,7 +220,7 @@ Q = "model.layers.0.self_attn.q_proj"
         (
             "nf4",
             lambda t: t.update({f"{Q}.weight": t[f"{Q}.weight"][:-3]}),
-            r"codes: \d+ numbers of torch.uint8, but \d+ .* are due",
+            r"codes: expected \d+ elements of torch.uint8, got \d+",
         ),
         (
             "nf4 plain",

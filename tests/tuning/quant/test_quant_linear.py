@@ -260,7 +260,7 @@ def test_codes_of_another_program_are_checked_before_they_are_taken(kind):
     layer, _ = layer_of(12, 40, kind=kind)
     other = build.layer_class(layer.spec).empty(40, 12, layer.spec, torch.float32)
     tensors = {name: value.clone() for name, value in layer.named_buffers()}
-    with pytest.raises(ModelError, match="due"):
+    with pytest.raises(ModelError, match="expected"):
         other.fill_codes({**tensors, "codes": tensors["codes"].flatten()[:-1]})
     bad = next(n for n, v in reversed(tensors.items()) if v.is_floating_point())
     with pytest.raises(ModelError, match="not finite"):

@@ -147,7 +147,7 @@ def test_full_fine_tuning_saves_a_classifier_that_transformers_opens(minilm, tmp
     from transformers import pipeline
 
     data = reviews(tmp_path / "rows.jsonl")
-    recipe = fields(data, minilm, adapter={"kind": "full"}, train={"lr": 1e-4})
+    recipe = fields(data, minilm, adapter={"kind": "full"}, train={"lr": 3e-4, "epochs": 6})
     run = tune(Recipe.parse(recipe), base=tmp_path / "runs")
     assert run.summary["accuracy"] == 1.0
     classify = pipeline("text-classification", model=str(run.folder / "model"))
@@ -165,7 +165,9 @@ def test_the_best_checkpoint_is_chosen_by_the_metric_that_is_named(minilm, tmp_p
     best = max(r["eval_macro_f1"] for r in records if "eval_macro_f1" in r)
     assert run.summary["macro_f1"] == pytest.approx(best)
     recipe["eval"] = {"best_metric": "rouge"}
-    with pytest.raises(RecipeError, match=r"no 'rouge'.*they have: loss, accuracy, macro_f1"):
+    with pytest.raises(
+        RecipeError, match=r"compute 'rouge'.*they compute: loss, accuracy, macro_f1"
+    ):
         tune(Recipe.parse(recipe), base=tmp_path / "runs")
 
 
@@ -174,9 +176,9 @@ def test_the_best_checkpoint_is_chosen_by_the_metric_that_is_named(minilm, tmp_p
     [
         ([{"text": "a", "label": "x"}] * 4, "every training row has the label 'x'"),
         ([{"text": "a", "label": "x"}, {"text": " ", "label": "y"}], r":2: column 'text' is empty"),
-        ([{"text": "a", "label": None}], r":1: column 'label' must be the name of a class"),
+        ([{"text": "a", "label": None}], r":1: column 'label' must hold a class label"),
         ([{"text": "a", "class": "x"}], r":1: .*'label'"),
-        ([{"text": "a", "label": ["x"]}], r":1: column 'label' must be the name of a class"),
+        ([{"text": "a", "label": ["x"]}], r":1: column 'label' must hold a class label"),
     ],
 )
 def test_rows_that_cannot_be_classified_are_refused_by_name(minilm, tmp_path, rows, message):
