@@ -19,6 +19,7 @@ from etude.tuning.adapters.read import read_json
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Layout
+from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.models.heads import Head
@@ -182,3 +183,20 @@ class Task(Protocol):
     ) -> list[Prediction]:
         """Return the prediction for each input."""
         ...
+
+
+def omission_notes(train: EncodedSet, held_out: EncodedSet, truncated: str) -> list[str]:
+    """Return a line for each reason why samples were dropped, and for those that were truncated.
+
+    Args:
+        train: encoded training samples.
+        held_out: encoded evaluation samples.
+        truncated: what was truncated, and where: `prompts truncated on the left`.
+    """
+    notes: list[str] = []
+    for name, encoded in (("training", train), ("evaluation", held_out)):
+        dropped = encoded.stats.dropped.items()
+        notes += [f"{name}: dropped, {why}: {left}" for why, left in dropped]
+        if encoded.stats.cut.count:
+            notes.append(f"{name}: {truncated}: {encoded.stats.cut}")
+    return notes

@@ -30,7 +30,7 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
 from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate, generate_answers
 
 REFERENCE = "reference.json"
@@ -91,12 +91,7 @@ class CausalLM:
         train = encode_cached(encoder, split.train, progress, notes.append)
         held_out = encoder.encode_all(split.eval, progress)
         progress.finish()
-        for name, encoded in (("training", train), ("evaluation", held_out)):
-            notes += [
-                f"{name}: dropped, {why}: {left}" for why, left in encoded.stats.dropped.items()
-            ]
-            if encoded.stats.cut.count:
-                notes.append(f"{name}: prompts truncated on the left: {encoded.stats.cut}")
+        notes += omission_notes(train, held_out, "prompts truncated on the left")
         return PreparedData(train, held_out, encoder, notes)
 
     def read_evaluation(

@@ -33,7 +33,7 @@ from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.classification import Classification, class_logits
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate
 
 BATCH = 512
@@ -200,12 +200,7 @@ class TextClassification:
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
         progress.finish()
-        for name, encoded in (("training", train), ("evaluation", held_out)):
-            notes += [
-                f"{name}: dropped, {why}: {left}" for why, left in encoded.stats.dropped.items()
-            ]
-            if encoded.stats.cut.count:
-                notes.append(f"{name}: texts truncated on the right: {encoded.stats.cut}")
+        notes += omission_notes(train, held_out, "texts truncated on the right")
         counted = Counter(sample.label for sample in train.samples)
         facts = {f"class {label}": counted[index] for index, label in enumerate(encoder.labels)}
         return PreparedData(train, held_out, encoder, notes, facts)
