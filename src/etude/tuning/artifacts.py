@@ -32,10 +32,13 @@ class Measurement:
     """What the model gave the first held-out samples, as text: answers, names of classes."""
     scores: list[float] = field(default_factory=list[float])
     """Of each prediction, 0 to 100."""
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Plain data that the report draws, by name: see `report/details`. Kept of the last
+    measurement only, in details.json."""
 
     def as_json(self) -> dict[str, Any]:
         """Return before.json."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "details"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Measurement:

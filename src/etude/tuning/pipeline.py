@@ -179,9 +179,10 @@ def _tune(
     callbacks.on_message(f"training ended: {outcome.reason}")
     if recipe.adapter.factors.bits is not None:
         round_factors(loaded.model, recipe.adapter.factors)
-    save(loaded, recipe, folder)
+    save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
     with placement.autocast_context():
         after = measure()
+    folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *task.metrics(objective)]
     summary = {
@@ -262,13 +263,12 @@ def _between_steps(model: Any, recipe: Recipe) -> list[Callback]:
     return kind.callbacks(adapters_named(model), recipe.adapter)
 
 
-def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
+def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder, record: TaskRecord) -> None:
     """Write the adapter (the whole model after full fine-tuning) and the task record.
 
     Raises:
         RunError: the files cannot be written.
     """
-    record = TaskRecord(recipe.task, loaded.head.labels)
     if recipe.adapter.kind != "full":
         save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
         record.write(folder.adapter)

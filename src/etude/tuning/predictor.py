@@ -44,7 +44,7 @@ class Predictor:
     recipe: Recipe
     """The run's recipe; for a base model, one with defaults."""
 
-    def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> list[Prediction]:
+    def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> Sequence[Prediction]:
         """Return the prediction for each input: an answer, or a class with its probability.
 
         Args:

@@ -23,7 +23,8 @@ class Head:
     """The head that a model is built with."""
 
     kind: str = "causal-lm"
-    """`causal-lm` or `sequence-classification`."""
+    """`causal-lm`, `sequence-classification`, `token-classification`, or `none` for the trunk
+    alone."""
 
     labels: tuple[str, ...] = ()
     """Class names, in the order of the outputs."""
@@ -31,15 +32,19 @@ class Head:
     seed: int = 0
     """Seed of the initial values of a new head."""
 
+    problem: str = "single_label_classification"
+    """Kind of labels of a sequence classifier, as transformers names it: also
+    `multi_label_classification` and `regression`."""
+
     @property
     def is_new(self) -> bool:
         """Whether the head is not part of the checkpoint."""
-        return self.kind != "causal-lm"
+        return self.kind in ("sequence-classification", "token-classification")
 
     @property
     def packs_rows(self) -> bool:
         """Whether several samples may share a row: a classifier gives one output a row."""
-        return not self.is_new
+        return self.kind == "causal-lm"
 
     @property
     def auto_class(self) -> Any:
@@ -49,15 +54,18 @@ class Head:
         names = {
             "causal-lm": "AutoModelForCausalLM",
             "sequence-classification": "AutoModelForSequenceClassification",
+            "token-classification": "AutoModelForTokenClassification",
+            "none": "AutoModel",
         }
         return getattr(transformers, names[self.kind])
 
     def configure(self, config: Any, pad_id: int | None = None) -> Any:
         """Return a copy of a model's configuration with this head."""
         configured = copy.deepcopy(config)
-        if self.kind == "sequence-classification":
-            configured.num_labels = max(2, len(self.labels))
-            configured.problem_type = "single_label_classification"
+        if self.is_new:
+            configured.num_labels = 1 if self.problem == "regression" else max(2, len(self.labels))
+            if self.kind == "sequence-classification":
+                configured.problem_type = self.problem
             if self.labels:
                 configured.id2label = dict(enumerate(self.labels))
                 configured.label2id = {label: index for index, label in enumerate(self.labels)}
@@ -85,11 +93,20 @@ class Head:
                     "this task"
                 )
             return
-        classifiers: Mapping[str, Any] = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-        if config.model_type not in classifiers:
-            raise ModelError(
-                f"{origin} is a {classes[0]}: transformers has no sequence classifier for it"
-            )
+        mappings: dict[str, tuple[Mapping[str, Any], str]] = {
+            "sequence-classification": (
+                auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+                "sequence classifier",
+            ),
+            "token-classification": (
+                auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+                "token classifier",
+            ),
+            "none": (auto.MODEL_MAPPING_NAMES, "model"),
+        }
+        known, name = mappings[self.kind]
+        if config.model_type not in known:
+            raise ModelError(f"{origin} is a {classes[0]}: transformers has no {name} for it")
 
 
 CAUSAL_LM = Head()

@@ -25,6 +25,7 @@ from etude.tuning.report.chart import (
     histogram,
     line_chart,
 )
+from etude.tuning.report.details.registry import blocks
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import (
     banner,
@@ -71,6 +72,7 @@ def render(folder: RunFolder) -> str:
         "banner": banner(folder, records),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
+        "results": blocks(folder.read_json(folder.details.name) or {}),
         "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
         "tally": tally(samples, score),
@@ -163,6 +165,7 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (anchor, title) of the sections of the page."""
     present = {
         "training": ("Training", content["charts"]),
+        "results": ("Results", content["results"]),
         "samples": ("Before and after", content["samples"]),
         "data": ("Data", content["lengths"] or content["token_sample"] or content["totals"]),
         "modules": ("Adapted modules", content["modules"]),

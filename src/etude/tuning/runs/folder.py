@@ -145,6 +145,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def details(self) -> Path:
+        """Results of the task that the report draws: a confusion matrix, the worst errors."""
+        return self.path / "details.json"
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"

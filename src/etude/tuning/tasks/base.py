@@ -7,7 +7,7 @@ training loop, checkpoints, resuming, the report and memory planning are shared 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,10 +33,12 @@ RECORD = "task.json"
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """Task and class labels saved with an adapter or model."""
+    """What is saved with an adapter or model so that its outputs can be interpreted."""
 
     task: str
     labels: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further facts of the task: the scheme of tags, the threshold of each label."""
 
     def write(self, folder: Path) -> None:
         """Write the record beside the weights in `folder`.
@@ -44,7 +46,10 @@ class TaskRecord:
         Raises:
             RunError: the file cannot be written.
         """
-        text = to_json({"task": self.task, "labels": list(self.labels)}, indent=2)
+        content: dict[str, Any] = {"task": self.task, "labels": list(self.labels)}
+        if self.options:
+            content["options"] = dict(self.options)
+        text = to_json(content, indent=2)
         try:
             replace_file(folder / RECORD, lambda file: file.write_text(text, "utf-8"))
         except OSError as error:
@@ -62,25 +67,51 @@ class TaskRecord:
             return cls("causal-lm")
         content = read_json(file)
         try:
-            return cls(str(content["task"]), tuple(map(str, content["labels"])))
-        except (KeyError, TypeError):
+            return cls(
+                str(content["task"]),
+                tuple(map(str, content["labels"])),
+                dict(content.get("options") or {}),
+            )
+        except (KeyError, TypeError, ValueError):
             raise AdapterError(f"{file} is damaged: it names no task and labels") from None
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(Protocol):
     """Prediction of a model for one input."""
 
-    text: str
-    """The answer, or the name of the class."""
-    probabilities: dict[str, float] = field(default_factory=dict[str, float])
-    """Probability by class; empty for generated text."""
+    @property
+    def text(self) -> str:
+        """The prediction as text: the answer, or the name of the class."""
+        ...
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data without empty fields."""
-        if not self.probabilities:
-            return {"answer": self.text}
-        return {"label": self.text, "probabilities": self.probabilities}
+        """Return plain data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Generated text."""
+
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `answer`."""
+        return {"answer": self.text}
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """The most probable class."""
+
+    text: str
+    """Name of the class."""
+    probabilities: Mapping[str, float]
+    """Probability by class."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `label` and `probabilities`."""
+        return {"label": self.text, "probabilities": dict(self.probabilities)}
 
 
 class Task(Protocol):
@@ -132,6 +163,10 @@ class Task(Protocol):
         """Read every row of `file` as evaluation data, with the run's columns."""
         ...
 
+    def record(self, loaded: LoadedModel, encoder: Any, recipe: Recipe) -> TaskRecord:
+        """Return what to save with the adapter so that `saved_head` and `predict` can use it."""
+        ...
+
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return the batch layout: packed or padded rows."""
         ...
@@ -180,7 +215,7 @@ class Task(Protocol):
 
     def predict(
         self, loaded: LoadedModel, encoder: Any, inputs: Sequence[str], recipe: Recipe
-    ) -> list[Prediction]:
+    ) -> Sequence[Prediction]:
         """Return the prediction for each input."""
         ...
 

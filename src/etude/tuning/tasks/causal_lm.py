@@ -30,7 +30,7 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
 from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
+from etude.tuning.tasks.base import Answer, Prediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate, generate_answers
 
 REFERENCE = "reference.json"
@@ -109,6 +109,11 @@ class CausalLM:
         encoder = self.encoder(loaded, recipe)
         encoded: EncodedSet = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
+
+    def record(self, loaded: LoadedModel, encoder: Encoder, recipe: Recipe) -> TaskRecord:
+        """Return the name of the task."""
+        del loaded, encoder, recipe
+        return TaskRecord(self.name)
 
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return packed rows, unless the recipe disables packing."""
@@ -213,7 +218,7 @@ class CausalLM:
 
     def predict(
         self, loaded: LoadedModel, encoder: Encoder, inputs: Sequence[str], recipe: Recipe
-    ) -> list[Prediction]:
+    ) -> Sequence[Prediction]:
         """Answer each input as a user's message."""
         samples = [
             as_trained((Message("user", text),), encoder.spec, f"input {number}")
@@ -227,7 +232,7 @@ class CausalLM:
             max_new_tokens=recipe.eval.max_new_tokens,
             batch_samples=recipe.eval.batch_samples,
         )
-        return [Prediction(answer) for answer in answers]
+        return [Answer(answer) for answer in answers]
 
 
 def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sample:

@@ -27,13 +27,14 @@ from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import Row
+from etude.tuning.metrics.classification import confusion_matrix
 from etude.tuning.metrics.metric import CORRECT, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.classification import Classification, class_logits
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
+from etude.tuning.tasks.base import ClassPrediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate
 
 BATCH = 512
@@ -223,6 +224,11 @@ class TextClassification:
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
+    def record(self, loaded: LoadedModel, encoder: TextEncoder, recipe: Recipe) -> TaskRecord:
+        """Return the names of the classes."""
+        del encoder, recipe
+        return TaskRecord(self.name, loaded.head.labels)
+
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return padded rows: a head of classes has one output a row."""
         del recipe
@@ -276,7 +282,10 @@ class TextClassification:
             for sample, output in zip(data.eval.samples, outputs, strict=False)
         ]
         names = [labels[output] for output in outputs]
-        return Measurement(evaluation.loss, evaluation.metrics, names, right)
+        truth = [cast("int", sample.label) for sample in data.eval.samples]
+        matrix = confusion_matrix(truth, evaluation.outputs, len(labels))
+        details = {"confusion_matrix": {"labels": list(labels), "counts": matrix.tolist()}}
+        return Measurement(evaluation.loss, evaluation.metrics, names, right, details)
 
     def sample_records(
         self, data: PreparedData, before: Measurement, after: Measurement
@@ -297,7 +306,7 @@ class TextClassification:
 
     def predict(
         self, loaded: LoadedModel, encoder: TextEncoder, inputs: Sequence[str], recipe: Recipe
-    ) -> list[Prediction]:
+    ) -> list[ClassPrediction]:
         """Return the most probable class of each text, and the probability of every class."""
         layout = self.layout(recipe, loaded.tokenizer)
         samples = [
@@ -308,7 +317,7 @@ class TextClassification:
             )
             for number, ids in enumerate(encoder.token_ids(inputs), start=1)
         ]
-        found: dict[int, Prediction] = {}
+        found: dict[int, ClassPrediction] = {}
         loaded.model.eval()
         with torch.inference_mode():
             lengths = [len(sample) for sample in samples]
@@ -318,7 +327,7 @@ class TextClassification:
                     named = {
                         label: float(p) for label, p in zip(encoder.labels, shares, strict=True)
                     }
-                    found[i] = Prediction(max(named, key=lambda label: named[label]), named)
+                    found[i] = ClassPrediction(max(named, key=lambda label: named[label]), named)
         return [found[i] for i in range(len(samples))]
 
 

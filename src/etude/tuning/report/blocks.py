@@ -1,0 +1,71 @@
+"""Blocks of a report's section on results: tables, charts, heatmaps and texts, with one look.
+
+A task stores plain data under a name in `details.json`; `report/details` turns each name into
+blocks; the template draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from etude.tuning.report.chart import Chart
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column names the rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    best: frozenset[tuple[int, int]] = frozenset()
+    """(row, column) of the cells to emphasise."""
+    shown: int = 20
+    """Rows that are shown at first; the rest are collapsed."""
+    left: frozenset[int] = frozenset()
+    """Columns of text, aligned on the left."""
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart beside others, or across the page."""
+
+    chart: Chart
+    note: str = ""
+    wide: bool = False
+    kind: Literal["plot"] = "plot"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a heatmap."""
+
+    text: str
+    """Shown inside; empty where there is no room."""
+    title: str
+    """Shown on pointing at the cell, and read aloud."""
+    shade: float
+    """0 to 1."""
+    wrong: bool = False
+    """Shaded in the colour of errors."""
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A matrix of shaded cells, rows against columns: a confusion matrix."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    cells: Sequence[Sequence[Cell]]
+    row_title: str
+    column_title: str
+    note: str = ""
+    kind: Literal["heatmap"] = "heatmap"
+
+
+Block = Table | Plot | Heatmap

@@ -1,0 +1,25 @@
+"""What the report draws of details.json, in order.
+
+A new kind of result is a function in a file beside this one, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etude.tuning.report.blocks import Block
+from etude.tuning.report.details.classification import confusion_matrix
+
+Drawer = Callable[[Any], list[Block]]
+
+DRAWN: dict[str, Drawer] = {
+    "confusion_matrix": confusion_matrix,
+}
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """Return the blocks of a run's details; names that are not known are passed over."""
+    return [
+        block for name, draw in DRAWN.items() if name in details for block in draw(details[name])
+    ]
