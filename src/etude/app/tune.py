@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from etude.core.errors import RecipeError
+from etude.core.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
@@ -27,6 +28,8 @@ class PlannedRun:
     """Resolved: overrides, data and method applied."""
     resume: RunFolder | None = None
     """The stopped or killed run to go on with; None for a new one."""
+    notes: tuple[str, ...] = ()
+    """What was decided from the data, for the user."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,98 @@ class TunedRun:
     """One row a method, if methods were compared."""
 
 
+@dataclass(frozen=True)
+class DataOptions:
+    """Data named on the command line; None keeps the recipe's."""
+
+    train: str | None = None
+    """A file, or for docstrings a package or folder."""
+    held_out: str | None = None
+    """A file to evaluate on."""
+    text_column: str | None = None
+    label_column: str | None = None
+
+    def overrides(self) -> list[str]:
+        """Return them, without the training data, as `dotted.key=value`."""
+        keys = {"eval": self.held_out, "text": self.text_column, "label": self.label_column}
+        return [
+            f"data.{key}={json.dumps(value)}" for key, value in keys.items() if value is not None
+        ]
+
+
 def plan_run(
-    recipe: str | Path,
+    recipe: str | Path | None,
     overrides: Sequence[str] = (),
     *,
-    data: str | None = None,
+    task: str | None = None,
+    model: str | None = None,
+    data: DataOptions | None = None,
     method: Method | None = None,
 ) -> PlannedRun:
-    """Return a new run by a recipe.
+    """Return a new run.
 
     Args:
-        recipe: a YAML file, or the name of a recipe that Etude ships with.
+        recipe: a YAML file, or the name of a recipe that Etude ships with. None: the shipped
+            recipe of the task.
         overrides: `dotted.key=value`, values read as YAML.
-        data: what to train on instead: a file or, for docstrings, a package or folder.
+        task: a task, or `auto` to read it from the data; None: the recipe's, or `auto` without
+            a recipe.
+        model: the base model instead of the recipe's.
+        data: what to train and evaluate on instead.
         method: train by this method instead of the recipe's.
 
     Raises:
         RecipeError: the recipe is missing or cannot be run.
+        DataError: the task or the columns cannot be read from the data.
     """
     from etude.tuning.config.recipe import Recipe
+    from etude.tuning.config.shipped import shipped_recipes
+    from etude.tuning.tasks.detect import resolved
 
-    chosen = Recipe.read(recipe, list(overrides), data=data)
-    return PlannedRun(chosen.with_method(method) if method else chosen)
+    data = data or DataOptions()
+    changes = [*data.overrides(), *overrides]
+    if model is not None:
+        changes.insert(0, f"model.id={json.dumps(model)}")
+    notes: list[str] = []
+    if recipe is None:
+        if task in (None, "auto"):
+            task, notes = _task_of(data, overrides)
+        recipes = shipped_recipes()
+        if task not in recipes:
+            known = ", ".join(name for name in recipes if name in task_names())
+            raise RecipeError(f"no task {task!r}{did_you_mean(str(task), recipes)}; tasks: {known}")
+        recipe = recipes[task]
+    elif task is not None:
+        changes.append(f"task={task}")
+    chosen = Recipe.read(recipe, changes, data=data.train)
+    chosen.require_data()
+    chosen, found = resolved(chosen)
+    return PlannedRun(chosen.with_method(method) if method else chosen, notes=(*notes, *found))
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks."""
+    from etude.tuning.config.recipe import Recipe
+
+    names: tuple[str, ...] = get_args(Recipe.model_fields["task"].annotation)
+    return [name for name in names if name != "auto"]
+
+
+def _task_of(data: DataOptions, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Read the task from the data."""
+    from etude.tuning.config.recipe import Recipe, apply_override
+    from etude.tuning.tasks.detect import resolved
+
+    if data.train is None:
+        raise RecipeError(
+            "name a recipe (etude tune docstrings), a task and data (etude tune --task "
+            "text-classification --data reviews.csv), or a run to resume (--resume RUN)"
+        )
+    fields: dict[str, Any] = {"data": {"train": data.train}}
+    for override in [*data.overrides(), *overrides, "task=auto"]:
+        apply_override(fields, override)
+    found, notes = resolved(Recipe.parse(fields, "options"))
+    return found.task, notes
 
 
 def plan_resumption(run: str, base: Path = Path("runs")) -> PlannedRun:

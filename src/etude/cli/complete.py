@@ -28,6 +28,13 @@ def complete_recipe(incomplete: str) -> list[str]:
     return names
 
 
+def complete_task(incomplete: str) -> list[str]:
+    """Return tasks that start with what is typed."""
+    from etude.app.tune import task_names
+
+    return [name for name in ("auto", *task_names()) if name.startswith(incomplete)]
+
+
 def complete_recipe_key(incomplete: str) -> list[str]:
     """Return the recipe's dotted keys that start with what is typed, each with its `=`."""
     from pydantic import BaseModel

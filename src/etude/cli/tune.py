@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run
+from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
 from etude.cli.root import app
 
 
@@ -23,6 +23,8 @@ class Method(StrEnum):
 @app.command(
     epilog="Examples:\n\n"
     "`etude tune docstrings`\n\n"
+    "`etude tune text-classification --data reviews.csv`\n\n"
+    "`etude tune --data reviews.csv --text-column review --label-column stars`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
     "`etude tune --resume latest`"
 )
@@ -31,7 +33,7 @@ def tune(
         Path | None,
         typer.Argument(
             help="A YAML file, or the name of a recipe that Etude ships with "
-            "(`etude recipe list`).",
+            "(`etude recipe list`). Default: the recipe of the task.",
             show_default=False,
             autocompletion=complete_recipe,
         ),
@@ -45,11 +47,33 @@ def tune(
             autocompletion=complete_recipe_key,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What to tune for. Default: the recipe's task; without a recipe, `auto`, which "
+            "reads it from the data.",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Tune this model instead: an alias, a hub id, a folder or a GGUF file."),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             help="Train on this data instead: a file or, for docstrings, a package or folder."
         ),
+    ] = None,
+    eval_data: Annotated[
+        str | None,
+        typer.Option(help="Evaluate on this file. Default: rows held out of the data."),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the text, if its name is not `text`.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the label, if its name is not `label`.")
     ] = None,
     method: Annotated[
         Method | None,
@@ -86,18 +110,25 @@ def tune(
     from etude.tuning.report.outcome import print_comparison, print_outcome
     from etude.tuning.report.terminal import TerminalView
 
+    named = service.DataOptions(data, eval_data, text_column, label_column)
     if resume is not None:
-        if recipe or overrides or data or method or compare:
+        others = (recipe, overrides, task, model, method, compare)
+        if any(others) or named != service.DataOptions():
             raise RecipeError("--resume uses the run's own recipe; it takes no other options")
         plan = service.plan_resumption(resume, runs)
-    elif recipe is None:
-        raise RecipeError("name a recipe (etude tune docstrings) or use --resume RUN")
     else:
         plan = service.plan_run(
-            recipe, overrides or (), data=data, method=method.value if method else None
+            recipe,
+            overrides or (),
+            task=task,
+            model=model,
+            data=named,
+            method=method.value if method else None,
         )
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
+    for note in plan.notes:
+        view.on_message(note)
     run = service.start(
         plan,
         base=runs,

@@ -48,6 +48,7 @@ from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord
+from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.trainer import Trainer, TrainingSet
@@ -92,6 +93,10 @@ def tune(
     """
     recipe.require_data()
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
+    if resume is None:
+        recipe, notes = resolved(recipe)
+        for note in notes:
+            watching.on_message(note)
     placement = Placement.of(recipe)
     if placement.world_size > 1:
         raise RunError(
@@ -180,6 +185,7 @@ def _tune(
     if recipe.adapter.factors.bits is not None:
         round_factors(loaded.model, recipe.adapter.factors)
     save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
+    task.finish(folder.adapter if adapted else folder.path / "model", loaded, recipe)
     with placement.autocast_context():
         after = measure()
     folder.write_json("details.json", after.details)

@@ -35,9 +35,11 @@ class Recipe(Section):
     name: str = "run"
     """Name of the run; its folder is `runs/<name>-<time>`."""
 
-    task: Literal["causal-lm", "text-classification"] = "causal-lm"
+    task: Literal["auto", "causal-lm", "text-classification", "embedding"] = "causal-lm"
     """What the model is tuned for. `causal-lm`: generating text and conversations.
-    `text-classification`: assigning a text (`data.text`) to a class (`data.label`)."""
+    `text-classification`: assigning a text (`data.text`) to a class (`data.label`).
+    `embedding`: vectors that are near for texts that belong together (`data.text` and
+    `data.positive`, or texts of one class). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""

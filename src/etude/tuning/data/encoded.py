@@ -34,6 +34,12 @@ class EncodedSample:
     label: int | None = None
     """For classification, the class index."""
 
+    positive: EncodedSample | None = None
+    """For embeddings, the text that this one belongs with."""
+
+    negative: EncodedSample | None = None
+    """For embeddings, a text that this one does not belong with."""
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -44,8 +50,9 @@ class EncodedSample:
 
     @property
     def sides(self) -> tuple[EncodedSample, ...]:
-        """The conversations of the sample: two for a pair, chosen first, else itself."""
-        return (self,) if self.rejected is None else (self, self.rejected)
+        """The texts of the sample: itself, and its rejected answer, positive and negative."""
+        others = (self.rejected, self.positive, self.negative)
+        return (self, *(side for side in others if side is not None))
 
     @property
     def longest(self) -> int:

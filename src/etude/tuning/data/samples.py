@@ -211,6 +211,9 @@ def content_key(sample: Sample) -> bytes:
         digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
     if sample.label is not None:
         digest.update(f"\0class {sample.label}".encode("utf-8", "surrogatepass"))
+    for mark, text in (("positive", sample.positive), ("negative", sample.negative)):
+        if text is not None:
+            digest.update(f"\0{mark} {text.strip()}".encode("utf-8", "surrogatepass"))
     if sample.tools:
         digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.digest()
@@ -219,13 +222,13 @@ def content_key(sample: Sample) -> bytes:
 def _prompt_key(sample: Sample) -> bytes:
     """Return the key that decides a sample's side: the prompt for preferences, else all.
 
-    For a text with a label, the text.
+    For a text with a label or a positive, the text.
 
     Preference data have several answers per prompt. Split by answer, the evaluation would ask
     questions that training has answered.
     """
-    if sample.label is not None:
-        return content_key(replace(sample, label=None))
+    if sample.label is not None or sample.positive is not None:
+        return content_key(replace(sample, label=None, positive=None, negative=None))
     if sample.rejected or sample.desirable is not None:
         return content_key(
             replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)

@@ -103,6 +103,12 @@ class Sample:
     label: str | None = None
     """For classification, the class name."""
 
+    positive: str | None = None
+    """For embeddings, a text that belongs with `text`."""
+
+    negative: str | None = None
+    """For embeddings, a text that does not belong with `text`."""
+
     context: int = 0
     """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired
     preference."""

@@ -86,6 +86,16 @@ ACCURACY = Metric("accuracy", "accuracy", "percent", higher_is_better=True)
 MACRO_F1 = Metric(
     "macro_f1", "macro-F1", "percent", higher_is_better=True, note="mean over the classes"
 )
+RECALL_10 = Metric(
+    "recall_10", "recall@10", "percent", higher_is_better=True, note="of held-out texts"
+)
+RECALL_1 = Metric(
+    "recall_1", "recall@1", "percent", higher_is_better=True, note="of held-out texts"
+)
+MRR = Metric("mrr", "MRR@10", "percent", higher_is_better=True, note="mean reciprocal rank")
+NDCG = Metric("ndcg", "NDCG@10", "percent", higher_is_better=True)
+RANK = Metric("rank", "reciprocal rank", "points", higher_is_better=True)
+"""Of one sample: 100 / rank of its positive."""
 CORRECT = Metric("correct", "class", "correct", higher_is_better=True)
 """Of one sample: whether its class was predicted."""
 

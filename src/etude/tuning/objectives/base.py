@@ -22,8 +22,8 @@ Sums = Mapping[str, tuple[float, int]]
 """Sums of metrics by name: the sum, and the number of values summed."""
 
 
-StepValues = Mapping[str, float]
-"""Values shared by all micro-batches of a step, by name, such as KTO's KL estimate."""
+StepValues = Mapping[str, Any]
+"""What all micro-batches of a step share, by name, such as KTO's KL estimate."""
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,10 @@ class Task(Protocol):
         """Return what to save with the adapter so that `saved_head` and `predict` can use it."""
         ...
 
+    def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
+        """Write further files beside the saved adapter or model: what other programs need."""
+        ...
+
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return the batch layout: packed or padded rows."""
         ...

@@ -115,6 +115,10 @@ class CausalLM:
         del loaded, encoder, recipe
         return TaskRecord(self.name)
 
+    def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
+        """Write nothing more."""
+        del folder, loaded, recipe
+
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return packed rows, unless the recipe disables packing."""
         del tokenizer

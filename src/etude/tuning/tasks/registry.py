@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from etude.tuning.tasks.base import Task
 from etude.tuning.tasks.causal_lm import CausalLM
+from etude.tuning.tasks.embedding import Embedding
 from etude.tuning.tasks.text_classification import TextClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), TextClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CausalLM(), TextClassification(), Embedding())
+}
 
 
 def task_named(name: str) -> Task:

@@ -184,7 +184,7 @@ class TextClassification:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> TextEncoder:
         """Return an encoder with the classes of the loaded head."""
-        return TextEncoder(loaded.tokenizer, _spec(loaded, recipe), loaded.head.labels)
+        return TextEncoder(loaded.tokenizer, context_limited(loaded, recipe), loaded.head.labels)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -228,6 +228,10 @@ class TextClassification:
         """Return the names of the classes."""
         del encoder, recipe
         return TaskRecord(self.name, loaded.head.labels)
+
+    def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
+        """Write nothing more."""
+        del folder, loaded, recipe
 
     def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
         """Return padded rows: a head of classes has one output a row."""
@@ -347,12 +351,12 @@ def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
         text = read_text(row, spec.text, "data.text")
         if not text.strip():
             raise DataError(f"{row.origin}: column {spec.text!r} is empty")
-        return Sample((), text, row.origin, label=_label(row, spec.label))
+        return Sample((), text, row.origin, label=class_label(row, spec.label))
 
     return read
 
 
-def _label(row: Row, column: str) -> str:
+def class_label(row: Row, column: str) -> str:
     """Return the label of a row as text.
 
     Raises:
@@ -388,7 +392,7 @@ def _unknown_labels(samples: Sequence[Sample], labels: Sequence[str]) -> str:
     )
 
 
-def _spec(loaded: LoadedModel, recipe: Recipe) -> DataSpec:
+def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:
     """Return the recipe's data section, with `max_length` limited to the model's context."""
     context = getattr(loaded.model.config, "max_position_embeddings", None)
     if context is None or recipe.data.max_length <= context:

@@ -64,6 +64,13 @@ class DataSpec(Section):
     text: str = "text"
     """Column of plain text."""
 
+    positive: str = "positive"
+    """Column of the text that belongs with `data.text` (`task: embedding`). Rows without it but
+    with a label have the other texts of their class as positives."""
+
+    negative: str = "negative"
+    """Column of a text that does not belong with `data.text` (`task: embedding`); optional."""
+
     chosen: str = "chosen"
     """Column of the chosen answer, or of the conversation that ends in it (`preference`)."""
 

@@ -15,7 +15,8 @@ class ObjectiveSpec(Section):
     kind: Literal["auto", "sft", "dpo", "orpo", "kto"] = "auto"
     """`sft`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al. 2023;
     Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
-    pairs, `kto` for unpaired preferences, else `sft`."""
+    pairs, `kto` for unpaired preferences, else `sft`. Tasks other than chat have one objective
+    each."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     """β, strength of the regularisation towards the base model (DPO, KTO)."""
@@ -28,6 +29,10 @@ class ObjectiveSpec(Section):
 
     undesirable_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of undesirable answers (KTO)."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Temperature τ of the contrastive loss (`task: embedding`); sentence-transformers' `scale` is
+    1/τ."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed fraction of pairs with swapped labels (DPO)."""

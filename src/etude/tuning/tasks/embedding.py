@@ -1,0 +1,431 @@
+"""Text embeddings: texts that belong together get similar vectors, for search and clustering.
+
+A row has a text and its positive (a question and its answer), perhaps a negative; or a text and a
+label, and texts of one class belong together. A text's vector is the mean of its tokens' states,
+of length one. No head is added; what is saved opens in sentence-transformers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from etude.core.atomic_files import replace_file, to_json
+from etude.core.errors import DataError
+from etude.core.progress import Progress
+from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.batch import Batch, Layout
+from etude.tuning.data.columns import field_reader, missing
+from etude.tuning.data.counts import Counts, Tally
+from etude.tuning.data.encoded import EncodedSample, EncodedSet
+from etude.tuning.data.samples import DataSplit, load_samples
+from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources.registry import Row
+from etude.tuning.metrics.metric import RANK, Metric
+from etude.tuning.models.heads import Head
+from etude.tuning.models.load import LoadedModel
+from etude.tuning.objectives.base import Objective
+from etude.tuning.objectives.contrastive import Contrastive, embed, retrieval_ranks
+from etude.tuning.runs.folder import RunFolder
+from etude.tuning.tasks.base import TaskRecord, omission_notes
+from etude.tuning.tasks.text_classification import (
+    BATCH,
+    LENGTH_MULTIPLE,
+    SHOWN,
+    TextEncoder,
+    class_label,
+    context_limited,
+)
+from etude.tuning.training.evaluate import evaluate
+
+TRUNK = Head("none")
+
+
+@dataclass(frozen=True)
+class EmbeddingPrediction:
+    """The vector of a text."""
+
+    vector: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        """The vector's size, for tables of samples."""
+        return f"a vector of {len(self.vector)} numbers"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `embedding`."""
+        return {"embedding": list(self.vector)}
+
+
+class EmbeddingEncoder(TextEncoder):
+    """Encoder of a text with its positive and negative.
+
+    Args:
+        tokenizer: the model's.
+        spec: the data section; `max_length` and `too_long` are used, for each text by itself.
+    """
+
+    def __init__(self, tokenizer: Any, spec: DataSpec) -> None:
+        super().__init__(tokenizer, spec, ())
+
+    def encode_all(self, samples: Iterable[Sample], progress: Progress | None = None) -> EncodedSet:
+        """Encode samples; one of which any text is dropped is dropped.
+
+        Raises:
+            DataError: a text is too long and `data.too_long` is `error`; or all are dropped.
+        """
+        counts = Counts()
+        kept: list[EncodedSample] = []
+        sources: list[Sample] = []
+        listed = list(samples)
+        classes = {label: index for index, label in enumerate(sorted(_labels(listed)))}
+        for start in range(0, len(listed), BATCH):
+            batch = listed[start : start + BATCH]
+            columns = [
+                self._ids([sample.text for sample in batch]),
+                self._ids([sample.positive for sample in batch]),
+                self._ids([sample.negative for sample in batch]),
+            ]
+            for sample, *ids in zip(batch, *columns, strict=True):
+                sides = [self._side(one, sample, counts) for one in ids if one is not None]
+                if any(side is None for side in sides):
+                    continue
+                whole = [side for side in sides if side is not None]
+                label = None if sample.label is None else classes[sample.label]
+                kept.append(replace(_joined(whole), label=label))
+                sources.append(sample)
+                counts.add([len(side) for side in whole], 1, None)
+            if progress is not None:
+                progress.advance(len(batch))
+        if not kept:
+            raise DataError("every sample was dropped: all are longer than data.max_length")
+        return EncodedSet(kept, sources, counts.stats())
+
+    def _ids(self, texts: Sequence[str | None]) -> list[list[int] | None]:
+        """Return the tokens of each text that is there."""
+        present = iter(self.token_ids([text for text in texts if text is not None]) or [])
+        return [None if text is None else next(present) for text in texts]
+
+    def _side(self, ids: list[int], sample: Sample, counts: Counts) -> EncodedSample | None:
+        fitted = self._fitted(ids, sample, counts)
+        return None if fitted is None else plain_sample(fitted, sample.origin)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, not truncated."""
+        return super().token_ids(texts) if texts else []
+
+
+class Embedding:
+    """Task of mapping texts to vectors."""
+
+    name = "embedding"
+    sample_score = RANK
+
+    def read(self, recipe: Recipe) -> DataSplit:
+        """Read texts with their positives, or with labels.
+
+        Raises:
+            DataError: as `load_samples`; also if a class has a single text, or there is one class.
+        """
+        split = load_samples(recipe.data, recipe.train.seed, _reader)
+        if not split.eval:
+            raise DataError(
+                "there are no evaluation samples: name an evaluation file (data.eval), "
+                "or hold out a share of the data (data.eval_fraction)"
+            )
+        notes = list(split.notes)
+        train = with_positives(split.train, recipe.train.seed, "training", notes)
+        held_out = with_positives(split.eval, recipe.train.seed, "evaluation", notes)
+        return DataSplit(train, held_out, notes)
+
+    def head(self, split: DataSplit, recipe: Recipe) -> Head:
+        """Return no head."""
+        del split, recipe
+        return TRUNK
+
+    def expected_head(self, recipe: Recipe) -> Head:
+        """Return no head."""
+        del recipe
+        return TRUNK
+
+    def saved_head(self, record: TaskRecord) -> Head:
+        """Return no head."""
+        del record
+        return TRUNK
+
+    def encoder(self, loaded: LoadedModel, recipe: Recipe) -> EmbeddingEncoder:
+        """Return an encoder within the model's context."""
+        return EmbeddingEncoder(loaded.tokenizer, context_limited(loaded, recipe))
+
+    def encode(
+        self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
+    ) -> PreparedData:
+        """Encode texts, each at most as long as the model's context."""
+        notes = list(split.notes)
+        encoder = self.encoder(loaded, recipe)
+        if encoder.spec.max_length != recipe.data.max_length:
+            notes.append(
+                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
+                f"{encoder.spec.max_length}"
+            )
+        progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
+        train = encoder.encode_all(split.train, progress)
+        held_out = encoder.encode_all(split.eval, progress)
+        progress.finish()
+        notes += omission_notes(train, held_out, "texts truncated on the right")
+        negatives = sum(sample.negative is not None for sample in train.samples)
+        return PreparedData(train, held_out, encoder, notes, {"with a negative": negatives})
+
+    def read_evaluation(
+        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+    ) -> PreparedData:
+        """Read every row of a file with the run's columns."""
+        spec = recipe.data.model_copy(
+            update={
+                "kind": "files",
+                "train": str(file),
+                "eval": None,
+                "eval_fraction": 0.0,
+                "max_train": None,
+            }
+        )
+        split = load_samples(spec, recipe.train.seed, _reader)
+        notes = list(split.notes)
+        samples = with_positives(split.train, recipe.train.seed, "evaluation", notes)
+        encoder = self.encoder(loaded, recipe)
+        encoded = encoder.encode_all(samples, progress)
+        return PreparedData(encoded, encoded, encoder, notes)
+
+    def record(self, loaded: LoadedModel, encoder: EmbeddingEncoder, recipe: Recipe) -> TaskRecord:
+        """Return how vectors are made."""
+        del loaded, recipe
+        options = {"pooling": "mean", "normalize": True, "max_length": encoder.spec.max_length}
+        return TaskRecord(self.name, options=options)
+
+    def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
+        """Write what sentence-transformers needs to open the folder."""
+        write_sentence_transformers(folder, loaded, context_limited(loaded, recipe).max_length)
+
+    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
+        """Return padded rows."""
+        del recipe
+        pad_id = int(tokenizer.pad_token_id or 0)
+        return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+
+    def objective(
+        self,
+        recipe: Recipe,
+        loaded: LoadedModel,
+        data: PreparedData,
+        folder: RunFolder,
+        progress: Progress,
+    ) -> Objective:
+        """Return the contrastive loss."""
+        del loaded, data, folder, progress
+        return Contrastive(recipe.objective.temperature)
+
+    def evaluation_objective(
+        self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
+    ) -> Objective:
+        """Return the contrastive loss."""
+        del data, folder, adapted
+        return Contrastive(recipe.objective.temperature)
+
+    def metrics(self, objective: Objective) -> list[Metric]:
+        """Return the retrieval metrics."""
+        return list(objective.metrics)
+
+    def measure(
+        self,
+        loaded: LoadedModel,
+        data: PreparedData,
+        recipe: Recipe,
+        objective: Objective,
+        progress: Progress,
+    ) -> Measurement:
+        """Measure the loss and how well each held-out text finds its positive among all."""
+        evaluation = evaluate(
+            loaded.model,
+            objective,
+            data.eval.samples,
+            recipe.train.micro_tokens,
+            progress,
+            layout=self.layout(recipe, loaded.tokenizer),
+        )
+        shown = nearest(evaluation.outputs, SHOWN)
+        texts = [_document(data.eval.sources, place) for place, _ in shown]
+        scores = [100.0 / rank for _, rank in shown]
+        found = retrieval_ranks(data.eval.samples, evaluation.outputs)
+        first = [int(ranks[0]) for ranks in found if len(ranks)]
+        details = {"retrieval": {"ranks": first}}
+        return Measurement(evaluation.loss, evaluation.metrics, texts, scores, details)
+
+    def sample_records(
+        self, data: PreparedData, before: Measurement, after: Measurement
+    ) -> list[dict[str, Any]]:
+        """Return text, positive, and the nearest text before and after of held-out samples."""
+        return [
+            {
+                "origin": sample.origin,
+                "prompt": sample.text or "",
+                "reference": sample.positive,
+                "before": before.predictions[i],
+                "after": after.predictions[i],
+                "score_before": before.scores[i],
+                "score_after": after.scores[i],
+            }
+            for i, sample in enumerate(data.eval.sources[: len(after.predictions)])
+        ]
+
+    def predict(
+        self, loaded: LoadedModel, encoder: EmbeddingEncoder, inputs: Sequence[str], recipe: Recipe
+    ) -> list[EmbeddingPrediction]:
+        """Return the vector of each text."""
+        layout = self.layout(recipe, loaded.tokenizer)
+        limit = encoder.spec.max_length
+        samples = [
+            plain_sample(encoder.cut(ids, limit), f"input {number}")
+            for number, ids in enumerate(encoder.token_ids(inputs), start=1)
+        ]
+        found: dict[int, EmbeddingPrediction] = {}
+        loaded.model.eval()
+        with torch.inference_mode():
+            lengths = [len(sample) for sample in samples]
+            for row in layout.micro_batches(lengths, recipe.train.micro_tokens):
+                vectors = embed(loaded.model, Batch([samples[i] for i in row], layout))
+                for i, vector in zip(row, vectors.numpy(), strict=True):
+                    found[i] = EmbeddingPrediction(tuple(map(float, vector)))
+        return [found[i] for i in range(len(samples))]
+
+
+def plain_sample(ids: Sequence[int], origin: str) -> EncodedSample:
+    """Return a text without targets."""
+    tokens = np.asarray(ids, dtype=np.int32)
+    return EncodedSample(tokens, np.zeros(len(tokens), dtype=np.bool_), origin)
+
+
+def _joined(sides: Sequence[EncodedSample]) -> EncodedSample:
+    return replace(sides[0], positive=sides[1], negative=sides[2] if len(sides) > 2 else None)
+
+
+def with_positives(
+    samples: Sequence[Sample], seed: int, side: str, notes: list[str]
+) -> list[Sample]:
+    """Return samples that all have a positive: of labelled texts, another text of the class.
+
+    Args:
+        samples: of one side of the split.
+        seed: decides which text of the class.
+        side: `training` or `evaluation`, for messages.
+        notes: gets a line on the texts that are alone in their class and are left out.
+
+    Raises:
+        DataError: no sample is left.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.positive is None and sample.label is not None:
+            groups[sample.label].append(sample)
+    if not groups:
+        return list(samples)
+    alone = Tally()
+    chooser = random.Random(seed)
+    found: list[Sample] = []
+    for sample in samples:
+        others = [o for o in groups.get(sample.label or "", ()) if o.text != sample.text]
+        if sample.positive is None and not others:
+            alone.add(sample.origin)
+            continue
+        positive = sample.positive or chooser.choice(others).text
+        found.append(replace(sample, positive=positive))
+    if alone.count:
+        notes.append(f"{side}: left out, no other text with the same label: {alone}")
+    if not found:
+        raise DataError(
+            f"no {side} text has another with the same label (data.label), so there are no pairs"
+        )
+    return found
+
+
+def nearest(outputs: Sequence[Any], count: int) -> list[tuple[int, int]]:
+    """Return, of the first samples, the sample whose positive is nearest, and its own's rank."""
+    positives = np.stack([sides[1] for sides in outputs])
+    found: list[tuple[int, int]] = []
+    for i, sides in enumerate(outputs[:count]):
+        scores = positives @ sides[0]
+        found.append((int(scores.argmax()), 1 + int((scores > scores[i]).sum())))
+    return found
+
+
+def write_sentence_transformers(folder: Path, loaded: LoadedModel, max_length: int) -> None:
+    """Write the files by which `SentenceTransformer(folder)` knows pooling and normalisation."""
+    prefix = "sentence_transformers.models"
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{prefix}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{prefix}.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{prefix}.Normalize"},
+    ]
+    width = int(loaded.model.config.hidden_size)
+    contents: dict[str, Any] = {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            "pooling_mode_mean_tokens": True,
+        },
+        "2_Normalize/config.json": {},
+    }
+    for name, content in contents.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = to_json(content, indent=2)
+        replace_file(target, lambda file, text=text: file.write_text(text, "utf-8"))
+    loaded.tokenizer.save_pretrained(folder)
+
+
+def _document(sources: Sequence[Sample], place: int) -> str:
+    return sources[place].positive or ""
+
+
+def _labels(samples: Iterable[Sample]) -> set[str]:
+    return {sample.label for sample in samples if sample.label is not None}
+
+
+def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
+    """Return a function that reads a row; the first row decides whether labels are used."""
+    text = field_reader(spec.text, "data.text")
+    by_label = spec.positive not in first.values and spec.label in first.values
+    positive = field_reader(spec.positive, "data.positive")
+    negative = field_reader(spec.negative, "data.negative")
+
+    def filled(read: Callable[[Row], str], row: Row, key: str) -> str:
+        value = read(row)
+        if not value.strip():
+            raise DataError(f"{row.origin}: {key} is empty")
+        return value
+
+    def read(row: Row) -> Sample:
+        anchor = filled(text, row, "data.text")
+        if by_label:
+            return Sample((), anchor, row.origin, label=class_label(row, spec.label))
+        if "{" not in spec.positive and spec.positive not in row.values:
+            raise missing(row, spec.positive, "data.positive")
+        other = row.values.get(spec.negative) is not None or "{" in spec.negative
+        return Sample(
+            (),
+            anchor,
+            row.origin,
+            positive=filled(positive, row, "data.positive"),
+            negative=filled(negative, row, "data.negative") if other else None,
+        )
+
+    return read
