@@ -38,8 +38,8 @@ class Head:
 
     @property
     def packs_rows(self) -> bool:
-        """Whether several samples may share a row: a classifier gives one output a row."""
-        return not self.is_new
+        """Whether several samples may share a row, if the model packs (`fusion.packed_heads`)."""
+        return self.kind in ("causal-lm", "sequence-classification")
 
     @property
     def auto_class(self) -> Any:
