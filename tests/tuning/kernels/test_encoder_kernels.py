@@ -1,4 +1,4 @@
-"""Kernels of encoder layers against float64 PyTorch: layer norm of sums, GELU, and their dropout."""
+"""Kernels of encoder layers against float64 PyTorch: norms of sums, GELU, dropout."""
 
 from __future__ import annotations
 

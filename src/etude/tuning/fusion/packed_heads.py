@@ -1,8 +1,8 @@
 """Outputs of a model whose samples share a row: per sample, or per token.
 
-    token logits     model(**inputs).logits, (1, T, C): a head per token needs nothing of this module
-    class logits     `segment_logits`: the model's own head, on the token of each segment that it reads
-    hidden states    `token_states`: (T, H), and the segments' lengths, for pooling per segment
+    per token        model(**inputs).logits, (1, T, C): such a head needs nothing of this module
+    class logits     `segment_logits`, (n, C): the model's own head, on the token that it reads
+    hidden states    `token_states`, (T, H), and the segments' lengths, for pooling per segment
 
 All of them within `fusion.layout.row_layout` (or `packed_rows`), with the inputs of a packed batch.
 
