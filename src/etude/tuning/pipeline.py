@@ -169,7 +169,7 @@ def _tune(
         recipe,
         folder,
         objective,
-        layout=task.layout(recipe, loaded.tokenizer),
+        layout=task.layout(recipe, loaded),
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
     )

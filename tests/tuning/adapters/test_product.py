@@ -12,7 +12,7 @@ from torch import nn
 
 from etude.tuning.adapters.product import adapted_product, base_product, thin_input
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.fusion.decoder_layer import Projection, _Group
+from etude.tuning.fusion.projections import Group, Projection
 from etude.tuning.kernels import fused
 from etude.tuning.quant.build import quantized
 
@@ -93,9 +93,9 @@ def test_small_changes_of_a_gradient_are_not_rounded_away(kind):
 
     change = g.double() @ B.double() @ A.double()
     assert slope(gradient(A, B), gradient(0 * A, B), change) == pytest.approx(1, abs=0.3)
-    group = _Group([Projection(base, 1.0)], [(A, B)])
+    group = Group([Projection(base, 1.0)], [(A, B)])
     dx = group.input_gradient([g], group.thin_gradient([g]))
-    without = _Group([Projection(base, None)], [None]).input_gradient([g], None)
+    without = Group([Projection(base, None)], [None]).input_gradient([g], None)
     assert slope(dx, without, change) == pytest.approx(1, abs=0.3)
 
 

@@ -161,7 +161,7 @@ def attended(q, k, v, lengths, heads: Heads):
     for n in lengths:
         parts = [t[start : start + n].view(n, -1, heads.width).transpose(0, 1) for t in leaves]
         behind = torch.arange(n)[:, None] - torch.arange(n)
-        mask = (behind >= 0) & (behind < (heads.window or n))
+        mask = (behind >= 0) & (behind < (heads.window or n)) if heads.causal else None
         out = F.scaled_dot_product_attention(
             *parts, attn_mask=mask, scale=heads.scale, enable_gqa=True
         )
@@ -176,9 +176,14 @@ CASES = {
     "own keys": (Heads(3, 3, 128, 0.1), [129, 63]),
     "odd width": (Heads(2, 1, 80, 0.1), [33, 5]),
     "narrow": (Heads(4, 2, 16, 0.25), [7, 97]),
+    "narrower": (Heads(3, 1, 8, 0.3), [5, 70]),
+    "width of half tiles": (Heads(4, 2, 24, 0.2), [33, 1, 66]),
     "window": (Heads(4, 1, 48, 0.1, window=17), [100, 16, 17, 18]),
     "window of one": (Heads(2, 2, 16, 0.25, window=1), [70]),
     "window over blocks": (Heads(2, 1, 64, 0.125, window=150), [900]),
+    "both directions": (Heads(12, 12, 32, 0.177, causal=False), [25, 1, 64, 13, 2, 130]),
+    "both directions, grouped": (Heads(4, 2, 24, 0.2, causal=False), [33, 65]),
+    "both directions, long": (Heads(1, 1, 64, 0.125, causal=False), [900]),
 }
 
 

@@ -24,6 +24,7 @@ from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
 from etude.tuning.memory import trace as trace_module
@@ -140,9 +141,12 @@ def test_a_classifiers_weights_and_new_head_are_counted_to_the_byte(tiny_encoder
     assert found.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_what_autograd_keeps_of_a_classifiers_padded_rows_is_counted(tiny_encoder):
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_autograd_keeps_of_a_classifiers_rows_is_counted(tiny_encoder, packing):
     chosen = classification(
-        data={"max_length": 512, "train": "-"}, train={"micro_tokens": 256}, quant={"kind": "nf4"}
+        data={"max_length": 512, "train": "-", "packing": packing},
+        train={"micro_tokens": 256},
+        quant={"kind": "nf4"},
     )
     model = classifier(tiny_encoder, chosen)
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
@@ -154,12 +158,19 @@ def test_what_autograd_keeps_of_a_classifiers_padded_rows_is_counted(tiny_encode
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    # Samples are cut to the 128 tokens of the model's context, and rows padded.
-    rows, length, _ = row_shape(chosen, packed=False, context=128)
-    assert (rows, length) == (3, 128)
+    # Samples are cut to the 128 tokens of the model's context.
+    rows, length, segments = row_shape(chosen, packed=packing, context=128)
+    assert (rows, length, segments) == ((1, 256, [128, 128]) if packing else (3, 128, [128]))
     ids = torch.ones(rows, length, dtype=torch.long)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum()
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    if packing:
+        positions = torch.cat([torch.arange(n) for n in segments])[None]
+        inputs = {"input_ids": ids, "position_ids": positions, "segment_lengths": segments}
+        with packed_rows(model), fused_layers(model), hooks:
+            loss = segment_logits(model, inputs, 2).float().sum()
+    else:
+        with hooks:
+            loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum()
     config = AutoConfig.from_pretrained(tiny_encoder)
     trace = trace_step(config, chosen, torch.bfloat16, held_as(chosen), None, CLASSIFIER)
     assert loss.requires_grad

@@ -1,20 +1,24 @@
 """Attention over packed rows: several samples end to end, each attending to itself only.
 
-A packed row holds segments of lengths n₁ … n_k. Causal attention inside each segment costs
+A packed row holds segments of lengths n₁ … n_k. Attention inside each segment costs
 Σ nᵢ² instead of (Σ nᵢ)², needs no mask, and cannot leak, because a segment's queries are multiplied
 with its own keys only. The function is registered with transformers' attention interface under its
 own name, and the segment lengths are passed as a keyword argument through the model's forward
-pass.
+pass. A decoder's layers attend causally, an encoder's in both directions, as each says itself.
+
+Positions of a batch count from 0 in each segment; models of RoBERTa's family count from the padding
+token's id + 1, to which `packed_rows` moves them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface
 
 from etude.core.errors import ModelError
@@ -29,8 +33,10 @@ def _segment(
     scale: float | None,
     dropout: float,
     window: int | None,
+    *,
+    causal: bool,
 ) -> torch.Tensor:
-    """Attend causally within one segment; (1, heads, n, d) in and out."""
+    """Attend within one segment; (1, heads, n, d) in and out."""
     length = query.shape[2]
     mask = None
     if window is not None and length > window:
@@ -42,7 +48,7 @@ def _segment(
         key,
         value,
         attn_mask=mask,
-        is_causal=mask is None,
+        is_causal=mask is None and causal,
         dropout_p=dropout,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -60,12 +66,13 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend inside each segment of a packed row (transformers' attention signature).
 
     Args:
-        module: the calling attention layer; not used.
+        module: the calling attention layer.
         query: (1, heads, T, d).
         key: (1, key heads, T, d).
         value: (1, key heads, T, d).
@@ -74,6 +81,7 @@ def packed_attention(
         scaling: factor on the scores; 1/√d if None.
         dropout: dropout on the attention weights.
         sliding_window: positions a query may look back, itself included.
+        is_causal: whether a query sees no key after it; None: as `module` says.
         options: further arguments of the model; soft caps and sinks are refused.
 
     Returns:
@@ -82,7 +90,12 @@ def packed_attention(
     Raises:
         ModelError: the model's attention uses an unsupported option.
     """
-    del module, attention_mask
+    del attention_mask
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if sliding_window is not None and not causal:
+        raise ModelError(
+            "packed rows do not support windows in both directions; set data.packing: false"
+        )
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
             raise ModelError(
@@ -101,7 +114,7 @@ def packed_attention(
         start = 0
         for length in lengths:
             q, k, v = (tensor.narrow(2, start, length) for tensor in (query, key, value))
-            outputs.append(_segment(q, k, v, scaling, dropout, sliding_window))
+            outputs.append(_segment(q, k, v, scaling, dropout, sliding_window, causal=causal))
             start += length
         out = torch.cat(outputs, dim=2)
     return out.transpose(1, 2).to(dtype), None
@@ -112,10 +125,33 @@ AttentionInterface.register(PACKED, packed_attention)  # pyright: ignore[reportU
 
 @contextmanager
 def packed_rows(model: Any) -> Generator[None]:
-    """Context manager: make `model` attend per segment."""
+    """Context manager: make `model` attend per segment, and count positions as the model does."""
     before: str = model.config._attn_implementation
+    if before == PACKED:
+        yield
+        return
     model.set_attn_implementation(PACKED)
+    shift = _shifted_positions(model)
     try:
         yield
     finally:
+        if shift is not None:
+            shift.remove()
         model.set_attn_implementation(before)
+
+
+def _shifted_positions(model: Any) -> RemovableHandle | None:
+    """Let the embeddings of RoBERTa's family count from the padding token's id + 1."""
+    embeddings = getattr(model.base_model, "embeddings", None)
+    if not hasattr(embeddings, "create_position_ids_from_input_ids"):
+        return None
+    first = int(cast("Any", embeddings).padding_idx) + 1
+
+    def shift(
+        module: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        del module
+        positions = given.get("position_ids")
+        return args, given if positions is None else {**given, "position_ids": positions + first}
+
+    return cast("torch.nn.Module", embeddings).register_forward_pre_hook(shift, with_kwargs=True)

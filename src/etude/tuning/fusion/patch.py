@@ -1,8 +1,9 @@
-"""Patching of a model's decoder layers to run fused inside a `with` block.
+"""Patching of a model's layers to run fused inside a `with` block.
 
-Inside `fused_layers(model)` each supported decoder layer runs by `decoder_layer` if that is
-equivalent, and by its own code otherwise. Eligibility can change between calls (adapters are
-switched, dropout depends on training mode), so it is checked whenever a layer runs.
+Inside `fused_layers(model)` each supported layer of a decoder or an encoder runs by `decoder_layer`
+or `encoder_layer` if that is equivalent, and by its own code otherwise. Eligibility can change
+between calls (adapters are switched, dropout depends on training mode), so it is checked whenever a
+layer runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from torch import Tensor
 
 from etude.tuning.fusion.decoder_layer import decoder_layer
 from etude.tuning.fusion.eligibility import decoder_layers, describe_layer
+from etude.tuning.fusion.encoder_eligibility import (
+    describe_encoder_layer,
+    encoder_layers,
+    first_weight,
+)
+from etude.tuning.fusion.encoder_layer import encoder_layer
 from etude.tuning.kernels.fused import how
 
 
@@ -30,48 +37,62 @@ class Fusion:
     """Why some layers are not fused; None if all are."""
     by: str = "plain PyTorch"
     """Implementation of the fused layers."""
+    kind: str = "decoder"
+    """`decoder` or `encoder`."""
 
     def __str__(self) -> str:
         """Return a one-line summary for the user."""
         if self.reason is None:
-            return f"{self.fused} fused decoder layers, {self.by}"
-        return f"{self.fused} of {self.layers} decoder layers fused: {self.reason}"
+            return f"{self.fused} fused {self.kind} layers, {self.by}"
+        return f"{self.fused} of {self.layers} {self.kind} layers fused: {self.reason}"
 
 
 @contextmanager
 def fused_layers(model: Any) -> Generator[Fusion]:
-    """Context manager: run decoder layers fused where possible.
+    """Context manager: run decoder and encoder layers fused where possible.
 
     Fused layers require packed rows: a call without `segment_lengths` runs the layer's own code.
     The count refers to the model's current mode and active adapters.
     """
-    layers = decoder_layers(model)
+    decoders, encoders = decoder_layers(model), encoder_layers(model)
+    forwards = [(layer, _decoder_forward) for layer in decoders]
+    forwards += [(layer, _encoder_forward) for layer in encoders]
     # During training, an evaluation finds the layers already patched.
-    unpatched = [layer for layer in layers if "forward" not in vars(layer)]
-    fusion = _count(layers)
+    unpatched = [(layer, run) for layer, run in forwards if "forward" not in vars(layer)]
+    fusion = _count(decoders, encoders)
     try:
-        for layer in unpatched:
-            layer.forward = partial(_forward, layer, layer.forward)
+        for layer, run in unpatched:
+            layer.forward = partial(run, layer, layer.forward)
         yield fusion
     finally:
-        for layer in unpatched:
+        for layer, _ in unpatched:
             del layer.forward
 
 
-def _count(layers: list[Any]) -> Fusion:
-    if not layers:
-        return Fusion(0, 0, "the model has no supported decoder layers")
-    weights = [cast("Tensor", layer.input_layernorm.weight) for layer in layers]
-    found = [
+def _count(decoders: list[Any], encoders: list[Any]) -> Fusion:
+    weights = [cast("Tensor", layer.input_layernorm.weight) for layer in decoders]
+    found: list[Any] = [
         describe_layer(layer, weight.dtype, weight.device)
-        for layer, weight in zip(layers, weights, strict=True)
+        for layer, weight in zip(decoders, weights, strict=True)
     ]
+    more = [first_weight(layer) for layer in encoders]
+    found += [
+        describe_encoder_layer(layer, weight.dtype, weight.device)
+        for layer, weight in zip(encoders, more, strict=True)
+    ]
+    if not found:
+        return Fusion(0, 0, "the model has no supported layers")
     reasons = [one for one in found if isinstance(one, str)]
-    reason = reasons[0] if reasons else None
-    return Fusion(len(layers) - len(reasons), len(layers), reason, how(weights[0].device))
+    return Fusion(
+        len(found) - len(reasons),
+        len(found),
+        reasons[0] if reasons else None,
+        how([*weights, *more][0].device),
+        "decoder" if decoders else "encoder",
+    )
 
 
-def _forward(
+def _decoder_forward(
     layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any
 ) -> Tensor:
     """Run a layer fused if eligible, otherwise by its own code."""
@@ -89,7 +110,35 @@ def _forward(
         x = hidden_states[0].contiguous()
         return decoder_layer(x, described.layer, cosine, sine, lengths, described.factors)[None]
 
+    return _checkpointed(layer, compute, hidden_states)
+
+
+def _encoder_forward(
+    layer: Any,
+    plain: Callable[..., Tensor],
+    hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    *rest: Any,
+    **given: Any,
+) -> Tensor:
+    """Run a layer fused if eligible, otherwise by its own code."""
+    lengths = cast("list[int] | None", given.get("segment_lengths"))
+    if hidden_states.shape[0] != 1 or lengths is None or attention_mask is not None:
+        return plain(hidden_states, attention_mask, *rest, **given)
+    described = describe_encoder_layer(layer, hidden_states.dtype, hidden_states.device)
+    if isinstance(described, str):
+        return plain(hidden_states, attention_mask, *rest, **given)
+
+    def compute(hidden_states: Tensor) -> Tensor:
+        x = hidden_states[0].contiguous()
+        return encoder_layer(x, described.layer, lengths, described.factors)[None]
+
+    return _checkpointed(layer, compute, hidden_states)
+
+
+def _checkpointed(layer: Any, compute: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """Compute a layer; with gradient checkpointing, again in the backward pass."""
     if layer.gradient_checkpointing and layer.training:
         # The models do this in their own `forward`, which is bypassed here.
-        return layer._gradient_checkpointing_func(compute, hidden_states)
-    return compute(hidden_states)
+        return layer._gradient_checkpointing_func(compute, states)
+    return compute(states)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from etude.tuning.data.packing import pack
-from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Groups, forward_pass, grouped
+from etude.tuning.fusion.decoder_layer import DecoderLayer, Groups, forward_pass, grouped
 from etude.tuning.fusion.eligibility import describe_layer, generation_layers
+from etude.tuning.fusion.projections import Factors
 from etude.tuning.kernels.fused import (
     THIN_ROWS,
     attention,

@@ -1,4 +1,4 @@
-"""What a decoder layer does between its matrix products, each in one pass over memory.
+"""What a layer does between its matrix products, each in one pass over memory.
 
 Each function is defined by its namesake in `fused_reference`, in plain PyTorch; here it is done by
 the C++ kernels on float32 or bfloat16 tensors of the processor, with float32 arithmetic, and on a
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.tuning.kernels import gpu, gpu_attention, native, triton
+from etude.tuning.kernels import fused_reference, gpu, gpu_attention, native, triton
+from etude.tuning.kernels.dropout import NO_DROPOUT, Dropout
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.native import call
 
@@ -25,8 +26,11 @@ DTYPES = (torch.bfloat16, torch.float32)
 GPU_DTYPES = (*DTYPES, torch.float16)
 """Those of a GPU."""
 
-HEAD_MULTIPLE = 16
+HEAD_MULTIPLE = 8
 """Attention takes heads of a multiple of this."""
+
+_TILE_MULTIPLE = 16
+"""Heads are filled up to a multiple of this inside of the C++ kernel."""
 
 
 def has_kernels(x: Tensor) -> bool:
@@ -121,6 +125,84 @@ def swiglu_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     return y
 
 
+def add_norm(
+    y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout: Dropout = NO_DROPOUT
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn y into s = x + dropout(y), in place; return its layer norm.
+
+    Args:
+        y: (T, H), contiguous, as x.
+        x: (T, H).
+        weight: (H,).
+        bias: (H,).
+        eps: added to the variance.
+        dropout: of y.
+
+    Returns:
+        weight ∘ (s − mean) / deviation + bias, (T, H); the mean and 1 / the deviation of each row
+        of s, (T,) float32.
+    """
+    if not _on_processor(y.device):
+        return fused_reference.add_norm(y, x, weight, bias, eps, dropout)
+    z, mean, rstd = torch.empty_like(y), torch.empty(len(y)), torch.empty(len(y))
+    call(
+        "add_norm", y.dtype, y, x, weight, bias, z, mean, rstd, len(y), y.shape[1], float(eps),
+        *_drawn(dropout),
+    )  # fmt: skip
+    return z, mean, rstd
+
+
+def layer_norm(s: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """Return what `add_norm` did, from s and its rows' means and deviations."""
+    if not _on_processor(s.device):
+        return fused_reference.layer_norm(s, weight, bias, mean, rstd)
+    z = torch.empty_like(s)
+    call("layer_norm", s.dtype, s, weight, bias, mean, rstd, z, len(s), s.shape[1])
+    return z
+
+
+def add_norm_backward(
+    gradient: Tensor,
+    also: Tensor | None,
+    s: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    dropout: Dropout = NO_DROPOUT,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients to x and y of `add_norm`; without dropout they are one tensor.
+
+    The gradient to its result is `gradient` + `also`; weight and bias are frozen.
+    """
+    if not _on_processor(s.device):
+        return fused_reference.add_norm_backward(gradient, also, s, weight, mean, rstd, dropout)
+    ds = torch.empty_like(s)
+    dy = torch.empty_like(s) if dropout.on else None
+    call(
+        "add_norm_backward", s.dtype, gradient, also, s, weight, mean, rstd, ds, dy, len(s),
+        s.shape[1], *_drawn(dropout),
+    )  # fmt: skip
+    return ds, ds if dy is None else dy
+
+
+def gelu(g: Tensor) -> Tensor:
+    """Return g Φ(g), Φ the share of a normal distribution below g."""
+    if not _on_processor(g.device):
+        return fused_reference.gelu(g)
+    y = torch.empty_like(g)
+    call("gelu", g.dtype, g, y, g.numel())
+    return y
+
+
+def gelu_backward(gradient: Tensor, g: Tensor) -> Tensor:
+    """Turn g into its gradient, in place; return g Φ(g) anew."""
+    if not _on_processor(g.device):
+        return fused_reference.gelu_backward(gradient, g)
+    y = torch.empty_like(g)
+    call("gelu_backward", g.dtype, gradient, g, y, g.numel())
+    return y
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     """Return logsumexp − logit of the target, (N,) float32, of logits (N, V).
 
@@ -136,9 +218,14 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], heads: Heads
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Sequence[int],
+    heads: Heads,
+    dropout: Dropout = NO_DROPOUT,
 ) -> tuple[Tensor, Tensor]:
-    """Attend causally inside each segment.
+    """Attend inside each segment, causally or in both directions.
 
     Args:
         q: (T, query heads · width); rows may have a step between them, as for k and v.
@@ -146,18 +233,20 @@ def attention(
         v: likewise.
         lengths: of the segments; they sum to T.
         heads: what attention is over.
+        dropout: of the weights; row `head · T + t` of it belongs to token t of a query head, its
+            columns to the keys of the segment.
 
     Returns:
         (T, query heads · width), and the log of each softmax's sum, (query heads, T) float32.
     """
     if not _on_processor(q.device):
-        return gpu_attention.attention(q, k, v, lengths, heads)
+        return gpu_attention.attention(q, k, v, lengths, heads, dropout)
     out = torch.empty(q.shape, dtype=q.dtype)
     log_norm = torch.empty(heads.query, len(q))
     starts = _starts(lengths)
     call(
         "attention", q.dtype, q, k, v, out, log_norm, starts, len(lengths), len(q),
-        *_sizes(q, k, v, out, heads),
+        *_sizes(q, k, v, out, heads), *_drawn(dropout),
     )  # fmt: skip
     return out, log_norm
 
@@ -171,16 +260,20 @@ def attention_backward(
     log_norm: Tensor,
     lengths: Sequence[int],
     heads: Heads,
+    dropout: Dropout = NO_DROPOUT,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients to q, k and v, each in the layout of its tensor."""
     if not _on_processor(q.device):
-        return gpu_attention.attention_backward(gradient, q, k, v, out, log_norm, lengths, heads)
+        return gpu_attention.attention_backward(
+            gradient, q, k, v, out, log_norm, lengths, heads, dropout
+        )
     dq, dk, dv = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in (q, k, v))
-    parts = torch.empty(2, heads.query, len(q), heads.width)
+    padded = -(-heads.width // _TILE_MULTIPLE) * _TILE_MULTIPLE
+    parts = torch.empty(2, heads.query, len(q), padded)
     starts = _starts(lengths)
     call(
         "attention_backward", q.dtype, q, k, v, out, gradient, log_norm, dq, dk, dv, parts, starts,
-        len(lengths), len(q), *_sizes(q, k, v, out, heads),
+        len(lengths), len(q), *_sizes(q, k, v, out, heads), *_drawn(dropout),
     )  # fmt: skip
     return dq, dk, dv
 
@@ -193,7 +286,12 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor, out: Tensor, heads: Heads) -> tuple[
     steps = (t.stride(0) for t in (q, k, v, out))
     return (
         heads.query, heads.key, heads.width, *steps, float(heads.scale), heads.window or 0,
+        heads.causal,
     )  # fmt: skip
+
+
+def _drawn(dropout: Dropout) -> tuple[int, int, float]:
+    return dropout.seed, dropout.threshold, float(dropout.factor)
 
 
 THIN_ROWS = 16

@@ -6,8 +6,12 @@ work on a GPU without Triton, and is what the kernels are checked against.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from etude.tuning.kernels.dropout import Dropout
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -58,6 +62,61 @@ def swiglu_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     silu = torch.nn.functional.silu(g)
     gate.copy_(da * u * (sigma + silu * (1 - sigma)))
     up.copy_(da * silu)
+    return y
+
+
+def add_norm(
+    y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout: Dropout
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn y into s = x + dropout(y), in place; return its layer norm, means and 1 / deviations."""
+    wide = y.float()
+    if dropout.on:
+        wide = wide * dropout.factors(0, *y.shape, y.device)
+    y.copy_(wide + x.float())
+    s = y.float()
+    mean = s.mean(1)
+    rstd = ((s - mean[:, None]).square().mean(1) + eps).rsqrt()
+    return layer_norm(y, weight, bias, mean, rstd), mean, rstd
+
+
+def layer_norm(s: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """Return weight ∘ (s − mean) · rstd + bias."""
+    normal = (s.float() - mean[:, None]) * rstd[:, None]
+    return (normal * weight.float() + bias.float()).to(s.dtype)
+
+
+def add_norm_backward(
+    gradient: Tensor,
+    also: Tensor | None,
+    s: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    dropout: Dropout,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients to x and y of `add_norm`; weight and bias are frozen."""
+    g = gradient.float() if also is None else gradient.float() + also.float()
+    wg = g * weight.float()
+    normal = (s.float() - mean[:, None]) * rstd[:, None]
+    common = wg.mean(1, keepdim=True) + normal * (wg * normal).mean(1, keepdim=True)
+    d = (wg - common) * rstd[:, None]
+    ds = d.to(s.dtype)
+    if not dropout.on:
+        return ds, ds
+    return ds, (d * dropout.factors(0, *s.shape, s.device)).to(s.dtype)
+
+
+def gelu(g: Tensor) -> Tensor:
+    """Return g Φ(g)."""
+    return torch.nn.functional.gelu(g.float()).to(g.dtype)
+
+
+def gelu_backward(gradient: Tensor, g: Tensor) -> Tensor:
+    """Turn g into its gradient, in place; return g Φ(g) anew."""
+    y, x = gelu(g), g.float()
+    share = torch.special.ndtr(x)
+    density = (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
+    g.copy_(gradient.float() * (share + x * density))
     return y
 
 

@@ -19,3 +19,5 @@ class Heads:
     """Factor on the scores."""
     window: int | None = None
     """Positions that a query sees, itself included; None: all before it."""
+    causal: bool = True
+    """Whether a query sees no key after it; False: it sees its whole segment, without a window."""

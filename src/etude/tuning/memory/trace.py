@@ -35,6 +35,7 @@ from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
 from etude.tuning.models.meta_model import build_model, quantizable_linears
@@ -186,17 +187,24 @@ def trace_step(
         dtype: of the weights that are not quantised.
         held: how Linears are held.
         compute: what float32 weights compute in; None: as they are.
-        head: what the model has on top; a classifier's rows are padded.
+        head: what the model has on top.
 
     Raises:
         ModelError: the model's code needs numbers, not shapes alone.
     """
     depth = int(config.num_hidden_layers)
     shallow, deep = min(2, depth), min(4, depth)
-    first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head)
+    packed = recipe.data.packing and head.packs_rows
+    try:
+        first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head, packed=packed)
+    except ModelError:
+        if not (packed and head.is_new):
+            raise
+        packed = False  # a model that cannot pack is trained on padded rows
+        first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head, packed=packed)
     if deep == shallow:
         return first
-    second = _trace(_cut(config, deep), recipe, dtype, held, compute, head)
+    second = _trace(_cut(config, deep), recipe, dtype, held, compute, head, packed=packed)
     return first.more(second, (depth - shallow) / (deep - shallow))
 
 
@@ -261,8 +269,9 @@ def _trace(
     held: Held,
     compute: torch.dtype | None,
     head: Head = CAUSAL_LM,
+    *,
+    packed: bool = True,
 ) -> Trace:
-    packed = recipe.data.packing and head.packs_rows
     context = getattr(config, "max_position_embeddings", None)
     batch, length, segments = row_shape(recipe, packed=packed, context=context)
     train = recipe.train
@@ -350,8 +359,12 @@ def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
 
 def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Return the loss of a batch of whole samples, as `objectives.classification` computes it."""
-    logits = cast("Tensor", model(input_ids=ids, **inputs).logits).float()
-    return F.cross_entropy(logits, ids.new_zeros(len(ids)), reduction="sum")
+    given = {"input_ids": ids, **inputs}
+    if "segment_lengths" in inputs:
+        logits = segment_logits(model, given, len(inputs["segment_lengths"])).float()
+    else:
+        logits = cast("Tensor", model(**given).logits).float()
+    return F.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
 
 
 def _count_experts(model: nn.Module) -> None:

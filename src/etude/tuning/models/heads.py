@@ -43,8 +43,8 @@ class Head:
 
     @property
     def packs_rows(self) -> bool:
-        """Whether several samples may share a row: a classifier gives one output a row."""
-        return self.kind == "causal-lm"
+        """Whether several samples may share a row, if the model packs (`fusion.packed_heads`)."""
+        return True
 
     @property
     def auto_class(self) -> Any:

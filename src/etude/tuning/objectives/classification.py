@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from etude.tuning.data.batch import Batch
 from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.metrics.classification import macro_f1
 from etude.tuning.metrics.metric import ACCURACY, MACRO_F1, Metric
 from etude.tuning.objectives.base import LossSum, StepValues
@@ -67,9 +68,13 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
 
     Args:
         model: a transformers model for sequence classification.
-        batch: padded; its labels are not used.
+            It is within `row_layout` of the batch's layout.
+        batch: packed or padded; its labels are not used.
     """
     inputs = batch.inputs(model.device)
-    del inputs["targets"]
-    logits = cast("torch.Tensor", model(**inputs).logits)
+    if batch.layout.packed:
+        logits = segment_logits(model, inputs, len(batch))
+    else:
+        del inputs["targets"]
+        logits = cast("torch.Tensor", model(**inputs).logits)
     return logits.to(accumulator(logits.dtype))

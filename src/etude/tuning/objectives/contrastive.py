@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 from etude.tuning.data.batch import Batch
 from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.fusion.packed_heads import token_states
 from etude.tuning.metrics.metric import MRR, NDCG, RECALL_1, RECALL_10, Metric
 from etude.tuning.metrics.retrieval import ndcg, ranks, recall, reciprocal_rank
 from etude.tuning.objectives.base import LossSum, StepValues
@@ -191,13 +192,14 @@ def embed(model: Any, batch: Batch) -> torch.Tensor:
         batch: texts, packed or padded.
     """
     inputs = batch.inputs(model.device)
-    del inputs["targets"]
-    states = cast("torch.Tensor", model(**inputs).last_hidden_state)
     if batch.layout.packed:
-        lengths = cast("list[int]", inputs["segment_lengths"])
+        states, lengths = token_states(model, inputs)
         split = cast("Callable[..., tuple[torch.Tensor, ...]]", torch.split_with_sizes)
-        pooled = torch.stack([part.mean(dim=0) for part in split(states[0].float(), lengths)])
+        parts = split(states.float(), lengths)[: len(batch)]
+        pooled = torch.stack([part.mean(dim=0) for part in parts])
     else:
+        del inputs["targets"]
+        states = cast("torch.Tensor", model(**inputs).last_hidden_state)
         mask = cast("torch.Tensor", inputs["attention_mask"])[:, :, None].to(torch.float32)
         pooled = (states.float() * mask).sum(dim=1) / mask.sum(dim=1)
     return F.normalize(pooled, dim=1)

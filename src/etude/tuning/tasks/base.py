@@ -171,8 +171,8 @@ class Task(Protocol):
         """Write further files beside the saved adapter or model: what other programs need."""
         ...
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return the batch layout: packed or padded rows."""
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
+        """Return the batch layout: packed rows, or padded ones if the recipe or the model asks."""
         ...
 
     def objective(

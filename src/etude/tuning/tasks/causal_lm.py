@@ -119,9 +119,9 @@ class CausalLM:
         """Write nothing more."""
         del folder, loaded, recipe
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, unless the recipe disables packing."""
-        del tokenizer
+        del loaded
         return Layout(recipe.data.packing)
 
     def objective(
@@ -174,7 +174,7 @@ class CausalLM:
     ) -> Measurement:
         """Measure the loss and generate answers."""
         spec = recipe.eval
-        layout = self.layout(recipe, loaded.tokenizer)
+        layout = self.layout(recipe, loaded)
         evaluation = evaluate(
             loaded.model,
             objective,

@@ -23,13 +23,15 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.batch import Batch, Layout
+from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.columns import field_reader, missing
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import Row
+from etude.tuning.fusion.layout import row_layout
+from etude.tuning.fusion.packed_heads import packing_obstacle
 from etude.tuning.metrics.metric import RANK, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
@@ -215,10 +217,11 @@ class Embedding:
         """Write what sentence-transformers needs to open the folder."""
         write_sentence_transformers(folder, loaded, context_limited(loaded, recipe).max_length)
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return padded rows."""
-        del recipe
-        pad_id = int(tokenizer.pad_token_id or 0)
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
+        """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
+        if recipe.data.packing and packing_obstacle(loaded.model, per_token=True) is None:
+            return PACKED_ROWS
+        pad_id = int(loaded.tokenizer.pad_token_id or 0)
         return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
 
     def objective(
@@ -259,7 +262,7 @@ class Embedding:
             data.eval.samples,
             recipe.train.micro_tokens,
             progress,
-            layout=self.layout(recipe, loaded.tokenizer),
+            layout=self.layout(recipe, loaded),
         )
         shown = nearest(evaluation.outputs, SHOWN)
         texts = [_document(data.eval.sources, place) for place, _ in shown]
@@ -290,7 +293,7 @@ class Embedding:
         self, loaded: LoadedModel, encoder: EmbeddingEncoder, inputs: Sequence[str], recipe: Recipe
     ) -> list[EmbeddingPrediction]:
         """Return the vector of each text."""
-        layout = self.layout(recipe, loaded.tokenizer)
+        layout = self.layout(recipe, loaded)
         limit = encoder.spec.max_length
         samples = [
             plain_sample(encoder.cut(ids, limit), f"input {number}")
@@ -298,7 +301,7 @@ class Embedding:
         ]
         found: dict[int, EmbeddingPrediction] = {}
         loaded.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), row_layout(loaded.model, layout):
             lengths = [len(sample) for sample in samples]
             for row in layout.micro_batches(lengths, recipe.train.micro_tokens):
                 vectors = embed(loaded.model, Batch([samples[i] for i in row], layout))

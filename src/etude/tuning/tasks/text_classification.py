@@ -19,7 +19,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.batch import Batch, Layout
+from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.columns import missing, read_text
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encode import TOO_LONG
@@ -27,6 +27,8 @@ from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import Row
+from etude.tuning.fusion.layout import row_layout
+from etude.tuning.fusion.packed_heads import packing_obstacle
 from etude.tuning.metrics.classification import confusion_matrix
 from etude.tuning.metrics.metric import CORRECT, Metric
 from etude.tuning.models.heads import Head
@@ -197,6 +199,8 @@ class TextClassification:
                 f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
                 f"{encoder.spec.max_length}"
             )
+        if recipe.data.packing and (why := packing_obstacle(loaded.model)) is not None:
+            notes.append(f"rows are padded instead of packed: {why}")
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -233,10 +237,11 @@ class TextClassification:
         """Write nothing more."""
         del folder, loaded, recipe
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return padded rows: a head of classes has one output a row."""
-        del recipe
-        pad_id = int(tokenizer.pad_token_id or 0)
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
+        """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
+        if recipe.data.packing and packing_obstacle(loaded.model) is None:
+            return PACKED_ROWS
+        pad_id = int(loaded.tokenizer.pad_token_id or 0)
         return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
 
     def objective(
@@ -277,7 +282,7 @@ class TextClassification:
             data.eval.samples,
             recipe.train.micro_tokens,
             progress,
-            layout=self.layout(recipe, loaded.tokenizer),
+            layout=self.layout(recipe, loaded),
         )
         labels = data.encoder.labels
         outputs = evaluation.outputs[:SHOWN]
@@ -312,7 +317,7 @@ class TextClassification:
         self, loaded: LoadedModel, encoder: TextEncoder, inputs: Sequence[str], recipe: Recipe
     ) -> list[ClassPrediction]:
         """Return the most probable class of each text, and the probability of every class."""
-        layout = self.layout(recipe, loaded.tokenizer)
+        layout = self.layout(recipe, loaded)
         samples = [
             EncodedSample(
                 np.asarray(encoder.cut(ids, encoder.spec.max_length), dtype=np.int32),
@@ -323,7 +328,7 @@ class TextClassification:
         ]
         found: dict[int, ClassPrediction] = {}
         loaded.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), row_layout(loaded.model, layout):
             lengths = [len(sample) for sample in samples]
             for row in layout.micro_batches(lengths, recipe.train.micro_tokens):
                 logits = class_logits(loaded.model, Batch([samples[i] for i in row], layout))

@@ -1,9 +1,11 @@
 """Kernels in C++, compiled for the processor at hand when they are first wanted.
 
     rows.cpp        RMS norm, rotary positions, SwiGLU, cross-entropy of a row of logits
-    attention.cpp   causal attention inside the segments of a packed row
+    norms.cpp       layer norm of a sum with dropout, GELU
+    attention.cpp   attention inside the segments of a packed row, causal or in both directions
     quantized.cpp   4-bit weights to numbers, 8-bit activations and integer products
     decoding.cpp    one new token: products with few rows, attention over kept keys
+    dropout.h       which numbers are dropped, from a seed and their place
     checks.h        what every entry refuses: other sizes, dtypes and layouts than it needs
 
 They need nothing but a C++ compiler: they know pointers and sizes, no header of PyTorch's, so that

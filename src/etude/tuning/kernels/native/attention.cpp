@@ -1,13 +1,16 @@
-// Causal attention inside each segment of a packed row, forward and backward, without a matrix of
-// the size of a segment squared.
+// Attention inside each segment of a packed row, causal or in both directions, forward and backward,
+// without a matrix of the size of a segment squared.
 //
-//     S = scale Q K^T     P = softmax(S), row i over keys j <= i     O = P V     L = logsumexp(S)
+//     S = scale Q K^T     P = softmax(S), row i over keys j <= i, or over all keys
+//     O = (M * P) V       L = logsumexp(S)
 //
-//     P = e^(S - L)   dP = dO V^T   D = rowsum(dO * O)   dS = scale P * (dP - D)
-//     dQ = dS K       dK = dS^T Q   dV = P^T dO              (Dao et al. 2022, "FlashAttention")
+//     P = e^(S - L)   dP = M * dO V^T   D = rowsum(dO * O)   dS = scale P * (dP - D)
+//     dQ = dS K       dK = dS^T Q       dV = (M * P)^T dO    (Dao et al. 2022, "FlashAttention")
+//
+// M is dropout of the weights, drawn from the row's and the key's number (dropout.h); 1 without it.
 //
 // One task is a head of a segment. It takes the queries in blocks of rows, so few that their
-// scores stay in the processor's cache, and all keys before them. All six products are one micro
+// scores stay in the processor's cache, and all keys that they see. All six products are one micro
 // kernel: units of 32 bits, which are pairs of bfloat16 along the contraction (multiplied in one
 // instruction where the processor has it) or single floats, 6 rows by up to 64 columns at a time, as
 // many as there are registers for.
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "dropout.h"
 #include "vectors.h"
 
 using namespace etude;
@@ -128,7 +132,8 @@ inline int64_t up_to(int64_t count, int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
 }
 
-constexpr int64_t WIDTH_MULTIPLE = 16;  // of a head; see kernels/fused.py
+constexpr int64_t WIDTH_MULTIPLE = 8;   // of a head; see kernels/fused.py
+constexpr int64_t TILE_MULTIPLE = 16;   // of the columns that `multiply` takes
 constexpr int64_t COLUMNS = 64;      // keys a tile of scores
 constexpr int64_t SCORES = 1 << 16;  // scores that a block of rows may have: 256 KiB
 
@@ -156,6 +161,7 @@ void pack_across(const E* rows, int64_t step, int64_t count, int64_t width, uint
 }
 
 // out[j / along][c] = elements (j, c) and, of a pair, (j + 1, c): the contraction runs over rows.
+// Columns from `width` to `out_step` are zero.
 inline void pack_down(const bf16* rows, int64_t step, int64_t count, int64_t width, uint32_t* out,
                       int64_t out_step) {
     for (int64_t j = 0; j < count; j += 2) {
@@ -166,12 +172,16 @@ inline void pack_down(const bf16* rows, int64_t step, int64_t count, int64_t wid
                 to[c] = first[c].bits | uint32_t(second[c].bits) << 16;
         else
             for (int64_t c = 0; c < width; ++c) to[c] = first[c].bits;
+        std::fill(to + width, to + out_step, 0u);
     }
 }
 
 inline void pack_down(const float* rows, int64_t step, int64_t count, int64_t width, uint32_t* out,
                       int64_t out_step) {
-    for (int64_t j = 0; j < count; ++j) std::memcpy(out + j * out_step, rows + j * step, 4 * width);
+    for (int64_t j = 0; j < count; ++j) {
+        std::memcpy(out + j * out_step, rows + j * step, 4 * width);
+        std::fill(out + j * out_step + width, out + (j + 1) * out_step, 0u);
+    }
 }
 
 template <class E>
@@ -180,6 +190,13 @@ struct Shape {
     int64_t q_step, k_step, v_step, o_step;  // between rows, in elements
     float scale;
     int64_t window;  // keys a query may see, itself included; 0: all before it
+    bool causal;     // whether a query sees no key after it
+    Dropout dropout;
+
+    // Of a head's rows where they are columns of a product.
+    int64_t padded_width() const { return up_to(width, TILE_MULTIPLE); }
+    // End of the keys that query i of n sees.
+    int64_t end(int64_t i, int64_t n) const { return causal ? i + 1 : n; }
 };
 
 struct Scratch {
@@ -204,32 +221,32 @@ inline int64_t first_key(int64_t first, int64_t window) {
 
 template <class E>
 void forward_head(const E* q, const E* k, const E* v, E* out, float* log_norm, int64_t n,
-                  const Shape<E>& s, Scratch& scratch) {
+                  int64_t first_row, const Shape<E>& s, Scratch& scratch) {
     constexpr int along = Unit<E>::along;
     const int64_t width = s.width, padded = up_to(n, COLUMNS), block = rows_a_block(n);
-    const int64_t depth = width / along;
-    scratch.memory.resize(depth * padded + up_to(n, 2) / along * width +
-                          block * (padded + padded / along + width) + 8 * LANES);
+    const int64_t depth = width / along, wide = s.padded_width();
+    scratch.memory.resize(depth * padded + up_to(n, 2) / along * wide +
+                          block * (padded + padded / along + wide) + 8 * LANES);
     int64_t used = 0;
     uint32_t* keys = scratch.take(used, depth * padded);
-    uint32_t* values = scratch.take(used, up_to(n, 2) / along * width);
+    uint32_t* values = scratch.take(used, up_to(n, 2) / along * wide);
     float* scores = reinterpret_cast<float*>(scratch.take(used, block * padded));
     E* probabilities = reinterpret_cast<E*>(scratch.take(used, block * padded / along));
-    float* result = reinterpret_cast<float*>(scratch.take(used, block * width));
+    float* result = reinterpret_cast<float*>(scratch.take(used, block * wide));
     pack_across(k, s.k_step, n, width, keys, padded);
-    pack_down(v, s.v_step, n, width, values, width);
+    pack_down(v, s.v_step, n, width, values, wide);
 
     for (int64_t first = 0; first < n; first += block) {
         const int64_t rows = std::min(block, n - first);
         const int64_t from = first_key(first, s.window);
-        const int64_t seen = up_to(first + rows, COLUMNS);
+        const int64_t seen = up_to(s.end(first + rows - 1, n), COLUMNS);
         multiply<E>(units(q + first * s.q_step), s.q_step / along, 1, keys + from, padded, depth,
                     scores + from, padded, rows, seen - from, false);
         float inverse[96];
         for (int64_t row = 0; row < rows; ++row) {
             float* at = scores + row * padded;
             E* p = probabilities + row * padded;
-            const int64_t end = first + row + 1;
+            const int64_t end = s.end(first + row, n);
             const int64_t begin = s.window > 0 ? std::max<int64_t>(0, end - s.window) : 0;
             for (int64_t j = from; j < begin; ++j) at[j] = -__builtin_inff();
             for (int64_t j = end; j < up_to(end, LANES); ++j) at[j] = -__builtin_inff();
@@ -238,10 +255,11 @@ void forward_head(const E* q, const E* k, const E* v, E* out, float* log_norm, i
             for (int64_t j = from; j < stop; j += LANES) highest = most(load(at + j), highest);
             const float top = largest(highest) * s.scale;
             floats total = {};
+            const uint32_t key = s.dropout.row(first_row + first + row);
             for (int64_t j = from; j < stop; j += LANES) {
                 const floats e = exponential(load(at + j) * s.scale - top);
                 total += e;
-                store(p + j, e);
+                store(p + j, s.dropout.on ? e * s.dropout.factors(key, j) : e);
             }
             for (int64_t j = stop; j < seen; j += LANES) store(p + j, floats{});
             const float norm = sum(total);
@@ -249,48 +267,49 @@ void forward_head(const E* q, const E* k, const E* v, E* out, float* log_norm, i
             log_norm[first + row] = top + __builtin_logf(norm);
         }
         const int64_t last = std::min(up_to(n, along), seen);
-        multiply<E>(units(probabilities + from), padded / along, 1, values + from / along * width,
-                    width, (last - from) / along, result, width, rows, width, false);
+        multiply<E>(units(probabilities + from), padded / along, 1, values + from / along * wide,
+                    wide, (last - from) / along, result, wide, rows, wide, false);
         for (int64_t row = 0; row < rows; ++row)
             for (int64_t c = 0; c < width; c += LANES)
-                store(out + (first + row) * s.o_step + c, load(result + row * width + c) * inverse[row]);
+                store(out + (first + row) * s.o_step + c, load(result + row * wide + c) * inverse[row],
+                      width - c);
     }
 }
 
-// dK and dV of one query head, (n, width) float, are written whole.
+// dK and dV of one query head, (n, padded width) float, are written whole.
 template <class E>
 void backward_head(const E* q, const E* k, const E* v, const E* out, const E* gradient,
                    const float* log_norm, E* dq, int64_t dq_step, float* dk, float* dv, int64_t n,
-                   const Shape<E>& s, Scratch& scratch) {
+                   int64_t first_row, const Shape<E>& s, Scratch& scratch) {
     constexpr int along = Unit<E>::along;
     const int64_t width = s.width, padded = up_to(n, COLUMNS), block = rows_a_block(2 * n);
-    const int64_t depth = width / along;
+    const int64_t depth = width / along, wide = s.padded_width();
     const int64_t scores_size = block * padded;
-    scratch.memory.resize(2 * depth * padded + up_to(n, 2) / along * width + 2 * scores_size +
-                          3 * scores_size / along + 2 * up_to(block, 2) / along * width +
-                          block * width + 12 * LANES);
+    scratch.memory.resize(2 * depth * padded + up_to(n, 2) / along * wide + 2 * scores_size +
+                          3 * scores_size / along + 2 * up_to(block, 2) / along * wide +
+                          block * wide + 12 * LANES);
     int64_t used = 0;
     uint32_t* keys = scratch.take(used, depth * padded);      // K, contraction over width
     uint32_t* values = scratch.take(used, depth * padded);    // V, likewise
-    uint32_t* keys_down = scratch.take(used, up_to(n, 2) / along * width);  // K, over keys
+    uint32_t* keys_down = scratch.take(used, up_to(n, 2) / along * wide);  // K, over keys
     float* scores = reinterpret_cast<float*>(scratch.take(used, scores_size));
     float* upstream = reinterpret_cast<float*>(scratch.take(used, scores_size));
     E* ds = reinterpret_cast<E*>(scratch.take(used, scores_size / along));
     uint32_t* p_down = scratch.take(used, scores_size / along);   // P, contraction over queries
     uint32_t* ds_down = scratch.take(used, scores_size / along);  // dS, likewise
-    uint32_t* q_down = scratch.take(used, up_to(block, 2) / along * width);
-    uint32_t* g_down = scratch.take(used, up_to(block, 2) / along * width);
-    float* result = reinterpret_cast<float*>(scratch.take(used, block * width));
+    uint32_t* q_down = scratch.take(used, up_to(block, 2) / along * wide);
+    uint32_t* g_down = scratch.take(used, up_to(block, 2) / along * wide);
+    float* result = reinterpret_cast<float*>(scratch.take(used, block * wide));
     pack_across(k, s.k_step, n, width, keys, padded);
     pack_across(v, s.v_step, n, width, values, padded);
-    pack_down(k, s.k_step, n, width, keys_down, width);
-    std::fill(dk, dk + n * width, 0.0f);
-    std::fill(dv, dv + n * width, 0.0f);
+    pack_down(k, s.k_step, n, width, keys_down, wide);
+    std::fill(dk, dk + n * wide, 0.0f);
+    std::fill(dv, dv + n * wide, 0.0f);
 
     for (int64_t first = 0; first < n; first += block) {
         const int64_t rows = std::min(block, n - first);
         const int64_t from = first_key(first, s.window);
-        const int64_t seen = up_to(first + rows, COLUMNS);
+        const int64_t seen = up_to(s.end(first + rows - 1, n), COLUMNS);
         const E* g = gradient + first * s.o_step;
         multiply<E>(units(q + first * s.q_step), s.q_step / along, 1, keys + from, padded, depth,
                     scores + from, padded, rows, seen - from, false);
@@ -302,20 +321,24 @@ void backward_head(const E* q, const E* k, const E* v, const E* out, const E* gr
             uint32_t* ds_to = ds_down + row / along * padded;
             floats norm[along], mean[along];
             int64_t begin[along], end[along];
+            uint32_t key[along];
             for (int part = 0; part < along; ++part) {
                 const int64_t i = row + part;
                 if (i >= rows) {
                     begin[part] = end[part] = from;
+                    key[part] = 0;
                     norm[part] = mean[part] = floats{};
                     continue;
                 }
-                end[part] = first + i + 1;
+                end[part] = s.end(first + i, n);
                 begin[part] = s.window > 0 ? std::max<int64_t>(0, end[part] - s.window) : 0;
                 floats products = {};
                 for (int64_t c = 0; c < width; c += LANES)
-                    products += load(g + i * s.o_step + c) * load(out + (first + i) * s.o_step + c);
+                    products += load(g + i * s.o_step + c, width - c) *
+                                load(out + (first + i) * s.o_step + c, width - c);
                 mean[part] = splat(sum(products));
                 norm[part] = splat(log_norm[first + i]);
+                key[part] = s.dropout.row(first_row + first + i);
             }
             for (int64_t j = from; j < seen; j += LANES) {
                 floats p[along], d[along];
@@ -327,11 +350,19 @@ void backward_head(const E* q, const E* k, const E* v, const E* out, const E* gr
                         const floats exponent = load(scores + i * padded + j) * s.scale - norm[part];
                         p[part] = exponential(exponent);
                         if (j + LANES > end[part] || j < begin[part]) {
-                            const ints key = lanes() + int(j);
-                            const ints open = (key < int(end[part])) & (key >= int(begin[part]));
+                            const ints place = lanes() + int(j);
+                            const ints open =
+                                (place < int(end[part])) & (place >= int(begin[part]));
                             p[part] = choose(open, p[part], floats{});
                         }
-                        d[part] = p[part] * (load(upstream + i * padded + j) - mean[part]) * s.scale;
+                        floats dp = load(upstream + i * padded + j);
+                        if (s.dropout.on) {
+                            const floats kept = s.dropout.factors(key[part], j);
+                            d[part] = p[part] * (dp * kept - mean[part]) * s.scale;
+                            p[part] *= kept;
+                        } else {
+                            d[part] = p[part] * (dp - mean[part]) * s.scale;
+                        }
                     }
                     if (i < rows) store(ds + i * padded + j, d[part]);
                 }
@@ -350,19 +381,19 @@ void backward_head(const E* q, const E* k, const E* v, const E* out, const E* gr
                 }
             }
         }
-        pack_down(q + first * s.q_step, s.q_step, rows, width, q_down, width);
-        pack_down(g, s.o_step, rows, width, g_down, width);
-        const int64_t count = first + rows - from, deep = up_to(rows, along) / along;
-        multiply<E>(p_down + from, 1, padded, g_down, width, deep, dv + from * width, width, count,
-                    width, true);
-        multiply<E>(ds_down + from, 1, padded, q_down, width, deep, dk + from * width, width, count,
-                    width, true);
+        pack_down(q + first * s.q_step, s.q_step, rows, width, q_down, wide);
+        pack_down(g, s.o_step, rows, width, g_down, wide);
+        const int64_t count = s.end(first + rows - 1, n) - from, deep = up_to(rows, along) / along;
+        multiply<E>(p_down + from, 1, padded, g_down, wide, deep, dv + from * wide, wide, count,
+                    wide, true);
+        multiply<E>(ds_down + from, 1, padded, q_down, wide, deep, dk + from * wide, wide, count,
+                    wide, true);
         const int64_t last = std::min(up_to(n, along), seen);
-        multiply<E>(units(ds + from), padded / along, 1, keys_down + from / along * width, width,
-                    (last - from) / along, result, width, rows, width, false);
+        multiply<E>(units(ds + from), padded / along, 1, keys_down + from / along * wide, wide,
+                    (last - from) / along, result, wide, rows, wide, false);
         for (int64_t row = 0; row < rows; ++row)
             for (int64_t c = 0; c < width; c += LANES)
-                store(dq + (first + row) * dq_step + c, load(result + row * width + c));
+                store(dq + (first + row) * dq_step + c, load(result + row * wide + c), width - c);
     }
 }
 
@@ -394,7 +425,7 @@ void forward(const E* q, const E* k, const E* v, E* out, float* log_norm, const 
                              k + start * s.k_step + key_head * s.width,
                              v + start * s.v_step + key_head * s.width,
                              out + start * s.o_step + head * s.width,
-                             log_norm + head * total + start, n, s, scratch);
+                             log_norm + head * total + start, n, head * total + start, s, scratch);
         }
     }
 }
@@ -403,11 +434,11 @@ template <class E>
 void backward(const E* q, const E* k, const E* v, const E* out, const E* gradient,
               const float* log_norm, E* dq, E* dk, E* dv, const int64_t* starts, int64_t segments,
               float* parts, const Shape<E>& s) {
-    // `parts`: 2 (heads, T, width) float: dK and dV of each query head, added up at the end, so
+    // `parts`: 2 (heads, T, padded width) float: dK and dV of each query head, added up at the end, so
     // that the heads of a group can be worked on at once and the sum does not depend on who was
     // first.
     const std::vector<int64_t> order = by_length(starts, segments);
-    const int64_t total = starts[segments], size = total * s.width;
+    const int64_t total = starts[segments], wide = s.padded_width(), size = total * wide;
 #pragma omp parallel
     {
         Scratch scratch;
@@ -424,8 +455,9 @@ void backward(const E* q, const E* k, const E* v, const E* out, const E* gradien
                               gradient + start * s.o_step + head * s.width,
                               log_norm + head * total + start,
                               dq + start * s.q_step + head * s.width, s.q_step,
-                              parts + head * size + start * s.width,
-                              parts + (s.heads + head) * size + start * s.width, n, s, scratch);
+                              parts + head * size + start * wide,
+                              parts + (s.heads + head) * size + start * wide, n,
+                              head * total + start, s, scratch);
         }
         const int64_t group = s.heads / s.key_heads;
 #pragma omp for schedule(static)
@@ -435,11 +467,11 @@ void backward(const E* q, const E* k, const E* v, const E* out, const E* gradien
                     floats a = {}, b = {};
                     for (int64_t member = 0; member < group; ++member) {
                         const int64_t head = key_head * group + member;
-                        a += load(parts + head * size + row * s.width + c);
-                        b += load(parts + (s.heads + head) * size + row * s.width + c);
+                        a += load(parts + head * size + row * wide + c);
+                        b += load(parts + (s.heads + head) * size + row * wide + c);
                     }
-                    store(dk + row * s.k_step + key_head * s.width + c, a);
-                    store(dv + row * s.v_step + key_head * s.width + c, b);
+                    store(dk + row * s.k_step + key_head * s.width + c, a, s.width - c);
+                    store(dv + row * s.v_step + key_head * s.width + c, b, s.width - c);
                 }
     }
 }
@@ -452,6 +484,7 @@ Checks checked(const Shape<E>& s, const int64_t* starts, int64_t starts_is, int6
     Checks checks;
     checks.that(s.width > 0 && s.width % WIDTH_MULTIPLE == 0, "this width of a head has no kernel")
         .that(s.key_heads > 0 && s.heads % s.key_heads == 0, "key heads do not divide the queries'")
+        .that(s.causal || s.window == 0, "a window needs causal attention")
         .that(s.q_step % along == 0 && s.k_step % along == 0 && s.v_step % along == 0 &&
                   s.o_step % along == 0,
               "rows are an odd number of elements apart")
@@ -470,8 +503,10 @@ Checks checked(const Shape<E>& s, const int64_t* starts, int64_t starts_is, int6
         int64_t out_is, float* log_norm, int64_t log_norm_is, const int64_t* starts,               \
         int64_t starts_is, int64_t segments, int64_t total, int64_t heads, int64_t key_heads,      \
         int64_t width, int64_t q_step, int64_t k_step, int64_t v_step, int64_t o_step,             \
-        float scale, int64_t window) {                                                             \
-        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window};  \
+        float scale, int64_t window, int64_t causal, int64_t seed, int64_t threshold,              \
+        float factor) {                                                                            \
+        const Shape<E> s{heads,  key_heads, width,  q_step, k_step, v_step,                        \
+                         o_step, scale,     window, causal != 0, {seed, threshold, factor}};       \
         const int64_t q_width = heads * width, k_width = key_heads * width;                        \
         const char* why = checked(s, starts, starts_is, segments, total)                           \
                               .rows("q", q, q_is, total, q_width, q_step)                          \
@@ -490,8 +525,10 @@ Checks checked(const Shape<E>& s, const int64_t* starts, int64_t starts_is, int6
         E* dv, int64_t dv_is, float* parts, int64_t parts_is, const int64_t* starts,               \
         int64_t starts_is, int64_t segments, int64_t total, int64_t heads, int64_t key_heads,      \
         int64_t width, int64_t q_step, int64_t k_step, int64_t v_step, int64_t o_step,             \
-        float scale, int64_t window) {                                                             \
-        const Shape<E> s{heads, key_heads, width, q_step, k_step, v_step, o_step, scale, window};  \
+        float scale, int64_t window, int64_t causal, int64_t seed, int64_t threshold,              \
+        float factor) {                                                                            \
+        const Shape<E> s{heads,  key_heads, width,  q_step, k_step, v_step,                        \
+                         o_step, scale,     window, causal != 0, {seed, threshold, factor}};       \
         const int64_t q_width = heads * width, k_width = key_heads * width;                        \
         const char* why = checked(s, starts, starts_is, segments, total)                           \
                               .rows("q", q, q_is, total, q_width, q_step)                          \
@@ -503,7 +540,7 @@ Checks checked(const Shape<E>& s, const int64_t* starts, int64_t starts_is, int6
                               .rows("dq", dq, dq_is, total, q_width, q_step)                       \
                               .rows("dk", dk, dk_is, total, k_width, k_step)                       \
                               .rows("dv", dv, dv_is, total, k_width, v_step)                       \
-                              .array("parts", parts, parts_is, 2 * heads * total * width)          \
+                              .array("parts", parts, parts_is, 2 * heads * total * s.padded_width())          \
                               .why();                                                              \
         if (!why)                                                                                  \
             backward(q, k, v, out, gradient, log_norm, dq, dk, dv, starts, segments, parts, s);    \

@@ -31,8 +31,8 @@ from etude.core.paths import home
 SWITCH = "ETUDE_NATIVE"
 """Environment variable; 0 keeps the C++ kernels out."""
 
-_SOURCES = ("rows.cpp", "attention.cpp", "quantized.cpp", "decoding.cpp")
-_HEADERS = ("checks.h", "vectors.h")
+_SOURCES = ("rows.cpp", "norms.cpp", "attention.cpp", "quantized.cpp", "decoding.cpp")
+_HEADERS = ("checks.h", "dropout.h", "vectors.h")
 # -ffp-contract=fast: products and sums of one expression may be one instruction. Nothing that
 # changes what NaN, infinity or the order of sums mean is allowed.
 _OPTIONS = (
