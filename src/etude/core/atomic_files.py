@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from etude.core.errors import innermost_reason
+
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
     """Replace `file` atomically with what `write` writes to a temporary file.
@@ -113,6 +115,17 @@ def flush(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed for want of space, or of what this user or process may use of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_reason(error: OSError) -> str:
+    """Return why a file could not be read or written, without its name."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if full else error.strerror or innermost_reason(error)
 
 
 def to_json(content: Any, indent: int | None = None) -> str:

@@ -68,7 +68,7 @@ def render(folder: RunFolder) -> str:
     content: dict[str, Any] = {
         "name": folder.name,
         "lede": lede(summary),
-        "banner": banner(folder, records),
+        "banner": banner(folder, records, summary.get("verdict", "")),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
         "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
