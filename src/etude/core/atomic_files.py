@@ -53,6 +53,25 @@ def replace_text(file: Path, text: str) -> None:
     replace_bytes(file, text.encode())
 
 
+def replace_output(file: Path, text: str) -> None:
+    """Write the output file that a person named: whole, or as it was before.
+
+    A device or a pipe is written to, a link is followed, and where the folder may not be written
+    to the file itself is.
+
+    Raises:
+        OSError: a file that was there is unchanged.
+    """
+    target = file.resolve()
+    if target.exists() and not target.is_file():
+        target.write_bytes(text.encode())
+        return
+    try:
+        replace_text(target, text)
+    except PermissionError:
+        target.write_bytes(text.encode())
+
+
 def make_folder_aside(folder: Path) -> Path:
     """Create an empty hidden sibling of `folder`, to be filled and passed to `replace_folder`.
 

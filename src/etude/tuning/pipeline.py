@@ -229,6 +229,10 @@ def _tune(
         return Run(folder.path, "stopped", {})
 
     callbacks.on_message(f"training ended: {outcome.reason}")
+    state = optimizer_figures(trainer.optimizer)
+    # Answers are generated with decoded weights: what only training needs would be beside them.
+    trainer.release()
+    release_freed_memory()
 
     def save_and_measure() -> Measurement:
         if recipe.adapter.factors.bits is not None:
@@ -248,7 +252,7 @@ def _tune(
     summary = {
         **figures(before, after, outcome, metrics),
         **sizes(loaded, folder, adapted, parameters),
-        **optimizer_figures(trainer.optimizer),
+        **state,
         "peak_rss": _recorded_peak(folder, "rss", trainer.peak_rss),
         "peak_gpu_memory": _recorded_peak(folder, "peak_gpu_memory", placement.peak_memory()),
         "name": folder.name,

@@ -14,6 +14,7 @@ from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.pipeline import tune
+from etude.tuning.predictor import load
 from etude.tuning.report.outcome import print_outcome
 from etude.tuning.runs.folder import RunFolder, find_run, list_runs
 from etude.tuning.training.checkpoint import last_checkpoint
@@ -191,3 +192,11 @@ def test_a_run_whose_evaluations_found_a_better_step_keeps_that(tiny_recipe, tmp
 def test_a_run_that_learns_has_no_verdict(tiny_recipe, tmp_path):
     run = tune(Recipe.parse(tiny_recipe()), base=tmp_path / "runs")
     assert "verdict" not in run.summary
+
+
+def test_a_run_without_an_adapter_is_named_by_its_path(tiny_recipe, tmp_path):
+    folder = RunFolder.create("tiny", tmp_path / "runs")
+    folder.write_text("recipe.yaml", Recipe.parse(tiny_recipe()).to_yaml())
+    with pytest.raises(RunError) as told:
+        load(folder)
+    assert str(told.value).endswith(f"etude tune --resume {folder.path}")

@@ -194,6 +194,11 @@ class Trainer:
         finally:
             self.callbacks.on_train_end()
 
+    def release(self) -> None:
+        """Release the gradients and the optimiser's state; the trainer can step no more."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
     def _run(self) -> TrainingResult:
         counters = self.counters
         with (
