@@ -31,6 +31,8 @@ class RunFacts:
     steps: int | None = None
     seconds: float | None = None
     """Of training; None if nothing was recorded."""
+    detail: str = ""
+    """Why it failed, diverged or stopped; empty for other runs."""
     damaged: str | None = None
     """Why its figures cannot be read."""
 
@@ -42,6 +44,7 @@ class RunFacts:
             "state": self.state,
             "began": self.began,
             "updated": self.updated,
+            "detail": self.detail,
             **self.figures,
             "steps": self.steps,
             "seconds": self.seconds,
@@ -120,6 +123,7 @@ def facts_of(folder: RunFolder) -> RunFacts:
     figures = {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
     figures |= result_of(summary)
     if not summary:
+        figures |= _planned(folder)
         losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
         figures["eval_loss"] = losses[-1] if losses else None
     timed = [entry["seconds"] for entry in records if "seconds" in entry]
@@ -130,9 +134,37 @@ def facts_of(folder: RunFolder) -> RunFacts:
         began=began,
         updated=updated,
         figures=figures,
+        detail=_reason(folder.state, record),
         steps=max((int(entry.get("step", 0)) for entry in records), default=0),
         seconds=summary.get("train_seconds", timed[-1] if timed else None),
     )
+
+
+def _planned(folder: RunFolder) -> dict[str, Any]:
+    """Return method, task and model of a run without a summary, as far as its recipe tells."""
+    from etude.core.errors import RecipeError
+    from etude.tuning.config.recipe import Recipe
+
+    try:
+        recipe = Recipe.read_run(folder.recipe)
+    except RecipeError:
+        return {}
+    return {"method": recipe.method, "task": recipe.task, "model": short_model(recipe.model.id)}
+
+
+def short_model(model: str) -> str:
+    """Return a model's name as a list shows it: of a path, the last part."""
+    path = Path(model)
+    return path.name if path.is_absolute() or model.startswith(".") else model
+
+
+def _reason(state: str, record: dict[str, Any]) -> str:
+    """Return why a run is not finished, on one line."""
+    if state in ("finished", "running"):
+        return ""
+    if state == "killed":
+        return "its process was killed"
+    return " ".join(str(record.get("detail") or "").split())
 
 
 def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -> RunDetails:

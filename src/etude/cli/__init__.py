@@ -27,9 +27,11 @@ from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
+from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app
 from etude.core.errors import EtudeError
+from etude.core.openmp import set_waiting
 
 VERBS = (
     _adapters,
@@ -53,13 +55,28 @@ VERBS = (
 
 def main() -> None:
     """Run the command line: an input error is one line on stderr and exit code 2."""
+    words = sys.argv[1:]
+    # Here, because the runtime reads its settings when PyTorch is imported, inside a command.
+    set_waiting()
     try:
-        refuse_old_names(sys.argv[1:])
-        app()
+        refuse_old_names(words)
+        try:
+            app()
+        finally:
+            # Not at the interpreter's end, where a disk that is full is a traceback.
+            sys.stdout.flush()
     except EtudeError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {with_kept(error, words)}", err=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader (`head`, a closed pager) has seen enough; that is no failure of ours.
+        silence_output()
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        line = full_disk(error, words)
+        if line is None:
+            raise
+        silence_output()
+        typer.echo(f"error: {line}", err=True)
+        sys.exit(2)

@@ -211,10 +211,11 @@ def _indented(console: object, text: str, style: str = "") -> None:
 
 
 def _write(file: Path, text: str) -> None:
+    from etude.core.atomic_files import disk_reason, replace_output
     from etude.core.errors import DataError
 
     try:
-        file.write_text(text, "utf-8")
+        replace_output(file, text)
     except OSError as error:
-        raise DataError(f"cannot write {file}: {error.strerror}") from None
+        raise DataError(f"cannot write {file}: {disk_reason(error)}") from None
     typer.echo(f"written to {file}")

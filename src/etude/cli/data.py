@@ -84,12 +84,13 @@ def inspect(
     inspection = inspect_recipe(chosen, rows, TerminalProgress())
     _show(console, inspection)
     if html is not None:
+        from etude.core.atomic_files import disk_reason, replace_output
         from etude.tuning.data.inspect import inspection_page
 
         try:
-            html.write_text(inspection_page(inspection, file or str(recipe)), "utf-8")
+            replace_output(html, inspection_page(inspection, file or str(recipe)))
         except OSError as error:
-            raise DataError(f"cannot write {html}: {error.strerror}") from None
+            raise DataError(f"cannot write {html}: {disk_reason(error)}") from None
         console.print(f"written to {html}", soft_wrap=True)
 
 

@@ -64,12 +64,12 @@ def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
             _arrow(q.loss, fact.figures.get("eval_loss_before"), fact.figures.get("eval_loss")),
             _score(fact.figures),
             q.duration(fact.seconds),
+            fact.damaged or fact.detail,
         )
         for fact in facts
     ]
-    _print_table(
-        ("name", "state", "method", "model", "steps", "loss", "score", "time"), rows, left=4
-    )
+    head = ("name", "state", "method", "model", "steps", "loss", "score", "time", "reason")
+    _print_table(head, rows, left=4, last_left=True)
 
 
 @runs_app.command(
@@ -246,8 +246,21 @@ def _arrow(written: Any, before: float | None, after: float | None) -> str:
     return f"{written(before)} → {written(after)}" if before is not None else written(after)
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print rows aligned, the first `left` columns to the left, without cutting anything off."""
+def _print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    *,
+    last_left: bool = False,
+) -> None:
+    """Print rows aligned, without cutting anything off.
+
+    Args:
+        head: the columns' titles.
+        rows: a cell for each column.
+        left: columns aligned to the left, from the first; the others are aligned to the right.
+        last_left: whether the last is aligned to the left as well.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -256,7 +269,8 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int =
     console = Console(highlight=False, width=1000)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for index, title in enumerate(head):
-        table.add_column(title, justify="left" if index < left else "right", no_wrap=True)
+        to_left = index < left or (last_left and index == len(head) - 1)
+        table.add_column(title, justify="left" if to_left else "right", no_wrap=True)
     for row in rows:
         cells = [escape(cell) for cell in row]
         table.add_row(*(f"[{STATE_STYLES[c]}]{c}" if c in STATE_STYLES else c for c in cells))

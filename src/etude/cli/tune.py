@@ -129,15 +129,19 @@ def tune(
     view = TerminalView(quiet=silent)
     for note in plan.notes:
         view.on_message(note)
-    run = service.start(
-        plan,
-        base=runs,
-        callbacks=[view],
-        progress=view.progress,
-        ignore_memory=ignore_memory,
-        compare=compare,
-        quiet=silent,
-    )
+    try:
+        run = service.start(
+            plan,
+            base=runs,
+            callbacks=[view],
+            progress=view.progress,
+            ignore_memory=ignore_memory,
+            compare=compare,
+            quiet=silent,
+        )
+    except KeyboardInterrupt:
+        # What it means for the run was said when the signal came.
+        raise typer.Exit(130) from None
     if not run.finished:
         typer.echo(f"stopped; resume with: etude tune --resume {run.folder.path}", err=True)
         raise typer.Exit(130)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from etude.core.errors import innermost_reason
+
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
     """Replace `file` atomically with what `write` writes to a temporary file.
@@ -49,6 +51,25 @@ def replace_bytes(file: Path, content: bytes) -> None:
 def replace_text(file: Path, text: str) -> None:
     """Replace `file` with `text` in UTF-8; see `replace_file`."""
     replace_bytes(file, text.encode())
+
+
+def replace_output(file: Path, text: str) -> None:
+    """Write the output file that a person named: whole, or as it was before.
+
+    A device or a pipe is written to, a link is followed, and where the folder may not be written
+    to the file itself is.
+
+    Raises:
+        OSError: a file that was there is unchanged.
+    """
+    target = file.resolve()
+    if target.exists() and not target.is_file():
+        target.write_bytes(text.encode())
+        return
+    try:
+        replace_text(target, text)
+    except PermissionError:
+        target.write_bytes(text.encode())
 
 
 def make_folder_aside(folder: Path) -> Path:
@@ -113,6 +134,17 @@ def flush(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed for want of space, or of what this user or process may use of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_reason(error: OSError) -> str:
+    """Return why a file could not be read or written, without its name."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if full else error.strerror or innermost_reason(error)
 
 
 def to_json(content: Any, indent: int | None = None) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from etude.core.machine import peak_rss
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.inspect import html_sample
@@ -125,7 +124,6 @@ def sizes(
         "total_parameters": total,
         "trainable_share": trained / total,
         "adapted_modules": [vars(module) for module in adapted],
-        "peak_rss": peak_rss(),
         "weight_bytes": weight_bytes(loaded.model),
         "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
     }

@@ -7,7 +7,7 @@ stage, in the given order; a callback overrides the methods it needs. The tensor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,9 @@ class Callback:
         """Return the tensors to save in checkpoints; they are restored in place."""
         return {}
 
+    def on_resume(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Training is about to go on after these records of metrics.jsonl."""
+
     def on_train_begin(self, total_steps: int, step: int) -> None:
         """Training starts, or resumes after `step` steps."""
 
@@ -89,7 +92,7 @@ class Callback:
         """The held-out samples were evaluated."""
 
     def on_message(self, text: str) -> None:
-        """A message for the user."""
+        """A message for the user. The answer to Ctrl-C comes from another thread."""
 
     def on_train_end(self) -> None:
         """Training finished or was stopped."""
@@ -110,6 +113,11 @@ class CallbackList(Callback):
                     raise ValueError(f"two callbacks have a state tensor named {name!r}")
                 found[name] = value
         return found
+
+    def on_resume(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Call every callback."""
+        for callback in self.callbacks:
+            callback.on_resume(records)
 
     def on_train_begin(self, total_steps: int, step: int) -> None:
         """Call every callback."""

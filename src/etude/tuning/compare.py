@@ -7,10 +7,12 @@ time are those of that method alone.
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from etude.core.errors import RunError
+from etude.core.errors import EtudeError, RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.pipeline import Run, tune
 from etude.tuning.report.page import write_report
@@ -55,14 +57,19 @@ def _run_apart(recipe: Recipe, base: Path, quiet: bool) -> dict[str, Any]:
     named = recipe.model_copy(update={"name": recipe.method})
     done = _finished(named, base)
     if done is None:
-        process = multiprocessing.get_context("spawn").Process(
-            target=_child, args=(named.model_dump(mode="json"), str(base), quiet)
+        context = multiprocessing.get_context("spawn")
+        reports, report = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_child, args=(named.model_dump(mode="json"), str(base), quiet, report)
         )
         process.start()
+        report.close()
         # Ctrl-C reaches both processes; the child writes a checkpoint.
         with stop_request():
             process.join()
         done = _finished(named, base)
+        with suppress(EOFError):  # it ended without an error to report
+            raise RunError(f"the {recipe.method} run of the comparison failed: {reports.recv()}")
     if done is None:
         raise RunError(
             f"the {recipe.method} run of the comparison did not finish; see {base}. "
@@ -78,11 +85,14 @@ def _finished(recipe: Recipe, base: Path) -> dict[str, Any] | None:
     return None
 
 
-def _child(fields: dict[str, Any], base: str, quiet: bool) -> None:
+def _child(fields: dict[str, Any], base: str, quiet: bool, report: Connection) -> None:
     recipe = Recipe.parse(fields)
     view = TerminalView(quiet=quiet)
     view.on_message(f"\ncomparison: {recipe.method}")
     waiting = [f for f in list_runs(base) if f.state in ("stopped", "killed")]
     same = [f for f in waiting if Recipe.read_run(f.recipe) == recipe]
     resume = same[-1] if same else None
-    tune(recipe, base=base, resume=resume, callbacks=[view], progress=view.progress)
+    try:
+        tune(recipe, base=base, resume=resume, callbacks=[view], progress=view.progress)
+    except EtudeError as error:
+        report.send(str(error))

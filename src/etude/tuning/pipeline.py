@@ -15,8 +15,10 @@ Its stages, in order:
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from etude.core.errors import DivergedError, EtudeError, ModelError, RunError
+from etude.core.atomic_files import disk_reason, is_disk_full
+from etude.core.errors import DivergedError, EtudeError, ModelError, RunError, innermost_reason
 from etude.core.machine import release_freed_memory, this_machine
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import registry
@@ -46,12 +49,14 @@ from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
-from etude.tuning.runs.folder import RunFolder
+from etude.tuning.runs.folder import RunFolder, remove_run
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
+from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.trainer import Trainer, TrainingSet
+from etude.tuning.training.verdict import WeightsBefore, is_far_worse, verdict
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def tune(
 
     Raises:
         EtudeError: the recipe, the model, the data or the machine is unsuitable; what the run
-            saved before is still valid.
+            saved before is still valid. A run that has not trained a step leaves no folder.
     """
     recipe.require_data()
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
@@ -103,22 +108,60 @@ def tune(
             f"this is process {placement.rank} of {placement.world_size} (WORLD_SIZE), but a run "
             "uses a single process; start it without a multi-process launcher"
         )
-    with resume or RunFolder.create(recipe.name, base) as folder:
-        folder.set_state("running")
-        folder.write_text("recipe.yaml", recipe.to_yaml())
-        folder.write_json("environment.json", {**environment(), "placement": placement.as_json()})
+    with (
+        resume or RunFolder.create(recipe.name, base) as folder,
+        answers(watching.on_message) as answer,
+    ):
+        answer.will = _before_training(resume)
         try:
-            return _tune(recipe, placement, folder, watching, progress, ignore_memory=ignore_memory)
-        except DivergedError as error:
+            folder.set_state("running")
+            folder.write_text("recipe.yaml", recipe.to_yaml())
+            kept = {**environment(), "placement": placement.as_json()}
+            folder.write_json("environment.json", kept)
+            return _tune(recipe, placement, folder, watching, progress, answer, ignore_memory)
+        except BaseException as error:
+            _note_failure(folder, error, new=resume is None)
+            if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
+                raise RunError(_disk_error(error, folder)) from error
+            raise
+
+
+def _before_training(resume: RunFolder | None) -> Callable[[], str]:
+    """Return what a stop does before the first step of this process."""
+    if resume is None:
+        return lambda: "nothing is trained yet, so nothing is kept"
+    return lambda: f"{resume.path} stays as it was saved, to be resumed"
+
+
+def _note_failure(folder: RunFolder, error: BaseException, *, new: bool) -> None:
+    """Record why a run ended; a new one that has not trained a step leaves nothing behind."""
+    if new and not folder.has_steps():
+        with suppress(RunError):
+            remove_run(folder)
+        return
+    # A full disk may refuse the record as well; the error itself is what the user must see.
+    with suppress(RunError):
+        if isinstance(error, DivergedError):
             folder.set_state("diverged", str(error))
             write_report(folder)
-            raise
-        except EtudeError as error:
-            folder.set_state("failed", str(error))
-            raise
-        except KeyboardInterrupt:
+        elif isinstance(error, KeyboardInterrupt):
             folder.set_state("stopped", "interrupted outside of training")
-            raise
+        elif isinstance(error, EtudeError):
+            folder.set_state("failed", str(error))
+        else:
+            folder.set_state("failed", f"{type(error).__name__}: {innermost_reason(error)}")
+
+
+def _disk_error(error: OSError, folder: RunFolder) -> str:
+    where = f" {error.filename}" if error.filename else ""
+    kept = (
+        f"the checkpoints in {folder.path} are intact: free some space and resume"
+        if is_disk_full(error) and folder.path.exists()
+        else "nothing was trained yet"
+        if not folder.path.exists()
+        else f"the checkpoints in {folder.path} are intact"
+    )
+    return f"cannot read or write{where}: {disk_reason(error)}; {kept}"
 
 
 def _tune(
@@ -127,7 +170,7 @@ def _tune(
     folder: RunFolder,
     callbacks: CallbackList,
     progress: Progress,
-    *,
+    answer: StopAnswer,
     ignore_memory: bool,
 ) -> Run:
     began = time.perf_counter()
@@ -172,30 +215,53 @@ def _tune(
         layout=task.layout(recipe, loaded),
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
+        answer=answer,
+        began=began,
     )
+    beginning = WeightsBefore(trainer)
+    if recipe.adapter.kind != "full":
+        beginning.keep()
     _resume(trainer, folder, callbacks)
     release_freed_memory()
     outcome = trainer.run()
+    answer.will = lambda: (
+        f"training is complete and saved; `etude tune --resume {folder.path}` goes on from here"
+    )
     if outcome.state == "stopped":
+        beginning.forget()
         folder.set_state("stopped", outcome.reason)
         write_report(folder)
         return Run(folder.path, "stopped", {})
 
     callbacks.on_message(f"training ended: {outcome.reason}")
-    if recipe.adapter.factors.bits is not None:
-        round_factors(loaded.model, recipe.adapter.factors)
-    save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
-    task.finish(folder.adapter if adapted else folder.path / "model", loaded, recipe)
-    with placement.autocast_context():
-        after = measure()
+    state = optimizer_figures(trainer.optimizer)
+    # Answers are generated with decoded weights: what only training needs would be beside them.
+    trainer.release()
+    release_freed_memory()
+
+    def save_and_measure() -> Measurement:
+        if recipe.adapter.factors.bits is not None:
+            round_factors(loaded.model, recipe.adapter.factors)
+        save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
+        task.finish(folder.adapter if adapted else folder.path / "model", loaded, recipe)
+        with placement.autocast_context():
+            return measure()
+
+    ended = after = save_and_measure()
+    restored = is_far_worse(before, ended) and beginning.restore()
+    if restored:
+        after = save_and_measure()
+    beginning.forget()
+    complaint = verdict(before, ended, recipe, restored=restored)
     folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *task.metrics(objective)]
     summary = {
         **figures(before, after, outcome, metrics),
         **sizes(loaded, folder, adapted, parameters),
-        **optimizer_figures(trainer.optimizer),
-        "peak_gpu_memory": placement.peak_memory(),
+        **state,
+        "peak_rss": _recorded_peak(folder, "rss", trainer.peak_rss),
+        "peak_gpu_memory": _recorded_peak(folder, "peak_gpu_memory", placement.peak_memory()),
         "name": folder.name,
         "task": task.name,
         "sample_score": task.sample_score.as_json(),
@@ -203,8 +269,12 @@ def _tune(
         "objective": objective.name,
         "loss_unit": objective.unit,
         "model": loaded.origin.name,
-        "total_seconds": time.perf_counter() - began,
+        "total_seconds": trainer.total_seconds,
     }
+    if complaint is not None:
+        summary["verdict"] = complaint
+        if restored:
+            summary["eval_loss_ended"] = ended.loss
     if estimate is not None:
         # Estimated last, when nobody waits for the run to begin.
         outline = ModelOutline(files.config, head)
@@ -301,7 +371,18 @@ def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:
         folder.truncate_metrics(-1)
         return
     trainer.resume(checkpoint)
+    callbacks.on_resume(folder.read_metrics())
     callbacks.on_message(f"resuming after step {checkpoint.counters.step}")
+
+
+def _recorded_peak(folder: RunFolder, key: str, known: int | None) -> int | None:
+    """Return the largest value that any step recorded, in any process of the run, or `known`.
+
+    The system counts a process's resident memory lazily, so its peak may be some pages below what
+    it said at a step; and a report's peak must not lie below its own chart.
+    """
+    recorded = [record.get(key) for record in folder.read_metrics()]
+    return max((value for value in [known, *recorded] if value is not None), default=None)
 
 
 def _measured_before(folder: RunFolder) -> Measurement | None:

@@ -124,7 +124,9 @@ def load(
     if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
     if not folder.adapter.is_dir():
-        raise RunError(f"{folder.path} has no adapter yet; finish it: etude tune --resume {run}")
+        raise RunError(
+            f"{folder.path} has no adapter yet; finish it: etude tune --resume {folder.path}"
+        )
     task = task_named(recipe.task)
     head = task.saved_head(TaskRecord.read(folder.adapter))
     loaded = load_model(recipe.model, recipe.quant, progress, head)

@@ -245,6 +245,47 @@ def test_attention_does_not_depend_on_the_number_of_threads():
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", [FLOAT, BF16])
+def test_no_result_depends_on_which_thread_took_which_chunk(dtype):
+    """More threads than cores take the chunks in another order each time; no sum crosses one."""
+    x, g = torch.randn(2, 300, 576).to(dtype)
+    weight, logits = torch.randn(576).to(dtype), torch.randn(40, 3000).to(dtype)
+    angle, targets = torch.randn(300, 64), torch.randint(3000, (40,))
+    thin, thick = torch.randn(8, 576).to(dtype), torch.randn(2000, 576).to(dtype)
+    cache = torch.randn(2, 8, 3, 90, 64).to(dtype)
+
+    def everything() -> list[torch.Tensor]:
+        y, rstd = fused.rms_norm(x, weight, 1e-5)
+        turned, changed, gate, up = x.clone(), logits.clone(), x.clone(), g.clone()
+        fused.rotate(turned, angle.cos(), angle.sin(), 9)
+        loss = fused.cross_entropy(changed, targets, gradient=True)
+        seen, places = torch.full((8,), 90), torch.arange(8)
+        return [
+            y,
+            fused.rms_norm_backward(g, x, weight, rstd, g),
+            turned,
+            loss,
+            changed,
+            fused.swiglu(x, g),
+            fused.swiglu_backward(g, gate, up),
+            gate,
+            up,
+            fused.thin_product(thin, thick),
+            fused.cached_attention(thin, *cache, places, seen, Heads(9, 3, 64, 0.125)),
+        ]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = everything()
+    try:
+        for threads in (2, 3, 8):
+            torch.set_num_threads(threads)
+            assert all(torch.equal(a, b) for a, b in zip(alone, everything(), strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [FLOAT, BF16])
 @pytest.mark.parametrize(("width", "columns"), [(16, 1), (48, 33), (100, 70), (576, 192)])
 def test_a_product_of_few_rows_with_all_that_is_added_to_it(dtype, width, columns):
     weight, b = torch.randn(columns, width).to(dtype), torch.randn(5, columns).to(dtype)

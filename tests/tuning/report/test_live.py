@@ -178,3 +178,15 @@ def test_bar_can_be_drawn_while_the_training_view_stands():
         progress.finish()
         view.update(record(2, 2.0))
     assert "step 2/10" in frames(console)
+
+
+def test_view_of_a_resumed_run_begins_where_the_run_left_off():
+    console = terminal(120)
+    earlier = [record(step, 60.0 * step, loss=4.0 - step / 10) for step in range(1, 11)]
+    earlier.append({"step": 10, "eval_loss": 3.5})
+    with LiveView(20, done=10, earlier=earlier, console=console) as view:
+        view.close()
+    shown = frames(console)
+    assert "step 10/20" in shown and "50 %" in shown
+    assert "10:00 elapsed" in shown and "10:00 left" in shown
+    assert "evaluation loss 3.500" in shown and "last 3.000" in shown

@@ -11,6 +11,7 @@ from etude.app.papers.opening import open_index, open_library, open_reader, open
 from etude.cli.papers import papers
 from etude.cli.papers.context import complete_tag, echo
 from etude.cli.spinner import working
+from etude.core.atomic_files import disk_reason, replace_output
 from etude.core.errors import PapersError
 
 
@@ -66,10 +67,9 @@ def export_papers(
     else:
         try:
             # As it was written: line ends of CSV and RIS are part of the format.
-            with output.open("w", encoding="utf-8", newline="") as file:
-                file.write(made.text)
+            replace_output(output, made.text)
         except OSError as error:
-            raise PapersError(f"{output} cannot be written: {error.strerror}") from error
+            raise PapersError(f"{output} cannot be written: {disk_reason(error)}") from error
         echo(f"{made.papers} papers as {chosen} in {output}")
     for key in made.missing:
         typer.echo(f"{key} is not among the papers here", err=True)
@@ -168,9 +168,9 @@ def make_digest(
     for path, text in ((markdown, made.markdown), (html, made.html)):
         if path is not None:
             try:
-                path.write_text(text(), encoding="utf-8")
+                replace_output(path, text())
             except OSError as error:
-                raise PapersError(f"{path} cannot be written: {error.strerror}") from error
+                raise PapersError(f"{path} cannot be written: {disk_reason(error)}") from error
             echo(f"{made.subject}: {path}")
     if mailing is not None:
         sent = send(made, mailing, library, resend=resend, show=echo)

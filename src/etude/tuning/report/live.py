@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,7 @@ class LiveView:
         total_steps: int,
         *,
         done: int = 0,
+        earlier: Sequence[Mapping[str, Any]] = (),
         console: Console | None = None,
         quiet: bool = False,
         line_every: float = 10.0,
@@ -73,6 +74,7 @@ class LiveView:
         Args:
             total_steps: optimiser steps of the whole run, including those before a resume.
             done: steps before a resume.
+            earlier: records of metrics.jsonl up to that step.
             console: output console; None: standard error.
             quiet: show nothing.
             line_every: seconds between plain lines without a terminal.
@@ -85,6 +87,11 @@ class LiveView:
         self._times: deque[tuple[int, float]] = deque(maxlen=RATE_WINDOW + 1)
         self._evaluations: list[Record] = []
         self._last: Record = {"step": done} if done else {}
+        for record in earlier:
+            if "loss" in record:
+                self._remember(dict(record))
+            elif "eval_loss" in record:
+                self._evaluations.append(dict(record))
         self._printed_at: float | None = None
         self._live: Live | None = None
 
@@ -115,11 +122,8 @@ class LiveView:
 
     def update(self, record: Record) -> None:
         """Show a training record: step, loss, lr, grad_norm, tokens_per_s, rss, seconds."""
-        self._last = record
-        self._losses.append(record.get("loss"))
+        self._remember(record)
         seconds = record.get("seconds")
-        if seconds is not None:
-            self._times.append((int(record["step"]), float(seconds)))
         if self._live is not None or self.quiet:
             return
         now = float(seconds or 0.0)
@@ -127,6 +131,12 @@ class LiveView:
         if due or record["step"] >= self.total_steps:
             self._printed_at = now
             self.console.print(self._plain_line(), soft_wrap=True)
+
+    def _remember(self, record: Record) -> None:
+        self._last = record
+        self._losses.append(record.get("loss"))
+        if (seconds := record.get("seconds")) is not None:
+            self._times.append((int(record["step"]), float(seconds)))
 
     def evaluation(self, record: Record) -> None:
         """Show an evaluation record: step, eval_loss."""

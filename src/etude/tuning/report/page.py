@@ -69,7 +69,7 @@ def render(folder: RunFolder) -> str:
     content: dict[str, Any] = {
         "name": folder.name,
         "lede": lede(summary),
-        "banner": banner(folder, records),
+        "banner": banner(folder, records, summary.get("verdict", "")),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
         "results": blocks(folder.read_json(folder.details.name) or {}),

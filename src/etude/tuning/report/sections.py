@@ -43,8 +43,11 @@ def lede(summary: Summary) -> str:
     said = f"{summary.get('model', 'The model')}, tuned by {method}" + (
         f" in {q.duration(summary['train_seconds'])}." if "train_seconds" in summary else "."
     )
-    verb = "fell" if after < before else "rose"
-    said += f" Loss on held-out samples {verb} from {q.loss(before)} to {q.loss(after)}"
+    if after == before:
+        said += f" Loss on held-out samples is {q.loss(after)}, as before"
+    else:
+        verb = "fell" if after < before else "rose"
+        said += f" Loss on held-out samples {verb} from {q.loss(before)} to {q.loss(after)}"
     for metric in metrics_of(summary, "")[1:2]:
         value, value_before = figure(summary, metric.name), figure(summary, f"{metric.name}_before")
         if value is not None and value_before is not None:
@@ -54,11 +57,11 @@ def lede(summary: Summary) -> str:
     return said + "."
 
 
-def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
-    """Return a notice about an unfinished run; empty for a finished one."""
+def banner(folder: RunFolder, records: Sequence[dict[str, Any]], verdict: str = "") -> str:
+    """Return a notice about an unfinished run, or one that ended worse than it began."""
     state, detail = folder.state, str(folder.state_record().get("detail") or "")
     if state == "finished":
-        return ""
+        return sentence(verdict) if verdict else ""
     step = max((int(record.get("step", 0)) for record in records), default=0)
     total = max((int(record.get("total_steps", 0)) for record in records), default=0)
     reached = f"step {step:,} of {total:,}" if total else f"step {step:,}"
@@ -70,6 +73,11 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]]) -> str:
         "diverged": f"This run diverged after {reached}{why}.",
         "failed": f"This run failed after {reached}{why}.",
     }[state]
+
+
+def sentence(text: str) -> str:
+    """Return a message as a sentence: a capital letter first, a full stop last."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure]:

@@ -116,6 +116,12 @@ class Summary(RunResult, total=False):
     ended: str
     """Why training ended."""
 
+    verdict: str
+    """That the run ended worse than it began, and what to do; missing where it did not."""
+
+    eval_loss_ended: float
+    """Loss when training ended, where the weights before it were restored and saved."""
+
 
 def memory_estimate(summary: Mapping[str, Any]) -> MemoryEstimateRecord | None:
     """Return the estimate that was made before the run; None where there was none."""

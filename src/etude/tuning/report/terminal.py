@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from etude.core.progress import Progress
 from etude.tuning.callbacks import Callback, EvaluationRecord, StepRecord
 from etude.tuning.report.live import LiveView, TerminalProgress
@@ -14,10 +17,15 @@ class TerminalView(Callback):
         self.quiet = quiet
         self.progress: Progress = TerminalProgress(quiet=quiet)
         self._live = LiveView(0, quiet=quiet)
+        self._earlier: Sequence[Mapping[str, Any]] = ()
+
+    def on_resume(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Remember what was recorded, so that the live view goes on where the run left off."""
+        self._earlier = records
 
     def on_train_begin(self, total_steps: int, step: int) -> None:
         """Start the live view of `total_steps` steps, `step` of them already done."""
-        self._live = LiveView(total_steps, done=step, quiet=self.quiet)
+        self._live = LiveView(total_steps, done=step, earlier=self._earlier, quiet=self.quiet)
         self._live.__enter__()
 
     def on_step_end(self, record: StepRecord) -> None:

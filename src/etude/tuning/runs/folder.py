@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast, get_args
 
 from etude.core.atomic_files import (
+    disk_reason,
     drop_torn_line,
     remove_folder,
     replace_bytes,
@@ -250,6 +251,13 @@ class RunFolder:
         """
         return self._read_lines(self.metrics)
 
+    def has_steps(self) -> bool:
+        """Whether a step was recorded, or a checkpoint written: there is something to resume."""
+        try:
+            return bool(self.read_metrics()) or any(self.checkpoints.rglob("step-*.pt"))
+        except RunError:
+            return True
+
     def truncate_metrics(self, step: int) -> None:
         """Drop all records after `step`: a resumed run writes them again."""
         kept = [record for record in self.read_metrics() if record.get("step", 0) <= step]
@@ -328,11 +336,9 @@ class RunFolder:
             self._metrics = None
 
     def _write_error(self, name: str, error: OSError) -> RunError:
-        reason = (
-            "the disk is full; free some space and resume"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else error.strerror or str(error)
-        )
+        reason = disk_reason(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += "; free some space and resume"
         return RunError(f"cannot write {self.path / name}: {reason}")
 
 
@@ -372,7 +378,7 @@ def find_run(name_or_path: str, base: str | os.PathLike[str] = "runs") -> RunFol
 
 
 def remove_run(folder: RunFolder) -> None:
-    """Delete a run that nobody is writing, and let `latest` name the newest that is left.
+    """Delete a run that nobody else is writing, and let `latest` name the newest that is left.
 
     Raises:
         RunError: it is being written, or cannot be deleted.

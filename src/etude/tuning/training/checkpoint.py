@@ -46,6 +46,10 @@ class Counters:
     """Step of `best_value`."""
     bad_evaluations: int = 0
     """Evaluations since `best_value`."""
+    total_seconds: float = 0.0
+    """Time since the run began, loading and evaluation included, over all its processes."""
+    peak_rss: int = 0
+    """Peak resident memory of these processes, in bytes."""
 
     @classmethod
     def from_saved(cls, fields: dict[str, Any]) -> Counters:
@@ -54,6 +58,8 @@ class Counters:
         if "best_loss" in known:
             lowest = known.pop("best_loss")
             known["best_value"] = lowest if math.isfinite(lowest) else None
+        # Checkpoints without the time of the whole run: training is the part that is known.
+        known.setdefault("total_seconds", known.get("seconds", 0.0))
         return cls(**known)
 
 

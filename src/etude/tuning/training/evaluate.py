@@ -8,11 +8,14 @@ from typing import Any, cast
 
 import torch
 
+from etude.core.errors import RecipeError, did_you_mean
 from etude.core.progress import Progress
+from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
+from etude.tuning.metrics.metric import Metric, loss_metric
 from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
 
 
@@ -135,3 +138,22 @@ def end_tokens(model: Any, end_id: int) -> list[int]:
     if own is None:
         return [end_id]
     return sorted({end_id, *(own if isinstance(own, list) else [own])})
+
+
+def best_metric(recipe: Recipe, objective: Objective) -> Metric:
+    """Return the metric that selects the best checkpoint.
+
+    Raises:
+        RecipeError: the objective does not compute this metric.
+    """
+    name = recipe.eval.best_metric
+    if name == "loss":
+        return loss_metric(objective.unit)
+    known = {metric.name: metric for metric in objective.metrics}
+    if name not in known:
+        names = ", ".join(["loss", *known])
+        raise RecipeError(
+            f"eval.best_metric: evaluations during training do not compute {name!r}"
+            f"{did_you_mean(name, known)}; they compute: {names}"
+        )
+    return known[name]

@@ -15,22 +15,21 @@ import statistics
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from etude.core.errors import DivergedError, RecipeError, RunError, did_you_mean
-from etude.core.machine import rss
+from etude.core.errors import DivergedError, RunError
+from etude.core.machine import peak_rss, rss
 from etude.tuning.callbacks import Callback, CallbackList, EvaluationRecord, StepRecord
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, plan_steps
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.metrics.metric import Metric, loss_metric
 from etude.tuning.objectives.base import (
     LossSum,
     MeanMetrics,
@@ -48,8 +47,8 @@ from etude.tuning.optim.schedules import learning_rate
 from etude.tuning.placement import CPU, Placement
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
-from etude.tuning.training.evaluate import evaluate
-from etude.tuning.training.interrupt import StopRequest, stop_request
+from etude.tuning.training.evaluate import best_metric, evaluate
+from etude.tuning.training.interrupt import StopAnswer, StopRequest, stop_request
 
 # Steps timed to estimate the speed under a time limit; the first is slower than the rest.
 _MEASURED_STEPS = 4
@@ -104,6 +103,8 @@ class Trainer:
         layout: packed or padded rows.
         placement: device and dtypes of the model; None: the CPU, in the model's own dtype.
         callbacks: called at each stage, in this order.
+        answer: is kept up to date with what a stop would do.
+        began: when this process began the run, by `time.perf_counter`; None: now.
 
     Raises:
         RecipeError: `eval.best_metric` names no metric of the objective.
@@ -121,6 +122,8 @@ class Trainer:
         layout: Layout,
         placement: Placement | None = None,
         callbacks: Sequence[Callback] = (),
+        answer: StopAnswer | None = None,
+        began: float | None = None,
     ) -> None:
         self.model = model
         self.parameters = dict(parameters)
@@ -133,7 +136,7 @@ class Trainer:
         self.placement = placement or Placement(CPU, model.dtype)
         self.fingerprint = data.fingerprint()
         self.objective = objective
-        self.best_metric = _best_metric(recipe, objective)
+        self.best_metric = best_metric(recipe, objective)
         self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
         self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
@@ -143,6 +146,19 @@ class Trainer:
         self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
         self._recent: list[float] = []
         self._saved_step = -1
+        self._answer = answer or StopAnswer()
+        self._began = time.perf_counter() if began is None else began
+        self._earlier = Counters()
+
+    @property
+    def total_seconds(self) -> float:
+        """Time since the run began: loading, evaluation and earlier processes included."""
+        return self._earlier.total_seconds + time.perf_counter() - self._began
+
+    @property
+    def peak_rss(self) -> int:
+        """Peak resident memory of this process and of those that it resumed, in bytes."""
+        return max(self._earlier.peak_rss, peak_rss())
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Restore the state of a checkpoint; metrics recorded after it are discarded.
@@ -155,11 +171,12 @@ class Trainer:
                 "the training data differ from those this run began with, so it cannot be resumed; "
                 "start a new run, or restore the original data"
             )
-        if checkpoint.weights.keys() != self._tensors().keys():
+        if checkpoint.weights.keys() != self.tensors().keys():
             raise RunError("the checkpoint's trained weights are not those of this recipe")
-        self._set_weights(checkpoint.weights)
+        self.set_weights(checkpoint.weights)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.counters = checkpoint.counters
+        self._earlier = replace(checkpoint.counters)
         self._saved_step = checkpoint.counters.step
         self.folder.truncate_metrics(checkpoint.counters.step)
 
@@ -177,9 +194,18 @@ class Trainer:
         finally:
             self.callbacks.on_train_end()
 
+    def release(self) -> None:
+        """Release the gradients and the optimiser's state; the trainer can step no more."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
     def _run(self) -> TrainingResult:
         counters = self.counters
-        with stop_request() as stop, self._training_mode():
+        with (
+            stop_request() as stop,
+            self._answer.during(self._stopping),
+            self._training_mode(),
+        ):
             while counters.step < counters.total_steps:
                 try:
                     record = self._step(stop)
@@ -201,6 +227,15 @@ class Trainer:
                     self._save()
                     return TrainingResult("finished", counters, self._finish("time limit reached"))
         return TrainingResult("finished", counters, self._finish("all steps completed"))
+
+    def _stopping(self) -> str:
+        """Return what a stop does now, for the user."""
+        step, saved = self.counters.step, max(self._saved_step, 0)
+        kept = f"step {saved}" if saved else "nothing"
+        return (
+            f"the state after step {step} is saved at the next safe point, to be resumed. "
+            f"Ctrl-C again ends at once and keeps {kept}"
+        )
 
     def _step(self, stop: StopRequest) -> StepRecord:
         """Do one optimiser step and return its record."""
@@ -348,11 +383,13 @@ class Trainer:
         best, _ = last_checkpoint(self.folder.checkpoints / "best")
         if best is None:
             return reason
-        self._set_weights(best.weights)
+        self.set_weights(best.weights)
         return f"{reason}; restored the weights of step {counters.best_step}, the best evaluation"
 
     def _checkpoint(self) -> Checkpoint:
-        weights = self._tensors()
+        weights = self.tensors()
+        self.counters.total_seconds = round(self.total_seconds, 3)
+        self.counters.peak_rss = self.peak_rss
         state = self.optimizer.state_dict()
         return Checkpoint(weights, state, self.counters, self.fingerprint)
 
@@ -365,12 +402,13 @@ class Trainer:
         release = partial(release_state, self.optimizer)
         save_checkpoint(folder, self._checkpoint(), keep=keep, written=release)
 
-    def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Set the trained weights and callback states to those of `tensors`."""
         with torch.no_grad():
-            for name, tensor in self._tensors().items():
+            for name, tensor in self.tensors().items():
                 tensor.copy_(weights[name])
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Return the trained weights and callback states by name, without the optimiser's state."""
         weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
         between = self.callbacks.state()
@@ -405,25 +443,6 @@ class Trainer:
             self.model.eval()
             if self.spec.gradient_checkpointing:
                 self.model.activation_checkpointing_disable()
-
-
-def _best_metric(recipe: Recipe, objective: Objective) -> Metric:
-    """Return the metric that selects the best checkpoint.
-
-    Raises:
-        RecipeError: the objective does not compute this metric.
-    """
-    name = recipe.eval.best_metric
-    if name == "loss":
-        return loss_metric(objective.unit)
-    known = {metric.name: metric for metric in objective.metrics}
-    if name not in known:
-        names = ", ".join(["loss", *known])
-        raise RecipeError(
-            f"eval.best_metric: evaluations during training do not compute {name!r}"
-            f"{did_you_mean(name, known)}; they compute: {names}"
-        )
-    return known[name]
 
 
 def _mix(seed: int, step: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from etude.core.atomic_files import replace_bytes
+from etude.core.atomic_files import disk_reason, replace_bytes
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
@@ -122,7 +122,9 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
     try:
         replace_bytes(output, b"".join(lines))
     except OSError as error:
-        raise DataError(f"cannot write {output}: {error.strerror}") from None
+        raise DataError(
+            f"cannot write {output}: {disk_reason(error)}; the data that were read are unchanged"
+        ) from None
     return done
 
 

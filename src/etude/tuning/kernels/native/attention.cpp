@@ -460,7 +460,7 @@ void backward(const E* q, const E* k, const E* v, const E* out, const E* gradien
                               head * total + start, s, scratch);
         }
         const int64_t group = s.heads / s.key_heads;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 16)
         for (int64_t row = 0; row < total; ++row)
             for (int64_t key_head = 0; key_head < s.key_heads; ++key_head)
                 for (int64_t c = 0; c < s.width; c += LANES) {

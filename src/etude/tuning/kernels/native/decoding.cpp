@@ -85,7 +85,7 @@ void thin_rows(const E* x, int64_t x_step, const E* w, const E* bias, const E* a
                E* y, int64_t width, int64_t columns) {
     constexpr int64_t PART = 2 * LANES;
     // Waking a thread costs some microseconds: what a thin weight takes altogether.
-#pragma omp parallel for schedule(static) if (columns * width > 1 << 16)
+#pragma omp parallel for schedule(dynamic, 2) if (columns * width > 1 << 16)
     for (int64_t first = 0; first < columns; first += PART) {
         float part[ROWS][PART];
         const int64_t here = columns - first < PART ? columns - first : PART;
@@ -145,7 +145,7 @@ void cached_attention(const E* q, const E* keys, const E* values, E* out, const 
     {
         float* scores = new float[capacity + LANES];
         float* total = new float[width + LANES];
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 2)
         for (int64_t task = 0; task < rows * heads; ++task) {
             const int64_t row = task / heads, head = task % heads, end = counts[row];
             const int64_t begin = window > 0 && end > window ? end - window : 0;

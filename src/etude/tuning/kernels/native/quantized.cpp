@@ -19,7 +19,7 @@ void dequantize(const uint8_t* codes, const float* absmax, const float* levels, 
         pairs[byte][1] = levels[byte & 15];
     }
 #endif
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 2)
     for (int64_t begin = 0; begin < count; begin += PART) {
         const int64_t end = begin + PART < count ? begin + PART : count;
         int64_t i = begin;
@@ -94,7 +94,7 @@ void dequantize(const uint8_t* codes, const float* absmax, const float* levels, 
 template <class E>
 void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, float* scales,
                int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const E* from = x + row * step;
         const auto value = [&](int64_t i) {
@@ -121,7 +121,7 @@ void int8_rows(const E* x, int64_t step, const float* columns, int8_t* codes, fl
 template <class E>
 void column_peaks(const E* x, int64_t step, float* out, int64_t rows, int64_t width) {
     constexpr int64_t STRIP = 4 * LANES;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < width; first += STRIP) {
         const int64_t here = width - first < STRIP ? width - first : STRIP;
         floats peaks[4] = {};
@@ -141,7 +141,7 @@ void column_peaks(const E* x, int64_t step, float* out, int64_t rows, int64_t wi
 template <class E>
 void int32_scaled(const int32_t* sums, const float* row_scale, const float* column_scale,
                   const E* add, int64_t add_step, E* out, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const int32_t* from = sums + row * width;
         const float scale = row_scale[row];

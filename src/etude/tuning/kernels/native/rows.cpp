@@ -1,5 +1,8 @@
 // What a decoder layer does to each row between its matrix products: RMS norm, rotary positions,
 // SwiGLU; and the softmax cross-entropy of a row of logits. See kernels/fused.py for definitions.
+//
+// Work is taken in small chunks rather than dealt in equal shares: a thread whose core is busy with
+// another program takes less of it. No sum crosses a chunk, so who takes which changes no bit.
 #include "checks.h"
 #include "vectors.h"
 
@@ -12,7 +15,7 @@ namespace {
 template <class E>
 void rms_norm(const E* x, const E* weight, E* y, float* rstd, int64_t rows, int64_t width,
               float eps) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const E* from = x + row * width;
         floats squares = {};
@@ -33,7 +36,7 @@ void rms_norm(const E* x, const E* weight, E* y, float* rstd, int64_t rows, int6
 template <class E>
 void rms_norm_backward(const E* gradient, const E* x, const E* weight, const float* rstd,
                        const E* residual, E* dx, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const E *g = gradient + row * width, *from = x + row * width;
         const float scale = rstd[row];
@@ -59,7 +62,7 @@ template <class E>
 void rotate(E* x, int64_t stride, const float* cosine, const float* sine, int64_t rows,
             int64_t heads, int64_t width, bool backwards) {
     const int64_t half = width / 2;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const float *c = cosine + row * width, *s = sine + row * width;
         for (int64_t head = 0; head < heads; ++head) {
@@ -87,7 +90,7 @@ inline floats sigmoid(floats x) {
 
 template <class E>
 void swiglu(const E* gate, const E* up, E* y, int64_t count) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 1024)
     for (int64_t i = 0; i < count; i += LANES) {
         const int64_t left = count - i;
         const floats g = load(gate + i, left);
@@ -100,7 +103,7 @@ void swiglu(const E* gate, const E* up, E* y, int64_t count) {
 // In place: gate and up become their gradients; y, if not null, gets silu(gate) * up again.
 template <class E>
 void swiglu_backward(const E* gradient, E* gate, E* up, E* y, int64_t count) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 1024)
     for (int64_t i = 0; i < count; i += LANES) {
         const int64_t left = count - i;
         const floats d = load(gradient + i, left);
@@ -116,7 +119,7 @@ void swiglu_backward(const E* gradient, E* gate, E* up, E* y, int64_t count) {
 template <class E>
 void cross_entropy(E* logits, const int64_t* targets, float* loss, int64_t rows, int64_t width,
                    bool gradient) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int64_t row = 0; row < rows; ++row) {
         E* at = logits + row * width;
         const int64_t whole = width - width % LANES, target = targets[row];
