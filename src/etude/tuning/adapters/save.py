@@ -189,7 +189,11 @@ def _peft_config(
     origin: ModelOrigin,
     name: str,
 ) -> dict[str, Any]:
-    tasks = {"ForCausalLM": "CAUSAL_LM", "ForSequenceClassification": "SEQ_CLS"}
+    tasks = {
+        "ForCausalLM": "CAUSAL_LM",
+        "ForSequenceClassification": "SEQ_CLS",
+        "ForTokenClassification": "TOKEN_CLS",
+    }
     task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
     saved = [path for path, module in saved_modules(model).items() if name in module.copies]

@@ -13,6 +13,20 @@ from etude.tuning.data.schema import Sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TaggedWords:
+    """The words that one window of a sentence is trained and scored on, W of them."""
+
+    pieces: NDArray[np.int32]
+    """(W,) token of each word's first piece."""
+
+    tags: NDArray[np.int32]
+    """(W,) class of each word."""
+
+    sentence: int
+    """Number of the sentence; its windows follow each other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedSample:
     """The tokens of one sample."""
 
@@ -33,6 +47,9 @@ class EncodedSample:
 
     label: int | None = None
     """For classification, the class index."""
+
+    words: TaggedWords | None = None
+    """For token classification, where its words are, and their tags."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

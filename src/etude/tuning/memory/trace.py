@@ -349,9 +349,12 @@ def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
 
 
 def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """Return the loss of a batch of whole samples, as `objectives.classification` computes it."""
-    logits = cast("Tensor", model(input_ids=ids, **inputs).logits).float()
-    return F.cross_entropy(logits, ids.new_zeros(len(ids)), reduction="sum")
+    """Return the loss of a batch of whole samples, or of all their tokens.
+
+    As `objectives.classification` and `objectives.token_classification` compute it.
+    """
+    logits = cast("Tensor", model(input_ids=ids, **inputs).logits).float().flatten(0, -2)
+    return F.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
 
 
 def _count_experts(model: nn.Module) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from etude.tuning.tasks.base import Task
 from etude.tuning.tasks.causal_lm import CausalLM
 from etude.tuning.tasks.text_classification import TextClassification
+from etude.tuning.tasks.token_classification import TokenTagging
 
-TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), TextClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CausalLM(), TextClassification(), TokenTagging())
+}
 
 
 def task_named(name: str) -> Task:
