@@ -54,7 +54,9 @@ def test_any_tags_score_as_in_seqeval(letters):
     draw = random.Random(7)
     for _ in range(150):
         true = [random_tags(draw, letters) for _ in range(20)]
-        predicted = [[*map(draw.choice, zip(t, random_tags_of(draw, t, letters)))] for t in true]
+        predicted = [
+            [*map(draw.choice, zip(t, random_tags_of(draw, t, letters), strict=True))] for t in true
+        ]
         found = [[entities(tags) for tags in side] for side in (true, predicted)]
         score, expected = entity_score(*found), compared(true, predicted)
         micro = expected["micro avg"]
@@ -78,9 +80,7 @@ def test_valid_tags_score_as_in_strict_seqeval(scheme):
     draw = random.Random(11)
     for _ in range(150):
         true = [valid_tags(draw, scheme) for _ in range(20)]
-        predicted = [
-            tags if draw.random() < 0.4 else shuffled(draw, tags, scheme) for tags in true
-        ]
+        predicted = [tags if draw.random() < 0.4 else shuffled(draw, tags, scheme) for tags in true]
         found = [[entities(tags) for tags in side] for side in (true, predicted)]
         expected = compared(true, predicted, mode="strict", scheme=SCHEMES[scheme])
         assert entity_score(*found).f1 == pytest.approx(

@@ -15,25 +15,26 @@ from typing import Any, cast
 
 import torch
 
-from etude.core.errors import AdapterError, DataError, did_you_mean
+from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Batch, Layout
-from etude.tuning.data.counts import Tally
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.tagging.decoding import TagDecoder
+from etude.tuning.data.tagging.encoding import WordCounts, WordEncoder
 from etude.tuning.data.tagging.reading import RAW_SPLITTING, SpanRepairs, tagged_reader
-from etude.tuning.data.tagging.schemes import (
-    SchemeEvidence,
-    SchemeName,
-    TrainedScheme,
-    entities,
-    is_broken,
-    labels_of,
-    parse,
+from etude.tuning.data.tagging.schemes import entities, labels_of, parse
+from etude.tuning.data.tagging.survey import (
+    broken_notes,
+    data_scheme,
+    entity_types,
+    refuse_unknown,
+    survey,
+    trained_scheme,
+    word_notes,
 )
 from etude.tuning.data.tagging.words import Splitting, split_words, splitting_of
 from etude.tuning.metrics.entities import Entity
@@ -50,7 +51,6 @@ from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import PredictedSpan, SpansPrediction, TaskRecord
 from etude.tuning.tasks.entity_details import entity_details
 from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE, SHOWN
-from etude.tuning.tasks.word_encoding import WordCounts, WordEncoder
 from etude.tuning.training.evaluate import evaluate
 
 SPLITTING = "word_splitting"
@@ -90,28 +90,13 @@ class TokenTagging:
                 "there are no evaluation samples: name an evaluation file (data.eval), "
                 "or hold out a share of the data (data.eval_fraction)"
             )
-        scheme = data_scheme(split.train)
-        types = entity_types(split.train, scheme)
-        if not types:
-            raise DataError(
-                "every training row has only the tag O, so there is nothing to find; name the "
-                "column of the tags (data.tags)"
-            )
-        refuse_unknown(split.eval, data_scheme(split.eval, scheme), types)
-        trained = trained_scheme(recipe, scheme)
-        notes = [
-            f"tags: {scheme}, {len(types)} {'type' if len(types) == 1 else 'types'} of entities "
-            f"({', '.join(types)})" + ("" if trained == scheme else f"; trained as {trained}"),
-            *repairs.notes(),
-            *broken_notes(split.train, scheme, "training", recipe),
-            *broken_notes(split.eval, data_scheme(split.eval, scheme), "evaluation", recipe),
-        ]
+        notes = [*survey(split, recipe.data), *repairs.notes()]
         return DataSplit(split.train, split.eval, [*split.notes, *notes])
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
         """Return a new head with the tags of every type in the training data."""
         scheme = data_scheme(split.train)
-        labels = labels_of(entity_types(split.train, scheme), trained_scheme(recipe, scheme))
+        labels = labels_of(entity_types(split.train, scheme), trained_scheme(recipe.data, scheme))
         words = (word for sample in split.train for word in sample.words)
         options = {SPLITTING: splitting_of(words)}
         return Head("token-classification", labels, recipe.train.seed, options=options)
@@ -188,7 +173,7 @@ class TokenTagging:
         types = sorted({parse(label)[1] for label in encoder.labels if label != "O"})
         refuse_unknown(split.train, scheme, types)
         notes = [*split.notes, *repairs.notes()]
-        notes += broken_notes(split.train, scheme, "evaluation", recipe)
+        notes += broken_notes(split.train, scheme, "evaluation", recipe.data)
         encoded = encoder.encode_all(split.train, scheme, counts, progress)
         notes += word_notes("evaluation", counts, encoder.room)
         return PreparedData(encoded, encoded, encoder, notes)
@@ -397,103 +382,3 @@ def _sentences(data: PreparedData) -> list[Sample]:
 def marked(words: Sequence[str], found: Iterable[Entity]) -> str:
     """Return the entities of a sentence as text: `Aspirin (Chemical), gastric ulcer (Disease)`."""
     return ", ".join(f"{' '.join(words[e.start : e.end])} ({e.type})" for e in found)
-
-
-def data_scheme(samples: Iterable[Sample], known: SchemeName | None = None) -> SchemeName:
-    """Return the scheme of samples' tags.
-
-    Args:
-        samples: all of one side of the data.
-        known: the scheme of the training data: a small file may not show its own, so that it is
-            read as that one if it can be.
-    """
-    evidence = SchemeEvidence()
-    for sample in samples:
-        evidence.add(sample.tags, sample.origin)
-    if known is None or (evidence.plain and not evidence.letters) or known == "IO":
-        return evidence.scheme()
-    # IOB1 and BIO read every sequence of B and I alike; the others have letters of their own.
-    return known if evidence.letters <= set("BI") else evidence.scheme()
-
-
-def entity_types(samples: Iterable[Sample], scheme: SchemeName) -> list[str]:
-    """Return the types of entities, sorted.
-
-    Raises:
-        DataError: a tag is none of the scheme; the message names its row.
-    """
-    found: set[str] = set()
-    for sample in samples:
-        for place, tag in enumerate(sample.tags, start=1):
-            try:
-                kind = parse(tag, scheme)[1]
-            except DataError as error:
-                raise DataError(f"{sample.origin}, word {place}: {error}") from None
-            if kind:
-                found.add(kind)
-    return sorted(found)
-
-
-def trained_scheme(recipe: Recipe, scheme: SchemeName) -> TrainedScheme:
-    """Return the scheme that a model is trained on."""
-    if recipe.data.tag_scheme != "auto":
-        return recipe.data.tag_scheme
-    return "BIOES" if scheme in ("BIOES", "BILOU") else "BIO"
-
-
-def refuse_unknown(samples: Iterable[Sample], scheme: SchemeName, types: Sequence[str]) -> None:
-    """Refuse evaluation data with types of entities that the training data lack.
-
-    Raises:
-        DataError: naming the first type and its rows.
-    """
-    entity_types(samples, scheme)  # that every tag is one
-    rows: dict[str, Tally] = {}
-    for sample in samples:
-        for name in sorted({e.type for e in entities(sample.tags, scheme)} - set(types)):
-            rows.setdefault(name, Tally()).add(sample.origin)
-    for name, tally in rows.items():
-        near = did_you_mean(name, types)
-        raise DataError(
-            f"the training data have no entities of type {name!r}{near}: {tally} of the evaluation "
-            "data; correct these tags, or add training rows with this type"
-        )
-
-
-def broken_notes(
-    samples: Iterable[Sample], scheme: SchemeName, side: str, recipe: Recipe
-) -> list[str]:
-    """Return a note about sequences that break their scheme.
-
-    Raises:
-        DataError: there are some, and `data.broken_tags` is `error`.
-    """
-    broken = Tally()
-    for sample in samples:
-        if is_broken(sample.tags, scheme):
-            broken.add(sample.origin)
-    if not broken.count:
-        return []
-    if recipe.data.broken_tags == "error":
-        raise DataError(
-            f"{side} sentences whose tags break {scheme}, as I- after O does: {broken}; correct "
-            "them, or set data.broken_tags: repair"
-        )
-    return [f"{side}: sentences whose tags break {scheme}, read as conlleval does: {broken}"]
-
-
-def word_notes(side: str, counts: WordCounts, room: int) -> list[str]:
-    """Return a line for each thing that happened to words on the way to tokens."""
-    notes: list[str] = []
-    if counts.windowed.count:
-        notes.append(
-            f"{side}: sentences longer than data.max_length, in {counts.windows:,} windows: "
-            f"{counts.windowed}"
-        )
-    if counts.unread.count:
-        notes.append(
-            f"{side}: words that the tokenizer reads as nothing, given as unknown: {counts.unread}"
-        )
-    if counts.cut.count:
-        notes.append(f"{side}: words cut to their first {room:,} pieces: {counts.cut}")
-    return notes

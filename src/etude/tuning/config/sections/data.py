@@ -14,7 +14,8 @@ class DataSpec(Section):
 
     kind: Literal["files", "hub", "docstrings"] = "files"
     """`files`: JSONL, CSV, Parquet, or CoNLL (a word and its tag a line). `hub`: a data set of the
-    Hugging Face hub. `docstrings`: (function source, summary line) pairs from installed Python packages."""
+    Hugging Face hub. `docstrings`: (function source, summary line) pairs from installed Python
+    packages."""
 
     train: str | None = None
     """Path of the training file, or hub id of the data set."""

@@ -21,7 +21,8 @@ class EvalSpec(Section):
 
     tag_decoding: Literal["viterbi", "argmax"] = "viterbi"
     """How tags are decoded, in evaluation and prediction. `viterbi`: the most probable sequence
-    that the scheme allows. `argmax`: the most probable tag of each word (`token-classification`)."""
+    that the scheme allows. `argmax`: the most probable tag of each word.
+    (`token-classification`)"""
 
     show: Annotated[int, Field(ge=0)] = 3
     """Number of samples printed after training."""

@@ -78,8 +78,8 @@ def tagged_reader(
     )
 
 
-def input_reader(spec: DataSpec, first: Row) -> Callable[[Row], str | list[str]] | None:
-    """Return a function that reads what to predict of a row: its words; None if it has none."""
+def words_reader(spec: DataSpec, first: Row) -> Callable[[Row], list[str]] | None:
+    """Return a function that reads the words of a row, to predict; None if rows have none."""
     words = _column(spec.words, WORDS, first, "data.words", optional=True)
     return None if words is None else lambda row: _words(row, words)
 

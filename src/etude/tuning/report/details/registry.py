@@ -10,11 +10,13 @@ from typing import Any
 
 from etude.tuning.report.blocks import Block
 from etude.tuning.report.details.classification import confusion_matrix
+from etude.tuning.report.details.entities import entity_results
 
 Drawer = Callable[[Any], list[Block]]
 
 DRAWN: dict[str, Drawer] = {
     "confusion_matrix": confusion_matrix,
+    "entities": entity_results,
 }
 
 
