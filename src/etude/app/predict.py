@@ -152,12 +152,13 @@ def _reader(
 
 def _words_of(file: Path, recipe: Recipe) -> Callable[[], Iterator[list[str]]] | None:
     """Return what reads the words of each row of a file; None if its rows have no words."""
+    from etude.tuning.data.sources.conll import looks_like_conll
     from etude.tuning.data.sources.files import read_rows
     from etude.tuning.data.sources.registry import Row, UnreadableRow
     from etude.tuning.data.tagging.reading import words_reader
 
-    if file.suffix.lower() in TEXT_SUFFIXES and not file.is_file():
-        return None  # what is wrong with it, the reader of lines says
+    if file.suffix.lower() in TEXT_SUFFIXES and not (file.is_file() and looks_like_conll(file)):
+        return None
     first = next((row for row in read_rows(file) if isinstance(row, Row)), None)
     read = None if first is None else words_reader(recipe.data, first)
     if read is None:
