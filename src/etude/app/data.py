@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection
+    from etude.tuning.data.samples import ReaderFactory
 
 
 def recipe_for(
@@ -60,6 +61,14 @@ def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
     return {"kind": "files", "train": file, "eval": None}
 
 
+def row_reader(recipe: Recipe) -> ReaderFactory:
+    """Return what makes samples of rows, by the recipe's task."""
+    from etude.tuning.data.formats.registry import sample_reader
+    from etude.tuning.data.tagging.reading import tagged_reader
+
+    return tagged_reader if recipe.task == "token-classification" else sample_reader
+
+
 def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspection:
     """Tokenise a recipe's data as training would, and keep the first `samples` to show.
 
@@ -69,13 +78,15 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
     """
     from etude.tuning.data.inspect import inspect_data
     from etude.tuning.data.samples import load_samples
+    from etude.tuning.data.tagging.inspect import inspect_tagged
 
     progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed)
+    split = load_samples(recipe.data, recipe.train.seed, row_reader(recipe))
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
-    inspection = inspect_data(tokenizer, recipe.data, split, samples)
+    look = inspect_tagged if recipe.task == "token-classification" else inspect_data
+    inspection = look(tokenizer, recipe.data, split, samples)
     progress.finish()
     return inspection
 

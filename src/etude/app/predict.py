@@ -27,11 +27,12 @@ TEXT_SUFFIXES = (".txt", ".text", "")
 class PredictedInput:
     """An input, and what the model gave it."""
 
-    input: str
+    input: str | list[str]
+    """A text, or words."""
     prediction: Prediction
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data: `input` with `answer`, or with `label` and `probabilities`."""
+        """Return plain data: `input` with `answer`, `label` and `probabilities`, or `spans`."""
         return {"input": self.input, **self.prediction.as_json()}
 
 
@@ -40,7 +41,7 @@ class PredictionJob:
     """Inputs that were checked, and the run that predicts them."""
 
     run: RunFolder
-    inputs: Iterator[str]
+    inputs: Iterator[str | list[str]]
     total: int | None
     """Number of inputs; None if they come from a stream."""
 
@@ -63,7 +64,7 @@ def plan_predictions(
             lines. Blank lines are skipped.
         column: of a file of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
-            text classification.
+            classification; words where the rows of a token classification have them.
         base: folder that runs are kept in.
 
     Raises:
@@ -129,18 +130,47 @@ def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
     return replace(predictor, recipe=recipe.model_copy(update={"eval": spec}))
 
 
-def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[str]]:
+def _reader(
+    file: Path, recipe: Recipe, column: str | None
+) -> Callable[[], Iterator[str | list[str]]]:
     """Return what reads the inputs of a file, from its beginning at each call."""
+    tags = recipe.task == "token-classification"
+    if tags and column is None and (read := _words_of(file, recipe)) is not None:
+        return read
     if file.suffix.lower() in TEXT_SUFFIXES and not file.is_dir():
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
         return lambda: _lines_of(file)
-    key = "data.text" if recipe.task == "text-classification" else "data.prompt"
+    texts = tags or recipe.task == "text-classification"
+    key = "data.text" if texts else "data.prompt"
     own = recipe.data.text if key == "data.text" else recipe.data.prompt
     chosen, named = (
         (own, f"{key} of the run, or --column") if column is None else (column, "--column")
     )
     return lambda: _texts_of(file, chosen, named)
+
+
+def _words_of(file: Path, recipe: Recipe) -> Callable[[], Iterator[list[str]]] | None:
+    """Return what reads the words of each row of a file; None if its rows have no words."""
+    from etude.tuning.data.sources.conll import looks_like_conll
+    from etude.tuning.data.sources.files import read_rows
+    from etude.tuning.data.sources.registry import Row, UnreadableRow
+    from etude.tuning.data.tagging.reading import words_reader
+
+    if file.suffix.lower() in TEXT_SUFFIXES and not (file.is_file() and looks_like_conll(file)):
+        return None
+    first = next((row for row in read_rows(file) if isinstance(row, Row)), None)
+    read = None if first is None else words_reader(recipe.data, first)
+    if read is None:
+        return None
+
+    def words() -> Iterator[list[str]]:
+        for row in read_rows(file):
+            if isinstance(row, UnreadableRow):
+                raise DataError(row.message)
+            yield read(row)
+
+    return words
 
 
 def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:

@@ -69,11 +69,14 @@ def merge(
     from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runs.folder import find_run
+    from etude.tuning.tasks.base import TaskRecord
+    from etude.tuning.tasks.registry import task_named
 
     folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     name = model or _base_name(read_adapter(folder))
     if name is None:
         raise AdapterError(f"{folder} does not name its base model; name it with --model")
+    record = TaskRecord.read(folder)
     report = merge_adapter(
         ModelSpec(id=name),
         folder,
@@ -81,8 +84,11 @@ def merge(
         base=base.value if base else None,
         dtype=dtype,
         overwrite=force,
+        head=task_named(record.task).saved_head(record),
         progress=TerminalProgress(quiet=quiet),
     )
+    if record.labels:
+        record.write(report.folder)
     typer.echo(
         f"{report.folder}: {report.modules} layers merged into the {report.base} base, "
         f"{str(report.dtype).removeprefix('torch.')}"

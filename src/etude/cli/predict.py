@@ -49,8 +49,9 @@ def predict(
     """Predict with a fine-tuned model: print one JSON object per input.
 
     Each object has the `input` and, for a language model, the `answer`; for text classification,
-    the `label` and the `probabilities` of all labels. Objects are printed in batches as they are
-    made, in the order of the inputs. Blank lines are skipped.
+    the `label` and the `probabilities` of all labels; for token classification, the `spans`: their
+    `start` and `end` in characters, `label`, `text` and `probability`. Objects are printed in
+    batches as they are made, in the order of the inputs. Blank lines are skipped.
     """
     from etude.app.predict import plan_predictions, predictions
     from etude.tuning.report.live import TerminalProgress

@@ -15,6 +15,7 @@ The search index is stemmed by tantivy, with Snowball's English algorithm (`pape
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -49,6 +50,22 @@ VOCABULARY_STOP_WORDS: Final = STOP_WORDS | word_set(
     "within without www yet you your"
 )
 """The longer list of `papers.ranking`: words that no reason for a ranking should name."""
+
+UNSPACED: Final = re.compile(
+    "["
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u0f00-\u0fff"  # Tibetan
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
+    "\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\uaa80-\uaadf"  # Khmer, Tai scripts
+    "\u1b00-\u1b7f\ua980-\ua9df"  # Balinese, Javanese
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b"  # Han: radicals, signs
+    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
+    "\u3100-\u312f\u31a0-\u31bf"  # bopomofo
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
+    "\U0001aff0-\U0001b16f\U00020000-\U0003ffff"  # kana and Han beyond the first plane
+    "]"
+)
+"""A character of a script that is written without spaces between words."""
 
 _SUFFIXES: Final = (
     ("ational", "ate"), ("ization", "ize"), ("isation", "ize"), ("ations", "ate"), ("ation", "ate"),

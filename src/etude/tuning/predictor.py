@@ -44,11 +44,13 @@ class Predictor:
     recipe: Recipe
     """The run's recipe; for a base model, one with defaults."""
 
-    def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> Sequence[Prediction]:
-        """Return the prediction for each input: an answer, or a class with its probability.
+    def predict(
+        self, inputs: Sequence[str | Sequence[str]], *, tuned: bool = True
+    ) -> Sequence[Prediction]:
+        """Return the prediction for each input: an answer, a class with its probability, entities.
 
         Args:
-            inputs: prompts, or texts to classify.
+            inputs: prompts, or texts to classify; for token classification, also lists of words.
             tuned: False uses the base.
 
         Raises:

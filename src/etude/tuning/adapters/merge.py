@@ -40,6 +40,7 @@ from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
 from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.models.output import (
     move,
@@ -87,6 +88,7 @@ def merge_adapter(
     base: Into | None = None,
     dtype: str = "auto",
     overwrite: bool = False,
+    head: Head = CAUSAL_LM,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Write the base with its adapter merged, as a folder for transformers.
@@ -98,6 +100,7 @@ def merge_adapter(
         base: weights to merge into. None: those the adapter was trained on.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` (this machine's compute dtype).
         overwrite: replace an existing model folder.
+        head: of the adapter's task; a new one is part of the adapter.
         progress: reports every stage.
 
     Raises:
@@ -116,10 +119,11 @@ def merge_adapter(
     low_bits = LOW_BITS.get(dtype)
     # On the CPU: the result is a file, and a GPU would only copy the weights.
     here = spec.model_copy(update={"dtype": computed, "device": "cpu"})
-    loaded = load_model(here, quant, progress)
+    loaded = load_model(here, quant, progress, head)
     refuse_base_folder(output, loaded.origin)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
+    _require_head(loaded, saved)
     if low_bits is not None:
         raise too_few_bits(loaded.model, dtype, low_bits, progress or SilentProgress())
     target = loaded.dtype if dtype == "auto" else _DTYPES[dtype]
@@ -137,7 +141,7 @@ def merge_adapter(
         origin = loaded.origin
         del loaded
         gc.collect()
-        merged = float32_logits(_read_back(aside, target), ids)
+        merged = float32_logits(_read_back(aside, target, head), ids)
         report = MergeReport(
             output,
             modules,
@@ -202,6 +206,8 @@ def sample_ids(loaded: LoadedModel) -> Tensor:
 def float32_logits(model: Any, ids: Tensor) -> Tensor:
     """Return the logits of `ids`, (1, tokens, vocabulary), float32, computed in float32.
 
+    Of a classifier, (1, classes) or (1, tokens, classes).
+
     In 16-bit arithmetic two equal models of 30 layers differ by a percent or two, more than many
     adapters do. So each layer's weights are float32 only while it computes: the whole model is
     never in memory in float32.
@@ -214,8 +220,10 @@ def float32_logits(model: Any, ids: Tensor) -> Tensor:
             module.register_forward_hook(_narrow, always_call=True),
         )
     ]
+    # Encoders keep no cache, and do not know the option.
+    options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
     try:
-        return model.eval()(input_ids=ids, use_cache=False).logits
+        return model.eval()(input_ids=ids, **options).logits
     finally:
         for hook in hooks:
             hook.remove()
@@ -312,6 +320,17 @@ def _base_precision(saved: SavedAdapter, base: Into) -> QuantSpec:
     return saved.provenance.quant
 
 
+def _require_head(loaded: LoadedModel, saved: SavedAdapter) -> None:
+    """Refuse an adapter without the head of its task, which would be merged with a random one."""
+    trained = saved_modules(loaded.model)
+    lacking = [name for name in head_modules(loaded.model) if name not in trained]
+    if loaded.head.is_new and lacking:
+        raise AdapterError(
+            f"{saved.folder} lacks the trained head ({', '.join(lacking)}); a merged model would "
+            "answer at random"
+        )
+
+
 def _refuse_unknown(dtype: str) -> None:
     if dtype not in ("auto", *_DTYPES, *LOW_BITS):
         raise AdapterError(f"unknown dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
@@ -323,10 +342,8 @@ def _save(loaded: LoadedModel, folder: Path) -> None:
     loaded.tokenizer.save_pretrained(folder)
 
 
-def _read_back(folder: Path, dtype: torch.dtype) -> Any:
-    import transformers
-
-    auto: Any = transformers.AutoModelForCausalLM
+def _read_back(folder: Path, dtype: torch.dtype, head: Head) -> Any:
+    auto: Any = head.auto_class
     with no_bars():
         return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
 

@@ -35,11 +35,14 @@ class Recipe(Section):
     name: str = "run"
     """Name of the run; its folder is `runs/<name>-<time>`."""
 
-    task: Literal["auto", "causal-lm", "text-classification", "embedding"] = "causal-lm"
+    task: Literal[
+        "auto", "causal-lm", "text-classification", "token-classification", "embedding"
+    ] = "causal-lm"
     """What the model is tuned for. `causal-lm`: generating text and conversations.
     `text-classification`: assigning a text (`data.text`) to a class (`data.label`).
-    `embedding`: vectors that are near for texts that belong together (`data.text` and
-    `data.positive`, or texts of one class). `auto`: read from the data."""
+    `token-classification`: finding entities, from words (`data.words`) and tags (`data.tags`), or
+    text and spans (`data.spans`). `embedding`: vectors that are near for texts that belong together
+    (`data.text` and `data.positive`, or texts of one class). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -85,6 +88,14 @@ class Recipe(Section):
                 )
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no class labels; use data.kind: files")
+        if self.task == "token-classification":
+            if self.objective.kind != "auto":
+                raise ValueError(
+                    f"objective.kind: {self.objective.kind} is for task: causal-lm; a tagger is "
+                    "trained by cross-entropy over the tags of its words, so omit it"
+                )
+            if self.data.kind == "docstrings":
+                raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:

@@ -13,6 +13,20 @@ from etude.tuning.data.schema import Sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TaggedWords:
+    """The words that one window of a sentence is trained and scored on, W of them."""
+
+    pieces: NDArray[np.int32]
+    """(W,) token of each word's first piece."""
+
+    tags: NDArray[np.int32]
+    """(W,) class of each word."""
+
+    sentence: int
+    """Number of the sentence; its windows follow each other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedSample:
     """The tokens of one sample."""
 
@@ -39,6 +53,8 @@ class EncodedSample:
 
     negative: EncodedSample | None = None
     """For embeddings, a text that this one does not belong with."""
+    words: TaggedWords | None = None
+    """For token classification, where its words are, and their tags."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

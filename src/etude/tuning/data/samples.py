@@ -214,6 +214,8 @@ def content_key(sample: Sample) -> bytes:
     for mark, text in (("positive", sample.positive), ("negative", sample.negative)):
         if text is not None:
             digest.update(f"\0{mark} {text.strip()}".encode("utf-8", "surrogatepass"))
+    if sample.tags:
+        digest.update(f"\0tags {' '.join(sample.tags)}".encode("utf-8", "surrogatepass"))
     if sample.tools:
         digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.digest()
@@ -222,13 +224,15 @@ def content_key(sample: Sample) -> bytes:
 def _prompt_key(sample: Sample) -> bytes:
     """Return the key that decides a sample's side: the prompt for preferences, else all.
 
-    For a text with a label or a positive, the text.
+    For a text with a label or a positive, or words with tags, the text.
 
     Preference data have several answers per prompt. Split by answer, the evaluation would ask
     questions that training has answered.
     """
     if sample.label is not None or sample.positive is not None:
         return content_key(replace(sample, label=None, positive=None, negative=None))
+    if sample.tags:
+        return content_key(replace(sample, tags=()))
     if sample.rejected or sample.desirable is not None:
         return content_key(
             replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)

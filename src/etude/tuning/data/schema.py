@@ -4,6 +4,7 @@ conversation   system, user, assistant, tool turns; the assistant's are trained
 pair           two conversations with a common prompt, the first with the chosen answer
 unpaired       a conversation, and whether its last answer is desirable
 text           trained as a whole, or classified by its label
+tagged words   a text with its words and a tag for each
 """
 
 from __future__ import annotations
@@ -112,6 +113,12 @@ class Sample:
     context: int = 0
     """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired
     preference."""
+
+    words: tuple[str, ...] = ()
+    """For token classification, the words of `text`."""
+
+    tags: tuple[str, ...] = ()
+    """For token classification, the tag of each word, in the scheme of the data."""
 
     @classmethod
     def conversation(cls, *turns: tuple[Role, str], origin: str) -> Sample:

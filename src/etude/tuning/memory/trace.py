@@ -297,7 +297,7 @@ def _trace(
                 "segment_lengths": segments,
             }
         before = live.peak = live.now
-        compute_loss = _class_loss if head.is_new else _loss
+        compute_loss = _LOSSES[head.kind]
         # With checkpointing, layers are computed again in the backward pass.
         with _rows(model, packed=packed):
             try:
@@ -358,13 +358,30 @@ def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
 
 
 def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """Return the loss of a batch of whole samples, as `objectives.classification` computes it."""
+    """Return the loss of a batch of whole samples, or of all their tokens.
+
+    As `objectives.classification` and `objectives.token_classification` compute it.
+    """
     given = {"input_ids": ids, **inputs}
-    if "segment_lengths" in inputs:
+    if "segment_lengths" in inputs and "ForSequenceClassification" in type(model).__name__:
         logits = segment_logits(model, given, len(inputs["segment_lengths"])).float()
     else:
-        logits = cast("Tensor", model(**given).logits).float()
+        logits = cast("Tensor", model(**given).logits).float().flatten(0, -2)
     return F.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
+
+
+def _states_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Return a loss of the mean state of a batch, as embeddings are computed."""
+    states = cast("Tensor", model(input_ids=ids, **inputs).last_hidden_state).float()
+    return states.mean(dim=1).square().sum()
+
+
+_LOSSES = {
+    "causal-lm": _loss,
+    "sequence-classification": _class_loss,
+    "token-classification": _class_loss,
+    "none": _states_loss,
+}
 
 
 def _count_experts(model: nn.Module) -> None:

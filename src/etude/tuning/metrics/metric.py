@@ -96,6 +96,24 @@ MRR = Metric("mrr", "MRR@10", "percent", higher_is_better=True, note="mean recip
 NDCG = Metric("ndcg", "NDCG@10", "percent", higher_is_better=True)
 RANK = Metric("rank", "reciprocal rank", "points", higher_is_better=True)
 """Of one sample: 100 / rank of its positive."""
+ENTITY_F1 = Metric(
+    "entity_f1", "entity F1", "percent", higher_is_better=True, note="exact boundaries and type"
+)
+ENTITY_PRECISION = Metric(
+    "entity_precision", "entity precision", "percent", higher_is_better=True, note="of those found"
+)
+ENTITY_RECALL = Metric(
+    "entity_recall", "entity recall", "percent", higher_is_better=True, note="of the true ones"
+)
+WORD_ACCURACY = Metric(
+    "word_accuracy",
+    "word accuracy",
+    "percent",
+    higher_is_better=True,
+    note="most are outside",
+)
+ENTITIES_CORRECT = Metric("correct", "entities", "correct", higher_is_better=True)
+"""Of one sentence: whether its entities, and no others, were found."""
 CORRECT = Metric("correct", "class", "correct", higher_is_better=True)
 """Of one sample: whether its class was predicted."""
 

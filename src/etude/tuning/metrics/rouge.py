@@ -15,25 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
-from etude.core.words import porter_stem
+from etude.core.words import UNSPACED, porter_stem
 from etude.tuning.metrics.lcs import longest_common_subsequence
 
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
 _LONGEST_UNSTEMMED: Final = 3
-_UNSPACED = re.compile(
-    "["
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u0f00-\u0fff"  # Tibetan
-    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
-    "\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\uaa80-\uaadf"  # Khmer, Tai scripts
-    "\u1b00-\u1b7f\ua980-\ua9df"  # Balinese, Javanese
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b"  # Han: radicals, signs
-    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
-    "\u3100-\u312f\u31a0-\u31bf"  # bopomofo
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
-    "\U0001aff0-\U0001b16f\U00020000-\U0003ffff"  # kana and Han beyond the first plane
-    "]"
-)
 
 
 @dataclass(frozen=True)
@@ -123,4 +109,4 @@ def _kind(character: str) -> Literal["letter", "mark", "character", ""]:
         return "mark"
     if category not in "LN":
         return ""
-    return "character" if _UNSPACED.match(character) else "letter"
+    return "character" if UNSPACED.match(character) else "letter"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -35,6 +35,9 @@ class Head:
     problem: str = "single_label_classification"
     """Kind of labels of a sequence classifier, as transformers names it: also
     `multi_label_classification` and `regression`."""
+
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    """Facts that are saved with the head and needed to use it: how a tagger splits words."""
 
     @property
     def is_new(self) -> bool:

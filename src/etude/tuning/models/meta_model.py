@@ -142,6 +142,7 @@ def match_tensors(
         and name not in computed
         and not any(re.search(pattern, name) for pattern in harmless)
         and not (head.is_new and named_by_trunk and not name.startswith(trunk))
+        and not (head.is_new and _is_left_out(model, name.removeprefix(trunk)))
     ]
     if unexpected:
         raise ModelError(
@@ -155,6 +156,13 @@ def match_tensors(
                     f"says {place.shape}"
                 )
     return places
+
+
+def _is_left_out(model: Any, name: str) -> bool:
+    """Return whether the trunk does without the module of a tensor: taggers have no pooler."""
+    trunk = getattr(model, model.base_model_prefix, None)
+    module = name.partition(".")[0]
+    return hasattr(trunk, module) and getattr(trunk, module) is None
 
 
 def quantizable_linears(model: Any) -> dict[str, nn.Linear]:

@@ -1,4 +1,4 @@
-"""Blocks of a report's section on results: tables, charts, heatmaps and texts, with one look.
+"""Blocks of a report's section on results: tables, charts, heatmaps, texts, with one look.
 
 A task stores plain data under a name in `details.json`; `report/details` turns each name into
 blocks; the template draws them.
@@ -68,4 +68,36 @@ class Heatmap:
     kind: Literal["heatmap"] = "heatmap"
 
 
-Block = Table | Plot | Heatmap
+@dataclass(frozen=True)
+class Marked:
+    """A piece of a text."""
+
+    text: str
+    label: str = ""
+    """What the piece is; empty for text that is not marked."""
+    wrong: bool = False
+    """Marked in the colour of errors."""
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """A text in several versions, side by side, with pieces marked in each."""
+
+    origin: str
+    versions: Sequence[tuple[str, Sequence[Marked]]]
+    """Title and pieces of each."""
+
+
+@dataclass(frozen=True)
+class MarkedTexts:
+    """Texts with marked pieces: entities of sentences."""
+
+    title: str
+    texts: Sequence[MarkedText]
+    note: str = ""
+    shown: int = 6
+    """Texts that are shown at first; the rest are collapsed."""
+    kind: Literal["texts"] = "texts"
+
+
+Block = Table | Plot | Heatmap | MarkedTexts

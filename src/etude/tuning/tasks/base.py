@@ -114,6 +114,47 @@ class ClassPrediction:
         return {"label": self.text, "probabilities": dict(self.probabilities)}
 
 
+@dataclass(frozen=True)
+class PredictedSpan:
+    """An entity that was found in a text."""
+
+    start: int
+    """Its first character, from 0."""
+    end: int
+    """The character after its last."""
+    label: str
+    """Its type."""
+    text: str
+    probability: float
+    """That exactly these words are an entity of this type, 0 to 1."""
+    words: tuple[int, int] | None = None
+    """Where the input was a list of words: its first word, and the one after its last."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        fields = {name: getattr(self, name) for name in ("start", "end", "label", "text")}
+        fields["probability"] = self.probability
+        return fields if self.words is None else {**fields, "words": list(self.words)}
+
+
+@dataclass(frozen=True)
+class SpansPrediction:
+    """The entities of a text, in order."""
+
+    spans: tuple[PredictedSpan, ...]
+    source: str
+    """The text; words that were given as a list are joined by spaces."""
+
+    @property
+    def text(self) -> str:
+        """The entities as text: `Aspirin (Chemical), gastric ulcer (Disease)`."""
+        return ", ".join(f"{span.text} ({span.label})" for span in self.spans)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `spans`, whose characters count in the input."""
+        return {"spans": [span.as_json() for span in self.spans]}
+
+
 class Task(Protocol):
     """A fine-tuning task."""
 
@@ -218,9 +259,9 @@ class Task(Protocol):
         ...
 
     def predict(
-        self, loaded: LoadedModel, encoder: Any, inputs: Sequence[str], recipe: Recipe
+        self, loaded: LoadedModel, encoder: Any, inputs: Sequence[Any], recipe: Recipe
     ) -> Sequence[Prediction]:
-        """Return the prediction for each input."""
+        """Return the prediction for each input: a text, or what else the task takes."""
         ...
 
 

@@ -6,9 +6,10 @@ from etude.tuning.tasks.base import Task
 from etude.tuning.tasks.causal_lm import CausalLM
 from etude.tuning.tasks.embedding import Embedding
 from etude.tuning.tasks.text_classification import TextClassification
+from etude.tuning.tasks.token_classification import TokenTagging
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CausalLM(), TextClassification(), Embedding())
+    task.name: task for task in (CausalLM(), TextClassification(), TokenTagging(), Embedding())
 }
 
 

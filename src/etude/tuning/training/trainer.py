@@ -73,6 +73,8 @@ class TrainingSet:
                 digest.update(b"wanted" if sample.desirable else b"unwanted")
             if sample.label is not None:
                 digest.update(b"class %d" % sample.label)
+            if sample.words is not None:
+                digest.update(sample.words.tags.tobytes())
         return digest.hexdigest()
 
 

@@ -13,8 +13,9 @@ class DataSpec(Section):
     """Training and evaluation data."""
 
     kind: Literal["files", "hub", "docstrings"] = "files"
-    """`files`: JSONL, CSV or Parquet. `hub`: a data set of the Hugging Face hub.
-    `docstrings`: (function source, summary line) pairs from installed Python packages."""
+    """`files`: JSONL, CSV, Parquet, or CoNLL (a word and its tag a line). `hub`: a data set of the
+    Hugging Face hub. `docstrings`: (function source, summary line) pairs from installed Python
+    packages."""
 
     train: str | None = None
     """Path of the training file, or hub id of the data set."""
@@ -80,6 +81,35 @@ class DataSpec(Section):
     label: str = "label"
     """Column of the label: class, or whether the answer is desirable (`unpaired_preference`)."""
 
+    words: str | None = None
+    """Column of the words, a list (`token-classification`). None: `words` or `tokens`."""
+
+    tags: str | None = None
+    """Column of the tags, one for each word (`token-classification`). None: `tags`, `ner_tags` or
+    `labels`."""
+
+    tag_names: list[str] = []
+    """Names of tags that are given as numbers, in order: O, B-PER, I-PER, ... Not needed for data
+    sets that name them themselves (`token-classification`)."""
+
+    spans: str | None = None
+    """Column of entities in `text`, as [start, end, label] or objects with these keys, in
+    characters (`token-classification`). None: `spans`, `entities`, `labels`, `label` or
+    `annotations`."""
+
+    tag_scheme: Literal["auto", "BIO", "BIOES"] = "auto"
+    """Scheme that tags are converted to for training; the data's own is recognised. `auto`: BIOES
+    for data in BIOES or BILOU, else BIO (`token-classification`)."""
+
+    broken_tags: Literal["repair", "error"] = "repair"
+    """Sequences that break their scheme, as I- after O: read as conlleval does and counted, or stop
+    with an error (`token-classification`)."""
+
+    window_overlap: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
+    """Fraction of a window that it shares with the next, where a sentence has more than
+    `max_length` tokens. Each word is trained and scored in the window with most of its context
+    (`token-classification`)."""
+
     tools: str = "tools"
     """Column of the available tools, a list of JSON schemas (`messages`)."""
 
@@ -103,7 +133,8 @@ class DataSpec(Section):
 
     too_long: Literal["drop", "cut_prompt", "error"] = "drop"
     """Samples over `max_length`: drop and count them, cut their prompt from the left (never the
-    answer), or stop with an error."""
+    answer), or stop with an error. `token-classification` drops none: it reads long sentences in
+    windows."""
 
     no_trained_tokens: Literal["error", "drop"] = "error"
     """Samples without a trained token: stop with an error, or drop and count them."""

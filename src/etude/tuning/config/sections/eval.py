@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,12 @@ class EvalSpec(Section):
 
     best_metric: str = "loss"
     """Metric that selects the best evaluation during training and that `train.patience` monitors:
-    `loss`, or a metric of the task (`accuracy`, `macro_f1`)."""
+    `loss`, or a metric of the task (`accuracy`, `macro_f1`, `entity_f1`)."""
+
+    tag_decoding: Literal["viterbi", "argmax"] = "viterbi"
+    """How tags are decoded, in evaluation and prediction. `viterbi`: the most probable sequence
+    that the scheme allows. `argmax`: the most probable tag of each word.
+    (`token-classification`)"""
 
     show: Annotated[int, Field(ge=0)] = 3
     """Number of samples printed after training."""

@@ -16,9 +16,10 @@ from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Si
 from etude.tuning.data.check.languages import Languages
 from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
+from etude.tuning.data.check.tags import Tags
 from etude.tuning.data.check.tokens import Tokens
 from etude.tuning.data.formats.registry import sample_reader
-from etude.tuning.data.samples import split_samples
+from etude.tuning.data.samples import ReaderFactory, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import (
     SOURCES,
@@ -36,6 +37,7 @@ CHECKS = {
     "repeats": "duplicates near-duplicates overlap overlap-prompt overlap-near contradictions",
     "answers": "empty-answers empty-prompts role-order identical-pair given-away",
     "labels": "label-imbalance rare-labels label-spelling unseen-labels verdict-imbalance",
+    "tags": "no-entities mixed-tags broken-tags unseen-types rare-types type-spelling",
     "encodings": "mojibake lost-characters control-characters invisible-characters "
     "direction-marks decomposed line-ends",
     "languages": "languages",
@@ -98,6 +100,7 @@ def check_data(
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     progress: Progress | None = None,
+    reader: ReaderFactory = sample_reader,
 ) -> DataReport:
     """Check the data of a recipe.
 
@@ -108,6 +111,7 @@ def check_data(
         only: checks or families to make; empty: all.
         skip: checks or families to leave out.
         progress: reports every row.
+        reader: creates the row reader; a task may have its own.
 
     Raises:
         DataError: a file is missing or of an unknown kind, or a check has no such name.
@@ -131,7 +135,7 @@ def check_data(
         "rows that cannot be read as the recipe says",
         "a run would stop at the first of them",
     )
-    entries, refused = read_entries(spec, seed)
+    entries, refused = read_entries(spec, seed, reader)
     for row in refused:
         unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
@@ -157,6 +161,7 @@ def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
         "repeats": Repeats,
         "answers": Answers,
         "labels": Labels,
+        "tags": Tags,
         "encodings": Encodings,
         "languages": Languages,
         "private": Secrets,
@@ -175,7 +180,9 @@ class RefusedRow:
     message: str
 
 
-def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRow]]:
+def read_entries(
+    spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader
+) -> tuple[list[Entry], list[RefusedRow]]:
     """Read all samples, evaluation first, with the rows they came from, and what was no sample.
 
     Every row of the data is in one of the two lists.
@@ -191,9 +198,9 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
             *(Entry(sample, "train", None) for sample in split.train),
         ], []
     rows = source.rows(spec)
-    train, refused = _entries(rows.train, spec, "train")
+    train, refused = _entries(rows.train, spec, "train", reader)
     if rows.eval is not None:
-        held, refused_held = _entries(rows.eval, spec, "eval")
+        held, refused_held = _entries(rows.eval, spec, "eval", reader)
         return [*held, *train], [*refused_held, *refused]
     whole = spec.model_copy(update={"max_train": None, "max_eval": None})
     if not train or spec.eval_fraction == 0:
@@ -205,7 +212,7 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
 
 
 def _entries(
-    rows: Iterator[SourceRow], spec: DataSpec, side: Side
+    rows: Iterator[SourceRow], spec: DataSpec, side: Side, reader: ReaderFactory
 ) -> tuple[list[Entry], list[RefusedRow]]:
     read: Callable[[Row], Sample] | None = None
     entries: list[Entry] = []
@@ -215,7 +222,7 @@ def _entries(
             refused.append(RefusedRow(row.origin, side, row.message))
             continue
         try:
-            read = read or sample_reader(spec, row)
+            read = read or reader(spec, row)
             entries.append(Entry(read(row), side, row))
         except DataError as error:
             refused.append(RefusedRow(row.origin, side, str(error)))

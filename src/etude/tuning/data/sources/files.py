@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from etude.core.errors import DataError, did_you_mean
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.sources.conll import looks_like_conll, read_conll
 from etude.tuning.data.sources.registry import (
     READERS,
     RowSource,
@@ -34,11 +36,16 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[SourceRow]:
     if not file.exists():
         near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
         raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}")
-    reader = READERS.get(file.suffix.lower())
-    if reader is None:
+    suffix = file.suffix.lower()
+    reader = READERS.get(suffix)
+    # A .tsv without a header, or any other ending: words and tags are recognised by content.
+    tagged = (reader is None or suffix in (".tsv", ".txt")) and looks_like_conll(file)
+    if reader is None and not tagged:
         raise DataError(f"{file}: unknown file type {file.suffix!r}; known: {known}")
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty")
+    if reader is None or tagged:
+        return _guarded(file, partial(read_conll, with_text=suffix == ".txt"))
     return _guarded(file, reader.rows)
 
 

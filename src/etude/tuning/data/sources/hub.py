@@ -8,6 +8,8 @@ from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.sources.class_names import named as class_named
+from etude.tuning.data.sources.class_names import names_in_features
 from etude.tuning.data.sources.registry import (
     Row,
     RowSource,
@@ -46,12 +48,13 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[SourceRow]:
 
 def _table_rows(name: str, table: Any) -> Iterator[SourceRow]:
     number = 0
+    names = names_in_features(table.features.to_dict())
     while number < len(table):
         rest = table if number == 0 else table.skip(number)
         try:
             for values in rest:
                 number += 1
-                yield Row(f"{name}:{number}", values)
+                yield Row(f"{name}:{number}", class_named(values, names))
         except GeneratorExit:
             raise
         # A column is decoded as its row is read, by a library of images or sound.

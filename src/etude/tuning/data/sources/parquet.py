@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import DataError
+from etude.tuning.data.sources.class_names import named, names_in_schema
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -27,13 +28,18 @@ def _rows(file: Path) -> Iterator[SourceRow]:
         opened = parquet_module.ParquetFile(file)
     except arrow.ArrowException as error:
         raise DataError(f"{file} cannot be read as Parquet: {_one_line(error)}") from None
+    names = names_in_schema(opened.schema_arrow.metadata)
     done = 0
     with opened as parquet:
         for group in range(parquet.num_row_groups):
             end = done + parquet.metadata.row_group(group).num_rows
             try:
                 for batch in parquet.iter_batches(batch_size=_BATCH, row_groups=[group]):
-                    yield from _batch_rows(file, batch, done)
+                    for row in _batch_rows(file, batch, done):
+                        if names and isinstance(row, Row):
+                            yield Row(row.origin, named(row.values, names))
+                        else:
+                            yield row
                     done += batch.num_rows
             # pyarrow reports pages that do not decompress as OSError.
             except (arrow.ArrowException, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from etude.tuning.report.blocks import Block
 from etude.tuning.report.details.classification import confusion_matrix
+from etude.tuning.report.details.entities import entity_results
 from etude.tuning.report.details.retrieval import retrieval
 
 Drawer = Callable[[Any], list[Block]]
@@ -17,6 +18,7 @@ Drawer = Callable[[Any], list[Block]]
 DRAWN: dict[str, Drawer] = {
     "confusion_matrix": confusion_matrix,
     "retrieval": retrieval,
+    "entities": entity_results,
 }
 
 
