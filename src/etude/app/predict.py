@@ -63,7 +63,7 @@ def plan_predictions(
             lines. Blank lines are skipped.
         column: of a file of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
-            text classification.
+            run that reads texts.
         base: folder that runs are kept in.
 
     Raises:
@@ -135,7 +135,7 @@ def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iter
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
         return lambda: _lines_of(file)
-    key = "data.text" if recipe.task == "text-classification" else "data.prompt"
+    key = "data.text" if recipe.task != "chat" else "data.prompt"
     own = recipe.data.text if key == "data.text" else recipe.data.prompt
     chosen, named = (
         (own, f"{key} of the run, or --column") if column is None else (column, "--column")

@@ -32,7 +32,7 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
+from etude.tuning.artifacts import Measurement, describe_data, figures, sizes, unchanged
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.estimate import MemoryEstimate
@@ -182,6 +182,8 @@ def _tune(
     save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
     with placement.autocast_context():
         after = measure()
+    if (note := unchanged(before, after)) is not None:
+        callbacks.on_message(note)
     folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *task.metrics(objective)]

@@ -103,6 +103,12 @@ class Sample:
     label: str | None = None
     """For classification, the class name."""
 
+    references: tuple[str, ...] = ()
+    """All answers of a row that has several, the one in `messages` first; else empty."""
+
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further columns of the row that the evaluation reads, by name."""
+
     context: int = 0
     """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired
     preference."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from etude.tuning.tasks.base import Task
-from etude.tuning.tasks.causal_lm import CausalLM
+from etude.tuning.tasks.chat import Chat
+from etude.tuning.tasks.language_modeling import LanguageModeling
 from etude.tuning.tasks.text_classification import TextClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (CausalLM(), TextClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Chat(), LanguageModeling(), TextClassification())
+}
 
 
 def task_named(name: str) -> Task:
