@@ -25,7 +25,9 @@ from etude.tuning.metrics.slots import read_slots, realized
 
 PLAIN = MetricSettings()
 WORDS = st.lists(
-    st.sampled_from("the cat sat on a mat and dogs running ran , .".split()), min_size=1, max_size=9
+    st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "dogs", "running", "ran", ",", "."]),
+    min_size=1,
+    max_size=9,
 ).map(" ".join)
 TEXTS = st.lists(
     st.builds(
@@ -104,8 +106,8 @@ def test_a_reference_without_an_answer_is_named():
     [
         "name : Blue Spice | area : city centre | family friendly : no | price : £20-25",
         "name[Blue Spice], area[city centre], family friendly[no], price[£20-25]",
-        '{"name": "Blue Spice", "area": ["city centre"], "family friendly": "no", "price": "£20-25"}',
-        {"name": "Blue Spice", "area": ["city centre"], "family friendly": "no", "price": "£20-25"},
+        '{"name": "Blue Spice", "area": ["city centre"], "kids": "no", "price": "£20-25"}',
+        {"name": "Blue Spice", "area": ["city centre"], "kids": "no", "price": "£20-25"},
     ],
 )
 def test_slots_are_read_in_every_form_and_found_word_by_word(value):

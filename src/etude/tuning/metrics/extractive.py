@@ -23,9 +23,11 @@ TITLES: Mapping[BaselineName, str] = {"lead1": "lead-1", "oracle": "oracle"}
 MOST_SENTENCES = 200
 """Sentences that the oracle considers; it is quadratic in them, and summaries stand early."""
 
-_SENTENCE_END = re.compile(
-    r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])|(?<=[。！？])\s*|\n{2,}"
+_BETWEEN = re.compile(
+    r"[.!?][\"'”’)\]]*(?P<space>\s+)(?=[\"'“‘(\[]*[^\W_a-z])|[。！？](?P<none>\s*)|(?P<blank>\n{2,})"
 )
+"""What is between two sentences, in its group: space after an end and before a capital or a digit,
+nothing where a script writes no spaces, or a blank line."""
 
 
 def sentences_of(value: Any, where: str) -> list[str]:
@@ -35,7 +37,10 @@ def sentences_of(value: Any, where: str) -> list[str]:
         DataError: it is neither, or empty; the message begins with `where`.
     """
     if isinstance(value, str):
-        found = [piece.strip() for piece in _SENTENCE_END.split(value)]
+        cuts = [match.span(match.lastgroup or 0) for match in _BETWEEN.finditer(value)]
+        starts = [0, *(stop for _, stop in cuts)]
+        stops = [*(start for start, _ in cuts), len(value)]
+        found = [value[a:b].strip() for a, b in zip(starts, stops, strict=True)]
     elif isinstance(value, (list, tuple)) and all(
         isinstance(one, str) for one in cast("Sequence[Any]", value)
     ):

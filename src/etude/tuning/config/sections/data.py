@@ -27,8 +27,8 @@ class DataSpec(Section):
     `docstrings`: (function source, summary line) pairs from installed Python packages."""
 
     train: str | None = None
-    """Path of the training file, or hub id of the data set. For `language-modeling` also a text file
-    (.txt, .md, .rst, .html), which is one document, or a folder of such files."""
+    """Path of the training file, or hub id of the data set. For `language-modeling` also a text
+    file (.txt, .md, .rst, .html), which is one document, or a folder of such files."""
 
     eval: str | None = None
     """Path of the evaluation file. None: hold out `eval_fraction` of the training file."""
@@ -70,8 +70,8 @@ class DataSpec(Section):
     """Column of the prompt, or template with {columns}."""
 
     completion: str = "completion"
-    """Column of the answer, or template with {columns}. A column may hold a list of answers: each is
-    a reference at evaluation, and `data.references` says which are trained."""
+    """Column of the answer, or template with {columns}. A column may hold a list of answers: each
+    is a reference at evaluation, and `data.references` says which are trained."""
 
     references: Literal["all", "one"] = "all"
     """Of a row with a list of answers: train on each of them, or on one, drawn by the seed."""

@@ -21,13 +21,13 @@ class EvalSpec(Section):
     metrics: (
         list[Literal["rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "slots"]] | None
     ) = None
-    """Metrics of generated answers (`chat`); null: `rougeL`. `exact_match` compares whole answers, or
-    what `answer_pattern` captures; `slots` is the share of the values in `eval.slots` that the
+    """Metrics of generated answers (`chat`); null: `rougeL`. `exact_match` compares whole answers,
+    or what `answer_pattern` captures; `slots` is the share of the values in `eval.slots` that the
     answer contains word for word."""
 
     answer_pattern: str | None = None
-    """Regular expression whose last match is the answer that `exact_match` compares, its group if it
-    has one: `'####\\s*(.+)'` for GSM8K. Null: the whole text."""
+    """Regular expression whose last match is the answer that `exact_match` compares, its group if
+    there is one: `'####\\s*(.+)'` for GSM8K. Null: the whole text."""
 
     slots: str | None = None
     """Column of the slots that a text must realise: an object {name: value}, or text such as
