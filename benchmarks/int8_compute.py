@@ -56,7 +56,7 @@ def error_table(work: Work) -> list[tuple[str, float, float]]:
     """Return for each kind of layer how much its integer products raise the base's loss, in %."""
     fields = recipe(work.folder, "lora", 1, work.options, seed=0).model_dump(mode="json")
     fields["quant"] |= {"kind": "int8"}
-    chosen, task = Recipe.parse(fields), task_named("causal-lm")
+    chosen, task = Recipe.parse(fields), task_named("chat")
     loaded = load_model(chosen.model, chosen.quant)
     data = task.encode(task.read(chosen), loaded, chosen, SilentProgress())
     samples = data.train.samples[:48]

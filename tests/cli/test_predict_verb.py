@@ -96,7 +96,7 @@ def test_answers_come_one_a_line_in_order(predict, runs, tmp_path):
 def test_the_system_message_of_training_is_before_each_input(runs, tiny_llama, tmp_path):
     from etude.tuning.data.schema import Message
     from etude.tuning.predictor import load
-    from etude.tuning.tasks.causal_lm import as_trained
+    from etude.tuning.tasks.chat import as_trained
 
     spec = load(run_named(runs, "chat"), base=runs).encoder.spec
     told = spec.model_copy(update={"system": "Answer in verse."})

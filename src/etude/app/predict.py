@@ -64,7 +64,7 @@ def plan_predictions(
             lines. Blank lines are skipped.
         column: of a file of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
-            classification; words where the rows of a token classification have them.
+            run that reads texts; words where the rows of a token classification have them.
         base: folder that runs are kept in.
 
     Raises:
@@ -141,8 +141,7 @@ def _reader(
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
         return lambda: _lines_of(file)
-    texts = tags or recipe.task == "text-classification"
-    key = "data.text" if texts else "data.prompt"
+    key = "data.text" if recipe.task != "chat" else "data.prompt"
     own = recipe.data.text if key == "data.text" else recipe.data.prompt
     chosen, named = (
         (own, f"{key} of the run, or --column") if column is None else (column, "--column")

@@ -1,4 +1,4 @@
-"""`etude eval`: loss and ROUGE-L of a run or a model on held-out data."""
+"""`etude eval`: loss and the metrics of the task, of a run on held-out data."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def evaluate(
     base: Annotated[bool, typer.Option("--base", help="Measure the base model, too.")] = False,
     generate: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Number of answers to generate and score by ROUGE-L. Default: the recipe's."
-        ),
+        typer.Option(min=0, help="Number of answers to generate and score. Default: the recipe's."),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -66,3 +64,5 @@ def evaluate(
         values = (metric.text(result.get(metric.name)) for metric in shown)
         table.add_row(voice, *values, q.number(result["samples"]))
     Console(highlight=False).print(table)
+    if (note := results["tuned"].get("note")) is not None:
+        typer.echo(note, err=True)

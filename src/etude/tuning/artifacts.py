@@ -51,6 +51,20 @@ class Measurement:
         return cls(content["loss"], metrics, content["answers"], rouge)
 
 
+def unchanged(base: Measurement, tuned: Measurement) -> str | None:
+    """Return a line if the tuned model gave exactly what its base gives; else None.
+
+    Training moves every loss a little. Where none moved, the adapter is not in use, or what it was
+    trained on is not what is measured.
+    """
+    if base.loss != tuned.loss or base.predictions != tuned.predictions:
+        return None
+    return (
+        "the tuned model gives exactly the outputs of its base: its adapter changes nothing; check "
+        "that it was trained (steps, learning rate) and that it belongs to this model"
+    )
+
+
 @dataclass(frozen=True)
 class PreparedData:
     """Encoded data, and what was left out."""
@@ -62,6 +76,8 @@ class PreparedData:
     notes: list[str] = field(default_factory=list[str])
     facts: Mapping[str, int | float | str] = field(default_factory=dict[str, int | float | str])
     """Further lines of the data's table: samples by class."""
+    general: EncodedSet | None = None
+    """Evaluation data outside the domain, for language modelling."""
 
 
 def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
@@ -100,7 +116,11 @@ def figures(
         "eval_loss": after.loss,
         **{f"{name}_before": value for name, value in before.metrics.items()},
         **after.metrics,
-        "metrics": [metric.as_json() for metric in metrics],
+        "metrics": [
+            metric.as_json()
+            for metric in metrics
+            if metric.name == "eval_loss" or metric.name in after.metrics
+        ],
         "steps": counters.step,
         "tokens": counters.tokens,
         "trained_tokens": counters.trained_tokens,

@@ -10,7 +10,7 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
-from etude.tuning.config.recipe import Recipe
+from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.predictor import load
@@ -37,18 +37,19 @@ def evaluate_run(
 
     Returns:
         For `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per trained
-        token; the metrics of the task; samples.
+        token; the metrics of the task; samples; a `note` if both gave the same outputs. For each
+        extractive baseline of the recipe: its metrics.
 
     Raises:
         EtudeError: the run is not finished, or the data cannot be used.
     """
     progress = progress or SilentProgress()
-    recipe = Recipe.read_run(folder.recipe)
+    tuned = load(folder, progress=progress)
+    recipe = tuned.recipe
     if generate is not None:
         recipe = recipe.model_copy(
             update={"eval": recipe.eval.model_copy(update={"generate": generate})}
         )
-    tuned = load(folder, progress=progress)
     if base and not tuned.adapted:
         raise RunError("full fine-tuning overwrote the base, so the run has no base to evaluate")
     loaded, task = tuned.loaded, task_named(recipe.task)
@@ -58,10 +59,12 @@ def evaluate_run(
         prepared = task.read_evaluation(data, loaded, recipe, progress)
     objective = task.evaluation_objective(recipe, prepared, folder, adapted=tuned.adapted)
     results: dict[str, dict[str, Any]] = {}
+    measurements: dict[str, Measurement] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:
         silenced = adapter_disabled(loaded.model)
         with silenced if voice == "base" else nullcontext(), loaded.placement.autocast_context():
             measured = task.measure(loaded, prepared, recipe, objective, progress)
+        measurements[voice] = measured
         results[voice] = {
             "loss": measured.loss,
             "unit": objective.unit,
@@ -69,6 +72,11 @@ def evaluate_run(
             **measured.metrics,
             "samples": len(prepared.eval.samples),
         }
+    if base and (note := unchanged(measurements["base"], measurements["tuned"])) is not None:
+        results["tuned"]["note"] = note
+    made: dict[str, Any] = measurements["tuned"].details.get("generation", {})
+    for name, figures in made.get("baselines", {}).items():
+        results[name] = {**figures, "samples": len(made["generated_tokens"])}
     return results
 
 
@@ -82,4 +90,5 @@ def evaluated_metrics(folder: RunFolder) -> list[Metric]:
     summary: dict[str, Any] = folder.read_json("summary.json") or {}
     listed = metrics_of(summary, "")
     loss = Metric("loss", "loss", "loss", higher_is_better=False)
-    return [loss, PERPLEXITY, *(metric for metric in listed if metric.name != "eval_loss")]
+    own = ("eval_loss", PERPLEXITY.name)
+    return [loss, PERPLEXITY, *(metric for metric in listed if metric.name not in own)]

@@ -35,7 +35,7 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
+from etude.tuning.artifacts import Measurement, describe_data, figures, sizes, unchanged
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.memory.estimate import MemoryEstimate
@@ -251,6 +251,8 @@ def _tune(
     restored = is_far_worse(before, ended) and beginning.restore()
     if restored:
         after = save_and_measure()
+    elif (note := unchanged(before, after)) is not None:
+        callbacks.on_message(note)
     beginning.forget()
     complaint = verdict(before, ended, recipe, restored=restored)
     folder.write_json("details.json", after.details)

@@ -24,7 +24,7 @@ from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
 from etude.tuning.tasks.base import Prediction, TaskRecord
-from etude.tuning.tasks.causal_lm import as_trained
+from etude.tuning.tasks.chat import as_trained
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.evaluate import end_tokens
 
@@ -130,11 +130,12 @@ def load(
             f"{folder.path} has no adapter yet; finish it: etude tune --resume {folder.path}"
         )
     task = task_named(recipe.task)
-    head = task.saved_head(TaskRecord.read(folder.adapter))
-    loaded = load_model(recipe.model, recipe.quant, progress, head)
+    record = TaskRecord.read(folder.adapter)
+    loaded = load_model(recipe.model, recipe.quant, progress, task.saved_head(record))
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
     _require_head(loaded, folder)
+    recipe = _as_recorded(recipe, record)
     return Predictor(loaded, task.encoder(loaded, recipe), adapted=True, recipe=recipe)
 
 
@@ -155,9 +156,19 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
     spec = recipe.model.model_copy(update={"id": str(path)})
-    task = task_named(recipe.task)
-    loaded = load_model(spec, recipe.quant, progress, task.saved_head(TaskRecord.read(path)))
+    task, record = task_named(recipe.task), TaskRecord.read(path)
+    loaded = load_model(spec, recipe.quant, progress, task.saved_head(record))
+    recipe = _as_recorded(recipe, record)
     return Predictor(loaded, task.encoder(loaded, recipe), adapted=False, recipe=recipe)
+
+
+def _as_recorded(recipe: Recipe, record: TaskRecord) -> Recipe:
+    """Return the recipe with the length of answers that training found, if it leaves it open."""
+    found = record.options.get("max_new_tokens")
+    if found is None or recipe.eval.max_new_tokens is not None:
+        return recipe
+    spec = recipe.eval.model_copy(update={"max_new_tokens": int(found)})
+    return recipe.model_copy(update={"eval": spec})
 
 
 def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:

@@ -424,5 +424,5 @@ def test_a_type_that_training_never_saw_is_named_with_its_rows(tiny_bert, tmp_pa
 
 
 def test_an_objective_of_language_models_is_refused(tiny_bert):
-    with pytest.raises(RecipeError, match=r"objective\.kind: dpo is for task: causal-lm"):
+    with pytest.raises(RecipeError, match=r"objective\.kind: dpo is for task: chat"):
         Recipe.parse(fields("rows.conll", tiny_bert, objective={"kind": "dpo"}))

@@ -36,7 +36,7 @@ class EngineWriter:
     def __call__(self, papers: Sequence[tuple[str, str]], /) -> list[str | None]:
         """Return a line for each paper, written from its title and gist, as in training."""
         from etude.tuning.data.schema import Message
-        from etude.tuning.tasks.causal_lm import as_trained
+        from etude.tuning.tasks.chat import as_trained
         from etude.tuning.training.evaluate import generate_answers
 
         encoder, loaded = self.tuned.encoder, self.tuned.loaded

@@ -36,9 +36,15 @@ class Recipe(Section):
     """Name of the run; its folder is `runs/<name>-<time>`."""
 
     task: Literal[
-        "auto", "causal-lm", "text-classification", "token-classification", "embedding"
-    ] = "causal-lm"
-    """What the model is tuned for. `causal-lm`: generating text and conversations.
+        "auto",
+        "chat",
+        "language-modeling",
+        "text-classification",
+        "token-classification",
+        "embedding",
+    ] = "chat"
+    """What the model is tuned for. `chat`: answering, in conversations, to prompts or by
+    preferences. `language-modeling`: the text of documents itself, to adapt to a domain.
     `text-classification`: assigning a text (`data.text`) to a class (`data.label`).
     `token-classification`: finding entities, from words (`data.words`) and tags (`data.tags`), or
     text and spans (`data.spans`). `embedding`: vectors that are near for texts that belong together
@@ -67,11 +73,15 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _model_by_name(cls, value: Any) -> Any:
-        fields: Any = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    def _short_forms(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = dict(cast("dict[str, Any]", value))
         if isinstance(fields.get("model"), str):
-            return {**fields, "model": {"id": fields["model"]}}
-        return cast("Any", value)
+            fields["model"] = {"id": fields["model"]}
+        if isinstance(fields.get("task"), str):
+            fields["task"] = renamed_keys.current_task(fields["task"])
+        return fields
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -83,7 +93,7 @@ class Recipe(Section):
         if self.task == "text-classification":
             if self.objective.kind != "auto":
                 raise ValueError(
-                    f"objective.kind: {self.objective.kind} is for task: causal-lm; a classifier "
+                    f"objective.kind: {self.objective.kind} is for task: chat; a classifier "
                     "is trained by cross-entropy over its classes, so omit it"
                 )
             if self.data.kind == "docstrings":
@@ -91,11 +101,12 @@ class Recipe(Section):
         if self.task == "token-classification":
             if self.objective.kind != "auto":
                 raise ValueError(
-                    f"objective.kind: {self.objective.kind} is for task: causal-lm; a tagger is "
+                    f"objective.kind: {self.objective.kind} is for task: chat; a tagger is "
                     "trained by cross-entropy over the tags of its words, so omit it"
                 )
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
+        self._check_generation()
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -104,6 +115,51 @@ class Recipe(Section):
                 f"{self.adapter.kind} does not have; omit it, or set adapter.kind: lora"
             )
         return self
+
+    def _check_generation(self) -> None:
+        """Refuse settings of one generating task in a recipe of another task."""
+        spec = self.eval
+        for task, keys in (
+            (
+                "chat",
+                {
+                    "eval.metrics": spec.metrics,
+                    "eval.baselines": spec.baselines,
+                    "eval.answer_pattern": spec.answer_pattern,
+                },
+            ),
+            (
+                "language-modeling",
+                {
+                    "eval.general": spec.general,
+                    "eval.stride": spec.stride,
+                    "data.document_start": self.data.document_start,
+                    "data.replay.file": self.data.replay.file,
+                },
+            ),
+        ):
+            named = [key for key, value in keys.items() if value not in (None, [])]
+            if named and self.task not in (task, "auto"):
+                raise ValueError(
+                    f"{named[0]} is for task: {task}, and this recipe has task: {self.task}; "
+                    "omit it, or change the task"
+                )
+        if self.task == "language-modeling":
+            if self.objective.kind not in ("auto", "sft"):
+                raise ValueError(
+                    f"objective.kind: {self.objective.kind} is for task: chat; text is trained by "
+                    "cross-entropy of every token, so omit it"
+                )
+            if self.data.kind == "docstrings":
+                raise ValueError(
+                    "data.kind: docstrings has questions and answers: use task: chat; to train on "
+                    "source code as text, name its folder by data.train with data.kind: files"
+                )
+            if spec.stride is not None and spec.stride >= self.data.max_length:
+                raise ValueError(
+                    f"eval.stride {spec.stride} must be below data.max_length "
+                    f"{self.data.max_length}: windows overlap by the difference"
+                )
 
     @property
     def method(self) -> Literal["qlora", "lora", "full"]:

@@ -26,6 +26,7 @@ RENAMED: Mapping[str, str] = {
 """Dotted keys of 0.1.0 and earlier, each with its current name in the same section."""
 
 RENAMED_VALUES: Mapping[str, Mapping[str, str]] = {
+    "task": {"causal-lm": "chat"},
     "adapter.kind": {"none": "full"},
     "data.format": {"judged": "unpaired_preference"},
     "objective.kind": {"completion": "sft"},
@@ -240,14 +241,23 @@ def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
             value = cast("dict[str, Any]", part).pop(key)
             cast("dict[str, Any]", part).setdefault(today.partition(".")[2], value)
     for dotted, values in RENAMED_VALUES.items():
-        section, _, key = dotted.partition(".")
-        part = new.get(section)
+        section, _, key = dotted.rpartition(".")
+        part = new.get(section) if section else new
         if isinstance(part, dict):
             options = cast("dict[str, Any]", part)
             value = options.get(key)
             if isinstance(value, str) and value in values:
                 options[key] = values[value]
     return new
+
+
+def current_task(name: str) -> str:
+    """Return the name of today for a task, by any name that it had.
+
+    Unlike other renamed values, this one is accepted in a user's own recipe as well: `causal-lm` is
+    what other programs call the same task.
+    """
+    return RENAMED_VALUES["task"].get(name, name)
 
 
 def answer(path: str) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from etude.core.errors import DataError, did_you_mean
 from etude.tuning.data.json_text import parse_json
@@ -49,7 +49,9 @@ def field_reader(setting: str, key: str) -> Callable[[Row], str]:
 
 
 def read_text(row: Row, column: str, key: str) -> str:
-    """Return the text of a column; numbers are converted to text.
+    """Return the text of a column; numbers are converted to text, and a list of texts is joined.
+
+    A list is what data sets of summaries have: the sentences of a text.
 
     Raises:
         DataError: the column is missing, or contains something else.
@@ -64,7 +66,18 @@ def read_text(row: Row, column: str, key: str) -> str:
     # NaN represents a missing value in tables.
     if isinstance(value, float) and math.isfinite(value):
         return str(value)
+    if (pieces := text_list(value)) is not None:
+        text = " ".join(piece.strip() for piece in pieces)
+        return checked(text, f"{row.origin}: column {column!r}")
     raise DataError(f"{row.origin}: column {column!r} must be text, got {shown(value)}")
+
+
+def text_list(value: Any) -> list[str] | None:
+    """Return a value that is a list of texts, at least one; None for anything else."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    listed = list(cast("Sequence[Any]", value))
+    return listed if all(isinstance(piece, str) for piece in listed) else None
 
 
 def parsed(value: Any, where: str) -> Any:

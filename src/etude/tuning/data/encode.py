@@ -61,6 +61,8 @@ class Encoder:
         self._plain = PlainLayout(tokenizer) if tokenizer.eos_token_id is not None else None
         self.end_id = self._chat.end_id
         """The token that ends an answer."""
+        self.answer_tokens: int | None = None
+        """Length of almost all training answers, in tokens; None where it is not known."""
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Encode one sample.

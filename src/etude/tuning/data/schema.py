@@ -109,6 +109,11 @@ class Sample:
 
     negative: str | None = None
     """For embeddings, a text that does not belong with `text`."""
+    references: tuple[str, ...] = ()
+    """All answers of a row that has several, the one in `messages` first; else empty."""
+
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further columns of the row that the evaluation reads, by name."""
 
     context: int = 0
     """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired

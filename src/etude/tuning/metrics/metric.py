@@ -77,6 +77,9 @@ def loss_metric(unit: str) -> Metric:
 
 
 PERPLEXITY = Metric("perplexity", "perplexity", "loss", higher_is_better=False)
+BITS_PER_BYTE = Metric(
+    "bits_per_byte", "bits per byte", "loss", higher_is_better=False, note="of any tokenizer"
+)
 ROUGE_L = Metric("rouge", "ROUGE-L", "points", higher_is_better=True, note="points")
 PREFERENCE_ACCURACY = Metric(
     "accuracy", "preference accuracy", "percent", higher_is_better=True, note="of held-out answers"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -71,8 +72,26 @@ def rouge_l(reference: str, candidate: str) -> Score:
     return _score(len(longest_common_subsequence(found, wanted)), len(wanted), len(found))
 
 
+def best_of(measure: Callable[[str, str], Score], references: Sequence[str], text: str) -> float:
+    """Return the best F-measure of a text over several references, as `rouge-score` does.
+
+    Args:
+        measure: `rouge_l`, or `rouge_n` of some n.
+        references: at least one.
+        text: the candidate.
+    """
+    return max(measure(reference, text).fmeasure for reference in references)
+
+
 def _score(shared: int, wanted: int, found: int) -> Score:
     return Score(shared / max(found, 1), shared / max(wanted, 1))
+
+
+def unspaced_share(texts: Iterable[str]) -> float:
+    """Return the share of letters that are of scripts written without spaces, 0 to 1."""
+    kinds = Counter(kind for text in texts for kind in map(_kind, text))
+    letters = kinds["letter"] + kinds["character"]
+    return kinds["character"] / letters if letters else 0.0
 
 
 def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from etude.core import units as q
 from etude.tuning.metrics.metric import Metric, metrics_of
+from etude.tuning.report.details.generation import beside
 from etude.tuning.report.sections import RESOURCES, compared_metrics, figure, sentence
 from etude.tuning.report.summary import RunResult
 from etude.tuning.runs.folder import RunFolder
@@ -44,6 +45,8 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
     console.print(table)
     if complaint := summary.get("verdict"):
         console.print(escape(sentence(complaint)), style="bold red", soft_wrap=True)
+    for line in beside(folder.read_json(folder.details.name) or {}):
+        console.print(escape(line), soft_wrap=True)
     trained = summary["trainable_parameters"]
     for label, text in (
         ("trained", f"{trained:,} parameters, {q.percent(summary['trainable_share'])}"),

@@ -72,7 +72,7 @@ def render(folder: RunFolder) -> str:
         "banner": banner(folder, records, summary.get("verdict", "")),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
-        "results": blocks(folder.read_json(folder.details.name) or {}),
+        "results": blocks(folder.read_json(folder.details.name) or {}, summary),
         "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
         "tally": tally(samples, score),

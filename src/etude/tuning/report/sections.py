@@ -197,8 +197,9 @@ def tally(samples: Sequence[SampleRecord], score: Metric) -> dict[str, Any] | No
             changes.append(after - before)
     if not changes:
         return None
-    better = sum(change > 0 for change in changes)
-    worse = sum(change < 0 for change in changes)
+    sign = 1 if score.higher_is_better else -1
+    better = sum(sign * change > 0 for change in changes)
+    worse = sum(sign * change < 0 for change in changes)
     return {
         "better": better,
         "same": len(changes) - better - worse,

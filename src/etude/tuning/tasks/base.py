@@ -18,6 +18,7 @@ from etude.core.progress import Progress
 from etude.tuning.adapters.read import read_json
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.renamed_keys import current_task
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import DataSplit
@@ -57,18 +58,18 @@ class TaskRecord:
 
     @classmethod
     def read(cls, folder: Path) -> TaskRecord:
-        """Read the record; folders of version 0.1.0 have none and are causal language models.
+        """Read the record; folders of version 0.1.0 have none: their models were tuned for chat.
 
         Raises:
             AdapterError: the file is damaged.
         """
         file = folder / RECORD
         if not file.exists():
-            return cls("causal-lm")
+            return cls("chat")
         content = read_json(file)
         try:
             return cls(
-                str(content["task"]),
+                current_task(str(content["task"])),
                 tuple(map(str, content["labels"])),
                 dict(content.get("options") or {}),
             )

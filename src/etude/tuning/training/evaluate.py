@@ -100,6 +100,43 @@ def generate_answers(
     batch_samples: int,
     progress: Progress | None = None,
 ) -> list[str]:
+    """Return the greedy answer to each prompt as text; see `generate_texts`."""
+    made = generate_texts(
+        model,
+        tokenizer,
+        prompts,
+        end_id,
+        max_new_tokens=max_new_tokens,
+        batch_samples=batch_samples,
+        progress=progress,
+    )
+    return [one.text for one in made]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated answer."""
+
+    text: str
+    """Without special tokens and surrounding white space."""
+
+    tokens: int
+    """Generated tokens, the end token included."""
+
+    ended: bool
+    """Whether the model ended it; False where it was truncated."""
+
+
+def generate_texts(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    end_id: int,
+    *,
+    max_new_tokens: int,
+    batch_samples: int,
+    progress: Progress | None = None,
+) -> list[Generation]:
     """Return the greedy answer to each prompt, special tokens removed.
 
     Args:
@@ -112,7 +149,7 @@ def generate_answers(
         progress: reports each answered prompt.
     """
     model.eval()
-    answers = [""] * len(prompts)
+    answers = [Generation("", 0, ended=True)] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends = end_tokens(model, end_id)
     if progress:
@@ -121,7 +158,8 @@ def generate_answers(
         batch = order[start : start + batch_samples]
         found = generate(model, [prompts[i] for i in batch], ends, max_new_tokens=max_new_tokens)
         for i, tokens in zip(batch, found, strict=True):
-            answers[i] = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+            text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+            answers[i] = Generation(text, len(tokens), ended=bool(tokens) and tokens[-1] in ends)
         if progress:
             progress.advance(len(batch))
     if progress:

@@ -9,6 +9,16 @@ from pydantic import Field
 from etude.tuning.config.sections.base import Fraction, Section
 
 
+class ReplaySpec(Section):
+    """General text mixed into the documents of a domain (`language-modeling`)."""
+
+    file: str | None = None
+    """File or folder of general text, read as `data.train`. Null: none is mixed in."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training tokens that are of it; rows are drawn at random by the seed."""
+
+
 class DataSpec(Section):
     """Training and evaluation data."""
 
@@ -18,7 +28,8 @@ class DataSpec(Section):
     packages."""
 
     train: str | None = None
-    """Path of the training file, or hub id of the data set."""
+    """Path of the training file, or hub id of the data set. For `language-modeling` also a text
+    file (.txt, .md, .rst, .html), which is one document, or a folder of such files."""
 
     eval: str | None = None
     """Path of the evaluation file. None: hold out `eval_fraction` of the training file."""
@@ -60,7 +71,11 @@ class DataSpec(Section):
     """Column of the prompt, or template with {columns}."""
 
     completion: str = "completion"
-    """Column of the answer, or template with {columns}."""
+    """Column of the answer, or template with {columns}. A column may hold a list of answers: each
+    is a reference at evaluation, and `data.references` says which are trained."""
+
+    references: Literal["all", "one"] = "all"
+    """Of a row with a list of answers: train on each of them, or on one, drawn by the seed."""
 
     text: str = "text"
     """Column of plain text."""
@@ -71,6 +86,12 @@ class DataSpec(Section):
 
     negative: str = "negative"
     """Column of a text that does not belong with `data.text` (`task: embedding`); optional."""
+    document_start: str | None = None
+    """Regular expression of the lines of a text file that begin a new document
+    (`language-modeling`): `'^ = [^=]+ = $'` for WikiText. Null: a file is one document."""
+
+    replay: ReplaySpec = ReplaySpec()
+    """General text mixed into the documents of a domain (`language-modeling`)."""
 
     chosen: str = "chosen"
     """Column of the chosen answer, or of the conversation that ends in it (`preference`)."""
@@ -123,13 +144,16 @@ class DataSpec(Section):
     """System message of conversations that have none."""
 
     max_train: Annotated[int, Field(ge=1)] | None = None
-    """Maximum number of training samples, drawn at random by the seed."""
+    """Maximum number of training samples (`language-modeling`: documents), drawn at random by the
+    seed."""
 
     max_eval: Annotated[int, Field(ge=1)] | None = None
-    """Maximum number of evaluation samples, drawn at random by the seed."""
+    """Maximum number of evaluation samples (`language-modeling`: documents), drawn at random by the
+    seed."""
 
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Maximum number of tokens in a sample."""
+    """Maximum number of tokens in a sample; `language-modeling`: in a row, of which long documents
+    take as many as they need."""
 
     too_long: Literal["drop", "cut_prompt", "error"] = "drop"
     """Samples over `max_length`: drop and count them, cut their prompt from the left (never the

@@ -93,8 +93,16 @@ def sample_reader(spec: DataSpec, first: Row) -> Reader:
         DataError: `format: auto` finds none of the columns that it looks for, or two formats that
             claim them alike.
     """
-    name = spec.format if spec.format != "auto" else _recognized(FirstRow.of(first, spec))
-    return FORMATS[name].reader(spec)
+    return FORMATS[format_name(spec, first)].reader(spec)
+
+
+def format_name(spec: DataSpec, first: Row) -> str:
+    """Return the name of the format of rows like `first`: the recipe's, or the recognised one.
+
+    Raises:
+        DataError: as `sample_reader`.
+    """
+    return spec.format if spec.format != "auto" else _recognized(FirstRow.of(first, spec))
 
 
 def _recognized(first: FirstRow) -> str:

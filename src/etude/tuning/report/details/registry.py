@@ -11,9 +11,11 @@ from typing import Any
 from etude.tuning.report.blocks import Block
 from etude.tuning.report.details.classification import confusion_matrix
 from etude.tuning.report.details.entities import entity_results
+from etude.tuning.report.details.generation import documents, generation
 from etude.tuning.report.details.retrieval import retrieval
 
 Drawer = Callable[[Any], list[Block]]
+ComparingDrawer = Callable[[Any, Mapping[str, Any]], list[Block]]
 
 DRAWN: dict[str, Drawer] = {
     "confusion_matrix": confusion_matrix,
@@ -22,8 +24,22 @@ DRAWN: dict[str, Drawer] = {
 }
 
 
-def blocks(details: Mapping[str, Any]) -> list[Block]:
+COMPARED: dict[str, ComparingDrawer] = {
+    "generation": generation,
+    "documents": documents,
+}
+"""Results that are drawn beside the figures of the run's summary.json, before and after."""
+
+
+def blocks(details: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> list[Block]:
     """Return the blocks of a run's details; names that are not known are passed over."""
-    return [
+    drawn = [
         block for name, draw in DRAWN.items() if name in details for block in draw(details[name])
     ]
+    compared = [
+        block
+        for name, draw in COMPARED.items()
+        if name in details
+        for block in draw(details[name], summary or {})
+    ]
+    return drawn + compared

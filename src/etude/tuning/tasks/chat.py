@@ -1,7 +1,8 @@
-"""Causal language modelling: conversations, prompts and answers, plain text, preferences.
+"""Chat: conversations, prompts and answers, preferences.
 
-The loss covers the answers (for plain text, all tokens). The metrics are the loss and ROUGE-L of
-generated answers to the first held-out prompts.
+The loss covers the answers. Answers are generated to held-out prompts and compared with those of
+the data by the metrics in `eval.metrics`. Plain text is read as well, each row at most
+`data.max_length` tokens; `language-modeling` is the task for documents.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.eval import EvalSpec
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
+from etude.tuning.data.references import for_training
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.data.token_cache import encode_cached
+from etude.tuning.metrics.generation import TEXT_METRICS
 from etude.tuning.metrics.metric import ROUGE_L, Metric
 from etude.tuning.metrics.rouge import rouge_l
 from etude.tuning.models.heads import CAUSAL_LM, Head
@@ -30,6 +34,14 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.reference import CachedReference, reference_log_probs
 from etude.tuning.objectives.select import make_objective, reference_samples
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.tasks.answers import (
+    PREDICTED_TOKENS,
+    Question,
+    answer_questions,
+    answer_tokens,
+    asked_questions,
+    with_columns,
+)
 from etude.tuning.tasks.base import Answer, Prediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate, generate_answers
 
@@ -39,21 +51,22 @@ REFERENCE = "reference.json"
 _COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
 
 
-class CausalLM:
-    """Task of generating text."""
+class Chat:
+    """Task of answering: in a conversation, or one prompt."""
 
-    name = "causal-lm"
+    name = "chat"
     sample_score = ROUGE_L
 
     def read(self, recipe: Recipe) -> DataSplit:
         """Read conversations, prompts and answers, texts or preferences."""
-        split = load_samples(recipe.data, recipe.train.seed)
+        split = load_samples(recipe.data, recipe.train.seed, with_columns(recipe.eval))
         if not split.eval:
             raise DataError(
                 "there are no evaluation samples: name an evaluation file (data.eval), "
                 "or hold out a share of the data (data.eval_fraction)"
             )
-        return split
+        train, notes = for_training(split.train, recipe.data, recipe.train.seed)
+        return DataSplit(train, split.eval, [*split.notes, *notes])
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
         """Return the checkpoint's own head."""
@@ -92,6 +105,7 @@ class CausalLM:
         held_out = encoder.encode_all(split.eval, progress)
         progress.finish()
         notes += omission_notes(train, held_out, "prompts truncated on the left")
+        notes += _length_notes(encoder, train, held_out, recipe)
         return PreparedData(train, held_out, encoder, notes)
 
     def read_evaluation(
@@ -105,15 +119,17 @@ class CausalLM:
             system=recipe.data.system,
             **{name: getattr(recipe.data, name) for name in columns},
         )
-        split = load_samples(spec, recipe.train.seed)
+        split = load_samples(spec, recipe.train.seed, with_columns(recipe.eval))
         encoder = self.encoder(loaded, recipe)
         encoded: EncodedSet = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
     def record(self, loaded: LoadedModel, encoder: Encoder, recipe: Recipe) -> TaskRecord:
-        """Return the name of the task."""
-        del loaded, encoder, recipe
-        return TaskRecord(self.name)
+        """Return the length of answers, where the recipe leaves it to the data."""
+        del loaded
+        if recipe.eval.max_new_tokens is not None or encoder.answer_tokens is None:
+            return TaskRecord(self.name)
+        return TaskRecord(self.name, options={"max_new_tokens": encoder.answer_tokens})
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write nothing more."""
@@ -161,8 +177,8 @@ class CausalLM:
         return make_objective(recipe.objective, [], data.eval.samples, seed, reference)
 
     def metrics(self, objective: Objective) -> list[Metric]:
-        """Return the metrics of the objective, and ROUGE-L."""
-        return [*objective.metrics, ROUGE_L]
+        """Return the metrics of the objective, and those of generated answers."""
+        return [*objective.metrics, *(one.metric for one in TEXT_METRICS.values())]
 
     def measure(
         self,
@@ -172,52 +188,42 @@ class CausalLM:
         objective: Objective,
         progress: Progress,
     ) -> Measurement:
-        """Measure the loss and generate answers."""
-        spec = recipe.eval
-        layout = self.layout(recipe, loaded)
+        """Measure the loss, and generate answers."""
         evaluation = evaluate(
             loaded.model,
             objective,
             data.eval.samples,
             recipe.train.micro_tokens,
             progress,
-            layout=layout,
+            layout=self.layout(recipe, loaded),
         )
-        questions = _questions(data, spec.generate)
-        answers = generate_answers(
-            loaded.model,
-            loaded.tokenizer,
-            [data.encoder.prompt_ids(sample) for sample in questions],
-            data.encoder.end_id,
-            max_new_tokens=spec.max_new_tokens,
-            batch_samples=spec.batch_samples,
-            progress=progress,
-        )
-        references = [data.encoder.reference(sample) for sample in questions]
-        scores = [
-            100.0 * rouge_l(reference, answer).fmeasure
-            for reference, answer in zip(references, answers, strict=True)
-        ]
-        metrics = dict(evaluation.metrics)
-        if scores:
-            metrics[ROUGE_L.name] = sum(scores) / len(scores)
-        return Measurement(evaluation.loss, metrics, answers, scores)
+        asked = asked_questions(data.eval.sources, data.encoder, recipe.eval)
+        limit = _answer_limit(recipe, data.encoder)
+        answered = answer_questions(loaded, data.encoder, asked, recipe.eval, limit, progress)
+        details = {"generation": answered.details} if answered.details else {}
+        metrics = {**evaluation.metrics, **answered.metrics}
+        return Measurement(evaluation.loss, metrics, answered.answers, answered.scores, details)
 
     def sample_records(
         self, data: PreparedData, before: Measurement, after: Measurement
     ) -> list[dict[str, Any]]:
         """Return prompt, reference, and base and tuned answers of each generated sample."""
+        made: dict[str, Any] = after.details.get("generation", {})
+        spec = EvalSpec(generate=len(after.predictions), turns=made.get("turns", "last"))
+        asked = asked_questions(data.eval.sources, data.encoder, spec)
         return [
             {
-                "origin": sample.origin,
-                "prompt": sample.messages[-2].content if len(sample.messages) > 1 else "",
-                "reference": data.encoder.reference(sample),
+                "origin": question.sample.origin,
+                "prompt": question.sample.messages[-2].content
+                if len(question.sample.messages) > 1
+                else "",
+                "reference": _nearest(question, after.predictions[i]),
                 "before": before.predictions[i],
                 "after": after.predictions[i],
                 "score_before": before.scores[i],
                 "score_after": after.scores[i],
             }
-            for i, sample in enumerate(_questions(data, len(after.predictions)))
+            for i, question in enumerate(asked)
         ]
 
     def predict(
@@ -233,7 +239,7 @@ class CausalLM:
             loaded.tokenizer,
             [encoder.prompt_ids(sample) for sample in samples],
             encoder.end_id,
-            max_new_tokens=recipe.eval.max_new_tokens,
+            max_new_tokens=_answer_limit(recipe, encoder),
             batch_samples=recipe.eval.batch_samples,
         )
         return [Answer(answer) for answer in answers]
@@ -254,6 +260,31 @@ def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sampl
     return Sample((*turns, Message("assistant", "")), None, origin)
 
 
-def _questions(data: PreparedData, count: int) -> list[Sample]:
-    """Return the first `count` held-out samples that ask for an answer."""
-    return [sample for sample in data.eval.sources if sample.messages][:count]
+def _answer_limit(recipe: Recipe, encoder: Encoder) -> int:
+    """Return the maximum length of an answer: the recipe's, or what the training data say."""
+    return recipe.eval.max_new_tokens or encoder.answer_tokens or PREDICTED_TOKENS
+
+
+def _length_notes(
+    encoder: Encoder, train: EncodedSet, held_out: EncodedSet, recipe: Recipe
+) -> list[str]:
+    """Set the length of answers from those of the training data; return notes on the task."""
+    notes: list[str] = []
+    asks = any(sample.messages for sample in held_out.sources)
+    if asks and recipe.eval.max_new_tokens is None:
+        encoder.answer_tokens = answer_tokens(train.samples)
+        notes.append(
+            f"answers are generated up to {encoder.answer_tokens:,} tokens, as 99 of 100 training "
+            "answers have at most (eval.max_new_tokens)"
+        )
+    if not asks:
+        notes.append(
+            "the data are plain text, of which each row is one sample; task: language-modeling "
+            "also takes documents longer than data.max_length, and measures perplexity"
+        )
+    return notes
+
+
+def _nearest(question: Question, answer: str) -> str:
+    """Return the reference that the score is based on: the nearest one by ROUGE-L."""
+    return max(question.references, key=lambda one: rouge_l(one, answer).fmeasure)
