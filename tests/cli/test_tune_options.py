@@ -27,13 +27,15 @@ def test_without_a_recipe_the_task_and_its_recipe_come_from_the_data(reviews):
 
 
 def test_options_are_changes_of_the_recipe(reviews, tmp_path):
-    options = DataOptions(str(reviews), str(tmp_path / "dev.csv"), "review", "verdict")
+    held_out = tmp_path / "dev.csv"
+    held_out.write_bytes(reviews.read_bytes())
+    options = DataOptions(str(reviews), str(held_out), "review", "verdict")
     plan = plan_run(
         None, ["train.epochs=3"], task="text-classification", model="some/model", data=options
     )
     assert plan.recipe.model.id == "some/model"
     assert plan.recipe.train.epochs == 3
-    assert plan.recipe.data.eval == str(tmp_path / "dev.csv")
+    assert plan.recipe.data.eval == str(held_out)
 
 
 def test_chat_data_have_the_chat_recipe(tmp_path):
@@ -46,7 +48,7 @@ def test_chat_data_have_the_chat_recipe(tmp_path):
 
 
 def test_neither_recipe_nor_data_is_one_line_with_ways_out():
-    with pytest.raises(RecipeError, match=r"name a recipe .* --task .* --resume"):
+    with pytest.raises(RecipeError, match=r"name a recipe .*--task .*--resume"):
         plan_run(None)
 
 

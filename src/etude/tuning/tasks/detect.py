@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import names
+from etude.tuning.data.documents import is_text
 from etude.tuning.data.formats.registry import FORMATS, FirstRow
-from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource
+from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource, train_name
 
 ROWS = 2000
 """Rows that are looked at."""
@@ -79,6 +81,13 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
         return _with(recipe, CHAT if recipe.task == "auto" else recipe.task, {}), []
     if recipe.task != "auto" and recipe.task not in _FINDERS:
         return recipe, []
+    if recipe.data.kind == "files" and is_text(train_name(recipe.data)):
+        if recipe.task != "auto":
+            return recipe, []
+        name = Path(train_name(recipe.data)).name
+        return _with(recipe, LANGUAGE_MODELING, {}), [
+            f"task: {LANGUAGE_MODELING}, from the text of {name}"
+        ]
     rows = first_rows(recipe.data)
     found = (
         detect(rows, recipe.data)
@@ -229,7 +238,10 @@ def _conversation(first: Row, columns: dict[str, _Column], spec: DataSpec) -> De
     claims = [
         (priority, name)
         for name, data_format in FORMATS.items()
-        if name != "text" and (priority := data_format.recognize(look)) is not None
+        if name != "text"
+        and (priority := data_format.recognize(look)) is not None
+        # A recipe that names the label of a classification does not ask for preferences.
+        and (name != "unpaired_preference" or look.asked <= look.columns)
     ]
     if spec.format not in ("auto", "text"):
         return Detected(CHAT, {}, f"task: {CHAT}, as data.format is {spec.format}")
