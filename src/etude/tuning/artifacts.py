@@ -36,9 +36,16 @@ class Measurement:
     """Plain data that the report draws, by name: see `report/details`. Kept of the last
     measurement only, in details.json."""
 
+    outputs_hash: str = ""
+    """Of the model's outputs; equal ones before and after training come of an adapter that is not
+    active. Empty where the task does not compute it."""
+    chosen: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Chosen on the held-out samples, to be saved with the head: the threshold of each label."""
+
     def as_json(self) -> dict[str, Any]:
         """Return before.json."""
-        return {name: value for name, value in vars(self).items() if name != "details"}
+        left_out = ("details", "chosen")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Measurement:

@@ -10,9 +10,11 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.artifacts import Measurement
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.objectives.base import SFT, Objective
+from etude.tuning.pipeline import require_effect
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.registry import task_named
@@ -58,10 +60,12 @@ def evaluate_run(
         prepared = task.read_evaluation(data, loaded, recipe, progress)
     objective = task.evaluation_objective(recipe, prepared, folder, adapted=tuned.adapted)
     results: dict[str, dict[str, Any]] = {}
+    found: list[Measurement] = []
     for voice in ["tuned", "base"] if base else ["tuned"]:
         silenced = adapter_disabled(loaded.model)
         with silenced if voice == "base" else nullcontext(), loaded.placement.autocast_context():
             measured = task.measure(loaded, prepared, recipe, objective, progress)
+        found.append(measured)
         results[voice] = {
             "loss": measured.loss,
             "unit": objective.unit,
@@ -69,6 +73,8 @@ def evaluate_run(
             **measured.metrics,
             "samples": len(prepared.eval.samples),
         }
+    if base:
+        require_effect(found[1], found[0])
     return results
 
 

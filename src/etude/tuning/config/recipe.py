@@ -37,7 +37,8 @@ class Recipe(Section):
 
     task: Literal["causal-lm", "text-classification"] = "causal-lm"
     """What the model is tuned for. `causal-lm`: generating text and conversations.
-    `text-classification`: assigning a text (`data.text`) to a class (`data.label`)."""
+    `text-classification`: assigning a class, several labels or a number (`data.label`) to a text
+    (`data.text`) or a pair of texts (`data.text_pair`)."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -83,6 +84,8 @@ class Recipe(Section):
                 )
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no class labels; use data.kind: files")
+        else:
+            self._refuse_class_options()
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -91,6 +94,20 @@ class Recipe(Section):
                 f"{self.adapter.kind} does not have; omit it, or set adapter.kind: lora"
             )
         return self
+
+    def _refuse_class_options(self) -> None:
+        """Refuse the options of text classification in other tasks."""
+        given = {
+            "objective.class_weights": self.objective.class_weights != "none",
+            "objective.focal_gamma": self.objective.focal_gamma > 0,
+            "train.sampling": self.train.sampling != "shuffle",
+            "data.text_pair": self.data.text_pair is not None,
+            "data.label_columns": bool(self.data.label_columns),
+            "data.label_separator": self.data.label_separator is not None,
+        }
+        for option, chosen in given.items():
+            if chosen:
+                raise ValueError(f"{option} is for task: text-classification, not {self.task}")
 
     @property
     def method(self) -> Literal["qlora", "lora", "full"]:

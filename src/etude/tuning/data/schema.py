@@ -100,8 +100,12 @@ class Sample:
     desirable: bool | None = None
     """For an unpaired preference, whether it is desirable; else None."""
 
-    label: str | None = None
-    """For classification, the class name."""
+    pair: str | None = None
+    """For classification of a pair, the second text."""
+
+    label: str | tuple[str, ...] | None = None
+    """For classification, the class name; with several labels, their names; or the number as it is
+    written."""
 
     context: int = 0
     """Number of leading turns that are never trained: the common prompt of a pair or of an unpaired

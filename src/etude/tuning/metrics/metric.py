@@ -86,6 +86,18 @@ ACCURACY = Metric("accuracy", "accuracy", "percent", higher_is_better=True)
 MACRO_F1 = Metric(
     "macro_f1", "macro-F1", "percent", higher_is_better=True, note="mean over the classes"
 )
+MICRO_F1 = Metric(
+    "micro_f1", "micro-F1", "percent", higher_is_better=True, note="over all labels of all samples"
+)
+LABEL_MACRO_F1 = Metric(
+    "macro_f1", "macro-F1", "percent", higher_is_better=True, note="mean over the labels"
+)
+RMSE = Metric("rmse", "RMSE", "loss", higher_is_better=False, note="in the labels' unit")
+MAE = Metric("mae", "mean absolute error", "loss", higher_is_better=False)
+PEARSON = Metric("pearson", "Pearson correlation", "loss", higher_is_better=True)
+SPEARMAN = Metric(
+    "spearman", "Spearman correlation", "loss", higher_is_better=True, note="of ranks"
+)
 CORRECT = Metric("correct", "class", "correct", higher_is_better=True)
 """Of one sample: whether its class was predicted."""
 

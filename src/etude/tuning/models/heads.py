@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -35,6 +35,10 @@ class Head:
     problem: str = "single_label_classification"
     """Kind of labels of a sequence classifier, as transformers names it: also
     `multi_label_classification` and `regression`."""
+
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    """Further facts by which the outputs are read: mean and deviation of numbers, thresholds of
+    labels."""
 
     @property
     def is_new(self) -> bool:
@@ -63,7 +67,9 @@ class Head:
         """Return a copy of a model's configuration with this head."""
         configured = copy.deepcopy(config)
         if self.is_new:
-            configured.num_labels = 1 if self.problem == "regression" else max(2, len(self.labels))
+            least = 1 if self.problem != "single_label_classification" and self.labels else 2
+            outputs = max(least, len(self.labels))
+            configured.num_labels = 1 if self.problem == "regression" else outputs
             if self.kind == "sequence-classification":
                 configured.problem_type = self.problem
             if self.labels:

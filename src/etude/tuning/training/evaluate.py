@@ -13,7 +13,13 @@ from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
-from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
+from etude.tuning.objectives.base import (
+    SFT,
+    MeanMetrics,
+    Objective,
+    in_evaluation,
+    side_tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def evaluate(
         layout: packed or padded rows.
     """
     model.eval()
+    objective = in_evaluation(objective)
     total, means = 0.0, MeanMetrics()
     outputs: dict[int, Any] = {}
     if progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ class EvalSpec(Section):
     best_metric: str = "loss"
     """Metric that selects the best evaluation during training and that `train.patience` monitors:
     `loss`, or a metric of the task (`accuracy`, `macro_f1`)."""
+
+    thresholds: Literal["per_label", "shared", "half"] = "per_label"
+    """Probability above which a label is predicted, where a row may have several: the threshold of
+    the best F1 on the evaluation samples, `per_label` or `shared` by all; or one half."""
 
     show: Annotated[int, Field(ge=0)] = 3
     """Number of samples printed after training."""
