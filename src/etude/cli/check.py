@@ -122,12 +122,13 @@ def check(
         spec,
         tokenizer,
         chosen.train.seed,
+        task=chosen.task,
         only=only or (),
         skip=skip or (),
         progress=progress,
     )
     title = f"Findings in {file or recipe}"
-    done = None if fix is None else write_fixed(spec, report, fix, chosen.train.seed)
+    done = None if fix is None else write_fixed(spec, report, fix, chosen.train.seed, chosen.task)
     content = report.as_json() if done is None else {**report.as_json(), "fixed": done.as_json()}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     if to_stdout:

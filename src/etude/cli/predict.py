@@ -49,7 +49,8 @@ def predict(
     """Predict with a fine-tuned model: print one JSON object per input.
 
     Each object has the `input` and, for a language model, the `answer`; for text classification,
-    the `label` and the `probabilities` of all labels. Objects are printed in batches as they are
+    the `label` (or `labels`) and the `probabilities` of all labels, or the `number`. Pairs of texts
+    are two columns, or lines with a tab between the texts. Objects are printed in batches as they are
     made, in the order of the inputs. Blank lines are skipped.
     """
     from etude.app.predict import plan_predictions, predictions

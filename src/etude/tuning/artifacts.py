@@ -126,7 +126,8 @@ def sizes(
 ) -> dict[str, Any]:
     """Return how large things are: parameters, memory, files."""
     trained = sum(parameter.numel() for parameter in parameters.values())
-    total = base_parameters(loaded.model) + (trained if adapted else 0)
+    has_adapter = bool(adapter_parameters(loaded.model))
+    total = base_parameters(loaded.model) + (trained if has_adapter else 0)
     return {
         "trainable_parameters": trained,
         "total_parameters": total,
@@ -134,7 +135,7 @@ def sizes(
         "adapted_modules": [vars(module) for module in adapted],
         "peak_rss": peak_rss(),
         "weight_bytes": weight_bytes(loaded.model),
-        "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
+        "saved_bytes": _size(folder.adapter if has_adapter else folder.path / "model"),
     }
 
 

@@ -44,11 +44,13 @@ class Predictor:
     recipe: Recipe
     """The run's recipe; for a base model, one with defaults."""
 
-    def predict(self, inputs: Sequence[str], *, tuned: bool = True) -> Sequence[Prediction]:
-        """Return the prediction for each input: an answer, or a class with its probability.
+    def predict(
+        self, inputs: Sequence[str | tuple[str, str]], *, tuned: bool = True
+    ) -> Sequence[Prediction]:
+        """Return the prediction for each input: an answer, a class, labels or a number.
 
         Args:
-            inputs: prompts, or texts to classify.
+            inputs: prompts, or texts or pairs of texts to classify.
             tuned: False uses the base.
 
         Raises:

@@ -189,8 +189,8 @@ def test_a_number_is_learnt_and_predicted_in_its_unit(
 
 
 def test_a_pair_is_encoded_as_bert_does_and_learnt(classifier_fields, write_jsonl, tmp_path):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     data = {
         "text": "premise",

@@ -76,6 +76,15 @@ class Recipe(Section):
                 "full fine-tuning (adapter.kind: full) cannot train a quantised base; "
                 "set quant.kind: none, or adapter.kind: lora"
             )
+        if (
+            self.adapter.kind == "head"
+            and self.task == "causal-lm"
+            and not self.adapter.modules_to_save
+        ):
+            raise ValueError(
+                "adapter.kind: head trains the new head of a task, and task: causal-lm has none; "
+                "name modules to train by adapter.modules_to_save, or set adapter.kind: lora"
+            )
         if self.task == "text-classification":
             if self.objective.kind != "auto":
                 raise ValueError(
@@ -110,10 +119,10 @@ class Recipe(Section):
                 raise ValueError(f"{option} is for task: text-classification, not {self.task}")
 
     @property
-    def method(self) -> Literal["qlora", "lora", "full"]:
+    def method(self) -> Literal["qlora", "lora", "head", "full"]:
         """The common name of the fine-tuning method."""
-        if self.adapter.kind == "full":
-            return "full"
+        if self.adapter.kind in ("head", "full"):
+            return self.adapter.kind
         return "lora" if self.quant.kind == "none" else "qlora"
 
     def with_method(self, method: Literal["qlora", "lora", "full"]) -> Recipe:
@@ -129,7 +138,7 @@ class Recipe(Section):
             lr /= 10
         elif self.method == "full":
             lr *= 10
-        adapter = "lora" if self.adapter.kind == "full" else self.adapter.kind
+        adapter = "lora" if self.adapter.kind in ("head", "full") else self.adapter.kind
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
         adapter = "full" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"

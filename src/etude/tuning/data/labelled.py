@@ -14,7 +14,7 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import field_reader
 from etude.tuning.data.disk_buffer import DiskBuffer
-from etude.tuning.data.labels import LabelKind, label_kind, read_label, rows_named
+from etude.tuning.data.labels import LabelError, LabelKind, label_kind, read_label, rows_named
 from etude.tuning.data.samples import content_key, load_samples, prompt_key, unit_hash
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
@@ -66,14 +66,13 @@ def split_labelled(
     if held_out is None:
         _require_texts([known], spec)
         kind = label_kind(spec, known.samples)
-        keys = [prompt_key(sample) for sample in known.samples]
-        out = _held_out(keys, _strata(known.samples, kind), spec.eval_fraction, seed)
-        rest = [i for i in range(len(keys)) if i not in out]
+        out = held_out_places(known.samples, kind, spec.eval_fraction, seed)
+        rest = [i for i in range(len(known.samples)) if i not in out]
         evaluated = known, sorted(out)
         if spec.eval_fraction > 0:
             each = ", the same share of every class" if kind == "class" else ""
             notes.append(
-                f"held out {len(out):,} of {len(keys):,} samples{each} "
+                f"held out {len(out):,} of {len(known.samples):,} samples{each} "
                 f"(data.eval_fraction {spec.eval_fraction:g})"
             )
     else:
@@ -126,9 +125,11 @@ def _require_texts(sources: Sequence[_Known], spec: DataSpec) -> None:
     if not empty:
         return
     columns = repr(spec.text) + ("" if spec.text_pair is None else f" or {spec.text_pair!r}")
-    raise DataError(
+    raise LabelError(
+        "empty-texts",
+        empty,
         f"{rows_named(empty)}: column {columns} is empty; give {len(empty):,} "
-        f"{'row a text or remove it' if len(empty) == 1 else 'rows a text or remove them'}"
+        f"{'row a text or remove it' if len(empty) == 1 else 'rows a text or remove them'}",
     )
 
 
@@ -139,13 +140,23 @@ def _strata(samples: Sequence[Sample], kind: LabelKind) -> list[str]:
     return [str(sample.label) for sample in samples]
 
 
-def _held_out(keys: Sequence[bytes], strata: Sequence[str], fraction: float, seed: int) -> set[int]:
-    """Return the held-out samples: of every class its share, at least one, never the last.
+def held_out_places(
+    samples: Sequence[Sample], kind: LabelKind, fraction: float, seed: int
+) -> set[int]:
+    """Return the places of the samples to hold out: of every class its share, never the last.
 
-    A text that several classes have goes where the first of them, by its hash, puts it.
+    At least one sample of every class that has two is held out. Equal texts stay together.
+
+    Args:
+        samples: all samples.
+        kind: what their labels are.
+        fraction: share to hold out.
+        seed: of the split.
     """
     if fraction == 0:
         return set()
+    keys = [prompt_key(sample) for sample in samples]
+    strata = _strata(samples, kind)
     by_text: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         by_text[key].append(index)

@@ -35,6 +35,20 @@ _WHOLE = re.compile(r"[-+]?\d+")
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
+class LabelError(DataError):
+    """Labelled data that cannot be learnt.
+
+    Attributes:
+        check: name of the fault, as `etude data check` has it.
+        rows: all rows that it is about.
+    """
+
+    def __init__(self, check: str, rows: Sequence[str], message: str) -> None:
+        super().__init__(message)
+        self.check = check
+        self.rows = list(rows)
+
+
 def read_label(row: Row, spec: DataSpec) -> str | tuple[str, ...]:
     """Return the label of a row, or its labels.
 
@@ -97,25 +111,31 @@ def label_kind(spec: DataSpec, samples: Iterable[Sample]) -> LabelKind:
     if lists and single and wanted != "multi_label":
         fewer = min(lists, single, key=len)
         what = "a list of labels" if fewer is lists else "a single label"
-        raise DataError(
+        raise LabelError(
+            "mixed-labels",
+            fewer,
             f"column {spec.label!r} holds {what} in {rows_named(fewer)}, but not in the other "
-            "rows; write all labels the same way, or set data.label_kind: multi_label"
+            "rows; write all labels the same way, or set data.label_kind: multi_label",
         )
     if wanted == "number" or (wanted == "auto" and not lists and fractions):
         bad = [*lists, *words]
         if bad and wanted == "number":
-            raise DataError(
+            raise LabelError(
+                "mixed-labels",
+                bad,
                 f"column {spec.label!r} must hold numbers (data.label_kind: number), but it does "
                 f"not in {rows_named(bad)}"
-                + (f", the first of them {first_word!r}" if first_word else "")
+                + (f", the first of them {first_word!r}" if first_word else ""),
             )
         if bad:
             raise _mixture(spec, words, [*whole, *fractions], first_word, first_number)
         return "number"
     if lists and wanted == "class":
-        raise DataError(
+        raise LabelError(
+            "mixed-labels",
+            lists,
             f"column {spec.label!r} holds lists of labels ({rows_named(lists)}), but "
-            "data.label_kind is class; set it to multi_label"
+            "data.label_kind is class; set it to multi_label",
         )
     if lists or wanted == "multi_label":
         return "multi_label"
@@ -151,24 +171,33 @@ def require_learnable(split: DataSplit, spec: DataSpec, kind: LabelKind) -> tupl
     counted = Counter(label for sample in split.train for label in labels_of(sample))
     if kind == "number":
         if len(counted) < 2:
-            raise DataError(
+            raise LabelError(
+                "one-class",
+                _origins(split.train),
                 f"every training row has the label {next(iter(counted), '')}; a number cannot be "
-                "learnt from rows that all have the same"
+                "learnt from rows that all have the same",
             )
         return ()
     _refuse_identifiers(split, spec, counted)
     labels = spec_labels(spec) or classes(split.train)
     if kind == "class" and len(labels) < 2:
         only = labels[0] if labels else ""
-        raise DataError(
-            f"every training row has the label {only!r}; a classifier needs at least two"
+        raise LabelError(
+            "one-class",
+            _origins(split.train),
+            f"every training row has the label {only!r}; a classifier needs at least two",
         )
     if kind == "multi_label" and not counted:
-        raise DataError("no training row has any label; see data.label and data.label_separator")
+        raise LabelError(
+            "one-class",
+            _origins(split.train),
+            "no training row has any label; see data.label and data.label_separator",
+        )
     known = set(labels)
     unseen = [sample for sample in split.eval if set(labels_of(sample)) - known]
     if unseen:
-        raise DataError(unknown_labels(unseen, split.eval, labels))
+        message = unknown_labels(unseen, split.eval, labels)
+        raise LabelError("unseen-labels", _origins(unseen), message)
     return labels
 
 
@@ -192,7 +221,7 @@ def unknown_labels(
     near = did_you_mean(strange, labels)
     return (
         f"the training data have no label {strange!r}{near}: "
-        f"{rows_named([sample.origin for sample in unseen])}; "
+        f"{rows_named(_origins(unseen))}; "
         "remove these rows, or add rows with this label to the training data"
     )
 
@@ -246,11 +275,13 @@ def _refuse_identifiers(split: DataSplit, spec: DataSpec, counted: Counter[str])
         return
     numbers = all(_NUMBER.fullmatch(label) for label in counted)
     instead = ", or set data.label_kind: number if they are quantities" if numbers else ""
-    raise DataError(
+    raise LabelError(
+        "identifiers",
+        _origins(split.train),
         f"column {spec.label!r} has {len(counted):,} different labels in {rows:,} training rows "
         f"(such as {next(iter(counted))!r}): an identifier or a text rather than a class; name "
         f"another column (data.label){instead}, or set data.label_kind to class or multi_label if "
-        "they are labels"
+        "they are labels",
     )
 
 
@@ -263,23 +294,31 @@ def _refuse_identical(split: DataSplit) -> None:
         elif content != first:
             return
     if len(split.train) > 1:
-        raise DataError(
+        raise LabelError(
+            "same-texts",
+            _origins(split.train),
             f"all {len(split.train):,} training rows have the same text "
-            f"({shown(split.train[0].text)}); there is nothing to tell apart (see data.text)"
+            f"({shown(split.train[0].text)}); there is nothing to tell apart (see data.text)",
         )
 
 
 def _mixture(
     spec: DataSpec, words: list[str], numbers: list[str], word: str, digits: str
-) -> DataError:
+) -> LabelError:
     few, many = (words, numbers) if len(words) <= len(numbers) else (numbers, words)
     shown_few, shown_many = (word, digits) if few is words else (digits, word)
     what = ("a text", "numbers") if few is words else ("a number", "texts")
-    return DataError(
+    return LabelError(
+        "mixed-labels",
+        few,
         f"column {spec.label!r} holds {what[0]} ({shown_few!r}) in {rows_named(few)}, but "
         f"{what[1]} (such as {shown_many!r}) in {len(many):,} other rows; correct these rows, or "
-        "set data.label_kind: class if all are names of classes"
+        "set data.label_kind: class if all are names of classes",
     )
+
+
+def _origins(samples: Iterable[Sample]) -> list[str]:
+    return [sample.origin for sample in samples]
 
 
 def _flag(row: Row, column: str) -> bool:

@@ -161,9 +161,7 @@ class MultiLabel(_WholeTexts):
         truth = torch.from_numpy(label_matrix(batch.samples, self.labels)).to(logits)  # pyright: ignore[reportUnknownMemberType]
         positive, negative = F.logsigmoid(logits), F.logsigmoid(-logits)
         if self.gamma:
-            positive, negative = (
-                part * _faded(part, self.gamma) for part in (positive, negative)
-            )
+            positive, negative = (part * _faded(part, self.gamma) for part in (positive, negative))
         if self.weights is not None:
             positive = positive * logits.new_tensor(self.weights)
         losses = -(truth * positive + (1 - truth) * negative)

@@ -27,6 +27,8 @@ class Table:
     """Rows that are shown at first; the rest are collapsed."""
     left: frozenset[int] = frozenset()
     """Columns of text, aligned on the left."""
+    wraps: frozenset[int] = frozenset()
+    """Columns of long texts, which are broken into lines."""
     kind: Literal["table"] = "table"
 
 
@@ -68,4 +70,12 @@ class Heatmap:
     kind: Literal["heatmap"] = "heatmap"
 
 
-Block = Table | Plot | Heatmap
+@dataclass(frozen=True)
+class Remark:
+    """A sentence that stands out: what a reader of the results should know first."""
+
+    text: str
+    kind: Literal["remark"] = "remark"
+
+
+Block = Table | Plot | Heatmap | Remark

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from etude.core import units as q
 from etude.tuning.metrics.metric import Metric, metrics_of
+from etude.tuning.report.details.baselines import baseline_lines
 from etude.tuning.report.sections import RESOURCES, compared_metrics, figure
 from etude.tuning.report.summary import RunResult
 from etude.tuning.runs.folder import RunFolder
@@ -42,6 +43,10 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
             metric.title, metric.text(before), metric.text(after), _change(metric, before, after)
         )
     console.print(table)
+    details: dict[str, Any] = folder.read_json(folder.details.name) or {}
+    if "baselines" in details:
+        for label, text in baseline_lines(details["baselines"]):
+            console.print(f"{label:>12}  {escape(text)}", soft_wrap=True)
     trained = summary["trainable_parameters"]
     for label, text in (
         ("trained", f"{trained:,} parameters, {q.percent(summary['trainable_share'])}"),

@@ -156,9 +156,7 @@ def _labels(evaluation: Evaluation, data: PreparedData, chosen_by: str) -> Measu
     # How sure the model was of a decision that is wrong.
     surprise = np.where(truth, 1 - probabilities, probabilities) * (predicted != truth)
     order = np.argsort(-surprise, axis=None, kind="stable")[:WORST]
-    worst = [
-        divmod(int(place), len(labels)) for place in order if surprise.flat[int(place)] > 0
-    ]
+    worst = [divmod(int(place), len(labels)) for place in order if surprise.flat[int(place)] > 0]
     details["worst_errors"] = {
         "columns": ["label", "predicted", "probability"],
         "wrong": int((predicted != truth).sum()),

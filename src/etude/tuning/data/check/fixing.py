@@ -67,7 +67,9 @@ def check_output(spec: DataSpec, output: Path) -> None:
         raise DataError(f"{output} is an input file; name another file")
 
 
-def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0) -> FixReport:
+def write_fixed(
+    spec: DataSpec, report: DataReport, output: Path, seed: int = 0, task: str = "causal-lm"
+) -> FixReport:
     """Write the training rows as JSONL, put right as far as is safe.
 
     Args:
@@ -75,6 +77,7 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
         report: what was found; what `--only` or `--skip` left out is not put right.
         output: file to write.
         seed: as for the check.
+        task: as for the check.
 
     Returns:
         What became of each row.
@@ -95,7 +98,7 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
     lines: list[bytes] = []
     # Nothing held out by share: the rows stay in the order of the file.
     whole = spec.model_copy(update={"eval_fraction": 0.0})
-    entries, refused = read_entries(whole, seed)
+    entries, refused = read_entries(whole, seed, task)
     for row in refused:
         if row.side == "train":
             done.leave_out(_UNREADABLE, row.origin)

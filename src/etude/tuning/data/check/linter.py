@@ -11,6 +11,12 @@ from etude.core.errors import DataError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.answers import Answers, Labels
+from etude.tuning.data.check.classes import (
+    LABELLED,
+    Classes,
+    LabelledTokens,
+    held_out_labelled,
+)
 from etude.tuning.data.check.encodings import Encodings
 from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Side
 from etude.tuning.data.check.languages import Languages
@@ -18,7 +24,8 @@ from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
 from etude.tuning.data.check.tokens import Tokens
 from etude.tuning.data.formats.registry import sample_reader
-from etude.tuning.data.samples import split_samples
+from etude.tuning.data.labelled import labelled_reader
+from etude.tuning.data.samples import ReaderFactory, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import (
     SOURCES,
@@ -35,6 +42,8 @@ CHECKS = {
     "no-template split-marks",
     "repeats": "duplicates near-duplicates overlap overlap-prompt overlap-near contradictions",
     "answers": "empty-answers empty-prompts role-order identical-pair given-away",
+    "classes": "empty-texts mixed-labels one-class same-texts identifiers unseen-labels "
+    "single-rows",
     "labels": "label-imbalance rare-labels label-spelling unseen-labels verdict-imbalance",
     "encodings": "mojibake lost-characters control-characters invisible-characters "
     "direction-marks decomposed line-ends",
@@ -95,6 +104,7 @@ def check_data(
     tokenizer: Any,
     seed: int = 0,
     *,
+    task: str = "causal-lm",
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     progress: Progress | None = None,
@@ -105,6 +115,7 @@ def check_data(
         spec: where they are and how they are read.
         tokenizer: of the model to be tuned; None leaves out what needs one.
         seed: of the run, by which samples are held out.
+        task: of the run, by which rows are read.
         only: checks or families to make; empty: all.
         skip: checks or families to leave out.
         progress: reports every row.
@@ -122,7 +133,7 @@ def check_data(
 
     families: dict[str, Check] = {
         family: make()
-        for family, make in _families(tokenizer, spec).items()
+        for family, make in _families(tokenizer, spec, task).items()
         if any(wanted(family, check) for check in CHECKS[family].split())
     }
     unreadable = Finding(
@@ -131,7 +142,7 @@ def check_data(
         "rows that cannot be read as the recipe says",
         "a run would stop at the first of them",
     )
-    entries, refused = read_entries(spec, seed)
+    entries, refused = read_entries(spec, seed, task)
     for row in refused:
         unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
@@ -152,7 +163,7 @@ def check_data(
     return DataReport(findings, dict(rows), by_side)
 
 
-def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
+def _families(tokenizer: Any, spec: DataSpec, task: str) -> dict[str, Callable[[], Check]]:
     families: dict[str, Callable[[], Check]] = {
         "repeats": Repeats,
         "answers": Answers,
@@ -161,8 +172,12 @@ def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
         "languages": Languages,
         "private": Secrets,
     }
+    labelled = task == LABELLED
+    if labelled:
+        families["classes"] = lambda: Classes(spec)
     if tokenizer is not None:
-        families["tokens"] = lambda: Tokens(tokenizer, spec)
+        tokens = LabelledTokens if labelled else Tokens
+        families["tokens"] = lambda: tokens(tokenizer, spec)
     return families
 
 
@@ -175,7 +190,9 @@ class RefusedRow:
     message: str
 
 
-def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRow]]:
+def read_entries(
+    spec: DataSpec, seed: int, task: str = "causal-lm"
+) -> tuple[list[Entry], list[RefusedRow]]:
     """Read all samples, evaluation first, with the rows they came from, and what was no sample.
 
     Every row of the data is in one of the two lists.
@@ -191,21 +208,27 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
             *(Entry(sample, "train", None) for sample in split.train),
         ], []
     rows = source.rows(spec)
-    train, refused = _entries(rows.train, spec, "train")
+    reader = labelled_reader if task == LABELLED else sample_reader
+    train, refused = _entries(rows.train, spec, "train", reader)
     if rows.eval is not None:
-        held, refused_held = _entries(rows.eval, spec, "eval")
+        held, refused_held = _entries(rows.eval, spec, "eval", reader)
         return [*held, *train], [*refused_held, *refused]
     whole = spec.model_copy(update={"max_train": None, "max_eval": None})
     if not train or spec.eval_fraction == 0:
         return train, refused
+    if task == LABELLED:
+        out = held_out_labelled([entry.sample for entry in train], spec, seed)
+        held_out = [Entry(e.sample, "eval", e.row) for i, e in enumerate(train) if i in out]
+        rest = [entry for i, entry in enumerate(train) if i not in out]
+        return [*held_out, *rest], refused
     split = split_samples((entry.sample for entry in train), None, whole, seed)
-    out = {sample.origin for sample in split.eval}
-    held_out = [Entry(e.sample, "eval", e.row) for e in train if e.origin in out]
-    return [*held_out, *(entry for entry in train if entry.origin not in out)], refused
+    held = {sample.origin for sample in split.eval}
+    held_out = [Entry(e.sample, "eval", e.row) for e in train if e.origin in held]
+    return [*held_out, *(entry for entry in train if entry.origin not in held)], refused
 
 
 def _entries(
-    rows: Iterator[SourceRow], spec: DataSpec, side: Side
+    rows: Iterator[SourceRow], spec: DataSpec, side: Side, reader: ReaderFactory
 ) -> tuple[list[Entry], list[RefusedRow]]:
     read: Callable[[Row], Sample] | None = None
     entries: list[Entry] = []
@@ -215,7 +238,7 @@ def _entries(
             refused.append(RefusedRow(row.origin, side, row.message))
             continue
         try:
-            read = read or sample_reader(spec, row)
+            read = read or reader(spec, row)
             entries.append(Entry(read(row), side, row))
         except DataError as error:
             refused.append(RefusedRow(row.origin, side, str(error)))
