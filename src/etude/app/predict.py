@@ -44,7 +44,8 @@ class PredictedInput:
 class PredictionJob:
     """Inputs that were checked, and the run that predicts them."""
 
-    run: RunFolder
+    run: RunFolder | Path
+    """A run, or the folder of an adapter."""
     inputs: Iterator[Input]
     total: int | None
     """Number of inputs; None if they come from a stream."""
@@ -63,7 +64,7 @@ def plan_predictions(
     a stream is checked as it is read.
 
     Args:
-        run: `latest`, a name, or a path.
+        run: `latest`, a name, or a path; or the folder of a classifier's adapter, as PEFT saves it.
         source: a file of lines (.txt), or of rows (JSONL, JSON, CSV, TSV, Parquet); or a stream of
             lines. Blank lines are skipped. Of a run that classifies pairs, a line is two texts
             with a tab between them.
@@ -79,8 +80,13 @@ def plan_predictions(
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.runs.folder import find_run
 
-    folder = find_run(run, base)
-    recipe = Recipe.read_run(folder.recipe)
+    if (adapter := Path(run)) and (adapter / "adapter_config.json").is_file():
+        from etude.tuning.predictor import adapter_recipe
+
+        folder, recipe = adapter, adapter_recipe(adapter)
+    else:
+        folder = find_run(run, base)
+        recipe = Recipe.read_run(folder.recipe)
     if column is not None and recipe.data.text_pair is not None:
         raise DataError(
             f"--column names one text, and this run classifies pairs: columns "

@@ -207,7 +207,7 @@ def test_details_are_the_figures_of_scikit_learn(head_only):
 def test_a_head_alone_needs_a_head():
     with pytest.raises(RecipeError, match="task: causal-lm has none; name modules"):
         Recipe.parse({"data": {"train": "x"}, "adapter": {"kind": "head"}})
-    with pytest.raises(RecipeError, match="adapter.init is for adapter.kind: lora"):
+    with pytest.raises(RecipeError, match=r"adapter.init is for adapter.kind: lora"):
         Recipe.parse(
             {
                 "task": "text-classification",
@@ -245,12 +245,23 @@ def test_an_adapter_with_a_head_that_peft_saved_computes_the_same_here(
     spec = ModelSpec(id=str(tiny_bert), dtype="float32", device="cpu")
     loaded = load_model(spec, QuantSpec(kind="none"), head=head)
     load_adapter(loaded.model, tmp_path / "peft")
+    from etude.app.predict import plan_predictions, predictions
+
+    file = tmp_path / "texts.txt"
+    file.write_text("good film\nbad\n", "utf-8")
+    job = plan_predictions(str(tmp_path / "peft"), file)
+    commanded = [one.prediction.probabilities for one in predictions(job)]
     tokens = AutoTokenizer.from_pretrained(tiny_bert)(["good film", "bad"], padding=True)
     tokens = {name: torch.tensor(value) for name, value in tokens.items()}
     with torch.no_grad():
+        wanted = theirs(**tokens).logits
+        # float32, the adapter computed in another order of sums.
         torch.testing.assert_close(
-            loaded.model.eval()(**tokens).logits, theirs(**tokens).logits, rtol=1e-5, atol=1e-5
+            loaded.model.eval()(**tokens).logits, wanted, rtol=1e-5, atol=1e-5
         )
+    assert list(commanded[0]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    found = [list(one.values()) for one in commanded]
+    np.testing.assert_allclose(found, wanted.softmax(1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_kind_of_head_that_is_not_known_is_refused(tmp_path):
