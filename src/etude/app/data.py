@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection
-    from etude.tuning.data.samples import ReaderFactory
 
 
 def recipe_for(
@@ -61,14 +60,6 @@ def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
     return {"kind": "files", "train": file, "eval": None}
 
 
-def row_reader(recipe: Recipe) -> ReaderFactory:
-    """Return what makes samples of rows, by the recipe's task."""
-    from etude.tuning.data.formats.registry import sample_reader
-    from etude.tuning.data.tagging.reading import tagged_reader
-
-    return tagged_reader if recipe.task == "token-classification" else sample_reader
-
-
 def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspection:
     """Tokenise a recipe's data as training would, and keep the first `samples` to show.
 
@@ -77,11 +68,12 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         ModelError: the tokenizer cannot be had.
     """
     from etude.tuning.data.inspect import inspect_data
+    from etude.tuning.data.readers import reader_of
     from etude.tuning.data.samples import load_samples
     from etude.tuning.data.tagging.inspect import inspect_tagged
 
     progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed, row_reader(recipe))
+    split = load_samples(recipe.data, recipe.train.seed, reader_of(recipe.task))
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)

@@ -23,25 +23,30 @@ TEXT_SUFFIXES = (".txt", ".text", "")
 """Files of one input a line; others are read by the data readers."""
 
 
+Input = str | tuple[str, str]
+"""A text, or a pair of texts."""
+
+
 @dataclass(frozen=True)
 class PredictedInput:
     """An input, and what the model gave it."""
 
-    input: str | list[str]
-    """A text, or words."""
+    input: Input
     prediction: Prediction
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data: `input` with `answer`, `label` and `probabilities`, or `spans`."""
-        return {"input": self.input, **self.prediction.as_json()}
+        """Return plain data: `input`, and what the task predicts (`answer`, `label`, ...)."""
+        shown = self.input if isinstance(self.input, str) else list(self.input)
+        return {"input": shown, **self.prediction.as_json()}
 
 
 @dataclass(frozen=True)
 class PredictionJob:
     """Inputs that were checked, and the run that predicts them."""
 
-    run: RunFolder
-    inputs: Iterator[str | list[str]]
+    run: RunFolder | Path
+    """A run, or the folder of an adapter."""
+    inputs: Iterator[Input]
     total: int | None
     """Number of inputs; None if they come from a stream."""
 
@@ -59,9 +64,10 @@ def plan_predictions(
     a stream is checked as it is read.
 
     Args:
-        run: `latest`, a name, or a path.
+        run: `latest`, a name, or a path; or the folder of a classifier's adapter, as PEFT saves it.
         source: a file of lines (.txt), or of rows (JSONL, JSON, CSV, TSV, Parquet); or a stream of
-            lines. Blank lines are skipped.
+            lines. Blank lines are skipped. Of a run that classifies pairs, a line is two texts
+            with a tab between them.
         column: of a file of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
             run that reads texts; words where the rows of a token classification have them.
@@ -74,16 +80,28 @@ def plan_predictions(
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.runs.folder import find_run
 
-    folder = find_run(run, base)
+    if (adapter := Path(run)) and (adapter / "adapter_config.json").is_file():
+        from etude.tuning.predictor import adapter_recipe
+
+        folder, recipe = adapter, adapter_recipe(adapter)
+    else:
+        folder = find_run(run, base)
+        recipe = Recipe.read_run(folder.recipe)
+    if column is not None and recipe.data.text_pair is not None:
+        raise DataError(
+            f"--column names one text, and this run classifies pairs: columns "
+            f"{recipe.data.text!r} and {recipe.data.text_pair!r}"
+        )
     if isinstance(source, Path):
-        read = _reader(source, Recipe.read_run(folder.recipe), column)
+        read = _reader(source, recipe, column)
         total = sum(1 for _ in read())
         if not total:
             raise DataError(f"{source} holds no inputs")
         return PredictionJob(folder, read(), total)
     if column is not None:
         raise DataError("--column is for a file of rows; standard input has an input a line")
-    inputs = _lines(source, Path("standard input"))
+    lines = _lines(source, Path("standard input"))
+    inputs = lines if recipe.data.text_pair is None else _pairs(lines)
     first = next(inputs, None)
     if first is None:
         raise DataError("standard input is empty: there is nothing to predict")
@@ -130,9 +148,7 @@ def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
     return replace(predictor, recipe=recipe.model_copy(update={"eval": spec}))
 
 
-def _reader(
-    file: Path, recipe: Recipe, column: str | None
-) -> Callable[[], Iterator[str | list[str]]]:
+def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[Input]]:
     """Return what reads the inputs of a file, from its beginning at each call."""
     tags = recipe.task == "token-classification"
     if tags and column is None and (read := _words_of(file, recipe)) is not None:
@@ -140,12 +156,20 @@ def _reader(
     if file.suffix.lower() in TEXT_SUFFIXES and not file.is_dir():
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
+        if recipe.data.text_pair is not None:
+            return lambda: _pairs(_lines_of(file))
         return lambda: _lines_of(file)
     key = "data.text" if recipe.task != "chat" else "data.prompt"
     own = recipe.data.text if key == "data.text" else recipe.data.prompt
     chosen, named = (
         (own, f"{key} of the run, or --column") if column is None else (column, "--column")
     )
+    if (second := recipe.data.text_pair) is not None:
+        return lambda: zip(
+            _texts_of(file, chosen, named),
+            _texts_of(file, second, "data.text_pair of the run"),
+            strict=True,
+        )
     return lambda: _texts_of(file, chosen, named)
 
 
@@ -211,6 +235,17 @@ def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:
             yield text
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, start=1):
+        first, tab, second = line.partition("\t")
+        if not (tab and first.strip() and second.strip()):
+            raise DataError(
+                f"input {number} must be two texts with a tab between them: this run classifies "
+                "pairs"
+            )
+        yield first, second
+
+
+def _chain(first: Input, rest: Iterator[Input]) -> Iterator[Input]:
     yield first
     yield from rest

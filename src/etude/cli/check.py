@@ -103,7 +103,7 @@ def check(
     The exit code is 0 without errors, 1 with errors, and 2 if the data cannot be read.
     Secrets are masked wherever they are shown.
     """
-    from etude.app.data import recipe_for, row_reader, tokenizer_of
+    from etude.app.data import recipe_for, tokenizer_of
     from etude.tuning.data.check.fixing import check_output, write_fixed
     from etude.tuning.data.check.linter import check_data
     from etude.tuning.data.check.page import report_page
@@ -122,17 +122,13 @@ def check(
         spec,
         tokenizer,
         chosen.train.seed,
+        task=chosen.task,
         only=only or (),
         skip=skip or (),
         progress=progress,
-        reader=row_reader(chosen),
     )
     title = f"Findings in {file or recipe}"
-    done = (
-        None
-        if fix is None
-        else write_fixed(spec, report, fix, chosen.train.seed, row_reader(chosen))
-    )
+    done = None if fix is None else write_fixed(spec, report, fix, chosen.train.seed, chosen.task)
     content = report.as_json() if done is None else {**report.as_json(), "fixed": done.as_json()}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     if to_stdout:

@@ -22,7 +22,11 @@ from etude.cli.root import app
 def predict(
     run: Annotated[
         str,
-        typer.Argument(help="A run: `latest`, a name, or a path.", autocompletion=complete_run),
+        typer.Argument(
+            help="A run: `latest`, a name, or a path; or the folder of a classifier's adapter, as "
+            "PEFT saves it.",
+            autocompletion=complete_run,
+        ),
     ],
     file: Annotated[
         Path | None,
@@ -49,9 +53,11 @@ def predict(
     """Predict with a fine-tuned model: print one JSON object per input.
 
     Each object has the `input` and, for a language model, the `answer`; for text classification,
-    the `label` and the `probabilities` of all labels; for token classification, the `spans`: their
-    `start` and `end` in characters, `label`, `text` and `probability`. Objects are printed in
-    batches as they are made, in the order of the inputs. Blank lines are skipped.
+    the `label` (or `labels`) and the `probabilities` of all labels, or the `number`; for token
+    classification, the `spans`: their `start` and `end` in characters, `label`, `text` and
+    `probability`; for embeddings, the `embedding`. Pairs of texts are two columns, or lines with a
+    tab between the texts. Objects are printed in batches as they are made, in the order of the
+    inputs. Blank lines are skipped.
     """
     from etude.app.predict import plan_predictions, predictions
     from etude.tuning.report.live import TerminalProgress

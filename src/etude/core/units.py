@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import math
 
-METHODS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+METHODS = {
+    "qlora": "QLoRA",
+    "lora": "LoRA",
+    "head": "head-only training",
+    "full": "full fine-tuning",
+}
 """Display names of the fine-tuning methods."""
 
 UNKNOWN = "–"

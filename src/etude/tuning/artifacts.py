@@ -35,9 +35,16 @@ class Measurement:
     """Plain data that the report draws, by name: see `report/details`. Kept of the last
     measurement only, in details.json."""
 
+    outputs_hash: str = ""
+    """Of the model's outputs; equal ones before and after training come of an adapter that is not
+    active. Empty where the task does not compute it."""
+    chosen: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Chosen on the held-out samples, to be saved with the head: the threshold of each label."""
+
     def as_json(self) -> dict[str, Any]:
         """Return before.json."""
-        return {name: value for name, value in vars(self).items() if name != "details"}
+        left_out = ("details", "chosen")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Measurement:
@@ -138,14 +145,15 @@ def sizes(
 ) -> dict[str, Any]:
     """Return how large things are: parameters, memory, files."""
     trained = sum(parameter.numel() for parameter in parameters.values())
-    total = base_parameters(loaded.model) + (trained if adapted else 0)
+    has_adapter = bool(adapter_parameters(loaded.model))
+    total = base_parameters(loaded.model) + (trained if has_adapter else 0)
     return {
         "trainable_parameters": trained,
         "total_parameters": total,
         "trainable_share": trained / total,
         "adapted_modules": [vars(module) for module in adapted],
         "weight_bytes": weight_bytes(loaded.model),
-        "saved_bytes": _size(folder.adapter if adapted else folder.path / "model"),
+        "saved_bytes": _size(folder.adapter if has_adapter else folder.path / "model"),
     }
 
 

@@ -13,6 +13,7 @@ from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.objectives.base import SFT, Objective
+from etude.tuning.pipeline import require_effect
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.registry import task_named
@@ -72,8 +73,10 @@ def evaluate_run(
             **measured.metrics,
             "samples": len(prepared.eval.samples),
         }
-    if base and (note := unchanged(measurements["base"], measurements["tuned"])) is not None:
-        results["tuned"]["note"] = note
+    if base:
+        require_effect(measurements["base"], measurements["tuned"])
+        if (note := unchanged(measurements["base"], measurements["tuned"])) is not None:
+            results["tuned"]["note"] = note
     made: dict[str, Any] = measurements["tuned"].details.get("generation", {})
     for name, figures in made.get("baselines", {}).items():
         results[name] = {**figures, "samples": len(made["generated_tokens"])}

@@ -19,7 +19,7 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,12 @@ def _tune(
         save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
         task.finish(folder.adapter if adapted else folder.path / "model", loaded, recipe)
         with placement.autocast_context():
-            return measure()
+            found = measure()
+        if found.chosen:
+            record = task.record(loaded, data.encoder, recipe)
+            options = {**record.options, **found.chosen}
+            replace(record, options=options).write(_saved_in(recipe, folder))
+        return found
 
     ended = after = save_and_measure()
     restored = is_far_worse(before, ended) and beginning.restore()
@@ -253,6 +258,8 @@ def _tune(
         after = save_and_measure()
     elif (note := unchanged(before, after)) is not None:
         callbacks.on_message(note)
+    else:
+        require_effect(before, after)
     beginning.forget()
     complaint = verdict(before, ended, recipe, restored=restored)
     folder.write_json("details.json", after.details)
@@ -347,11 +354,11 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder, record: TaskRec
     Raises:
         RunError: the files cannot be written.
     """
+    target = _saved_in(recipe, folder)
     if recipe.adapter.kind != "full":
-        save_adapter(loaded.model, folder.adapter, recipe.adapter, loaded.origin)
-        record.write(folder.adapter)
+        save_adapter(loaded.model, target, recipe.adapter, loaded.origin)
+        record.write(target)
         return
-    target = folder.path / "model"
     disable_progress_bar()  # transformers would draw its own over ours
     try:
         loaded.model.save_pretrained(target)
@@ -362,6 +369,24 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder, record: TaskRec
             "intact. Free some space and resume"
         ) from None
     record.write(target)
+
+
+def require_effect(base: Measurement, tuned: Measurement) -> None:
+    """Refuse a tuned model whose outputs are those of its base.
+
+    Raises:
+        RunError: they are equal to the last bit, so the adapter is not active.
+    """
+    if tuned.outputs_hash and tuned.outputs_hash == base.outputs_hash:
+        raise RunError(
+            "the outputs on the evaluation samples are equal to the last bit with and without the "
+            "adapter, so it is not active or has learnt nothing; check adapter.target_modules and "
+            "train.lr"
+        )
+
+
+def _saved_in(recipe: Recipe, folder: RunFolder) -> Path:
+    return folder.path / "model" if recipe.adapter.kind == "full" else folder.adapter
 
 
 def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:

@@ -15,15 +15,17 @@ from etude.core.machine import this_machine
 from etude.core.progress import Progress
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.adapters.read import read_adapter, read_json
 from etude.tuning.adapters.save import load_adapter
+from etude.tuning.adapters.saved_parts import CONFIG
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.schema import Message
-from etude.tuning.models.heads import head_modules
+from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
-from etude.tuning.tasks.base import Prediction, TaskRecord
+from etude.tuning.tasks.base import RECORD, Prediction, TaskRecord
 from etude.tuning.tasks.chat import as_trained
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.evaluate import end_tokens
@@ -45,12 +47,12 @@ class Predictor:
     """The run's recipe; for a base model, one with defaults."""
 
     def predict(
-        self, inputs: Sequence[str | Sequence[str]], *, tuned: bool = True
+        self, inputs: Sequence[str | tuple[str, str] | Sequence[str]], *, tuned: bool = True
     ) -> Sequence[Prediction]:
-        """Return the prediction for each input: an answer, a class with its probability, entities.
+        """Return the prediction for each input: an answer, a class, labels, a number, entities.
 
         Args:
-            inputs: prompts, or texts to classify; for token classification, also lists of words.
+            inputs: prompts, texts or pairs of texts; for token classification also lists of words.
             tuned: False uses the base.
 
         Raises:
@@ -115,11 +117,18 @@ class Predictor:
 def load(
     run: str | Path | RunFolder, *, base: str | Path = "runs", progress: Progress | None = None
 ) -> Predictor:
-    """Load the model of a run: `latest`, a run's name, or its folder.
+    """Load the model of a run: `latest`, a run's name, or its folder; or a classifier's adapter.
+
+    Args:
+        run: a run, or the folder of an adapter with a classification head, as PEFT saves it.
+        base: folder that runs are kept in.
+        progress: reports loading.
 
     Raises:
         EtudeError: the run does not exist, has saved nothing yet, or is damaged.
     """
+    if not isinstance(run, RunFolder) and is_adapter(run):
+        return _load_adapter(Path(run), progress)
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
     recipe = Recipe.read_run(folder.recipe)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
@@ -129,14 +138,89 @@ def load(
         raise RunError(
             f"{folder.path} has no adapter yet; finish it: etude tune --resume {folder.path}"
         )
-    task = task_named(recipe.task)
     record = TaskRecord.read(folder.adapter)
-    loaded = load_model(recipe.model, recipe.quant, progress, task.saved_head(record))
+    head = task_named(recipe.task).saved_head(record)
+    return _with_adapter(folder.adapter, _as_recorded(recipe, record), head, progress)
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Return whether `path` is the folder of an adapter."""
+    return (Path(path) / CONFIG).is_file()
+
+
+def adapter_recipe(folder: Path) -> Recipe:
+    """Return the recipe by which the adapter of a classifier is used: its base in float32.
+
+    Raises:
+        AdapterError: it is not a classifier, or does not name its base.
+    """
+    config = read_json(folder / CONFIG)
+    base, kind = config.get("base_model_name_or_path"), config.get("task_type")
+    if kind != "SEQ_CLS" or not base:
+        raise AdapterError(
+            f"{folder} is an adapter of task_type {kind}; only classifiers (SEQ_CLS) that name "
+            "their base (base_model_name_or_path) can be used without a run"
+        )
+    return Recipe.parse(
+        {
+            "task": "text-classification",
+            "model": {"id": str(base), "dtype": "float32"},
+            "quant": {"kind": "none"},
+            "data": {"train": "-", "too_long": "cut_prompt"},
+        }
+    )
+
+
+def _load_adapter(folder: Path, progress: Progress | None) -> Predictor:
+    """Load the adapter of a classifier that has no run.
+
+    Its labels are those of task.json, if there is one. Else they are numbered as transformers does
+    it (LABEL_0), and one output is a number.
+    """
+    recipe = adapter_recipe(folder)
+    torch.set_num_threads(this_machine().physical_cores)
+    record = TaskRecord.read(folder)
+    if not (folder / RECORD).exists():
+        outputs = _outputs(folder)
+        names = tuple(f"LABEL_{index}" for index in range(outputs))
+        number = {"kind": "number", "mean": 0.0, "deviation": 1.0}
+        record = TaskRecord(recipe.task, *((), number) if outputs == 1 else (names, {}))
+    head = task_named(recipe.task).saved_head(record)
+    return _with_adapter(folder, recipe, head, progress)
+
+
+def _outputs(folder: Path) -> int:
+    """Return the number of outputs of an adapter's head.
+
+    Raises:
+        AdapterError: the adapter has no head.
+    """
+    heads = {
+        f"{path}.{name}": tensor
+        for path, tensors in read_adapter(folder).modules.items()
+        for name, tensor in tensors.items()
+        if name.endswith("weight") and tensor.dim() == 2
+    }
+    # Of a head of two layers (`classifier.dense`, `classifier.out_proj`) the second has them.
+    last = next((name for name in heads if name.endswith("out_proj.weight")), None)
+    last = last or next(reversed(heads), None)
+    if last is None:
+        raise AdapterError(
+            f"{folder} lacks the trained head, without which predictions would be random; save it "
+            "with modules_to_save"
+        )
+    return len(heads[last])
+
+
+def _with_adapter(
+    adapter: Path, recipe: Recipe, head: Head, progress: Progress | None
+) -> Predictor:
+    loaded = load_model(recipe.model, recipe.quant, progress, head)
     with UnquantizedWeights(loaded.files) as original:
-        load_adapter(loaded.model, folder.adapter, origin=loaded.origin, original=original)
-    _require_head(loaded, folder)
-    recipe = _as_recorded(recipe, record)
-    return Predictor(loaded, task.encoder(loaded, recipe), adapted=True, recipe=recipe)
+        load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
+    _require_head(loaded, adapter)
+    encoder = task_named(recipe.task).encoder(loaded, recipe)
+    return Predictor(loaded, encoder, adapted=True, recipe=recipe)
 
 
 def load_base(model: str, *, progress: Progress | None = None) -> Predictor:
@@ -171,7 +255,7 @@ def _as_recorded(recipe: Recipe, record: TaskRecord) -> Recipe:
     return recipe.model_copy(update={"eval": spec})
 
 
-def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:
+def _require_head(loaded: LoadedModel, adapter: Path) -> None:
     """Refuse predictions with a randomly initialised head, if the adapter contains none.
 
     Raises:
@@ -183,6 +267,6 @@ def _require_head(loaded: LoadedModel, folder: RunFolder) -> None:
     missing = [name for name in head_modules(loaded.model) if name not in trained]
     if missing:
         raise AdapterError(
-            f"{folder.adapter} lacks the trained head ({', '.join(missing)}), without which "
+            f"{adapter} lacks the trained head ({', '.join(missing)}), without which "
             "predictions would be random"
         )

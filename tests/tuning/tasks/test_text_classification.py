@@ -174,11 +174,14 @@ def test_the_best_checkpoint_is_chosen_by_the_metric_that_is_named(minilm, tmp_p
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "a", "label": "x"}] * 4, "every training row has the label 'x'"),
+        (
+            [{"text": text, "label": "x"} for text in "abcd"],
+            "every training row has the label 'x'",
+        ),
         ([{"text": "a", "label": "x"}, {"text": " ", "label": "y"}], r":2: column 'text' is empty"),
         ([{"text": "a", "label": None}], r":1: column 'label' must hold a class label"),
         ([{"text": "a", "class": "x"}], r":1: .*'label'"),
-        ([{"text": "a", "label": ["x"]}], r":1: column 'label' must hold a class label"),
+        ([{"text": "a", "label": {"x": 1}}], r":1: column 'label' must hold a class label"),
     ],
 )
 def test_rows_that_cannot_be_classified_are_refused_by_name(minilm, tmp_path, rows, message):

@@ -63,12 +63,15 @@ def add_adapter(
 
     Raises:
         NoTargetMatchedError: a target or pattern matches nothing.
-        AdapterError: the rank exceeds a matrix, the initialisation does not suit the base, or the
-            name is already in use.
+        AdapterError: nothing would be trained, the rank exceeds a matrix, the initialisation does
+            not suit the base, or the name is already in use.
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
-    paths = [path for path in find_targets(model, spec.target_modules) if path not in saved]
+    targets = [] if spec.kind == registry.HEAD else find_targets(model, spec.target_modules)
+    paths = [path for path in targets if path not in saved]
+    if not paths and not saved:
+        raise AdapterError("nothing would be trained: adapter.modules_to_save names no module")
     found = adaptable_modules(model)
     settings = _settings(paths, spec)
     kind = registry.kind(spec.kind)

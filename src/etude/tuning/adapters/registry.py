@@ -216,6 +216,9 @@ class AdapterKind(ABC):
         """
 
 
+HEAD = "head"
+"""Name in `adapter.kind` of an adapter that consists of fully trained modules only."""
+
 _KINDS: dict[str, AdapterKind] = {}
 
 
@@ -236,12 +239,13 @@ def kinds() -> tuple[AdapterKind, ...]:
 
 
 def kind(name: str) -> AdapterKind:
-    """Return the kind of this name.
+    """Return the kind of this name; a head alone is a LoRA of no modules.
 
     Raises:
         AdapterError: there is no such kind.
     """
     kinds()
+    name = "lora" if name == HEAD else name
     if name not in _KINDS:
         raise AdapterError(f"unknown adapter.kind {name!r}; known: {', '.join(sorted(_KINDS))}")
     return _KINDS[name]

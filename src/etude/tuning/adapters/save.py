@@ -59,6 +59,9 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.quant.linear import QuantLinear
 
+NO_TARGETS = "dummy-target-modules"
+"""PEFT's `target_modules` of an adapter that has none, only fully trained modules."""
+
 LinearOnly = nn.Linear | QuantLinear
 """Layers that store W as (out, in); GPT-2's Conv1D stores its transpose."""
 
@@ -201,7 +204,7 @@ def _peft_config(
     common: dict[str, Any] = {
         "task_type": task,
         "base_model_name_or_path": origin.name,
-        "target_modules": _shortest_targets(model, written),
+        "target_modules": _shortest_targets(model, written) if written else NO_TARGETS,
         "bias": "none",
         "fan_in_fan_out": any(isinstance(la.base, bases.Conv1D) for la in written.values()),
         "inference_mode": True,

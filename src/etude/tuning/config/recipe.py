@@ -45,10 +45,11 @@ class Recipe(Section):
     ] = "chat"
     """What the model is tuned for. `chat`: answering, in conversations, to prompts or by
     preferences. `language-modeling`: the text of documents itself, to adapt to a domain.
-    `text-classification`: assigning a text (`data.text`) to a class (`data.label`).
-    `token-classification`: finding entities, from words (`data.words`) and tags (`data.tags`), or
-    text and spans (`data.spans`). `embedding`: vectors that are near for texts that belong together
-    (`data.text` and `data.positive`, or texts of one class). `auto`: read from the data."""
+    `text-classification`: assigning a class, several labels or a number (`data.label`) to a text
+    (`data.text`) or a pair of texts (`data.text_pair`). `token-classification`: finding entities,
+    from words (`data.words`) and tags (`data.tags`), or text and spans (`data.spans`).
+    `embedding`: vectors that are near for texts that belong together (`data.text` and
+    `data.positive`, or texts of one class). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -90,6 +91,15 @@ class Recipe(Section):
                 "full fine-tuning (adapter.kind: full) cannot train a quantised base; "
                 "set quant.kind: none, or adapter.kind: lora"
             )
+        if (
+            self.adapter.kind == "head"
+            and self.task == "causal-lm"
+            and not self.adapter.modules_to_save
+        ):
+            raise ValueError(
+                "adapter.kind: head trains the new head of a task, and task: causal-lm has none; "
+                "name modules to train by adapter.modules_to_save, or set adapter.kind: lora"
+            )
         if self.task == "text-classification":
             if self.objective.kind != "auto":
                 raise ValueError(
@@ -107,6 +117,8 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
+        if self.task not in ("text-classification", "auto"):
+            self._refuse_class_options()
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -161,11 +173,25 @@ class Recipe(Section):
                     f"{self.data.max_length}: windows overlap by the difference"
                 )
 
+    def _refuse_class_options(self) -> None:
+        """Refuse the options of text classification in other tasks."""
+        given = {
+            "objective.class_weights": self.objective.class_weights != "none",
+            "objective.focal_gamma": self.objective.focal_gamma > 0,
+            "train.sampling": self.train.sampling != "shuffle",
+            "data.text_pair": self.data.text_pair is not None,
+            "data.label_columns": bool(self.data.label_columns),
+            "data.label_separator": self.data.label_separator is not None,
+        }
+        for option, chosen in given.items():
+            if chosen:
+                raise ValueError(f"{option} is for task: text-classification, not {self.task}")
+
     @property
-    def method(self) -> Literal["qlora", "lora", "full"]:
+    def method(self) -> Literal["qlora", "lora", "head", "full"]:
         """The common name of the fine-tuning method."""
-        if self.adapter.kind == "full":
-            return "full"
+        if self.adapter.kind in ("head", "full"):
+            return self.adapter.kind
         return "lora" if self.quant.kind == "none" else "qlora"
 
     def with_method(self, method: Literal["qlora", "lora", "full"]) -> Recipe:
@@ -181,7 +207,7 @@ class Recipe(Section):
             lr /= 10
         elif self.method == "full":
             lr *= 10
-        adapter = "lora" if self.adapter.kind == "full" else self.adapter.kind
+        adapter = "lora" if self.adapter.kind in ("head", "full") else self.adapter.kind
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
         adapter = "full" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"

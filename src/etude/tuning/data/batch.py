@@ -76,7 +76,21 @@ class Batch:
                 "targets": padded.targets,
                 "attention_mask": padded.attention_mask,
             }
+        if any(sample.token_types is not None for sample in self.samples):
+            inputs["token_type_ids"] = self._token_types(inputs["input_ids"])
         return {
             name: value.to(device) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
+
+    def _token_types(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the token types in the layout of `input_ids`; padding has type 0."""
+        types = torch.zeros_like(input_ids)
+        place = 0
+        for number, sample in enumerate(self.samples):
+            row, start = (0, place) if self.layout.packed else (number, 0)
+            if sample.token_types is not None:
+                kinds = torch.from_numpy(sample.token_types)  # pyright: ignore[reportUnknownMemberType]
+                types[row, start : start + len(sample)] = kinds.to(types)
+            place += len(sample)
+        return types

@@ -45,8 +45,12 @@ class EncodedSample:
     desirable: bool | None = None
     """For an unpaired preference, whether it is desirable."""
 
-    label: int | None = None
-    """For classification, the class index."""
+    label: int | float | tuple[int, ...] | None = None
+    """For classification, the class index; with several labels, their indices; or the number."""
+
+    token_types: NDArray[np.int8] | None = None
+    """(T,) For a pair of texts, which of them each token belongs to; None: the model has no use for
+    it, or there is one text."""
 
     positive: EncodedSample | None = None
     """For embeddings, the text that this one belongs with."""

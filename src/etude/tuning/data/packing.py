@@ -97,6 +97,7 @@ def plan_steps(
     seed: int,
     epoch: int,
     group: Callable[[Sequence[int], int], list[list[int]]] = pack,
+    order: Sequence[int] | None = None,
 ) -> list[Step]:
     """Plan one epoch: the samples of each optimiser step, and the packing of its rows.
 
@@ -110,14 +111,41 @@ def plan_steps(
         seed: of the run.
         epoch: from 0.
         group: cuts the samples of a step into micro-batches, given lengths and `micro_tokens`.
+        order: of the samples; None: a permutation by seed and epoch.
     """
-    order: list[int] = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+    shuffled: list[int] = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+    order = shuffled if order is None else order
     steps: list[Step] = []
     for start in range(0, len(order), batch_samples):
         members = order[start : start + batch_samples]
         rows = group([lengths[index] for index in members], micro_tokens)
         steps.append([[members[item] for item in row] for row in rows])
     return steps
+
+
+def balanced_order(classes: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """Return as many samples as there are, each class as often as any other, in random order.
+
+    A large class gives a random part of its samples, another in each epoch; a small one gives all
+    of them, several times. A pure function of its arguments.
+
+    Args:
+        classes: class of each sample.
+        seed: of the run.
+        epoch: from 0.
+    """
+    random = np.random.default_rng([seed, epoch])
+    labels = np.asarray(classes)
+    found, counts = np.unique(labels, return_counts=True)
+    quotas = np.full(len(found), len(labels) // len(found))
+    quotas[random.permutation(len(found))[: len(labels) % len(found)]] += 1
+    drawn: list[np.ndarray] = []
+    for label, count, quota in zip(found, counts, quotas, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = -(-int(quota) // int(count))
+        drawn.append(np.concatenate([random.permutation(members) for _ in range(rounds)])[:quota])
+    order: list[int] = random.permutation(np.concatenate(drawn)).tolist()
+    return order
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,23 @@ from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSou
 ReaderFactory = Callable[[DataSpec, Row], Callable[[Row], Sample]]
 """Creates a function from rows to samples, given the settings and the first row."""
 
+Splitter = Callable[[Iterable[Sample], Iterable[Sample] | None, DataSpec, int], DataSplit]
+"""Splits a stream of samples, as `split_samples` does."""
 
-def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader) -> DataSplit:
+
+def load_samples(
+    spec: DataSpec,
+    seed: int,
+    reader: ReaderFactory = sample_reader,
+    splitter: Splitter | None = None,
+) -> DataSplit:
     """Read the data that `spec` names and split it.
 
     Args:
         spec: source and split of the data.
         seed: seed of the split.
         reader: creates the row reader; a task may provide its own.
+        splitter: splits the samples; None: `split_samples`.
 
     Raises:
         DataError: a file is missing, empty or of the wrong kind, a row is unreadable or lacks a
@@ -42,7 +51,7 @@ def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reade
     if isinstance(source, SplitSource):
         return source.split(spec, seed)
     rows = source.rows(spec)
-    return split_samples(
+    return (splitter or split_samples)(
         _samples(rows.train, spec, f"{spec.train}", reader),
         None
         if rows.eval is None
@@ -126,7 +135,7 @@ def _hold_out(
     waiting: list[Sample] = []
     early: list[tuple[float, Sample]] = []  # held out before the first training sample
     for sample in samples:
-        place = _unit(_prompt_key(sample), seed, "side")
+        place = unit_hash(prompt_key(sample), seed, "side")
         if place < fraction:
             held.add(sample)
             if not train.seen:
@@ -180,7 +189,7 @@ class _Draw:
         if self.limit is None:
             self._all.append(sample)
             return
-        number = _unit(content_key(sample) + sample.origin.encode(), self._seed, "draw")
+        number = unit_hash(content_key(sample) + sample.origin.encode(), self._seed, "draw")
         entry = (-number, place, sample)
         if len(self._kept) < self.limit:
             heappush(self._kept, entry)
@@ -209,6 +218,8 @@ def content_key(sample: Sample) -> bytes:
         digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
     if sample.desirable is not None:
         digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
+    if sample.pair is not None:
+        digest.update(f"\0pair {sample.pair.strip()}".encode("utf-8", "surrogatepass"))
     if sample.label is not None:
         digest.update(f"\0class {sample.label}".encode("utf-8", "surrogatepass"))
     for mark, text in (("positive", sample.positive), ("negative", sample.negative)):
@@ -221,7 +232,7 @@ def content_key(sample: Sample) -> bytes:
     return digest.digest()
 
 
-def _prompt_key(sample: Sample) -> bytes:
+def prompt_key(sample: Sample) -> bytes:
     """Return the key that decides a sample's side: the prompt for preferences, else all.
 
     For a text with a label or a positive, or words with tags, the text.
@@ -240,7 +251,7 @@ def _prompt_key(sample: Sample) -> bytes:
     return content_key(sample)
 
 
-def _unit(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
+def unit_hash(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
     """Return a number in [0, 1) that depends on `key`, `seed` and `purpose` alone."""
     digest = hashlib.blake2b(key, digest_size=8, person=purpose.encode(), salt=_salt(seed))
     return int.from_bytes(digest.digest(), "big") / 2**64

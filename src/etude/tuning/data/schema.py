@@ -101,8 +101,12 @@ class Sample:
     desirable: bool | None = None
     """For an unpaired preference, whether it is desirable; else None."""
 
-    label: str | None = None
-    """For classification, the class name."""
+    pair: str | None = None
+    """For classification of a pair, the second text."""
+
+    label: str | tuple[str, ...] | None = None
+    """For classification, the class name; with several labels, their names; or the number as it is
+    written."""
 
     positive: str | None = None
     """For embeddings, a text that belongs with `text`."""

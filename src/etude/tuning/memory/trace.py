@@ -32,6 +32,7 @@ from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.modules_to_save import find_saved
 from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.adapters.registry import HEAD
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.packed_attention import packed_rows
@@ -243,9 +244,10 @@ def _adapted(model: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: H
         spec = recipe.adapter
         names = [*spec.modules_to_save, *(head_modules(model) if head.is_new else [])]
         saved = find_saved(model, names)
-        targets = [p for p in find_targets(model, spec.target_modules) if p not in saved]
-        changed = {"init": "default", "modules_to_save": [], "target_modules": targets}
-        add_adapter(model, spec.model_copy(update=changed), seed=0)
+        if spec.kind != HEAD:
+            targets = [p for p in find_targets(model, spec.target_modules) if p not in saved]
+            changed = {"init": "default", "modules_to_save": [], "target_modules": targets}
+            add_adapter(model, spec.model_copy(update=changed), seed=0)
         _copy_saved(model, saved)
     return model
 

@@ -117,6 +117,18 @@ WORD_ACCURACY = Metric(
 )
 ENTITIES_CORRECT = Metric("correct", "entities", "correct", higher_is_better=True)
 """Of one sentence: whether its entities, and no others, were found."""
+MICRO_F1 = Metric(
+    "micro_f1", "micro-F1", "percent", higher_is_better=True, note="over all labels of all samples"
+)
+LABEL_MACRO_F1 = Metric(
+    "macro_f1", "macro-F1", "percent", higher_is_better=True, note="mean over the labels"
+)
+RMSE = Metric("rmse", "RMSE", "loss", higher_is_better=False, note="in the labels' unit")
+MAE = Metric("mae", "mean absolute error", "loss", higher_is_better=False)
+PEARSON = Metric("pearson", "Pearson correlation", "loss", higher_is_better=True)
+SPEARMAN = Metric(
+    "spearman", "Spearman correlation", "loss", higher_is_better=True, note="of ranks"
+)
 CORRECT = Metric("correct", "class", "correct", higher_is_better=True)
 """Of one sample: whether its class was predicted."""
 

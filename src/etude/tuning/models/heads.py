@@ -37,7 +37,8 @@ class Head:
     `multi_label_classification` and `regression`."""
 
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
-    """Facts that are saved with the head and needed to use it: how a tagger splits words."""
+    """Further facts by which outputs are read, saved with the head: mean and deviation of numbers,
+    thresholds of labels, how a tagger splits words."""
 
     @property
     def is_new(self) -> bool:
@@ -66,7 +67,9 @@ class Head:
         """Return a copy of a model's configuration with this head."""
         configured = copy.deepcopy(config)
         if self.is_new:
-            configured.num_labels = 1 if self.problem == "regression" else max(2, len(self.labels))
+            least = 1 if self.problem != "single_label_classification" and self.labels else 2
+            outputs = max(least, len(self.labels))
+            configured.num_labels = 1 if self.problem == "regression" else outputs
             if self.kind == "sequence-classification":
                 configured.problem_type = self.problem
             if self.labels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -55,7 +55,7 @@ class Objective(Protocol):
         """Return the sequences of a sample that the model processes."""
         ...
 
-    def normalizer(self, samples: Sequence[EncodedSample]) -> int:
+    def normalizer(self, samples: Sequence[EncodedSample]) -> float:
         """Return the divisor of a step's summed loss."""
         ...
 
@@ -131,6 +131,11 @@ class MeanMetrics:
         if "reward_chosen" in means and "reward_rejected" in means:
             means["margin"] = means["reward_chosen"] - means["reward_rejected"]
         return means
+
+
+def in_evaluation(objective: Objective) -> Objective:
+    """Return the objective whose loss evaluations report: without weights of classes."""
+    return cast("Objective", getattr(objective, "unweighted", objective))
 
 
 def side_tokens(objective: Objective, sample: EncodedSample) -> int:

@@ -27,6 +27,8 @@ class Table:
     """Rows that are shown at first; the rest are collapsed."""
     left: frozenset[int] = frozenset()
     """Columns of text, aligned on the left."""
+    wraps: frozenset[int] = frozenset()
+    """Columns of long texts, which are broken into lines."""
     kind: Literal["table"] = "table"
 
 
@@ -100,4 +102,12 @@ class MarkedTexts:
     kind: Literal["texts"] = "texts"
 
 
-Block = Table | Plot | Heatmap | MarkedTexts
+@dataclass(frozen=True)
+class Remark:
+    """A sentence that stands out: what a reader of the results should know first."""
+
+    text: str
+    kind: Literal["remark"] = "remark"
+
+
+Block = Table | Plot | Heatmap | MarkedTexts | Remark

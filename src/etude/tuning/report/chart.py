@@ -207,6 +207,123 @@ def histogram(
     )
 
 
+def plane_chart(
+    chart_id: str,
+    title: str,
+    line: Line,
+    *,
+    unit: str,
+    x_label: str,
+    at: Sequence[str],
+    axes: tuple[Axis, Axis],
+    summary: str,
+    diagonal: bool = False,
+) -> Chart:
+    """Draw one quantity against another, as a line (`main`) or as points (`dots`, `points`).
+
+    Args:
+        chart_id: element id in the page.
+        title: displayed title.
+        line: `x` ascending, all values known.
+        unit: of the vertical axis.
+        x_label: of the horizontal axis.
+        at: read-out of each place on the horizontal axis.
+        axes: horizontal and vertical.
+        summary: value shown until a point is read out.
+        diagonal: whether to draw the line y = x.
+    """
+    x_axis, y_axis = axes
+    known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
+    drawn = _path(line, x_axis, y_axis)
+    if line.style != "main":
+        drawn = "".join(f"M{_x(x_axis, x)} {_y(y_axis, y)}h0" for x, y in known)
+    paths = [(line.style, drawn)]
+    if line.style == "dots":
+        paths.insert(0, ("joint", _path(line, x_axis, y_axis)))
+    if diagonal:
+        low, high = max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)
+        ideal = f"M{_x(x_axis, low)} {_y(y_axis, low)}L{_x(x_axis, high)} {_y(y_axis, high)}"
+        paths.insert(0, ("ideal", ideal))
+    return Chart(
+        id=chart_id,
+        title=title,
+        unit=unit,
+        x_label=x_label,
+        x_axis=x_axis,
+        linear=Drawing(y_axis, paths),
+        logarithmic=None,
+        keys=[Key("", line.style, summary)],
+        at="",
+        spoken=f"{title}: {summary}.",
+        points={
+            "group": chart_id,
+            "from": x_axis.low,
+            "to": x_axis.high,
+            "at": list(at),
+            "lines": [
+                {
+                    "x": list(line.x),
+                    "text": [line.written(value) for value in line.y],
+                    "linear": _heights(line.y, y_axis),
+                    "log": None,
+                }
+            ],
+        },
+    )
+
+
+def bar_chart(
+    chart_id: str,
+    title: str,
+    edges: Sequence[float],
+    counts: Sequence[int],
+    *,
+    x_label: str,
+    tick: Callable[[float, int], str],
+    summary: str,
+) -> Chart:
+    """Draw how many of real numbers lie between `edges[i]` and `edges[i + 1]`."""
+    x_axis = linear_axis(edges, tick, tight=True, count=6)
+    y_axis = linear_axis(counts, _whole, from_zero=True, count=4)
+    gap = (edges[-1] - edges[0]) * 0.002
+    bars = "".join(
+        f"M{_x(x_axis, low + gap)} {BOX}V{_y(y_axis, count)}H{_x(x_axis, high - gap)}V{BOX}z"
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
+        if count
+    )
+    return Chart(
+        id=chart_id,
+        title=title,
+        unit="samples",
+        x_label=x_label,
+        x_axis=x_axis,
+        linear=Drawing(y_axis, [("bars", bars)]),
+        logarithmic=None,
+        keys=[Key("", "bars", summary)],
+        at="",
+        spoken=f"{title}: {sum(counts):,} samples, {summary}.",
+        points={
+            "group": chart_id,
+            "from": x_axis.low,
+            "to": x_axis.high,
+            "at": [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)],
+            "lines": [
+                {
+                    "x": [(low + high) / 2 for low, high in pairwise(edges)],
+                    "text": [f"{count:,}" for count in counts],
+                    "linear": _heights(counts, y_axis),
+                    "log": None,
+                }
+            ],
+        },
+    )
+
+
+def percent_tick(value: float, _decimals: int) -> str:
+    """Format a tick of a share: `40 %`."""
+    return f"{100 * value:.0f} %"
+
+
 def decimal_tick(value: float, decimals: int) -> str:
     """Format a tick as a plain number."""
     return f"{value:,.{max(0, decimals)}f}"

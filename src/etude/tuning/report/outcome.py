@@ -12,6 +12,7 @@ from rich.table import Table
 
 from etude.core import units as q
 from etude.tuning.metrics.metric import Metric, metrics_of
+from etude.tuning.report.details.baselines import baseline_lines
 from etude.tuning.report.details.generation import beside
 from etude.tuning.report.sections import RESOURCES, compared_metrics, figure, sentence
 from etude.tuning.report.summary import RunResult
@@ -45,8 +46,12 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
     console.print(table)
     if complaint := summary.get("verdict"):
         console.print(escape(sentence(complaint)), style="bold red", soft_wrap=True)
-    for line in beside(folder.read_json(folder.details.name) or {}):
+    details: dict[str, Any] = folder.read_json(folder.details.name) or {}
+    for line in beside(details):
         console.print(escape(line), soft_wrap=True)
+    if "baselines" in details:
+        for label, text in baseline_lines(details["baselines"]):
+            console.print(f"{label:>12}  {escape(text)}", soft_wrap=True)
     trained = summary["trainable_parameters"]
     for label, text in (
         ("trained", f"{trained:,} parameters, {q.percent(summary['trainable_share'])}"),

@@ -150,7 +150,7 @@ def memory_by_method(summary: Mapping[str, Any]) -> list[MemoryEstimateRecord]:
     return sorted(found, key=lambda record: _METHODS.index(record["method"]))
 
 
-_METHODS = ("full", "lora", "qlora")
+_METHODS = ("full", "lora", "qlora", "head")
 
 
 class LengthHistogram(TypedDict):

@@ -156,6 +156,40 @@ class SpansPrediction:
         return {"spans": [span.as_json() for span in self.spans]}
 
 
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """The labels whose probability is above their threshold: none, one or several."""
+
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+    """Probability by label."""
+
+    @property
+    def text(self) -> str:
+        """The labels in one line."""
+        return ", ".join(self.labels)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `labels` and `probabilities`."""
+        return {"labels": list(self.labels), "probabilities": dict(self.probabilities)}
+
+
+@dataclass(frozen=True)
+class NumberPrediction:
+    """A predicted quantity."""
+
+    number: float
+
+    @property
+    def text(self) -> str:
+        """The number with four significant digits."""
+        return f"{self.number:.4g}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `number`."""
+        return {"number": self.number}
+
+
 class Task(Protocol):
     """A fine-tuning task."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
-from etude.tuning.data.columns import field_reader, missing
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
+from etude.tuning.data.labels import labels_of
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources.registry import Row
+from etude.tuning.data.text_pairs import pair_reader
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.packed_heads import packing_obstacle
 from etude.tuning.metrics.metric import RANK, Metric
@@ -39,14 +39,9 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.contrastive import Contrastive, embed, retrieval_ranks
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord, omission_notes
-from etude.tuning.tasks.text_classification import (
-    BATCH,
-    LENGTH_MULTIPLE,
-    SHOWN,
-    TextEncoder,
-    class_label,
-    context_limited,
-)
+from etude.tuning.tasks.classifier_results import SHOWN
+from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE, context_limited
+from etude.tuning.tasks.text_encoder import BATCH, TextEncoder, Tokens
 from etude.tuning.training.evaluate import evaluate
 
 TRUNK = Head("none")
@@ -102,7 +97,7 @@ class EmbeddingEncoder(TextEncoder):
                 if any(side is None for side in sides):
                     continue
                 whole = [side for side in sides if side is not None]
-                label = None if sample.label is None else classes[sample.label]
+                label = None if sample.label is None else classes[_class(sample)]
                 kept.append(replace(_joined(whole), label=label))
                 sources.append(sample)
                 counts.add([len(side) for side in whole], 1, None)
@@ -118,8 +113,8 @@ class EmbeddingEncoder(TextEncoder):
         return [None if text is None else next(present) for text in texts]
 
     def _side(self, ids: list[int], sample: Sample, counts: Counts) -> EncodedSample | None:
-        fitted = self._fitted(ids, sample, counts)
-        return None if fitted is None else plain_sample(fitted, sample.origin)
+        fitted = self._kept(Tokens(ids), sample, counts)
+        return None if fitted is None else plain_sample(fitted.ids, sample.origin)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, not truncated."""
@@ -138,7 +133,7 @@ class Embedding:
         Raises:
             DataError: as `load_samples`; also if a class has a single text, or there is one class.
         """
-        split = load_samples(recipe.data, recipe.train.seed, _reader)
+        split = load_samples(recipe.data, recipe.train.seed, pair_reader)
         if not split.eval:
             raise DataError(
                 "there are no evaluation samples: name an evaluation file (data.eval), "
@@ -200,7 +195,7 @@ class Embedding:
                 "max_train": None,
             }
         )
-        split = load_samples(spec, recipe.train.seed, _reader)
+        split = load_samples(spec, recipe.train.seed, pair_reader)
         notes = list(split.notes)
         samples = with_positives(split.train, recipe.train.seed, "evaluation", notes)
         encoder = self.encoder(loaded, recipe)
@@ -337,14 +332,15 @@ def with_positives(
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.positive is None and sample.label is not None:
-            groups[sample.label].append(sample)
+            groups[_class(sample)].append(sample)
     if not groups:
         return list(samples)
     alone = Tally()
     chooser = random.Random(seed)
     found: list[Sample] = []
     for sample in samples:
-        others = [o for o in groups.get(sample.label or "", ()) if o.text != sample.text]
+        alike = groups[_class(sample)] if sample.label is not None else []
+        others = [other for other in alike if other.text != sample.text]
         if sample.positive is None and not others:
             alone.add(sample.origin)
             continue
@@ -400,35 +396,9 @@ def _document(sources: Sequence[Sample], place: int) -> str:
 
 
 def _labels(samples: Iterable[Sample]) -> set[str]:
-    return {sample.label for sample in samples if sample.label is not None}
+    return {_class(sample) for sample in samples if sample.label is not None}
 
 
-def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
-    """Return a function that reads a row; the first row decides whether labels are used."""
-    text = field_reader(spec.text, "data.text")
-    by_label = spec.positive not in first.values and spec.label in first.values
-    positive = field_reader(spec.positive, "data.positive")
-    negative = field_reader(spec.negative, "data.negative")
-
-    def filled(read: Callable[[Row], str], row: Row, key: str) -> str:
-        value = read(row)
-        if not value.strip():
-            raise DataError(f"{row.origin}: {key} is empty")
-        return value
-
-    def read(row: Row) -> Sample:
-        anchor = filled(text, row, "data.text")
-        if by_label:
-            return Sample((), anchor, row.origin, label=class_label(row, spec.label))
-        if "{" not in spec.positive and spec.positive not in row.values:
-            raise missing(row, spec.positive, "data.positive")
-        other = row.values.get(spec.negative) is not None or "{" in spec.negative
-        return Sample(
-            (),
-            anchor,
-            row.origin,
-            positive=filled(positive, row, "data.positive"),
-            negative=filled(negative, row, "data.negative") if other else None,
-        )
-
-    return read
+def _class(sample: Sample) -> str:
+    """Return the label as one text, of several labels all of them."""
+    return ", ".join(labels_of(sample))

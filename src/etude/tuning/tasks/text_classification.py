@@ -1,175 +1,129 @@
-"""Text classification: one class per text, predicted by a new head on an encoder or a decoder.
+"""Text classification: a class, several labels or a number for a text or a pair of texts.
 
-A row has a text and a label; the classes are the labels of the training data. The head is trained
-in full beside the adapter and saved with it; the class names are saved in `task.json`.
+A row has a text (`data.text`, perhaps `data.text_pair`) and a label; the classes are the labels of
+the training data. What a label is (`data.label_kind`) is decided from all rows. The head is trained
+in full beside the adapter and saved with it; names of classes, thresholds of labels, mean and
+deviation of numbers are saved in `task.json`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from etude.core.errors import AdapterError, DataError, did_you_mean
+from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
-from etude.tuning.data.columns import missing, read_text
-from etude.tuning.data.counts import Counts, Tally
-from etude.tuning.data.encode import TOO_LONG
-from etude.tuning.data.encoded import EncodedSample, EncodedSet
-from etude.tuning.data.samples import DataSplit, load_samples
+from etude.tuning.data.encoded import EncodedSet
+from etude.tuning.data.labelled import load_labelled
+from etude.tuning.data.labels import (
+    LabelKind,
+    classes,
+    describe_labels,
+    label_kind,
+    labels_of,
+    number,
+    require_learnable,
+    rows_named,
+    spec_labels,
+)
+from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.sources.registry import Row
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.packed_heads import packing_obstacle
-from etude.tuning.metrics.classification import confusion_matrix
 from etude.tuning.metrics.metric import CORRECT, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
-from etude.tuning.objectives.classification import Classification, class_logits
+from etude.tuning.objectives.classification import (
+    HALF,
+    Classification,
+    MultiLabel,
+    Regression,
+    balanced_class_weights,
+    balanced_label_weights,
+    class_logits,
+)
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.tasks.base import ClassPrediction, TaskRecord, omission_notes
+from etude.tuning.tasks.base import (
+    ClassPrediction,
+    LabelsPrediction,
+    NumberPrediction,
+    Prediction,
+    TaskRecord,
+    omission_notes,
+)
+from etude.tuning.tasks.baselines import baselines, beside_model
+from etude.tuning.tasks.classifier_results import measured, named
+from etude.tuning.tasks.text_encoder import (
+    FAR_TOO_LONG,
+    PROBLEMS,
+    TextEncoder,
+    encoded_text,
+)
 from etude.tuning.training.evaluate import evaluate
-
-BATCH = 512
-"""Texts per tokenizer call."""
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this. A processor's matrix library compiles code for each shape
 that it meets: rows of every length made a step of MiniLM several times slower."""
 
-SHOWN = 64
-"""Maximum number of samples in samples.jsonl."""
+LISTED_CLASSES = 20
+"""Classes up to which the data's table has a line for each."""
 
-
-class TextEncoder:
-    """Encoder of texts and labels; adds the tokenizer's special tokens.
-
-    Args:
-        tokenizer: the model's.
-        spec: the data section; `max_length` and `too_long` are used.
-        labels: class names, in the order of the model's outputs.
-    """
-
-    def __init__(self, tokenizer: Any, spec: DataSpec, labels: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
-        self.spec = spec
-        self.labels = tuple(labels)
-        self._index = {label: index for index, label in enumerate(self.labels)}
-
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, not truncated."""
-        encoded: Any = self.tokenizer(list(texts), truncation=False, verbose=False)
-        return cast("list[list[int]]", encoded["input_ids"])
-
-    def cut(self, ids: list[int], max_length: int) -> list[int]:
-        """Return tokens truncated on the right to `max_length`, keeping the final special token."""
-        if len(ids) <= max_length:
-            return ids
-        special = getattr(self.tokenizer, "sep_token_id", None)
-        if special is not None and ids[-1] == special:
-            return [*ids[: max_length - 1], special]
-        return ids[:max_length]
-
-    def encode_all(self, samples: Iterable[Sample], progress: Progress | None = None) -> EncodedSet:
-        """Encode samples; texts that are too long are handled as `data.too_long` says.
-
-        Raises:
-            DataError: a label is not a class, or a text is too long and `data.too_long` is `error`.
-        """
-        counts = Counts()
-        kept: list[EncodedSample] = []
-        sources: list[Sample] = []
-        unknown: list[Sample] = []
-        listed = list(samples)
-        for start in range(0, len(listed), BATCH):
-            batch = listed[start : start + BATCH]
-            for sample, ids in zip(batch, self.token_ids([_text(s) for s in batch]), strict=True):
-                if sample.label not in self._index:
-                    unknown.append(sample)
-                    continue
-                fitted = self._fitted(ids, sample, counts)
-                if fitted is None:
-                    continue
-                encoded = EncodedSample(
-                    np.asarray(fitted, dtype=np.int32),
-                    np.zeros(len(fitted), dtype=np.bool_),
-                    sample.origin,
-                    label=self._index[sample.label],
-                )
-                kept.append(encoded)
-                sources.append(sample)
-                counts.add([len(fitted)], 1, None)
-            if progress is not None:
-                progress.advance(len(batch))
-        if unknown:
-            raise DataError(_unknown_labels(unknown, self.labels))
-        if not kept:
-            raise DataError("every sample was dropped: all are longer than data.max_length")
-        return EncodedSet(kept, sources, counts.stats())
-
-    def _fitted(self, ids: list[int], sample: Sample, counts: Counts) -> list[int] | None:
-        """Return tokens within `max_length`; None for a dropped sample."""
-        limit = self.spec.max_length
-        if len(ids) <= limit:
-            return ids
-        if self.spec.too_long == "cut_prompt":
-            counts.cut.add(sample.origin)
-            return self.cut(ids, limit)
-        if self.spec.too_long == "error":
-            raise DataError(
-                f"{sample.origin}: {len(ids):,} tokens, more than data.max_length ({limit:,}); "
-                "raise it, or set data.too_long to drop or cut_prompt"
-            )
-        counts.dropped.setdefault(TOO_LONG, Tally()).add(sample.origin)
-        return None
+Targets = Classification | MultiLabel | Regression
 
 
 class TextClassification:
-    """Task of assigning a text to one of several classes."""
+    """Task of assigning a class, labels or a number to a text or a pair of texts."""
 
     name = "text-classification"
     sample_score = CORRECT
 
     def read(self, recipe: Recipe) -> DataSplit:
-        """Read texts and labels.
+        """Read texts and labels, and split them by class.
 
         Raises:
-            DataError: as `load_samples`; also if there are fewer than two classes, or a class
-                occurs in the evaluation data only.
+            DataError: as `load_labelled`; also if the labels cannot be learnt, or the recipe's
+                options do not suit them.
         """
-        split = load_samples(recipe.data, recipe.train.seed, _reader)
+        split = load_labelled(recipe.data, recipe.train.seed)
         if not split.eval:
             raise DataError(
                 "there are no evaluation samples: name an evaluation file (data.eval), "
                 "or hold out a share of the data (data.eval_fraction)"
             )
-        labels = classes(split.train)
-        if len(labels) < 2:
-            only = labels[0] if labels else ""
-            raise DataError(
-                f"every training row has the label {only!r}; a classifier needs at least two"
-            )
-        unseen = [sample for sample in split.eval if sample.label not in labels]
-        if unseen:
-            raise DataError(_unknown_labels(unseen, labels))
-        return split
+        kind = _kind(split, recipe.data)
+        require_learnable(split, recipe.data, kind)
+        _refuse_unsuitable(recipe, kind)
+        notes = [*split.notes, *describe_labels(kind, split.train, recipe.data)]
+        return DataSplit(split.train, split.eval, notes)
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
-        """Return a new head with one class per label of the training data."""
-        return Head("sequence-classification", classes(split.train), recipe.train.seed)
+        """Return a new head with an output per class or label, or one for a number."""
+        kind = _kind(split, recipe.data)
+        labels: tuple[str, ...] = ()
+        options: dict[str, Any] = {}
+        if kind == "number":
+            values = [cast("float", number(str(sample.label))) for sample in split.train]
+            options = {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
+        else:
+            labels = spec_labels(recipe.data) or classes(split.train)
+        seed = recipe.train.seed
+        return Head("sequence-classification", labels, seed, PROBLEMS[kind], options)
 
     def expected_head(self, recipe: Recipe) -> Head:
         """Return a head with two classes: how many there are, the data say."""
-        return Head("sequence-classification", seed=recipe.train.seed)
+        kind = recipe.data.label_kind
+        problem = PROBLEMS["class" if kind == "auto" else kind]
+        return Head("sequence-classification", seed=recipe.train.seed, problem=problem)
 
     def saved_head(self, record: TaskRecord) -> Head:
         """Return the saved head, with its classes in order.
@@ -177,16 +131,21 @@ class TextClassification:
         Raises:
             AdapterError: the record has no classes.
         """
-        if len(record.labels) < 2:
+        kind: LabelKind = record.options.get("kind", "class")
+        if kind not in PROBLEMS or len(record.labels) < {"class": 2, "multi_label": 1}.get(kind, 0):
             raise AdapterError(
                 "the class names of this classifier are missing (task.json), so its outputs cannot "
                 "be interpreted; restore the file"
             )
-        return Head("sequence-classification", record.labels)
+        options = {name: value for name, value in record.options.items() if name != "kind"}
+        return Head(
+            "sequence-classification", record.labels, problem=PROBLEMS[kind], options=options
+        )
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> TextEncoder:
         """Return an encoder with the classes of the loaded head."""
-        return TextEncoder(loaded.tokenizer, context_limited(loaded, recipe), loaded.head.labels)
+        spec = context_limited(loaded, recipe)
+        return TextEncoder(loaded.tokenizer, spec, loaded.head.labels, loaded.head)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -194,10 +153,13 @@ class TextClassification:
         """Encode texts, each at most as long as the model's context."""
         notes = list(split.notes)
         encoder = self.encoder(loaded, recipe)
-        if encoder.spec.max_length != recipe.data.max_length:
+        # Of these samples the thresholds are chosen: saved ones would have an advantage.
+        encoder.options.pop("thresholds", None)
+        limit = encoder.spec.max_length
+        if limit != recipe.data.max_length:
             notes.append(
                 f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
-                f"{encoder.spec.max_length}"
+                f"{limit}"
             )
         if recipe.data.packing and (why := packing_obstacle(loaded.model)) is not None:
             notes.append(f"rows are padded instead of packed: {why}")
@@ -206,14 +168,23 @@ class TextClassification:
         held_out = encoder.encode_all(split.eval, progress)
         progress.finish()
         notes += omission_notes(train, held_out, "texts truncated on the right")
-        counted = Counter(sample.label for sample in train.samples)
-        facts = {f"class {label}": counted[index] for index, label in enumerate(encoder.labels)}
+        if encoder.far_too_long:
+            notes.append(
+                f"{len(encoder.far_too_long):,} texts have more than {FAR_TOO_LONG} times the "
+                f"{limit:,} tokens of data.max_length, of which the model sees the first at most: "
+                f"{rows_named(encoder.far_too_long)}"
+            )
+        weights = _class_weights(recipe, encoder, train)
+        if weights is not None:
+            notes.append(_weights_note(weights, encoder.labels))
+        facts = _class_facts(encoder, train)
         return PreparedData(train, held_out, encoder, notes, facts)
 
     def read_evaluation(
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
-        """Read every row of a file with the run's columns."""
+        """Read every row of a file with the run's columns; saved thresholds apply."""
+        encoder = self.encoder(loaded, recipe)
         spec = recipe.data.model_copy(
             update={
                 "kind": "files",
@@ -221,17 +192,20 @@ class TextClassification:
                 "eval": None,
                 "eval_fraction": 0.0,
                 "max_train": None,
+                "label_kind": encoder.kind,
             }
         )
-        split = load_samples(spec, recipe.train.seed, _reader)
-        encoder = self.encoder(loaded, recipe)
+        split = load_labelled(spec, recipe.train.seed)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
     def record(self, loaded: LoadedModel, encoder: TextEncoder, recipe: Recipe) -> TaskRecord:
-        """Return the names of the classes."""
-        del encoder, recipe
-        return TaskRecord(self.name, loaded.head.labels)
+        """Return the names of the classes, and by what numbers and thresholds outputs are read."""
+        del recipe
+        options: dict[str, Any] = {}
+        if encoder.kind != "class":
+            options = {"kind": encoder.kind, **encoder.options}
+        return TaskRecord(self.name, loaded.head.labels, options)
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write nothing more."""
@@ -252,19 +226,28 @@ class TextClassification:
         folder: RunFolder,
         progress: Progress,
     ) -> Objective:
-        """Return cross-entropy over the classes."""
-        del recipe, data, folder, progress
-        return Classification(len(loaded.head.labels))
+        """Return the loss for the kind of label, and the scores of baselines to compare with."""
+        del loaded, folder
+        encoder: TextEncoder = data.encoder
+        found = baselines(
+            encoder.kind,
+            len(encoder.labels),
+            data.train,
+            data.eval,
+            balanced=recipe.objective.class_weights == "balanced",
+            progress=progress,
+        )
+        return _objective(recipe, encoder, data.train, found)
 
     def evaluation_objective(
         self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
     ) -> Objective:
-        """Return cross-entropy over the classes."""
-        del recipe, folder, adapted
-        return Classification(len(data.encoder.labels))
+        """Return the loss for the kind of label; evaluations leave out weights."""
+        del folder, adapted
+        return _objective(recipe, data.encoder, None)
 
     def metrics(self, objective: Objective) -> list[Metric]:
-        """Return accuracy and macro-F1."""
+        """Return accuracy and macro-F1; F1 of labels; errors and correlations of numbers."""
         return list(objective.metrics)
 
     def measure(
@@ -275,7 +258,7 @@ class TextClassification:
         objective: Objective,
         progress: Progress,
     ) -> Measurement:
-        """Measure the loss and the metrics of the predicted classes."""
+        """Measure the loss and the metrics of the predictions."""
         evaluation = evaluate(
             loaded.model,
             objective,
@@ -284,117 +267,175 @@ class TextClassification:
             progress,
             layout=self.layout(recipe, loaded),
         )
-        labels = data.encoder.labels
-        outputs = evaluation.outputs[:SHOWN]
-        right = [
-            100.0 * (sample.label == output)
-            for sample, output in zip(data.eval.samples, outputs, strict=False)
-        ]
-        names = [labels[output] for output in outputs]
-        truth = [cast("int", sample.label) for sample in data.eval.samples]
-        matrix = confusion_matrix(truth, evaluation.outputs, len(labels))
-        details = {"confusion_matrix": {"labels": list(labels), "counts": matrix.tolist()}}
-        return Measurement(evaluation.loss, evaluation.metrics, names, right, details)
+        found = measured(data.encoder.kind, evaluation, data, recipe.eval.thresholds)
+        known = cast("Targets", objective).baselines
+        if known:
+            beside = beside_model(known, found.metrics, objective.metrics)
+            found.details["baselines"] = beside
+        return found
 
     def sample_records(
         self, data: PreparedData, before: Measurement, after: Measurement
     ) -> list[dict[str, Any]]:
         """Return text, label, and base and tuned predictions of the first held-out samples."""
-        return [
-            {
+        records: list[dict[str, Any]] = []
+        for i, sample in enumerate(data.eval.sources[: len(after.predictions)]):
+            record: dict[str, Any] = {
                 "origin": sample.origin,
-                "prompt": _text(sample),
-                "reference": sample.label,
+                "prompt": _shown(sample),
+                "reference": ", ".join(labels_of(sample)),
                 "before": before.predictions[i],
                 "after": after.predictions[i],
-                "score_before": before.scores[i],
-                "score_after": after.scores[i],
             }
-            for i, sample in enumerate(data.eval.sources[: len(after.predictions)])
-        ]
+            if after.scores:
+                record |= {"score_before": before.scores[i], "score_after": after.scores[i]}
+            records.append(record)
+        return records
 
     def predict(
-        self, loaded: LoadedModel, encoder: TextEncoder, inputs: Sequence[str], recipe: Recipe
-    ) -> list[ClassPrediction]:
-        """Return the most probable class of each text, and the probability of every class."""
+        self,
+        loaded: LoadedModel,
+        encoder: TextEncoder,
+        inputs: Sequence[str | tuple[str, str]],
+        recipe: Recipe,
+    ) -> list[Prediction]:
+        """Return the class, the labels or the number of each text or pair of texts.
+
+        Raises:
+            DataError: the run classifies pairs and an input is one text, or the other way round.
+        """
         layout = self.layout(recipe, loaded)
+        texts, pairs = _sides(inputs, encoder.spec)
         samples = [
-            EncodedSample(
-                np.asarray(encoder.cut(ids, encoder.spec.max_length), dtype=np.int32),
-                np.zeros(min(len(ids), encoder.spec.max_length), dtype=np.bool_),
-                f"input {number}",
+            encoded_text(
+                encoder.fitted(tokens, texts[i], None if pairs is None else pairs[i]),
+                f"input {i + 1}",
             )
-            for number, ids in enumerate(encoder.token_ids(inputs), start=1)
+            for i, tokens in enumerate(encoder.tokens(texts, pairs) if texts else [])
         ]
-        found: dict[int, ClassPrediction] = {}
+        found: dict[int, Prediction] = {}
         loaded.model.eval()
         with torch.inference_mode(), row_layout(loaded.model, layout):
             lengths = [len(sample) for sample in samples]
             for row in layout.micro_batches(lengths, recipe.train.micro_tokens):
                 logits = class_logits(loaded.model, Batch([samples[i] for i in row], layout))
-                for i, shares in zip(row, logits.softmax(dim=1), strict=True):
-                    named = {
-                        label: float(p) for label, p in zip(encoder.labels, shares, strict=True)
-                    }
-                    found[i] = ClassPrediction(max(named, key=lambda label: named[label]), named)
+                for i, scores in zip(row, logits, strict=True):
+                    found[i] = _prediction(encoder, scores)
         return [found[i] for i in range(len(samples))]
 
 
-def classes(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """Return the distinct labels: sorted as numbers if all are numbers, else as text."""
-    labels = {cast("str", sample.label) for sample in samples}
-    if all(label.lstrip("-").isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))
+def _kind(split: DataSplit, spec: DataSpec) -> LabelKind:
+    return label_kind(spec, [*split.train, *split.eval])
 
 
-def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
-    """Return a function that reads the text and label of a row."""
-    del first
-
-    def read(row: Row) -> Sample:
-        text = read_text(row, spec.text, "data.text")
-        if not text.strip():
-            raise DataError(f"{row.origin}: column {spec.text!r} is empty")
-        return Sample((), text, row.origin, label=class_label(row, spec.label))
-
-    return read
-
-
-def class_label(row: Row, column: str) -> str:
-    """Return the label of a row as text.
+def _refuse_unsuitable(recipe: Recipe, kind: LabelKind) -> None:
+    """Refuse options that the kind of label has no use for.
 
     Raises:
-        DataError: it is missing, or not a text, integer or boolean.
+        DataError: naming the option.
     """
-    if column not in row.values:
-        raise missing(row, column, "data.label")
-    value: Any = row.values[column]
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int | str) and str(value).strip():
-        return str(value).strip()
-    raise DataError(
-        f"{row.origin}: column {column!r} must hold a class label (text, integer or boolean), "
-        f"got {value!r}"
-    )
+    what = {"class": "classes", "multi_label": "several labels a row", "number": "numbers"}[kind]
+    refused = {
+        "objective.class_weights": kind == "number" and recipe.objective.class_weights != "none",
+        "objective.focal_gamma": kind == "number" and recipe.objective.focal_gamma > 0,
+        "train.sampling": kind != "class" and recipe.train.sampling != "shuffle",
+    }
+    for option, bad in refused.items():
+        if bad:
+            raise DataError(
+                f"{option} balances classes, and the labels of these data are {what}; omit it"
+            )
 
 
-def _text(sample: Sample) -> str:
-    return sample.text or ""
+def _objective(
+    recipe: Recipe,
+    encoder: TextEncoder,
+    train: EncodedSet | None,
+    found: dict[str, Any] | None = None,
+) -> Objective:
+    """Return the objective; without training samples, as evaluations use it: unweighted."""
+    if encoder.kind == "number":
+        options = encoder.options
+        return Regression(float(options["mean"]), float(options["deviation"]), found)
+    make = Classification if encoder.kind == "class" else MultiLabel
+    if train is None:
+        return make(len(encoder.labels))
+    weights = _class_weights(recipe, encoder, train)
+    return make(len(encoder.labels), weights, recipe.objective.focal_gamma, found)
 
 
-def _unknown_labels(samples: Sequence[Sample], labels: Sequence[str]) -> str:
-    first = samples[0]
-    where = ", ".join(sample.origin for sample in samples[:3])
-    more = f" and {len(samples) - 3} more" if len(samples) > 3 else ""
-    near = did_you_mean(str(first.label), labels)
-    return (
-        f"the training data have no label {first.label!r}{near}: {where}{more}; "
-        "remove these rows, or add rows with this label to the training data"
-    )
+def _class_weights(recipe: Recipe, encoder: TextEncoder, train: EncodedSet) -> list[float] | None:
+    if recipe.objective.class_weights == "none":
+        return None
+    balanced = balanced_class_weights if encoder.kind == "class" else balanced_label_weights
+    return balanced(train.samples, len(encoder.labels))
+
+
+def _weights_note(weights: Sequence[float], labels: Sequence[str]) -> str:
+    if len(weights) <= LISTED_CLASSES:
+        each = ", ".join(
+            f"{label} {weight:.3g}" for label, weight in zip(labels, weights, strict=True)
+        )
+    else:
+        each = f"{min(weights):.3g} to {max(weights):.3g}"
+    return f"weights in the loss (objective.class_weights: balanced): {each}"
+
+
+def _class_facts(encoder: TextEncoder, train: EncodedSet) -> dict[str, int | float | str]:
+    """Return the samples of each class, condensed where there are many."""
+    if encoder.kind == "number":
+        mean, deviation = encoder.options["mean"], encoder.options["deviation"]
+        return {"labels": f"mean {mean:.4g}, standard deviation {deviation:.4g}"}
+    counted: Counter[int] = Counter()
+    for sample in train.samples:
+        label = sample.label
+        counted.update(cast("tuple[int, ...]", label if isinstance(label, tuple) else (label,)))
+    name = "class" if encoder.kind == "class" else "label"
+    if len(encoder.labels) <= LISTED_CLASSES:
+        return {f"{name} {label}": counted[i] for i, label in enumerate(encoder.labels)}
+    counts = [counted[i] for i in range(len(encoder.labels))]
+    each = f"{len(counts):,}, {min(counts):,} to {max(counts):,} rows each"
+    return {"classes" if name == "class" else "labels": each}
+
+
+def _prediction(encoder: TextEncoder, scores: torch.Tensor) -> Prediction:
+    if encoder.kind == "number":
+        mean, deviation = encoder.options["mean"], encoder.options["deviation"]
+        return NumberPrediction(float(scores[0]) * deviation + mean)
+    shares = scores.softmax(0) if encoder.kind == "class" else scores.double().sigmoid()
+    probabilities = dict(zip(encoder.labels, map(float, shares), strict=True))
+    if encoder.kind == "class":
+        best = max(probabilities, key=lambda label: probabilities[label])
+        return ClassPrediction(best, probabilities)
+    thresholds = encoder.thresholds
+    limits = np.full(len(encoder.labels), HALF) if thresholds is None else thresholds
+    return LabelsPrediction(named(shares.cpu().numpy() > limits, encoder.labels), probabilities)
+
+
+def _sides(
+    inputs: Sequence[str | tuple[str, str]], spec: DataSpec
+) -> tuple[list[str], list[str] | None]:
+    """Return the texts, and the second ones of pairs.
+
+    Raises:
+        DataError: an input is not what the run was trained on.
+    """
+    if spec.text_pair is None:
+        for place, one in enumerate(inputs, start=1):
+            if not isinstance(one, str):
+                raise DataError(f"input {place} is a pair, and this run classifies single texts")
+        return cast("list[str]", list(inputs)), None
+    for place, one in enumerate(inputs, start=1):
+        if isinstance(one, str):
+            raise DataError(
+                f"input {place} is one text, and this run classifies pairs ({spec.text}, "
+                f"{spec.text_pair})"
+            )
+    return [one[0] for one in inputs], [one[1] for one in inputs]
+
+
+def _shown(sample: Sample) -> str:
+    return sample.text or "" if sample.pair is None else f"{sample.text}\n{sample.pair}"
 
 
 def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:

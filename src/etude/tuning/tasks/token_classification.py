@@ -51,8 +51,9 @@ from etude.tuning.objectives.token_classification import (
 )
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import PredictedSpan, SpansPrediction, TaskRecord
+from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.entity_details import entity_details
-from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE, SHOWN
+from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE
 from etude.tuning.training.evaluate import evaluate
 
 SPLITTING = "word_splitting"

@@ -16,7 +16,13 @@ from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
 from etude.tuning.metrics.metric import Metric, loss_metric
-from etude.tuning.objectives.base import SFT, MeanMetrics, Objective, side_tokens
+from etude.tuning.objectives.base import (
+    SFT,
+    MeanMetrics,
+    Objective,
+    in_evaluation,
+    side_tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ def evaluate(
         layout: packed or padded rows.
     """
     model.eval()
+    objective = in_evaluation(objective)
     total, means = 0.0, MeanMetrics()
     outputs: dict[int, Any] = {}
     if progress:

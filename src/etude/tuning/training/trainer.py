@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -28,7 +28,7 @@ from etude.tuning.callbacks import Callback, CallbackList, EvaluationRecord, Ste
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.packing import Step, plan_steps
+from etude.tuning.data.packing import Step, balanced_order, plan_steps
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.objectives.base import (
     LossSum,
@@ -71,8 +71,12 @@ class TrainingSet:
             if sample.desirable is not None:
                 # The labels used by 0.1.0, so that the fingerprints of older checkpoints match.
                 digest.update(b"wanted" if sample.desirable else b"unwanted")
-            if sample.label is not None:
+            if isinstance(sample.label, int):
                 digest.update(b"class %d" % sample.label)
+            elif sample.label is not None:
+                digest.update(f"label {sample.label}".encode())
+            if sample.token_types is not None:
+                digest.update(sample.token_types.tobytes())
             if sample.words is not None:
                 digest.update(sample.words.tags.tobytes())
         return digest.hexdigest()
@@ -289,7 +293,7 @@ class Trainer:
             peak_gpu_memory=self.placement.peak_memory(),
         )
 
-    def _accumulate(self, batch: Batch, normalizer: int, values: StepValues) -> LossSum:
+    def _accumulate(self, batch: Batch, normalizer: float, values: StepValues) -> LossSum:
         """Accumulate the gradient of one micro-batch's Σ loss / `normalizer`; return its loss."""
         with self.placement.autocast_context():
             part = self.objective.loss(self.model, batch, values)
@@ -426,8 +430,15 @@ class Trainer:
                 self.spec.seed,
                 epoch,
                 self.layout.micro_batches,
+                self._balanced_order(epoch),
             )
         return self._epoch_steps
+
+    def _balanced_order(self, epoch: int) -> list[int] | None:
+        if self.spec.sampling != "balanced":
+            return None
+        labels = [cast("int", sample.label) for sample in self.data.train]
+        return balanced_order(labels, self.spec.seed, epoch)
 
     @contextmanager
     def _training_mode(self) -> Generator[None]:

@@ -80,11 +80,11 @@ class Ia3Spec(Section):
 class AdapterSpec(Section):
     """The trained weights and their parametrisation."""
 
-    kind: Literal["lora", "dora", "vera", "adalora", "ia3", "full"] = "lora"
+    kind: Literal["lora", "dora", "vera", "adalora", "ia3", "head", "full"] = "lora"
     """`lora`: ΔW = U Vᵀ on the target modules. `dora`: LoRA for the direction, plus a trained
     magnitude. `vera`: U and V random, frozen and shared; two trained vectors. `adalora`: ΔW = P Λ Q
-    with adaptive ranks. `ia3`: a trained vector scales outputs or inputs. `full`: full fine-tuning
-    of all weights."""
+    with adaptive ranks. `ia3`: a trained vector scales outputs or inputs. `head`: only the task's
+    head and `modules_to_save`, on a frozen model. `full`: full fine-tuning of all weights."""
 
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank r, the number of columns of U and V."""

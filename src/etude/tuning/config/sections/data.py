@@ -92,6 +92,9 @@ class DataSpec(Section):
 
     replay: ReplaySpec = ReplaySpec()
     """General text mixed into the documents of a domain (`language-modeling`)."""
+    text_pair: str | None = None
+    """Column of the second text of a pair, or template with {columns}: hypothesis, document (text
+    classification)."""
 
     chosen: str = "chosen"
     """Column of the chosen answer, or of the conversation that ends in it (`preference`)."""
@@ -130,6 +133,17 @@ class DataSpec(Section):
     """Fraction of a window that it shares with the next, where a sentence has more than
     `max_length` tokens. Each word is trained and scored in the window with most of its context
     (`token-classification`)."""
+    label_kind: Literal["auto", "class", "multi_label", "number"] = "auto"
+    """What a label is (text classification). `class`: one class a row. `multi_label`: any number of
+    labels a row. `number`: a quantity. `auto`: `multi_label` for lists, `label_columns` and
+    `label_separator`; `number` if all labels are numbers, one of them with a fraction; else
+    `class`, for whole numbers too."""
+
+    label_columns: list[str] = []
+    """Columns of 0 and 1, one for each label (`multi_label`), instead of `label`."""
+
+    label_separator: str | None = None
+    """What separates several labels in one text (`multi_label`): `;` for `late; damaged`."""
 
     tools: str = "tools"
     """Column of the available tools, a list of JSON schemas (`messages`)."""

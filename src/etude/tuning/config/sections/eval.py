@@ -62,6 +62,10 @@ class EvalSpec(Section):
     that the scheme allows. `argmax`: the most probable tag of each word.
     (`token-classification`)"""
 
+    thresholds: Literal["per_label", "shared", "half"] = "per_label"
+    """Probability above which a label is predicted, where a row may have several: the threshold of
+    the best F1 on the evaluation samples, `per_label` or `shared` by all; or one half."""
+
     show: Annotated[int, Field(ge=0)] = 3
     """Number of samples printed after training."""
 

@@ -36,3 +36,12 @@ class ObjectiveSpec(Section):
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed fraction of pairs with swapped labels (DPO)."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the loss (text classification). `balanced`: n / (classes · n_c), as
+    in scikit-learn; for several labels a row, samples without a label / samples with it. The loss
+    of a step is divided by its sum of weights; evaluations report the loss without weights."""
+
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    """γ of the focal loss: samples predicted with probability p count (1 − p)^γ times (text
+    classification; Lin et al. 2017). 0: cross-entropy."""

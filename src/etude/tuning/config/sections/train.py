@@ -33,6 +33,10 @@ class TrainSpec(Section):
     batch_samples: Annotated[int, Field(ge=1)] = 16
     """Samples per optimiser step."""
 
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """Order of an epoch. `shuffle`: every sample once. `balanced`: as many samples, every class as
+    often as any other: rare ones repeated, frequent ones in part (one class a row)."""
+
     micro_tokens: Annotated[int, Field(ge=16)] = 768
     """Maximum number of tokens in a forward pass; a step accumulates gradients over its passes."""
 

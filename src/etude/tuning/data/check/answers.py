@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
 from etude.tuning.data.check.repeats import normal
+from etude.tuning.data.labels import labels_of
 
 FIX_EMPTY = "drops the rows whose only answer is empty"
 
@@ -63,7 +64,8 @@ class Answers:
         """Look at the turns."""
         sample, origin = entry.sample, entry.origin
         if sample.text is not None:
-            if not sample.text.strip():
+            # Of labelled texts, see `classes`.
+            if not sample.text.strip() and sample.label is None:
                 self.empty.add(origin, origin)
             return
         turns = [turn for turn in sample.messages if turn.role == "assistant"]
@@ -113,12 +115,21 @@ class Labels:
         self._total: Counter[str] = Counter()
         self._desirable: Counter[bool] = Counter()
         self._many = False
+        self._classes = False
 
     def see(self, entry: Entry) -> None:
         """Count the answer."""
         if entry.sample.desirable is not None:
             self._desirable[entry.sample.desirable] += 1
-        if entry.sample.text is not None or entry.sample.rejected or self._many:
+        if self._many or entry.sample.rejected:
+            return
+        if entry.sample.label is not None:
+            self._classes = True
+            self._total[entry.side] += 1
+            for label in labels_of(entry.sample):
+                self._rows[entry.side][label].append(entry.origin)
+            return
+        if entry.sample.text is not None:
             return
         answer = entry.answers[-1] if entry.answers else ""
         self._total[entry.side] += 1
@@ -146,8 +157,8 @@ class Labels:
                 "label-imbalance",
                 "warning",
                 f"{len(rows) / total:.0%} of the answers are {label!r}",
-                "a constant answer scores as much; evaluate by macro-F1, and weight the others "
-                "more often",
+                "a constant answer scores as much; evaluate by macro-F1, and weight the others more"
+                + (" (objective.class_weights, train.sampling)" if self._classes else ""),
                 rows=[row for name, of in train.items() if name != label for row in of] or rows,
                 examples=[f"of {total:,}: {shares}"],
             )
@@ -163,7 +174,7 @@ class Labels:
             )
         yield from self._written_differently(train)
         unseen = {n: of for n, of in self._rows["eval"].items() if n not in train}
-        if unseen and self._rows["eval"]:
+        if unseen and self._rows["eval"] and not self._classes:
             yield Finding(
                 "unseen-labels",
                 "error",

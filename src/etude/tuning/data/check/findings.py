@@ -37,6 +37,8 @@ class Entry:
     @property
     def prompt(self) -> str:
         """All that comes before the last answer, as one text."""
+        if self.sample.label is not None:
+            return "\n".join(self.texts)
         turns = self.sample.messages[: self.last_answer]
         return "\n".join(turn.content for turn in turns if turn.role != "system")
 
@@ -49,8 +51,10 @@ class Entry:
 
     @property
     def answers(self) -> list[str]:
-        """What is learnt: every answer, both of a pair, or the text."""
+        """What is learnt: every answer, both of a pair, or the text; the label of one."""
         sample = self.sample
+        if sample.label is not None:
+            return [str(sample.label)]
         if sample.text is not None:
             return [sample.text]
         found = [turn.content for turn in sample.messages if turn.role == "assistant"]
@@ -63,7 +67,7 @@ class Entry:
         """Every text of it, what is learnt and what is context."""
         sample = self.sample
         if sample.text is not None:
-            return [sample.text]
+            return [sample.text, *([] if sample.pair is None else [sample.pair])]
         return [turn.content for turn in (*sample.messages, *sample.rejected[-1:])]
 
 

@@ -18,8 +18,6 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.linter import DataReport, read_entries
-from etude.tuning.data.formats.registry import sample_reader
-from etude.tuning.data.samples import ReaderFactory
 from etude.tuning.data.sources.registry import SOURCES, SplitSource
 
 _DROPS = {
@@ -70,11 +68,7 @@ def check_output(spec: DataSpec, output: Path) -> None:
 
 
 def write_fixed(
-    spec: DataSpec,
-    report: DataReport,
-    output: Path,
-    seed: int = 0,
-    reader: ReaderFactory = sample_reader,
+    spec: DataSpec, report: DataReport, output: Path, seed: int = 0, task: str = "chat"
 ) -> FixReport:
     """Write the training rows as JSONL, put right as far as is safe.
 
@@ -83,7 +77,7 @@ def write_fixed(
         report: what was found; what `--only` or `--skip` left out is not put right.
         output: file to write.
         seed: as for the check.
-        reader: as for the check.
+        task: as for the check.
 
     Returns:
         What became of each row.
@@ -104,7 +98,7 @@ def write_fixed(
     lines: list[bytes] = []
     # Nothing held out by share: the rows stay in the order of the file.
     whole = spec.model_copy(update={"eval_fraction": 0.0})
-    entries, refused = read_entries(whole, seed, reader)
+    entries, refused = read_entries(whole, seed, task)
     for row in refused:
         if row.side == "train":
             done.leave_out(_UNREADABLE, row.origin)

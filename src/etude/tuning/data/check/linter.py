@@ -11,6 +11,12 @@ from etude.core.errors import DataError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.answers import Answers, Labels
+from etude.tuning.data.check.classes import (
+    LABELLED,
+    Classes,
+    LabelledTokens,
+    held_out_labelled,
+)
 from etude.tuning.data.check.encodings import Encodings
 from etude.tuning.data.check.findings import Check, Entry, Finding, Severity, Side
 from etude.tuning.data.check.languages import Languages
@@ -18,7 +24,7 @@ from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
 from etude.tuning.data.check.tags import Tags
 from etude.tuning.data.check.tokens import Tokens
-from etude.tuning.data.formats.registry import sample_reader
+from etude.tuning.data.readers import reader_of
 from etude.tuning.data.samples import ReaderFactory, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import (
@@ -36,6 +42,8 @@ CHECKS = {
     "no-template split-marks",
     "repeats": "duplicates near-duplicates overlap overlap-prompt overlap-near contradictions",
     "answers": "empty-answers empty-prompts role-order identical-pair given-away",
+    "classes": "empty-texts mixed-labels one-class same-texts identifiers unseen-labels "
+    "single-rows",
     "labels": "label-imbalance rare-labels label-spelling unseen-labels verdict-imbalance",
     "tags": "no-entities mixed-tags broken-tags unseen-types rare-types type-spelling",
     "encodings": "mojibake lost-characters control-characters invisible-characters "
@@ -97,10 +105,10 @@ def check_data(
     tokenizer: Any,
     seed: int = 0,
     *,
+    task: str = "chat",
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     progress: Progress | None = None,
-    reader: ReaderFactory = sample_reader,
 ) -> DataReport:
     """Check the data of a recipe.
 
@@ -108,10 +116,10 @@ def check_data(
         spec: where they are and how they are read.
         tokenizer: of the model to be tuned; None leaves out what needs one.
         seed: of the run, by which samples are held out.
+        task: of the run, by which rows are read.
         only: checks or families to make; empty: all.
         skip: checks or families to leave out.
         progress: reports every row.
-        reader: creates the row reader; a task may have its own.
 
     Raises:
         DataError: a file is missing or of an unknown kind, or a check has no such name.
@@ -126,7 +134,7 @@ def check_data(
 
     families: dict[str, Check] = {
         family: make()
-        for family, make in _families(tokenizer, spec).items()
+        for family, make in _families(tokenizer, spec, task).items()
         if any(wanted(family, check) for check in CHECKS[family].split())
     }
     unreadable = Finding(
@@ -135,7 +143,7 @@ def check_data(
         "rows that cannot be read as the recipe says",
         "a run would stop at the first of them",
     )
-    entries, refused = read_entries(spec, seed, reader)
+    entries, refused = read_entries(spec, seed, task)
     for row in refused:
         unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
@@ -156,7 +164,7 @@ def check_data(
     return DataReport(findings, dict(rows), by_side)
 
 
-def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
+def _families(tokenizer: Any, spec: DataSpec, task: str) -> dict[str, Callable[[], Check]]:
     families: dict[str, Callable[[], Check]] = {
         "repeats": Repeats,
         "answers": Answers,
@@ -166,8 +174,12 @@ def _families(tokenizer: Any, spec: DataSpec) -> dict[str, Callable[[], Check]]:
         "languages": Languages,
         "private": Secrets,
     }
+    labelled = task == LABELLED
+    if labelled:
+        families["classes"] = lambda: Classes(spec)
     if tokenizer is not None:
-        families["tokens"] = lambda: Tokens(tokenizer, spec)
+        tokens = LabelledTokens if labelled else Tokens
+        families["tokens"] = lambda: tokens(tokenizer, spec)
     return families
 
 
@@ -181,7 +193,7 @@ class RefusedRow:
 
 
 def read_entries(
-    spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader
+    spec: DataSpec, seed: int, task: str = "chat"
 ) -> tuple[list[Entry], list[RefusedRow]]:
     """Read all samples, evaluation first, with the rows they came from, and what was no sample.
 
@@ -198,6 +210,7 @@ def read_entries(
             *(Entry(sample, "train", None) for sample in split.train),
         ], []
     rows = source.rows(spec)
+    reader = reader_of(task)
     train, refused = _entries(rows.train, spec, "train", reader)
     if rows.eval is not None:
         held, refused_held = _entries(rows.eval, spec, "eval", reader)
@@ -205,10 +218,15 @@ def read_entries(
     whole = spec.model_copy(update={"max_train": None, "max_eval": None})
     if not train or spec.eval_fraction == 0:
         return train, refused
+    if task == LABELLED:
+        out = held_out_labelled([entry.sample for entry in train], spec, seed)
+        held_out = [Entry(e.sample, "eval", e.row) for i, e in enumerate(train) if i in out]
+        rest = [entry for i, entry in enumerate(train) if i not in out]
+        return [*held_out, *rest], refused
     split = split_samples((entry.sample for entry in train), None, whole, seed)
-    out = {sample.origin for sample in split.eval}
-    held_out = [Entry(e.sample, "eval", e.row) for e in train if e.origin in out]
-    return [*held_out, *(entry for entry in train if entry.origin not in out)], refused
+    held = {sample.origin for sample in split.eval}
+    held_out = [Entry(e.sample, "eval", e.row) for e in train if e.origin in held]
+    return [*held_out, *(entry for entry in train if entry.origin not in held)], refused
 
 
 def _entries(

@@ -31,6 +31,8 @@ def _key(text: str) -> bytes:
 def whole(entry: Entry) -> str:
     """Return all of an entry as one text, roles included."""
     sample = entry.sample
+    if sample.label is not None:
+        return "\n".join([*entry.texts, *entry.answers])
     if sample.text is not None:
         return sample.text
     turns = [f"{turn.role}: {turn.content}" for turn in sample.messages]

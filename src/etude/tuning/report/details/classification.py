@@ -13,6 +13,7 @@ listed."""
 NUMBERED = 14
 """Classes up to which counts are written into the cells."""
 PAIRS = 20
+SHOWN_CLASSES = 10
 
 
 def confusion_matrix(content: dict[str, Any]) -> list[Block]:
@@ -46,6 +47,51 @@ def confusion_matrix(content: dict[str, Any]) -> list[Block]:
             )
         )
     return blocks
+
+
+def per_class(content: dict[str, Any]) -> list[Block]:
+    """Draw precision, recall, F1 and support of each class, the worst first.
+
+    Args:
+        content: `labels`, and a list for each column.
+    """
+    order = sorted(range(len(content["labels"])), key=lambda i: (content["f1"][i], i))
+    rows = [
+        (
+            content["labels"][i],
+            q.percent(content["precision"][i]),
+            q.percent(content["recall"][i]),
+            q.percent(content["f1"][i]),
+            q.number(content["support"][i]),
+        )
+        for i in order
+    ]
+    columns = ("class", "precision", "recall", "F1", "samples")
+    return [Table("By class", columns, rows, note="The lowest F1 first.", shown=SHOWN_CLASSES)]
+
+
+def per_label(content: dict[str, Any]) -> list[Block]:
+    """Draw threshold, precision, recall, F1, average precision and support of each label.
+
+    Args:
+        content: `labels`, a list for each column, and a `note` on the thresholds.
+    """
+    order = sorted(range(len(content["labels"])), key=lambda i: (content["f1"][i], i))
+    rows = [
+        (
+            content["labels"][i],
+            f"{content['thresholds'][i]:.2f}",
+            q.percent(content["precision"][i]),
+            q.percent(content["recall"][i]),
+            q.percent(content["f1"][i]),
+            q.percent(content["average_precision"][i]),
+            q.number(content["support"][i]),
+        )
+        for i in order
+    ]
+    columns = ("label", "threshold", "precision", "recall", "F1", "average precision", "samples")
+    note = " ".join(filter(None, ["The lowest F1 first.", content["note"]]))
+    return [Table("By label", columns, rows, note=note, shown=SHOWN_CLASSES)]
 
 
 def _heatmap(labels: list[str], counts: list[list[int]]) -> Heatmap:

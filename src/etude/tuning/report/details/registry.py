@@ -9,18 +9,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from etude.tuning.report.blocks import Block
-from etude.tuning.report.details.classification import confusion_matrix
+from etude.tuning.report.details.baselines import baselines
+from etude.tuning.report.details.classification import confusion_matrix, per_class, per_label
 from etude.tuning.report.details.entities import entity_results
+from etude.tuning.report.details.errors import worst_errors
 from etude.tuning.report.details.generation import documents, generation
+from etude.tuning.report.details.probabilities import calibration, precision_recall
+from etude.tuning.report.details.regression import regression
 from etude.tuning.report.details.retrieval import retrieval
 
 Drawer = Callable[[Any], list[Block]]
 ComparingDrawer = Callable[[Any, Mapping[str, Any]], list[Block]]
 
 DRAWN: dict[str, Drawer] = {
+    "baselines": baselines,
+    "regression": regression,
+    "calibration": calibration,
+    "precision_recall": precision_recall,
+    "per_class": per_class,
+    "per_label": per_label,
     "confusion_matrix": confusion_matrix,
     "retrieval": retrieval,
     "entities": entity_results,
+    "worst_errors": worst_errors,
 }
 
 

@@ -1,0 +1,50 @@
+"""The worst errors in the report, as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from etude.core import units as q
+from etude.tuning.report.blocks import Block, Table
+
+SHOWN = 5
+
+
+def worst_errors(content: dict[str, Any]) -> list[Block]:
+    """List the samples that are most wrong: by probability, or by the size of the error.
+
+    Args:
+        content: titles of `columns`; `rows` of `origin`, `text` and `cells`; how many are `wrong`
+            of the `total`.
+    """
+    rows: list[dict[str, Any]] = content["rows"]
+    if not rows:
+        return []
+    columns: list[str] = content["columns"]
+    number = columns[-1] == "error"
+    note = (
+        "The largest errors."
+        if number
+        else f"{q.number(content['wrong'])} of {q.number(content['total'])} decisions are wrong; "
+        "the surest of them first."
+    )
+    return [
+        Table(
+            "Worst errors",
+            ("row", "text", *columns),
+            [
+                (row["origin"], row["text"], *(_written(cell, number) for cell in row["cells"]))
+                for row in rows
+            ],
+            note=note,
+            shown=SHOWN,
+            left=frozenset({1} if number else {1, 2, 3}),
+            wraps=frozenset({1}),
+        )
+    ]
+
+
+def _written(cell: str | float, number: bool) -> str:
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:.4g}" if number else q.percent(cell)
