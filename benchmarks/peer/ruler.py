@@ -27,6 +27,7 @@ class Ruler:
         self.launched = launched
         self._began = self._processor_began = self._processor_ended = 0.0
         self._ends: list[float] = []
+        self._spent: list[float] = []
         self._first_step_ended = 0.0
 
     def begin(self) -> None:
@@ -38,6 +39,7 @@ class Ruler:
         """An optimiser step has ended now."""
         self._ends.append(time.perf_counter())
         self._processor_ended = time.process_time()
+        self._spent.append(self._processor_ended)
         if len(self._ends) == 1:
             self._first_step_ended = time.time()
 
@@ -53,6 +55,9 @@ class Ruler:
             "seconds_to_first_step": self._first_step_ended - self.launched,
             "training_seconds": edges[-1] - edges[0],
             "processor_seconds": self._processor_ended - self._processor_began,
+            "step_processor_seconds": [
+                after - before for before, after in pairwise([self._processor_began, *self._spent])
+            ],
             "step_seconds": [after - before for before, after in pairwise(edges)],
             "peak_rss": peak_rss(),
             **figures,

@@ -228,7 +228,9 @@ def test_the_depth_is_extrapolated_to_what_tracing_all_of_it_gives(monkeypatch):
     for sections in ({}, {"train": {"gradient_checkpointing": True}}, {"data": {"packing": False}}):
         chosen = recipe(**sections)
         found = trace_step(llama(), chosen, torch.bfloat16, held_as(chosen), None)
-        whole = trace_module._trace(llama(), chosen, torch.bfloat16, held_as(chosen), None)
+        whole = trace_module._trace(
+            llama(), chosen, torch.bfloat16, held_as(chosen), None, packed=chosen.data.packing
+        )
         # Temporary pieces that live across layers come in whole layers only.
         assert found.kept == pytest.approx(whole.kept, rel=0.01)
         assert found.peak == pytest.approx(whole.peak, rel=0.02)

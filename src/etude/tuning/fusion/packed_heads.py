@@ -88,14 +88,20 @@ def _reads_last_token(model: Any) -> bool:
 @contextmanager
 def _a_row_each(trunk: Any, tokens: Tensor) -> Generator[None]:
     """Context manager: let the trunk return one row a segment, of its token in `tokens` alone."""
-    plain = trunk.forward
+    plain, pooler = trunk.forward, getattr(trunk, "pooler", None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        output = plain(*args, **kwargs)
+        if pooler is not None:
+            trunk.pooler = None  # it would pool the row
+        try:
+            output = plain(*args, **kwargs)
+        finally:
+            if pooler is not None:
+                trunk.pooler = pooler
         states = cast("Tensor", output.last_hidden_state)
         output.last_hidden_state = states[0].index_select(0, tokens)[:, None]
-        if getattr(trunk, "pooler", None) is not None:
-            output.pooler_output = trunk.pooler(output.last_hidden_state)
+        if pooler is not None:
+            output.pooler_output = pooler(output.last_hidden_state)
         return output
 
     trunk.forward = forward

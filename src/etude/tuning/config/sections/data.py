@@ -178,4 +178,5 @@ class DataSpec(Section):
     """Samples without a trained token: stop with an error, or drop and count them."""
 
     packing: bool = True
-    """Pack samples end to end in one row, each attending to itself only, with its own positions."""
+    """Pack samples end to end in one row, each attending to itself only, with its own positions. A
+    classifier whose outputs would change keeps padded rows, and a note says so."""
