@@ -84,7 +84,7 @@ def fields(folder: Path) -> dict[str, Any]:
 
 def work(verb: str, folder: Path) -> None:
     """Do one verb until the process is killed."""
-    from etude.core.openmp import set_waiting
+    from etude.core.runtimes import set_waiting
 
     set_waiting()  # as the command line does, before PyTorch is imported
     import torch

@@ -31,7 +31,7 @@ from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app
 from etude.core.errors import EtudeError
-from etude.core.openmp import set_waiting
+from etude.core.runtimes import set_waiting
 
 VERBS = (
     _adapters,

@@ -30,6 +30,7 @@ from etude.core.atomic_files import disk_reason, is_disk_full
 from etude.core.errors import DivergedError, EtudeError, ModelError, RunError, innermost_reason
 from etude.core.machine import release_freed_memory, this_machine
 from etude.core.progress import Progress, SilentProgress
+from etude.core.runtimes import bound_products
 from etude.tuning.adapters import registry
 from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
@@ -97,6 +98,7 @@ def tune(
             saved before is still valid. A run that has not trained a step leaves no folder.
     """
     recipe.require_data()
+    bound_products()
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     if resume is None:
         recipe, notes = resolved(recipe)

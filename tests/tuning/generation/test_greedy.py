@@ -68,7 +68,7 @@ def test_answers_end_where_they_end_and_the_others_go_on():
 
 def test_many_prompts_and_prompts_longer_than_a_pass(monkeypatch):
     model = adapted(MODELS["mistral"])
-    monkeypatch.setattr(greedy, "_PREFILL_TOKENS", 16)
+    monkeypatch.setattr(greedy, "PREFILL_TOKENS", 16)
     torch.manual_seed(4)
     asked = [torch.randint(0, 97, (n,)).tolist() for n in range(1, 22)]
     found, wanted = both(model, [96], tokens=6, asked=asked)

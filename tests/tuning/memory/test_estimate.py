@@ -28,7 +28,13 @@ from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
 from etude.tuning.memory import trace as trace_module
-from etude.tuning.memory.estimate import PARTS, estimate_memory, held_as, optimizer_bytes
+from etude.tuning.memory.estimate import (
+    PARTS,
+    answering_bytes,
+    estimate_memory,
+    held_as,
+    optimizer_bytes,
+)
 from etude.tuning.memory.fit import (
     METHODS,
     estimate_recipe,
@@ -500,3 +506,23 @@ def test_more_memory_never_fits_less_and_a_fit_is_what_is_estimated(monkeypatch)
             ]
             assert fit.memory == (fitting[-1] if fitting else 0)
             assert (fit.model is None) == (not fitting)
+
+
+def test_generation_is_planned_with_its_cache_and_only_where_answers_are_generated():
+    """The cache is that which `greedy` allocates: keys and values of every layer and position."""
+    config = llama(num_hidden_layers=3, num_key_value_heads=2, num_attention_heads=4)
+    chosen = recipe(eval={"generate": 4, "batch_samples": 8, "max_new_tokens": 10})
+    longer = recipe(eval={"generate": 4, "batch_samples": 8, "max_new_tokens": 110})
+    width = config.hidden_size // config.num_attention_heads
+    assert answering_bytes(config, longer, torch.bfloat16, 1000) - answering_bytes(
+        config, chosen, torch.bfloat16, 1000
+    ) == 2 * (2 * 4 * 100 * 3 * 2 * width)
+    many = {"generate": 64, "batch_samples": 64, "max_new_tokens": 4000}
+    small = {"micro_tokens": 64, "gradient_checkpointing": True}
+    with_answers = estimate_memory(config, recipe(eval=many, train=small), torch.bfloat16)
+    without = estimate_memory(
+        config, recipe(eval={**many, "generate": 0}, train=small), torch.bfloat16
+    )
+    assert any("generated" in note for note in with_answers.notes)
+    assert with_answers.total > without.total
+    assert not without.notes

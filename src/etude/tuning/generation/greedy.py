@@ -35,7 +35,7 @@ from etude.tuning.kernels.heads import Heads
 from etude.tuning.objectives.cross_entropy import plain_head
 from etude.tuning.quant.linear import dense_weights
 
-_PREFILL_TOKENS = 1024
+PREFILL_TOKENS = 1024
 """Prompt tokens per forward pass; a longer prompt is processed alone."""
 
 _GREEDY = {
@@ -121,7 +121,7 @@ class _Generator:
         """Return the answers."""
         answers: list[list[int]] = [[] for _ in prompts]
         newest = torch.empty(len(prompts), dtype=torch.long)
-        for members in pack([len(prompt) for prompt in prompts], _PREFILL_TOKENS):
+        for members in pack([len(prompt) for prompt in prompts], PREFILL_TOKENS):
             newest[members] = self._read([prompts[i] for i in members], members)
         places = torch.arange(len(prompts))
         counts = torch.tensor([len(prompt) for prompt in prompts])

@@ -2,6 +2,11 @@
 
     peak = process + weights + gradients + optimiser + activations + logits + workspace + allocator
 
+That is the peak of training. Answers are generated before and after it, when there are neither
+gradients nor optimiser state, but decoded weights and a cache of keys and values: where that takes
+more, the difference is part of the workspace, and a note says so. Reading weights, evaluating and
+saving take less than either.
+
 `trace` measures activations, logits and workspace on a model without numbers; weights, gradients
 and optimiser state are counted. Two parts are constants measured on this engine: what the process
 takes before any weight, and what the C library's allocator and the products hold on to beyond what
@@ -18,6 +23,7 @@ from typing import Any
 import torch
 
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.generation.greedy import PREFILL_TOKENS
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.optim.registry import OPTIMIZERS
@@ -30,6 +36,11 @@ PROCESS = 430_000_000
 SCRATCH = 170_000_000
 """Bytes that training adds whatever the model: compiled kernels and scratch of the products, one
 for every length of row, and pieces that evaluation and loading leave with the allocator."""
+
+PROGRAMS = 64_000_000
+"""Bytes of the programs of products that a step leaves with oneDNN, which keeps `runtimes.PRODUCTS`
+of them to the end of the process: they are still there when answers are generated after training.
+While training they are part of `SCRATCH`."""
 
 ALLOCATOR = 0.28
 """Of what comes and goes in a step, what stays with the allocator beside it. Rows differ in length,
@@ -103,7 +114,8 @@ def estimate_memory(
     held = held or held_as(recipe)
     weights = weigh(config, recipe, stored, held, head)
     trace = trace_step(config, recipe, stored, held, compute, head)
-    return _plan(recipe, weights, trace, process, head)
+    answering = answering_bytes(config, recipe, compute or stored, weights.trained)
+    return _plan(recipe, weights, trace, process, head, answering)
 
 
 def held_as(recipe: Recipe) -> Held:
@@ -121,8 +133,41 @@ def held_as(recipe: Recipe) -> Held:
     return held
 
 
+def answering_bytes(config: Any, recipe: Recipe, compute: torch.dtype, trained: int) -> int:
+    """Return the bytes of generating a batch of answers, beside the weights.
+
+    The keys and values of every position in every layer; the adapter's factors, cast and laid out
+    for products of few rows; and the hidden states of the prompts that are read at once.
+
+    Args:
+        config: the transformers configuration.
+        recipe: of the run; prompts are taken to be as long as it lets them be.
+        compute: dtype of the forward pass.
+        trained: numbers trained.
+    """
+    text = config.get_text_config()
+    answers = min(recipe.eval.generate, recipe.eval.batch_samples)
+    heads = text.num_attention_heads
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    context = getattr(text, "max_position_embeddings", None) or recipe.data.max_length
+    prompt = min(recipe.data.max_length, context)
+    positions = answers * (prompt + recipe.eval.max_new_tokens)
+    cache = 2 * positions * text.num_hidden_layers * key_heads * width
+    read = min(answers * prompt, max(prompt, PREFILL_TOKENS))
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    hidden = read * (6 * text.hidden_size + 3 * inner)
+    factors = trained if recipe.adapter.kind != "full" else 0
+    return compute.itemsize * (cache + hidden + factors)
+
+
 def _plan(
-    recipe: Recipe, weights: Weights, trace: Trace, process: int, head: Head
+    recipe: Recipe,
+    weights: Weights,
+    trace: Trace,
+    process: int,
+    head: Head,
+    answering: int,
 ) -> MemoryEstimate:
     gradients = FLOAT32 * weights.trained
     state = optimizer_bytes(recipe, weights.sizes)
@@ -143,12 +188,14 @@ def _plan(
         "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
-    if recipe.eval.generate and weights.dense and not head.is_new:
-        # Answers are generated with decoded weights; nothing of a step is alive then.
-        more = weights.dense - (sum(parts[p] for p in PARTS[4:]))
+    if recipe.eval.generate and not head.is_new:
+        generating = process + weights.held + SCRATCH + PROGRAMS + weights.dense + answering
+        more = generating - sum(parts.values())
         if more > 0:
             parts["workspace"] += more
-            notes.append("the peak is while answers are generated, with decoded weights")
+            notes.append(
+                "the peak is while answers are generated, with decoded weights and their cache"
+            )
     if weights.experts and recipe.quant.kind != "none":
         notes.append(
             f"{weights.experts:,} numbers of experts are stacked, no Linears: not quantised"

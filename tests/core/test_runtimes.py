@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait: what the runtime was told, and that a person's own word stays."""
+"""What the libraries below PyTorch are told, and that a person's own word stays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from etude.core.openmp import OWN_SETTINGS, SPIN_COUNT, set_waiting
+from etude.core.runtimes import OWN_SETTINGS, PRODUCTS, SPIN_COUNT, bound_products, set_waiting
 
 CLEAN = {name: value for name, value in os.environ.items() if name not in OWN_SETTINGS}
 
@@ -53,3 +53,12 @@ def test_the_runtime_that_pytorch_loads_reports_the_count(own, reported):
         check=False,
     )
     assert f"GOMP_SPINCOUNT = '{reported}'" in done.stderr
+
+
+def test_onednn_is_bounded_where_the_user_said_nothing():
+    environment: dict[str, str] = {}
+    bound_products(environment)
+    assert environment == {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(PRODUCTS)}
+    own = {"DNNL_PRIMITIVE_CACHE_CAPACITY": "9"}
+    bound_products(own)
+    assert own == {"DNNL_PRIMITIVE_CACHE_CAPACITY": "9"}
