@@ -78,7 +78,7 @@ def write_jsonl(tmp_path) -> Callable[..., Path]:
 def classifier_fields(tiny_bert) -> Callable[..., dict[str, Any]]:
     """Recipe fields of a run that takes about a second; sections are merged."""
 
-    def fields(data: Path, **sections: Any) -> dict[str, Any]:
+    def fields(data: Path, /, **sections: Any) -> dict[str, Any]:
         found: dict[str, Any] = {
             "name": "tiny",
             "task": "text-classification",

@@ -86,7 +86,9 @@ def test_several_labels_are_learnt_with_thresholds_that_are_saved(several):
     assert record.labels == ("damaged", "late", "rude")
     assert record.options["kind"] == "multi_label"
     assert len(record.options["thresholds"]) == 3
-    predicted = load(several.folder).predict(["parcel is late , rude .", "parcel is fine ."])
+    predicted = load(several.folder).predict(
+        ["parcel is late , rude . one", "parcel is fine . two"]
+    )
     assert [one.labels for one in predicted] == [("late", "rude"), ()]
     assert predicted[0].as_json()["labels"] == ["late", "rude"]
     assert set(predicted[0].probabilities) == {"damaged", "late", "rude"}
@@ -104,7 +106,7 @@ def test_saved_thresholds_decide_and_apply_to_other_data(several, tmp_path):
     assert measured["micro_f1"] > 0.9
     never = {**record.options, "thresholds": [1.0, 1.0, 1.0]}
     TaskRecord(record.task, record.labels, never).write(copy / "adapter")
-    assert load(copy).predict(["parcel is late ."])[0].labels == ()
+    assert load(copy).predict(["parcel is late . one"])[0].labels == ()
     assert evaluate_run(RunFolder.open(copy), data=file)["tuned"]["micro_f1"] == 0.0
 
 
@@ -220,6 +222,21 @@ def test_a_pair_is_encoded_as_bert_does_and_learnt(classifier_fields, write_json
     cut = predictor.encoder.fitted(tokens, "it " * 40, "dog is red").ids
     names = tokenizer.convert_ids_to_tokens(cut)
     assert len(cut) == 16 and names[-4:] == ["dog", "is", "red", "[SEP]"]
+    from etude.app.predict import plan_predictions, predictions
+
+    rows = tmp_path / "new.csv"
+    rows.write_text(
+        "hypothesis,premise\n" + "".join(f"{second},{first}\n" for first, second in inputs), "utf-8"
+    )
+    lines = ["\t".join(pair) for pair in inputs]
+    for source in (rows, lines):
+        made = list(predictions(plan_predictions(str(run.folder), source)))
+        assert [one.as_json()["input"] for one in made] == [list(pair) for pair in inputs]
+        assert [list(one.prediction.probabilities.values()) for one in made] == found
+    with pytest.raises(DataError, match=r"input 1 must be two texts with a tab between them"):
+        list(predictions(plan_predictions(str(run.folder), ["one text"])))
+    with pytest.raises(DataError, match=r"this run classifies pairs: columns 'premise' and"):
+        plan_predictions(str(run.folder), rows, column="premise")
     with pytest.raises(DataError, match=r"input 1 is one text, and this run classifies pairs"):
         predictor.predict(["it is red"])
 

@@ -50,8 +50,10 @@ def best_threshold(truth: Truth, scores: Scores) -> float:
         2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=recall > 0
     )
     best = int(np.argmax(f1))
-    below = thresholds[best + 1] if best + 1 < len(thresholds) else 0.0
-    return float((thresholds[best] + below) / 2)
+    if best + 1 < len(thresholds):
+        return float((thresholds[best] + thresholds[best + 1]) / 2)
+    # All are taken, a score of 0 included.
+    return 0.0 if thresholds[best] > 0 else -1.0
 
 
 def best_thresholds(truth: Truth, scores: Scores, *, shared: bool) -> list[float]:

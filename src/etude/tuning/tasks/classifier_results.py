@@ -296,7 +296,7 @@ def _row(sample: Sample) -> Mapping[str, Any]:
     text = excerpt(sample.text or "")
     return {
         "origin": sample.origin,
-        "text": text if sample.pair is None else f"{text} ⏐ {excerpt(sample.pair)}",
+        "text": text if sample.pair is None else f"{text} | {excerpt(sample.pair)}",
     }
 
 

@@ -91,6 +91,20 @@ def test_a_text_of_two_classes_is_a_contradiction_and_not_a_duplicate(check):
     assert findings["duplicates"].rows == ["train.jsonl:62"]
 
 
+def test_the_command_checks_by_the_task(etude_command, tiny_llama, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in changed(6, label=0.5)), "utf-8")
+    options = ["--set", f"task={TASK}", "--set", "data.eval_fraction=0.2"]
+    done = etude_command("data", "check", file, "--model", tiny_llama(), *options)
+    assert done.returncode == 1
+    assert "labels of several kinds" in done.stdout and "rows.jsonl:7" in done.stdout
+    fixed = etude_command(
+        "data", "check", file, "--model", tiny_llama(), *options, "--fix", tmp_path / "out.jsonl"
+    )
+    assert fixed.returncode == 1
+    assert len((tmp_path / "out.jsonl").read_text("utf-8").splitlines()) == 60
+
+
 def test_texts_that_are_too_long_are_counted_by_the_tokenizer(check, tiny_tokenizer):
     found = changed(7, text="word " * 80)
     _, findings = check(found, tokenizer=tiny_tokenizer, max_length=32)

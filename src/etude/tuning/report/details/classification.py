@@ -44,6 +44,7 @@ def confusion_matrix(content: dict[str, Any]) -> list[Block]:
                     for n, i, j in pairs[:PAIRS]
                 ],
                 left=frozenset({1}),
+                shown=SHOWN_CLASSES,
             )
         )
     return blocks

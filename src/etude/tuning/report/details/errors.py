@@ -31,15 +31,15 @@ def worst_errors(content: dict[str, Any]) -> list[Block]:
     return [
         Table(
             "Worst errors",
-            ("row", "text", *columns),
+            ("row", *columns, "text"),
             [
-                (row["origin"], row["text"], *(_written(cell, number) for cell in row["cells"]))
+                (row["origin"], *(_written(cell, number) for cell in row["cells"]), row["text"])
                 for row in rows
             ],
             note=note,
             shown=SHOWN,
-            left=frozenset({1} if number else {1, 2, 3}),
-            wraps=frozenset({1}),
+            left=frozenset({4} if number else {1, 2, 4}),
+            wraps=frozenset({4}),
         )
     ]
 

@@ -69,7 +69,7 @@ def precision_recall(content: dict[str, Any]) -> list[Block]:
     if content["class"]:
         note = f"Of class {content['class']}. {guessing}"
     else:
-        note = f"Mean over {content['classes']:,}, each against the others. {guessing}"
+        note = f"Mean over {content['classes']:,} classes, each against the others. {guessing}"
     return [Plot(chart, note)]
 
 
