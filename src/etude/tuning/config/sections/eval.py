@@ -20,9 +20,8 @@ class EvalSpec(Section):
     `loss`, or a metric of the task (`accuracy`, `macro_f1`, `entity_f1`)."""
 
     tag_decoding: Literal["viterbi", "argmax"] = "viterbi"
-    """How tags are decoded, in evaluation and prediction. `viterbi`: the most probable sequence
-    that the scheme allows. `argmax`: the most probable tag of each word.
-    (`token-classification`)"""
+    """How tags are decoded, in evaluation and prediction (`token-classification`). `viterbi`: the
+    most probable sequence that the scheme allows. `argmax`: the most probable tag of each word."""
 
     show: Annotated[int, Field(ge=0)] = 3
     """Number of samples printed after training."""
