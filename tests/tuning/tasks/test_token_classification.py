@@ -402,6 +402,19 @@ def test_a_named_column_that_does_not_exist_names_the_nearest(tiny_bert, tmp_pat
         task_named("token-classification").read(recipe)
 
 
+def test_each_side_of_the_data_is_read_in_its_own_scheme(tiny_bert, tmp_path):
+    file = tmp_path / "bioes.conll"
+    file.write_text("renal S-A\n\nlow B-A\nbone E-A\n\nx O", "utf-8")
+    held_out = tmp_path / "bio.conll"
+    held_out.write_text("ulcer B-A\nagain I-A\n\npain I-A", "utf-8")
+    recipe = Recipe.parse(fields(file, tiny_bert, data={"eval": str(held_out)}))
+    notes = task_named("token-classification").read(recipe).notes
+    assert notes == [
+        "tags: BIOES, 1 type of entities (A)",
+        "evaluation: sentences whose tags break BIO, read as conlleval does: 1 (bio.conll:4)",
+    ]
+
+
 def test_broken_tags_are_counted_or_refused(tiny_bert, tmp_path):
     file = conll(tmp_path / "rows.conll", 40)
     file.write_text(file.read_text("utf-8") + "\nx\tO\nulcer\tI-Disease\n", "utf-8")
