@@ -72,8 +72,8 @@ def test_inspect_shows_first_pieces_entities_and_counts(data, tmp_path, tiny_lla
     assert "sentences longer than data.max_length" in " ".join(short.stdout.split())
 
 
-def test_check_finds_what_is_wrong_with_tags(data, tmp_path, tiny_llama, etude_command):
-    options = ["--model", tiny_llama(layers=1), "--set", "task=token-classification"]
+def test_check_finds_what_is_wrong_with_tags(data, tmp_path, etude_command):
+    options = ["--set", "task=token-classification"]
     whole = data.read_text("utf-8")
     data.write_text(whole + "\na\tO\nb\tI-drug\n\nc\tB-drug\n", "utf-8")
     line = whole.count("\n") + 2

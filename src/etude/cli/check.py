@@ -117,7 +117,9 @@ def check(
         check_output(spec, fix)
     to_stdout = json_file is not None and str(json_file) == "-"
     progress = TerminalProgress(quiet=to_stdout)
-    tokenizer = tokenizer_of(chosen.model.id, progress)
+    # The checks by tokens are of templates and answers, which tagged words have none of.
+    tagged = chosen.task == "token-classification"
+    tokenizer = None if tagged else tokenizer_of(chosen.model.id, progress)
     report = check_data(
         spec,
         tokenizer,

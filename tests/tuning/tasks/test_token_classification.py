@@ -91,7 +91,7 @@ def tiny_bert(tmp_path_factory) -> Path:
     return folder
 
 
-def fields(data, model, **sections):
+def fields(data, model, /, **sections):
     base = {
         "name": "entities",
         "task": "token-classification",
@@ -125,6 +125,7 @@ def test_a_tagger_learns_and_says_what_it_measured(run):
     assert [metric["name"] for metric in summary["metrics"]] == names
     assert summary["entity_f1"] > 0.95 > 0.5 > summary["entity_f1_before"]
     assert summary["loss_unit"] == "nats per word"
+    assert summary["memory_estimate"]["total"] > 0
     data = json.loads((run.folder / "data.json").read_text("utf-8"))
     assert data["totals"]["training words"] == data["totals"]["trained tokens"]
     assert data["totals"]["entities, Chemical"] > 100
@@ -401,6 +402,19 @@ def test_a_named_column_that_does_not_exist_names_the_nearest(tiny_bert, tmp_pat
         task_named("token-classification").read(recipe)
 
 
+def test_each_side_of_the_data_is_read_in_its_own_scheme(tiny_bert, tmp_path):
+    file = tmp_path / "bioes.conll"
+    file.write_text("renal S-A\n\nlow B-A\nbone E-A\n\nx O", "utf-8")
+    held_out = tmp_path / "bio.conll"
+    held_out.write_text("ulcer B-A\nagain I-A\n\npain I-A", "utf-8")
+    recipe = Recipe.parse(fields(file, tiny_bert, data={"eval": str(held_out)}))
+    notes = task_named("token-classification").read(recipe).notes
+    assert notes == [
+        "tags: BIOES, 1 type of entities (A)",
+        "evaluation: sentences whose tags break BIO, read as conlleval does: 1 (bio.conll:4)",
+    ]
+
+
 def test_broken_tags_are_counted_or_refused(tiny_bert, tmp_path):
     file = conll(tmp_path / "rows.conll", 40)
     file.write_text(file.read_text("utf-8") + "\nx\tO\nulcer\tI-Disease\n", "utf-8")
@@ -426,3 +440,73 @@ def test_a_type_that_training_never_saw_is_named_with_its_rows(tiny_bert, tmp_pa
 def test_an_objective_of_language_models_is_refused(tiny_bert):
     with pytest.raises(RecipeError, match=r"objective\.kind: dpo is for task: chat"):
         Recipe.parse(fields("rows.conll", tiny_bert, objective={"kind": "dpo"}))
+
+
+def test_packed_rows_have_the_log_probabilities_of_padded_ones(tiny_llama, tiny_tokenizer):
+    """In float64, on a decoder; each sentence attends to itself only."""
+    from etude.tuning.config.sections.data import DataSpec
+    from etude.tuning.config.sections.model import ModelSpec
+    from etude.tuning.config.sections.quant import QuantSpec
+    from etude.tuning.data.tagging.encoding import WordEncoder
+    from etude.tuning.fusion.packed_attention import packed_rows
+    from etude.tuning.models.heads import Head
+    from etude.tuning.models.load import load_model
+
+    head = Head("token-classification", LABELS)
+    spec = ModelSpec(id=str(tiny_llama(tied=False)), dtype="float32")
+    loaded = load_model(spec, QuantSpec(kind="none"), head=head)
+    model = loaded.model.double()
+    encoder = WordEncoder(loaded.tokenizer, DataSpec(train="-"), 64, LABELS)
+    draw = random.Random(4)
+    samples = []
+    for number in range(5):
+        words = sentence(draw)[0]
+        pieces = encoder.pieces([words])[0]
+        samples += encoder.samples(words, pieces, [0] * len(words), "words", number)
+    with torch.no_grad():
+        padded = word_log_probs(model, Batch(samples, Layout(packed=False, pad_id=0)))
+        with packed_rows(model):
+            packed = word_log_probs(model, Batch(samples, Layout(packed=True)))
+    assert len(padded) == sum(sample.trained_tokens for sample in samples)
+    torch.testing.assert_close(packed, padded, rtol=1e-10, atol=1e-10)
+
+
+def test_tags_are_decoded_as_the_recipe_says(run, tmp_path):
+    import yaml
+
+    from etude.tuning.config.recipe import apply_override
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    assert load(copy).encoder.decoder.constrained
+    content = yaml.safe_load((copy / "recipe.yaml").read_text("utf-8"))
+    apply_override(content, "eval.tag_decoding=argmax")
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    predictor = load(copy)
+    assert not predictor.encoder.decoder.constrained
+    (found,) = predictor.predict(["aspirin causes renal failure ."])
+    assert [span.text for span in found.spans] == ["aspirin", "renal failure"]
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_minilm_finds_chemicals_and_diseases(shared_data, tmp_path):
+    """BC5CDR, 1,000 of its 4,546 sentences; what the recipe ships with, for a fifth of its time."""
+    from etude.tuning.config.shipped import find_recipe
+
+    folder = shared_data / "ner" / "bc5cdr"
+    overrides = [
+        f"data.eval={folder / 'devel.tsv'}",
+        "data.max_train=1000",
+        "data.max_eval=300",
+        "train.epochs=2",
+    ]
+    recipe = Recipe.read(
+        find_recipe("token-classification"), overrides, data=str(folder / "train.tsv")
+    )
+    run = tune(recipe, base=tmp_path / "runs")
+    assert run.summary["entity_f1"] > 0.5
+    text = "Lithium carbonate toxicity caused renal failure."
+    (found,) = load(run.folder).predict([text])
+    assert {span.label for span in found.spans} <= {"Chemical", "Disease"}
+    assert any(span.text.lower().startswith("lithium") for span in found.spans)

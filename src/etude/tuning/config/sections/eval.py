@@ -58,9 +58,8 @@ class EvalSpec(Section):
     `loss`, or a metric of the task (`accuracy`, `macro_f1`, `entity_f1`)."""
 
     tag_decoding: Literal["viterbi", "argmax"] = "viterbi"
-    """How tags are decoded, in evaluation and prediction. `viterbi`: the most probable sequence
-    that the scheme allows. `argmax`: the most probable tag of each word.
-    (`token-classification`)"""
+    """How tags are decoded, in evaluation and prediction (`token-classification`). `viterbi`: the
+    most probable sequence that the scheme allows. `argmax`: the most probable tag of each word."""
 
     thresholds: Literal["per_label", "shared", "half"] = "per_label"
     """Probability above which a label is predicted, where a row may have several: the threshold of

@@ -50,16 +50,15 @@ def data_scheme(samples: Iterable[Sample], known: SchemeName | None = None) -> S
 
     Args:
         samples: all of one side of the data.
-        known: the scheme of the training data: a small file may not show its own, so that it is
-            read as that one if it can be.
+        known: the scheme of the training data; a small file may not show its own.
     """
     evidence = SchemeEvidence()
     for sample in samples:
         evidence.add(sample.tags, sample.origin)
-    if known is None or (evidence.plain and not evidence.letters) or known == "IO":
-        return evidence.scheme()
-    # IOB1 and BIO read every sequence of B and I alike; the others have letters of their own.
-    return known if evidence.letters <= set("BI") else evidence.scheme()
+    # B and I alone are read alike in both, and a few sentences do not tell one from the other.
+    if known in ("IOB1", "BIO") and not evidence.plain and evidence.letters <= set("BI"):
+        return known
+    return evidence.scheme()
 
 
 def entity_types(samples: Iterable[Sample], scheme: SchemeName) -> list[str]:
