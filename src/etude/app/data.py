@@ -67,15 +67,22 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be had.
     """
-    from etude.tuning.data.inspect import inspect_data
+    from etude.tuning.data.inspect import inspect_data, inspect_documents
     from etude.tuning.data.samples import load_samples
+    from etude.tuning.tasks.registry import task_named
 
+    documents = recipe.task == "language-modeling"
     progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed)
+    split = (
+        task_named(recipe.task).read(recipe)
+        if documents
+        else load_samples(recipe.data, recipe.train.seed)
+    )
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
-    inspection = inspect_data(tokenizer, recipe.data, split, samples)
+    looked = inspect_documents if documents else inspect_data
+    inspection = looked(tokenizer, recipe.data, split, samples)
     progress.finish()
     return inspection
 
