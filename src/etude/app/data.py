@@ -68,16 +68,19 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         ModelError: the tokenizer cannot be had.
     """
     from etude.tuning.data.inspect import inspect_data, inspect_documents
+    from etude.tuning.data.references import for_training
     from etude.tuning.data.samples import load_samples
+    from etude.tuning.data.schema import DataSplit
     from etude.tuning.tasks.registry import task_named
 
     documents = recipe.task == "language-modeling"
     progress.start("Reading the data", None)
-    split = (
-        task_named(recipe.task).read(recipe)
-        if documents
-        else load_samples(recipe.data, recipe.train.seed)
-    )
+    if documents:
+        split = task_named(recipe.task).read(recipe)
+    else:
+        split = load_samples(recipe.data, recipe.train.seed)
+        train, notes = for_training(split.train, recipe.data, recipe.train.seed)
+        split = DataSplit(train, split.eval, [*split.notes, *notes])
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)

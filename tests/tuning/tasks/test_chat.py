@@ -11,13 +11,14 @@ from etude.core.errors import DataError, RecipeError
 from etude.core.progress import SilentProgress
 from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.callbacks import Callback
-from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.references import for_training, questions
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.evaluation import evaluate_run
+from etude.tuning.metrics.generation import answer_of
 from etude.tuning.models.load import load_model
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
@@ -274,6 +275,15 @@ def test_equal_outputs_of_base_and_tuned_are_said():
 def test_settings_of_the_evaluation_that_cannot_be_used_are_refused(options, words):
     with pytest.raises(RecipeError, match=words):
         Recipe.parse({"data": {"train": "x"}, "eval": options})
+
+
+def test_the_pattern_of_gsm8k_can_be_given_on_the_command_line():
+    fields = {"data": {"train": "x"}}
+    apply_override(fields, r"eval.answer_pattern='####\s*(.+)'")
+    apply_override(fields, "eval.metrics=[exact_match, rougeL]")
+    spec = Recipe.parse(fields).eval
+    assert answer_of("2 + 2 = 4\n#### 4", spec.answer_pattern) == "4"
+    assert spec.metrics == ["exact_match", "rougeL"]
 
 
 def test_plain_text_is_trained_as_it_was_and_told_of_its_own_task(tiny_recipe, tmp_path):

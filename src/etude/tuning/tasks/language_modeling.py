@@ -303,7 +303,7 @@ class LanguageModeling:
                 {
                     "origin": sample.origin,
                     "prompt": _decoded(encoder, prompt[len(encoder.separator) :]),
-                    "reference": _decoded(encoder, rest[:CONTINUATION]),
+                    "reference": _decoded(encoder, rest[:CONTINUATION]).strip(),
                     "before": before.predictions[i],
                     "after": after.predictions[i],
                     "score_before": before.scores[i],
