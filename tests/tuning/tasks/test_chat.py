@@ -13,6 +13,8 @@ from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.document_rows import DocumentEncoder
+from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.references import for_training, questions
 from etude.tuning.data.samples import load_samples
@@ -119,8 +121,6 @@ def test_a_conversation_is_asked_with_the_tokens_that_it_is_trained_with(
     tiny_llama, tiny_tokenizer
 ):
     """One template: each prompt of evaluation is what training puts before that answer."""
-    from etude.tuning.data.encode import Encoder
-
     encoder = Encoder(tiny_tokenizer, DataSpec())
     encoded = encoder.encode(TURNS)
     trained = np.flatnonzero(encoded.trained)
@@ -130,6 +130,20 @@ def test_a_conversation_is_asked_with_the_tokens_that_it_is_trained_with(
     assert len(starts) == 2
     for prompt, start in zip(prompts, starts, strict=True):
         assert encoded.input_ids[:start].tolist() == prompt
+
+
+def test_what_is_trained_ends_in_the_end_token_so_that_answers_stop(tiny_tokenizer):
+    encoder = DocumentEncoder(tiny_tokenizer, DataSpec(max_length=16))
+    question = conversation(("user", "q"), ("assistant", "a"))
+    for sample in (TURNS, question, Sample.plain("text", "r:1")):
+        whole = Encoder(tiny_tokenizer, DataSpec()).encode(sample)
+        targets = np.flatnonzero(whole.trained)
+        lasts = [at for at in targets if at + 1 == len(whole) or not whole.trained[at + 1]]
+        answers = sum(turn.role == "assistant" for turn in sample.messages) or 1
+        assert [whole.input_ids[at] for at in lasts] == [encoder.end_id] * answers
+    rows = encoder.encode_documents([Sample.plain("some text\n" * 20, "d")]).samples
+    assert rows[-1].input_ids[-1] == encoder.document_end
+    assert sum(int((row.input_ids[row.trained] == encoder.document_end).sum()) for row in rows) == 1
 
 
 # Length

@@ -117,7 +117,7 @@ def test_a_run_reports_the_gain_inside_and_the_loss_outside(run):
     assert summary["perplexity"] == pytest.approx(math.exp(summary["eval_loss"]))
     assert summary["loss_unit"] == "nats per token"
     page = (run.folder / "report.html").read_text("utf-8")
-    for words in ("inside the domain", "outside the domain", "bits per byte", "that share one token"):
+    for words in ("inside the domain", "outside the domain", "bits per byte", "share one token"):
         assert words in page
     samples = RunFolder.open(run.folder).read_samples()
     assert len(samples) == 2 and samples[0]["origin"].endswith((".md", ".txt"))
