@@ -159,3 +159,16 @@ def test_a_file_is_looked_at_by_a_recipe_that_names_no_data(etude, rows, model, 
     done = etude("inspect", "--recipe", recipe)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "data.train is missing" in done.err
+
+
+def test_a_folder_of_documents_is_shown_row_by_row_as_it_would_be_trained(etude, model, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for number in range(4):
+        (tmp_path / "notes" / f"{number}.txt").write_text(f"Note {number}. " + "Words. " * 40)
+    (tmp_path / "notes" / "scan.pdf").write_bytes(b"%PDF")
+    recipe = tmp_path / "domain.yaml"
+    recipe.write_text("task: language-modeling\ndata: {max_length: 32}\n")
+    done = etude("inspect", tmp_path / "notes", "--model", model, "--recipe", recipe, "--rows", 2)
+    assert done.code == 0, done.err
+    assert "tokens 32 to " in done.out + done.err
+    assert "scan.pdf" in done.out + done.err

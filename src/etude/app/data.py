@@ -44,13 +44,34 @@ def recipe_for(
         fields: dict[str, Any] = {"data": {"train": file, "eval_fraction": 0.0}}
         for override in overrides:
             apply_override(fields, override)
-        chosen = Recipe.parse(fields, "options")
+        chosen = _by_its_rows(Recipe.parse(fields, "options"))
     changed: dict[str, Any] = {}
     if model is not None:
         changed["model"] = chosen.model.model_copy(update={"id": model})
     if file is not None and (recipe is not None or chosen.data.kind == "docstrings"):
         changed["data"] = chosen.data.model_copy(update=_pointed_at(file, chosen.data))
     return chosen.model_copy(update=changed)
+
+
+def _by_its_rows(recipe: Recipe) -> Recipe:
+    """Return the recipe with the task that rows of labels, tags or pairs are for, and its model.
+
+    Rows of anything else, and those that leave the task open, are read as the recipe says.
+    """
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.config.shipped import shipped_recipes
+    from etude.tuning.tasks.detect import resolved
+
+    if recipe.task not in ("chat", "auto") or recipe.data.kind != "files":
+        return recipe
+    try:
+        found, _ = resolved(recipe.model_copy(update={"task": "auto"}))
+    except DataError:
+        return recipe
+    if found.task in ("chat", "language-modeling"):
+        return recipe
+    model = Recipe.read(shipped_recipes()[found.task]).model
+    return found.model_copy(update={"model": model})
 
 
 def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
@@ -67,18 +88,40 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be had.
     """
-    from etude.tuning.data.inspect import inspect_data
+    from etude.tuning.data.inspect import inspect_data, inspect_documents
+    from etude.tuning.data.labelled import load_labelled
     from etude.tuning.data.readers import reader_of
+    from etude.tuning.data.references import for_training
     from etude.tuning.data.samples import load_samples
+    from etude.tuning.data.schema import DataSplit
     from etude.tuning.data.tagging.inspect import inspect_tagged
+    from etude.tuning.tasks.detect import resolved
+    from etude.tuning.tasks.inspect_texts import inspect_texts
+    from etude.tuning.tasks.registry import task_named
 
     progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed, reader_of(recipe.task))
+    recipe, found = resolved(recipe)
+    spec, seed = recipe.data, recipe.train.seed
+    if recipe.task == "language-modeling":
+        split = task_named(recipe.task).read(recipe)
+    elif recipe.task == "text-classification":
+        split = load_labelled(spec, seed)
+    else:
+        split = load_samples(spec, seed, reader_of(recipe.task))
+    if recipe.task == "chat":
+        train, notes = for_training(split.train, spec, seed)
+        split = DataSplit(train, split.eval, [*split.notes, *notes])
+    split = DataSplit(split.train, split.eval, [*found, *split.notes])
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
-    look = inspect_tagged if recipe.task == "token-classification" else inspect_data
-    inspection = look(tokenizer, recipe.data, split, samples)
+    inspectors = {
+        "chat": inspect_data,
+        "language-modeling": inspect_documents,
+        "token-classification": inspect_tagged,
+    }
+    looked = inspectors.get(recipe.task, inspect_texts)
+    inspection = looked(tokenizer, spec, split, samples)
     progress.finish()
     return inspection
 

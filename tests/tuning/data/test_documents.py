@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.document_rows import DocumentEncoder, by_document, mixed, row_spans
+from etude.tuning.data.document_split import read_split
 from etude.tuning.data.documents import read_documents, split_single
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.html_text import html_to_text
@@ -107,6 +110,17 @@ def test_the_end_of_a_single_document_is_held_out_at_a_paragraph():
     assert 0 < len(held_out.text) <= 0.1 * len(text)
     assert held_out.origin == f"book.txt:{train.text.count(chr(10)) + 3}"
     assert split_single(Sample.plain("oneword", "x"), 0.5) is None
+
+
+def test_text_outside_the_domain_is_not_trained_on(folder):
+    general = folder.parent / "general.jsonl"
+    general.write_text(json.dumps({"text": "# Title\n\nText *here*."}) + "\n")
+    spec = DataSpec(train=str(folder), eval_fraction=0.3)
+    split = read_split(spec, str(general), 0)
+    assert len(split.general) == 1 and len(split.train) + len(split.eval) == 2
+    assert any("also in eval.general: 1 (b.md)" in note for note in split.notes)
+    with pytest.raises(DataError, match=r"every training document is also in eval\.general"):
+        read_split(spec.model_copy(update={"train": str(general)}), str(general), 0)
 
 
 # Rows

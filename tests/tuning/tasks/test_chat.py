@@ -11,13 +11,16 @@ from etude.core.errors import DataError, RecipeError
 from etude.core.progress import SilentProgress
 from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.callbacks import Callback
-from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.document_rows import DocumentEncoder
+from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.references import for_training, questions
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.evaluation import evaluate_run
+from etude.tuning.metrics.generation import answer_of
 from etude.tuning.models.load import load_model
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
@@ -118,8 +121,6 @@ def test_a_conversation_is_asked_with_the_tokens_that_it_is_trained_with(
     tiny_llama, tiny_tokenizer
 ):
     """One template: each prompt of evaluation is what training puts before that answer."""
-    from etude.tuning.data.encode import Encoder
-
     encoder = Encoder(tiny_tokenizer, DataSpec())
     encoded = encoder.encode(TURNS)
     trained = np.flatnonzero(encoded.trained)
@@ -129,6 +130,20 @@ def test_a_conversation_is_asked_with_the_tokens_that_it_is_trained_with(
     assert len(starts) == 2
     for prompt, start in zip(prompts, starts, strict=True):
         assert encoded.input_ids[:start].tolist() == prompt
+
+
+def test_what_is_trained_ends_in_the_end_token_so_that_answers_stop(tiny_tokenizer):
+    encoder = DocumentEncoder(tiny_tokenizer, DataSpec(max_length=16))
+    question = conversation(("user", "q"), ("assistant", "a"))
+    for sample in (TURNS, question, Sample.plain("text", "r:1")):
+        whole = Encoder(tiny_tokenizer, DataSpec()).encode(sample)
+        targets = np.flatnonzero(whole.trained)
+        lasts = [at for at in targets if at + 1 == len(whole) or not whole.trained[at + 1]]
+        answers = sum(turn.role == "assistant" for turn in sample.messages) or 1
+        assert [whole.input_ids[at] for at in lasts] == [encoder.end_id] * answers
+    rows = encoder.encode_documents([Sample.plain("some text\n" * 20, "d")]).samples
+    assert rows[-1].input_ids[-1] == encoder.document_end
+    assert sum(int((row.input_ids[row.trained] == encoder.document_end).sum()) for row in rows) == 1
 
 
 # Length
@@ -274,6 +289,15 @@ def test_equal_outputs_of_base_and_tuned_are_said():
 def test_settings_of_the_evaluation_that_cannot_be_used_are_refused(options, words):
     with pytest.raises(RecipeError, match=words):
         Recipe.parse({"data": {"train": "x"}, "eval": options})
+
+
+def test_the_pattern_of_gsm8k_can_be_given_on_the_command_line():
+    fields = {"data": {"train": "x"}}
+    apply_override(fields, r"eval.answer_pattern='####\s*(.+)'")
+    apply_override(fields, "eval.metrics=[exact_match, rougeL]")
+    spec = Recipe.parse(fields).eval
+    assert answer_of("2 + 2 = 4\n#### 4", spec.answer_pattern) == "4"
+    assert spec.metrics == ["exact_match", "rougeL"]
 
 
 def test_plain_text_is_trained_as_it_was_and_told_of_its_own_task(tiny_recipe, tmp_path):

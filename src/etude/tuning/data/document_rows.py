@@ -160,9 +160,10 @@ def mixed(train: EncodedSet, replay: EncodedSet, share: float, seed: int) -> Enc
     rows = list(train.samples)
     for row in rows:
         counts.add([len(row)], row.trained_tokens, None)
-    order = np.random.default_rng([seed, 1]).permutation(len(replay.samples))
+    count = len(replay.samples)
+    order: list[int] = np.random.default_rng([seed, 1]).permutation(count).tolist()
     drawn = 0
-    for place in order.tolist():
+    for place in order:
         if drawn >= wanted:
             break
         row = replay.samples[place]

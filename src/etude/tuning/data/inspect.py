@@ -13,6 +13,7 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import EncodingStats
+from etude.tuning.data.document_rows import DocumentEncoder
 from etude.tuning.data.encode import TOO_LONG, Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import DataSplit, Sample
@@ -68,6 +69,15 @@ def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) ->
     train = counting.encode_all(split.train, may_be_empty=True).stats
     held_out = counting.encode_all(split.eval, may_be_empty=True).stats
     return Inspection(looks, train, held_out, _stoppers(spec, train, held_out) + split.notes)
+
+
+def inspect_documents(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) -> Inspection:
+    """Inspect the first `rows` rows that training documents are cut into, and count all rows."""
+    encoder = DocumentEncoder(tokenizer, spec)
+    train = encoder.encode_documents(split.train)
+    held_out = encoder.encode_documents(split.eval)
+    looks = [Look(row.origin, pieces(row, tokenizer), None) for row in train.samples[:rows]]
+    return Inspection(looks, train.stats, held_out.stats, split.notes)
 
 
 def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from etude.core.errors import DataError
+from etude.tuning.data.columns import text_list
 from etude.tuning.metrics.rouge import best_of, rouge_n
 
 BaselineName = Literal["lead1", "oracle"]
@@ -41,10 +42,8 @@ def sentences_of(value: Any, where: str) -> list[str]:
         starts = [0, *(stop for _, stop in cuts)]
         stops = [*(start for start, _ in cuts), len(value)]
         found = [value[a:b].strip() for a, b in zip(starts, stops, strict=True)]
-    elif isinstance(value, (list, tuple)) and all(
-        isinstance(one, str) for one in cast("Sequence[Any]", value)
-    ):
-        found = [one.strip() for one in cast("Sequence[str]", value)]
+    elif (listed := text_list(value)) is not None:
+        found = [one.strip() for one in listed]
     else:
         raise DataError(f"{where} must be a text or a list of sentences, got {str(value)[:60]!r}")
     kept = [sentence for sentence in found if sentence]

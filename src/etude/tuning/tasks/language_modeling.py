@@ -13,31 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.document_rows import DocumentEncoder, by_document, mixed
-from etude.tuning.data.documents import (
-    Documents,
-    documents_of,
-    is_text,
-    read_documents,
-    split_single,
-    without,
-)
+from etude.tuning.data.document_split import DocumentSplit, read_named, read_split
+from etude.tuning.data.documents import is_text, read_documents
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.formats.registry import format_name
-from etude.tuning.data.samples import content_key, split_samples
 from etude.tuning.data.schema import DataSplit, Sample
-from etude.tuning.data.sources.registry import SOURCES, Row, RowSource, train_name
+from etude.tuning.data.sources.registry import Row, train_name
 from etude.tuning.metrics.metric import BITS_PER_BYTE, PERPLEXITY, Metric
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import LoadedModel
@@ -79,17 +70,6 @@ _OUTSIDE = (
 )
 
 
-@dataclass(frozen=True)
-class DocumentSplit(DataSplit):
-    """Documents to train and to evaluate on, and those from outside the domain."""
-
-    general: Sequence[Sample] = ()
-    """To measure what is lost outside the domain."""
-
-    replay: Sequence[Sample] = ()
-    """To draw general rows from, that are mixed into training."""
-
-
 class LanguageModeling:
     """Task of modelling the text of documents."""
 
@@ -106,33 +86,7 @@ class LanguageModeling:
         Raises:
             DataError: nothing can be read, or a side of the split is empty.
         """
-        spec, seed = recipe.data, recipe.train.seed
-        train, held_out = _sides(spec)
-        general = _named(recipe.eval.general, spec)
-        notes = [*train.notes, *(held_out.notes if held_out else []), *general.notes]
-        train = without(
-            Documents(train.samples),
-            {content_key(sample) for sample in general.samples},
-            "to train on that are also in eval.general",
-        )
-        notes += train.notes
-        split = _split(train.samples, held_out, spec, seed)
-        if not split.eval:
-            raise DataError(
-                "there are no evaluation documents: name an evaluation file (data.eval), "
-                "or hold out a share of the documents (data.eval_fraction)"
-            )
-        measured = {content_key(s) for s in chain(split.eval, general.samples)}
-        replay = without(
-            _named(spec.replay.file, spec), measured, "of data.replay that are evaluated on"
-        )
-        return DocumentSplit(
-            split.train,
-            split.eval,
-            [*notes, *split.notes, *replay.notes],
-            general.samples,
-            replay.samples,
-        )
+        return read_split(recipe.data, recipe.eval.general, recipe.train.seed)
 
     def head(self, split: DataSplit, recipe: Recipe) -> Head:
         """Return the checkpoint's own head."""
@@ -204,7 +158,7 @@ class LanguageModeling:
     ) -> PreparedData:
         """Read every document of a file or folder."""
         documents = read_documents(str(file), recipe.data)
-        general = _named(recipe.eval.general, recipe.data)
+        general = read_named(recipe.eval.general, recipe.data)
         encoder = self.encoder(loaded, recipe)
         held_out = _evaluated(encoder, documents.samples, recipe, progress)
         outside = _evaluated(encoder, general.samples, recipe, progress)
@@ -307,7 +261,7 @@ class LanguageModeling:
                 {
                     "origin": sample.origin,
                     "prompt": _decoded(encoder, prompt[len(encoder.separator) :]),
-                    "reference": _decoded(encoder, rest[:CONTINUATION]),
+                    "reference": _decoded(encoder, rest[:CONTINUATION]).strip(),
                     "before": before.predictions[i],
                     "after": after.predictions[i],
                     "score_before": before.scores[i],
@@ -341,42 +295,6 @@ def suits(spec: DataSpec, first: Row | None) -> bool:
     if first is None or (spec.kind == "files" and is_text(train_name(spec))):
         return spec.kind == "files" and is_text(train_name(spec))
     return format_name(spec, first) == "text"
-
-
-def _sides(spec: DataSpec) -> tuple[Documents, Documents | None]:
-    """Read the training documents, and those of the recipe's own evaluation data."""
-    name = train_name(spec)
-    if spec.kind == "files":
-        return read_documents(name, spec), (read_documents(spec.eval, spec) if spec.eval else None)
-    source = SOURCES[spec.kind]
-    if not isinstance(source, RowSource):
-        raise DataError(f"data.kind: {spec.kind} has no documents; use files or hub")
-    rows = source.rows(spec)
-    train = documents_of(rows.train, spec, name)
-    return train, None if rows.eval is None else documents_of(rows.eval, spec, name)
-
-
-def _named(name: str | None, spec: DataSpec) -> Documents:
-    return Documents(()) if name is None else read_documents(name, spec)
-
-
-def _split(
-    train: Sequence[Sample], held_out: Documents | None, spec: DataSpec, seed: int
-) -> DataSplit:
-    if held_out is not None or len(train) > 1 or not spec.eval_fraction:
-        evaluation = None if held_out is None else held_out.samples
-        return split_samples(train, evaluation, spec, seed)
-    parts = split_single(train[0], spec.eval_fraction)
-    if parts is None:
-        raise DataError(
-            f"{train[0].origin}: the only document has no end of a line or word to be split at; "
-            "name an evaluation file (data.eval)"
-        )
-    note = (
-        f"there is one document, so its end is held out: from {parts[1].origin} on "
-        f"(data.eval_fraction {spec.eval_fraction:g})"
-    )
-    return DataSplit([parts[0]], [parts[1]], [note])
 
 
 def _within_context(loaded: LoadedModel, spec: DataSpec) -> DataSpec:

@@ -103,7 +103,7 @@ def documents(content: dict[str, Any], summary: Mapping[str, Any]) -> list[Block
     how = (
         f"windows of {content['window']:,} tokens, each scoring its last {stride:,}"
         if stride
-        else f"rows of {content['window']:,} tokens without overlap"
+        else f"rows of {content['window']:,} tokens that share one token (eval.stride: null)"
     )
     columns = ("", "documents", "tokens", "perplexity before", "after", "change")
     return [
