@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres bench lock clean
+.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -86,6 +86,9 @@ lint: $(VENV)/.lintable  ## Style, types and the rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+fuzz: develop    ## Compare thousands of random adapters with PEFT in float64 (SEEDS=1000 FROM=0)
+	$(BIN)/python -m tests.differential --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) --keep
 
 bench: install   ## Measure speed and memory beside TRL + PEFT, and compare with the figures kept
 	$(BIN)/etude models pull smollm2-135m

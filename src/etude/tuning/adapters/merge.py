@@ -184,12 +184,15 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
 def _tied_apart(model: Any) -> bool:
     """Return whether embedding and head share a weight that only one of them adapts.
 
-    A fully trained module is shared like the weight, so it does not untie them.
+    A copy that both have is shared like the weight, so it does not untie them.
     """
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
     if not getattr(model.config, "tie_word_embeddings", False):
         return False
-    return isinstance(embedding, AdaptedLayer) or isinstance(head, AdaptedLayer)
+    if any(isinstance(end, AdaptedLayer) for end in ends):
+        return True
+    copies = [end.copies if isinstance(end, ModuleToSave) else None for end in ends]
+    return copies[0] is not copies[1]
 
 
 def sample_ids(loaded: LoadedModel) -> Tensor:

@@ -128,7 +128,7 @@ def export_gguf_lora(
 def _refuse_inexpressible(saved: SavedAdapter) -> None:
     """Refuse what is more than a pair of factors a module; llama.cpp would leave it out unsaid."""
     more = kind(saved.kind).beyond_factors
-    what = "modules trained whole" if saved.modules else more
+    what = saved.beside_factors or more
     if what is not None:
         raise AdapterError(
             f"{saved.folder} has {what}, which a GGUF LoRA file cannot contain; merge the adapter "

@@ -174,6 +174,8 @@ def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | 
         return f"weights in {held} with hidden states in {dtype} are not fused"
     if not isinstance(module, AdaptedLayer):
         return Projection(base, None), None
+    if module.trained_bias() is not None:
+        return "biases are trained"
     if module.rows is not None:
         return "rows of the batch use different adapters"
     chosen = module.chosen()
