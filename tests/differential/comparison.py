@@ -36,7 +36,7 @@ FLOOR = 32
 UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-9}
 
 
-class Failure(AssertionError):
+class Failure(AssertionError):  # noqa: N818 - what a comparison ends in, not an error of it
     """A configuration whose numbers disagree."""
 
 
@@ -280,5 +280,3 @@ def shrunk(configuration: Configuration, kind: str) -> Configuration:
 
 def _kind(failure: str) -> str:
     return failure.partition(":")[0]
-
-

@@ -133,7 +133,7 @@ def to_be_fused(configuration: Configuration) -> bool:
     return (
         configuration.fused
         and configuration.architecture in FUSED
-        and configuration.kind in ("lora", "vera", "adalora")
+        and configuration.kind in ("lora", "vera", "adalora", "dora")
         and configuration.bias == "none"
     )
 

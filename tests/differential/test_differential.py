@@ -1,7 +1,7 @@
 """Adapters by a seed against transformers and PEFT in float64; `make fuzz` runs thousands.
 
-Every configuration: logits, loss, every gradient, three optimiser steps, evaluation, greedy answers,
-files both ways, the merge, and which layers ran fused.
+Of every configuration: logits, loss, every gradient, three optimiser steps, evaluation, greedy
+answers, files both ways, the merge, and which layers ran fused.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class Method(StrEnum):
     epilog="Examples:\n\n"
     "`etude tune docstrings`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
-    "`etude tune --resume latest`"
+    "`etude tune --resume latest`\n\n"
+    "`etude tune --resume latest --set train.epochs=4`"
 )
 def tune(
     recipe: Annotated[
@@ -61,7 +62,8 @@ def tune(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Resume this run: `latest`, a name, or a path.",
+            help="Resume this run: `latest`, a name, or a path. With `--set train.epochs=4` (or "
+            "max_steps, max_minutes, patience) a finished run goes on as well.",
             metavar="RUN",
             autocompletion=complete_run,
         ),
@@ -87,9 +89,11 @@ def tune(
     from etude.tuning.report.terminal import TerminalView
 
     if resume is not None:
-        if recipe or overrides or data or method or compare:
-            raise RecipeError("--resume uses the run's own recipe; it takes no other options")
-        plan = service.plan_resumption(resume, runs)
+        if recipe or data or method or compare:
+            raise RecipeError(
+                "--resume uses the run's own recipe; of other options it takes --set train.epochs=…"
+            )
+        plan = service.plan_resumption(resume, runs, overrides or ())
     elif recipe is None:
         raise RecipeError("name a recipe (etude tune docstrings) or use --resume RUN")
     else:

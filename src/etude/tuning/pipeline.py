@@ -15,6 +15,7 @@ Its stages, in order:
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
+from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
@@ -46,10 +49,10 @@ from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
-from etude.tuning.runs.folder import RunFolder
+from etude.tuning.runs.folder import RunFolder, find_run
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.registry import task_named
-from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
+from etude.tuning.training.checkpoint import last_checkpoint, list_checkpoints, remove_torn
 from etude.tuning.training.trainer import Trainer, TrainingSet
 
 
@@ -69,6 +72,7 @@ def tune(
     *,
     base: str | Path = "runs",
     resume: RunFolder | None = None,
+    extend: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
     ignore_memory: bool = False,
@@ -79,6 +83,8 @@ def tune(
         recipe: the recipe; `Recipe.read(path)` reads one.
         base: directory in which the run's folder is created.
         resume: a stopped or killed run to resume; `recipe` must be its own.
+        extend: whether the resumed run, finished or not, is to last as long as `recipe` says now:
+            its steps are planned anew. The recipe may differ in the length of training only.
         callbacks: called at each stage of training, and with every message for the user.
         progress: reports every stage that may take more than two seconds.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
@@ -91,6 +97,7 @@ def tune(
             saved before is still valid.
     """
     recipe.require_data()
+    recipe = _with_adapter_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     placement = Placement.of(recipe)
     if placement.world_size > 1:
@@ -103,7 +110,15 @@ def tune(
         folder.write_text("recipe.yaml", recipe.to_yaml())
         folder.write_json("environment.json", {**environment(), "placement": placement.as_json()})
         try:
-            return _tune(recipe, placement, folder, watching, progress, ignore_memory=ignore_memory)
+            return _tune(
+                recipe,
+                placement,
+                folder,
+                watching,
+                progress,
+                ignore_memory=ignore_memory,
+                extend=extend,
+            )
         except DivergedError as error:
             folder.set_state("diverged", str(error))
             write_report(folder)
@@ -124,6 +139,7 @@ def _tune(
     progress: Progress,
     *,
     ignore_memory: bool,
+    extend: bool,
 ) -> Run:
     began = time.perf_counter()
     task = task_named(recipe.task)
@@ -141,6 +157,7 @@ def _tune(
         loaded = load_model(
             recipe.model, recipe.quant, progress, head, placement=placement, files=files
         )
+        _same_base(folder, loaded, recipe)
         if placement.warning is not None:
             callbacks.on_message(placement.warning)
         data = task.encode(split, loaded, recipe, progress)
@@ -168,7 +185,7 @@ def _tune(
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
     )
-    _resume(trainer, folder, callbacks)
+    _resume(trainer, folder, callbacks, extend=extend)
     release_freed_memory()
     outcome = trainer.run()
     if outcome.state == "stopped":
@@ -248,9 +265,13 @@ def adapt(
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
     with UnquantizedWeights(loaded.files) as original:
-        adapted = add_adapter(
-            model, spec, seed=recipe.train.seed, original=original, progress=progress
-        )
+        if spec.start_from is not None:
+            _same_labels(loaded, Path(spec.start_from))
+            adapted = start_from(model, spec, spec.start_from, loaded.origin, original=original)
+        else:
+            adapted = add_adapter(
+                model, spec, seed=recipe.train.seed, original=original, progress=progress
+            )
     return adapted, adapter_parameters(model)
 
 
@@ -286,16 +307,75 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder) -> None:
     record.write(target)
 
 
-def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:
+def _with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
+    """Return the recipe with the folder of the adapter that it starts from.
+
+    Before the run's own folder is made, since `latest` is to mean another run.
+    """
+    named = recipe.adapter.start_from
+    if named is None or recipe.adapter.kind == "full" or (Path(named) / CONFIG).is_file():
+        return recipe
+    folder = find_run(named, base).adapter
+    if not folder.is_dir():
+        raise RunError(f"adapter.start_from: {folder.parent} has no adapter yet")
+    spec = recipe.adapter.model_copy(update={"start_from": str(folder)})
+    return recipe.model_copy(update={"adapter": spec})
+
+
+def _same_base(folder: RunFolder, loaded: LoadedModel, recipe: Recipe) -> None:
+    """Record which weights the run is of, or refuse to resume it with others.
+
+    The fingerprint covers the architecture, every tensor's name, shape and format, and bytes from
+    the beginning, middle and end of each: a model trained further, or rounded anew, differs in
+    nearly all of them. A run of a version that recorded nothing is resumed unchecked.
+
+    Raises:
+        RunError: the weights differ from those that the run began with.
+    """
+    now: dict[str, str] = {"model": loaded.origin.name, "fingerprint": loaded.origin.fingerprint}
+    if recipe.adapter.start_from is not None:
+        weights = Path(recipe.adapter.start_from) / WEIGHTS
+        if weights.is_file():
+            now["start_from"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    before = folder.read_json("base.json")
+    if before is None:
+        if not list_checkpoints(folder.checkpoints):
+            folder.write_json("base.json", now)
+        return
+    for key, what in (("fingerprint", "base's weights"), ("start_from", "adapter it starts from")):
+        if before.get(key) != now.get(key):
+            raise RunError(
+                f"{folder.path}: the {what} ({before['model']}) differs from what this run began "
+                "with, so it cannot be resumed; restore it, or start a new run"
+            )
+
+
+def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
+    labels = TaskRecord.read(adapter).labels
+    if loaded.head.is_new and labels != loaded.head.labels:
+        raise RunError(
+            f"adapter.start_from: {adapter} has the classes {', '.join(labels) or 'none'}, the "
+            f"data {', '.join(loaded.head.labels)}; a head of other classes cannot be gone on from"
+        )
+
+
+def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback, *, extend: bool) -> None:
     remove_torn(folder.checkpoints)
     checkpoint, passed = last_checkpoint(folder.checkpoints)
     for line in passed:
         callbacks.on_message(line)
     if checkpoint is None:
+        if extend:
+            raise RunError(
+                f"{folder.path} has no checkpoint left to go on from; start a new run with "
+                "adapter.start_from"
+            )
         folder.truncate_metrics(-1)
         return
-    trainer.resume(checkpoint)
-    callbacks.on_message(f"resuming after step {checkpoint.counters.step}")
+    trainer.resume(checkpoint, replan=extend)
+    counters = trainer.counters
+    planned = f": {counters.total_steps} steps are planned now" if extend else ""
+    callbacks.on_message(f"resuming after step {counters.step}{planned}")
 
 
 def _measured_before(folder: RunFolder) -> Measurement | None:

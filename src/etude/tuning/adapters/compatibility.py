@@ -66,7 +66,9 @@ def replaced_modules(saved: SavedAdapter, model: nn.Module) -> dict[str, dict[st
     return modules
 
 
-def are_tied(modules: dict[str, dict[str, Tensor]], saved: SavedAdapter, one: str, two: str) -> bool:
+def are_tied(
+    modules: dict[str, dict[str, Tensor]], saved: SavedAdapter, one: str, two: str
+) -> bool:
     """Return whether the copies of two modules whose originals share a weight are one.
 
     Args:

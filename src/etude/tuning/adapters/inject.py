@@ -79,10 +79,9 @@ def add_adapter(
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
-    found = in_layers(model, find_targets(model, spec.target_modules), spec.layers)
-    paths = [path for path in found if path not in saved]
+    paths = [path for path in targets_of(model, spec) if path not in saved]
     found = adaptable_modules(model)
-    settings = _settings(paths, spec)
+    settings = settings_of(paths, spec)
     kind = registry.kind(spec.kind)
     start = init.initialisation(spec.init)
     for path in paths:
@@ -142,7 +141,16 @@ def attach_biases(model: nn.Module, paths: list[str], name: str) -> None:
             attach_saved(model, [path], name, only="bias")
 
 
-def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float]]:
+def targets_of(model: nn.Module, spec: AdapterSpec) -> list[str]:
+    """Return the paths of the modules that a recipe adapts, in the model's order.
+
+    Raises:
+        NoTargetMatchedError: a name, a pattern or the number of a layer matches nothing.
+    """
+    return in_layers(model, find_targets(model, spec.target_modules), spec.layers)
+
+
+def settings_of(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float]]:
     """Return rank and alpha of each module; the last matching pattern applies.
 
     Raises:

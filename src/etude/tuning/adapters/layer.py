@@ -135,10 +135,10 @@ class AdaptedLayer(nn.Module):
             together = self._together(self.base, value, adapters)
             if together is not None:
                 return together.to(x.dtype)
-        y = self.base(x)
+        y = plain = self.base(x)
         for adapter in adapters:
             y = y + adapter.change(self.base, x, y if len(adapters) == 1 else None)
-        return y
+        return y.to(plain.dtype)
 
     def chosen(self) -> list[Adapter]:
         """Return the active adapters, and any part to restore to the base."""

@@ -12,7 +12,7 @@ n₁, n₂ and a are recomputed, each in one pass. Products with a common input 
 with their A's. The weights are frozen, so no gradient of their size is computed, and the gradient
 of x only if something below it is trained.
 
-The equations of the adapted products are in `adapters.product`; those of attention in
+The equations of the adapted products are in `projections`; those of attention in
 `kernels/native/attention.cpp`. `kernels.fused` selects the CPU or GPU implementation.
 """
 
@@ -26,31 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from etude.tuning.adapters.bases import LinearLike
-from etude.tuning.adapters.product import (
-    base_gradient,
-    base_product,
-    gradient_of_A,
-    gradient_of_B,
-    rounded_for,
-    thin_gradient,
-    thin_input,
-    thin_output,
-)
+from etude.tuning.fusion.projections import Factors, Group, Projection, flat, pairs
 from etude.tuning.kernels import fused
 from etude.tuning.kernels.heads import Heads
-
-Factors = tuple[Tensor, Tensor]
-"""A (r, in) and B (out, r)."""
-
-
-@dataclass(frozen=True)
-class Projection:
-    """A frozen linear layer and the scale of its adapter."""
-
-    base: LinearLike
-    scaling: float | None
-    """s; None: no adapter."""
 
 
 @dataclass(frozen=True)
@@ -79,81 +57,8 @@ class DecoderLayer:
         return (*self.qkv, self.output, *self.gate_up, self.down)
 
 
-class _Group:
-    """Projections of one input, with their factors; they share one thin product."""
-
-    def __init__(self, members: Sequence[Projection], factors: Sequence[Factors | None]) -> None:
-        self.members = members
-        self.factors = factors
-        self.low = [pair for pair in factors if pair is not None]
-        self.ranks = [len(A) for A, _ in self.low]
-        self._all: Tensor | None = None
-
-    def _stacked(self, dtype: torch.dtype) -> Tensor:
-        """Return all A's stacked, (Σ r, in)."""
-        if self._all is None:
-            self._all = torch.cat([A for A, _ in self.low]).to(dtype)
-        return self._all
-
-    def _parts(self, thin: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """Split a tensor of width Σ r into the parts of each adapter."""
-        split = cast("Callable[..., tuple[Tensor, ...]]", torch.split_with_sizes)
-        return split(thin, self.ranks, dim) if self.low else ()
-
-    def forward(self, x: Tensor, add: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """Return each member's output (plus `add` for a single member), and the thin product h."""
-        h = thin_input(x, self._stacked(x.dtype)) if self.low else x.new_empty(len(x), 0)
-        thin = iter(self._parts(h, 1))
-        outputs: list[Tensor] = []
-        rounded = rounded_for((member.base for member in self.members), x)
-        for member, pair in zip(self.members, self.factors, strict=True):
-            low = None
-            if pair is not None and member.scaling is not None:
-                low = (next(thin), pair[1], member.scaling)
-            outputs.append(base_product(member.base, x, add, thin=low, rounded=rounded))
-        return outputs, h
-
-    def factor_gradients(
-        self, x: Tensor, h: Tensor, gradients: Sequence[Tensor], gh: Tensor | None
-    ) -> list[Tensor | None]:
-        """Return the gradients of A and B of each member, flat, given those of outputs and h."""
-        thin = iter(self._parts(h, 1))
-        grad_A = iter(() if gh is None else self._parts(gradient_of_A(gh, x), 0))
-        flat: list[Tensor | None] = []
-        for member, pair, g in zip(self.members, self.factors, gradients, strict=True):
-            if pair is None or member.scaling is None:
-                flat += [None, None]
-                continue
-            A, B = pair
-            flat.append(next(grad_A).to(A.dtype))
-            flat.append(gradient_of_B(g, next(thin), member.scaling, B.dtype))
-        return flat
-
-    def input_gradient(self, gradients: Sequence[Tensor], gh: Tensor | None) -> Tensor:
-        """Return the gradient of x, given those of the outputs and of h."""
-        dx = None if gh is None else thin_output(gh, self._stacked(gh.dtype).T, 1.0)
-        for member, g in zip(self.members, gradients, strict=True):
-            dx = base_gradient(member.base, g, dx)
-        assert dx is not None, "a group has members"
-        return dx
-
-    def thin_gradient(self, gradients: Sequence[Tensor]) -> Tensor | None:
-        """Return the gradient of h, (T, Σ r); None without adapters."""
-        parts = [
-            thin_gradient(g, pair[1], member.scaling)
-            for member, pair, g in zip(self.members, self.factors, gradients, strict=True)
-            if pair is not None and member.scaling is not None
-        ]
-        return torch.cat(parts, 1) if parts else None
-
-
-Groups = tuple[_Group, _Group, _Group, _Group]
+Groups = tuple[Group, Group, Group, Group]
 """q, k and v; the output of attention; gate and up; down."""
-
-
-def _pairs(factors: Sequence[Tensor | None]) -> list[Factors | None]:
-    both = zip(factors[::2], factors[1::2], strict=True)
-    return [None if A is None or B is None else (A, B) for A, B in both]
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -206,11 +111,14 @@ class _Layer(torch.autograd.Function):
         def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             return fused.attention(q, k, v, lengths, heads)
 
-        groups = grouped(layer, _pairs(factors))
+        groups = grouped(layer, pairs(factors))
         z, passed = forward_pass(x, layer, cosine, sine, groups, attend)
         if any(ctx.needs_input_grad):
             present = [f for f in factors if f is not None]
-            ctx.save_for_backward(x, *passed, cosine, sine, *present)
+            directions = [d for group in groups for d in group.directions]
+            ctx.save_for_backward(x, *passed, cosine, sine, *directions, *present)
+            ctx.directions = [len(group.directions) for group in groups]
+            ctx.states = [group.state for group in groups]
             ctx.layer, ctx.lengths = layer, lengths
             ctx.given = [f is not None for f in factors]
             ctx.spent = False
@@ -227,13 +135,14 @@ class _Layer(torch.autograd.Function):
         saved = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         x, *passed, cosine, sine = saved[: _PASSED + 3]
         rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4 = passed
-        present = iter(saved[_PASSED + 3 :])
+        rest = iter(saved[_PASSED + 3 :])
+        directions = [[next(rest) for _ in range(count)] for count in ctx.directions]
         layer: DecoderLayer = ctx.layer
-        pairs, heads = (
-            _pairs([next(present) if given else None for given in ctx.given]),
-            layer.heads,
-        )
-        qkv, output, gate_up, down = grouped(layer, pairs)
+        heads = layer.heads
+        found = pairs([next(rest) if given else None for given in ctx.given])
+        qkv, output, gate_up, down = groups = grouped(layer, found)
+        for group, kept, state in zip(groups, directions, ctx.states, strict=True):
+            group.directions, group.state = kept, state
         dz = grad_output.contiguous()
 
         # The gradient of a is computed before a itself is recomputed.
@@ -267,13 +176,13 @@ class _Layer(torch.autograd.Function):
         return dx, None, None, None, None, *of_qkv, *of_output, *of_gate_up, *of_down
 
 
-def grouped(layer: DecoderLayer, pairs: Sequence[Factors | None]) -> Groups:
+def grouped(layer: DecoderLayer, factors: Sequence[Factors | None]) -> Groups:
     """Return the layer's projections with their factors, grouped by input."""
     return (
-        _Group(layer.qkv, pairs[:3]),
-        _Group([layer.output], pairs[3:4]),
-        _Group(layer.gate_up, pairs[4:6]),
-        _Group([layer.down], pairs[6:]),
+        Group(layer.qkv, factors[:3]),
+        Group([layer.output], factors[3:4]),
+        Group(layer.gate_up, factors[4:6]),
+        Group([layer.down], factors[6:]),
     )
 
 
@@ -299,9 +208,7 @@ def decoder_layer(
         cosine: (T, head width) float32, cosines of each position's angles.
         sine: (T, head width) float32, likewise.
         lengths: segment lengths; they sum to T.
-        factors: A and B of each projection, in the order of `DecoderLayer.projections`.
+        factors: A and B of each projection, and DoRA's m, in the order of
+            `DecoderLayer.projections`.
     """
-    flat: list[Tensor | None] = []
-    for pair in factors:
-        flat += [None, None] if pair is None else [*pair]
-    return _apply(x, layer, cosine, sine, lengths, *flat)
+    return _apply(x, layer, cosine, sine, lengths, *flat(factors))

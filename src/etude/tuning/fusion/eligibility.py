@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import sizes
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
-from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Norm, Projection
+from etude.tuning.fusion.decoder_layer import DecoderLayer, Norm
+from etude.tuning.fusion.projections import Factors, Projection
 from etude.tuning.kernels.fused import HEAD_MULTIPLE, dtypes, obstacle
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.quant.linear import QuantLinear
@@ -59,7 +61,7 @@ def generation_layers(model: Any) -> list[Any] | None:
     equivalent to running it.
     """
     body = model.base_model
-    if not _is_part(body, "Model") or not _is_part(_plain(body.norm), "RMSNorm"):
+    if not _is_part(body, "Model") or not _is_part(plain(body.norm), "RMSNorm"):
         return None
     layers = list(cast("nn.ModuleList", body.layers))
     own = (model, body, body.norm, body.rotary_emb, *layers)
@@ -67,7 +69,7 @@ def generation_layers(model: Any) -> list[Any] | None:
     if (
         rope.get("rope_type", "default") not in _ROPE_TYPES
         or not _is_part(body.rotary_emb, "RotaryEmbedding")
-        or any(_hooked(module) for module in own)
+        or any(hooked(module) for module in own)
         or not all(_is_part(layer, "DecoderLayer") for layer in layers)
     ):
         return None
@@ -100,15 +102,15 @@ def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Desc
         return "dropout on the attention weights is active"
     norms = layer.input_layernorm, layer.post_attention_layernorm
     for norm in norms:
-        if not _is_part(_plain(norm), "RMSNorm"):
-            return f"a {type(_plain(norm)).__name__} is not fused"
+        if not _is_part(plain(norm), "RMSNorm"):
+            return f"a {type(plain(norm)).__name__} is not fused"
         if norm.weight.dtype != dtype:
             return f"norms in {norm.weight.dtype} for hidden states in {dtype} are not fused"
-    if any(_hooked(module) for module in (attention, mlp, mlp.act_fn, *norms)):
+    if any(hooked(module) for module in (attention, mlp, mlp.act_fn, *norms)):
         return "a hook is registered on one of its modules"
     found: list[tuple[Projection, Factors | None]] = []
     for module in _linears(layer):
-        projection = _projection(module, dtype)
+        projection = projection_of(module, dtype, every_kind=True)
         if isinstance(projection, str):
             return projection
         found.append(projection)
@@ -141,7 +143,8 @@ def _is_part(module: nn.Module, kind: str) -> bool:
     return family is not None and type(module).__name__ == f"{family}{kind}"
 
 
-def _plain(module: nn.Module) -> nn.Module:
+def plain(module: nn.Module) -> nn.Module:
+    """Return a module, or the original of one that is trained whole."""
     return module.base if isinstance(module, ModuleToSave) else module
 
 
@@ -162,12 +165,20 @@ def _norm(module: Any) -> Norm:
     return Norm(cast("Tensor", module.weight), module.variance_epsilon)
 
 
-def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | None] | str:
-    """Return a projection and the factors of its active adapter, or why it is not fused."""
+def projection_of(
+    module: Any, dtype: torch.dtype, *, every_kind: bool = False
+) -> tuple[Projection, Factors | None] | str:
+    """Return a projection and the factors of its active adapter, or why it is not fused.
+
+    Args:
+        module: the linear layer, adapted or not.
+        dtype: of the hidden states.
+        every_kind: whether the fused layer computes magnitudes and dropout as well as factors.
+    """
     base: nn.Module = module.base if isinstance(module, AdaptedLayer) else module
     if type(base) is not nn.Linear and not isinstance(base, QuantLinear):
         return f"a {type(base).__name__} is not a linear layer"
-    if _hooked(module) or _hooked(base):
+    if hooked(module) or hooked(base):
         return "a hook is registered on one of its modules"
     held = base.compute_dtype if isinstance(base, QuantLinear) else base.weight.dtype
     if held != dtype:
@@ -184,17 +195,22 @@ def _projection(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | 
     adapter = chosen[0]
     if len(chosen) > 1:
         return "several adapters are active"
-    if _hooked(adapter):
+    if hooked(adapter):
         return "a hook is registered on one of its modules"
     factors = adapter.plain_factors()
-    if factors is None:
-        if adapter.drops:
-            return "dropout on the adapters' input is active"
+    if factors is not None:
+        return Projection(base, adapter.scaling), factors
+    on_processor = bases.device(base).type == "cpu"
+    if adapter.drops and not (every_kind and on_processor):
+        return "dropout on the adapters' input is active"
+    parts = adapter.fused_parts(base) if every_kind else None
+    if parts is None:
         return f"{type(adapter).__name__} adapters are not fused"
-    return Projection(base, adapter.scaling), factors
+    dropout = adapter.dropout if adapter.drops else 0.0
+    return Projection(base, adapter.scaling, parts[1], dropout), parts[0]
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     """Return whether a module has forward or backward hooks."""
     inner = vars(module)
     if inner["_backward_hooks"] or inner["_backward_pre_hooks"] or inner["_forward_pre_hooks"]:

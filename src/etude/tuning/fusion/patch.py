@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -30,12 +30,18 @@ class Fusion:
     """Why some layers are not fused; None if all are."""
     by: str = "plain PyTorch"
     """Implementation of the fused layers."""
+    ran: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    """By its number, why a layer did not run fused when it last ran, or None: it did."""
 
     def __str__(self) -> str:
-        """Return a one-line summary for the user."""
-        if self.reason is None:
-            return f"{self.fused} fused decoder layers, {self.by}"
-        return f"{self.fused} of {self.layers} decoder layers fused: {self.reason}"
+        """Return a one-line summary for the user: of what ran, once something has."""
+        fused, reason = self.fused, self.reason
+        if self.ran:
+            reasons = [why for why in self.ran.values() if why is not None]
+            fused, reason = len(self.ran) - len(reasons), reasons[0] if reasons else None
+        if reason is None:
+            return f"{fused} fused decoder layers, {self.by}"
+        return f"{fused} of {self.layers} decoder layers fused: {reason}"
 
 
 @contextmanager
@@ -43,18 +49,20 @@ def fused_layers(model: Any) -> Generator[Fusion]:
     """Context manager: run decoder layers fused where possible.
 
     Fused layers require packed rows: a call without `segment_lengths` runs the layer's own code.
-    The count refers to the model's current mode and active adapters.
+    The count refers to the model's current mode and active adapters; `Fusion.ran` says what was
+    true when the layers ran.
     """
     layers = decoder_layers(model)
     # During training, an evaluation finds the layers already patched.
-    unpatched = [layer for layer in layers if "forward" not in vars(layer)]
+    unpatched = {n: layer for n, layer in enumerate(layers) if "forward" not in vars(layer)}
     fusion = _count(layers)
     try:
-        for layer in unpatched:
-            layer.forward = partial(_forward, layer, layer.forward)
+        for number, layer in unpatched.items():
+            note = partial(fusion.ran.__setitem__, number)
+            layer.forward = partial(_forward, layer, layer.forward, note)
         yield fusion
     finally:
-        for layer in unpatched:
+        for layer in unpatched.values():
             del layer.forward
 
 
@@ -72,14 +80,20 @@ def _count(layers: list[Any]) -> Fusion:
 
 
 def _forward(
-    layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any
+    layer: Any,
+    plain: Callable[..., Tensor],
+    note: Callable[[str | None], None],
+    hidden_states: Tensor,
+    **given: Any,
 ) -> Tensor:
     """Run a layer fused if eligible, otherwise by its own code."""
     lengths = cast("list[int] | None", given.get("segment_lengths"))
     positions = cast("tuple[Tensor, Tensor] | None", given.get("position_embeddings"))
     if hidden_states.shape[0] != 1 or lengths is None or positions is None:
+        note("rows are not packed")
         return plain(hidden_states, **given)
     described = describe_layer(layer, hidden_states.dtype, hidden_states.device)
+    note(described if isinstance(described, str) else None)
     if isinstance(described, str):
         return plain(hidden_states, **given)
     # (1, T, width) as it comes from the model, in its dtype.

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from etude.tuning.data.packing import pack
-from etude.tuning.fusion.decoder_layer import DecoderLayer, Factors, Groups, forward_pass, grouped
+from etude.tuning.fusion.decoder_layer import DecoderLayer, Groups, forward_pass, grouped
 from etude.tuning.fusion.eligibility import describe_layer, generation_layers
+from etude.tuning.fusion.projections import Factors
 from etude.tuning.kernels.fused import (
     THIN_ROWS,
     attention,
@@ -206,10 +207,10 @@ def _prepared(
         if pair is None:
             pairs.append(None)
             continue
-        A, B = pair
+        A, B, *magnitude = pair
         # In the layout of `thin_product`, so that it is not converted for every token.
         up = (B * (one.scaling or 1.0)).to(dtype).T.contiguous().T
-        pairs.append((A.to(dtype), up))
+        pairs.append((A.to(dtype), up, *magnitude))
     q, k, v, output, gate, up, down = members
     ready = replace(layer, qkv=(q, k, v), output=output, gate_up=(gate, up), down=down)
     return ready, grouped(ready, pairs)

@@ -42,7 +42,7 @@ NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 REPEATED_INIT = ("pissa", "olora", "OLoRA")
-"""Those that PEFT repeats on the base when it loads the adapter, and `load_adapter` as well. A PiSSA
+"""Those that PEFT repeats on the base when it loads the adapter, and `load_adapter` as well. PiSSA
 by a randomised SVD (`pissa_niter_16`) is drawn anew each time, so it cannot be repeated."""
 
 

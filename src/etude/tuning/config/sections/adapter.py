@@ -118,6 +118,11 @@ class AdapterSpec(Section):
     are subtracted from the base (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024).
     `loftq`: the quantisation error of the base (Li et al. 2023)."""
 
+    start_from: str | None = None
+    """Go on from a saved adapter: a run (`latest`, its name or folder), or an adapter's folder,
+    Etude's or PEFT's. Kind, target modules, ranks, alphas and initialisation must be the same; the
+    optimiser and the schedule begin anew. To train a run for longer: `etude tune --resume`."""
+
     loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
     """Alternating quantisation and factorisation steps (`init: loftq`)."""
 
