@@ -3,7 +3,7 @@
 The logits of the merged folder, read back by transformers, are compared twice, all in float32:
 
 - with base and adapter as Etude read them. What differs is the rounding of the merged weights.
-- with base and adapter as PEFT reads them, where PEFT is installed, the base is a folder that is not
+- with base and adapter as PEFT reads them, where PEFT is installed, the base is a folder and not
   quantised, and there is memory for it. What Etude misread shows here, and nowhere else.
 """
 
