@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres bench lock clean
+.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz sanitize bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -86,6 +86,18 @@ lint: $(VENV)/.lintable  ## Style, types and the rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+fuzz: develop    ## Compare thousands of random adapters with PEFT in float64 (SEEDS=1000 FROM=0)
+	$(BIN)/python -m tests.differential --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0) --keep
+
+# Undefined behaviour ends the process; leaks are Python's own affair.
+SANITIZED := CXX="g++ -g -fsanitize=address,undefined -fno-sanitize-recover=all" \
+  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0
+
+sanitize: develop  ## Run the C++ kernels under AddressSanitizer and UBSan: their tests, and the seeds of `fuzz`
+	$(SANITIZED) $(BIN)/python -m pytest tests/tuning/kernels/test_native.py
+	$(SANITIZED) $(BIN)/python -m tests.differential --seeds $(or $(SEEDS),40) --from $(or $(FROM),0)
 
 bench: install   ## Measure speed and memory beside TRL + PEFT, and compare with the figures kept
 	$(BIN)/etude models pull smollm2-135m

@@ -30,6 +30,8 @@ class PlannedRun:
     """The stopped or killed run to go on with; None for a new one."""
     notes: tuple[str, ...] = ()
     """What was decided from the data, for the user."""
+    extend: bool = False
+    """Whether the run to go on with is to last longer than it was planned."""
 
 
 @dataclass(frozen=True)
@@ -137,24 +139,52 @@ def _task_of(data: DataOptions, overrides: Sequence[str]) -> tuple[str, list[str
     return found.task, notes
 
 
-def plan_resumption(run: str, base: Path = Path("runs")) -> PlannedRun:
+LENGTH = ("train.epochs", "train.max_steps", "train.max_minutes", "train.patience")
+"""Keys that may change when a run goes on: how long it lasts, and nothing that it computes."""
+
+
+def plan_resumption(
+    run: str, base: Path = Path("runs"), overrides: Sequence[str] = ()
+) -> PlannedRun:
     """Return a stopped or killed run, to go on with its own recipe.
 
     Args:
         run: `latest`, a name, or a path.
         base: folder that runs are kept in.
+        overrides: `dotted.key=value` of the keys in `LENGTH`: the run, which may be finished, is
+            planned anew to last that long.
 
     Raises:
         RunError: there is no such run.
-        RecipeError: it is finished.
+        RecipeError: it is finished and not to last longer, or another key is to change.
     """
-    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.config.recipe import Recipe, apply_override
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, base)
-    if folder.state == "finished":
-        raise RecipeError(f"{folder.path} is finished; there is nothing to resume")
-    return PlannedRun(Recipe.read_run(folder.recipe), folder)
+    other = [one for one in overrides if one.partition("=")[0].strip() not in LENGTH]
+    if other:
+        raise RecipeError(
+            f"--resume goes on with the run's own recipe, of which {', '.join(LENGTH)} may be "
+            f"changed; not {other[0]}"
+        )
+    recipe = Recipe.read_run(folder.recipe)
+    if not overrides:
+        if folder.state == "finished":
+            raise RecipeError(
+                f"{folder.path} is finished; there is nothing to resume. To train it for longer, "
+                f"add --set train.epochs={2 * recipe.train.epochs:g}"
+            )
+        return PlannedRun(recipe, folder)
+    if recipe.adapter.kind == "adalora":
+        raise RecipeError(
+            f"{folder.path}: AdaLoRA divides its ranks over the planned steps, so a run of it "
+            "cannot be extended"
+        )
+    fields = recipe.model_dump(mode="json")
+    for override in overrides:
+        apply_override(fields, override)
+    return PlannedRun(Recipe.parse(fields, str(folder.recipe)), folder, extend=True)
 
 
 def start(
@@ -190,6 +220,7 @@ def start(
         plan.recipe,
         base=base,
         resume=plan.resume,
+        extend=plan.extend,
         callbacks=callbacks,
         progress=progress,
         ignore_memory=ignore_memory,

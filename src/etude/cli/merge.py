@@ -97,6 +97,8 @@ def merge(
         f"logits differ from base and adapter by at most {report.largest_difference:.2g} "
         f"({report.difference:.2g} on average; the adapter's own effect is {report.effect:.2g})"
     )
+    if report.peft_difference is not None:
+        typer.echo(f"and from what PEFT computes by {report.peft_difference:.2g} on average")
 
 
 def _base_name(adapter: SavedAdapter) -> str | None:

@@ -26,7 +26,8 @@ class Method(StrEnum):
     "`etude tune text-classification --data reviews.csv`\n\n"
     "`etude tune --data reviews.csv --text-column review --label-column stars`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
-    "`etude tune --resume latest`"
+    "`etude tune --resume latest`\n\n"
+    "`etude tune --resume latest --set train.epochs=4`"
 )
 def tune(
     recipe: Annotated[
@@ -85,7 +86,8 @@ def tune(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Resume this run: `latest`, a name, or a path.",
+            help="Resume this run: `latest`, a name, or a path. With `--set train.epochs=4` (or "
+            "max_steps, max_minutes, patience) a finished run goes on as well.",
             metavar="RUN",
             autocompletion=complete_run,
         ),
@@ -112,10 +114,11 @@ def tune(
 
     named = service.DataOptions(data, eval_data, text_column, label_column)
     if resume is not None:
-        others = (recipe, overrides, task, model, method, compare)
-        if any(others) or named != service.DataOptions():
-            raise RecipeError("--resume uses the run's own recipe; it takes no other options")
-        plan = service.plan_resumption(resume, runs)
+        if any((recipe, task, model, method, compare)) or named != service.DataOptions():
+            raise RecipeError(
+                "--resume uses the run's own recipe; of other options it takes --set train.epochs=…"
+            )
+        plan = service.plan_resumption(resume, runs, overrides or ())
     else:
         plan = service.plan_run(
             recipe,

@@ -1,7 +1,7 @@
 """Settings of the libraries below PyTorch, by their environment variables; a person's own win.
 
-OpenMP: how threads wait on a machine that other programs use as well. PyTorch's threads meet at the end of every parallel loop, thousands of times a second. Those that
-arrive early spin: GNU's runtime (libgomp, PyTorch's on Linux) for some 300,000 turns, several
+OpenMP: how threads wait on a machine that other programs use as well. PyTorch's threads meet at the
+end of every parallel loop, thousands of times a second. Those that arrive early spin: GNU's runtime (libgomp, PyTorch's on Linux) for some 300,000 turns, several
 milliseconds, before they sleep. If another program has the core of the one that is late, its turn
 on that core is about as long, so the spinning thread keeps the other core occupied and the late one
 cannot move there. Short spinning leaves the core in time, and still bridges the microseconds

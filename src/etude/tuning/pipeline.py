@@ -16,6 +16,7 @@ Its stages, in order:
 from __future__ import annotations
 
 import errno
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,6 +37,8 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
+from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes, unchanged
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
@@ -50,11 +53,11 @@ from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
-from etude.tuning.runs.folder import RunFolder, remove_run
+from etude.tuning.runs.folder import RunFolder, find_run, remove_run
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
-from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
+from etude.tuning.training.checkpoint import last_checkpoint, list_checkpoints, remove_torn
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.trainer import Trainer, TrainingSet
 from etude.tuning.training.verdict import WeightsBefore, is_far_worse, verdict
@@ -76,6 +79,7 @@ def tune(
     *,
     base: str | Path = "runs",
     resume: RunFolder | None = None,
+    extend: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
     ignore_memory: bool = False,
@@ -86,6 +90,8 @@ def tune(
         recipe: the recipe; `Recipe.read(path)` reads one.
         base: directory in which the run's folder is created.
         resume: a stopped or killed run to resume; `recipe` must be its own.
+        extend: whether the resumed run, finished or not, is to last as long as `recipe` says now:
+            its steps are planned anew. The recipe may differ in the length of training only.
         callbacks: called at each stage of training, and with every message for the user.
         progress: reports every stage that may take more than two seconds.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
@@ -99,6 +105,7 @@ def tune(
     """
     recipe.require_data()
     bound_products()
+    recipe = _with_adapter_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     if resume is None:
         recipe, notes = resolved(recipe)
@@ -120,7 +127,9 @@ def tune(
             folder.write_text("recipe.yaml", recipe.to_yaml())
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)
-            return _tune(recipe, placement, folder, watching, progress, answer, ignore_memory)
+            return _tune(
+                recipe, placement, folder, watching, progress, answer, ignore_memory, extend
+            )
         except BaseException as error:
             _note_failure(folder, error, new=resume is None)
             if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
@@ -174,6 +183,7 @@ def _tune(
     progress: Progress,
     answer: StopAnswer,
     ignore_memory: bool,
+    extend: bool,
 ) -> Run:
     began = time.perf_counter()
     task = task_named(recipe.task)
@@ -191,6 +201,7 @@ def _tune(
         loaded = load_model(
             recipe.model, recipe.quant, progress, head, placement=placement, files=files
         )
+        _same_base(folder, loaded, recipe)
         if placement.warning is not None:
             callbacks.on_message(placement.warning)
         data = task.encode(split, loaded, recipe, progress)
@@ -223,7 +234,7 @@ def _tune(
     beginning = WeightsBefore(trainer)
     if recipe.adapter.kind != "full":
         beginning.keep()
-    _resume(trainer, folder, callbacks)
+    _resume(trainer, folder, callbacks, extend=extend)
     release_freed_memory()
     outcome = trainer.run()
     answer.will = lambda: (
@@ -336,9 +347,13 @@ def adapt(
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
     with UnquantizedWeights(loaded.files) as original:
-        adapted = add_adapter(
-            model, spec, seed=recipe.train.seed, original=original, progress=progress
-        )
+        if spec.start_from is not None:
+            _same_labels(loaded, Path(spec.start_from))
+            adapted = start_from(model, spec, spec.start_from, loaded.origin, original=original)
+        else:
+            adapted = add_adapter(
+                model, spec, seed=recipe.train.seed, original=original, progress=progress
+            )
     return adapted, adapter_parameters(model)
 
 
@@ -391,17 +406,76 @@ def _saved_in(recipe: Recipe, folder: RunFolder) -> Path:
     return folder.path / "model" if recipe.adapter.kind == "full" else folder.adapter
 
 
-def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback) -> None:
+def _with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
+    """Return the recipe with the folder of the adapter that it starts from.
+
+    Before the run's own folder is made, since `latest` is to mean another run.
+    """
+    named = recipe.adapter.start_from
+    if named is None or recipe.adapter.kind == "full" or (Path(named) / CONFIG).is_file():
+        return recipe
+    folder = find_run(named, base).adapter
+    if not folder.is_dir():
+        raise RunError(f"adapter.start_from: {folder.parent} has no adapter yet")
+    spec = recipe.adapter.model_copy(update={"start_from": str(folder)})
+    return recipe.model_copy(update={"adapter": spec})
+
+
+def _same_base(folder: RunFolder, loaded: LoadedModel, recipe: Recipe) -> None:
+    """Record which weights the run is of, or refuse to resume it with others.
+
+    The fingerprint covers the architecture, every tensor's name, shape and format, and bytes from
+    the beginning, middle and end of each: a model trained further, or rounded anew, differs in
+    nearly all of them. A run of a version that recorded nothing is resumed unchecked.
+
+    Raises:
+        RunError: the weights differ from those that the run began with.
+    """
+    now: dict[str, str] = {"model": loaded.origin.name, "fingerprint": loaded.origin.fingerprint}
+    if recipe.adapter.start_from is not None:
+        weights = Path(recipe.adapter.start_from) / WEIGHTS
+        if weights.is_file():
+            now["start_from"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    before = folder.read_json("base.json")
+    if before is None:
+        if not list_checkpoints(folder.checkpoints):
+            folder.write_json("base.json", now)
+        return
+    for key, what in (("fingerprint", "base's weights"), ("start_from", "adapter it starts from")):
+        if before.get(key) != now.get(key):
+            raise RunError(
+                f"{folder.path}: the {what} ({before['model']}) differs from what this run began "
+                "with, so it cannot be resumed; restore it, or start a new run"
+            )
+
+
+def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
+    labels = TaskRecord.read(adapter).labels
+    if loaded.head.is_new and labels != loaded.head.labels:
+        raise RunError(
+            f"adapter.start_from: {adapter} has the classes {', '.join(labels) or 'none'}, the "
+            f"data {', '.join(loaded.head.labels)}; a head of other classes cannot be gone on from"
+        )
+
+
+def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback, *, extend: bool) -> None:
     remove_torn(folder.checkpoints)
     checkpoint, passed = last_checkpoint(folder.checkpoints)
     for line in passed:
         callbacks.on_message(line)
     if checkpoint is None:
+        if extend:
+            raise RunError(
+                f"{folder.path} has no checkpoint left to go on from; start a new run with "
+                "adapter.start_from"
+            )
         folder.truncate_metrics(-1)
         return
-    trainer.resume(checkpoint)
+    trainer.resume(checkpoint, replan=extend)
     callbacks.on_resume(folder.read_metrics())
-    callbacks.on_message(f"resuming after step {checkpoint.counters.step}")
+    counters = trainer.counters
+    planned = f": {counters.total_steps} steps are planned now" if extend else ""
+    callbacks.on_message(f"resuming after step {counters.step}{planned}")
 
 
 def _recorded_peak(folder: RunFolder, key: str, known: int | None) -> int | None:

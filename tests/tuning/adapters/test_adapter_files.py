@@ -266,12 +266,13 @@ OPTIONS = [
     ("rank_pattern", {"q_proj": 2.5}),
     ("alpha_pattern", {"q_proj": "two"}),
     ("use_qalora", True),
-    ("bias", "all"),
+    ("bias", "some"),
     ("lora_bias", True),
-    ("init_lora_weights", "pissa"),
-    ("init_lora_weights", "olora"),
-    ("layers_to_transform", 0),
-    ("trainable_token_indices", [3]),
+    ("init_lora_weights", "pissa_niter_16"),
+    ("init_lora_weights", "corda"),
+    ("layers_to_transform", "first"),
+    ("trainable_token_indices", ["the"]),
+    ("target_parameters", ["experts.gate_up_proj"]),
     ("an_option_of_tomorrow", {"strength": 2}),
 ]
 

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from etude.core.errors import AdapterError, RunError
 from etude.tuning.adapters import merge as merge_module
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.adapters.merge import float32_logits, merge_adapter, merge_layers
+from etude.tuning.adapters.merge import merge_adapter, merge_layers
+from etude.tuning.adapters.merge_check import float32_logits
 from etude.tuning.adapters.merge_error import LOW_BITS, requantization_errors
 from etude.tuning.adapters.multi_adapter import adapted_layers
 from etude.tuning.adapters.save import load_adapter, save_adapter
@@ -225,6 +226,39 @@ def test_a_merge_that_forgets_one_layer_is_refused_and_leaves_nothing(
     with pytest.raises(AdapterError, match="is not equivalent to base and adapter"):
         merge_adapter(spec_of(folder), tmp_path / "adapter", tmp_path / "merged", dtype="float32")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_model_that_amplifies_every_rounding_is_merged_in_float32(tiny_llama, tmp_path):
+    """Its logits move by a thousand units when its weights move by one: that is no wrong merge."""
+    folder = tiny_llama(layers=8, initializer_range=1.0)
+    train(folder, tmp_path / "adapter")
+    report = merge_adapter(
+        spec_of(folder), tmp_path / "adapter", tmp_path / "merged", dtype="float32"
+    )
+    scale = float(logits(read(folder)).double().square().mean().sqrt())
+    assert report.difference > 264 * 2**-24 * scale, "beyond what well-conditioned models differ by"
+    theirs = PeftModel.from_pretrained(read(folder), tmp_path / "adapter").merge_and_unload()
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(read(tmp_path / "merged").state_dict()[name], weight)
+
+
+def test_what_is_read_as_something_else_than_peft_reads_is_not_merged(
+    tiny_llama, tmp_path, monkeypatch
+):
+    from peft import LoraConfig, get_peft_model
+
+    folder = tiny_llama(tied=True)
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    theirs = get_peft_model(read(folder), config)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr("etude.tuning.adapters.save.are_tied", lambda *_: True)
+    with pytest.raises(AdapterError, match="is not what PEFT computes"):
+        merge_adapter(spec_of(folder), tmp_path / "adapter", tmp_path / "merged", dtype="float32")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_an_adapter_too_small_for_the_dtype_is_refused_not_lost(folder, tmp_path):

@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from etude.tuning.adapters import bases
+from etude.tuning.adapters.kinds.dora import DoRA
+from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.product import adapted_product, base_product, thin_input
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.projections import Group, Projection
@@ -97,6 +100,28 @@ def test_small_changes_of_a_gradient_are_not_rounded_away(kind):
     dx = group.input_gradient([g], group.thin_gradient([g]))
     without = Group([Projection(base, None)], [None]).input_gradient([g], None)
     assert slope(dx, without, change) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize("more", [1e-4, 3e-4, 1.5e-3])
+@pytest.mark.parametrize("kind", BASES)
+def test_small_changes_of_a_magnitude_are_not_rounded_away(kind, more):
+    base, (x, A, B) = layer(kind), young()
+    dora = DoRA(base, RANK, 8.0, 0.0)
+    dora.reset(base, torch.Generator().manual_seed(0))
+    plain = AdaptedLayer(base)
+    plain.adapters["default"] = dora
+    plain.active = ("default",)
+    with torch.no_grad():
+        dora.lora_A.copy_(A)
+        dora.lora_B.copy_(B)
+        dora.magnitude.copy_(dora.norm(base))
+        group = Group([Projection(base, 1.0, dora.norm(base))], [(A, B, dora.magnitude)])
+        without = plain(x), group.forward(x)[0][0]
+        dora.magnitude.mul_(1 + more)
+        found = plain(x), group.forward(x)[0][0]
+        true = more * (x.double() @ bases.read_matrix(base).double().T + delta(x, A, B))
+    for one, other in zip(found, without, strict=True):
+        assert slope(one, other, true) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.skipif(not fused.has_kernels(torch.ones(1)), reason="no compiled kernels")

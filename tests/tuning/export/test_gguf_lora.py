@@ -496,3 +496,53 @@ def test_an_adapter_read_back_and_exported_again_is_the_same_file(
     export_gguf_lora(tmp_path / "again", tmp_path / "two.gguf")
 
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+
+
+FURTHER = {
+    "gemma": ("gemma", {"head_dim": 16}),
+    "gemma2": ("gemma2", {"head_dim": 16}),
+    "gemma3_text": ("gemma3", {"head_dim": 16}),
+    "granite": ("granite", {}),
+    "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "olmo2": ("olmo2", {}),
+    "phi3": ("phi3", {"pad_token_id": 0}),
+    "smollm3": ("smollm3", {"pad_token_id": 0}),
+    "stablelm": ("stablelm", {}),
+    "starcoder2": ("starcoder2", {}),
+}
+
+
+@pytest.mark.parametrize("model_type", FURTHER)
+def test_every_module_of_a_further_architecture_has_llamacpps_name(
+    model_type, vocabulary, tiny_tokenizer, tmp_path
+):
+    architecture, options = FURTHER[model_type]
+    small_model(model_type, vocabulary, **options).save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    loaded = adapted(tmp_path / "base", tmp_path / "adapter", 0.1)
+    written = export_gguf_lora(tmp_path / "adapter", tmp_path / "out.gguf")
+    assert written.architecture == architecture
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    found = {tensor.name: tensor.data for tensor in reader.tensors}
+    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    stems = {
+        gguf.TENSOR_NAMES[kind].format(bid=bid)
+        for kind in gguf.MODEL_TENSORS[arch]
+        for bid in range(2)
+    }
+    assert {name.rsplit(".weight.", 1)[0] for name in found} <= stems
+    modules = {
+        path: adapter
+        for path, adapter in adapter_parameters(loaded.model).items()
+        if path.endswith("lora_B")
+    }
+    assert len(found) == 2 * len(modules) == 2 * written.modules
+    # The same numbers, in another order of rows where llama.cpp turns pairs of neighbours.
+    for path, B in modules.items():
+        same = [v for n, v in found.items() if n.endswith("lora_b") and v.shape == tuple(B.shape)]
+        wanted = B.detach().numpy()
+        paired = architecture in ("granite", "smollm3") and ("q_proj" in path or "k_proj" in path)
+        if paired:
+            halves = wanted.reshape(-1, 2, 8, wanted.shape[1])
+            wanted = halves.swapaxes(1, 2).reshape(wanted.shape)
+        assert any(np.array_equal(one, wanted) for one in same), path

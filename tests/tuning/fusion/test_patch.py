@@ -127,6 +127,8 @@ SPECS = {
     "rounded while training": AdapterSpec(rank=4, alpha=8, factors={"bits": 8, "when": "training"}),
     "shared random factors": AdapterSpec(kind="vera", rank=8, target_modules=["q_proj", "v_proj"]),
     "diagonal between": AdapterSpec(kind="adalora", rank=4, alpha=8),
+    "magnitudes": AdapterSpec(kind="dora", rank=4, alpha=8),
+    "magnitudes of some": AdapterSpec(kind="dora", rank=4, target_modules=["v_proj", "down_proj"]),
 }
 
 
@@ -200,21 +202,48 @@ def test_memory_that_is_used_up_is_not_used_twice():
             loss.backward()
 
 
+DROPPING = {
+    "lora": AdapterSpec(rank=4, alpha=8, dropout=0.3),
+    "lora on some": AdapterSpec(rank=4, dropout=0.3, target_modules=["k_proj", "up_proj"]),
+    "dora": AdapterSpec(kind="dora", rank=4, alpha=8, dropout=0.3),
+    "vera": AdapterSpec(kind="vera", rank=8, dropout=0.3),
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", DROPPING)
+def test_dropout_drops_what_the_models_own_code_drops(name, checkpointing):
+    model = adapted(MODELS["llama"], DROPPING[name]).train()
+    if checkpointing:
+        options = {"use_reentrant": False}
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(2)
+        found.append(loss_and_gradient(model, fused=fused, layers=6 if checkpointing else 3))
+        drawn = torch.rand(1)
+    (loss, gradient), (plain, plain_gradient) = found
+    assert error(loss, plain.double()) < 1e-6
+    assert error(gradient, plain_gradient.double()) < 1e-5
+    model.eval()
+    assert error(loss_and_gradient(model, fused=True)[0], plain.double()) > 1e-4
+    model.train()
+    # As much was drawn from the generator, so what follows draws the same as well.
+    torch.manual_seed(2)
+    loss_and_gradient(model, fused=True, layers=6 if checkpointing else 3)
+    assert torch.equal(torch.rand(1), drawn)
+
+
 UNFIT = {
-    "magnitudes": AdapterSpec(kind="dora", rank=4, alpha=8),
     "scaled inputs and outputs": AdapterSpec(kind="ia3"),
-    "dropout": AdapterSpec(rank=4, alpha=8, dropout=0.1),
+    "trained biases": AdapterSpec(rank=4, bias="all", target_modules=["q_proj"]),
 }
-REASONS = {
-    "magnitudes": "DoRA",
-    "scaled inputs and outputs": "IA3",
-    "dropout": "dropout on the adapters' input is active",
-}
+REASONS = {"scaled inputs and outputs": "IA3", "trained biases": "biases are trained"}
 
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_the_fused_step_does_not_compute_takes_the_layers_own_code(name):
-    model = adapted(MODELS["llama"], UNFIT[name]).train()
+    model = adapted(MODELS["llama with biases"], UNFIT[name]).train()
     with packed_rows(model), fused_layers(model) as how, counted() as count:
         assert (how.fused, how.layers) == (0, 3)
         assert REASONS[name] in str(how)
@@ -224,6 +253,19 @@ def test_what_the_fused_step_does_not_compute_takes_the_layers_own_code(name):
     with packed_rows(model):
         assert torch.equal(completion_loss(model, **row()), fused)
     assert not count
+    assert how.ran.keys() == {0, 1, 2}
+    assert all(REASONS[name] in str(why) for why in how.ran.values())
+
+
+def test_what_is_said_is_what_ran():
+    model = adapted(MODELS["llama"])
+    with packed_rows(model), fused_layers(model) as how, torch.no_grad():
+        assert str(how).startswith("3 fused decoder layers")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            completion_loss(model, **row())
+        assert str(how) == "0 of 3 decoder layers fused: autocast is on"
+        completion_loss(model, **row())
+        assert str(how).startswith("3 fused decoder layers")
 
 
 def test_hooks_are_heard():
@@ -276,16 +318,17 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_the_count_is_of_the_mode_that_the_model_is_in():
-    model = adapted(MODELS["llama"], UNFIT["dropout"]).train()
+    config = LlamaConfig(**SIZES, attention_dropout=0.1)
+    model = adapted(lambda: LlamaForCausalLM(config)).train()
     with packed_rows(model), fused_layers(model) as training:
         assert training.fused == 0
+        assert "0 of 3 decoder layers fused: dropout on the attention weights is active" in str(
+            training
+        )
         model.eval()
         with fused_layers(model) as evaluating, counted() as count, torch.no_grad():
             completion_loss(model, **row())
         assert evaluating.fused == len(count) == 3
-    dropped = adapted(lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))).train()
-    with fused_layers(dropped) as how:
-        assert "0 of 3 decoder layers fused: dropout on the attention weights is active" in str(how)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ class Adapter(nn.Module):
         """
         return None
 
+    def fused_parts(self, base: Base) -> tuple[tuple[Tensor, ...], Tensor | None] | None:
+        """Return what a fused layer computes with; None: it cannot.
+
+        Returns:
+            A and B, and a magnitude if the adapter has one; and the norms that divide it.
+        """
+        del base
+
     def as_lora(self, path: str) -> tuple[Tensor, Tensor, float] | None:
         """Return (A, B, α) of the equivalent plain LoRA; None if it changes nothing.
 

@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -68,6 +70,23 @@ def compute_dtype(base: Base) -> torch.dtype:
 def bias(base: Base) -> Tensor | None:
     """Return the bias, (out,), or None."""
     return None if isinstance(base, nn.Embedding) else cast("Tensor | None", base.bias)
+
+
+@contextmanager
+def other_bias(base: Base, vector: Tensor) -> Generator[None]:
+    """Context manager: let the base compute with another bias, (out,), detached."""
+    layer: Any = base
+    held = layer.bias
+    value = vector.detach().to(held.dtype)
+    layer.bias = nn.Parameter(value, requires_grad=False) if _is_parameter(base) else value
+    try:
+        yield
+    finally:
+        layer.bias = held
+
+
+def _is_parameter(base: Base) -> bool:
+    return "bias" in dict(base.named_parameters(recurse=False))
 
 
 @torch.no_grad()

@@ -217,8 +217,8 @@ def combine_folders(
 def _refuse_unlike(adapter: SavedAdapter, first: SavedAdapter) -> None:
     if registry.kind(adapter.kind).beyond_factors is not None:
         raise AdapterError(f"{adapter.folder} is of kind {adapter.kind}, which cannot be combined")
-    if adapter.modules:
-        raise AdapterError(f"{adapter.folder} has fully trained modules, which cannot be combined")
+    if more := adapter.beside_factors:
+        raise AdapterError(f"{adapter.folder} has {more}, which cannot be combined")
     if adapter.not_linear:
         raise AdapterError(
             f"{adapter.folder} adapts {min(adapter.not_linear)}, which is not a Linear; load the "

@@ -13,21 +13,32 @@ from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases, init, registry
 from etude.tuning.adapters.adapter import Adapter
-from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.bases import Base, LinearLike
 from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.low_rank import Taken
-from etude.tuning.adapters.modules_to_save import ModuleToSave, find_saved, tied_to
+from etude.tuning.adapters.modules_to_save import (
+    Ties,
+    attach_saved,
+    find_saved,
+    untie,
+)
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,
     adapted_layers,
     describe,
     refuse_name,
-    replace_module,
     set_adapter,
 )
-from etude.tuning.adapters.targets import adaptable_modules, entry_matches, find_targets
+from etude.tuning.adapters.targets import (
+    adaptable_modules,
+    entry_matches,
+    find_targets,
+    in_layers,
+    replace_module,
+    with_bias,
+)
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.quant.linear import QuantLinear
 
@@ -68,12 +79,12 @@ def add_adapter(
     """
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
-    targets = [] if spec.kind == registry.HEAD else find_targets(model, spec.target_modules)
+    targets = [] if spec.kind == registry.HEAD else targets_of(model, spec)
     paths = [path for path in targets if path not in saved]
     if not paths and not saved:
         raise AdapterError("nothing would be trained: adapter.modules_to_save names no module")
     found = adaptable_modules(model)
-    settings = _settings(paths, spec)
+    settings = settings_of(paths, spec)
     kind = registry.kind(spec.kind)
     start = init.initialisation(spec.init)
     for path in paths:
@@ -84,24 +95,65 @@ def add_adapter(
         _refuse_second_rewriting(model, paths)
     adapters = kind.build({path: found[path] for path in paths}, settings, spec, seed)
     _attach(model, adapters, name)
-    _attach_saved(model, saved, name)
+    attach_saved(model, saved, name)
+    if spec.bias != "none":
+        attach_biases(model, with_bias(model, paths if spec.bias == "lora_only" else None), name)
     _start(model, name, spec, seed, original, progress or SilentProgress())
     set_adapter(model, name, trainable=True)
     return describe(model, name)
 
 
-def inject(model: nn.Module, adapters: dict[str, Adapter], saved: list[str], name: str) -> None:
+def inject(
+    model: nn.Module,
+    adapters: dict[str, Adapter],
+    saved: list[str],
+    name: str,
+    *,
+    ties: Ties | None = None,
+    biases: list[str] | None = None,
+) -> None:
     """Add existing adapters to modules, and copies to `saved` ones; they become active, frozen.
 
     For loaded or combined adapters; `add_adapter` is for new ones.
+
+    Args:
+        model: the base.
+        adapters: by the path of their module.
+        saved: modules with a copy of their own.
+        name: name of the adapter.
+        ties: whether the copies of two modules that share a weight are one; None: always.
+        biases: modules of which only the bias is trained.
     """
     refuse_name(model, name)
     _attach(model, adapters, name)
-    _attach_saved(model, saved, name)
+    attach_saved(model, saved, name, ties=ties)
+    attach_biases(model, biases or [], name)
     set_adapter(model, name)
 
 
-def _settings(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float]]:
+def attach_biases(model: nn.Module, paths: list[str], name: str) -> None:
+    """Give the modules at `paths` a trainable bias for the adapter `name`."""
+    for path in paths:
+        module = model.get_submodule(path)
+        if isinstance(module, LinearLike):
+            module = AdaptedLayer(module).train(module.training)
+            replace_module(model, path, module)
+        if isinstance(module, AdaptedLayer):
+            module.add_bias(name)
+        else:
+            attach_saved(model, [path], name, only="bias")
+
+
+def targets_of(model: nn.Module, spec: AdapterSpec) -> list[str]:
+    """Return the paths of the modules that a recipe adapts, in the model's order.
+
+    Raises:
+        NoTargetMatchedError: a name, a pattern or the number of a layer matches nothing.
+    """
+    return in_layers(model, find_targets(model, spec.target_modules), spec.layers)
+
+
+def settings_of(paths: list[str], spec: AdapterSpec) -> dict[str, tuple[int, float]]:
     """Return rank and alpha of each module; the last matching pattern applies.
 
     Raises:
@@ -144,24 +196,6 @@ def _attach(model: nn.Module, adapters: dict[str, Adapter], name: str) -> None:
         layer.adapters[name] = adapter.train(layer.training)
 
 
-def _attach_saved(model: nn.Module, paths: list[str], name: str) -> None:
-    for path in paths:
-        module = model.get_submodule(path)
-        if not isinstance(module, ModuleToSave):
-            if isinstance(module, AdaptedLayer):
-                raise AdapterError(f"{path} has an adapter; it cannot also be trained in full")
-            others = tied_to(model, path)
-            wrapped = ModuleToSave(module).train(module.training)
-            replace_module(model, path, wrapped)
-            for other in others:
-                # Tied modules share one copy, so they stay tied.
-                replace_module(
-                    model, other, ModuleToSave(model.get_submodule(other), wrapped.copies)
-                )
-            module = wrapped
-        module.add(name)
-
-
 def _start(
     model: nn.Module,
     name: str,
@@ -183,7 +217,10 @@ def _start(
         if start.make is not None:
             weight = _original_weight(layer.base, path, original) if slow else None
             chosen = init.Layer(layer.base, cast("LoRA", adapter), weight, spec, generator)
-            apply_init(layer, name, start.make(chosen), weight)
+            begun = start.make(chosen)
+            if begun.taken is not None:
+                untie(model, path)
+            apply_init(layer, name, begun, weight)
         if slow:
             progress.advance(1)
     if slow:

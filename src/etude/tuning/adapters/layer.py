@@ -37,6 +37,8 @@ class AdaptedLayer(nn.Module):
         rows: the name of the adapter for each row of the batch, or None for the base; overrides
             `active`.
         taken: the part that an adapter's initialisation subtracted from the base; see `init`.
+        biases: trained biases, float32, by the adapter's name; the last active one replaces the
+            base's.
     """
 
     def __init__(self, base: Base) -> None:
@@ -44,6 +46,7 @@ class AdaptedLayer(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict()
+        self.biases = nn.ParameterDict()
         self.active: tuple[str, ...] = ()
         self.enabled = True
         self.rows: Sequence[str | None] | None = None
@@ -62,6 +65,22 @@ class AdaptedLayer(nn.Module):
     def named(self) -> dict[str, Adapter]:
         """Return the adapters by name."""
         return dict(cast("Any", self.adapters.items()))
+
+    def add_bias(self, name: str) -> None:
+        """Give the adapter `name` a bias of its own, at first the base's.
+
+        Raises:
+            AdapterError: the base has none.
+        """
+        held = bases.bias(self.base)
+        if held is None:
+            raise AdapterError(f"a layer without a bias cannot have one trained ({self.base})")
+        self.biases[name] = nn.Parameter(held.detach().float().clone())
+
+    def trained_bias(self) -> nn.Parameter | None:
+        """Return the bias that replaces the base's, or None."""
+        names = [n for n in self.active if n in self.biases] if self.enabled else []
+        return cast("nn.Parameter", self.biases[names[-1]]) if names else None
 
     @property
     def adapter(self) -> Adapter:
@@ -90,10 +109,22 @@ class AdaptedLayer(nn.Module):
         """Return the change of the base's bias by the active adapters, (out,) float32, or None."""
         changes = [adapter.bias_delta(self.base) for adapter in self.chosen()]
         found = [change for change in changes if change is not None]
+        trained, held = self.trained_bias(), bases.bias(self.base)
+        if trained is not None and held is not None:
+            found.append(trained - held.float())
         return torch.stack(found).sum(0) if found else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the adapted output, in the shape and dtype of the base's output."""
+        bias = self.trained_bias()
+        if bias is None:
+            return self._forward(x)
+        with bases.other_bias(self.base, bias):
+            y = self._forward(x)
+        # Zero: what is frozen to the products below has its gradient from here.
+        return y + bases.along_channels(self.base, bias - bias.detach()).to(y.dtype)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self.rows is not None and self.enabled:
             return self._by_rows(x, self.rows)
         adapters = self.chosen()
@@ -104,10 +135,10 @@ class AdaptedLayer(nn.Module):
             together = self._together(self.base, value, adapters)
             if together is not None:
                 return together.to(x.dtype)
-        y = self.base(x)
+        y = plain = self.base(x)
         for adapter in adapters:
             y = y + adapter.change(self.base, x, y if len(adapters) == 1 else None)
-        return y
+        return y.to(plain.dtype)
 
     def chosen(self) -> list[Adapter]:
         """Return the active adapters, and any part to restore to the base."""

@@ -66,6 +66,11 @@ class LowRank(Adapter):
         """Return A and B, or None while dropout is active."""
         return None if self.drops else self.factors()
 
+    def fused_parts(self, base: Base) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return A and B, and no norms."""
+        del base
+        return self.factors(), None
+
     @torch.no_grad()
     def stored_factors(self) -> tuple[Tensor, Tensor, float] | None:
         """Return A, B and α as saved; None if all ranks were pruned."""

@@ -10,17 +10,17 @@ Merging into 4 bits is not supported: the update of a weight is mostly smaller t
 between two levels, so rounding undoes it (error 1.03 times ‖ΔW‖ in the same case).
 
 Layers are merged one at a time and replaced in place; memory use stays near that of the merged
-model. Finally the folder is read back, and its logits are compared with those of base and adapter;
-a merge that does not reproduce them is discarded.
+model. Finally the folder is read back, and its logits are compared with those of base and adapter,
+and where PEFT is installed and can hold the adapter, with PEFT's (`merge_check`); a merge that does
+not reproduce them is discarded.
 """
 
 from __future__ import annotations
 
 import copy
 import gc
-import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +32,7 @@ from etude.core.errors import AdapterError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.merge_check import MergeCheck, float32_logits, peft_logits, rms
 from etude.tuning.adapters.merge_error import LOW_BITS, too_few_bits
 from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, replace_module
@@ -41,7 +42,7 @@ from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
-from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
+from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.output import (
     move,
     no_bars,
@@ -78,6 +79,9 @@ class MergeReport:
     """Root mean square of the logit differences."""
     effect: float
     """Root mean square change of the logits by the adapter."""
+    peft_difference: float | None = None
+    """Root mean square difference from PEFT's logits for the same base and adapter; None: PEFT is
+    not installed, cannot hold them, or would not fit into memory."""
 
 
 def merge_adapter(
@@ -141,17 +145,25 @@ def merge_adapter(
         origin = loaded.origin
         del loaded
         gc.collect()
-        merged = float32_logits(_read_back(aside, target, head), ids)
+        read_back = _read_back(aside, target, head)
+        merged = float32_logits(read_back, ids)
         report = MergeReport(
             output,
             modules,
             base,
             target,
             float((merged - unmerged).abs().max()),
-            _rms(merged - unmerged),
-            _rms(unmerged - before),
+            rms(merged - unmerged),
+            rms(unmerged - before),
         )
-        _refuse_disagreement(report, _rms(unmerged), origin)
+        check = MergeCheck(target, rms(unmerged), partial(_perturbed_logits, read_back, ids))
+        check.refuse_disagreement(report.difference, report.effect, origin.name)
+        del read_back
+        theirs = peft_logits(origin, saved, base, ids, head)
+        if theirs is not None:
+            difference = rms(merged - theirs)
+            check.refuse_other_reading(difference)
+            report = replace(report, peft_difference=difference)
         move(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -188,76 +200,21 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
 def _tied_apart(model: Any) -> bool:
     """Return whether embedding and head share a weight that only one of them adapts.
 
-    A fully trained module is shared like the weight, so it does not untie them.
+    A copy that both have is shared like the weight, so it does not untie them.
     """
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
     if not getattr(model.config, "tie_word_embeddings", False):
         return False
-    return isinstance(embedding, AdaptedLayer) or isinstance(head, AdaptedLayer)
+    if any(isinstance(end, AdaptedLayer) for end in ends):
+        return True
+    copies = [end.copies if isinstance(end, ModuleToSave) else None for end in ends]
+    return copies[0] is not copies[1]
 
 
 def sample_ids(loaded: LoadedModel) -> Tensor:
     """Return a short text as token ids, (1, tokens)."""
     encoded: Any = loaded.tokenizer(_SAMPLE, return_tensors="pt")
     return encoded.input_ids
-
-
-@torch.no_grad()
-def float32_logits(model: Any, ids: Tensor) -> Tensor:
-    """Return the logits of `ids`, (1, tokens, vocabulary), float32, computed in float32.
-
-    Of a classifier, (1, classes) or (1, tokens, classes).
-
-    In 16-bit arithmetic two equal models of 30 layers differ by a percent or two, more than many
-    adapters do. So each layer's weights are float32 only while it computes: the whole model is
-    never in memory in float32.
-    """
-    hooks = [
-        hook
-        for module in _computing_modules(model)
-        for hook in (
-            module.register_forward_pre_hook(_widen),
-            module.register_forward_hook(_narrow, always_call=True),
-        )
-    ]
-    # Encoders keep no cache, and do not know the option.
-    options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
-    try:
-        return model.eval()(input_ids=ids, **options).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _computing_modules(module: nn.Module) -> list[nn.Module]:
-    """Return the modules that own weights; an adapted layer and its base count as one."""
-    if isinstance(module, AdaptedLayer | ModuleToSave | QuantLinear):
-        return [module]
-    own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
-    return own + [found for child in module.children() for found in _computing_modules(child)]
-
-
-def _widen(module: nn.Module, arguments: Any) -> None:
-    del arguments
-    parts = list(module.modules())
-    narrow: list[tuple[Any, str, Any]] = []
-    for part in cast("list[Any]", list(parts)):
-        if isinstance(part, QuantLinear):
-            narrow.append((part, "compute_dtype", part.compute_dtype))
-            narrow.append((part, "bias", part.bias))
-            part.compute_dtype = torch.float32
-            part.bias = None if part.bias is None else part.bias.float()
-        for parameter in part.parameters(recurse=False):
-            narrow.append((parameter, "data", parameter.data))
-            parameter.data = parameter.data.float()
-    cast("Any", module).narrow = narrow
-
-
-def _narrow(module: Any, arguments: Any, output: Any) -> None:
-    del arguments, output
-    for owner, attribute, value in module.narrow:
-        setattr(owner, attribute, value)
-    del module.narrow
 
 
 @torch.no_grad()
@@ -348,34 +305,12 @@ def _read_back(folder: Path, dtype: torch.dtype, head: Head) -> Any:
         return auto.from_pretrained(folder, dtype=dtype, local_files_only=True)
 
 
-def _rms(difference: Tensor) -> float:
-    return math.sqrt(float(difference.double().square().mean()))
-
-
-def _refuse_disagreement(report: MergeReport, scale: float, origin: ModelOrigin) -> None:
-    """Refuse a merge that lost the adapter or is not equivalent to it.
-
-    Both are computed in float32. Only the rounding of the merged weights may differ: a relative
-    error of at most the unit roundoff u of their dtype, in random directions, which reaches the
-    logits as one or two u; 8 are allowed. Float32 arithmetic adds about twenty units of its own
-    roundoff; 256 are allowed. Beyond that the merge is wrong. Within it, at most a quarter of the
-    adapter's effect may be lost.
-    """
-    unit = torch.finfo(report.dtype).eps / 2
-    if report.effect == 0:
-        raise AdapterError(
-            f"the adapter changes no logit of {origin.name}, so it is untrained; not merged"
-        )
-    allowed = 8 * unit + 256 * torch.finfo(torch.float32).eps / 2
-    if not report.difference <= allowed * scale:
-        raise AdapterError(
-            f"the merged model is not equivalent to base and adapter (logits differ by up to "
-            f"{report.largest_difference:.3g}, {report.difference / scale:.1%} on average); "
-            "nothing was written. Please report this"
-        )
-    if report.difference > report.effect / 4:
-        raise AdapterError(
-            f"rounding to {report.dtype} changes the logits by {report.difference:.2g}, the "
-            f"adapter by {report.effect:.2g}, so most of its effect would be lost; merge with "
-            "--dtype float32, or use the adapter with its base"
-        )
+@torch.no_grad()
+def _perturbed_logits(model: Any, ids: Tensor, unit: float) -> Tensor:
+    """Return the logits with every weight moved by ± `unit`, relative, as rounding would."""
+    generator = torch.Generator().manual_seed(0)
+    moved = copy.deepcopy(model).float()
+    for parameter in moved.parameters():
+        signs = torch.randint(0, 2, parameter.shape, generator=generator, dtype=torch.int8)
+        parameter.add_(parameter * (2 * signs - 1), alpha=unit)
+    return float32_logits(moved, ids)

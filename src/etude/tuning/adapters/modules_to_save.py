@@ -5,19 +5,26 @@ frozen original; a float32 copy is trained, computes in the original's dtype, an
 the adapter.
 
 Where the module's weight is tied to another's (an output head to the embedding), both get the same
-copy: the weights stay tied, with one copy in memory, in the optimiser and on disk.
+copy: the weights stay tied, with one copy in memory, in the optimiser and on disk. PEFT gives each
+a copy of its own; an adapter that was trained so is read so, and what computes with it is no longer
+tied.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
-from etude.tuning.adapters.targets import name_matches, named_modules
+from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.targets import name_matches, named_modules, replace_module
+
+Ties = Callable[[str, str], bool]
+"""Whether the copies of two modules whose originals share a weight are one."""
 
 
 class ModuleToSave(nn.Module):
@@ -55,12 +62,28 @@ class ModuleToSave(nn.Module):
                 else found
             )
 
-    def add(self, name: str) -> nn.Module:
-        """Make a trainable float32 copy for the adapter `name` and return it."""
+    def add(self, name: str, only: str | None = None) -> nn.Module:
+        """Make a trainable float32 copy for the adapter `name` and return it.
+
+        Args:
+            name: the adapter.
+            only: the parameter to copy, `bias`; None: all.
+        """
         if name not in self.copies:
-            twin = copy.deepcopy(self.base).float().requires_grad_(True)
+            twin: nn.Module
+            if only is None:
+                twin = copy.deepcopy(self.base).float().requires_grad_(True)
+            else:
+                twin = nn.Module()
+                value = self.base.get_parameter(only).detach().float().clone()
+                twin.register_parameter(only, nn.Parameter(value))
             self.copies[name] = twin
         return self.copies[name]
+
+    def is_whole(self, name: str) -> bool:
+        """Return whether the adapter `name` has a copy of every parameter."""
+        own = dict(self.base.named_parameters())
+        return own.keys() <= dict(self.copies[name].named_parameters()).keys()
 
     def computing_parameters(self) -> dict[str, torch.Tensor]:
         """Return the active copy's parameters by name, in the original's dtype; {} if inactive."""
@@ -128,4 +151,55 @@ def tied_to(model: nn.Module, path: str) -> list[str]:
 
 
 def _original(module: nn.Module) -> nn.Module:
-    return module.base if isinstance(module, ModuleToSave) else module
+    return module.base if isinstance(module, ModuleToSave | AdaptedLayer) else module
+
+
+def attach_saved(
+    model: nn.Module,
+    paths: list[str],
+    name: str,
+    *,
+    ties: Ties | None = None,
+    only: str | None = None,
+) -> None:
+    """Give the modules at `paths` trainable copies for the adapter `name`.
+
+    Args:
+        model: the base, with or without adapters.
+        paths: the modules.
+        name: the adapter.
+        ties: whether tied modules share a copy; None: they do.
+        only: the parameter to copy; None: all of the module.
+
+    Raises:
+        AdapterError: a module is adapted as well, or another adapter ties what this one does not.
+    """
+    for path in paths:
+        module = model.get_submodule(path)
+        others = [] if only else tied_to(model, path)
+        group = {path, *(other for other in others if ties is None or ties(path, other))}
+        if not isinstance(module, ModuleToSave):
+            if isinstance(module, AdaptedLayer):
+                raise AdapterError(f"{path} has an adapter; it cannot also be trained in full")
+            module = ModuleToSave(module).train(module.training)
+            replace_module(model, path, module)
+            for other in group - {path}:
+                # Tied modules share one copy, so they stay tied.
+                twin = ModuleToSave(_original(model.get_submodule(other)), module.copies)
+                replace_module(model, other, twin)
+        elif name not in module.copies:
+            sharing = {p for p, m in saved_modules(model).items() if m.copies is module.copies}
+            if not only and sharing != group:
+                raise AdapterError(
+                    f"{path} shares its weight with another module for one adapter and not for "
+                    f"{name!r}; load them on bases of their own"
+                )
+        module.add(name, only)
+
+
+def untie(model: nn.Module, path: str) -> None:
+    """Give the module at `path` a weight of its own, if it shares it with another module."""
+    if tied_to(model, path):
+        layer: Any = model.get_submodule(path)
+        base = layer.base if isinstance(layer, AdaptedLayer) else layer
+        base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)

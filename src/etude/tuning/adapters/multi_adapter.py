@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -16,7 +17,7 @@ from etude.core.errors import AdapterError, did_you_mean
 from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
-from etude.tuning.adapters.targets import named_modules
+from etude.tuning.adapters.targets import named_modules, replace_module
 
 DEFAULT = "default"
 """Default adapter name, as in PEFT."""
@@ -53,7 +54,7 @@ def adapter_names(model: nn.Module) -> list[str]:
     """Return the names of all adapters of `model`, in order of addition."""
     names: dict[str, None] = {}
     for layer in adapted_layers(model).values():
-        names.update(dict.fromkeys(layer.named()))
+        names.update(dict.fromkeys([*layer.named(), *layer.biases.keys()]))
     for module in saved_modules(model).values():
         names.update(dict.fromkeys(module.copies.keys()))
     return list(names)
@@ -69,6 +70,9 @@ def adapter_parameters(model: nn.Module, name: str = DEFAULT) -> dict[str, nn.Pa
         for path, adapter in adapters_named(model, name).items()
         for part, parameter in adapter.trained().items()
     }
+    for path, layer in adapted_layers(model).items():
+        if name in layer.biases:
+            found[f"{path}.bias"] = cast("nn.Parameter", layer.biases[name])
     seen: set[int] = set()
     for path, module in saved_modules(model).items():
         if name not in module.copies:
@@ -132,8 +136,10 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     for path, layer in adapted_layers(model).items():
         if name in layer.adapters:
             del layer.adapters[name]
+        if name in layer.biases:
+            del layer.biases[name]
         layer.active = tuple(other for other in layer.active if other != name)
-        if not layer.adapters:
+        if not layer.adapters and not layer.biases:
             replace_module(model, path, layer.base)
     for path, module in saved_modules(model).items():
         if name in module.copies:
@@ -175,9 +181,11 @@ def adapter_rows(model: nn.Module, rows: Sequence[str | None]) -> Generator[None
         if name is None:
             continue
         refuse_unknown(name, known)
-        if any(name in module.copies for module in saved_modules(model).values()):
+        biases = any(name in layer.biases for layer in adapted_layers(model).values())
+        if biases or any(name in module.copies for module in saved_modules(model).values()):
             raise AdapterError(
-                f"adapter {name!r} has fully trained modules, which cannot differ within a batch"
+                f"adapter {name!r} has {'trained biases' if biases else 'fully trained modules'}, "
+                "which cannot differ within a batch"
             )
     layers = list(adapted_layers(model).values())
     try:
@@ -202,12 +210,6 @@ def refuse_name(model: nn.Module, name: str) -> None:
             f"the model already has an adapter {name!r}; reload the base, delete that adapter, "
             "or choose another name"
         )
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the module at the dotted path `name`."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def refuse_unknown(name: str, known: list[str]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.registry import AdapterKind, claimant
@@ -21,6 +22,7 @@ _COMMON_KEYS = {
     *("peft_type", "bias", "target_modules", "exclude_modules", "modules_to_save"),
     *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version"),
     *("inference_mode", "target_modules_to_tie", "modules_to_tie"),
+    *("layers_to_transform", "layers_pattern", "trainable_token_indices"),
     # Valid for GPT-2's Conv1D, whose weight is transposed; checked against the model.
     "fan_in_fan_out",
 }
@@ -61,8 +63,51 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
         saved=config.get("modules_to_save") or [],
         base=config.get("base_model_name_or_path"),
         transposed=bool(config.get("fan_in_fan_out")),
+        bias=config.get("bias") or "none",
+        layers=_layers(config, folder),
+        layer_lists=_names(config.get("layers_pattern")),
+        tokens=_tokens(config, folder),
         config=config,
     )
+
+
+def _layers(config: dict[str, Any], folder: Path) -> list[int] | None:
+    """Return PEFT's `layers_to_transform` as a list; None: all layers."""
+    stated: Any = config.get("layers_to_transform")
+    if stated is None or stated == []:
+        return None
+    layers: list[Any] = stated if isinstance(stated, list) else [stated]
+    if not all(type(number) is int and number >= 0 for number in layers):
+        raise AdapterError(f"{folder / CONFIG}: layers_to_transform {stated!r} are no numbers")
+    return layers
+
+
+def _names(stated: Any) -> list[str]:
+    return [stated] if isinstance(stated, str) and stated else list(stated or [])
+
+
+def _tokens(config: dict[str, Any], folder: Path) -> dict[str, list[int]]:
+    """Return PEFT's `trainable_token_indices` by the name of the module; `""`: the embedding."""
+    stated: Any = config.get("trainable_token_indices")
+    if not stated:
+        return {}
+    by_name: Any = stated if isinstance(stated, dict) else {"": stated}
+    for indices in by_name.values():
+        if not isinstance(indices, list) or not all(
+            type(index) is int and index >= 0 for index in cast("list[Any]", indices)
+        ):
+            raise AdapterError(f"{folder / CONFIG}: trainable_token_indices are not token ids")
+    return by_name
+
+
+def peft_initialisation(config: Mapping[str, Any]) -> Literal["pissa", "olora"] | None:
+    """Return the initialisation by which PEFT changes the base when it loads the adapter, or None.
+
+    PEFT writes True instead once it has converted the adapter to one relative to the base.
+    """
+    made: Any = config.get("init_lora_weights")
+    named = made.lower() if isinstance(made, str) else ""
+    return "pissa" if named == "pissa" else "olora" if named == "olora" else None
 
 
 def peft_matches(path: str, targets: str | list[str]) -> bool:
@@ -88,7 +133,8 @@ def _refuse_unsupported(config: dict[str, Any], folder: Path, kind: AdapterKind)
     known = _COMMON_KEYS | kind.config_keys
     options = {key: value for key, value in config.items() if key not in known}
     bad = sorted(key for key, value in options.items() if not _is_off(value))
-    if config.get("bias", "none") != "none":
+    biases = ("none", "all", "lora_only") if kind.trains_biases else ("none",)
+    if (config.get("bias") or "none") not in biases:
         bad.append("bias")
     bad += kind.unsupported(config)
     if bad:

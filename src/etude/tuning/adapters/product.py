@@ -45,6 +45,7 @@ def base_product(
     *,
     with_bias: bool = True,
     thin: tuple[Tensor, Tensor, float] | None = None,
+    change: Tensor | None = None,
     rounded: RoundedRows | None = None,
 ) -> Tensor:
     """Return rows Wᵀ + b + add + s h Bᵀ of a frozen layer, (T, out).
@@ -55,14 +56,18 @@ def base_product(
         add: (T, out), or None.
         with_bias: False leaves b out.
         thin: h, (T, r), B, (out, r), and s; None: no adapter.
+        change: s h Bᵀ or another change of the output, (T, out), instead of `thin`; overwritten.
         rounded: `rounded_for([base], rows)`, if several layers share their input.
     """
     if isinstance(base, Int8Linear) and base.computes_int8:
         low = None if thin is None else (thin[0], (thin[1] * thin[2]).to(rows.dtype))
         rounded = rounded or rounded_rows(rows)
-        return base.product(rounded, add, with_bias=with_bias, thin=low)
+        return base.product(rounded, add, with_bias=with_bias, thin=low, change=change)
     if isinstance(base, BlockLinear) and base.multiplies_coded(rows):
-        return base.coded_product(rows, add, with_bias=with_bias, low=thin)
+        if change is None:
+            return base.coded_product(rows, add, with_bias=with_bias, low=thin)
+        y = base.coded_product(rows, change, with_bias=with_bias)
+        return y if add is None else y.add_(add)
     W, b = weight_for_product(base), base.bias if with_bias else None
     if _few(rows) and W.is_contiguous():
         low = None
@@ -70,8 +75,11 @@ def base_product(
             h, B, scaling = thin
             up = B if scaling == 1.0 else B * scaling
             low = h, up.to(rows.dtype).T.contiguous()
-        return thin_product(rows, W, b, add, low)
-    change = None if thin is None else thin_output(*thin)
+        if change is None:
+            return thin_product(rows, W, b, add, low)
+        y = thin_product(rows, W, b, change.contiguous(), None)
+        return y if add is None else y.add_(add)
+    change = change if thin is None else thin_output(*thin)
     if change is not None and rows.element_size() < _SAFE_BYTES:
         y = change.addmm_(rows, W.T)
         for last in (b, add):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.packed_factors import PACKED, unpack_factors
-from etude.tuning.adapters.peft_config import read_options
+from etude.tuning.adapters.peft_config import peft_initialisation, read_options
 from etude.tuning.adapters.registry import AdapterKind, AdapterTensor, kind, kinds
 from etude.tuning.adapters.saved_parts import (
     CONFIG,
@@ -41,6 +41,8 @@ from etude.tuning.config.sections.quant import QuantSpec
 PROVENANCE = "etude.json"
 
 _EMBEDDING_KEY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
+_BIAS_KEY = re.compile(r"(?P<module>.+?)(\.base_layer)?\.bias")
+_TOKENS_KEY = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class SavedAdapter:
     """Modules that are embeddings or convolutions."""
     modules: dict[str, dict[str, Tensor]]
     """Fully trained modules: by path, the tensors by their names in the module."""
+    biases: dict[str, Tensor]
+    """Trained biases, (out,) float32, by module."""
+    tokens: dict[str, Tensor]
+    """Trained rows of an embedding, (tokens, width) float32, by module; `options.tokens` says
+    which."""
     embeddings: dict[str, Tensor]
     """Base weights that PEFT stored beside an adapted embedding, by module."""
     shared: dict[str, Tensor]
@@ -90,6 +97,18 @@ class SavedAdapter:
     def factors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors by module."""
         return {module: part.tensors for module, part in self.parts.items()}
+
+    @property
+    def beside_factors(self) -> str | None:
+        """What it has beside the factors, for messages: modules trained whole, ...; or None."""
+        if self.modules:
+            return "modules trained whole"
+        if self.biases:
+            return "trained biases"
+        if self.tokens:
+            return "trained rows of an embedding"
+        changed = peft_initialisation(self.options.config)
+        return f"factors relative to a base that {changed} changes" if changed else None
 
     @property
     def starts_off_base(self) -> bool:
@@ -121,7 +140,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         part = own.read_part(module, found, options)
         if part is not None:
             parts[module] = part
-    if not parts and not by_kind.modules:
+    if not parts and not by_kind.modules and not by_kind.tokens:
         raise AdapterError(f"{folder}: {WEIGHTS} is empty")
     return SavedAdapter(
         folder=folder,
@@ -130,6 +149,8 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         parts=parts,
         not_linear=frozenset(by_kind.not_linear),
         modules=by_kind.modules,
+        biases=by_kind.biases,
+        tokens=by_kind.tokens,
         embeddings=by_kind.embeddings,
         shared=by_kind.shared,
         provenance=provenance,
@@ -140,6 +161,8 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
 class _Sorted:
     parts: dict[str, dict[str, Tensor]]
     modules: dict[str, dict[str, Tensor]]
+    biases: dict[str, Tensor]
+    tokens: dict[str, Tensor]
     embeddings: dict[str, Tensor]
     shared: dict[str, Tensor]
     not_linear: set[str]
@@ -153,6 +176,8 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
     """
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    biases: dict[str, Tensor] = {}
+    tokens: dict[str, Tensor] = {}
     embeddings: dict[str, Tensor] = {}
     shared: dict[str, Tensor] = {}
     not_linear: set[str] = set()
@@ -178,13 +203,19 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
             parts[match["module"]][trained.name] = matrix.flatten(1) if flat else matrix
         elif (stored := _EMBEDDING_KEY.fullmatch(name)) is not None:
             embeddings[stored["module"]] = tensor
+        elif (trained_rows := _TOKENS_KEY.fullmatch(name)) is not None and options.tokens:
+            tokens[trained_rows["module"]] = tensor.float()
         elif owner:
-            modules[owner][leaf] = tensor.float()
+            # Where biases are trained, PEFT saves this module's three times.
+            if not leaf.startswith(("original_module.", "modules_to_save.")):
+                modules[owner][leaf] = tensor.float()
+        elif (bias := _BIAS_KEY.fullmatch(name)) is not None and options.bias != "none":
+            biases[bias["module"]] = tensor.float()
         else:
             unexpected.append(key)
     if unexpected:
         raise AdapterError(f"{options.folder}: unexpected in {WEIGHTS}: {listed(unexpected)}")
-    return _Sorted(dict(parts), dict(modules), embeddings, shared, not_linear)
+    return _Sorted(dict(parts), dict(modules), biases, tokens, embeddings, shared, not_linear)
 
 
 @cache
@@ -196,10 +227,14 @@ def _part_keys() -> tuple[re.Pattern[str], dict[str, AdapterTensor]]:
 
 
 def _saved_owner(name: str, saved: list[str]) -> tuple[str, str]:
-    """Split the name of a tensor of a fully trained module into its path and the rest."""
+    """Split the name of a tensor of a fully trained module into its path and the rest.
+
+    As in PEFT, an entry names every module whose path ends in its letters: `norm` is a
+    `post_attention_layernorm` too. The longest path counts.
+    """
     owner = name.rpartition(".")[0]
     while owner:
-        if any(owner == entry or owner.endswith(f".{entry}") for entry in saved):
+        if owner.endswith(tuple(saved)):
             return owner, name.removeprefix(f"{owner}.")
         owner = owner.rpartition(".")[0]
     return "", ""

@@ -85,6 +85,9 @@ class AdapterKind(ABC):
     least_rank: ClassVar[int] = 1
     """Smallest valid rank; 0 if the kind has no rank."""
 
+    trains_biases: ClassVar[bool] = False
+    """Whether PEFT's `bias` and `trainable_token_indices` are read."""
+
     may_leave_out: ClassVar[bool] = False
     """Whether a module that the configuration targets may be missing from the file."""
 

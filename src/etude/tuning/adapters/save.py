@@ -2,16 +2,19 @@
 
 An adapter is a difference, meaningless on other weights than those it was trained on. A folder is
 therefore refused if a key is missing or unexpected, a shape does not fit, an option would change
-the arithmetic in an unimplemented way, or the base is a different one. PEFT's own folders, which
-lack `etude.json`, are read by the same rules (`read`).
+the arithmetic in an unimplemented way, or the base is a different one (`compatibility`). PEFT's own
+folders, which lack `etude.json`, are read by the same rules (`read`).
 
 An adapter whose initialisation subtracted T = s·B₀A₀ from the base is saved relative to the
 original base, ΔW = s·B A − T, a plain LoRA of twice the rank that any program can load: the first
-half of the ranks is the trained part, the second the subtracted one. Loading recombines them.
+half of the ranks is the trained part, the second the subtracted one. Loading recombines them. PEFT
+saves such an adapter relative to the changed base, and computes the change again when loading; so
+does `load_adapter`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,20 +28,27 @@ from etude.core.version import __version__
 from etude.tuning.adapters import bases, init, registry
 from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base
+from etude.tuning.adapters.compatibility import (
+    are_tied,
+    refuse_other_base,
+    refuse_other_shapes,
+    replaced_modules,
+)
 from etude.tuning.adapters.inject import Original, apply_init, inject
 from etude.tuning.adapters.layer import AdaptedLayer
-from etude.tuning.adapters.low_rank import Taken
-from etude.tuning.adapters.modules_to_save import saved_modules
+from etude.tuning.adapters.low_rank import LowRank, Taken
+from etude.tuning.adapters.modules_to_save import saved_modules, untie
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,
     adapted_layers,
+    adapter_parameters,
     describe,
     refuse_name,
     set_adapter,
 )
 from etude.tuning.adapters.packed_factors import PACKED, pack_factors
-from etude.tuning.adapters.peft_config import peft_matches
+from etude.tuning.adapters.peft_config import peft_initialisation
 from etude.tuning.adapters.read import PROVENANCE, SavedAdapter, read_adapter
 from etude.tuning.adapters.saved_parts import (
     CONFIG,
@@ -46,14 +56,8 @@ from etude.tuning.adapters.saved_parts import (
     WEIGHTS,
     SavedPart,
     WrittenPart,
-    listed,
 )
-from etude.tuning.adapters.targets import (
-    adaptable_modules,
-    linear_modules,
-    name_matches,
-    named_modules,
-)
+from etude.tuning.adapters.targets import adaptable_modules, name_matches, named_modules
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
@@ -61,9 +65,6 @@ from etude.tuning.quant.linear import QuantLinear
 
 NO_TARGETS = "dummy-target-modules"
 """PEFT's `target_modules` of an adapter that has none, only fully trained modules."""
-
-LinearOnly = nn.Linear | QuantLinear
-"""Layers that store W as (out, in); GPT-2's Conv1D stores its transpose."""
 
 
 def save_adapter(
@@ -146,23 +147,37 @@ def load_adapter(
     refuse_name(model, name)
     saved = read_adapter(folder)
     if origin is not None and not force:
-        _refuse_other_base(saved, origin)
-    _refuse_other_shapes(saved, model)
+        refuse_other_base(saved, origin)
+    refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     parts = {path: saved.parts[path] for path in found if path in saved.parts}
     halves: dict[str, init.FactorInit] = {}
     if saved.starts_off_base:
         for path, part in parts.items():
             parts[path], halves[path] = _halves(part)
+    modules = replaced_modules(saved, model)
     adapters = registry.kind(saved.kind).restore(parts, found, saved.options, saved.shared)
-    inject(model, adapters, list(saved.modules), name)
+    inject(
+        model,
+        adapters,
+        list(modules),
+        name,
+        ties=partial(are_tied, modules, saved),
+        biases=list(saved.biases),
+    )
     with torch.no_grad():
-        for path, start in halves.items():
+        for path, part in parts.items():
             layer = cast("AdaptedLayer", model.get_submodule(path))
-            apply_init(layer, name, start, _weight(path, layer.base, original))
+            begun = halves.get(path) or _begun_by_peft(saved, path, part, layer, original)
+            if begun is not None:
+                untie(model, path)
+                apply_init(layer, name, begun, _weight(path, layer.base, original))
         for path, module in saved_modules(model).items():
-            for part, value in saved.modules.get(path, {}).items():
+            for part, value in modules.get(path, {}).items():
                 module.copies[name].get_parameter(part).copy_(value)
+        parameters = adapter_parameters(model, name)
+        for path, bias in saved.biases.items():
+            parameters[f"{path}.bias"].copy_(bias)
     set_adapter(model, name, trainable=trainable)
     return describe(model, name)
 
@@ -174,14 +189,20 @@ def _taken_by(layer: AdaptedLayer, name: str) -> Taken | None:
 
 
 def _saved_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
-    """Return the tensors of fully trained modules; a shared copy is written for each."""
-    return {
+    """Return trained biases and the tensors of modules trained whole; a shared copy for each."""
+    found = {
         f"{PREFIX}{path}.{part}": value.clone()
         for path, module in saved_modules(model).items()
         if name in module.copies
         for part, value in module.copies[name].state_dict().items()
         if part in dict(module.base.named_parameters())
     }
+    for path, layer in adapted_layers(model).items():
+        if name in layer.biases:
+            # PEFT's name depends on whether the layer has factors as well.
+            inner = ".base_layer" if name in layer.named() else ""
+            found[f"{PREFIX}{path}{inner}.bias"] = layer.biases[name]
+    return found
 
 
 def _peft_config(
@@ -200,12 +221,16 @@ def _peft_config(
     }
     task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
-    saved = [path for path, module in saved_modules(model).items() if name in module.copies]
+    saved = [
+        path
+        for path, module in saved_modules(model).items()
+        if name in module.copies and module.is_whole(name)
+    ]
     common: dict[str, Any] = {
         "task_type": task,
         "base_model_name_or_path": origin.name,
         "target_modules": _shortest_targets(model, written) if written else NO_TARGETS,
-        "bias": "none",
+        "bias": spec.bias,
         "fan_in_fan_out": any(isinstance(la.base, bases.Conv1D) for la in written.values()),
         "inference_mode": True,
         "modules_to_save": saved or None,
@@ -250,6 +275,34 @@ def _halves(part: SavedPart) -> tuple[SavedPart, init.FactorInit]:
     return trained, init.FactorInit(A[:rank], B[:, :rank], (A[rank:], -B[:, rank:]))
 
 
+def _begun_by_peft(
+    saved: SavedAdapter,
+    path: str,
+    part: SavedPart,
+    layer: AdaptedLayer,
+    original: Original | None,
+) -> init.FactorInit | None:
+    """Return the factors of an adapter of PEFT's, with what its initialisation took of the base.
+
+    PEFT computes that part again whenever it loads the adapter, exactly, and so does this.
+    """
+    made = peft_initialisation(saved.options.config)
+    if made is None or isinstance(layer.base, nn.Embedding):
+        return None
+    pair = part.tensors["lora_A"], part.tensors["lora_B"]
+    W = _weight(path, layer.base, original)
+    spec = AdapterSpec(init=made, svd_iterations=None)
+    generator = torch.Generator()
+    at = init.Layer(layer.base, cast("LowRank", layer.adapter), W, spec, generator)
+    make = init.initialisation(made).make
+    assert make is not None
+    taken = make(at).taken
+    if made == "olora" and taken is not None:
+        # PEFT begins with A = R and B = Q, so it takes s·Q R where W = Q R.
+        taken = taken[0] * part.scaling, taken[1]
+    return init.FactorInit(*pair, taken)
+
+
 def _weight(path: str, base: Base, original: Original | None) -> Tensor:
     if not isinstance(base, QuantLinear):
         return bases.read_matrix(base)
@@ -286,70 +339,3 @@ def write_adapter(
             f"cannot save the adapter in {folder}: {error.strerror or error}; the previous content "
             "is intact. Free some space, or choose another folder"
         ) from None
-
-
-def _refuse_other_base(saved: SavedAdapter, origin: ModelOrigin) -> None:
-    trained_on = saved.provenance
-    if trained_on is not None and trained_on.fingerprint != origin.fingerprint:
-        raise AdapterError(
-            f"{saved.folder} was trained on {trained_on.base} (fingerprint "
-            f"{trained_on.fingerprint[:12]}), not on these weights of {origin.name} "
-            f"({origin.fingerprint[:12]}); load that model, or force it if they are equal"
-        )
-
-
-def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
-    found = adaptable_modules(model)
-    unknown = [name for name in saved.parts if name not in found]
-    if unknown:
-        raise AdapterError(
-            f"{saved.folder} is for another model: this one has no Linear {listed(unknown)}"
-        )
-    own = registry.kind(saved.options.kind)
-    for name, part in saved.parts.items():
-        bases.refuse_unfit(name, found[name])
-        features, out = bases.sizes(found[name])
-        rows, columns = own.shape(name, part, saved.options, found[name])
-        if (rows, columns) != (out, features):
-            raise AdapterError(
-                f"{saved.folder} is for another model: its {name} is {rows} × {columns}, "
-                f"this model's {out} × {features}"
-            )
-        if saved.options.transposed and isinstance(found[name], LinearOnly):
-            raise AdapterError(
-                f"{saved.folder}: fan_in_fan_out is set, but {name} stores its weight as (out, in)"
-            )
-    _refuse_other_modules(saved, model)
-    options = saved.options
-    linear = linear_modules(model)
-    targets = {name for name in linear if peft_matches(name, options.targets)}
-    targets -= {name for name in targets if peft_matches(name, options.excluded)}
-    targets -= {name for name in targets if name in saved.modules}
-    missing = [name for name in linear if name in targets and name not in saved.parts]
-    # `all-linear` is not a name: PEFT writes the modules found instead, older versions did not.
-    # An AdaLoRA may have pruned every rank of a module.
-    if missing and options.targets != "all-linear" and not own.may_leave_out:
-        raise AdapterError(f"{saved.folder}: {CONFIG} targets {listed(missing)}, not in {WEIGHTS}")
-
-
-def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
-    shapes = {
-        name: tuple(p.shape)
-        for name, p in cast("Any", model).named_parameters(remove_duplicate=False)
-    }
-    for path, tensors in saved.modules.items():
-        for part, value in tensors.items():
-            if shapes.get(f"{path}.{part}") != tuple(value.shape):
-                raise AdapterError(
-                    f"{saved.folder} is for another model: {path}.{part} is "
-                    f"{tuple(value.shape)} there, {shapes.get(f'{path}.{part}')} here"
-                )
-    for path, weight in saved.embeddings.items():
-        here = dict(adaptable_modules(model)).get(path)
-        if not isinstance(here, nn.Embedding) or not torch.allclose(
-            here.weight.float(), weight.float(), rtol=2**-8, atol=0
-        ):
-            raise AdapterError(
-                f"{saved.folder} contains different weights for {path}, trained or resized; "
-                "merge them into the base first"
-            )

@@ -38,6 +38,14 @@ class PeftOptions:
     base: str | None
     transposed: bool
     """PEFT's `fan_in_fan_out`: the adapted layers store their weights as (in, out)."""
+    bias: str
+    """PEFT's `bias`: `none`, `all` or `lora_only`."""
+    layers: list[int] | None
+    """PEFT's `layers_to_transform`; None: all."""
+    layer_lists: list[str]
+    """PEFT's `layers_pattern`: names of the lists that layers are counted in."""
+    tokens: dict[str, list[int]]
+    """PEFT's `trainable_token_indices` by the name of the module; `""`: the input embedding."""
     config: Mapping[str, Any]
     """The whole configuration, for keys of one kind only."""
 

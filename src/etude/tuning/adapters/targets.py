@@ -8,14 +8,16 @@ train less than requested, and the loss curve would not show it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from torch import nn
 
 from etude.core.errors import NoTargetMatchedError, nearest
-from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike
+from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike, bias
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.models.heads import head_modules
 
@@ -26,6 +28,12 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return all modules of `model` with their dotted paths, as torch does, but typed."""
     untyped: Any = model
     return list(untyped.named_modules())
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the module at the dotted path `name`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
 
 
 def linear_modules(model: nn.Module) -> dict[str, LinearLike]:
@@ -79,6 +87,66 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
             raise NoTargetMatchedError(_nothing_found(model, linear, entry))
         chosen |= found
     return [name for name in linear if name in chosen]
+
+
+def in_layers(model: nn.Module, paths: list[str], layers: list[int]) -> list[str]:
+    """Return the `paths` in the decoder layers of these numbers; all of them if none is named.
+
+    A module's layer is the first number in its path, as for PEFT's `layers_to_transform`.
+
+    Raises:
+        NoTargetMatchedError: the model has no such layer, or nothing to adapt in it.
+    """
+    if not layers:
+        return paths
+    numbers = {path: layer_number(path) for path in paths}
+    empty = [number for number in layers if number not in numbers.values()]
+    if empty:
+        there = {n for name, _ in named_modules(model) if (n := layer_number(name)) is not None}
+        known = f"0 to {max(there)}" if there else "none"
+        raise NoTargetMatchedError(
+            f"adapter.layers: none of the target modules is in layer {empty[0]}; the model's "
+            f"layers: {known}"
+        )
+    return [path for path in paths if numbers[path] in layers]
+
+
+def layer_number(path: str, patterns: Sequence[str] = ()) -> int | None:
+    """Return the number of the layer that the module at `path` is in, or None.
+
+    Args:
+        path: of the module.
+        patterns: names of the lists that layers are counted in (PEFT's `layers_pattern`); none:
+            any name.
+    """
+    for pattern in patterns or (r"[^.]*",):
+        found = re.match(rf"(?:^|.*?\.){pattern}\.(\d+)(?:\.|$)", path)
+        if found is not None:
+            return int(found[1])
+    return None
+
+
+def with_bias(model: nn.Module, among: list[str] | None = None) -> list[str]:
+    """Return the paths of the modules that have a bias, those trained whole excluded.
+
+    Args:
+        model: the model, with or without adapters.
+        among: the modules to look at; None: all.
+    """
+    found: list[str] = []
+    inside: tuple[str, ...] = ()
+    for path, module in named_modules(model):
+        if inside and path.startswith(inside):
+            continue
+        if isinstance(module, AdaptedLayer) or hasattr(module, "copies"):
+            inside = (*inside, f"{path}.")
+        if hasattr(module, "copies") or (among is not None and path not in among):
+            continue
+        base = module.base if isinstance(module, AdaptedLayer) else module
+        own = bias(base) if isinstance(base, Base) else base._parameters.get("bias")
+        if own is not None:
+            found.append(path)
+    return found
 
 
 def name_matches(path: str, name: str) -> bool:

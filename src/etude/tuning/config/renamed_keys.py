@@ -109,9 +109,10 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "per_device_eval_batch_size": _here("eval.batch_samples", note="answers per batch"),
     "eval_batch_size": _here("eval.batch_samples", note="answers per batch"),
     # Adapter.
-    "adapter_name_or_path": _absent(
-        "a run trains a new adapter; `etude tune --resume RUN` resumes a run"
-    ),
+    "adapter_name_or_path": _here("adapter.start_from"),
+    "lora_model_dir": _here("adapter.start_from"),
+    "layers_to_transform": _here("adapter.layers"),
+    "peft_layers_to_transform": _here("adapter.layers"),
     "lora_r": _here("adapter.rank"),
     "lora_rank": _here("adapter.rank"),
     "r": _here("adapter.rank"),

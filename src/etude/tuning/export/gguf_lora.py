@@ -10,8 +10,10 @@ s·r), and where a module's scale s is another one, the factor s·r/α goes into
 
     (α / r) · [s·r/α · B] A = s · B A = ΔW
 
-llama.cpp keeps the rows of Llama's query and key projections pair by pair; their B follows. An
-embedding's A is stored transposed, (tokens, r): its rows are looked up, not multiplied.
+llama.cpp keeps the rows of Llama's query and key projections pair by pair; their B follows. So it
+does for architectures that its converter derives from Llama's (Granite, SmolLM3). Fused projections
+(Phi-3's) are single weights there as well. An embedding's A is stored transposed, (tokens, r): its
+rows are looked up, not multiplied.
 
 Facts: llama.cpp, `convert_lora_to_gguf.py`, `src/llama-adapter.cpp`.
 """
@@ -19,7 +21,7 @@ Facts: llama.cpp, `convert_lora_to_gguf.py`, `src/llama-adapter.cpp`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,24 @@ from etude.tuning.models.sources import resolve
 Number = Literal["f32", "f16"]
 
 _EMBEDDING = "token_embd.weight"
+
+_FURTHER = {
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "granite": "granite",
+    "lfm2": "lfm2",
+    "olmo2": "olmo2",
+    "phi3": "phi3",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
+}
+"""transformers' model type -> GGUF architecture, where only adapters are written, not models read.
+The names of the weights are those of `gguf`'s own table."""
+
+_PAIRED = ("granite", "smollm3")
+"""Those of them whose query and key rows are stored pair by pair."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,7 @@ def export_gguf_lora(
 def _refuse_inexpressible(saved: SavedAdapter) -> None:
     """Refuse what is more than a pair of factors a module; llama.cpp would leave it out unsaid."""
     more = kind(saved.kind).beyond_factors
-    what = "modules trained whole" if saved.modules else more
+    what = saved.beside_factors or more
     if what is not None:
         raise AdapterError(
             f"{saved.folder} has {what}, which a GGUF LoRA file cannot contain; merge the adapter "
@@ -149,24 +169,37 @@ def _targets(checkpoint: Checkpoint, name: str) -> tuple[str, Mapping[str, _Targ
         architecture = checkpoint.architecture
     else:
         config = checkpoint.config
-        known = GGUF_ARCHITECTURE.get(config.model_type)
+        every = {**GGUF_ARCHITECTURE, **_FURTHER}
+        known = every.get(config.model_type)
         if known is None:
             raise ModelError(
-                f"{name} is a {config.model_type} model; adapters of "
-                f"{', '.join(GGUF_ARCHITECTURE)} models can be written for llama.cpp"
+                f"{name} is a {config.model_type} model; adapters of {', '.join(sorted(every))} "
+                "models can be written for llama.cpp"
             )
         architecture = known
+    names = _further_names(architecture, checkpoint)
     head = _head_dimensions(checkpoint.config)
     tied = bool(checkpoint.config.tie_word_embeddings)
     targets: dict[str, _Target] = {}
     for tensor, info in checkpoint.tensors.items():
-        stored = gguf_name(tensor)
+        stored = names(tensor)
         # llama.cpp multiplies a tied head with the embedding's tensor, and its adapter, too.
         shared = stored == _EMBEDDING and tied
         if stored is not None and len(info.shape) == 2 and not shared:
-            paired = head if rows_are_paired(architecture, tensor) else 1
+            # Of the further ones, those that are paired are paired where Llama is.
+            like = "llama" if architecture in _PAIRED else architecture
+            paired = head if rows_are_paired(like, tensor) else 1
             targets[tensor.removesuffix(".weight")] = _Target(stored, info.shape, paired)
     return architecture, targets
+
+
+def _further_names(architecture: str, checkpoint: Checkpoint) -> Callable[[str], str | None]:
+    """Return the function from transformers' names of tensors to GGUF's."""
+    if architecture in GGUF_ARCHITECTURE.values():
+        return gguf_name
+    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    table = gguf.get_tensor_name_map(arch, checkpoint.config.num_hidden_layers)
+    return lambda name: table.get_name(name, try_suffixes=(".weight", ".bias"))
 
 
 def _head_dimensions(config: Any) -> int:

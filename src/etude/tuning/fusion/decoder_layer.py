@@ -115,7 +115,10 @@ class _Layer(torch.autograd.Function):
         z, passed = forward_pass(x, layer, cosine, sine, groups, attend)
         if any(ctx.needs_input_grad):
             present = [f for f in factors if f is not None]
-            ctx.save_for_backward(x, *passed, cosine, sine, *present)
+            directions = [d for group in groups for d in group.directions]
+            ctx.save_for_backward(x, *passed, cosine, sine, *directions, *present)
+            ctx.directions = [len(group.directions) for group in groups]
+            ctx.states = [group.state for group in groups]
             ctx.layer, ctx.lengths = layer, lengths
             ctx.given = [f is not None for f in factors]
             ctx.spent = False
@@ -132,11 +135,14 @@ class _Layer(torch.autograd.Function):
         saved = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         x, *passed, cosine, sine = saved[: _PASSED + 3]
         rstd1, q, k, v, o, log_norm, y, rstd2, g, u, h1, h2, h3, h4 = passed
-        present = iter(saved[_PASSED + 3 :])
+        rest = iter(saved[_PASSED + 3 :])
+        directions = [[next(rest) for _ in range(count)] for count in ctx.directions]
         layer: DecoderLayer = ctx.layer
         heads = layer.heads
-        found = pairs([next(present) if given else None for given in ctx.given])
-        qkv, output, gate_up, down = grouped(layer, found)
+        found = pairs([next(rest) if given else None for given in ctx.given])
+        qkv, output, gate_up, down = groups = grouped(layer, found)
+        for group, kept, state in zip(groups, directions, ctx.states, strict=True):
+            group.directions, group.state = kept, state
         dz = grad_output.contiguous()
 
         # The gradient of a is computed before a itself is recomputed.
@@ -202,6 +208,7 @@ def decoder_layer(
         cosine: (T, head width) float32, cosines of each position's angles.
         sine: (T, head width) float32, likewise.
         lengths: segment lengths; they sum to T.
-        factors: A and B of each projection, in the order of `DecoderLayer.projections`.
+        factors: A and B of each projection, and DoRA's m, in the order of
+            `DecoderLayer.projections`.
     """
     return _apply(x, layer, cosine, sine, lengths, *flat(factors))

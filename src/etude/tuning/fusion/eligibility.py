@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import sizes
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
@@ -109,7 +110,7 @@ def describe_layer(layer: Any, dtype: torch.dtype, device: torch.device) -> Desc
         return "a hook is registered on one of its modules"
     found: list[tuple[Projection, Factors | None]] = []
     for module in _linears(layer):
-        projection = projection_of(module, dtype)
+        projection = projection_of(module, dtype, every_kind=True)
         if isinstance(projection, str):
             return projection
         found.append(projection)
@@ -164,8 +165,16 @@ def _norm(module: Any) -> Norm:
     return Norm(cast("Tensor", module.weight), module.variance_epsilon)
 
 
-def projection_of(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors | None] | str:
-    """Return a projection and the factors of its active adapter, or why it is not fused."""
+def projection_of(
+    module: Any, dtype: torch.dtype, *, every_kind: bool = False
+) -> tuple[Projection, Factors | None] | str:
+    """Return a projection and the factors of its active adapter, or why it is not fused.
+
+    Args:
+        module: the linear layer, adapted or not.
+        dtype: of the hidden states.
+        every_kind: whether the fused layer computes magnitudes and dropout as well as factors.
+    """
     base: nn.Module = module.base if isinstance(module, AdaptedLayer) else module
     if type(base) is not nn.Linear and not isinstance(base, QuantLinear):
         return f"a {type(base).__name__} is not a linear layer"
@@ -176,6 +185,8 @@ def projection_of(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors 
         return f"weights in {held} with hidden states in {dtype} are not fused"
     if not isinstance(module, AdaptedLayer):
         return Projection(base, None), None
+    if module.trained_bias() is not None:
+        return "biases are trained"
     if module.rows is not None:
         return "rows of the batch use different adapters"
     chosen = module.chosen()
@@ -187,11 +198,16 @@ def projection_of(module: Any, dtype: torch.dtype) -> tuple[Projection, Factors 
     if hooked(adapter):
         return "a hook is registered on one of its modules"
     factors = adapter.plain_factors()
-    if factors is None:
-        if adapter.drops:
-            return "dropout on the adapters' input is active"
+    if factors is not None:
+        return Projection(base, adapter.scaling), factors
+    on_processor = bases.device(base).type == "cpu"
+    if adapter.drops and not (every_kind and on_processor):
+        return "dropout on the adapters' input is active"
+    parts = adapter.fused_parts(base) if every_kind else None
+    if parts is None:
         return f"{type(adapter).__name__} adapters are not fused"
-    return Projection(base, adapter.scaling), factors
+    dropout = adapter.dropout if adapter.drops else 0.0
+    return Projection(base, adapter.scaling, parts[1], dropout), parts[0]
 
 
 def hooked(module: nn.Module) -> bool:

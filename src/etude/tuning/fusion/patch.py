@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -39,12 +39,18 @@ class Fusion:
     """Implementation of the fused layers."""
     kind: str = "decoder"
     """`decoder` or `encoder`."""
+    ran: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    """By its number, why a layer did not run fused when it last ran, or None: it did."""
 
     def __str__(self) -> str:
-        """Return a one-line summary for the user."""
-        if self.reason is None:
-            return f"{self.fused} fused {self.kind} layers, {self.by}"
-        return f"{self.fused} of {self.layers} {self.kind} layers fused: {self.reason}"
+        """Return a one-line summary for the user: of what ran, once something has."""
+        fused, reason = self.fused, self.reason
+        if self.ran:
+            reasons = [why for why in self.ran.values() if why is not None]
+            fused, reason = len(self.ran) - len(reasons), reasons[0] if reasons else None
+        if reason is None:
+            return f"{fused} fused {self.kind} layers, {self.by}"
+        return f"{fused} of {self.layers} {self.kind} layers fused: {reason}"
 
 
 @contextmanager
@@ -52,20 +58,24 @@ def fused_layers(model: Any) -> Generator[Fusion]:
     """Context manager: run decoder and encoder layers fused where possible.
 
     Fused layers require packed rows: a call without `segment_lengths` runs the layer's own code.
-    The count refers to the model's current mode and active adapters.
+    The count refers to the model's current mode and active adapters; `Fusion.ran` says what was
+    true when the layers ran.
     """
     decoders, encoders = decoder_layers(model), encoder_layers(model)
     forwards = [(layer, _decoder_forward) for layer in decoders]
     forwards += [(layer, _encoder_forward) for layer in encoders]
     # During training, an evaluation finds the layers already patched.
-    unpatched = [(layer, run) for layer, run in forwards if "forward" not in vars(layer)]
+    unpatched = {
+        number: pair for number, pair in enumerate(forwards) if "forward" not in vars(pair[0])
+    }
     fusion = _count(decoders, encoders)
     try:
-        for layer, run in unpatched:
-            layer.forward = partial(run, layer, layer.forward)
+        for number, (layer, run) in unpatched.items():
+            note = partial(fusion.ran.__setitem__, number)
+            layer.forward = partial(run, layer, layer.forward, note)
         yield fusion
     finally:
-        for layer, _ in unpatched:
+        for layer, _ in unpatched.values():
             del layer.forward
 
 
@@ -93,14 +103,20 @@ def _count(decoders: list[Any], encoders: list[Any]) -> Fusion:
 
 
 def _decoder_forward(
-    layer: Any, plain: Callable[..., Tensor], hidden_states: Tensor, **given: Any
+    layer: Any,
+    plain: Callable[..., Tensor],
+    note: Callable[[str | None], None],
+    hidden_states: Tensor,
+    **given: Any,
 ) -> Tensor:
     """Run a layer fused if eligible, otherwise by its own code."""
     lengths = cast("list[int] | None", given.get("segment_lengths"))
     positions = cast("tuple[Tensor, Tensor] | None", given.get("position_embeddings"))
     if hidden_states.shape[0] != 1 or lengths is None or positions is None:
+        note("rows are not packed")
         return plain(hidden_states, **given)
     described = describe_layer(layer, hidden_states.dtype, hidden_states.device)
+    note(described if isinstance(described, str) else None)
     if isinstance(described, str):
         return plain(hidden_states, **given)
     # (1, T, width) as it comes from the model, in its dtype.
@@ -116,6 +132,7 @@ def _decoder_forward(
 def _encoder_forward(
     layer: Any,
     plain: Callable[..., Tensor],
+    note: Callable[[str | None], None],
     hidden_states: Tensor,
     attention_mask: Tensor | None = None,
     *rest: Any,
@@ -124,8 +141,10 @@ def _encoder_forward(
     """Run a layer fused if eligible, otherwise by its own code."""
     lengths = cast("list[int] | None", given.get("segment_lengths"))
     if hidden_states.shape[0] != 1 or lengths is None or attention_mask is not None:
+        note("rows are not packed")
         return plain(hidden_states, attention_mask, *rest, **given)
     described = describe_encoder_layer(layer, hidden_states.dtype, hidden_states.device)
+    note(described if isinstance(described, str) else None)
     if isinstance(described, str):
         return plain(hidden_states, attention_mask, *rest, **given)
 

@@ -207,10 +207,10 @@ def _prepared(
         if pair is None:
             pairs.append(None)
             continue
-        A, B = pair
+        A, B, *magnitude = pair
         # In the layout of `thin_product`, so that it is not converted for every token.
         up = (B * (one.scaling or 1.0)).to(dtype).T.contiguous().T
-        pairs.append((A.to(dtype), up))
+        pairs.append((A.to(dtype), up, *magnitude))
     q, k, v, output, gate, up, down = members
     ready = replace(layer, qkv=(q, k, v), output=output, gate_up=(gate, up), down=down)
     return ready, grouped(ready, pairs)

@@ -123,6 +123,7 @@ class Int8Linear(CodedLinear):
         *,
         with_bias: bool = True,
         thin: tuple[Tensor, Tensor] | None = None,
+        change: Tensor | None = None,
     ) -> Tensor:
         """Return x Ŵᵀ + b + add + h Bᵀ, (T, out), by integer products.
 
@@ -132,6 +133,7 @@ class Int8Linear(CodedLinear):
             with_bias: False leaves b out.
             thin: h, (T, r), and B, (out, r), in the dtype of the result, or None: the adapter's
                 part, added to the outlier columns' part.
+            change: another (T, out) that is added there.
         """
         dtype = x.kept.dtype
         codes, scales = x.codes
@@ -140,9 +142,8 @@ class Int8Linear(CodedLinear):
         if thin is not None:
             left, right = torch.cat([left, thin[0]], 1), torch.cat([right, thin[1]], 1)
         # An adapter's part is small: it is added before the sum is rounded (`adapters.product`).
-        y = int32_scaled(
-            _int_mm(codes, self.codes.T), scales, self._scales(), dtype, left @ right.T
-        )
+        beside = left @ right.T if change is None else torch.addmm(change, left, right.T)
+        y = int32_scaled(_int_mm(codes, self.codes.T), scales, self._scales(), dtype, beside)
         for last in (self.bias if with_bias else None, add):
             y = y if last is None else y.add_(last)
         return y

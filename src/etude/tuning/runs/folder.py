@@ -4,6 +4,7 @@
     runs/docstrings-20260701-142501/
         recipe.yaml       the resolved recipe
         environment.json  versions and machine
+        base.json         fingerprint of the base's weights
         state.json        running, finished, stopped, failed or diverged, and the writer's pid
         metrics.jsonl     one JSON object a line, appended as training goes
         checkpoints/      what a resumed run starts from

@@ -30,6 +30,7 @@ from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, balanced_order, plan_steps
 from etude.tuning.fusion.layout import row_layout
+from etude.tuning.fusion.patch import Fusion
 from etude.tuning.objectives.base import (
     LossSum,
     MeanMetrics,
@@ -151,6 +152,7 @@ class Trainer:
             total = min(total, self.spec.max_steps)
         self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
         self._recent: list[float] = []
+        self._fusion: Fusion | None = None
         self._saved_step = -1
         self._answer = answer or StopAnswer()
         self._began = time.perf_counter() if began is None else began
@@ -166,11 +168,18 @@ class Trainer:
         """Peak resident memory of this process and of those that it resumed, in bytes."""
         return max(self._earlier.peak_rss, peak_rss())
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint, *, replan: bool = False) -> None:
         """Restore the state of a checkpoint; metrics recorded after it are discarded.
 
+        Args:
+            checkpoint: the state.
+            replan: whether the recipe's number of steps replaces the checkpoint's. The schedule is
+                then that of the new number, from the checkpoint's step on; early stopping counts
+                anew; the order of the data and the optimiser's state go on.
+
         Raises:
-            RunError: the checkpoint belongs to different data or different weights.
+            RunError: the checkpoint belongs to different data or different weights, or had all the
+                steps that are planned now.
         """
         if checkpoint.data != self.fingerprint:
             raise RunError(
@@ -181,8 +190,16 @@ class Trainer:
             raise RunError("the checkpoint's trained weights are not those of this recipe")
         self.set_weights(checkpoint.weights)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
-        self.counters = checkpoint.counters
+        planned, self.counters = self.counters, checkpoint.counters
         self._earlier = replace(checkpoint.counters)
+        if replan:
+            if planned.total_steps <= checkpoint.counters.step:
+                raise RunError(
+                    f"the run has done {checkpoint.counters.step} steps, and the recipe plans "
+                    f"{planned.total_steps} now; raise train.epochs or train.max_steps"
+                )
+            self.counters.total_steps, self.counters.planned = planned.total_steps, planned.planned
+            self.counters.bad_evaluations = 0
         self._saved_step = checkpoint.counters.step
         self.folder.truncate_metrics(checkpoint.counters.step)
 
@@ -218,6 +235,10 @@ class Trainer:
                 except _Abandoned:
                     self._save()
                     return TrainingResult("stopped", counters, f"stopped at step {counters.step}")
+                if self._fusion is not None:
+                    # Said of what ran, not of what was to run.
+                    self.callbacks.on_message(str(self._fusion))
+                    self._fusion = None
                 self.folder.append_metrics(record.as_json())
                 self.callbacks.on_step_end(record)
                 self._plan_by_time()
@@ -449,8 +470,7 @@ class Trainer:
         self.model.train()
         try:
             with row_layout(self.model, self.layout) as fusion:
-                if fusion is not None:
-                    self.callbacks.on_message(str(fusion))
+                self._fusion = fusion
                 yield
         finally:
             self.model.eval()

@@ -23,9 +23,9 @@ from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base, LinearLike
 from etude.tuning.adapters.kinds.lora import LoRA, LoRAKind
 from etude.tuning.adapters.low_rank import Taken
-from etude.tuning.adapters.product import adapted_product
 from etude.tuning.adapters.registry import AdapterTensor, register
 from etude.tuning.adapters.saved_parts import WrittenPart
+from etude.tuning.adapters.scaled_product import scaled_product
 from etude.tuning.config.sections.adapter import FactorSpec
 
 
@@ -92,19 +92,22 @@ class DoRA(LoRA):
         """
         seen = self.seen(base, x)
         low = self.thin_change(base, seen)
-        ratio = (self.magnitude / self.norm(base)).to(low.dtype)
-        ratio = bases.along_channels(base, ratio)
+        # In float32, for the layer to round the sum once: see `scaled_product`.
+        ratio = bases.along_channels(base, self.magnitude / self.norm(base))
         plain = bases.without_bias(base, seen, y if seen is x else None)
         return (ratio - 1) * plain + ratio * low
 
     def product(self, base: LinearLike, x: Tensor) -> Tensor | None:
-        """Return m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b; None while dropout is active."""
-        if self.drops:
-            return None
-        A, B = self.factors()
-        y = adapted_product(base, x, A, B, self.scaling, with_bias=False)
-        y = y * (self.magnitude / self.norm(base)).to(y.dtype)
-        return y if base.bias is None else y + base.bias
+        """Return m / ‖W + ΔW‖ · x (W + ΔW)ᵀ + b; with dropout, see `change`."""
+        return scaled_product(
+            base,
+            x,
+            self.factors(),
+            self.magnitude,
+            self.norm(base),
+            self.scaling,
+            dropped=self.drop(x),
+        )
 
     def add_delta(self, W: Tensor, base: Base) -> None:
         """Add m / ‖W + ΔW‖ · (W + ΔW) − W."""
@@ -115,6 +118,10 @@ class DoRA(LoRA):
 
     def plain_factors(self) -> None:
         """Return None, because of the magnitude."""
+
+    def fused_parts(self, base: Base) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return A, B and m, and the norms."""
+        return (*self.factors(), self.magnitude), self.norm(base)
 
 
 @register

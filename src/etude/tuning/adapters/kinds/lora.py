@@ -41,6 +41,11 @@ NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 """PEFT's initialisations that do not change the base."""
 
 
+REPEATED_INIT = ("pissa", "olora", "OLoRA")
+"""Those that PEFT repeats on the base when it loads the adapter, and `load_adapter` as well. PiSSA
+by a randomised SVD (`pissa_niter_16`) is drawn anew each time, so it cannot be repeated."""
+
+
 class LoRA(LowRank):
     """LoRA adapter of one module.
 
@@ -126,6 +131,7 @@ class LoRAKind(AdapterKind):
         }
     )
 
+    trains_biases = True
     use_dora = False
     """PEFT's `use_dora`."""
 
@@ -203,8 +209,9 @@ class LoRAKind(AdapterKind):
 
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Return `init_lora_weights` where the adapter was trained on a changed base."""
-        neutral = config.get("init_lora_weights", True) in NEUTRAL_INIT
-        return [] if neutral else ["init_lora_weights"]
+        made = config.get("init_lora_weights", True)
+        known = made in NEUTRAL_INIT or (made in REPEATED_INIT and not self.use_dora)
+        return [] if known else ["init_lora_weights"]
 
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions

@@ -14,6 +14,7 @@ _TAKEN_BY: dict[str, tuple[str, ...]] = {
     "rank_pattern": ("lora", "dora", "adalora", "full"),
     "alpha_pattern": ("lora", "dora", "adalora", "full"),
     "dropout": ("lora", "dora", "vera", "adalora", "full"),
+    "bias": ("lora", "dora", "full"),
 }
 """Keys that only some kinds support; `full` ignores keys that it does not use."""
 
@@ -101,6 +102,9 @@ class AdapterSpec(Section):
     target_modules: str | list[str] = "all-linear"
     """`all-linear` (every Linear except the output head), module names, or patterns (`*.mlp.*`)."""
 
+    layers: list[Annotated[int, Field(ge=0)]] = []
+    """Numbers of the layers whose target modules are adapted: `[20, 21, 22]`. Empty: all."""
+
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
     """Ranks of particular modules, by name or pattern: `{"*.mlp.*": 32}`. The last match
     applies."""
@@ -114,6 +118,11 @@ class AdapterSpec(Section):
     are subtracted from the base (Meng et al. 2024). `olora`: the same by QR (Büyükakyüz 2024).
     `loftq`: the quantisation error of the base (Li et al. 2023)."""
 
+    start_from: str | None = None
+    """Go on from a saved adapter: a run (`latest`, its name or folder), or an adapter's folder,
+    Etude's or PEFT's. Kind, target modules, ranks, alphas and initialisation must be the same; the
+    optimiser and the schedule begin anew. To train a run for longer: `etude tune --resume`."""
+
     loftq_iterations: Annotated[int, Field(ge=1, le=20)] = 1
     """Alternating quantisation and factorisation steps (`init: loftq`)."""
 
@@ -122,6 +131,10 @@ class AdapterSpec(Section):
 
     modules_to_save: list[str] = []
     """Modules trained in full and saved with the adapter, by name: a head, an embedding."""
+
+    bias: Literal["none", "lora_only", "all"] = "none"
+    """Biases trained beside the factors: of no module, of the adapted ones, or of all (BitFit, Ben
+    Zaken et al. 2022). Saved with the adapter; many models have none."""
 
     factors: FactorSpec = FactorSpec()
     """Quantisation of the factors."""
@@ -143,6 +156,7 @@ class AdapterSpec(Section):
             "rank_pattern": bool(self.rank_pattern),
             "alpha_pattern": bool(self.alpha_pattern),
             "dropout": self.dropout > 0,
+            "bias": self.bias != "none",
         }
         for key, takers in _TAKEN_BY.items():
             if changed[key] and self.kind not in takers:

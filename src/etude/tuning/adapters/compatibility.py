@@ -1,0 +1,187 @@
+"""Whether a saved adapter fits a model, and what of the model it replaces.
+
+Refused is an adapter for other weights or shapes. PEFT's rules say which modules its options name:
+`target_modules` and `exclude_modules` by a regular expression or endings, restricted to
+`layers_to_transform`; `modules_to_save` by the letters that a path ends in.
+
+PEFT trains a copy of each module in `modules_to_save`, also where the base ties two of them. They
+are one weight here only where the folder has the same numbers for both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.core.errors import AdapterError
+from etude.tuning.adapters import bases, registry
+from etude.tuning.adapters.modules_to_save import tied_to
+from etude.tuning.adapters.peft_config import peft_matches
+from etude.tuning.adapters.read import SavedAdapter
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS, listed
+from etude.tuning.adapters.targets import (
+    adaptable_modules,
+    layer_number,
+    linear_modules,
+    name_matches,
+    with_bias,
+)
+from etude.tuning.models.load import ModelOrigin
+from etude.tuning.quant.linear import QuantLinear
+
+LinearOnly = nn.Linear | QuantLinear
+"""Layers that store W as (out, in); GPT-2's Conv1D stores its transpose."""
+
+
+def replaced_modules(saved: SavedAdapter, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the modules that the adapter replaces: those trained whole, or some rows of.
+
+    Where rows of an embedding were trained, the result has its whole weight, with those rows
+    replaced, and that of a head tied to it.
+
+    Raises:
+        AdapterError: the rows are not those of one module of this model.
+    """
+    modules = dict(saved.modules)
+    stated = saved.options.tokens
+    for path, rows in saved.tokens.items():
+        names = [name for name in stated if not name or name_matches(path, name)]
+        weight: Any = getattr(model.get_submodule(path), "weight", None)
+        indices = stated[names[0]] if names else []
+        fits = isinstance(weight, Tensor) and rows.shape == (len(indices), weight.shape[1])
+        if not fits or max(indices) >= len(weight):
+            raise AdapterError(
+                f"{saved.folder}: the trained rows of {path} do not fit its weight here, or "
+                f"trainable_token_indices in {CONFIG}"
+            )
+        whole = weight.detach().float().clone()
+        whole[torch.tensor(indices, device=whole.device)] = rows.to(whole.device)
+        modules[path] = {"weight": whole}
+        if name := next((n for n in tied_to(model, path) if n not in modules), None):
+            modules[name] = {"weight": whole}
+    if stated and not saved.tokens:
+        raise AdapterError(f"{saved.folder}: trainable_token_indices are not in {WEIGHTS}")
+    return modules
+
+
+def are_tied(
+    modules: dict[str, dict[str, Tensor]], saved: SavedAdapter, one: str, two: str
+) -> bool:
+    """Return whether the copies of two modules whose originals share a weight are one.
+
+    Args:
+        modules: from `replaced_modules`.
+        saved: the adapter.
+        one: path of a module in `modules`.
+        two: path of another, in `modules` or not.
+    """
+    if two not in modules:
+        return bool(saved.options.config.get("ensure_weight_tying"))
+    here, there = modules[one].get("weight"), modules[two].get("weight")
+    return here is not None and there is not None and torch.equal(here, there)
+
+
+def refuse_other_base(saved: SavedAdapter, origin: ModelOrigin) -> None:
+    """Refuse an adapter that was trained on other weights.
+
+    Raises:
+        AdapterError: the fingerprints differ.
+    """
+    trained_on = saved.provenance
+    if trained_on is not None and trained_on.fingerprint != origin.fingerprint:
+        raise AdapterError(
+            f"{saved.folder} was trained on {trained_on.base} (fingerprint "
+            f"{trained_on.fingerprint[:12]}), not on these weights of {origin.name} "
+            f"({origin.fingerprint[:12]}); load that model, or force it if they are equal"
+        )
+
+
+def refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
+    """Refuse an adapter that does not fit the model.
+
+    Raises:
+        AdapterError: a module is missing, or of another shape.
+    """
+    found = adaptable_modules(model)
+    unknown = [name for name in saved.parts if name not in found]
+    if unknown:
+        raise AdapterError(
+            f"{saved.folder} is for another model: this one has no Linear {listed(unknown)}"
+        )
+    own = registry.kind(saved.options.kind)
+    for name, part in saved.parts.items():
+        bases.refuse_unfit(name, found[name])
+        features, out = bases.sizes(found[name])
+        rows, columns = own.shape(name, part, saved.options, found[name])
+        if (rows, columns) != (out, features):
+            raise AdapterError(
+                f"{saved.folder} is for another model: its {name} is {rows} × {columns}, "
+                f"this model's {out} × {features}"
+            )
+    # A head beside GPT-2's transposed layers is an ordinary Linear, for PEFT as well.
+    if saved.options.transposed and all(isinstance(found[n], LinearOnly) for n in saved.parts):
+        name = next(iter(saved.parts))
+        raise AdapterError(
+            f"{saved.folder}: fan_in_fan_out is set, but {name} stores its weight as (out, in)"
+        )
+    _refuse_other_modules(saved, model)
+    options = saved.options
+    linear = linear_modules(model)
+    targets = {name for name in linear if peft_matches(name, options.targets)}
+    if options.layers is not None and not isinstance(options.targets, str):
+        targets = {n for n in targets if layer_number(n, options.layer_lists) in options.layers}
+    targets -= {name for name in targets if peft_matches(name, options.excluded)}
+    targets -= {name for name in targets if name in saved.modules or name in saved.tokens}
+    missing = [name for name in linear if name in targets and name not in saved.parts]
+    # `all-linear` is not a name: PEFT writes the modules found instead, older versions did not.
+    # An AdaLoRA may have pruned every rank of a module.
+    if missing and options.targets != "all-linear" and not own.may_leave_out:
+        raise AdapterError(f"{saved.folder}: {CONFIG} targets {listed(missing)}, not in {WEIGHTS}")
+
+
+def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
+    shapes = {
+        name: tuple(p.shape)
+        for name, p in cast("Any", model).named_parameters(remove_duplicate=False)
+    }
+    for path, tensors in saved.modules.items():
+        for part, value in tensors.items():
+            if shapes.get(f"{path}.{part}") != tuple(value.shape):
+                raise AdapterError(
+                    f"{saved.folder} is for another model: {path}.{part} is "
+                    f"{tuple(value.shape)} there, {shapes.get(f'{path}.{part}')} here"
+                )
+    found = adaptable_modules(model)
+    for path, value in saved.biases.items():
+        held = shapes.get(f"{path}.bias")
+        if path in found:
+            own = bases.bias(found[path])
+            held = None if own is None else tuple(own.shape)
+        if held != tuple(value.shape):
+            raise AdapterError(
+                f"{saved.folder} is for another model: {path}.bias is {tuple(value.shape)} there, "
+                f"{held} here"
+            )
+    trained = {"all": None, "lora_only": list(saved.parts)}
+    if (stated := saved.options.bias) in trained:
+        absent = [
+            path
+            for path in with_bias(model, trained[stated])
+            if path not in saved.biases and path not in saved.modules
+        ]
+        if absent:
+            raise AdapterError(
+                f"{saved.folder}: {CONFIG} says bias: {stated}, but those of {listed(absent)} are "
+                f"not in {WEIGHTS}"
+            )
+    for path, weight in saved.embeddings.items():
+        here = found.get(path)
+        if not isinstance(here, nn.Embedding | nn.Linear) or not torch.allclose(
+            here.weight.float(), weight.float(), rtol=2**-8, atol=0
+        ):
+            raise AdapterError(
+                f"{saved.folder} contains different weights for {path}, trained or resized; "
+                "merge them into the base first"
+            )
