@@ -243,7 +243,8 @@ def test_a_run_refuses_a_broken_row_in_one_line_that_proposes_the_check(
         done = etude_command(*verb, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         (line,) = [part for part in done.stderr.splitlines() if "a.jsonl:7" in part]
-        assert "nested more than 100 deep; `etude data check a.jsonl`" in line
+        offer = "`etude data check a.jsonl --fix a.fixed.jsonl`"
+        assert f"nested more than 100 deep; {offer} names every such row" in line
         assert "Traceback" not in done.stderr
 
 

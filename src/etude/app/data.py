@@ -67,15 +67,17 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be had.
     """
+    from etude.tuning.data.account import Account
     from etude.tuning.data.inspect import inspect_data
     from etude.tuning.data.samples import load_samples
 
     progress.start("Reading the data", None)
-    split = load_samples(recipe.data, recipe.train.seed)
+    account = Account()
+    split = load_samples(recipe.data, recipe.train.seed, account=account, refuse=False)
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
-    inspection = inspect_data(tokenizer, recipe.data, split, samples)
+    inspection = inspect_data(tokenizer, recipe.data, split, samples, account)
     progress.finish()
     return inspection
 

@@ -91,6 +91,10 @@ def inspect(
         except OSError as error:
             raise DataError(f"cannot write {html}: {error.strerror}") from None
         console.print(f"written to {html}", soft_wrap=True)
+    if inspection.refused is not None:
+        from etude.tuning.data.samples import remedy
+
+        raise DataError(f"{inspection.refused}{remedy(chosen.data, f'{chosen.data.train}')}")
 
 
 def _show(console: Console, inspection: Inspection) -> None:
@@ -111,6 +115,9 @@ def _show(console: Console, inspection: Inspection) -> None:
     if bars:
         console.print("\nsamples by length in tokens")
         _bars(console, bars)
+    if inspection.fields:
+        console.print()
+        _table(console, "columns and keys", inspection.fields)
     for note in inspection.notes:
         console.print(f"\n{note}", markup=False)
 

@@ -211,8 +211,8 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
         ("a.jsonl", '{"messages": ["hi"]}', r"message 1 must be \{role, content\}, got 'hi'"),
         (
             "a.jsonl",
-            '{"messages": [{"role": "human", "content": "x"}]}',
-            r"a\.jsonl:1: message 1: unknown role 'human'.* known: system, user, assistant",
+            '{"messages": [{"role": "humans", "content": "x"}]}',
+            r"a\.jsonl:1: message 1: unknown role 'humans' \(did you mean 'human'\?\); known: ",
         ),
         (
             "a.jsonl",

@@ -13,10 +13,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
+from pathlib import Path
 from typing import Literal
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.account import Account, accounted
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
@@ -26,13 +28,22 @@ ReaderFactory = Callable[[DataSpec, Row], Callable[[Row], Sample]]
 """Creates a function from rows to samples, given the settings and the first row."""
 
 
-def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader) -> DataSplit:
+def load_samples(
+    spec: DataSpec,
+    seed: int,
+    reader: ReaderFactory = sample_reader,
+    *,
+    account: Account | None = None,
+    refuse: bool = True,
+) -> DataSplit:
     """Read the data that `spec` names and split it.
 
     Args:
         spec: source and split of the data.
         seed: seed of the split.
         reader: creates the row reader; a task may provide its own.
+        account: counts what the rows contain; its notes are the split's, too.
+        refuse: False: count the rows that are no sample in `account`, and go on.
 
     Raises:
         DataError: a file is missing, empty or of the wrong kind, a row is unreadable or lacks a
@@ -41,29 +52,62 @@ def load_samples(spec: DataSpec, seed: int, reader: ReaderFactory = sample_reade
     source = SOURCES[spec.kind]
     if isinstance(source, SplitSource):
         return source.split(spec, seed)
+    account = account or Account()
     rows = source.rows(spec)
-    return split_samples(
-        _samples(rows.train, spec, f"{spec.train}", reader),
+    split = split_samples(
+        _samples(rows.train, spec, f"{spec.train}", reader, account, refuse=refuse),
         None
         if rows.eval is None
-        else _samples(rows.eval, spec, spec.eval or f"{spec.train}", reader),
+        else _samples(
+            rows.eval, spec, f"{spec.eval or spec.train}", reader, account, refuse=refuse
+        ),
         spec,
         seed,
     )
+    split.notes.extend(account.notes())
+    return split
 
 
 def _samples(
-    rows: Iterable[SourceRow], spec: DataSpec, source: str, reader: ReaderFactory
+    rows: Iterable[SourceRow],
+    spec: DataSpec,
+    source: str,
+    reader: ReaderFactory,
+    account: Account,
+    *,
+    refuse: bool,
 ) -> Iterator[Sample]:
     """Turn rows into samples; the first row determines the reader for all."""
     read = None
     for row in rows:
-        if isinstance(row, UnreadableRow):
-            raise DataError(f"{row.message}; `etude data check {source}` names every such row")
-        read = read or reader(spec, row)
-        yield read(row)
-    if read is None:
-        raise DataError(f"{source} contains no rows")
+        try:
+            if isinstance(row, UnreadableRow):
+                raise DataError(row.message)
+            if read is None:
+                read = accounted(reader(spec, row))
+            sample = read(row)
+        except DataError as error:
+            if refuse:
+                # What is wrong with the first row, the recipe likely gets wrong about all.
+                damaged = isinstance(row, UnreadableRow) or account.rows
+                raise DataError(f"{error}{remedy(spec, source) if damaged else ''}") from None
+            account.refuse(row.origin, str(error))
+            continue
+        account.add(sample)
+        yield sample
+    if read is None or account.rows == 0:
+        raise DataError(account.reasons[0] if account.reasons else f"{source} contains no rows")
+
+
+def remedy(spec: DataSpec, source: str) -> str:
+    """Return what names all rows that cannot be used, and writes the others."""
+    if spec.kind != "files":
+        return "; `etude data check --recipe RECIPE` names every such row"
+    fixed = f"{Path(source).name.partition('.')[0]}.fixed.jsonl"
+    return (
+        f"; `etude data check {source} --fix {fixed}` names every such row and writes the others "
+        f"to {fixed}"
+    )
 
 
 def split_samples(

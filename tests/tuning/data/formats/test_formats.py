@@ -43,10 +43,27 @@ def test_a_format_is_recognised_by_columns_and_by_what_the_recipe_names(values, 
 
 
 def test_a_label_beside_an_answer_makes_it_an_unpaired_preference():
-    for values in ({**ANSWERED, "label": 1}, {"messages": TURNS, "label": "no"}):
+    for values in (
+        {**ANSWERED, "label": True},
+        {"messages": TURNS, "label": False},
+        {**ANSWERED, "label": "False"},  # as CSV has it
+    ):
         sample = sample_reader(DataSpec(), Row("a:1", values))(Row("a:1", values))
         assert sample.context == 1
         assert len(sample.messages) == 2
+
+
+@pytest.mark.parametrize("values", [ANSWERED, {"messages": TURNS}])
+@pytest.mark.parametrize("label", [0, 1, "1", "no", 0.0])
+def test_a_label_that_may_be_a_class_is_a_question(values, label):
+    row = Row("sentiment.jsonl:1", {**values, "label": label})
+    with pytest.raises(DataError, match=r"sentiment\.jsonl:1: .*unpaired_preference.*data\.format"):
+        sample_reader(DataSpec(), row)
+    named = "messages" if "messages" in values else "prompt_completion"
+    plain = sample_reader(DataSpec(format=named), row)(row)
+    assert plain.desirable is None
+    judged = sample_reader(DataSpec(format="unpaired_preference"), row)(row)
+    assert judged.desirable is (label in (1, "1"))
 
 
 def test_a_format_that_is_registered_is_read_and_recognised(monkeypatch):
@@ -63,9 +80,7 @@ def test_a_format_that_is_registered_is_read_and_recognised(monkeypatch):
     row = Row("a.jsonl:1", {"line": "x", "rhyme": "y"})
     assert sample_reader(DataSpec(), row)(row).text == "y"
     both = Row("a.jsonl:1", {**row.values, "messages": TURNS})
-    with pytest.raises(
-        DataError, match=r"a\.jsonl:1: .* messages and of rhyme; say .*data\.format"
-    ):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .* messages or of rhyme; say .*data\.format"):
         sample_reader(DataSpec(), both)
     with pytest.raises(DataError, match="'line' and 'rhyme'; or 'prompt'"):
         sample_reader(DataSpec(), Row("a.jsonl:1", {"other": 1}))

@@ -56,10 +56,11 @@ class DataSpec(Section):
     answer, and whether it is desirable (KTO)."""
 
     prompt: str = "prompt"
-    """Column of the prompt, or template with {columns}."""
+    """Column of the prompt, a text or a list of {role, content}; a path into a column, as in
+    `question.text`; or a template with {columns}."""
 
     completion: str = "completion"
-    """Column of the answer, or template with {columns}."""
+    """Column of the answer, as for `prompt`. Answers in the prompt are context."""
 
     text: str = "text"
     """Column of plain text."""
@@ -77,13 +78,18 @@ class DataSpec(Section):
     """Column of the available tools, a list of JSON schemas (`messages`)."""
 
     trained_turns: Literal["all", "last"] = "all"
-    """Answers of a conversation to train on."""
+    """Answers of a conversation to train on. Answers that the data mark as context (`weight: 0`,
+    `train: false`, `loss: false`, `masked: true`, `prefix: true`) are never trained."""
 
     reasoning: Literal["keep", "drop"] = "keep"
     """Reasoning inside answers (`<think>...</think>`): trained, or removed."""
 
     system: str | None = None
     """System message of conversations that have none."""
+
+    system_column: str | None = "auto"
+    """Column of the system message, or template with {columns}. `auto`: `system`, `system_prompt`
+    or `system_message`, where the row has one. null: none is read."""
 
     max_train: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of training samples, drawn at random by the seed."""
@@ -100,6 +106,15 @@ class DataSpec(Section):
 
     no_trained_tokens: Literal["error", "drop"] = "error"
     """Samples without a trained token: stop with an error, or drop and count them."""
+
+    template_refused: Literal["error", "drop"] = "error"
+    """Samples that the chat template refuses, or renders without some of what they say: stop with
+    an error, or drop and count them."""
+
+    unsupported_system: Literal["auto", "fold", "error"] = "auto"
+    """System messages of a chat template that takes none. `fold`: they come before the user's first
+    message, in the same turn. `error`: stop with an error. `auto`: folded where the template
+    refuses them, an error where it leaves them out without a word."""
 
     packing: bool = True
     """Pack samples end to end in one row, each attending to itself only, with its own positions."""

@@ -13,11 +13,7 @@ from typing import Any, cast
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import read_text, shown
-from etude.tuning.data.formats.conversation import (
-    conversation_sample,
-    question_and_answer,
-    with_row_system,
-)
+from etude.tuning.data.formats.conversation import conversation_sample, question_and_answer
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.schema import Message
 from etude.tuning.data.sources.registry import Row
@@ -48,7 +44,7 @@ def _turns(row: Row) -> tuple[Message, ...]:
             )
         turns += question_and_answer(texts[0], texts[1])
     answer = read_text(row, "output", key)
-    return with_row_system(row, (*turns, *question_and_answer(prompt, answer)))
+    return (*turns, *question_and_answer(prompt, answer))
 
 
 def _text_or_empty(row: Row, column: str, key: str) -> str:

@@ -1,25 +1,41 @@
-"""`prompt_completion`: two columns, or templates such as "Question: {question}"."""
+"""`prompt_completion`: two columns, or templates such as "Question: {question}".
+
+Either may be a list of turns; answers in the prompt are context, and those of the completion are
+trained.
+"""
 
 from __future__ import annotations
 
+from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import field_reader
-from etude.tuning.data.formats.conversation import conversation_sample, question_and_answer
+from etude.tuning.data.columns import columns_of
+from etude.tuning.data.formats.conversation import conversation_sample, turns_at
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
+from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources.registry import Row
 
 
 def _recognize(first: FirstRow) -> int | None:
     if first.named & {"prompt", "completion"}:
         # The person named the columns; should one be missing, the row's own error says which.
         return 30
-    return 80 if first.asked <= first.columns else None
+    return 80 if first.answered else None
 
 
 def _reader(spec: DataSpec) -> Reader:
-    prompt = field_reader(spec.prompt, "data.prompt")
-    completion = field_reader(spec.completion, "data.completion")
-    return lambda row: conversation_sample(
-        question_and_answer(prompt(row), completion(row)), row, spec
+    for setting, key in ((spec.prompt, "data.prompt"), (spec.completion, "data.completion")):
+        columns_of(setting, key)
+    return lambda row: _answered(row, spec)
+
+
+def _answered(row: Row, spec: DataSpec) -> Sample:
+    prompt = turns_at(row, spec.prompt, "data.prompt", "user")
+    completion = turns_at(row, spec.completion, "data.completion", "assistant")
+    if not any(turn.role == "assistant" for turn in completion):
+        raise DataError(f"{row.origin}: {spec.completion!r} has no turn of the assistant")
+    given = any(turn.role == "assistant" for turn in prompt)
+    return conversation_sample(
+        (*prompt, *completion), row, spec, answered=len(completion) if given else None
     )
 
 

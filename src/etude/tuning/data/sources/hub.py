@@ -8,6 +8,7 @@ from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.sources.arrow_nulls import without_padding
 from etude.tuning.data.sources.registry import (
     Row,
     RowSource,
@@ -51,7 +52,7 @@ def _table_rows(name: str, table: Any) -> Iterator[SourceRow]:
         try:
             for values in rest:
                 number += 1
-                yield Row(f"{name}:{number}", values)
+                yield Row(f"{name}:{number}", without_padding(values))
         except GeneratorExit:
             raise
         # A column is decoded as its row is read, by a library of images or sound.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.core.errors import DataError
+from etude.tuning.data.sources.arrow_nulls import without_padding
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -48,7 +49,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
 def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
     try:
         found: list[SourceRow] = [
-            Row(f"{file.name}:{done + number}", values)
+            Row(f"{file.name}:{done + number}", without_padding(values))
             for number, values in enumerate(batch.to_pylist(), start=1)
         ]
     # Text that is not UTF-8, dates outside of Python's: whose row it is, is found one by one.
@@ -60,7 +61,7 @@ def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
 def _row(file: Path, single: Any, number: int) -> SourceRow:
     origin = f"{file.name}:{number}"
     try:
-        return Row(origin, single.to_pylist()[0])
+        return Row(origin, without_padding(single.to_pylist()[0]))
     except (ValueError, OverflowError) as error:
         return UnreadableRow(origin, f"{origin} cannot be read: {_one_line(error)}")
 
