@@ -160,23 +160,25 @@ def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:
 
 def _lines_of(file: Path) -> Iterator[str]:
     from etude.core.errors import did_you_mean
-    from etude.tuning.data.sources.text_lines import open_text
+    from etude.tuning.data.sources.data_file import DataFile
 
     try:
-        with open_text(file) as lines:
+        with DataFile(file).open_text() as lines:
             yield from _lines(lines, file)
     except FileNotFoundError:
         near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
         raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}") from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeError as error:
+        raise DataError(f"{file} cannot be decoded: {error}") from None
 
 
 def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:
-    from etude.tuning.data.sources.text_lines import not_utf8
+    from etude.tuning.data.sources.data_file import DataFile
 
     for number, line in enumerate(lines, start=1):
-        if (complaint := not_utf8(origin, line, number)) is not None:
+        if (complaint := DataFile(origin).undecoded(line, number)) is not None:
             raise DataError(complaint)
         if text := line.strip():
             yield text

@@ -14,8 +14,9 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.account import TRAILING, Account
 from etude.tuning.data.check.linter import check_data
+from etude.tuning.data.draws import content_key
 from etude.tuning.data.encode import Encoder
-from etude.tuning.data.samples import content_key, load_samples
+from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import DataSplit
 
 TURNS = [{"role": "user", "content": "Say ahoy."}, {"role": "assistant", "content": "Ahoy."}]

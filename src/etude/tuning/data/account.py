@@ -84,6 +84,9 @@ class Account:
     unread: dict[str, Tally] = field(default_factory=dict[str, Tally])
     """Rows by what was not read in them."""
 
+    files: Counter[str] = field(default_factory=Counter[str])
+    """Rows by the file that they are of."""
+
     refused: Tally = field(default_factory=Tally)
     """Rows that are no sample."""
 
@@ -93,6 +96,7 @@ class Account:
     def add(self, sample: Sample) -> None:
         """Count a sample."""
         self.rows += 1
+        self.files[sample.origin.rpartition(":")[0]] += 1
         if sample.fields is None:
             return
         self.read.update(sample.fields.read)

@@ -266,7 +266,8 @@ def _joined_parts(parts: list[Any], fields: _Fields, where: str) -> str:
 def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
     """Return the tools listed in a row's column; empty without such a column.
 
-    A bare `{name, parameters}` is wrapped in OpenAI's `{"type": "function", "function": ...}`.
+    A bare `{name, parameters}` is wrapped in OpenAI's `{"type": "function", "function": ...}`, as
+    is each of Gemini's `{"functionDeclarations": [...]}`.
 
     Raises:
         DataError: the column does not contain tools.
@@ -279,8 +280,13 @@ def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(listed, (list, tuple)):
         raise DataError(f"{where} must be a list of tools, got {shown(listed)}")
     tools: list[Mapping[str, Any]] = []
-    for number, entry in enumerate(cast("Sequence[Any]", listed), start=1):
-        tool = _object(parsed(entry, f"{where}, tool {number}"))
+    entries = [
+        inner
+        for entry in cast("Sequence[Any]", listed)
+        for inner in _declared(parsed(entry, where))
+    ]
+    for number, entry in enumerate(entries, start=1):
+        tool = _object(entry)
         function = _object(tool.get("function", tool))
         if not isinstance(function.get("name"), str):
             raise DataError(
@@ -289,6 +295,15 @@ def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
             )
         tools.append({"type": "function", "function": function})
     return tuple(tools)
+
+
+def _declared(entry: Any) -> list[Any]:
+    """Return the tools of one entry: of Gemini's, each function that it declares."""
+    fields = _object(entry)
+    for key in ("functionDeclarations", "function_declarations"):
+        if isinstance(fields.get(key), (list, tuple)):
+            return list(cast("Sequence[Any]", fields[key]))
+    return [entry]
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -8,18 +8,14 @@ others.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from heapq import heappush, heappushpop
 from pathlib import Path
-from typing import Literal
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.account import Account, accounted
-from etude.tuning.data.disk_buffer import DiskBuffer
+from etude.tuning.data.draws import Draw, MixedDraw, content_key, mixed_draw, unit
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
@@ -64,6 +60,9 @@ def load_samples(
         spec,
         seed,
     )
+    if len(spec.train_files) > 1:
+        told = ", ".join(f"{count:,} from {name}" for name, count in account.files.items())
+        split.notes.append(f"samples read: {told}")
     split.notes.extend(account.notes())
     return split
 
@@ -103,6 +102,8 @@ def remedy(spec: DataSpec, source: str) -> str:
     """Return what names all rows that cannot be used, and writes the others."""
     if spec.kind != "files":
         return "; `etude data check --recipe RECIPE` names every such row"
+    if len(spec.train_files) > 1 or spec.train_files[0].path is None:
+        return "; `etude data check --recipe RECIPE --fix FILE.jsonl` names every such row"
     fixed = f"{Path(source).name.partition('.')[0]}.fixed.jsonl"
     return (
         f"; `etude data check {source} --fix {fixed}` names every such row and writes the others "
@@ -125,8 +126,8 @@ def split_samples(
         DataError: a side of the split is empty.
     """
     notes: list[str] = []
-    train_draw = _Draw(spec.max_train, seed)
-    eval_draw = _Draw(spec.max_eval, seed)
+    train_draw = mixed_draw(spec, seed) if spec.weighted else Draw(spec.max_train, seed)
+    eval_draw = Draw(spec.max_eval, seed)
     if held_out is None:
         _hold_out(train, spec.eval_fraction, seed, train_draw, eval_draw)
         if spec.eval_fraction > 0:
@@ -151,14 +152,14 @@ def split_samples(
             )
         if not train_draw.seen:
             raise DataError("every training sample is also in the evaluation data")
-    for name, draw in (("training", train_draw), ("evaluation", eval_draw)):
-        if draw.limit is not None and draw.seen > draw.limit:
-            notes.append(f"drew {draw.limit:,} of {draw.seen:,} {name} samples")
-    return DataSplit(train_draw.samples(), eval_draw.samples(), notes)
+    split = DataSplit(train_draw.samples(), eval_draw.samples(), notes)
+    notes += train_draw.notes("training")
+    notes += eval_draw.notes("evaluation")
+    return split
 
 
 def _hold_out(
-    samples: Iterable[Sample], fraction: float, seed: int, train: _Draw, held: _Draw
+    samples: Iterable[Sample], fraction: float, seed: int, train: Draw | MixedDraw, held: Draw
 ) -> None:
     """Assign each sample to `train` or `held` by a hash of its content.
 
@@ -170,7 +171,7 @@ def _hold_out(
     waiting: list[Sample] = []
     early: list[tuple[float, Sample]] = []  # held out before the first training sample
     for sample in samples:
-        place = _unit(_prompt_key(sample), seed, "side")
+        place = unit(_prompt_key(sample), seed, "side")
         if place < fraction:
             held.add(sample)
             if not train.seen:
@@ -203,63 +204,6 @@ def _hold_out(
         )
 
 
-class _Draw:
-    """A seeded random draw of at most `limit` samples from a stream, in stream order.
-
-    Each sample gets a hash of its content, position and the seed; the lowest are drawn. Memory is
-    that of the drawn samples; without a limit, see `DiskBuffer`.
-    """
-
-    def __init__(self, limit: int | None, seed: int) -> None:
-        self.limit = limit
-        self.seen = 0
-        self._seed = seed
-        self._all = DiskBuffer()
-        # (minus the hash, place in the stream, sample): the root is the highest drawn hash.
-        self._kept: list[tuple[float, int, Sample]] = []
-
-    def add(self, sample: Sample) -> None:
-        place = self.seen
-        self.seen += 1
-        if self.limit is None:
-            self._all.append(sample)
-            return
-        number = _unit(content_key(sample) + sample.origin.encode(), self._seed, "draw")
-        entry = (-number, place, sample)
-        if len(self._kept) < self.limit:
-            heappush(self._kept, entry)
-        else:
-            heappushpop(self._kept, entry)
-
-    def clear(self) -> None:
-        self.seen = 0
-        self._kept.clear()
-        self._all.clear()
-
-    def samples(self) -> Sequence[Sample]:
-        if self.limit is None:
-            return self._all
-        return [sample for _, _, sample in sorted(self._kept, key=lambda entry: entry[1])]
-
-
-def content_key(sample: Sample) -> bytes:
-    """Return a 16-byte hash of a sample that ignores surrounding white space."""
-    digest = hashlib.blake2b(digest_size=16)
-    if sample.text is not None:
-        digest.update(sample.text.strip().encode("utf-8", "surrogatepass"))
-    for message in sample.messages:
-        digest.update(message.canonical().encode("utf-8", "surrogatepass"))
-    for message in sample.rejected:
-        digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
-    if sample.desirable is not None:
-        digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
-    if sample.label is not None:
-        digest.update(f"\0class {sample.label}".encode("utf-8", "surrogatepass"))
-    if sample.tools:
-        digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
-    return digest.digest()
-
-
 def _prompt_key(sample: Sample) -> bytes:
     """Return the key that decides a sample's side: the prompt for preferences, else all.
 
@@ -275,13 +219,3 @@ def _prompt_key(sample: Sample) -> bytes:
             replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)
         )
     return content_key(sample)
-
-
-def _unit(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
-    """Return a number in [0, 1) that depends on `key`, `seed` and `purpose` alone."""
-    digest = hashlib.blake2b(key, digest_size=8, person=purpose.encode(), salt=_salt(seed))
-    return int.from_bytes(digest.digest(), "big") / 2**64
-
-
-def _salt(seed: int) -> bytes:
-    return (seed % 2**128).to_bytes(16, "big")

@@ -84,3 +84,94 @@ def test_a_format_that_is_registered_is_read_and_recognised(monkeypatch):
         sample_reader(DataSpec(), both)
     with pytest.raises(DataError, match="'line' and 'rhyme'; or 'prompt'"):
         sample_reader(DataSpec(), Row("a.jsonl:1", {"other": 1}))
+
+
+# Layouts of other programs
+
+
+def read(values, **fields) -> Sample:
+    """Read a row as `format: auto` does."""
+    row = Row("a.jsonl:1", values)
+    spec = DataSpec(**fields)
+    return sample_reader(spec, row)(row)
+
+
+def said(sample: Sample) -> list[tuple[str, str]]:
+    return [(turn.role, turn.content) for turn in sample.messages]
+
+
+def test_dolly_puts_the_context_after_the_instruction():
+    row = {"instruction": "Who?", "context": "Ann did.", "response": "Ann.", "category": "qa"}
+    assert said(read(row)) == [("user", "Who?\n\nAnn did."), ("assistant", "Ann.")]
+    for empty in ({"context": ""}, {"context": None}):
+        assert said(read({**row, **empty}))[0] == ("user", "Who?")
+    assert said(read({"instruction": "Who?", "response": "Ann."}))[0] == ("user", "Who?")
+    with pytest.raises(DataError, match="'instruction' and 'context' are both empty"):
+        read({**row, "instruction": "", "context": ""})
+
+
+def test_input_and_output_are_a_prompt_and_its_answer():
+    assert said(read({"input": "q", "output": "a"})) == [("user", "q"), ("assistant", "a")]
+    assert recognized({"instruction": "i", "input": "q", "output": "a"}) == "alpaca"
+    with pytest.raises(
+        DataError, match=r"input_output or of prompt_completion; say .*data\.format"
+    ):
+        read({"input": "q", "output": "a", **ANSWERED})
+
+
+GEMINI = {
+    "systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]},
+    "contents": [
+        {"role": "user", "parts": [{"text": "Wea"}, {"text": "ther?"}]},
+        {
+            "role": "model",
+            "parts": [
+                {"text": "I look.", "thought": True},
+                {"functionCall": {"name": "look", "args": {"at": "sky"}}},
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [{"functionResponse": {"name": "look", "response": {"sky": "grey"}}}],
+        },
+        {"role": "model", "parts": [{"text": "Rain."}]},
+    ],
+    "tools": [{"functionDeclarations": [{"name": "look", "parameters": {"type": "OBJECT"}}]}],
+}
+
+
+def test_contents_of_gemini_are_a_conversation():
+    sample = read(GEMINI)
+    assert said(sample) == [
+        ("system", "Be brief."),
+        ("user", "Weather?"),
+        ("assistant", ""),
+        ("tool", '{"sky": "grey"}'),
+        ("assistant", "Rain."),
+    ]
+    assert sample.messages[2].reasoning == "I look."
+    (call,) = sample.messages[2].tool_calls
+    assert (call.name, call.arguments) == ("look", {"at": "sky"})
+    assert sample.messages[3].name == "look"
+    assert [tool["function"]["name"] for tool in sample.tools] == ["look"]
+    snake = {"system_instruction": "Be brief.", "contents": GEMINI["contents"]}
+    assert said(read(snake)) == said(sample)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("hi", "contents is not JSON"),
+        ([], r"contents must be a list of \{role, parts\}"),
+        ([{"role": "user"}], r"contents turn 1 must be \{role, parts\}"),
+        (
+            [{"role": "user", "parts": [{"inlineData": {"data": "x"}}]}],
+            r"turn 1, part 1: text, functionCall and functionResponse are read, got 'inlineData'",
+        ),
+        ([{"role": "user", "parts": [{"text": 5}]}], "part 1: text must be text, got 5"),
+        ([{"role": "pilot", "parts": [{"text": "x"}]}], "unknown role 'pilot'"),
+    ],
+)
+def test_what_gemini_contents_cannot_be_is_refused(contents, message):
+    with pytest.raises(DataError, match=rf"a\.jsonl:1: .*{message}|a\.jsonl:1: {message}"):
+        read({"contents": contents})

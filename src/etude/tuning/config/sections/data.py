@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import codecs
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
+
+
+class NamedFile(Section):
+    """One of several data files, or two text files of aligned lines."""
+
+    path: str | None = None
+    """The file."""
+
+    prompts: str | None = None
+    """Text file with a prompt a line; needs `completions`."""
+
+    completions: str | None = None
+    """Text file whose line n answers line n of `prompts`."""
+
+    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    """Share of the training samples, relative to the weights of the other files."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if (self.path is None) == (self.prompts is None or self.completions is None):
+            raise ValueError("a data file is {path}, or {prompts, completions}")
+        if self.path is not None and (self.prompts or self.completions):
+            raise ValueError("a data file is {path}, or {prompts, completions}, not both")
+        return self
+
+    @property
+    def first(self) -> str:
+        """The file that rows are named by."""
+        return self.path or self.prompts or ""
+
+    @property
+    def paths(self) -> list[str]:
+        """All files of it."""
+        return [path for path in (self.path, self.prompts, self.completions) if path is not None]
+
+
+def _form(value: Any) -> str:
+    """Return which form of naming files a value has."""
+    return "files" if isinstance(value, list) else "file"
+
+
+def _as_list(value: Any) -> Any:
+    """Return several files as a list of objects; one file as it is."""
+    if isinstance(value, (dict, NamedFile)):
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    entries = cast("list[Any]", value)
+    if not entries:
+        raise ValueError("an empty list names no data file")
+    return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+Files = Annotated[
+    Annotated[str, Tag("file")] | Annotated[list[NamedFile], Tag("files")],
+    Discriminator(_form),
+    BeforeValidator(_as_list, json_schema_input_type=str | NamedFile | list[str | NamedFile]),
+]
+"""One file, or several."""
 
 
 class DataSpec(Section):
@@ -16,11 +76,21 @@ class DataSpec(Section):
     """`files`: JSONL, CSV or Parquet. `hub`: a data set of the Hugging Face hub.
     `docstrings`: (function source, summary line) pairs from installed Python packages."""
 
-    train: str | None = None
-    """Path of the training file, or hub id of the data set."""
+    train: Files | None = None
+    """Path of the training file (`-`: standard input), or hub id of the data set. Several files: a
+    list of paths, or of {path, weight}: weights are the files' shares of the training samples,
+    drawn once by the seed, none twice. {prompts, completions}: two text files of aligned lines."""
 
-    eval: str | None = None
-    """Path of the evaluation file. None: hold out `eval_fraction` of the training file."""
+    eval: Files | None = None
+    """Path of the evaluation file, or a list as for `train`, without weights. None: hold out
+    `eval_fraction` of the training data."""
+
+    encoding: str | None = None
+    """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 by its byte order mark."""
+
+    separator: str | None = None
+    """Character between the cells of a CSV file; `tab` is one. None: told by the header (comma,
+    semicolon, tab, bar)."""
 
     eval_fraction: Fraction = 0.05
     """Fraction of the rows to hold out if there is no evaluation file."""
@@ -49,11 +119,15 @@ class DataSpec(Section):
         "alpaca",
         "preference",
         "unpaired_preference",
+        "dolly",
+        "input_output",
+        "gemini",
     ] = "auto"
     """Row format. `auto`: detected from the columns. `messages`: a list of {role, content}, with
     tool calls. `sharegpt`: a list of {from, value}. `alpaca`: instruction, input, output.
-    `preference`: a prompt with a chosen and a rejected answer. `unpaired_preference`: a prompt, an
-    answer, and whether it is desirable (KTO)."""
+    `dolly`: instruction, context, response. `input_output`: input, output. `gemini`: contents, a
+    list of {role, parts}. `preference`: a prompt with a chosen and a rejected answer.
+    `unpaired_preference`: a prompt, an answer, and whether it is desirable (KTO)."""
 
     prompt: str = "prompt"
     """Column of the prompt, a text or a list of {role, content}; a path into a column, as in
@@ -118,3 +192,61 @@ class DataSpec(Section):
 
     packing: bool = True
     """Pack samples end to end in one row, each attending to itself only, with its own positions."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                codecs.lookup(value)
+            except LookupError:
+                raise ValueError(
+                    f"data.encoding: Python knows no encoding {value!r}; common ones are utf-8, "
+                    "utf-16, cp1252, latin-1"
+                ) from None
+        return value
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+        if value is not None and (len(value) != 1 or value in '"\r\n'):
+            raise ValueError(f"data.separator must be one character, such as ';', got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Self:
+        weights = [file.weight for file in self.train_files]
+        if any(weights) and not all(weights):
+            raise ValueError("data.train: give every file a weight, or none")
+        if any(file.weight for file in self.eval_files):
+            raise ValueError("data.eval: weights are for data.train; every evaluation row is used")
+        return self
+
+    @property
+    def train_files(self) -> list[NamedFile]:
+        """The training files; empty if none is named."""
+        return _listed(self.train)
+
+    @property
+    def eval_files(self) -> list[NamedFile]:
+        """The evaluation files; empty if none is named."""
+        return _listed(self.eval)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether training samples are drawn by the weights of their files."""
+        return any(file.weight is not None for file in self.train_files)
+
+    def every_row(self) -> DataSpec:
+        """Return the same data without draws: all rows, of all files."""
+        train = self.train
+        if isinstance(train, list):
+            train = [file.model_copy(update={"weight": None}) for file in train]
+        return self.model_copy(update={"train": train, "max_train": None, "max_eval": None})
+
+
+def _listed(files: str | list[NamedFile] | None) -> list[NamedFile]:
+    if files is None:
+        return []
+    return [NamedFile(path=files)] if isinstance(files, str) else files

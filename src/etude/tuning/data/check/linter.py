@@ -227,7 +227,7 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
     if rows.eval is not None:
         held, refused_held = _entries(rows.eval, spec, "eval")
         return [*held, *train], [*refused_held, *refused]
-    whole = spec.model_copy(update={"max_train": None, "max_eval": None})
+    whole = spec.every_row()
     if not train or spec.eval_fraction == 0:
         return train, refused
     split = split_samples((entry.sample for entry in train), None, whole, seed)

@@ -13,7 +13,11 @@ from typing import Any, cast
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import read_text, shown
-from etude.tuning.data.formats.conversation import conversation_sample, question_and_answer
+from etude.tuning.data.formats.conversation import (
+    conversation_sample,
+    joined_prompt,
+    question_and_answer,
+)
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.schema import Message
 from etude.tuning.data.sources.registry import Row
@@ -29,11 +33,7 @@ def _reader(spec: DataSpec) -> Reader:
 
 def _turns(row: Row) -> tuple[Message, ...]:
     key = "data.format: alpaca"
-    instruction = _text_or_empty(row, "instruction", key)
-    extra = _text_or_empty(row, "input", key) if "input" in row.values else ""
-    prompt = "\n\n".join(part for part in (instruction, extra) if part.strip())
-    if not prompt:
-        raise DataError(f"{row.origin}: 'instruction' and 'input' are both empty")
+    prompt = joined_prompt(row, "instruction", "input", key)
     turns: list[Message] = []
     earlier = cast("Sequence[Any]", row.values.get("history") or ())
     for number, entry in enumerate(earlier, start=1):
@@ -45,12 +45,6 @@ def _turns(row: Row) -> tuple[Message, ...]:
         turns += question_and_answer(texts[0], texts[1])
     answer = read_text(row, "output", key)
     return (*turns, *question_and_answer(prompt, answer))
-
-
-def _text_or_empty(row: Row, column: str, key: str) -> str:
-    if column in row.values and row.values[column] is None:
-        return ""
-    return read_text(row, column, key)
 
 
 register(DataFormat("alpaca", ("instruction", "output"), _recognize, _reader))

@@ -117,6 +117,24 @@ def _free_columns(prompt: str, completion: str) -> tuple[str, ...]:
     return tuple(column for column in SYSTEM_COLUMNS if column not in taken)
 
 
+def joined_prompt(row: Row, column: str, more: str, key: str) -> str:
+    """Return the text of a column, and after an empty line that of another if it has any.
+
+    Raises:
+        DataError: both are empty, or one holds no text.
+    """
+    texts = [
+        read_text(row, name, key)
+        for name in (column, more)
+        if name == column or name in row.values
+        if row.values.get(name, "") is not None
+    ]
+    prompt = "\n\n".join(text for text in texts if text.strip())
+    if not prompt:
+        raise DataError(f"{row.origin}: {column!r} and {more!r} are both empty")
+    return prompt
+
+
 def question_and_answer(prompt: str, answer: str) -> tuple[Message, ...]:
     """Return a conversation of two turns."""
     return Message("user", prompt), Message("assistant", answer)

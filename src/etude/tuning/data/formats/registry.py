@@ -9,8 +9,11 @@ them about the first row; each that recognises it names a priority, and the lowe
     40  unpaired_preference  a label that is true or false, beside an answer
     50  messages             a column `messages`
     60  sharegpt             a column `conversations` or `conversation`
+    65  gemini               a column `contents`
     70  alpaca               columns `instruction` and `output`
+    71  dolly                columns `instruction` and `response`
     80  prompt_completion    its two columns are there
+    80  input_output         columns `input` and `output`
     90  text                 its column is there, or the recipe names one
 
 Two formats of one priority are a question to the person: a label of 1 or 0 beside an answer may be

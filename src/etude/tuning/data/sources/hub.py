@@ -16,7 +16,6 @@ from etude.tuning.data.sources.registry import (
     SourceRows,
     UnreadableRow,
     register_source,
-    train_name,
 )
 
 
@@ -67,7 +66,13 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(spec: DataSpec) -> SourceRows:
-    name = train_name(spec)
+    if not isinstance(spec.train, str):
+        raise DataError(
+            "data.train is missing: a data set's id"
+            if spec.train is None
+            else "data.kind: hub takes one data set; several files need data.kind: files"
+        )
+    name = spec.train
     return SourceRows(
         hub_rows(name, spec.config, spec.train_split),
         hub_rows(name, spec.config, spec.eval_split) if spec.eval_split else None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.data.sources.arrow_nulls import without_padding
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -20,12 +20,14 @@ from etude.tuning.data.sources.registry import (
 _BATCH = 1024
 
 
-def _rows(file: Path) -> Iterator[SourceRow]:
+def _rows(file: DataFile) -> Iterator[SourceRow]:
+    if file.compression:
+        raise DataError(f"{file}: Parquet is compressed inside; unpack {file.compression} first")
     # pyarrow has no types.
     arrow: Any = import_module("pyarrow")
     parquet_module: Any = import_module("pyarrow.parquet")
     try:
-        opened = parquet_module.ParquetFile(file)
+        opened = parquet_module.ParquetFile(file.path)
     except arrow.ArrowException as error:
         raise DataError(f"{file} cannot be read as Parquet: {_one_line(error)}") from None
     done = 0
@@ -46,7 +48,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
             done = end
 
 
-def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
+def _batch_rows(file: DataFile, batch: Any, done: int) -> Iterator[SourceRow]:
     try:
         found: list[SourceRow] = [
             Row(f"{file.name}:{done + number}", without_padding(values))
@@ -58,7 +60,7 @@ def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
     yield from found
 
 
-def _row(file: Path, single: Any, number: int) -> SourceRow:
+def _row(file: DataFile, single: Any, number: int) -> SourceRow:
     origin = f"{file.name}:{number}"
     try:
         return Row(origin, without_padding(single.to_pylist()[0]))
