@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.core.errors import DataError
+from etude.core.paths import home
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
@@ -24,8 +28,8 @@ def recipe_for(
     """Return the recipe to look at data by: the one named, or one made for the file.
 
     Args:
-        file: a data file; with a recipe for docstrings, a package or folder. None is the
-            recipe's own data.
+        file: a data file, `-` for standard input; with a recipe for docstrings, a package or
+            folder. None is the recipe's own data.
         model: whose tokenizer and chat template are used; None is the recipe's.
         recipe: a YAML file, or the name of a shipped recipe.
         overrides: `dotted.key=value`, values read as YAML.
@@ -35,9 +39,12 @@ def recipe_for(
         RecipeError: the recipe cannot be read.
     """
     from etude.tuning.config.recipe import Recipe, apply_override
+    from etude.tuning.data.sources import standard_input
 
     if file is None and recipe is None:
         raise DataError("name a data file, or a recipe by --recipe")
+    if file == standard_input.NAME:
+        file = str(standard_input.store(_scratch()))
     if recipe is not None:
         chosen = Recipe.read(recipe, list(overrides))
     else:
@@ -51,6 +58,15 @@ def recipe_for(
     if file is not None and (recipe is not None or chosen.data.kind == "docstrings"):
         changed["data"] = chosen.data.model_copy(update=_pointed_at(file, chosen.data))
     return chosen.model_copy(update=changed)
+
+
+def _scratch() -> Path:
+    """Return a folder that is removed when this process ends."""
+    home().mkdir(parents=True, exist_ok=True)
+    # Not the system's temporary directory, which is often in memory.
+    folder = tempfile.mkdtemp(prefix="stdin-", dir=home())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def inspect(
     file: Annotated[
         str | None,
         typer.Argument(
-            help="A data file; with a recipe for docstrings, a package or folder. Default: the "
-            "data of the recipe.",
+            help="A data file (`-`: standard input); with a recipe for docstrings, a package or "
+            "folder. Default: the data of the recipe.",
             show_default=False,
         ),
     ] = None,

@@ -48,7 +48,8 @@ def tune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Train on this data instead: a file or, for docstrings, a package or folder."
+            help="Train on this data instead: a file (`-`: standard input) or, for docstrings, a "
+            "package or folder."
         ),
     ] = None,
     method: Annotated[

@@ -60,6 +60,8 @@ class PreparedData:
     notes: list[str] = field(default_factory=list[str])
     facts: Mapping[str, int | float | str] = field(default_factory=dict[str, int | float | str])
     """Further lines of the data's table: samples by class."""
+    system: str | None = None
+    """System message of every training conversation, if it is one and the same."""
 
 
 def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
         },
         "sample_html": html_sample(data.train.samples[0], tokenizer),
         "notes": data.notes,
+        "system": data.system,
     }
 
 

@@ -47,6 +47,7 @@ from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.settle import settled
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
@@ -100,6 +101,8 @@ def tune(
         )
     with resume or RunFolder.create(recipe.name, base) as folder:
         folder.set_state("running")
+        if resume is None:
+            recipe = _settled(recipe, folder)
         folder.write_text("recipe.yaml", recipe.to_yaml())
         folder.write_json("environment.json", {**environment(), "placement": placement.as_json()})
         try:
@@ -114,6 +117,14 @@ def tune(
         except KeyboardInterrupt:
             folder.set_state("stopped", "interrupted outside of training")
             raise
+
+
+def _settled(recipe: Recipe, folder: RunFolder) -> Recipe:
+    try:
+        return settled(recipe, folder.path)
+    except EtudeError as error:
+        folder.set_state("failed", str(error))
+        raise
 
 
 def _tune(

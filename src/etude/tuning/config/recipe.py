@@ -68,6 +68,20 @@ class Recipe(Section):
             return {**fields, "model": {"id": fields["model"]}}
         return cast("Any", value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_of_kto(cls, value: Any) -> Any:
+        """Read labels of 1 and 0 as desirable or not where the objective needs just that."""
+        fields: Any = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        objective, data = fields.get("objective"), fields.get("data")
+        if not isinstance(objective, dict) or not isinstance(data, dict):
+            return cast("Any", value)
+        section = cast("dict[str, Any]", data)
+        kind = cast("dict[str, Any]", objective).get("kind")
+        if kind != "kto" or section.get("format", "auto") != "auto":
+            return cast("Any", value)
+        return {**fields, "data": {**section, "format": "unpaired_preference"}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.adapter.kind == "full" and self.quant.kind != "none":

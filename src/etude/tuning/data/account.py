@@ -53,7 +53,9 @@ def _read_and_not(
                 unread.append(f"column {name!r}")
             continue
         read += [f"column {path!r}" for path in paths]
-        inner = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+        inner: Mapping[str, Any] = (
+            cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+        )
         unread += [
             f"column {f'{name}.{key}'!r}"
             for key, held in inner.items()

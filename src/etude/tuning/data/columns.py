@@ -43,13 +43,18 @@ def value_at(values: dict[str, Any], column: str) -> Any:
     if column in values:
         return values[column]
     first, *path = column.split(".")
-    # Not `values[first]`: only a part of the column is read.
-    value: Any = dict.get(values, first, ABSENT)
+    value = _peek(values, first)
     for step in path:
         value = _inside(value, step)
     if value is not ABSENT and isinstance(values, WatchedColumns):
         values.used.add(column)
     return value
+
+
+def _peek(values: dict[str, Any], column: str) -> Any:
+    """Return a column's value without marking the column as read."""
+    get = cast("Any", dict.get)
+    return get(values, column, ABSENT)
 
 
 def _inside(value: Any, step: str) -> Any:
@@ -150,7 +155,7 @@ def checked(text: str, where: str) -> str:
 def missing(row: Row, column: str, key: str) -> DataError:
     """Return the error for a missing column."""
     hint = did_you_mean(column, row.values)
-    outer: Any = dict.get(row.values, column.partition(".")[0])
+    outer = _peek(row.values, column.partition(".")[0])
     inner = ""
     if isinstance(outer, Mapping) and outer:
         inner = f", with {names(cast('Mapping[str, Any]', outer))} in {column.partition('.')[0]!r}"

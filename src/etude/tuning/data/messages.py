@@ -96,6 +96,15 @@ def messages_of(
     )
 
 
+def read_message(turn: Any, where: str) -> Message:
+    """Return one message of plain data, `{role, content}`; `where` begins error messages.
+
+    Raises:
+        DataError: it is none.
+    """
+    return _turn(turn, where, "{role, content}")
+
+
 def _turn(turn: Any, where: str, form: str) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(f"{where} must be {form}, got {shown(turn)}")

@@ -6,7 +6,7 @@ generated answers to the first held-out prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
+from etude.tuning.data.rendering import through_last_answer
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
@@ -36,7 +37,10 @@ from etude.tuning.training.evaluate import evaluate, generate_answers
 REFERENCE = "reference.json"
 """Cached reference log-probabilities in the run's folder, for full fine-tuning."""
 
-_COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
+_COLUMNS = (
+    *("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format"),
+    *("system_column", "reasoning"),
+)
 
 
 class CausalLM:
@@ -92,7 +96,13 @@ class CausalLM:
         held_out = encoder.encode_all(split.eval, progress)
         progress.finish()
         notes += omission_notes(train, held_out, "prompts truncated on the left")
-        return PreparedData(train, held_out, encoder, notes)
+        system, several = common_system(split.train)
+        if several:
+            notes.append(
+                "training conversations have different system messages, or only some have one; "
+                "`etude chat` and `predict` use none unless data.system or --system names it"
+            )
+        return PreparedData(train, held_out, encoder, notes, system=system)
 
     def read_evaluation(
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -201,7 +211,7 @@ class CausalLM:
         return [
             {
                 "origin": sample.origin,
-                "prompt": sample.messages[-2].content if len(sample.messages) > 1 else "",
+                "prompt": _question(sample),
                 "reference": data.encoder.reference(sample),
                 "before": before.predictions[i],
                 "after": after.predictions[i],
@@ -230,6 +240,22 @@ class CausalLM:
         return [Prediction(answer) for answer in answers]
 
 
+def common_system(samples: Iterable[Sample]) -> tuple[str | None, bool]:
+    """Return the system message of all conversations, None if it is not one and the same.
+
+    Also returns whether there are several, or conversations with and without one.
+    """
+    first: str | None = None
+    for number, sample in enumerate(sample for sample in samples if sample.messages):
+        turn = sample.messages[0]
+        system = turn.content if turn.role == "system" else None
+        if number == 0:
+            first = system
+        elif system != first:
+            return None, True
+    return first, False
+
+
 def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sample:
     """Return a sample whose answer is to come, put to the model as in training.
 
@@ -245,6 +271,12 @@ def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sampl
     return Sample((*turns, Message("assistant", "")), None, origin)
 
 
+def _question(sample: Sample) -> str:
+    """Return the turn before the last trained answer."""
+    turns = through_last_answer(sample)
+    return turns[-2].content if len(turns) > 1 else ""
+
+
 def _questions(data: PreparedData, count: int) -> list[Sample]:
     """Return the first `count` held-out samples that ask for an answer."""
-    return [sample for sample in data.eval.sources if sample.messages][:count]
+    return [sample for sample in data.eval.sources if through_last_answer(sample)][:count]

@@ -69,7 +69,7 @@ def _separator(file: DataFile, usual: str) -> tuple[str, bool]:
     if file.separator is not None or named is not None:
         return file.separator or (named[1] if named else usual), named is not None
     cells = {
-        separator: len(next(csv.reader([header], delimiter=separator), []))
+        separator: len(next(csv.reader([header], delimiter=separator), list[str]()))
         for separator in (usual, *SEPARATORS)
     }
     return (usual if cells[usual] > 1 else max(cells, key=lambda s: cells[s])), False
