@@ -73,7 +73,7 @@ class DataSpec(Section):
     """Training and evaluation data."""
 
     kind: Literal["files", "hub", "docstrings"] = "files"
-    """`files`: JSONL, CSV or Parquet. `hub`: a data set of the Hugging Face hub.
+    """`files`: JSONL, JSON, CSV, TSV, Parquet or text, compressed or not. `hub`: a data set of the Hugging Face hub.
     `docstrings`: (function source, summary line) pairs from installed Python packages."""
 
     train: Files | None = None
