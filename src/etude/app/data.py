@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.config.sections.data import DataSpec
     from etude.tuning.data.inspect import Inspection
+    from etude.tuning.data.samples import ReaderFactory
 
 
 def recipe_for(
@@ -89,13 +90,26 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
 
     progress.start("Reading the data", None)
     account = Account()
-    split = load_samples(recipe.data, recipe.train.seed, account=account, refuse=False)
+    split = load_samples(
+        recipe.data, recipe.train.seed, reader_of(recipe), account=account, refuse=False
+    )
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
     inspection = inspect_data(tokenizer, recipe.data, split, samples, account)
     progress.finish()
     return inspection
+
+
+def reader_of(recipe: Recipe) -> ReaderFactory:
+    """Return what makes the reader of rows that the recipe's task uses."""
+    if recipe.task == "text-classification":
+        from etude.tuning.tasks.text_classification import labelled_reader
+
+        return labelled_reader
+    from etude.tuning.data.formats.registry import sample_reader
+
+    return sample_reader
 
 
 def tokenizer_of(model: str, progress: Progress) -> Any:

@@ -131,7 +131,9 @@ def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
 
 def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[str]]:
     """Return what reads the inputs of a file, from its beginning at each call."""
-    if file.suffix.lower() in TEXT_SUFFIXES and not file.is_dir():
+    from etude.tuning.data.sources.data_file import DataFile
+
+    if DataFile(file).suffix in TEXT_SUFFIXES and not file.is_dir():
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
         return lambda: _lines_of(file)
@@ -160,7 +162,7 @@ def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:
 
 def _lines_of(file: Path) -> Iterator[str]:
     from etude.core.errors import did_you_mean
-    from etude.tuning.data.sources.data_file import DataFile
+    from etude.tuning.data.sources.data_file import DataFile, decompression_errors
 
     try:
         with DataFile(file).open_text() as lines:
@@ -172,6 +174,8 @@ def _lines_of(file: Path) -> Iterator[str]:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from None
     except UnicodeError as error:
         raise DataError(f"{file} cannot be decoded: {error}") from None
+    except decompression_errors() as error:
+        raise DataError(f"{file} cannot be decompressed: {error}") from None
 
 
 def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:

@@ -106,7 +106,7 @@ def check(
     The exit code is 0 without errors, 1 with errors, and 2 if the data cannot be read.
     Secrets are masked wherever they are shown.
     """
-    from etude.app.data import recipe_for, tokenizer_of
+    from etude.app.data import reader_of, recipe_for, tokenizer_of
     from etude.tuning.data.check.fixing import check_output, write_fixed
     from etude.tuning.data.check.linter import check_data
     from etude.tuning.data.check.page import report_page
@@ -128,9 +128,14 @@ def check(
         only=only or (),
         skip=skip or (),
         progress=progress,
+        reader=reader_of(chosen),
     )
     title = f"Findings in {file or recipe}"
-    done = None if fix is None else write_fixed(spec, report, fix, chosen.train.seed)
+    done = (
+        None
+        if fix is None
+        else write_fixed(spec, report, fix, chosen.train.seed, reader_of(chosen))
+    )
     content = report.as_json() if done is None else {**report.as_json(), "fixed": done.as_json()}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     if to_stdout:

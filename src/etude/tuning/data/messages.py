@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 from etude.core.errors import DataError, did_you_mean
@@ -139,12 +140,18 @@ class _Fields:
 
     def names(self, *, read: bool) -> tuple[str, ...]:
         """Return the keys that say something and were read, or were not, in words."""
-        found = [
-            f"message key {name!r}"
+        keys = tuple(
+            name
             for name, value in self.fields.items()
             if value is not None and (name in self._used) == read
-        ]
-        return tuple(found if read else [*found, *self._inner])
+        )
+        return _in_words(keys) if read else (*_in_words(keys), *self._inner)
+
+
+@lru_cache(maxsize=1024)
+def _in_words(keys: tuple[str, ...]) -> tuple[str, ...]:
+    # Messages are alike: one object for all with the same keys.
+    return tuple(f"message key {name!r}" for name in keys)
 
 
 def _message(fields: _Fields, names_of: Mapping[str, str], where: str) -> Message:

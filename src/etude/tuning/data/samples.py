@@ -8,12 +8,13 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.data import DataSpec, NamedFile
 from etude.tuning.data.account import Account, accounted
 from etude.tuning.data.draws import Draw, MixedDraw, content_key, mixed_draw, unit
 from etude.tuning.data.formats.registry import sample_reader
@@ -51,11 +52,16 @@ def load_samples(
     account = account or Account()
     rows = source.rows(spec)
     split = split_samples(
-        _samples(rows.train, spec, f"{spec.train}", reader, account, refuse=refuse),
+        _samples(rows.train, spec, _named(spec.train_files), reader, account, refuse=refuse),
         None
         if rows.eval is None
         else _samples(
-            rows.eval, spec, f"{spec.eval or spec.train}", reader, account, refuse=refuse
+            rows.eval,
+            spec,
+            _named(spec.eval_files or spec.train_files),
+            reader,
+            account,
+            refuse=refuse,
         ),
         spec,
         seed,
@@ -65,6 +71,10 @@ def load_samples(
         split.notes.append(f"samples read: {told}")
     split.notes.extend(account.notes())
     return split
+
+
+def _named(files: Sequence[NamedFile]) -> str:
+    return " and ".join(file.first for file in files)
 
 
 def _samples(
@@ -78,6 +88,7 @@ def _samples(
 ) -> Iterator[Sample]:
     """Turn rows into samples; the first row determines the reader for all."""
     read = None
+    kept = False
     for row in rows:
         try:
             if isinstance(row, UnreadableRow):
@@ -93,8 +104,9 @@ def _samples(
             account.refuse(row.origin, str(error))
             continue
         account.add(sample)
+        kept = True
         yield sample
-    if read is None or account.rows == 0:
+    if not kept:
         raise DataError(account.reasons[0] if account.reasons else f"{source} contains no rows")
 
 
@@ -104,10 +116,10 @@ def remedy(spec: DataSpec, source: str) -> str:
         return "; `etude data check --recipe RECIPE` names every such row"
     if len(spec.train_files) > 1 or spec.train_files[0].path is None:
         return "; `etude data check --recipe RECIPE --fix FILE.jsonl` names every such row"
-    fixed = f"{Path(source).name.partition('.')[0]}.fixed.jsonl"
+    fixed = shlex.quote(f"{Path(source).name.partition('.')[0]}.fixed.jsonl")
     return (
-        f"; `etude data check {source} --fix {fixed}` names every such row and writes the others "
-        f"to {fixed}"
+        f"; `etude data check {shlex.quote(source)} --fix {fixed}` names every such row and writes "
+        f"the others to {fixed}"
     )
 
 

@@ -143,7 +143,7 @@ class TextClassification:
             DataError: as `load_samples`; also if there are fewer than two classes, or a class
                 occurs in the evaluation data only.
         """
-        split = load_samples(recipe.data, recipe.train.seed, _reader)
+        split = load_samples(recipe.data, recipe.train.seed, labelled_reader)
         if not split.eval:
             raise DataError(
                 "there are no evaluation samples: name an evaluation file (data.eval), "
@@ -218,7 +218,7 @@ class TextClassification:
                 "max_train": None,
             }
         )
-        split = load_samples(spec, recipe.train.seed, _reader)
+        split = load_samples(spec, recipe.train.seed, labelled_reader)
         encoder = self.encoder(loaded, recipe)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
@@ -330,7 +330,7 @@ def classes(samples: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
+def labelled_reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
     """Return a function that reads the text and label of a row."""
     del first
 

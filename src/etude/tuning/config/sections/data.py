@@ -73,8 +73,9 @@ class DataSpec(Section):
     """Training and evaluation data."""
 
     kind: Literal["files", "hub", "docstrings"] = "files"
-    """`files`: JSONL, JSON, CSV, TSV, Parquet or text, compressed or not. `hub`: a data set of the Hugging Face hub.
-    `docstrings`: (function source, summary line) pairs from installed Python packages."""
+    """`files`: JSONL, JSON, CSV, TSV, Parquet or text, compressed or not. `hub`: a data set of the
+    Hugging Face hub. `docstrings`: (function source, summary line) pairs from installed Python
+    packages."""
 
     train: Files | None = None
     """Path of the training file (`-`: standard input), or hub id of the data set. Several files: a

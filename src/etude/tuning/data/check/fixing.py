@@ -18,6 +18,8 @@ from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.check.encodings import repaired
 from etude.tuning.data.check.linter import DataReport, read_entries
+from etude.tuning.data.formats.registry import sample_reader
+from etude.tuning.data.samples import ReaderFactory
 from etude.tuning.data.sources.registry import SOURCES, SplitSource
 
 _DROPS = {
@@ -68,7 +70,13 @@ def check_output(spec: DataSpec, output: Path) -> None:
         raise DataError(f"{output} is an input file; name another file")
 
 
-def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0) -> FixReport:
+def write_fixed(
+    spec: DataSpec,
+    report: DataReport,
+    output: Path,
+    seed: int = 0,
+    reader: ReaderFactory = sample_reader,
+) -> FixReport:
     """Write the training rows as JSONL, put right as far as is safe.
 
     Args:
@@ -76,6 +84,7 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
         report: what was found; what `--only` or `--skip` left out is not put right.
         output: file to write.
         seed: as for the check.
+        reader: as for the check.
 
     Returns:
         What became of each row.
@@ -96,7 +105,7 @@ def write_fixed(spec: DataSpec, report: DataReport, output: Path, seed: int = 0)
     lines: list[bytes] = []
     # Nothing held out by share: the rows stay in the order of the file.
     whole = spec.model_copy(update={"eval_fraction": 0.0})
-    entries, refused = read_entries(whole, seed)
+    entries, refused = read_entries(whole, seed, reader)
     for row in refused:
         if row.side == "train":
             done.leave_out(_UNREADABLE, row.origin)

@@ -19,7 +19,7 @@ from etude.tuning.data.check.private import Secrets
 from etude.tuning.data.check.repeats import Repeats
 from etude.tuning.data.check.tokens import Tokens
 from etude.tuning.data.formats.registry import sample_reader
-from etude.tuning.data.samples import split_samples
+from etude.tuning.data.samples import ReaderFactory, split_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import (
     SOURCES,
@@ -104,6 +104,7 @@ def check_data(
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
     progress: Progress | None = None,
+    reader: ReaderFactory = sample_reader,
 ) -> DataReport:
     """Check the data of a recipe.
 
@@ -114,6 +115,7 @@ def check_data(
         only: checks or families to make; empty: all.
         skip: checks or families to leave out.
         progress: reports every row.
+        reader: creates the row reader; a task may have its own.
 
     Raises:
         DataError: a file is missing or of an unknown kind, or a check has no such name.
@@ -137,7 +139,7 @@ def check_data(
         "rows that cannot be read as the recipe says",
         "a run would stop at the first of them",
     )
-    entries, refused = read_entries(spec, seed)
+    entries, refused = read_entries(spec, seed, reader)
     for row in refused:
         unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
@@ -207,7 +209,9 @@ class RefusedRow:
     message: str
 
 
-def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRow]]:
+def read_entries(
+    spec: DataSpec, seed: int, reader: ReaderFactory = sample_reader
+) -> tuple[list[Entry], list[RefusedRow]]:
     """Read all samples, evaluation first, with the rows they came from, and what was no sample.
 
     Every row of the data is in one of the two lists.
@@ -223,9 +227,9 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
             *(Entry(sample, "train", None) for sample in split.train),
         ], []
     rows = source.rows(spec)
-    train, refused = _entries(rows.train, spec, "train")
+    train, refused = _entries(rows.train, spec, "train", reader)
     if rows.eval is not None:
-        held, refused_held = _entries(rows.eval, spec, "eval")
+        held, refused_held = _entries(rows.eval, spec, "eval", reader)
         return [*held, *train], [*refused_held, *refused]
     whole = spec.every_row()
     if not train or spec.eval_fraction == 0:
@@ -237,7 +241,7 @@ def read_entries(spec: DataSpec, seed: int) -> tuple[list[Entry], list[RefusedRo
 
 
 def _entries(
-    rows: Iterator[SourceRow], spec: DataSpec, side: Side
+    rows: Iterator[SourceRow], spec: DataSpec, side: Side, reader: ReaderFactory
 ) -> tuple[list[Entry], list[RefusedRow]]:
     read: Callable[[Row], Sample] | None = None
     entries: list[Entry] = []
@@ -247,7 +251,7 @@ def _entries(
             refused.append(RefusedRow(row.origin, side, row.message))
             continue
         try:
-            read = read or accounted(sample_reader(spec, row))
+            read = read or accounted(reader(spec, row))
             entries.append(Entry(read(row), side, row))
         except DataError as error:
             refused.append(RefusedRow(row.origin, side, str(error)))
