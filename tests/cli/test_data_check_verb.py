@@ -243,7 +243,8 @@ def test_a_run_refuses_a_broken_row_in_one_line_that_proposes_the_check(
         done = etude_command(*verb, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         (line,) = [part for part in done.stderr.splitlines() if "a.jsonl:7" in part]
-        assert "nested more than 100 deep; `etude data check a.jsonl`" in line
+        offer = "`etude data check a.jsonl --fix a.fixed.jsonl`"
+        assert f"nested more than 100 deep; {offer} names every such row" in line
         assert "Traceback" not in done.stderr
 
 
@@ -264,3 +265,37 @@ def test_a_row_that_the_template_refuses_leaves_the_rest_of_its_batch_checked(et
         f["check"]: f["rows"] for f in json.loads((tmp_path / "f.json").read_text())["findings"]
     }
     assert found == {"not-trainable": ["a.jsonl:3"], "too-long": ["a.jsonl:8"]}
+
+
+def test_columns_that_nothing_reads_are_listed_with_their_rows(etude, tmp_path):
+    file = write(tmp_path / "a.jsonl", persona="a pirate")
+    code, out, _ = etude(file)
+    assert code == 0
+    assert "note  column 'persona': not read  1  [unread]" in out
+    assert "data.system_column" in out and "a.jsonl:4" in out
+    code, out, _ = etude(file, "--skip", "unread")
+    assert "12 train rows: nothing was found" in out
+
+
+def test_the_label_of_a_class_is_read(etude, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "text,label,id\n"
+        + "".join(f"The {word} is {n}.,{n % 2},{n}\n" for n, word in enumerate("abcdefgh"))
+    )
+    (tmp_path / "r.yaml").write_text("task: text-classification\ndata: {train: a.csv}\n")
+    code, out, _ = etude("--recipe", "r.yaml", "--only", "unread")
+    assert code == 0
+    assert "column 'id': not read  8" in out
+    assert "'label'" not in out
+
+
+def test_every_row_that_the_template_refuses_is_named(etude, tmp_path, tiny_llama, monkeypatch):
+    rows = [
+        {"messages": [{"role": role, "content": f"{n}{role}"} for role in roles]}
+        for n, roles in enumerate(
+            [["user", "assistant"], ["system", "user", "assistant"], ["assistant"]] * 3
+        )
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, _ = etude("a.jsonl", "--only", "not-trainable")
+    assert all(f"a.jsonl:{row}" in out for row in (3, 6, 9))

@@ -172,3 +172,27 @@ def test_a_folder_of_documents_is_shown_row_by_row_as_it_would_be_trained(etude,
     assert done.code == 0, done.err
     assert "tokens 32 to " in done.out + done.err
     assert "scan.pdf" in done.out + done.err
+
+
+def test_columns_and_keys_are_listed_as_read_or_not(etude, rows, model, tmp_path):
+    listed = [json.loads(line) for line in rows.read_text().splitlines()]
+    listed[4]["source"] = "web"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in listed))
+    done = etude("inspect", rows, "--model", model, "--html", tmp_path / "page.html")
+    assert done.code == 0
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "column 'prompt' read in 12" in lines
+    assert "column 'source' not read in 1 (rows.jsonl:5)" in lines
+    assert "Columns and keys" in (tmp_path / "page.html").read_text()
+
+
+def test_good_rows_are_shown_beside_those_that_are_refused(etude, rows, model):
+    with rows.open("a") as stream:
+        stream.write('{oops\n{"prompt": "x"}\n')
+    done = etude("inspect", rows, "--model", model, "--rows", 1)
+    assert done.code == 2
+    assert "rows.jsonl:1" in done.out and "samples" in done.out
+    assert "rows refused" in done.out
+    (line,) = done.err.splitlines()
+    assert "refused rows in all: 2 (rows.jsonl:13, rows.jsonl:14)" in line
+    assert "--fix rows.fixed.jsonl`" in line

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.core.errors import DataError
+from etude.core.paths import home
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
@@ -24,8 +30,8 @@ def recipe_for(
     """Return the recipe to look at data by: the one named, or one made for the file.
 
     Args:
-        file: a data file; with a recipe for docstrings, a package or folder. None is the
-            recipe's own data.
+        file: a data file, `-` for standard input; with a recipe for docstrings, a package or
+            folder. None is the recipe's own data.
         model: whose tokenizer and chat template are used; None is the recipe's.
         recipe: a YAML file, or the name of a shipped recipe.
         overrides: `dotted.key=value`, values read as YAML.
@@ -35,9 +41,12 @@ def recipe_for(
         RecipeError: the recipe cannot be read.
     """
     from etude.tuning.config.recipe import Recipe, apply_override
+    from etude.tuning.data.sources import standard_input
 
     if file is None and recipe is None:
         raise DataError("name a data file, or a recipe by --recipe")
+    if file == standard_input.NAME:
+        file = str(standard_input.store(_scratch()))
     if recipe is not None:
         chosen = Recipe.read(recipe, list(overrides))
     else:
@@ -74,6 +83,15 @@ def _by_its_rows(recipe: Recipe) -> Recipe:
     return found.model_copy(update={"model": model})
 
 
+def _scratch() -> Path:
+    """Return a folder that is removed when this process ends."""
+    home().mkdir(parents=True, exist_ok=True)
+    # Not the system's temporary directory, which is often in memory.
+    folder = tempfile.mkdtemp(prefix="stdin-", dir=home())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
     """Return what to change in a recipe's data so that it reads `file`."""
     if spec.kind == "docstrings":
@@ -88,6 +106,7 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         DataError: the data cannot be read.
         ModelError: the tokenizer cannot be had.
     """
+    from etude.tuning.data.account import Account
     from etude.tuning.data.inspect import inspect_data, inspect_documents
     from etude.tuning.data.labelled import load_labelled
     from etude.tuning.data.readers import reader_of
@@ -100,14 +119,16 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
     from etude.tuning.tasks.registry import task_named
 
     progress.start("Reading the data", None)
+    account = Account()
     recipe, found = resolved(recipe)
     spec, seed = recipe.data, recipe.train.seed
     if recipe.task == "language-modeling":
         split = task_named(recipe.task).read(recipe)
     elif recipe.task == "text-classification":
-        split = load_labelled(spec, seed)
+        split = load_labelled(spec, seed, account=account, refuse=False)
     else:
-        split = load_samples(spec, seed, reader_of(recipe.task))
+        reader = reader_of(recipe.task)
+        split = load_samples(spec, seed, reader, account=account, refuse=False)
     if recipe.task == "chat":
         train, notes = for_training(split.train, spec, seed)
         split = DataSplit(train, split.eval, [*split.notes, *notes])
@@ -116,12 +137,13 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
     tokenizer = tokenizer_of(recipe.model.id, progress)
     progress.start("Tokenising", None)
     inspectors = {
-        "chat": inspect_data,
+        "chat": partial(inspect_data, account=account),
         "language-modeling": inspect_documents,
         "token-classification": inspect_tagged,
     }
     looked = inspectors.get(recipe.task, inspect_texts)
     inspection = looked(tokenizer, spec, split, samples)
+    inspection = replace(inspection, fields=account.table(), refused=account.refusal())
     progress.finish()
     return inspection
 

@@ -150,10 +150,12 @@ def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
 
 def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[Input]]:
     """Return what reads the inputs of a file, from its beginning at each call."""
+    from etude.tuning.data.sources.data_file import DataFile
+
     tags = recipe.task == "token-classification"
     if tags and column is None and (read := _words_of(file, recipe)) is not None:
         return read
-    if file.suffix.lower() in TEXT_SUFFIXES and not file.is_dir():
+    if DataFile(file).suffix in TEXT_SUFFIXES and not file.is_dir():
         if column is not None:
             raise DataError(f"--column is for a file of rows; {file} has an input a line")
         if recipe.data.text_pair is not None:
@@ -176,11 +178,13 @@ def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iter
 def _words_of(file: Path, recipe: Recipe) -> Callable[[], Iterator[list[str]]] | None:
     """Return what reads the words of each row of a file; None if its rows have no words."""
     from etude.tuning.data.sources.conll import looks_like_conll
+    from etude.tuning.data.sources.data_file import DataFile
     from etude.tuning.data.sources.files import read_rows
     from etude.tuning.data.sources.registry import Row, UnreadableRow
     from etude.tuning.data.tagging.reading import words_reader
 
-    if file.suffix.lower() in TEXT_SUFFIXES and not (file.is_file() and looks_like_conll(file)):
+    named = DataFile(file)
+    if named.suffix in TEXT_SUFFIXES and not (file.is_file() and looks_like_conll(named)):
         return None
     first = next((row for row in read_rows(file) if isinstance(row, Row)), None)
     read = None if first is None else words_reader(recipe.data, first)
@@ -213,23 +217,27 @@ def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:
 
 def _lines_of(file: Path) -> Iterator[str]:
     from etude.core.errors import did_you_mean
-    from etude.tuning.data.sources.text_lines import open_text
+    from etude.tuning.data.sources.data_file import DataFile, decompression_errors
 
     try:
-        with open_text(file) as lines:
+        with DataFile(file).open_text() as lines:
             yield from _lines(lines, file)
     except FileNotFoundError:
         near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
         raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}") from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeError as error:
+        raise DataError(f"{file} cannot be decoded: {error}") from None
+    except decompression_errors() as error:
+        raise DataError(f"{file} cannot be decompressed: {error}") from None
 
 
 def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:
-    from etude.tuning.data.sources.text_lines import not_utf8
+    from etude.tuning.data.sources.data_file import DataFile
 
     for number, line in enumerate(lines, start=1):
-        if (complaint := not_utf8(origin, line, number)) is not None:
+        if (complaint := DataFile(origin).undecoded(line, number)) is not None:
             raise DataError(complaint)
         if text := line.strip():
             yield text

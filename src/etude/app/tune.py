@@ -213,6 +213,7 @@ def start(
             the run had saved is still valid.
     """
     from etude.tuning.compare import compare_methods
+    from etude.tuning.config.recipe import Recipe
     from etude.tuning.pipeline import tune
     from etude.tuning.runs.folder import RunFolder
 
@@ -228,4 +229,6 @@ def start(
     folder, finished = RunFolder.open(run.folder), run.state == "finished"
     if not finished or not compare:
         return TunedRun(folder, finished)
-    return TunedRun(folder, finished, compare_methods(run, plan.recipe, quiet=quiet))
+    # The run's own: standard input is in its folder, and cannot be read again.
+    recipe = Recipe.read_run(folder.recipe)
+    return TunedRun(folder, finished, compare_methods(run, recipe, quiet=quiet))

@@ -27,6 +27,7 @@ HELP = (
     epilog="Examples:\n\n"
     "`etude chat runs/latest`\n\n"
     "`etude chat smollm2-135m`\n\n"
+    "`etude chat runs/latest --system 'Answer in one sentence.'`\n\n"
     "`cat function.py | etude chat runs/latest`"
 )
 def chat(
@@ -47,6 +48,14 @@ def chat(
         float,
         typer.Option(min=0.0, help="Sampling temperature; 0 always takes the most likely token."),
     ] = 0.0,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="System message. Default: the one that all training rows had, if it was the same; "
+            "an empty text is none.",
+            show_default=False,
+        ),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
 ) -> None:
     """Chat with a base model and its fine-tuned version, side by side.
@@ -68,12 +77,16 @@ def chat(
         tuned = load_base(model, progress=progress)
     else:
         tuned = load(folder, progress=progress)
+    if system is not None:
+        tuned = tuned.with_system(system or None)
     voices = [True] if tuned_only or not tuned.adapted else [False, True]
 
     def answer(turns: dict[bool, list[Message]]) -> None:
         _answer(tuned, voices, turns, max_new_tokens, temperature)
 
     if sys.stdin.isatty():
+        if tuned.system is not None:
+            typer.echo(f"system: {tuned.system}", err=True)
         _converse(voices, answer)
     else:
         text = sys.stdin.read().strip()

@@ -36,7 +36,10 @@ def complete_check(incomplete: str) -> list[str]:
 def check(
     file: Annotated[
         str | None,
-        typer.Argument(help="A data file. Default: the data of the recipe.", show_default=False),
+        typer.Argument(
+            help="A data file (`-`: standard input). Default: the data of the recipe.",
+            show_default=False,
+        ),
     ] = None,
     evaluation: Annotated[Path | None, typer.Option("--eval", help="The evaluation data.")] = None,
     model: Annotated[

@@ -34,8 +34,8 @@ def inspect(
     file: Annotated[
         str | None,
         typer.Argument(
-            help="A data file; with a recipe for docstrings, a package or folder. Default: the "
-            "data of the recipe.",
+            help="A data file (`-`: standard input); with a recipe for docstrings, a package or "
+            "folder. Default: the data of the recipe.",
             show_default=False,
         ),
     ] = None,
@@ -92,6 +92,10 @@ def inspect(
         except OSError as error:
             raise DataError(f"cannot write {html}: {disk_reason(error)}") from None
         console.print(f"written to {html}", soft_wrap=True)
+    if inspection.refused is not None:
+        from etude.tuning.data.samples import remedy
+
+        raise DataError(f"{inspection.refused}{remedy(chosen.data, f'{chosen.data.train}')}")
 
 
 def _show(console: Console, inspection: Inspection) -> None:
@@ -112,6 +116,9 @@ def _show(console: Console, inspection: Inspection) -> None:
     if bars:
         console.print("\nsamples by length in tokens")
         _bars(console, bars)
+    if inspection.fields:
+        console.print()
+        _table(console, "columns and keys", inspection.fields)
     for note in inspection.notes:
         console.print(f"\n{note}", markup=False)
 

@@ -63,7 +63,8 @@ def tune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Train on this data instead: a file or, for docstrings, a package or folder."
+            help="Train on this data instead: a file (`-`: standard input) or, for docstrings, a "
+            "package or folder."
         ),
     ] = None,
     eval_data: Annotated[

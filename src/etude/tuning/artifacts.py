@@ -85,6 +85,8 @@ class PreparedData:
     """Further lines of the data's table: samples by class."""
     general: EncodedSet | None = None
     """Evaluation data outside the domain, for language modelling."""
+    system: str | None = None
+    """System message of every training conversation, if it is one and the same."""
 
 
 def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
         },
         "sample_html": html_sample(data.train.samples[0], tokenizer),
         "notes": data.notes,
+        "system": data.system,
     }
 
 

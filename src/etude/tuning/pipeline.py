@@ -54,6 +54,7 @@ from etude.tuning.placement import Placement
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder, find_run, remove_run
+from etude.tuning.settle import settled
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
@@ -124,6 +125,8 @@ def tune(
         answer.will = _before_training(resume)
         try:
             folder.set_state("running")
+            if resume is None:
+                recipe = settled(recipe, folder.path)
             folder.write_text("recipe.yaml", recipe.to_yaml())
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)

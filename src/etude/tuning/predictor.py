@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from etude.tuning.adapters.read import read_adapter, read_json
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.saved_parts import CONFIG
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.data.messages import read_message
 from etude.tuning.data.schema import Message
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, load_model
@@ -58,13 +59,15 @@ class Predictor:
         Raises:
             RunError: the base is requested, but full fine-tuning has overwritten it.
         """
+        if isinstance(inputs, str):  # a sequence of its letters, else
+            inputs = [inputs]
         with self._voice(tuned):
             task = task_named(self.recipe.task)
             return task.predict(self.loaded, self.encoder, inputs, self.recipe)
 
     def reply(
         self,
-        prompt: str | Sequence[Message],
+        prompt: str | Sequence[Message | Mapping[str, Any]],
         *,
         tuned: bool = True,
         max_new_tokens: int = 128,
@@ -74,7 +77,8 @@ class Predictor:
         """Answer a prompt, or the last message of a conversation.
 
         Args:
-            prompt: a user's message, or the messages so far.
+            prompt: a user's message, or the messages so far: `{"role": ..., "content": ...}`, or
+                `Message`.
             tuned: False uses the base.
             max_new_tokens: maximum length of an answer; longer ones are truncated.
             temperature: 0 for greedy decoding.
@@ -83,12 +87,13 @@ class Predictor:
         Raises:
             RunError: the model is not a language model, or the base is requested after full
                 fine-tuning.
+            DataError: a message is none, or the chat template refuses them.
         """
         if self.loaded.head.is_new:
             raise RunError(
                 f"this run has task: {self.recipe.task}, which does not generate text; use predict"
             )
-        turns = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        turns = _turns(prompt)
         ids = self.encoder.prompt_ids(as_trained(turns, self.encoder.spec, "the conversation"))
         model: Any = self.loaded.model
         device = self.loaded.placement.device
@@ -107,6 +112,17 @@ class Predictor:
             )
         tokenizer: Any = self.loaded.tokenizer
         return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
+
+    @property
+    def system(self) -> str | None:
+        """The system message of conversations that have none; None: the chat template's."""
+        return self.recipe.data.system
+
+    def with_system(self, text: str | None) -> Predictor:
+        """Return the same model with another system message; None: the chat template's."""
+        recipe = _with_system(self.recipe, text)
+        encoder = task_named(recipe.task).encoder(self.loaded, recipe)
+        return replace(self, encoder=encoder, recipe=recipe)
 
     def _voice(self, tuned: bool) -> AbstractContextManager[None]:
         if not tuned and not self.adapted:
@@ -130,7 +146,7 @@ def load(
     if not isinstance(run, RunFolder) and is_adapter(run):
         return _load_adapter(Path(run), progress)
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
-    recipe = Recipe.read_run(folder.recipe)
+    recipe = _as_trained(Recipe.read_run(folder.recipe), folder)
     torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
     if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
@@ -221,6 +237,32 @@ def _with_adapter(
     _require_head(loaded, adapter)
     encoder = task_named(recipe.task).encoder(loaded, recipe)
     return Predictor(loaded, encoder, adapted=True, recipe=recipe)
+
+
+def _as_trained(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """Return a run's recipe with the system message that all its training conversations had."""
+    record: dict[str, Any] = folder.read_json("data.json") or {}
+    system = record.get("system")
+    if recipe.data.system is not None or not isinstance(system, str):
+        return recipe
+    return _with_system(recipe, system)
+
+
+def _with_system(recipe: Recipe, system: str | None) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"system": system})})
+
+
+def _turns(prompt: str | Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """Return the messages of a conversation given as text, plain data or messages."""
+    if isinstance(prompt, str):
+        return (Message("user", prompt),)
+    turns: list[Message] = []
+    for number, turn in enumerate(prompt, start=1):
+        if isinstance(turn, Message):
+            turns.append(turn)
+        else:
+            turns.append(read_message(turn, f"message {number}"))
+    return tuple(turns)
 
 
 def load_base(model: str, *, progress: Progress | None = None) -> Predictor:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.chat_template import NOTHING_TRAINED
 from etude.tuning.data.counts import histogram
 from etude.tuning.data.encode import TOO_LONG, Encoder
+from etude.tuning.data.rendering import NOTHING_TRAINED
 from etude.tuning.data.samples import load_samples
 from etude.tuning.data.schema import Sample
 
@@ -271,7 +271,8 @@ def test_a_conversation_the_template_refuses_is_named(templated):
         ("system", "s"), ("user", "u"), ("assistant", "a"), origin="rows.jsonl:7"
     )
     with pytest.raises(DataError, match=r"rows.jsonl:7: .*System role not supported"):
-        Encoder(templated(template), SPEC).encode_all([user("a", "b"), sample])
+        strict = SPEC.model_copy(update={"unsupported_system": "error"})
+        Encoder(templated(template), strict).encode_all([user("a", "b"), sample])
 
 
 def test_a_start_token_that_stands_twice_is_refused(tiny_tokenizer, templated):

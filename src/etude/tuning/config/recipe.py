@@ -84,6 +84,20 @@ class Recipe(Section):
             fields["task"] = renamed_keys.current_task(fields["task"])
         return fields
 
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_of_kto(cls, value: Any) -> Any:
+        """Read labels of 1 and 0 as desirable or not where the objective needs just that."""
+        fields: Any = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        objective, data = fields.get("objective"), fields.get("data")
+        if not isinstance(objective, dict) or not isinstance(data, dict):
+            return cast("Any", value)
+        section = cast("dict[str, Any]", data)
+        kind = cast("dict[str, Any]", objective).get("kind")
+        if kind != "kto" or section.get("format", "auto") != "auto":
+            return cast("Any", value)
+        return {**fields, "data": {**section, "format": "unpaired_preference"}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.adapter.kind == "full" and self.quant.kind != "none":
@@ -93,12 +107,12 @@ class Recipe(Section):
             )
         if (
             self.adapter.kind == "head"
-            and self.task == "causal-lm"
+            and self.task in ("chat", "language-modeling")
             and not self.adapter.modules_to_save
         ):
             raise ValueError(
-                "adapter.kind: head trains the new head of a task, and task: causal-lm has none; "
-                "name modules to train by adapter.modules_to_save, or set adapter.kind: lora"
+                f"adapter.kind: head trains the new head of a task, and {self.task} has none; name "
+                "modules to train by adapter.modules_to_save, or set adapter.kind: lora"
             )
         if self.task == "text-classification":
             if self.objective.kind != "auto":

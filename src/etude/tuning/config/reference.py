@@ -236,12 +236,16 @@ def _is_union(annotation: Any) -> bool:
 def _kind(annotation: Any) -> str:
     """Describe a type in words, including ranges of `Annotated`."""
     origin, inner = get_origin(annotation), get_args(annotation)
+    if _is_union(annotation):
+        return ", or ".join(_kind(option) for option in inner)
     if metadata := getattr(annotation, "__metadata__", None):
-        limits = [limit for info in metadata for limit in info.metadata]
+        limits = [limit for info in metadata for limit in getattr(info, "metadata", ())]
         return f"{_kind(inner[0])} {_range(limits)}".strip()
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is list:
+        if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
+            return f"list of {{{', '.join(inner[0].model_fields)}}}"
         return "list of names"
     if origin is dict:
         return f"{_kind(inner[1])} for each name or pattern"

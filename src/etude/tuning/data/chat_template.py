@@ -6,44 +6,29 @@ r"""Chat templates: rendering samples to text, and locating the answers in it.
 The start of an answer is not found by searching for a marker's text, which a conversation may
 contain itself. It is the end of the *generation prompt*: the conversation up to the answer,
 rendered for generation. Training therefore starts where generation will start. Templates for which
-that does not hold are refused, as are templates that end answers without an end token, and answers
-that contain the end token itself.
+that does not hold are refused, as are templates that end answers without an end token, answers that
+contain the end token itself, and renderings without some of what a conversation says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from etude.core.errors import DataError
+from etude.tuning.data.plain_layout import TAKE_TOOLS_OUT
+from etude.tuning.data.rendering import (
+    TEMPLATE_REFUSED,
+    Refusal,
+    Rendering,
+    is_trained,
+    nothing_trained,
+    through_last_answer,
+)
 from etude.tuning.data.schema import Message, Sample
-from etude.tuning.data.template_probe import TemplateProbe, unsaid, with_thought
-
-NOTHING_TRAINED = "no trained token"
-
-
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """A sample rendered to text."""
-
-    text: str
-    answers: list[tuple[int, int]]
-    """(start, end) in characters of each answer, including its end token if present."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a sample cannot be encoded."""
-
-    message: str
-    reason: str | None = None
-    """Reason to count a dropped sample under, if the recipe may drop it."""
-
-    rewrites: bool = False
-    """Whether the template renders an earlier answer differently once later turns follow; the
-    conversation can then be split into one sample per answer."""
+from etude.tuning.data.template_probe import TemplateProbe, omitted, unsaid
 
 
 class ChatLayout:
@@ -58,9 +43,15 @@ class ChatLayout:
 
     appends_end = False
 
-    def __init__(self, tokenizer: Any, trained_turns: Literal["all", "last"] = "all") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        trained_turns: Literal["all", "last"] = "all",
+        unsupported_system: Literal["auto", "fold", "error"] = "auto",
+    ) -> None:
         self._tokenizer = tokenizer
         self._trained_turns = trained_turns
+        self._unsupported_system = unsupported_system
         self._template = cast("str", tokenizer.get_chat_template())
         self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", self._template) is not None
         self._form = TemplateProbe(self._template, self._apply)
@@ -68,54 +59,71 @@ class ChatLayout:
         self._end_text = cast("str", tokenizer.convert_ids_to_tokens(self.end_id))
 
     def prompt(self, sample: Sample) -> str:
-        """Return the generation prompt for the last answer of `sample`."""
-        turns = through_last_answer(sample)[:-1]
-        return self._render([turns], [sample], for_generation=True)[0]
+        """Return the generation prompt for the last answer of `sample`.
+
+        Raises:
+            DataError: the template refuses the conversation.
+        """
+        folded = self._folded(sample)
+        turns = through_last_answer(folded)[:-1]
+        rendered = self._render(turns, folded, for_generation=True)
+        if isinstance(rendered, Refusal):
+            raise DataError(f"{sample.origin}: {rendered.message}")
+        return rendered
 
     def render(self, samples: Sequence[Sample]) -> list[Rendering | Refusal]:
         """Render conversations and locate their answers.
 
         Each conversation is rendered up to each answer as for generation, and through each answer.
-        The two must agree, and the last rendering must contain all others; otherwise the sample is
-        refused. Answers marked by `{% generation %}` are used as marked, except for the last one,
-        whose start is checked against the generation prompt.
+        The two must agree, and the last rendering must contain all others and all that the turns
+        say; otherwise the sample is refused. Answers marked by `{% generation %}` are used as
+        marked, except for the last one, whose start is checked against the generation prompt.
         """
-        conversations = [through_last_answer(sample) for sample in samples]
-        wanted = [
-            self._wanted(sample, turns)
-            for sample, turns in zip(samples, conversations, strict=True)
-        ]
-        before: list[tuple[Message, ...]] = []
-        through: list[tuple[Message, ...]] = []
-        owners: list[Sample] = []
-        for sample, turns, places in zip(samples, conversations, wanted, strict=True):
-            for place in places[-1:] if self._marked else places:
-                before.append(turns[:place])
-                through.append(turns[: place + 1])
-                owners.append(sample)
-        prompts = iter(self._render(before, owners, for_generation=True))
-        answered = iter(self._render(through, owners))
-        renderings: list[Rendering | Refusal] = []
-        for sample, turns, places in zip(samples, conversations, wanted, strict=True):
-            count = min(len(places), 1) if self._marked else len(places)
-            spans = [(next(prompts), next(answered)) for _ in range(count)]
-            if not places:
-                renderings.append(nothing_trained("the conversation has no answer"))
-            elif any(turns[place].is_empty for place in places):
-                renderings.append(nothing_trained("an answer is empty"))
-            elif self._marked:
-                renderings.append(self._marked_answers(sample, turns, places, *spans[0]))
-            else:
-                renderings.append(self._answers(turns, places, spans))
-            renderings[-1] = self._unchanged(turns, places, renderings[-1])
-        return renderings
+        return [self._rendering(self._folded(sample)) for sample in samples]
+
+    def _rendering(self, sample: Sample) -> Rendering | Refusal:
+        turns = through_last_answer(sample)
+        places = self._wanted(sample, turns)
+        if not places:
+            return nothing_trained("the conversation has no answer that is trained")
+        spans: list[tuple[str, str]] = []
+        for place in places[-1:] if self._marked else places:
+            prompt = self._render(turns[:place], sample, for_generation=True)
+            through = self._render(turns[: place + 1], sample)
+            for rendered in (prompt, through):
+                if isinstance(rendered, Refusal):
+                    return rendered
+            spans.append((cast("str", prompt), cast("str", through)))
+        if any(turns[place].is_empty for place in places):
+            return nothing_trained("an answer is empty")
+        if self._marked:
+            rendering = self._marked_answers(sample, turns, places, *spans[0])
+        else:
+            rendering = self._answers(turns, places, spans)
+        return self._unchanged(turns, places, rendering)
+
+    def folds(self, sample: Sample) -> bool:
+        """Whether the system message of `sample` becomes part of the user's first turn."""
+        if [turn.role for turn in sample.messages[:2]] != ["system", "user"]:
+            return False
+        if self._unsupported_system == "error" or self._form.system == "rendered":
+            return False
+        return self._form.system == "refused" or self._unsupported_system == "fold"
+
+    def _folded(self, sample: Sample) -> Sample:
+        """Return a sample as the template takes it; Gemma's users fold system messages so, too."""
+        if not self.folds(sample):
+            return sample
+        system, user, *rest = sample.messages
+        first = replace(user, content=f"{system.content}\n\n{user.content}")
+        return replace(sample, messages=(first, *rest), context=max(sample.context - 1, 0))
 
     def _wanted(self, sample: Sample, turns: Sequence[Message]) -> list[int]:
         """Return the indices of the trained turns."""
         places = [
             place
             for place, turn in enumerate(turns)
-            if turn.role == "assistant" and place >= sample.context
+            if is_trained(turn) and place >= sample.context
         ]
         return places[-1:] if self._trained_turns == "last" else places
 
@@ -124,8 +132,11 @@ class ChatLayout:
         answer = "answer"
         turns = (Message("user", "question"), Message("assistant", answer))
         sample = Sample(turns, None, "the model's own template")
-        prompt = self._render([turns[:1]], [sample], for_generation=True)[0]
-        whole = self._render([turns], [sample])[0]
+        rendered = self._render(turns[:1], sample, for_generation=True), self._render(turns, sample)
+        for text in rendered:
+            if isinstance(text, Refusal):
+                raise DataError(f"{sample.origin}: {text.message}")
+        prompt, whole = cast("tuple[str, str]", rendered)
         if not whole.startswith(prompt):
             raise DataError(_differs(prompt, whole))
         before, found, tail = whole[len(prompt) :].rpartition(answer)
@@ -145,30 +156,25 @@ class ChatLayout:
         return tail[: tail.index(end_text) + len(end_text)], end_id
 
     def _render(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        samples: Sequence[Sample],
-        for_generation: bool = False,
-    ) -> list[str]:
-        """Render conversations; `samples` identify them in errors of the template."""
-        texts: list[str] = []
-        for turns, sample in zip(conversations, samples, strict=True):
-            if not turns:
-                raise DataError(
-                    f"{sample.origin}: the conversation begins with its answer; add a "
-                    "user message before it"
-                )
-            try:
-                if sample.tools and not self._form.takes_tools:
-                    raise DataError(_NO_TOOLS)
-                chat = self._form.dicts(turns)
-                texts.append(self._apply(chat, list(sample.tools) or None, for_generation))
-            # Templates may raise jinja2's errors or any Python exception.
-            except Exception as error:
-                raise DataError(
-                    f"{sample.origin}: the chat template refuses this conversation: {error}"
-                ) from None
-        return texts
+        self, turns: Sequence[Message], sample: Sample, for_generation: bool = False
+    ) -> str | Refusal:
+        """Render the turns of `sample`, all of them or the first ones."""
+        if not turns:
+            return Refusal(
+                "the conversation begins with its answer; add a user message before it",
+                TEMPLATE_REFUSED,
+            )
+        try:
+            if sample.tools and not self._form.takes_tools:
+                raise DataError(_NO_TOOLS)
+            chat = self._form.dicts(turns)
+            return self._apply(chat, list(sample.tools) or None, for_generation)
+        # Templates may raise jinja2's errors or any Python exception.
+        except Exception as error:
+            return Refusal(
+                f"the chat template refuses this conversation: {' '.join(str(error).split())}",
+                TEMPLATE_REFUSED,
+            )
 
     def _apply(
         self,
@@ -208,7 +214,7 @@ class ChatLayout:
     def _unchanged(
         self, turns: Sequence[Message], places: Sequence[int], rendering: Rendering | Refusal
     ) -> Rendering | Refusal:
-        """Refuse a rendering that omits content of an answer or of a tool's result."""
+        """Refuse a rendering that omits content of a turn."""
         if isinstance(rendering, Refusal):
             return rendering
         for place, (start, end) in zip(places, rendering.answers, strict=True):
@@ -218,15 +224,11 @@ class ChatLayout:
                 return Refusal(
                     f"the chat template changes answer {number}: {_full(turns[place])!r} becomes "
                     f"{answer[:60]!r}, without {lost[:60]!r}; if that is reasoning, set "
-                    "data.reasoning to drop"
+                    "data.reasoning to drop",
+                    TEMPLATE_REFUSED,
                 )
-        for turn in turns:
-            if turn.role == "tool" and unsaid(turn, rendering.text) is not None:
-                return Refusal(
-                    f"the chat template omits a tool's result, {turn.content[:60]!r}; use a "
-                    "model whose template takes tools"
-                )
-        return rendering
+        lost_turn = omitted(turns[: places[-1] + 1], rendering.text)
+        return rendering if lost_turn is None else _omits(lost_turn)
 
     def _marked_answers(
         self,
@@ -282,88 +284,7 @@ class ChatLayout:
         )
 
 
-class PlainLayout:
-    """Rendering without a template: text, or prompt and answer, with the end token appended.
-
-    Raises:
-        DataError: at construction, if the tokenizer has no end token.
-    """
-
-    appends_end = True
-
-    def __init__(self, tokenizer: Any) -> None:
-        if tokenizer.eos_token_id is None:
-            raise DataError(
-                "the tokenizer has no end token (eos_token): a model tuned with it would never stop"
-            )
-        self.end_id = cast("int", tokenizer.eos_token_id)
-        self.start_ids = _start_ids(tokenizer)
-        self._end_text = cast("str", tokenizer.eos_token)
-
-    def prompt(self, sample: Sample) -> str:
-        """Return the generation prompt for the answer of `sample`."""
-        turns = through_last_answer(sample)[:-1]
-        if len(turns) > 1 or (turns and turns[0].role != "user"):
-            raise DataError(
-                f"{sample.origin}: this model has no chat template, so it supports a prompt and a "
-                "completion only; a system message or several turns need a chat model"
-            )
-        return turns[0].content if turns else ""
-
-    def render(self, samples: Sequence[Sample]) -> list[Rendering | Refusal]:
-        """Render samples; a plain text is an answer as a whole."""
-        return [self._layout(sample) for sample in samples]
-
-    def _layout(self, sample: Sample) -> Rendering | Refusal:
-        if sample.text is not None:
-            return Rendering(sample.text, [(0, len(sample.text))])
-        turns = through_last_answer(sample)
-        if not turns:
-            return nothing_trained("the conversation has no answer")
-        last = turns[-1]
-        if sample.tools or last.tool_calls:
-            return Refusal(f"this model has no chat template, and so no tools; {_TAKE_TOOLS_OUT}")
-        prompt, answer = self.prompt(sample), last.content
-        if last.reasoning:
-            answer = with_thought(last.reasoning, answer)
-        if last.is_empty:
-            return nothing_trained("the answer is empty")
-        if self._end_text in answer:
-            return Refusal(
-                f"the answer contains the end token {self._end_text!r}, which is appended anyway; "
-                "remove it from the data"
-            )
-        return Rendering(prompt + answer, [(len(prompt), len(prompt) + len(answer))])
-
-
-def through_last_answer(sample: Sample) -> tuple[Message, ...]:
-    """Return the conversation up to its last answer; later turns are not trained."""
-    for place in range(len(sample.messages) - 1, -1, -1):
-        if sample.messages[place].role == "assistant":
-            return sample.messages[: place + 1]
-    return ()
-
-
-def nothing_trained(why: str) -> Refusal:
-    """Return the refusal of a sample without trained tokens."""
-    return Refusal(
-        f"{why}, so nothing would be trained; fix the row, or set data.no_trained_tokens to drop",
-        NOTHING_TRAINED,
-    )
-
-
-def _start_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Return the tokens that the tokenizer puts before every text: a start token, or none."""
-    bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full: list[int] = tokenizer("a")["input_ids"]
-    starts: Iterator[int] = (
-        start for start in range(len(full)) if full[start : start + len(bare)] == bare
-    )
-    return tuple(full[: next(starts, 0)])
-
-
-_TAKE_TOOLS_OUT = "use a model whose template supports them, or data without tools (data.tools)"
-_NO_TOOLS = f"the template ignores tools, so the model would not see them; {_TAKE_TOOLS_OUT}"
+_NO_TOOLS = f"the template ignores tools, so the model would not see them; {TAKE_TOOLS_OUT}"
 
 
 def _ordinal(turns: Sequence[Message], place: int) -> int:
@@ -375,6 +296,21 @@ def _full(turn: Message) -> str:
     """Return the beginning of an answer's reasoning, content and calls."""
     calls = [f"{call.name}({dict(call.arguments)})" for call in turn.tool_calls]
     return " ".join(filter(None, [turn.reasoning, turn.content, *calls]))[:60]
+
+
+def _omits(turn: Message) -> Refusal:
+    what, remedy = {
+        "system": (
+            "the system message",
+            "use a model whose template takes one, or set data.unsupported_system to fold",
+        ),
+        "user": ("a message of the user", "use a model whose template takes all messages"),
+        "assistant": ("an earlier answer", "use a model whose template takes all messages"),
+        "tool": ("a tool's result", "use a model whose template takes tools"),
+    }[turn.role]
+    return Refusal(
+        f"the chat template omits {what}, {turn.content[:60]!r}; {remedy}", TEMPLATE_REFUSED
+    )
 
 
 def _rewrites(number: int) -> Refusal:

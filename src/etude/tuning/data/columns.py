@@ -5,15 +5,69 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from etude.core.errors import DataError, did_you_mean
 from etude.tuning.data.json_text import parse_json
 from etude.tuning.data.sources.registry import Row
 
+ABSENT: Any = object()
+"""What `value_at` returns for a column that a row does not have."""
+
+
+class WatchedColumns(dict[str, Any]):
+    """The columns of a row, which remember what was read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.used: set[str] = set()
+        """Names of columns, and paths into them (`question.text`)."""
+
+    def __getitem__(self, column: str) -> Any:
+        self.used.add(column)
+        return super().__getitem__(column)
+
+    def get(self, column: str, default: Any = None) -> Any:
+        """Return a column's value, read; `default` without the column."""
+        self.used.add(column)
+        return super().get(column, default)
+
+
+def value_at(values: dict[str, Any], column: str) -> Any:
+    """Return the value of a column, or of a path into one; `ABSENT` if there is none.
+
+    `question.text` is the column of that name, else the key `text` of the objects in `question`;
+    `answers.text.0` is the first entry of the list there.
+    """
+    if column in values:
+        return values[column]
+    first, *path = column.split(".")
+    value = _peek(values, first)
+    for step in path:
+        value = _inside(value, step)
+    if value is not ABSENT and isinstance(values, WatchedColumns):
+        values.used.add(column)
+    return value
+
+
+def _peek(values: dict[str, Any], column: str) -> Any:
+    """Return a column's value without marking the column as read."""
+    get = cast("Any", dict.get)
+    return get(values, column, ABSENT)
+
+
+def _inside(value: Any, step: str) -> Any:
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value).get(step, ABSENT)
+    if isinstance(value, (list, tuple)) and step.isdigit():
+        entries = cast("Sequence[Any]", value)
+        return entries[int(step)] if int(step) < len(entries) else ABSENT
+    return ABSENT
+
 
 def columns_of(setting: str, key: str) -> set[str]:
-    """Return the columns used by a setting: a column's name or a template.
+    """Return the columns used by a setting: a column's name, a path into one, or a template.
 
     Raises:
         DataError: it is not a valid template; the message names `key`.
@@ -32,6 +86,7 @@ def columns_of(setting: str, key: str) -> set[str]:
     return columns
 
 
+@lru_cache(maxsize=64)
 def field_reader(setting: str, key: str) -> Callable[[Row], str]:
     """Return a function that reads a text by a column's name or a template."""
     columns_of(setting, key)
@@ -56,9 +111,9 @@ def read_text(row: Row, column: str, key: str) -> str:
     Raises:
         DataError: the column is missing, or contains something else.
     """
-    if column not in row.values:
+    value = value_at(row.values, column)
+    if value is ABSENT:
         raise missing(row, column, key)
-    value: Any = row.values[column]
     if isinstance(value, str):
         return checked(value, f"{row.origin}: column {column!r}")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -113,8 +168,12 @@ def checked(text: str, where: str) -> str:
 def missing(row: Row, column: str, key: str) -> DataError:
     """Return the error for a missing column."""
     hint = did_you_mean(column, row.values)
+    outer = _peek(row.values, column.partition(".")[0])
+    inner = ""
+    if isinstance(outer, Mapping) and outer:
+        inner = f", with {names(cast('Mapping[str, Any]', outer))} in {column.partition('.')[0]!r}"
     return DataError(
-        f"{row.origin}: no column {column!r} ({key}){hint}; this row has {names(row.values)}"
+        f"{row.origin}: no column {column!r} ({key}){hint}; this row has {names(row.values)}{inner}"
     )
 
 

@@ -22,9 +22,13 @@ class Tally:
         if len(self.first) < 3:
             self.first.append(origin)
 
+    @property
+    def places(self) -> str:
+        """The first origins in words."""
+        return ", ".join(self.first) + (", ..." if self.count > len(self.first) else "")
+
     def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.first) else ""
-        return f"{self.count:,} ({', '.join(self.first)}{more})"
+        return f"{self.count:,} ({self.places})"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class EncodingStats:
     split: Tally
     """Conversations split into one sample per answer, because the chat template renders earlier
     answers differently once later turns follow."""
+
+    folded: Tally
+    """Conversations whose system message is part of the user's first turn, because the chat
+    template takes none."""
 
     pairs: int
     """Samples that are pairs of answers."""
@@ -73,6 +81,7 @@ class Counts:
     dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
     cut: Tally = field(default_factory=Tally)
     split: Tally = field(default_factory=Tally)
+    folded: Tally = field(default_factory=Tally)
 
     def add(self, sides: Sequence[int], trained: int, desirable: bool | None) -> None:
         """Count an encoded sample.
@@ -99,6 +108,7 @@ class Counts:
             dropped=self.dropped,
             cut=self.cut,
             split=self.split,
+            folded=self.folded,
             pairs=self.pairs,
             desirable=self.desirable,
             undesirable=self.undesirable,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.data import DataSpec, NamedFile
 from etude.tuning.data.documents import (
     Documents,
     documents_of,
@@ -19,9 +19,10 @@ from etude.tuning.data.documents import (
     split_single,
     without,
 )
-from etude.tuning.data.samples import content_key, split_samples
+from etude.tuning.data.draws import content_key
+from etude.tuning.data.samples import split_samples
 from etude.tuning.data.schema import DataSplit, Sample
-from etude.tuning.data.sources.registry import SOURCES, RowSource, train_name
+from etude.tuning.data.sources.registry import SOURCES, RowSource
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,38 @@ def read_split(spec: DataSpec, general_file: str | None, seed: int) -> DocumentS
 
 def _sides(spec: DataSpec) -> tuple[Documents, Documents | None]:
     """Read the training documents, and those of the recipe's own evaluation data."""
-    name = train_name(spec)
     if spec.kind == "files":
-        return read_documents(name, spec), (read_documents(spec.eval, spec) if spec.eval else None)
+        if spec.weighted:
+            raise DataError(
+                "data.train: weights of files are for conversations; mix general text into "
+                "documents by data.replay"
+            )
+        return _read_all(spec.train_files, spec), (
+            _read_all(spec.eval_files, spec) if spec.eval else None
+        )
     source = SOURCES[spec.kind]
     if not isinstance(source, RowSource):
         raise DataError(f"data.kind: {spec.kind} has no documents; use files or hub")
     rows = source.rows(spec)
-    train = documents_of(rows.train, spec, name)
-    return train, None if rows.eval is None else documents_of(rows.eval, spec, name)
+    train = documents_of(rows.train, spec, f"{spec.train}")
+    return train, None if rows.eval is None else documents_of(rows.eval, spec, f"{spec.train}")
+
+
+def _read_all(files: Sequence[NamedFile], spec: DataSpec) -> Documents:
+    """Read the documents of one file or folder, or of several.
+
+    Raises:
+        DataError: a file is of aligned lines, which are no documents.
+    """
+    found: list[Documents] = []
+    for file in files:
+        if file.path is None:
+            raise DataError("data.train: {prompts, completions} are for task: chat")
+        found.append(read_documents(file.path, spec))
+    if len(found) == 1:
+        return found[0]
+    samples = [sample for documents in found for sample in documents.samples]
+    return Documents(samples, [note for documents in found for note in documents.notes])
 
 
 def read_named(name: str | None, spec: DataSpec) -> Documents:

@@ -19,12 +19,12 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import field_reader
 from etude.tuning.data.counts import Tally
 from etude.tuning.data.disk_buffer import DiskBuffer
-from etude.tuning.data.samples import content_key
+from etude.tuning.data.draws import content_key
 from etude.tuning.data.schema import Sample
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.files import read_rows
 from etude.tuning.data.sources.html_text import html_to_text
 from etude.tuning.data.sources.registry import SourceRow, UnreadableRow
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 
 HTML = (".html", ".htm", ".xhtml")
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst", *HTML)
@@ -189,15 +189,16 @@ def _counted(names: Sequence[str]) -> str:
     return f"{len(names):,} ({listed}): {shown}"
 
 
-def _of_file(file: Path, origin: str, spec: DataSpec) -> Iterator[Sample]:
+def _of_file(path: Path, origin: str, spec: DataSpec) -> Iterator[Sample]:
+    file = DataFile(path, spec.encoding)
     try:
-        with open_text(file) as stream:
+        with file.open_text() as stream:
             text = stream.read()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror or error}") from None
-    if (complaint := not_utf8(file, text, 1)) is not None:
+    if (complaint := file.undecoded(text, 1)) is not None:
         raise DataError(complaint)
-    if file.suffix.lower() in HTML:
+    if file.suffix in HTML:
         text = html_to_text(text)
     if spec.document_start is None:
         yield Sample.plain(text, origin)

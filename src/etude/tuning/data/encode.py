@@ -21,23 +21,33 @@ import numpy as np
 from etude.core.errors import DataError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.chat_template import (
-    ChatLayout,
-    PlainLayout,
-    Refusal,
-    Rendering,
-    nothing_trained,
-    through_last_answer,
-)
+from etude.tuning.data.chat_template import ChatLayout
 from etude.tuning.data.counts import Counts, EncodingStats, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.loss_mask import Marker
+from etude.tuning.data.plain_layout import PlainLayout
+from etude.tuning.data.rendering import (
+    NOTHING_TRAINED,
+    TEMPLATE_REFUSED,
+    Refusal,
+    Rendering,
+    is_trained,
+    nothing_trained,
+    through_last_answer,
+)
 from etude.tuning.data.schema import Message, Sample
 
 BATCH = 512
 """Samples tokenised in one call; the tokenizer works on the texts of a call in parallel."""
 
 TOO_LONG = "longer than data.max_length"
+
+REASONS = {
+    TOO_LONG: "too_long",
+    NOTHING_TRAINED: "no_trained_tokens",
+    TEMPLATE_REFUSED: "template_refused",
+}
+"""Reasons to drop a sample, each with the key of `data` that decides."""
 
 
 class Encoder:
@@ -56,7 +66,9 @@ class Encoder:
         self.templated = bool(tokenizer.chat_template)
         self._marker = Marker(tokenizer)
         self._chat = (
-            ChatLayout(tokenizer, spec.trained_turns) if self.templated else PlainLayout(tokenizer)
+            ChatLayout(tokenizer, spec.trained_turns, spec.unsupported_system)
+            if self.templated
+            else PlainLayout(tokenizer)
         )
         self._plain = PlainLayout(tokenizer) if tokenizer.eos_token_id is not None else None
         self.end_id = self._chat.end_id
@@ -131,11 +143,13 @@ class Encoder:
                 if isinstance(outcome, Refusal):
                     reason = self._reason_to_drop(outcome)
                     if reason is None:
-                        raise DataError(f"{sample.origin}: {outcome.message}")
+                        raise DataError(f"{sample.origin}: {outcome.message}{_remedy(outcome)}")
                     counts.dropped.setdefault(reason, Tally()).add(sample.origin)
                     continue
                 if source is not sample:
                     counts.cut.add(sample.origin)
+                if self._layout(sample).folds(sample):
+                    counts.folded.add(sample.origin)
                 counts.add(
                     [len(side) for side in outcome.sides],
                     sum(side.trained_tokens for side in outcome.sides),
@@ -207,7 +221,7 @@ class Encoder:
             parts = [
                 replace(sample, messages=sample.messages[: place + 1], context=place)
                 for place, turn in enumerate(sample.messages)
-                if turn.role == "assistant" and place >= sample.context
+                if is_trained(turn) and place >= sample.context
             ]
             for part, (own, cut) in zip(parts, self._encode_within_length(parts), strict=True):
                 yield part, own, cut
@@ -216,8 +230,9 @@ class Encoder:
 
     def _reason_to_drop(self, refusal: Refusal) -> str | None:
         """Return the reason to drop a sample, or None if it must stop the run."""
-        choice = self.spec.too_long if refusal.reason == TOO_LONG else self.spec.no_trained_tokens
-        return None if choice == "error" else refusal.reason
+        if refusal.reason is None or getattr(self.spec, REASONS[refusal.reason]) == "error":
+            return None
+        return refusal.reason
 
     def _encode_within_length(
         self, samples: Sequence[Sample]
@@ -314,6 +329,12 @@ class Encoder:
                 marked if isinstance(marked, Refusal) else EncodedSample(*marked, sample.origin)
             )
         return outcomes
+
+
+def _remedy(refusal: Refusal) -> str:
+    if refusal.reason != TEMPLATE_REFUSED:
+        return ""
+    return "; `etude data check` names every such row, data.template_refused: drop leaves them out"
 
 
 def _joined(sample: Sample, sides: list[EncodedSample | Refusal]) -> EncodedSample | Refusal:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.chat_template import NOTHING_TRAINED
+from etude.tuning.data.account import Account
 from etude.tuning.data.counts import EncodingStats
 from etude.tuning.data.document_rows import DocumentEncoder
-from etude.tuning.data.encode import TOO_LONG, Encoder
+from etude.tuning.data.encode import REASONS, Encoder
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import DataSplit, Sample
 
@@ -50,8 +50,16 @@ class Inspection:
 
     notes: list[str]
 
+    fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Columns, keys of messages and turns of the rows: in how many they were read, or were not."""
 
-def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) -> Inspection:
+    refused: str | None = None
+    """Why the first of the rows that are no sample is none, and which they are; None: all are."""
+
+
+def inspect_data(
+    tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int, account: Account | None = None
+) -> Inspection:
     """Inspect the first `rows` training samples, and count all samples.
 
     Samples that would stop a run because of their length or missing targets are counted as dropped;
@@ -62,13 +70,15 @@ def inspect_data(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) ->
     """
     encoder = Encoder(tokenizer, spec)
     looks = [seen for sample in split.train[:rows] for seen in looks_at(encoder, sample)]
-    lenient: dict[str, str] = {"no_trained_tokens": "drop"}
+    lenient: dict[str, str] = {"no_trained_tokens": "drop", "template_refused": "drop"}
     if spec.too_long == "error":
         lenient["too_long"] = "drop"
     counting = Encoder(tokenizer, spec.model_copy(update=lenient))
     train = counting.encode_all(split.train, may_be_empty=True).stats
     held_out = counting.encode_all(split.eval, may_be_empty=True).stats
-    return Inspection(looks, train, held_out, _stoppers(spec, train, held_out) + split.notes)
+    account = account or Account()
+    notes = [*_stoppers(spec, train, held_out), *split.notes]
+    return Inspection(looks, train, held_out, notes, account.table(), account.refusal())
 
 
 def inspect_documents(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: int) -> Inspection:
@@ -82,8 +92,8 @@ def inspect_documents(tokenizer: Any, spec: DataSpec, split: DataSplit, rows: in
 
 def _stoppers(spec: DataSpec, *stats: EncodingStats) -> list[str]:
     """Return notes about dropped samples that would stop a run."""
-    stops = {TOO_LONG: spec.too_long == "error", NOTHING_TRAINED: spec.no_trained_tokens == "error"}
-    keys = {TOO_LONG: "data.too_long", NOTHING_TRAINED: "data.no_trained_tokens"}
+    keys = {reason: f"data.{key}" for reason, key in REASONS.items()}
+    stops = {reason: getattr(spec, key) == "error" for reason, key in REASONS.items()}
     return [
         f"a run would stop at {tally} of these: {reason}; fix them, or set {keys[reason]} to drop"
         for side in stats
@@ -192,6 +202,10 @@ def inspection_page(inspection: Inspection, title: str) -> str:
         for name, value in totals(inspection.train)
     )
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in inspection.notes)
+    fields = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(told)}</td></tr>"
+        for name, told in inspection.fields
+    )
     legend = "&emsp;".join(
         f'<span class="{state}">{state}</span>: {meaning}' for state, meaning in LEGEND.items()
     )
@@ -200,7 +214,9 @@ def inspection_page(inspection: Inspection, title: str) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style><h1>{name}</h1><p>{legend}</p>{sections}"
-        f"<h2>Totals</h2><table>{rows}</table>{notes}</html>\n"
+        f"<h2>Totals</h2><table>{rows}</table>{notes}"
+        + (f"<h2>Columns and keys</h2><table>{fields}</table>" if fields else "")
+        + "</html>\n"
     )
 
 
@@ -224,6 +240,8 @@ def totals(stats: EncodingStats) -> list[tuple[str, str]]:
     rows += [(f"dropped: {reason}", str(tally)) for reason, tally in stats.dropped.items()]
     if stats.cut.count:
         rows.append(("prompt truncated", str(stats.cut)))
+    if stats.folded.count:
+        rows.append(("system message folded into the user's turn", str(stats.folded)))
     return rows
 
 

@@ -12,21 +12,36 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.account import Account
 from etude.tuning.data.columns import field_reader
 from etude.tuning.data.disk_buffer import DiskBuffer
+from etude.tuning.data.draws import content_key, unit
 from etude.tuning.data.labels import LabelError, LabelKind, label_kind, read_label, rows_named
-from etude.tuning.data.samples import content_key, load_samples, prompt_key, unit_hash
+from etude.tuning.data.samples import load_samples, prompt_key
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
 
 
-def load_labelled(spec: DataSpec, seed: int) -> DataSplit:
+def load_labelled(
+    spec: DataSpec, seed: int, *, account: Account | None = None, refuse: bool = True
+) -> DataSplit:
     """Read the labelled texts that `spec` names, and split them.
+
+    Args:
+        spec: source and split of the data.
+        seed: seed of the split.
+        account: as for `load_samples`.
+        refuse: as for `load_samples`.
 
     Raises:
         DataError: as `load_samples`; also if a text is empty, with the rows of all such texts.
     """
-    return load_samples(spec, seed, labelled_reader, split_labelled)
+    if spec.weighted:
+        raise DataError(
+            "data.train: weights of files are for conversations and texts; of labelled texts, "
+            "name the files without weights, and balance classes by train.sampling"
+        )
+    return load_samples(spec, seed, labelled_reader, split_labelled, account=account, refuse=refuse)
 
 
 def labelled_reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:
@@ -160,7 +175,7 @@ def held_out_places(
     by_text: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         by_text[key].append(index)
-    places = {key: unit_hash(key, seed, "side") for key in by_text}
+    places = {key: unit(key, seed, "side") for key in by_text}
     left: dict[str, int] = defaultdict(int)
     for stratum in strata:
         left[stratum] += 1
@@ -213,7 +228,7 @@ def _drawn(
     chosen: list[int] = []
     for stratum, members in by_stratum.items():
         places = {
-            i: unit_hash(content_key(samples[i]) + samples[i].origin.encode(), seed, "draw")
+            i: unit(content_key(samples[i]) + samples[i].origin.encode(), seed, "draw")
             for i in members
         }
         chosen += sorted(members, key=lambda i: places[i])[: quota[stratum]]

@@ -12,13 +12,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.tuning.data.chat_template import (
-    ChatLayout,
-    PlainLayout,
-    Refusal,
-    Rendering,
-    nothing_trained,
-)
+from etude.tuning.data.chat_template import ChatLayout
+from etude.tuning.data.plain_layout import PlainLayout
+from etude.tuning.data.rendering import Refusal, Rendering, nothing_trained
 
 
 class Marker:

@@ -5,7 +5,8 @@ r"""Parsing of conversation turns: OpenAI's {role, content} and ShareGPT's {from
     {"role": "tool", "tool_call_id": "a1", "content": "-3 °C"}
     {"from": "gpt", "value": "It is cold."}
 
-Both are read into `Message`; error messages name the row and the turn.
+Both are read into `Message`, which remembers the keys that were read and those that were not; error
+messages name the row and the turn.
 """
 
 from __future__ import annotations
@@ -13,38 +14,46 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 from etude.core.errors import DataError, did_you_mean
-from etude.tuning.data.columns import checked, missing, names, parsed, shown
+from etude.tuning.data.columns import (
+    ABSENT,
+    checked,
+    missing,
+    names,
+    parsed,
+    shown,
+    value_at,
+)
 from etude.tuning.data.schema import Message, Role, ToolCall
 from etude.tuning.data.sources.registry import Row
 
 ROLES: dict[str, Role] = {
     "system": "system",
-    "developer": "system",
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
-    "function": "tool",
-}
-"""Roles of OpenAI's messages, including newer and older names."""
-
-SPEAKERS: dict[str, Role] = {
-    **ROLES,
+    "developer": "system",
     "human": "user",
     "gpt": "assistant",
+    "model": "assistant",
     "chatgpt": "assistant",
     "bing": "assistant",
     "bard": "assistant",
-    "model": "assistant",
     "bot": "assistant",
-    "function_call": "assistant",
+    "function": "tool",
+    "ipython": "tool",
     "observation": "tool",
     "function_response": "tool",
     "tool_response": "tool",
+    "function_call": "assistant",
 }
-"""Values of ShareGPT's `from` in common data sets."""
+"""Values of `role` and of ShareGPT's `from` in common data sets; those of templates first."""
+
+_CALLING = "function_call"
+"""Role of a turn whose text is a tool call, JSON of {name, arguments}."""
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Fields with the reasoning of an assistant's turn."""
@@ -61,14 +70,15 @@ def read_messages(
         row: a row of the data.
         column: a column with a list of turns, or its JSON.
         key: the recipe key that names the column, for messages.
-        speakers: whether turns are {from, value}; {role, content} are then read as well.
+        speakers: whether error messages ask for {from, value}; either is read.
 
     Raises:
         DataError: naming the row and the turn.
     """
-    if column not in row.values:
+    value = value_at(row.values, column)
+    if value is ABSENT:
         raise missing(row, column, key)
-    return messages_of(row.values[column], f"{row.origin}: ", column, speakers=speakers)
+    return messages_of(value, f"{row.origin}: ", column, speakers=speakers)
 
 
 def messages_of(
@@ -82,77 +92,169 @@ def messages_of(
         raise DataError(f"{place}{column!r} must be a list of {form}, got {shown(listed)}")
     word = "message" if column == "messages" else f"{column} turn"
     return tuple(
-        _turn(turn, f"{place}{word} {number}", form, speakers)
+        _turn(turn, f"{place}{word} {number}", form)
         for number, turn in enumerate(cast("Sequence[Any]", listed), start=1)
     )
 
 
-def _turn(turn: Any, where: str, form: str, speakers: bool) -> Message:
+def read_message(turn: Any, where: str) -> Message:
+    """Return one message of plain data, `{role, content}`; `where` begins error messages.
+
+    Raises:
+        DataError: it is none.
+    """
+    return _turn(turn, where, "{role, content}")
+
+
+def _turn(turn: Any, where: str, form: str) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(f"{where} must be {form}, got {shown(turn)}")
     fields = cast("Mapping[str, Any]", turn)
-    if speakers and "from" in fields:
-        return _spoken(fields, where)
-    return _message(fields, where)
+    if "from" in fields and "role" not in fields:
+        names_of = {"role": "from", "content": "value"}
+    else:
+        names_of = {"role": "role", "content": "content"}
+    watched = _Fields(fields, {names_of["role"], names_of["content"]})
+    message = _message(watched, names_of, where)
+    return replace(message, read=watched.names(read=True), unread=watched.names(read=False))
 
 
-def _spoken(fields: Mapping[str, Any], where: str) -> Message:
-    """Read a turn of ShareGPT; a `function_call` is JSON of {name, arguments}."""
-    absent = [name for name in ("from", "value") if fields.get(name) is None]
-    if absent:
-        raise DataError(f"{where} has no {' and no '.join(absent)}; it has {names(fields)}")
-    speaker = str(fields["from"])
-    role = _role(speaker, SPEAKERS, where)
-    if speaker == "function_call":
-        calls = parsed(fields["value"], f"{where}: the call")
-        return Message(role, "", tool_calls=_calls(_as_list(calls), where))
-    return replace(_message({**fields, "role": role, "content": fields["value"]}, where), role=role)
+class _Fields:
+    """Keys of a message, which remember what was read."""
+
+    def __init__(self, fields: Mapping[str, Any], used: set[str]) -> None:
+        self.fields = fields
+        self._used = used
+        self._inner: dict[str, None] = {}
+        """Unread keys of what the message contains: calls, parts of its content."""
+
+    def get(self, name: str) -> Any:
+        self._used.add(name)
+        return self.fields.get(name)
+
+    def unread_inside(self, what: str, inner: Mapping[str, Any], known: set[str]) -> None:
+        """Note the keys of a part of the message that are not known."""
+        for name, value in inner.items():
+            if name not in known and value is not None:
+                self._inner[f"{what} key {name!r}"] = None
+
+    def names(self, *, read: bool) -> tuple[str, ...]:
+        """Return the keys that say something and were read, or were not, in words."""
+        keys = tuple(
+            name
+            for name, value in self.fields.items()
+            if value is not None and (name in self._used) == read
+        )
+        return _in_words(keys) if read else (*_in_words(keys), *self._inner)
 
 
-def _message(fields: Mapping[str, Any], where: str) -> Message:
+@lru_cache(maxsize=1024)
+def _in_words(keys: tuple[str, ...]) -> tuple[str, ...]:
+    # Messages are alike: one object for all with the same keys.
+    return tuple(f"message key {name!r}" for name in keys)
+
+
+def _message(fields: _Fields, names_of: Mapping[str, str], where: str) -> Message:
+    speaker, content = (fields.get(names_of[part]) for part in ("role", "content"))
     calls: Any = fields.get("tool_calls") or fields.get("function_call") or ()
-    content: Any = fields.get("content")
     if content is None and calls:
         content = ""
     absent = [
-        name
-        for name, value in (("role", fields.get("role")), ("content", content))
-        if value is None
+        names_of[part] for part, value in (("role", speaker), ("content", content)) if value is None
     ]
     if absent:
-        raise DataError(f"{where} has no {' and no '.join(absent)}; it has {names(fields)}")
-    role = _role(str(fields["role"]), ROLES, where)
+        raise DataError(f"{where} has no {' and no '.join(absent)}; it has {names(fields.fields)}")
+    role = _role(str(speaker), where)
+    if str(speaker) == _CALLING:
+        calls, content = parsed(content, f"{where}: the call"), ""
     if isinstance(content, (list, tuple)):
-        content = _joined_parts(cast("list[Any]", content), where)
+        content = _joined_parts(cast("list[Any]", content), fields, where)
     if not isinstance(content, str):
         raise DataError(f"{where}: content must be text, got {shown(content)}")
     if calls and role != "assistant":
         raise DataError(f"{where}: only assistant turns can call tools, this is a {role} turn")
+    trained = _trained(fields, role, where)
     if role != "assistant":
         name = _text_or_none(fields.get("name")) if role == "tool" else None
-        call_id = _text_or_none(fields.get("tool_call_id"))
+        call_id = _text_or_none(fields.get("tool_call_id")) if role == "tool" else None
         return Message(role, checked(content, where), name=name, call_id=call_id)
     calls = parsed(calls, f"{where}: tool_calls")
     return Message(
         role,
         checked(content, where),
         reasoning=_reasoning(fields, where),
-        tool_calls=_calls(_as_list(calls), where),
+        tool_calls=_calls(_as_list(calls), fields, where),
+        trained=trained,
     )
 
 
-def _role(name: str, known: Mapping[str, Role], where: str) -> Role:
-    role = known.get(name)
+def _role(name: str, where: str) -> Role:
+    role = ROLES.get(name)
     if role is None:
-        listed = ", ".join(dict.fromkeys(known.values()) if known is ROLES else known)
         raise DataError(
-            f"{where}: unknown role {name!r}{did_you_mean(name, known)}; known: {listed}"
+            f"{where}: unknown role {name!r}{did_you_mean(name, ROLES)}; known: {', '.join(ROLES)}"
         )
     return role
 
 
-def _reasoning(fields: Mapping[str, Any], where: str) -> str:
+MASKS: dict[str, bool] = {
+    "weight": True,
+    "train": True,
+    "training": True,
+    "loss": True,
+    "prefix": False,
+    "masked": False,
+}
+"""Keys that say of an answer whether it is trained, and what `true` means: trained, or context.
+
+`weight` is OpenAI's and Mistral's, `train` and `training` Axolotl's, `loss` ms-swift's, `masked`
+torchtune's. `prefix` marks a beginning that is given to the model, not written by it (Mistral,
+DeepSeek).
+"""
+
+
+def _trained(fields: _Fields, role: Role, where: str) -> bool:
+    """Return whether a turn is trained, as its own keys say.
+
+    Raises:
+        DataError: a value is neither true nor false, two keys contradict each other, or a turn is
+            to be trained that is no answer.
+    """
+    said: dict[str, bool] = {}
+    for name, means_trained in MASKS.items():
+        if name not in fields.fields or (value := fields.get(name)) is None:
+            continue
+        # 1 == True: numbers and booleans alike.
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            raise DataError(
+                f"{where}: {name} must be true or false (1 or 0), as a turn is trained whole or "
+                f"not at all; got {shown(value)}"
+            )
+        said[name] = bool(value) == means_trained
+    if (value := fields.fields.get("train_detail")) is not None:
+        raise DataError(
+            f"{where}: train_detail trains parts of a turn, which is not supported, got "
+            f"{shown(value)}; say train: true or false, or remove it"
+        )
+    # An answer that is no prefix, or not masked, is an answer like any other.
+    claims = {name: trained for name, trained in said.items() if not trained or MASKS[name]}
+    if len(set(claims.values())) > 1:
+        told = " and ".join(f"{name}: {shown(fields.fields[name])}" for name in claims)
+        raise DataError(f"{where}: {told} contradict each other; keep one of them")
+    trained = all(claims.values())
+    if role != "assistant" and claims and trained:
+        name = next(iter(claims))
+        raise DataError(
+            f"{where}: {name}: {shown(fields.fields[name])} on a {role} turn, but only answers "
+            f"are trained; remove {name} there, or set it to 0"
+        )
+    return trained
+
+
+def _reasoning(fields: _Fields, where: str) -> str:
     for name in REASONING_FIELDS:
+        if name not in fields.fields:
+            continue
         thought: Any = fields.get(name)
         if isinstance(thought, str) and thought.strip():
             return checked(thought, f"{where}: {name}")
@@ -161,14 +263,15 @@ def _reasoning(fields: Mapping[str, Any], where: str) -> str:
     return ""
 
 
-def _joined_parts(parts: list[Any], where: str) -> str:
+def _joined_parts(parts: list[Any], fields: _Fields, where: str) -> str:
     """Join content given as parts, `[{"type": "text", "text": ...}, ...]`."""
     texts: list[str] = []
     for part in parts:
-        fields = _object(part)
-        text: Any = fields.get("text")
-        if fields.get("type") != "text" or not isinstance(text, str):
+        inner = _object(part)
+        text: Any = inner.get("text")
+        if inner.get("type") != "text" or not isinstance(text, str):
             raise DataError(f"{where}: only content of type 'text' is supported, got {shown(part)}")
+        fields.unread_inside("content part", inner, {"type", "text"})
         texts.append(text)
     return "".join(texts)
 
@@ -179,21 +282,27 @@ def _joined_parts(parts: list[Any], where: str) -> str:
 def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
     """Return the tools listed in a row's column; empty without such a column.
 
-    A bare `{name, parameters}` is wrapped in OpenAI's `{"type": "function", "function": ...}`.
+    A bare `{name, parameters}` is wrapped in OpenAI's `{"type": "function", "function": ...}`, as
+    is each of Gemini's `{"functionDeclarations": [...]}`.
 
     Raises:
         DataError: the column does not contain tools.
     """
-    value: Any = row.values.get(column)
+    value: Any = value_at(row.values, column)
     where = f"{row.origin}: column {column!r}"
-    if value is None or value == "":
+    if value is ABSENT or value is None or value == "":
         return ()
     listed = parsed(value, where)
     if not isinstance(listed, (list, tuple)):
         raise DataError(f"{where} must be a list of tools, got {shown(listed)}")
     tools: list[Mapping[str, Any]] = []
-    for number, entry in enumerate(cast("Sequence[Any]", listed), start=1):
-        tool = _object(without_nulls(parsed(entry, f"{where}, tool {number}")))
+    entries = [
+        inner
+        for entry in cast("Sequence[Any]", listed)
+        for inner in _declared(parsed(entry, where))
+    ]
+    for number, entry in enumerate(entries, start=1):
+        tool = _object(entry)
         function = _object(tool.get("function", tool))
         if not isinstance(function.get("name"), str):
             raise DataError(
@@ -204,18 +313,13 @@ def read_tools(row: Row, column: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(tools)
 
 
-def without_nulls(value: Any) -> Any:
-    """Return plain data without its null entries.
-
-    Parquet and Arrow give every object of a column the keys of all of them, null if absent;
-    rendered, they would teach a model to pass these arguments.
-    """
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
-        return {name: without_nulls(v) for name, v in fields.items() if v is not None}
-    if isinstance(value, (list, tuple)):
-        return [without_nulls(v) for v in cast("Sequence[Any]", value)]
-    return value
+def _declared(entry: Any) -> list[Any]:
+    """Return the tools of one entry: of Gemini's, each function that it declares."""
+    fields = _object(entry)
+    for key in ("functionDeclarations", "function_declarations"):
+        if isinstance(fields.get(key), (list, tuple)):
+            return list(cast("Sequence[Any]", fields[key]))
+    return [entry]
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -227,23 +331,32 @@ def _as_list(calls: Any) -> list[Any]:
     return list(cast("Sequence[Any]", calls)) if isinstance(calls, (list, tuple)) else [calls]
 
 
-def _calls(calls: Sequence[Any], where: str) -> tuple[ToolCall, ...]:
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+"""Keys of a call's arguments: OpenAI's, Llama 3's, LangChain's, Anthropic's."""
+
+
+def _calls(calls: Sequence[Any], fields: _Fields, where: str) -> tuple[ToolCall, ...]:
     found: list[ToolCall] = []
     for number, call in enumerate(calls, start=1):
         place = f"{where}, tool call {number}"
-        fields = _object(call)
-        function = _object(fields.get("function", fields))
+        outer = _object(call)
+        function = _object(outer.get("function", outer))
         name: Any = function.get("name")
         if not isinstance(name, str) or not name:
             raise DataError(f"{place} must be {{name, arguments}}, got {shown(call)}")
-        given: Any = function.get("arguments")
+        key = next((key for key in ARGUMENTS if key in function), ARGUMENTS[0])
+        given: Any = function.get(key)
         # OpenAI stores arguments as JSON text; templates format them themselves.
-        arguments: Any = {} if given in (None, "") else parsed(given, f"{place}: arguments")
+        arguments: Any = {} if given in (None, "") else parsed(given, f"{place}: {key}")
         if not isinstance(arguments, Mapping):
-            raise DataError(f"{place}: arguments must be an object, got {shown(given)}")
-        if not isinstance(given, str):
-            arguments = without_nulls(arguments)
-        call_id = _text_or_none(fields.get("id"))
+            raise DataError(f"{place}: {key} must be an object, got {shown(given)}")
+        known = {"id", "type", "name", key}
+        if function is outer:
+            fields.unread_inside("tool call", outer, known)
+        else:
+            fields.unread_inside("tool call", outer, {"id", "type", "function"})
+            fields.unread_inside("tool call", function, known)
+        call_id = _text_or_none(outer.get("id"))
         found.append(ToolCall(name, cast("Mapping[str, Any]", arguments), call_id))
     return tuple(found)
 

@@ -8,16 +8,15 @@ others.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from heapq import heappush, heappushpop
-from typing import Literal
+from pathlib import Path
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.disk_buffer import DiskBuffer
+from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.data.account import Account, accounted
+from etude.tuning.data.draws import Draw, MixedDraw, content_key, mixed_draw, unit
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
@@ -34,6 +33,9 @@ def load_samples(
     seed: int,
     reader: ReaderFactory = sample_reader,
     splitter: Splitter | None = None,
+    *,
+    account: Account | None = None,
+    refuse: bool = True,
 ) -> DataSplit:
     """Read the data that `spec` names and split it.
 
@@ -42,6 +44,8 @@ def load_samples(
         seed: seed of the split.
         reader: creates the row reader; a task may provide its own.
         splitter: splits the samples; None: `split_samples`.
+        account: counts what the rows contain; its notes are the split's, too.
+        refuse: False: count the rows that are no sample in `account`, and go on.
 
     Raises:
         DataError: a file is missing, empty or of the wrong kind, a row is unreadable or lacks a
@@ -50,29 +54,81 @@ def load_samples(
     source = SOURCES[spec.kind]
     if isinstance(source, SplitSource):
         return source.split(spec, seed)
+    account = account or Account()
     rows = source.rows(spec)
-    return (splitter or split_samples)(
-        _samples(rows.train, spec, f"{spec.train}", reader),
+    split = (splitter or split_samples)(
+        _samples(rows.train, spec, _named(spec.train_files), reader, account, refuse=refuse),
         None
         if rows.eval is None
-        else _samples(rows.eval, spec, spec.eval or f"{spec.train}", reader),
+        else _samples(
+            rows.eval,
+            spec,
+            _named(spec.eval_files or spec.train_files),
+            reader,
+            account,
+            refuse=refuse,
+        ),
         spec,
         seed,
     )
+    if len(spec.train_files) > 1:
+        told = ", ".join(f"{count:,} from {name}" for name, count in account.files.items())
+        split.notes.append(f"samples read: {told}")
+    split.notes.extend(account.notes())
+    return split
+
+
+def _named(files: Sequence[NamedFile]) -> str:
+    return " and ".join(file.first for file in files)
 
 
 def _samples(
-    rows: Iterable[SourceRow], spec: DataSpec, source: str, reader: ReaderFactory
+    rows: Iterable[SourceRow],
+    spec: DataSpec,
+    source: str,
+    reader: ReaderFactory,
+    account: Account,
+    *,
+    refuse: bool,
 ) -> Iterator[Sample]:
     """Turn rows into samples; the first row determines the reader for all."""
     read = None
+    kept = False
     for row in rows:
-        if isinstance(row, UnreadableRow):
-            raise DataError(f"{row.message}; `etude data check {source}` names every such row")
-        read = read or reader(spec, row)
-        yield read(row)
-    if read is None:
-        raise DataError(f"{source} contains no rows")
+        try:
+            if isinstance(row, UnreadableRow):
+                raise DataError(row.message)
+            if read is None:
+                read = accounted(reader(spec, row))
+            sample = read(row)
+        except DataError as error:
+            if refuse:
+                # What is wrong with the first row, the recipe likely gets wrong about all.
+                damaged = isinstance(row, UnreadableRow) or account.rows
+                raise DataError(f"{error}{remedy(spec, source) if damaged else ''}") from None
+            account.refuse(row.origin, str(error))
+            continue
+        account.add(sample)
+        kept = True
+        yield sample
+    if not kept:
+        raise DataError(account.reasons[0] if account.reasons else f"{source} contains no rows")
+
+
+def remedy(spec: DataSpec, source: str) -> str:
+    """Return what names all rows that cannot be used, and writes the others."""
+    if spec.kind != "files":
+        return "; `etude data check --recipe RECIPE` names every such row"
+    if len(spec.train_files) > 1 or spec.train_files[0].path is None:
+        return "; `etude data check --recipe RECIPE --fix FILE.jsonl` names every such row"
+    fixed = shlex.quote(f"{Path(source).name.partition('.')[0]}.fixed.jsonl")
+    # A run's recipe has absolute paths; a person types the short one.
+    if Path(source).is_relative_to(Path.cwd()):
+        source = str(Path(source).relative_to(Path.cwd()))
+    return (
+        f"; `etude data check {shlex.quote(source)} --fix {fixed}` names every such row and writes "
+        f"the others to {fixed}"
+    )
 
 
 def split_samples(
@@ -90,8 +146,8 @@ def split_samples(
         DataError: a side of the split is empty.
     """
     notes: list[str] = []
-    train_draw = _Draw(spec.max_train, seed)
-    eval_draw = _Draw(spec.max_eval, seed)
+    train_draw = mixed_draw(spec, seed) if spec.weighted else Draw(spec.max_train, seed)
+    eval_draw = Draw(spec.max_eval, seed)
     if held_out is None:
         _hold_out(train, spec.eval_fraction, seed, train_draw, eval_draw)
         if spec.eval_fraction > 0:
@@ -116,14 +172,14 @@ def split_samples(
             )
         if not train_draw.seen:
             raise DataError("every training sample is also in the evaluation data")
-    for name, draw in (("training", train_draw), ("evaluation", eval_draw)):
-        if draw.limit is not None and draw.seen > draw.limit:
-            notes.append(f"drew {draw.limit:,} of {draw.seen:,} {name} samples")
-    return DataSplit(train_draw.samples(), eval_draw.samples(), notes)
+    split = DataSplit(train_draw.samples(), eval_draw.samples(), notes)
+    notes += train_draw.notes("training")
+    notes += eval_draw.notes("evaluation")
+    return split
 
 
 def _hold_out(
-    samples: Iterable[Sample], fraction: float, seed: int, train: _Draw, held: _Draw
+    samples: Iterable[Sample], fraction: float, seed: int, train: Draw | MixedDraw, held: Draw
 ) -> None:
     """Assign each sample to `train` or `held` by a hash of its content.
 
@@ -135,7 +191,7 @@ def _hold_out(
     waiting: list[Sample] = []
     early: list[tuple[float, Sample]] = []  # held out before the first training sample
     for sample in samples:
-        place = unit_hash(prompt_key(sample), seed, "side")
+        place = unit(prompt_key(sample), seed, "side")
         if place < fraction:
             held.add(sample)
             if not train.seen:
@@ -168,70 +224,6 @@ def _hold_out(
         )
 
 
-class _Draw:
-    """A seeded random draw of at most `limit` samples from a stream, in stream order.
-
-    Each sample gets a hash of its content, position and the seed; the lowest are drawn. Memory is
-    that of the drawn samples; without a limit, see `DiskBuffer`.
-    """
-
-    def __init__(self, limit: int | None, seed: int) -> None:
-        self.limit = limit
-        self.seen = 0
-        self._seed = seed
-        self._all = DiskBuffer()
-        # (minus the hash, place in the stream, sample): the root is the highest drawn hash.
-        self._kept: list[tuple[float, int, Sample]] = []
-
-    def add(self, sample: Sample) -> None:
-        place = self.seen
-        self.seen += 1
-        if self.limit is None:
-            self._all.append(sample)
-            return
-        number = unit_hash(content_key(sample) + sample.origin.encode(), self._seed, "draw")
-        entry = (-number, place, sample)
-        if len(self._kept) < self.limit:
-            heappush(self._kept, entry)
-        else:
-            heappushpop(self._kept, entry)
-
-    def clear(self) -> None:
-        self.seen = 0
-        self._kept.clear()
-        self._all.clear()
-
-    def samples(self) -> Sequence[Sample]:
-        if self.limit is None:
-            return self._all
-        return [sample for _, _, sample in sorted(self._kept, key=lambda entry: entry[1])]
-
-
-def content_key(sample: Sample) -> bytes:
-    """Return a 16-byte hash of a sample that ignores surrounding white space."""
-    digest = hashlib.blake2b(digest_size=16)
-    if sample.text is not None:
-        digest.update(sample.text.strip().encode("utf-8", "surrogatepass"))
-    for message in sample.messages:
-        digest.update(message.canonical().encode("utf-8", "surrogatepass"))
-    for message in sample.rejected:
-        digest.update(f"\0worse{message.canonical()}".encode("utf-8", "surrogatepass"))
-    if sample.desirable is not None:
-        digest.update(b"\0wanted" if sample.desirable else b"\0unwanted")
-    if sample.pair is not None:
-        digest.update(f"\0pair {sample.pair.strip()}".encode("utf-8", "surrogatepass"))
-    if sample.label is not None:
-        digest.update(f"\0class {sample.label}".encode("utf-8", "surrogatepass"))
-    for mark, text in (("positive", sample.positive), ("negative", sample.negative)):
-        if text is not None:
-            digest.update(f"\0{mark} {text.strip()}".encode("utf-8", "surrogatepass"))
-    if sample.tags:
-        digest.update(f"\0tags {' '.join(sample.tags)}".encode("utf-8", "surrogatepass"))
-    if sample.tools:
-        digest.update(json.dumps(sample.tools, sort_keys=True).encode("utf-8", "surrogatepass"))
-    return digest.digest()
-
-
 def prompt_key(sample: Sample) -> bytes:
     """Return the key that decides a sample's side: the prompt for preferences, else all.
 
@@ -249,13 +241,3 @@ def prompt_key(sample: Sample) -> bytes:
             replace(sample, messages=sample.messages[: sample.context], rejected=(), desirable=None)
         )
     return content_key(sample)
-
-
-def unit_hash(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
-    """Return a number in [0, 1) that depends on `key`, `seed` and `purpose` alone."""
-    digest = hashlib.blake2b(key, digest_size=8, person=purpose.encode(), salt=_salt(seed))
-    return int.from_bytes(digest.digest(), "big") / 2**64
-
-
-def _salt(seed: int) -> bytes:
-    return (seed % 2**128).to_bytes(16, "big")

@@ -54,6 +54,15 @@ class Message:
     call_id: str | None = None
     """Identifier of the call with this result (`tool` turns)."""
 
+    trained: bool = True
+    """False: the data say that this answer is context (`weight: 0`, `train: false`)."""
+
+    read: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Keys of the data that it was read from, in words; empty if it was made otherwise."""
+
+    unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Keys of the data that nothing reads, in words."""
+
     @property
     def is_empty(self) -> bool:
         """Whether the turn has neither content nor calls."""
@@ -74,9 +83,19 @@ class Message:
         """Return a canonical text that ignores surrounding white space."""
         extra = {**self.as_dict(), "reasoning": self.reasoning.strip()}
         del extra["content"]
+        if not self.trained:
+            extra["trained"] = False
         if extra == {"role": self.role, "reasoning": ""}:
             return f"\0{self.role}\0{self.content.strip()}"
         return f"\0{json.dumps(extra, sort_keys=True)}\0{self.content.strip()}"
+
+
+@dataclass(frozen=True, slots=True)
+class RowFields:
+    """Columns and message keys of a row, in words: which were read, and which were not."""
+
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,8 @@ class Sample:
 
     tags: tuple[str, ...] = ()
     """For token classification, the tag of each word, in the scheme of the data."""
+    fields: RowFields | None = field(default=None, compare=False, repr=False)
+    """Of the row that it was read from; None if it was made otherwise."""
 
     @classmethod
     def conversation(cls, *turns: tuple[Role, str], origin: str) -> Sample:

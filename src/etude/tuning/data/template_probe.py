@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Literal, cast
 
-from etude.tuning.data.messages import REASONING_FIELDS
+from etude.tuning.data.messages import REASONING_FIELDS, without_reasoning
 from etude.tuning.data.schema import Message, ToolCall
 
 Render = Callable[[list[dict[str, Any]], list[Mapping[str, Any]] | None], str]
@@ -56,6 +57,7 @@ class TemplateProbe:
         )
         self._splits_inline = "</think>" in template
         self._takes_tools: bool | None = None
+        self._system: Literal["rendered", "omitted", "refused"] | None = None
         self._arguments_as_text: bool | None = None
 
     @property
@@ -65,6 +67,20 @@ class TemplateProbe:
             asked = [{"role": "user", "content": "question"}]
             self._takes_tools = _PROBE in self._render(asked, [_TOOL])
         return self._takes_tools
+
+    @property
+    def system(self) -> Literal["rendered", "omitted", "refused"]:
+        """What the template does with a system message before the user's."""
+        if self._system is None:
+            asked = {"role": "user", "content": "question"}
+            try:
+                text = self._render([{"role": "system", "content": _PROBE}, asked], None)
+            # Templates may raise anything.
+            except Exception:
+                self._system = "refused"
+            else:
+                self._system = "rendered" if _PROBE in text else "omitted"
+        return self._system
 
     def dicts(self, turns: Sequence[Message]) -> list[dict[str, Any]]:
         """Return turns in the form the template expects."""
@@ -129,9 +145,48 @@ def unsaid(turn: Message, text: str) -> str | None:
     return None
 
 
+def omitted(turns: Sequence[Message], text: str) -> Message | None:
+    """Return the first turn whose content is missing in a conversation's rendering, or None.
+
+    Reasoning in answers is not looked for: templates leave that of earlier ones out. White space is
+    ignored, and turns may come in another order, as some templates write the system message into
+    the user's last turn. A text must occur as often as all turns together have it, so that a short
+    message is not taken for said because another one contains it.
+    """
+    said = _plain(text)
+    wanted = [_plain(without_reasoning(turn).content) for turn in turns]
+    place = 0
+    for content in wanted:
+        place = said.find(content, place)
+        if place < 0:
+            break
+        place += len(content)
+    else:
+        return _uncalled(turns, text)
+    for turn, content in zip(turns, wanted, strict=True):
+        if not content:
+            continue
+        forms = dict.fromkeys(_forms(content))
+        times = sum(said.count(form) for form in forms)
+        if times < sum(other.count(content) for other in wanted):
+            return turn
+    return _uncalled(turns, text)
+
+
+def _uncalled(turns: Sequence[Message], text: str) -> Message | None:
+    """Return the first turn with a tool call that is missing in the rendering, or None."""
+    calling = (turn for turn in turns if turn.tool_calls)
+    return next((t for t in calling if unsaid(replace(t, content="", reasoning=""), text)), None)
+
+
+def _forms(part: str) -> tuple[str, str, str]:
+    """Return a text as it is, and as JSON writes it."""
+    return part, json.dumps(part, ensure_ascii=False)[1:-1], json.dumps(part)[1:-1]
+
+
 def _find(part: str, said: str, start: int) -> int:
     """Return where `part` ends in `said` after `start`, or -1."""
-    for form in (part, json.dumps(part, ensure_ascii=False)[1:-1], json.dumps(part)[1:-1]):
+    for form in _forms(part):
         wanted = _plain(form)
         at = said.find(wanted, start)
         if at >= 0:

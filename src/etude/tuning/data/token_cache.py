@@ -19,14 +19,34 @@ from typing import Any
 
 from etude.core.paths import home
 from etude.core.progress import Progress
-from etude.tuning.data import chat_template, counts, encode, encoded, loss_mask, token_files
+from etude.tuning.data import (
+    chat_template,
+    counts,
+    encode,
+    encoded,
+    loss_mask,
+    plain_layout,
+    rendering,
+    template_probe,
+    token_files,
+)
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.token_files import StoreWriter, TokenStore
 
 MOST_BYTES = 4 << 30
-_CODE = (counts, encode, encoded, loss_mask, chat_template, token_files)
+_CODE = (
+    counts,
+    encode,
+    encoded,
+    loss_mask,
+    chat_template,
+    plain_layout,
+    rendering,
+    template_probe,
+    token_files,
+)
 
 
 def _code_hash() -> bytes:
@@ -113,7 +133,14 @@ def cache_key(encoder: Encoder, samples: Sequence[Sample]) -> str | None:
         # A template may include the current date.
         "day": date.today().isoformat() if "strftime_now" in template else "",
         "special": {key: str(value) for key, value in encoder.tokenizer.special_tokens_map.items()},
-        "spec": [spec.max_length, spec.too_long, spec.no_trained_tokens, spec.trained_turns],
+        "spec": [
+            spec.max_length,
+            spec.too_long,
+            spec.no_trained_tokens,
+            spec.template_refused,
+            spec.unsupported_system,
+            spec.trained_turns,
+        ],
     }
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     digest.update(backend.to_str().encode("utf-8", "surrogatepass"))

@@ -187,6 +187,6 @@ def _mapped(file: Path, dtype: Any) -> NDArray[Any]:
 def _stats_of(kept: dict[str, Any]) -> EncodingStats:
     fields = dict(kept)
     fields["dropped"] = {name: Tally(**tally) for name, tally in kept["dropped"].items()}
-    fields["cut"], fields["split"] = Tally(**kept["cut"]), Tally(**kept["split"])
+    fields |= {name: Tally(**kept[name]) for name in ("cut", "split", "folded")}
     fields["histogram"] = [(int(low), int(high), int(n)) for low, high, n in kept["histogram"]]
     return EncodingStats(**fields)

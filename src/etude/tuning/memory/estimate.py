@@ -152,7 +152,7 @@ def answering_bytes(config: Any, recipe: Recipe, compute: torch.dtype, trained: 
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     context = getattr(text, "max_position_embeddings", None) or recipe.data.max_length
     prompt = min(recipe.data.max_length, context)
-    positions = answers * (prompt + recipe.eval.max_new_tokens)
+    positions = answers * (prompt + (recipe.eval.max_new_tokens or recipe.data.max_length // 2))
     cache = 2 * positions * text.num_hidden_layers * key_heads * width
     read = min(answers * prompt, max(prompt, PREFILL_TOKENS))
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size

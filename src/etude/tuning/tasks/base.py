@@ -314,4 +314,9 @@ def omission_notes(train: EncodedSet, held_out: EncodedSet, truncated: str) -> l
         notes += [f"{name}: dropped, {why}: {left}" for why, left in dropped]
         if encoded.stats.cut.count:
             notes.append(f"{name}: {truncated}: {encoded.stats.cut}")
+        if encoded.stats.folded.count:
+            notes.append(
+                f"{name}: the chat template takes no system message, so it comes first in the "
+                f"user's turn: {encoded.stats.folded}"
+            )
     return notes

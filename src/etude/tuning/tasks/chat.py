@@ -7,7 +7,7 @@ the data by the metrics in `eval.metrics`. Plain text is read as well, each row 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from etude.tuning.data.batch import Layout
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.references import for_training
+from etude.tuning.data.rendering import through_last_answer
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
@@ -48,7 +49,10 @@ from etude.tuning.training.evaluate import evaluate, generate_answers
 REFERENCE = "reference.json"
 """Cached reference log-probabilities in the run's folder, for full fine-tuning."""
 
-_COLUMNS = ("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format")
+_COLUMNS = (
+    *("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format"),
+    *("system_column", "reasoning"),
+)
 
 
 class Chat:
@@ -106,7 +110,13 @@ class Chat:
         progress.finish()
         notes += omission_notes(train, held_out, "prompts truncated on the left")
         notes += _length_notes(encoder, train, held_out, recipe)
-        return PreparedData(train, held_out, encoder, notes)
+        system, several = common_system(split.train)
+        if several:
+            notes.append(
+                "training conversations have different system messages, or only some have one; "
+                "`etude chat` and `predict` use none unless data.system or --system names it"
+            )
+        return PreparedData(train, held_out, encoder, notes, system=system)
 
     def read_evaluation(
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -214,9 +224,7 @@ class Chat:
         return [
             {
                 "origin": question.sample.origin,
-                "prompt": question.sample.messages[-2].content
-                if len(question.sample.messages) > 1
-                else "",
+                "prompt": _question(question.sample),
                 "reference": _nearest(question, after.predictions[i]),
                 "before": before.predictions[i],
                 "after": after.predictions[i],
@@ -243,6 +251,22 @@ class Chat:
             batch_samples=recipe.eval.batch_samples,
         )
         return [Answer(answer) for answer in answers]
+
+
+def common_system(samples: Iterable[Sample]) -> tuple[str | None, bool]:
+    """Return the system message of all conversations, None if it is not one and the same.
+
+    Also returns whether there are several, or conversations with and without one.
+    """
+    first: str | None = None
+    for number, sample in enumerate(sample for sample in samples if sample.messages):
+        turn = sample.messages[0]
+        system = turn.content if turn.role == "system" else None
+        if number == 0:
+            first = system
+        elif system != first:
+            return None, True
+    return first, False
 
 
 def as_trained(turns: tuple[Message, ...], spec: DataSpec, origin: str) -> Sample:
@@ -288,3 +312,9 @@ def _length_notes(
 def _nearest(question: Question, answer: str) -> str:
     """Return the reference that the score is based on: the nearest one by ROUGE-L."""
     return max(question.references, key=lambda one: rouge_l(one, answer).fmeasure)
+
+
+def _question(sample: Sample) -> str:
+    """Return the turn before the last trained answer."""
+    turns = through_last_answer(sample)
+    return turns[-2].content if len(turns) > 1 else ""

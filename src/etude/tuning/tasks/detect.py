@@ -19,7 +19,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import names
 from etude.tuning.data.documents import is_text
 from etude.tuning.data.formats.registry import FORMATS, FirstRow
-from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource, train_name
+from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource
 
 ROWS = 2000
 """Rows that are looked at."""
@@ -81,13 +81,15 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
         return _with(recipe, CHAT if recipe.task == "auto" else recipe.task, {}), []
     if recipe.task != "auto" and recipe.task not in _FINDERS:
         return recipe, []
-    if recipe.data.kind == "files" and is_text(train_name(recipe.data)):
+    documents = [file.path for file in recipe.data.train_files if file.path is not None]
+    if recipe.data.kind == "files" and any(map(is_text, documents)):
         if recipe.task != "auto":
             return recipe, []
-        name = Path(train_name(recipe.data)).name
+        name = Path(documents[0]).name
         return _with(recipe, LANGUAGE_MODELING, {}), [
             f"task: {LANGUAGE_MODELING}, from the text of {name}"
         ]
+    recipe.require_data()
     rows = first_rows(recipe.data)
     found = (
         detect(rows, recipe.data)

@@ -28,7 +28,7 @@ from etude.tuning.data.documents import is_text, read_documents
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.formats.registry import format_name
 from etude.tuning.data.schema import DataSplit, Sample
-from etude.tuning.data.sources.registry import Row, train_name
+from etude.tuning.data.sources.registry import Row
 from etude.tuning.metrics.metric import BITS_PER_BYTE, PERPLEXITY, Metric
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import LoadedModel
@@ -292,8 +292,9 @@ def suits(spec: DataSpec, first: Row | None) -> bool:
         spec: names the data and their format.
         first: the first row of a file of rows; None for a folder or a text file.
     """
-    if first is None or (spec.kind == "files" and is_text(train_name(spec))):
-        return spec.kind == "files" and is_text(train_name(spec))
+    documents = spec.kind == "files" and any(is_text(file.first) for file in spec.train_files)
+    if first is None or documents:
+        return documents
     return format_name(spec, first) == "text"
 
 

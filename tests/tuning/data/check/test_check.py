@@ -233,7 +233,7 @@ def test_a_model_without_a_template_or_with_one_of_another_is_said(tmp_path, tin
 def test_rows_that_cannot_be_read_are_counted_and_the_others_checked(check):
     rows = clean_rows()
     del rows[6]["completion"]
-    rows[8]["completion"] = ["a", "list"]
+    rows[8]["completion"] = [["a"], "list"]
     rows[12] = rows[11]
     report, _ = check(rows)
     assert lines_of(report, "unreadable") == [7, 9]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import codecs
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
 
@@ -19,20 +20,90 @@ class ReplaySpec(Section):
     """Share of the training tokens that are of it; rows are drawn at random by the seed."""
 
 
+class NamedFile(Section):
+    """One of several data files, or two text files of aligned lines."""
+
+    path: str | None = None
+    """The file."""
+
+    prompts: str | None = None
+    """Text file with a prompt a line; needs `completions`."""
+
+    completions: str | None = None
+    """Text file whose line n answers line n of `prompts`."""
+
+    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    """Share of the training samples, relative to the weights of the other files."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if (self.path is None) == (self.prompts is None or self.completions is None):
+            raise ValueError("a data file is {path}, or {prompts, completions}")
+        if self.path is not None and (self.prompts or self.completions):
+            raise ValueError("a data file is {path}, or {prompts, completions}, not both")
+        return self
+
+    @property
+    def first(self) -> str:
+        """The file that rows are named by."""
+        return self.path or self.prompts or ""
+
+    @property
+    def paths(self) -> list[str]:
+        """All files of it."""
+        return [path for path in (self.path, self.prompts, self.completions) if path is not None]
+
+
+def _form(value: Any) -> str:
+    """Return which form of naming files a value has."""
+    return "files" if isinstance(value, list) else "file"
+
+
+def _as_list(value: Any) -> Any:
+    """Return several files as a list of objects; one file as it is."""
+    if isinstance(value, (dict, NamedFile)):
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    entries = cast("list[Any]", value)
+    if not entries:
+        raise ValueError("an empty list names no data file")
+    return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+Files = Annotated[
+    Annotated[str, Tag("file")] | Annotated[list[NamedFile], Tag("files")],
+    Discriminator(_form),
+    BeforeValidator(_as_list, json_schema_input_type=str | NamedFile | list[str | NamedFile]),
+]
+"""One file, or several."""
+
+
 class DataSpec(Section):
     """Training and evaluation data."""
 
     kind: Literal["files", "hub", "docstrings"] = "files"
-    """`files`: JSONL, CSV, Parquet, or CoNLL (a word and its tag a line). `hub`: a data set of the
-    Hugging Face hub. `docstrings`: (function source, summary line) pairs from installed Python
-    packages."""
+    """`files`: JSONL, JSON, CSV, TSV, Parquet, CoNLL (a word and its tag a line) or text,
+    compressed or not. `hub`: a data set of the Hugging Face hub. `docstrings`: (function source,
+    summary line) pairs from installed Python packages."""
 
-    train: str | None = None
-    """Path of the training file, or hub id of the data set. For `language-modeling` also a text
-    file (.txt, .md, .rst, .html), which is one document, or a folder of such files."""
+    train: Files | None = None
+    """Path of the training file (`-`: standard input), or hub id of the data set. Several files: a
+    list of paths, or of {path, weight}: weights are the files' shares of the training samples,
+    drawn once by the seed, none twice. {prompts, completions}: two text files of aligned lines. For
+    `language-modeling` also a text file (.txt, .md, .rst, .html), which is one document, or a
+    folder of such files."""
 
-    eval: str | None = None
-    """Path of the evaluation file. None: hold out `eval_fraction` of the training file."""
+    eval: Files | None = None
+    """Path of the evaluation file, or a list as for `train`, without weights. None: hold out
+    `eval_fraction` of the training data."""
+
+    encoding: str | None = None
+    """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 by its byte order mark."""
+
+    separator: str | None = None
+    """Character between the cells of a CSV file; `tab` is one. None: told by the header (comma,
+    semicolon, tab, bar)."""
 
     eval_fraction: Fraction = 0.05
     """Fraction of the rows to hold out if there is no evaluation file."""
@@ -61,18 +132,24 @@ class DataSpec(Section):
         "alpaca",
         "preference",
         "unpaired_preference",
+        "dolly",
+        "input_output",
+        "gemini",
     ] = "auto"
     """Row format. `auto`: detected from the columns. `messages`: a list of {role, content}, with
     tool calls. `sharegpt`: a list of {from, value}. `alpaca`: instruction, input, output.
-    `preference`: a prompt with a chosen and a rejected answer. `unpaired_preference`: a prompt, an
-    answer, and whether it is desirable (KTO)."""
+    `dolly`: instruction, context, response. `input_output`: input, output. `gemini`: contents, a
+    list of {role, parts}. `preference`: a prompt with a chosen and a rejected answer.
+    `unpaired_preference`: a prompt, an answer, and whether it is desirable (KTO)."""
 
     prompt: str = "prompt"
-    """Column of the prompt, or template with {columns}."""
+    """Column of the prompt, a text or a list of {role, content}; a path into a column, as in
+    `question.text`; or a template with {columns}."""
 
     completion: str = "completion"
-    """Column of the answer, or template with {columns}. A column may hold a list of answers: each
-    is a reference at evaluation, and `data.references` says which are trained."""
+    """Column of the answer, as for `prompt`. Answers in the prompt are context. A column may hold a
+    list of answers: each is a reference at evaluation, and `data.references` says which are
+    trained."""
 
     references: Literal["all", "one"] = "all"
     """Of a row with a list of answers: train on each of them, or on one, drawn by the seed."""
@@ -149,13 +226,18 @@ class DataSpec(Section):
     """Column of the available tools, a list of JSON schemas (`messages`)."""
 
     trained_turns: Literal["all", "last"] = "all"
-    """Answers of a conversation to train on."""
+    """Answers of a conversation to train on. Answers that the data mark as context (`weight: 0`,
+    `train: false`, `loss: false`, `masked: true`, `prefix: true`) are never trained."""
 
     reasoning: Literal["keep", "drop"] = "keep"
     """Reasoning inside answers (`<think>...</think>`): trained, or removed."""
 
     system: str | None = None
     """System message of conversations that have none."""
+
+    system_column: str | None = "auto"
+    """Column of the system message, or template with {columns}. `auto`: `system`, `system_prompt`
+    or `system_message`, where the row has one. null: none is read."""
 
     max_train: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of training samples (`language-modeling`: documents), drawn at random by the
@@ -177,6 +259,73 @@ class DataSpec(Section):
     no_trained_tokens: Literal["error", "drop"] = "error"
     """Samples without a trained token: stop with an error, or drop and count them."""
 
+    template_refused: Literal["error", "drop"] = "error"
+    """Samples that the chat template refuses, or renders without some of what they say: stop with
+    an error, or drop and count them."""
+
+    unsupported_system: Literal["auto", "fold", "error"] = "auto"
+    """System messages of a chat template that takes none. `fold`: they come before the user's first
+    message, in the same turn. `error`: stop with an error. `auto`: folded where the template
+    refuses them, an error where it leaves them out without a word."""
+
     packing: bool = True
     """Pack samples end to end in one row, each attending to itself only, with its own positions. A
     classifier whose outputs would change keeps padded rows, and a note says so."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                codecs.lookup(value)
+            except LookupError:
+                raise ValueError(
+                    f"data.encoding: Python knows no encoding {value!r}; common ones are utf-8, "
+                    "utf-16, cp1252, latin-1"
+                ) from None
+        return value
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+        if value is not None and (len(value) != 1 or value in '"\r\n'):
+            raise ValueError(f"data.separator must be one character, such as ';', got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Self:
+        weights = [file.weight for file in self.train_files]
+        if any(weights) and not all(weights):
+            raise ValueError("data.train: give every file a weight, or none")
+        if any(file.weight for file in self.eval_files):
+            raise ValueError("data.eval: weights are for data.train; every evaluation row is used")
+        return self
+
+    @property
+    def train_files(self) -> list[NamedFile]:
+        """The training files; empty if none is named."""
+        return _listed(self.train)
+
+    @property
+    def eval_files(self) -> list[NamedFile]:
+        """The evaluation files; empty if none is named."""
+        return _listed(self.eval)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether training samples are drawn by the weights of their files."""
+        return any(file.weight is not None for file in self.train_files)
+
+    def every_row(self) -> DataSpec:
+        """Return the same data without draws: all rows, of all files."""
+        train = self.train
+        if isinstance(train, list):
+            train = [file.model_copy(update={"weight": None}) for file in train]
+        return self.model_copy(update={"train": train, "max_train": None, "max_eval": None})
+
+
+def _listed(files: str | list[NamedFile] | None) -> list[NamedFile]:
+    if files is None:
+        return []
+    return [NamedFile(path=files)] if isinstance(files, str) else files

@@ -68,7 +68,8 @@ class Answers:
             if not sample.text.strip() and sample.label is None:
                 self.empty.add(origin, origin)
             return
-        turns = [turn for turn in sample.messages if turn.role == "assistant"]
+        learnt = sample.messages[sample.context :]
+        turns = [turn for turn in learnt if turn.role == "assistant" and turn.trained]
         if any(turn.is_empty for turn in (*turns, *sample.rejected[-1:])):
             self.empty.add(origin, origin)
         if any(t.is_empty for t in sample.messages if t.role == "user"):

@@ -44,9 +44,9 @@ class Entry:
 
     @property
     def last_answer(self) -> int:
-        """Place of the last turn of the assistant, or the number of turns."""
+        """Place of the last trained turn of the assistant, or the number of turns."""
         turns = self.sample.messages
-        places = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+        places = [n for n, turn in enumerate(turns) if turn.role == "assistant" and turn.trained]
         return places[-1] if places else len(turns)
 
     @property
@@ -57,7 +57,11 @@ class Entry:
             return [str(sample.label)]
         if sample.text is not None:
             return [sample.text]
-        found = [turn.content for turn in sample.messages if turn.role == "assistant"]
+        found = [
+            turn.content
+            for turn in sample.messages[sample.context :]
+            if turn.role == "assistant" and turn.trained
+        ]
         if sample.rejected:
             found.append(sample.rejected[-1].content)
         return found

@@ -62,7 +62,8 @@ def check_output(spec: DataSpec, output: Path) -> None:
     """
     if isinstance(SOURCES[spec.kind], SplitSource):
         raise DataError(f"{spec.kind} are read from packages; there is no file of rows to write")
-    named = [Path(name).expanduser() for name in (spec.train, spec.eval) if name is not None]
+    files = [*spec.train_files, *spec.eval_files]
+    named = [Path(name).expanduser() for file in files for name in file.paths]
     if output.resolve() in [path.resolve() for path in named]:
         raise DataError(f"{output} is an input file; name another file")
 

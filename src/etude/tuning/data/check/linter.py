@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from etude.core.errors import DataError, did_you_mean
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.account import TRAILING, Account, accounted
 from etude.tuning.data.check.answers import Answers, Labels
 from etude.tuning.data.check.classes import (
     LABELLED,
@@ -50,7 +51,7 @@ CHECKS = {
     "direction-marks decomposed line-ends",
     "languages": "languages",
     "private": "private",
-    "rows": "unreadable",
+    "rows": "unreadable unread",
 }
 """Families of checks and what they may find; `--only` and `--skip` take either."""
 
@@ -68,6 +69,9 @@ class DataReport:
     unreadable: dict[str, list[str]]
     """Rows that could not be read, by side, so that no check saw them."""
 
+    account: Account = field(default_factory=Account)
+    """Columns, keys of messages and turns: in which rows they were read, and in which not."""
+
     @property
     def rows_in(self) -> dict[str, int]:
         """Rows that the data have, by side, whether they could be read or not."""
@@ -84,6 +88,8 @@ class DataReport:
             "rows_in": self.rows_in,
             "rows": self.rows,
             "unreadable": self.unreadable,
+            "read": dict(self.account.read),
+            "unread": {name: tally.count for name, tally in self.account.unread.items()},
             "findings": [{**asdict(found), "count": found.count} for found in self.findings],
         }
 
@@ -147,21 +153,47 @@ def check_data(
     for row in refused:
         unreadable.add(row.origin, row.message)
     rows: Counter[str] = Counter()
+    account = Account()
+    unread: dict[str, Finding] = {}
     progress.start("Checking the data", len(entries), "rows")
     for entry in entries:
         rows[entry.side] += 1
+        account.add(entry.sample)
+        for name in entry.sample.fields.unread if entry.sample.fields else ():
+            unread.setdefault(name, _unread(name)).add(entry.origin)
         for check in families.values():
             check.see(entry)
         progress.advance(1)
     progress.finish()
     findings = [unreadable] if unreadable.rows and wanted("rows", "unreadable") else []
+    if wanted("rows", "unread"):
+        findings += unread.values()
     for family, check in families.items():
         findings += [found for found in check.findings() if wanted(family, found.check)]
     findings.sort(key=lambda found: (ORDER.index(found.severity), -found.count))
     by_side: dict[str, list[str]] = {}
     for row in refused:
         by_side.setdefault(row.side, []).append(row.origin)
-    return DataReport(findings, dict(rows), by_side)
+    for row in refused:
+        account.refuse(row.origin, row.message)
+    return DataReport(findings, dict(rows), by_side, account)
+
+
+def _unread(name: str) -> Finding:
+    if name == TRAILING:
+        return Finding(
+            "unread",
+            "note",
+            f"{name}: not read",
+            "no answer follows them, so nothing is trained on them; end the rows with an answer",
+        )
+    advice = (
+        "nothing reads it, so it is not in training; name it in the recipe if it matters "
+        "(data.system_column, data.prompt, ...), or leave it"
+        if name.startswith("column")
+        else "nothing reads it, so it changes nothing; remove it, or leave it"
+    )
+    return Finding("unread", "note", f"{name}: not read", advice)
 
 
 def _families(tokenizer: Any, spec: DataSpec, task: str) -> dict[str, Callable[[], Check]]:
@@ -215,7 +247,7 @@ def read_entries(
     if rows.eval is not None:
         held, refused_held = _entries(rows.eval, spec, "eval", reader)
         return [*held, *train], [*refused_held, *refused]
-    whole = spec.model_copy(update={"max_train": None, "max_eval": None})
+    whole = spec.every_row()
     if not train or spec.eval_fraction == 0:
         return train, refused
     if task == LABELLED:
@@ -240,7 +272,7 @@ def _entries(
             refused.append(RefusedRow(row.origin, side, row.message))
             continue
         try:
-            read = read or reader(spec, row)
+            read = read or accounted(reader(spec, row))
             entries.append(Entry(read(row), side, row))
         except DataError as error:
             refused.append(RefusedRow(row.origin, side, str(error)))

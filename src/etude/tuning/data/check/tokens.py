@@ -13,10 +13,10 @@ from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.chat_template import Refusal
 from etude.tuning.data.check.findings import Entry, Finding, excerpt, found
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.data.rendering import Refusal
 
 MARKERS = {
     "ChatML": ("<|im_start|>", "<|im_end|>"),

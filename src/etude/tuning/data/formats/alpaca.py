@@ -15,8 +15,8 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import read_text, shown
 from etude.tuning.data.formats.conversation import (
     conversation_sample,
+    joined_prompt,
     question_and_answer,
-    with_row_system,
 )
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.schema import Message
@@ -33,11 +33,7 @@ def _reader(spec: DataSpec) -> Reader:
 
 def _turns(row: Row) -> tuple[Message, ...]:
     key = "data.format: alpaca"
-    instruction = _text_or_empty(row, "instruction", key)
-    extra = _text_or_empty(row, "input", key) if "input" in row.values else ""
-    prompt = "\n\n".join(part for part in (instruction, extra) if part.strip())
-    if not prompt:
-        raise DataError(f"{row.origin}: 'instruction' and 'input' are both empty")
+    prompt = joined_prompt(row, "instruction", "input", key)
     turns: list[Message] = []
     earlier = cast("Sequence[Any]", row.values.get("history") or ())
     for number, entry in enumerate(earlier, start=1):
@@ -48,13 +44,7 @@ def _turns(row: Row) -> tuple[Message, ...]:
             )
         turns += question_and_answer(texts[0], texts[1])
     answer = read_text(row, "output", key)
-    return with_row_system(row, (*turns, *question_and_answer(prompt, answer)))
-
-
-def _text_or_empty(row: Row, column: str, key: str) -> str:
-    if column in row.values and row.values[column] is None:
-        return ""
-    return read_text(row, column, key)
+    return (*turns, *question_and_answer(prompt, answer))
 
 
 register(DataFormat("alpaca", ("instruction", "output"), _recognize, _reader))

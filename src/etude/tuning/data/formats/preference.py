@@ -5,20 +5,18 @@ What the two conversations share at the beginning is the prompt.
 
 from __future__ import annotations
 
-from typing import Any
-
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import missing, read_text
-from etude.tuning.data.formats.conversation import prepared, prompt_turns
+from etude.tuning.data.columns import ABSENT, missing, value_at
+from etude.tuning.data.formats.conversation import prepared, prompt_turns, turns_at
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
-from etude.tuning.data.messages import common_turns, messages_of, read_tools
+from etude.tuning.data.messages import common_turns, read_tools
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.registry import Row
 
 
 def _recognize(first: FirstRow) -> int | None:
-    there = {first.spec.chosen, first.spec.rejected} <= first.columns
+    there = first.has(first.spec.chosen, first.spec.rejected)
     return 10 if there or first.named & {"chosen", "rejected"} else None
 
 
@@ -28,10 +26,10 @@ def _reader(spec: DataSpec) -> Reader:
 
 def _pair(row: Row, spec: DataSpec) -> Sample:
     for column, key in ((spec.chosen, "data.chosen"), (spec.rejected, "data.rejected")):
-        if column not in row.values:
+        if value_at(row.values, column) is ABSENT:
             raise missing(row, column, key)
     chosen, rejected = (
-        prepared(_side(row, column, spec), spec) for column in (spec.chosen, spec.rejected)
+        prepared(_side(row, column, spec), row, spec) for column in (spec.chosen, spec.rejected)
     )
     shared = common_turns(chosen, rejected)
     if shared == 0:
@@ -50,15 +48,10 @@ def _pair(row: Row, spec: DataSpec) -> Sample:
 
 def _side(row: Row, column: str, spec: DataSpec) -> tuple[Message, ...]:
     """Return the whole conversation that one column of a pair ends."""
-    value: Any = row.values[column]
-    listed: Any = [value] if isinstance(value, dict) else value
-    if not isinstance(listed, (list, tuple)):
-        answer = Message("assistant", read_text(row, column, f"data.{column}"))
-        return (*prompt_turns(row, spec), answer)
-    turns = messages_of(listed, f"{row.origin}: ", column, speakers=True)
+    turns = turns_at(row, column, f"data.{column}", "assistant")
     if turns[0].role == "assistant":
         return (*prompt_turns(row, spec), *turns)
-    prompt: Any = row.values.get(spec.prompt)
+    prompt = value_at(row.values, spec.prompt)
     if isinstance(prompt, (list, tuple)) and prompt:
         before = prompt_turns(row, spec)
         return turns if turns[: len(before)] == before else (*before, *turns)

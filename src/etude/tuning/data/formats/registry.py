@@ -6,12 +6,18 @@ them about the first row; each that recognises it names a priority, and the lowe
     10  preference           its two columns are there, or the recipe names one
     20  unpaired_preference  the recipe names the column of the label
     30  prompt_completion    the recipe names the prompt or the completion
-    40  unpaired_preference  a label that says yes or no, beside an answer
+    40  unpaired_preference  a label that is true or false, beside an answer
     50  messages             a column `messages`
     60  sharegpt             a column `conversations` or `conversation`
+    65  gemini               a column `contents`
     70  alpaca               columns `instruction` and `output`
+    71  dolly                columns `instruction` and `response`
     80  prompt_completion    its two columns are there
+    80  input_output         columns `input` and `output`
     90  text                 its column is there, or the recipe names one
+
+Two formats of one priority are a question to the person: a label of 1 or 0 beside an answer may be
+a class (`prompt_completion`, `messages`) or say whether the answer is desirable.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from dataclasses import dataclass
 from etude.core.errors import DataError
 from etude.core.registry import Registry
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import columns_of, names
+from etude.tuning.data.columns import ABSENT, columns_of, names, shown, value_at
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import Row
 
@@ -44,6 +50,15 @@ class FirstRow:
 
     named: frozenset[str]
     """Settings of columns that the recipe gives another value than their default."""
+
+    def has(self, *columns: str) -> bool:
+        """Whether the row has all of these columns, or paths into columns."""
+        return all(value_at(self.row.values, column) is not ABSENT for column in columns)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the row has what `data.prompt` and `data.completion` read."""
+        return self.has(*self.asked)
 
     @classmethod
     def of(cls, row: Row, spec: DataSpec) -> FirstRow:
@@ -121,10 +136,19 @@ def _recognized(first: FirstRow) -> str:
     chosen = sorted(name for priority, name in claims if priority == best)
     if len(chosen) > 1:
         raise DataError(
-            f"{first.row.origin}: the columns are those of {' and of '.join(chosen)}; say which "
-            "by data.format"
+            f"{first.row.origin}: the columns may be those of {' or of '.join(chosen)}"
+            f"{_question(first, chosen)}; say which by data.format"
         )
     return chosen[0]
+
+
+def _question(first: FirstRow, formats: list[str]) -> str:
+    """Return what decides between formats, where it can be said."""
+    if "unpaired_preference" not in formats:
+        return ""
+    column = first.spec.label
+    value = shown(value_at(first.row.values, column))
+    return f" (does {column!r}, {value}, say whether the answer is desirable?)"
 
 
 def _expected() -> str:

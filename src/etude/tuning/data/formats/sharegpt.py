@@ -6,7 +6,6 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.formats.conversation import (
     CONVERSATIONS,
     conversation_sample,
-    with_row_system,
 )
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.messages import read_messages
@@ -22,7 +21,7 @@ def _reader(spec: DataSpec) -> Reader:
     def read(row: Row) -> Sample:
         column = next((name for name in CONVERSATIONS if name in row.values), CONVERSATIONS[0])
         turns = read_messages(row, column, "data.format: sharegpt", speakers=True)
-        return conversation_sample(with_row_system(row, turns), row, spec)
+        return conversation_sample(turns, row, spec)
 
     return read
 

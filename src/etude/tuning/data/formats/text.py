@@ -9,7 +9,7 @@ from etude.tuning.data.schema import Sample
 
 
 def _recognize(first: FirstRow) -> int | None:
-    return 90 if first.spec.text in first.columns or "text" in first.named else None
+    return 90 if first.has(first.spec.text) or "text" in first.named else None
 
 
 def _reader(spec: DataSpec) -> Reader:

@@ -5,15 +5,13 @@ Only the last answer is labelled, as desirable or not.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import field_reader, missing, shown
-from etude.tuning.data.formats.conversation import prepared, prompt_turns
+from etude.tuning.data.columns import ABSENT, missing, shown, value_at
+from etude.tuning.data.formats.conversation import prepared, prompt_turns, turns_at
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
-from etude.tuning.data.messages import messages_of, read_messages, read_tools
-from etude.tuning.data.schema import Message, Sample
+from etude.tuning.data.messages import read_messages, read_tools
+from etude.tuning.data.schema import Sample
 from etude.tuning.data.sources.registry import Row
 
 _LABELS: dict[object, bool] = {
@@ -28,9 +26,17 @@ _LABELS: dict[object, bool] = {
 def _recognize(first: FirstRow) -> int | None:
     if "label" in first.named:
         return 20
-    labelled = _desirable(first.row.values.get(first.spec.label)) is not None
-    answered = first.asked <= first.columns or "messages" in first.columns
-    return 40 if labelled and answered else None
+    value = value_at(first.row.values, first.spec.label)
+    answered = first.answered or "messages" in first.columns
+    if _desirable(value) is None or not answered:
+        return None
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _BOOLEANS):
+        return 40
+    # 1 and 0 are as often a class: as likely a prompt and an answer beside a label.
+    return 50 if "messages" in first.columns else 80
+
+
+_BOOLEANS = ("true", "false")
 
 
 def _reader(spec: DataSpec) -> Reader:
@@ -38,25 +44,21 @@ def _reader(spec: DataSpec) -> Reader:
 
 
 def _unpaired(row: Row, spec: DataSpec) -> Sample:
-    if spec.label not in row.values:
+    label = value_at(row.values, spec.label)
+    if label is ABSENT:
         raise missing(row, spec.label, "data.label")
-    desirable = _desirable(row.values[spec.label])
+    desirable = _desirable(label)
     if desirable is None:
         raise DataError(
             f"{row.origin}: column {spec.label!r} must say whether the answer is desirable (true, "
-            f"false, 1 or 0), got {shown(row.values[spec.label])}"
+            f"false, 1 or 0), got {shown(label)}"
         )
-    completion: Any = row.values.get(spec.completion)
-    if spec.completion not in row.values and "messages" in row.values:
+    if value_at(row.values, spec.completion) is ABSENT and "messages" in row.values:
         turns = read_messages(row, "messages", "data.format: messages")
-    elif isinstance(completion, (list, tuple, dict)):
-        listed = cast("Any", [completion] if isinstance(completion, dict) else completion)
-        answer = messages_of(listed, f"{row.origin}: ", spec.completion, speakers=True)
-        turns = (*prompt_turns(row, spec), *answer)
     else:
-        answered = field_reader(spec.completion, "data.completion")(row)
-        turns = (*prompt_turns(row, spec), Message("assistant", answered))
-    turns = prepared(turns, spec)
+        answer = turns_at(row, spec.completion, "data.completion", "assistant")
+        turns = (*prompt_turns(row, spec), *answer)
+    turns = prepared(turns, row, spec)
     last = max((n for n, turn in enumerate(turns) if turn.role == "assistant"), default=None)
     if last is None:
         raise DataError(f"{row.origin}: there is no answer that the label could be of")

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -22,7 +22,6 @@ from etude.tuning.data.sources.registry import (
     UnreadableRow,
     register_reader,
 )
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 from etude.tuning.data.tagging.schemes import OUTSIDE, is_tag
 
 _LOOKED_AT = 400
@@ -34,10 +33,10 @@ _COMMENT = re.compile(r"#\s*[\w:.-]+\s*=")
 """CoNLL-U: `# sent_id = 3`."""
 
 
-def looks_like_conll(file: Path) -> bool:
+def looks_like_conll(file: DataFile) -> bool:
     """Return whether each of the first lines that is not blank ends in a tag, some not in O."""
     seen: set[str] = set()
-    with open_text(file) as lines:
+    with file.open_text() as lines:
         # Other files have no lines, or endless ones.
         for line in islice(iter(partial(lines.readline, _LONGEST), ""), _LOOKED_AT):
             if len(line) == _LONGEST:
@@ -51,7 +50,7 @@ def looks_like_conll(file: Path) -> bool:
     return bool(seen - {OUTSIDE})
 
 
-def read_conll(file: Path, *, with_text: bool = False) -> Iterator[SourceRow]:
+def read_conll(file: DataFile, *, with_text: bool = False) -> Iterator[SourceRow]:
     """Yield the sentences of a file; each is named by the line of its first word.
 
     Args:
@@ -63,7 +62,7 @@ def read_conll(file: Path, *, with_text: bool = False) -> Iterator[SourceRow]:
     lines_of: list[str] = []
     start = 1
     columns = 0
-    with open_text(file) as lines:
+    with file.open_text() as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith(_DOCUMENT):
                 if words:
@@ -99,10 +98,10 @@ def _cells(line: str) -> list[str]:
 
 
 def _sentence(
-    file: Path, words: list[list[str]], lines: list[str], start: int, with_text: bool
+    file: DataFile, words: list[list[str]], lines: list[str], start: int, with_text: bool
 ) -> SourceRow:
     origin = f"{file.name}:{start}"
-    if (complaint := not_utf8(file, "".join(lines), start)) is not None:
+    if (complaint := file.undecoded("".join(lines), start)) is not None:
         return UnreadableRow(origin, complaint)
     columns = list(zip(*words, strict=True))
     values: dict[str, Any] = {"words": list(columns[0]), "tags": list(columns[-1])}

@@ -1,14 +1,18 @@
-"""CSV and TSV reader; quoted fields may contain line ends."""
+"""CSV and TSV reader; quoted fields may contain line ends.
+
+Other separators are told by the header, where the usual one would leave it one cell.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TextIO
 
 from etude.core.errors import DataError
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -16,7 +20,6 @@ from etude.tuning.data.sources.registry import (
     UnreadableRow,
     register_reader,
 )
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 
 
 class _Lines(Iterator[str]):
@@ -48,12 +51,39 @@ class _Lines(Iterator[str]):
         del self.record[1:]
 
 
-def _reader(delimiter: str) -> Callable[[Path], Iterator[SourceRow]]:
-    def read(file: Path) -> Iterator[SourceRow]:
+SEPARATORS = (",", ";", "\t", "|")
+
+_NAMED = re.compile(r"\"?sep=(.)\"?\s*")
+"""First line by which spreadsheets name the separator."""
+
+
+def _separator(file: DataFile, usual: str) -> tuple[str, bool]:
+    """Return what parts cells, and whether the first line only says so.
+
+    It is the recipe's, or what the file's first line names; else the usual one of the file's
+    suffix, unless the header is one cell by that and several by another.
+    """
+    with file.open_text(newline="") as stream:
+        header = stream.readline()
+    named = _NAMED.fullmatch(header)
+    if file.separator is not None or named is not None:
+        return file.separator or (named[1] if named else usual), named is not None
+    cells = {
+        separator: len(next(csv.reader([header], delimiter=separator), list[str]()))
+        for separator in (usual, *SEPARATORS)
+    }
+    return (usual if cells[usual] > 1 else max(cells, key=lambda s: cells[s])), False
+
+
+def _reader(usual: str) -> Callable[[DataFile], Iterator[SourceRow]]:
+    def read(file: DataFile) -> Iterator[SourceRow]:
         # The default bound of 131,072 characters a cell is less than a long document.
         csv.field_size_limit(2**31 - 1)
-        with open_text(file, newline="") as stream:
+        with file.open_text(newline="") as stream:
             lines = _Lines(stream)
+            delimiter, named = _separator(file, usual)
+            if named:
+                next(lines)
             records = csv.reader(lines, delimiter=delimiter, strict=True)
             header = _header(file, lines, records)
             while True:
@@ -67,7 +97,11 @@ def _reader(delimiter: str) -> Callable[[Path], Iterator[SourceRow]]:
                     lines.give_up()
                     records = csv.reader(lines, delimiter=delimiter, strict=True)
                     origin = f"{file.name}:{first}"
-                    yield UnreadableRow(origin, f"{origin} cannot be read: {error}")
+                    yield UnreadableRow(
+                        origin,
+                        f"{origin} cannot be read: {error}; a quote inside a quoted cell is "
+                        'written twice: ""',
+                    )
                     continue
                 if cells:
                     yield _row(file, header, cells, lines.record, first)
@@ -75,12 +109,12 @@ def _reader(delimiter: str) -> Callable[[Path], Iterator[SourceRow]]:
     return read
 
 
-def _header(file: Path, lines: _Lines, records: Iterator[list[str]]) -> list[str]:
+def _header(file: DataFile, lines: _Lines, records: Iterator[list[str]]) -> list[str]:
     try:
         header = next(records, list[str]())
     except csv.Error as error:
         raise DataError(f"{file.name}:1 cannot be read: {error}") from None
-    if (complaint := not_utf8(file, "".join(lines.record), 1)) is not None:
+    if (complaint := file.undecoded("".join(lines.record), 1)) is not None:
         raise DataError(complaint)
     if len(set(header)) < len(header):
         raise DataError(f"{file.name}:1: duplicate column names: {', '.join(header)}")
@@ -88,7 +122,7 @@ def _header(file: Path, lines: _Lines, records: Iterator[list[str]]) -> list[str
 
 
 def _row(
-    file: Path, header: list[str], cells: list[str], record: list[str], first: int
+    file: DataFile, header: list[str], cells: list[str], record: list[str], first: int
 ) -> SourceRow:
     origin = f"{file.name}:{first}"
     if len(cells) != len(header):
@@ -98,7 +132,7 @@ def _row(
             f"{origin}: {len(cells)} cells where the header names {len(header)} columns "
             f"({', '.join(header)}){through}",
         )
-    if (complaint := not_utf8(file, "".join(record), first)) is not None:
+    if (complaint := file.undecoded("".join(record), first)) is not None:
         return UnreadableRow(origin, complaint)
     return Row(origin, dict(zip(header, cells, strict=True)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from etude.core.errors import DataError
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.data.sources.arrow_nulls import without_padding
 from etude.tuning.data.sources.class_names import named as class_named
 from etude.tuning.data.sources.class_names import names_in_features
 from etude.tuning.data.sources.registry import (
@@ -17,7 +18,6 @@ from etude.tuning.data.sources.registry import (
     SourceRows,
     UnreadableRow,
     register_source,
-    train_name,
 )
 
 
@@ -54,7 +54,7 @@ def _table_rows(name: str, table: Any) -> Iterator[SourceRow]:
         try:
             for values in rest:
                 number += 1
-                yield Row(f"{name}:{number}", class_named(values, names))
+                yield Row(f"{name}:{number}", class_named(without_padding(values), names))
         except GeneratorExit:
             raise
         # A column is decoded as its row is read, by a library of images or sound.
@@ -69,7 +69,13 @@ def _reason(error: Exception) -> str:
 
 
 def _rows(spec: DataSpec) -> SourceRows:
-    name = train_name(spec)
+    if not isinstance(spec.train, str):
+        raise DataError(
+            "data.train is missing: a data set's id"
+            if spec.train is None
+            else "data.kind: hub takes one data set; several files need data.kind: files"
+        )
+    name = spec.train
     return SourceRows(
         hub_rows(name, spec.config, spec.train_split),
         hub_rows(name, spec.config, spec.eval_split) if spec.eval_split else None,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from etude.core.errors import DataError
 from etude.tuning.data.json_text import parse_json_at
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.jsonl import read_lines
 from etude.tuning.data.sources.registry import (
     FileReader,
@@ -21,22 +21,21 @@ from etude.tuning.data.sources.registry import (
     object_row,
     register_reader,
 )
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 
 _SPACE = re.compile(r"\s*")
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|["\[\]{},]')
 _CLOSES = {"]": "[", "}": "{"}
 
 
-def _rows(file: Path) -> Iterator[SourceRow]:
-    with open_text(file) as stream:
+def _rows(file: DataFile) -> Iterator[SourceRow]:
+    with file.open_text() as stream:
         start = stream.read(4096).lstrip()[:1]
     if start == "{":
         yield from read_lines(file)
         return
     if start != "[":
         raise DataError(f"{file} must contain an array of objects, or one object per line")
-    with open_text(file) as stream:
+    with file.open_text() as stream:
         text = stream.read()
     place = _skip_space(text, text.index("[") + 1)
     number = 0
@@ -53,7 +52,7 @@ def _rows(file: Path) -> Iterator[SourceRow]:
             row = UnreadableRow(origin, f"{origin} is not JSON: {error}{lost}")
         piece = text[begin:place]
         if not piece.isascii():
-            complaint = not_utf8(file, piece, text.count("\n", 0, begin) + 1)
+            complaint = file.undecoded(piece, text.count("\n", 0, begin) + 1)
             row = UnreadableRow(origin, complaint) if complaint else row
         place = _skip_space(text, place)
         if text[place : place + 1] == ",":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from etude.tuning.data.json_text import parse_json
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     SourceRow,
@@ -13,17 +13,16 @@ from etude.tuning.data.sources.registry import (
     object_row,
     register_reader,
 )
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 
 
-def read_lines(file: Path) -> Iterator[SourceRow]:
+def read_lines(file: DataFile) -> Iterator[SourceRow]:
     """Yield the rows of a file; each is named by its line."""
-    with open_text(file, newline="\n") as lines:
+    with file.open_text(newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             origin = f"{file.name}:{number}"
-            if (complaint := not_utf8(file, line, number)) is not None:
+            if (complaint := file.undecoded(line, number)) is not None:
                 yield UnreadableRow(origin, complaint)
                 continue
             try:

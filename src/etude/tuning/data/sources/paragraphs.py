@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -12,13 +12,12 @@ from etude.tuning.data.sources.registry import (
     UnreadableRow,
     register_reader,
 )
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 
 
-def _rows(file: Path) -> Iterator[SourceRow]:
+def _rows(file: DataFile) -> Iterator[SourceRow]:
     lines: list[str] = []
     start = 1
-    with open_text(file) as stream:
+    with file.open_text() as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 if not lines:
@@ -31,9 +30,9 @@ def _rows(file: Path) -> Iterator[SourceRow]:
         yield _row(file, "".join(lines), start)
 
 
-def _row(file: Path, text: str, start: int) -> SourceRow:
+def _row(file: DataFile, text: str, start: int) -> SourceRow:
     origin = f"{file.name}:{start}"
-    if (complaint := not_utf8(file, text, start)) is not None:
+    if (complaint := file.undecoded(text, start)) is not None:
         return UnreadableRow(origin, complaint)
     return Row(origin, {"text": text.rstrip("\n")})
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from etude.core.errors import DataError
+from etude.tuning.data.sources.arrow_nulls import without_padding
 from etude.tuning.data.sources.class_names import named, names_in_schema
+from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.registry import (
     FileReader,
     Row,
@@ -20,12 +21,14 @@ from etude.tuning.data.sources.registry import (
 _BATCH = 1024
 
 
-def _rows(file: Path) -> Iterator[SourceRow]:
+def _rows(file: DataFile) -> Iterator[SourceRow]:
+    if file.compression:
+        raise DataError(f"{file}: Parquet is compressed inside; unpack {file.compression} first")
     # pyarrow has no types.
     arrow: Any = import_module("pyarrow")
     parquet_module: Any = import_module("pyarrow.parquet")
     try:
-        opened = parquet_module.ParquetFile(file)
+        opened = parquet_module.ParquetFile(file.path)
     except arrow.ArrowException as error:
         raise DataError(f"{file} cannot be read as Parquet: {_one_line(error)}") from None
     names = names_in_schema(opened.schema_arrow.metadata)
@@ -51,10 +54,10 @@ def _rows(file: Path) -> Iterator[SourceRow]:
             done = end
 
 
-def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
+def _batch_rows(file: DataFile, batch: Any, done: int) -> Iterator[SourceRow]:
     try:
         found: list[SourceRow] = [
-            Row(f"{file.name}:{done + number}", values)
+            Row(f"{file.name}:{done + number}", without_padding(values))
             for number, values in enumerate(batch.to_pylist(), start=1)
         ]
     # Text that is not UTF-8, dates outside of Python's: whose row it is, is found one by one.
@@ -63,10 +66,10 @@ def _batch_rows(file: Path, batch: Any, done: int) -> Iterator[SourceRow]:
     yield from found
 
 
-def _row(file: Path, single: Any, number: int) -> SourceRow:
+def _row(file: DataFile, single: Any, number: int) -> SourceRow:
     origin = f"{file.name}:{number}"
     try:
-        return Row(origin, single.to_pylist()[0])
+        return Row(origin, without_padding(single.to_pylist()[0]))
     except (ValueError, OverflowError) as error:
         return UnreadableRow(origin, f"{origin} cannot be read: {_one_line(error)}")
 

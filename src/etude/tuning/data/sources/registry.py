@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from etude.core.errors import DataError
 from etude.core.registry import Registry
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.schema import DataSplit
+from etude.tuning.data.sources.data_file import DataFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class FileReader:
     suffixes: tuple[str, ...]
     """Lower case, with their dots."""
 
-    rows: Callable[[Path], Iterator[SourceRow]]
+    rows: Callable[[DataFile], Iterator[SourceRow]]
     """Raises `DataError` where the file as a whole is not of its kind."""
 
 
@@ -98,17 +97,6 @@ def register_reader(reader: FileReader) -> None:
     """Make a reader known by each of its suffixes."""
     for suffix in reader.suffixes:
         READERS.register(suffix, reader)
-
-
-def train_name(spec: DataSpec) -> str:
-    """Return the file or data set to train on.
-
-    Raises:
-        DataError: the recipe names none.
-    """
-    if spec.train is None:
-        raise DataError("data.train is missing: a file, or a data set's id")
-    return spec.train
 
 
 def object_row(origin: str, value: Any) -> SourceRow:

@@ -1,0 +1,78 @@
+"""What a recipe names, made independent of where a run is resumed: absolute paths, stored input."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.data.sources import standard_input
+from etude.tuning.models.catalog import CATALOG
+
+
+def settled(recipe: Recipe, folder: Path) -> Recipe:
+    """Return a recipe that means the same in any working directory.
+
+    Paths of data and of the model become absolute; standard input is stored in `folder`/data.
+
+    Raises:
+        DataError: standard input is a terminal or empty, or cannot be stored.
+    """
+    data = recipe.data
+    if data.kind == "files":
+        if data.train == standard_input.NAME:
+            data = data.model_copy(update={"train": str(standard_input.store(folder / "data"))})
+        data = with_paths(data)
+    elif data.kind == "hub":
+        if isinstance(data.train, str):
+            data = data.model_copy(update={"train": _if_there(data.train)})
+    else:
+        update = {
+            name: [_package(entry) for entry in getattr(data, name)]
+            for name in ("packages", "eval_packages")
+        }
+        data = data.model_copy(update=update)
+    model = recipe.model
+    if model.id not in CATALOG:
+        model = model.model_copy(update={"id": _if_there(model.id)})
+    return recipe.model_copy(update={"data": data, "model": model})
+
+
+def with_paths(spec: DataSpec) -> DataSpec:
+    """Return data in files, all of them by their absolute paths."""
+    update = {"train": _absolute(spec.train), "eval": _absolute(spec.eval)}
+    return spec.model_copy(update=update)
+
+
+def _absolute(files: str | list[NamedFile] | None) -> str | list[NamedFile] | None:
+    if files is None:
+        return None
+    if isinstance(files, str):
+        return _path(files)
+    return [
+        file.model_copy(
+            update={
+                name: _path(value)
+                for name in ("path", "prompts", "completions")
+                if (value := getattr(file, name)) is not None
+            }
+        )
+        for file in files
+    ]
+
+
+def _path(name: str) -> str:
+    return str(Path(name).expanduser().absolute())
+
+
+def _if_there(name: str) -> str:
+    """Return the absolute path of a file or folder here; another name as it is."""
+    return _path(name) if Path(name).expanduser().exists() else name
+
+
+def _package(name: str) -> str:
+    """Return the absolute path of a folder or module; the name of an installed package as it is."""
+    if name.isidentifier() and find_spec(name) is not None:
+        return name
+    return _if_there(name)
