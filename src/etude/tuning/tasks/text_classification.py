@@ -20,7 +20,7 @@ from etude.tuning.artifacts import Measurement, PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import Batch, Layout
-from etude.tuning.data.columns import missing, read_text
+from etude.tuning.data.columns import ABSENT, missing, read_text, value_at
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encode import TOO_LONG
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
@@ -349,9 +349,9 @@ def _label(row: Row, column: str) -> str:
     Raises:
         DataError: it is missing, or not a text, integer or boolean.
     """
-    if column not in row.values:
+    value = value_at(row.values, column)
+    if value is ABSENT:
         raise missing(row, column, "data.label")
-    value: Any = row.values[column]
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
