@@ -165,6 +165,26 @@ def test_an_answer_that_is_marked_as_context_is_not_trained(
     assert content_key(plain.train[0]) != content_key(split.train[0])
 
 
+def test_marks_of_sharegpt_and_gemini_are_honoured_too(tmp_path, tiny_tokenizer):
+    spoken = [
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "Reply 0", "weight": 0},
+        {"from": "human", "value": "b"},
+        {"from": "gpt", "value": "Reply 1", "loss": 1},
+    ]
+    split, account = load(tmp_path / "a.jsonl", [{"conversations": spoken}])
+    assert trained(tiny_tokenizer, split) == ["Reply 1<|im_end|>"]
+    assert not account.unread
+    contents = [
+        {"role": "model" if n % 2 else "user", "parts": [{"text": turn["value"]}]}
+        for n, turn in enumerate(spoken)
+    ]
+    contents[1]["train"], contents[3]["stamp"] = False, 5
+    split, account = load(tmp_path / "b.jsonl", [{"contents": contents}])
+    assert trained(tiny_tokenizer, split) == ["Reply 1<|im_end|>"]
+    assert list(account.unread) == ["message key 'stamp'"]
+
+
 def test_marks_are_honoured_when_a_conversation_is_split_by_its_template(templated, tmp_path):
     # Reasoning of earlier answers is left out, so each answer is a sample of its own.
     template = (

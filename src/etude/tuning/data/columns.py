@@ -53,8 +53,8 @@ def value_at(values: dict[str, Any], column: str) -> Any:
 
 def _peek(values: dict[str, Any], column: str) -> Any:
     """Return a column's value without marking the column as read."""
-    get = cast("Any", dict.get)
-    return get(values, column, ABSENT)
+    plain = cast("Any", dict)
+    return plain.get(values, column, ABSENT)
 
 
 def _inside(value: Any, step: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 
 from etude.core.errors import DataError, did_you_mean
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import missing, parsed, shown
+from etude.tuning.data.columns import ABSENT, missing, parsed, shown, value_at
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
 
@@ -58,9 +58,9 @@ def read_label(row: Row, spec: DataSpec) -> str | tuple[str, ...]:
     if spec.label_columns:
         return tuple(name for name in spec.label_columns if _flag(row, name))
     column = spec.label
-    if column not in row.values:
+    value: Any = value_at(row.values, column)
+    if value is ABSENT:
         raise missing(row, column, "data.label")
-    value: Any = row.values[column]
     if spec.label_separator is not None:
         if value is None or isinstance(value, str):
             pieces = (value or "").split(spec.label_separator)

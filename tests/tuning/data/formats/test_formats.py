@@ -175,3 +175,9 @@ def test_contents_of_gemini_are_a_conversation():
 def test_what_gemini_contents_cannot_be_is_refused(contents, message):
     with pytest.raises(DataError, match=rf"a\.jsonl:1: .*{message}|a\.jsonl:1: {message}"):
         read({"contents": contents})
+
+
+def test_a_system_instruction_of_gemini_is_text_or_parts():
+    for wrong in ([{"text": "x"}], {"text": "x"}, 5):
+        with pytest.raises(DataError, match=r"a\.jsonl:1: systemInstruction must be"):
+            read({**GEMINI, "systemInstruction": wrong})

@@ -53,8 +53,12 @@ def _conversation(row: Row, spec: DataSpec) -> Sample:
     for column in _SYSTEM:
         if (given := row.values.get(column)) is None:
             continue
-        turn = cast("Any", {"parts": [{"text": given}]} if isinstance(given, str) else given)
-        plain += _turns({**turn, "role": "system"}, f"{row.origin}: {column}")
+        where_system = f"{row.origin}: {column}"
+        given = {"parts": [{"text": given}]} if isinstance(given, str) else given
+        if not isinstance(given, Mapping):
+            raise DataError(f"{where_system} must be {{parts}} or text, got {shown(given)}")
+        turn = cast("Mapping[str, Any]", given)
+        plain += _turns({**turn, "role": "system"}, where_system)
     for number, turn in enumerate(cast("Sequence[Any]", listed), start=1):
         plain += _turns(turn, f"{where} turn {number}")
     turns: Sequence[Message] = messages_of(plain, f"{row.origin}: ", "contents")
