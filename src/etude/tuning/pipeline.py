@@ -35,6 +35,7 @@ from etude.tuning.adapters.save import save_adapter
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.fusion.forward_probe import refuse_unused_targets
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
 from etude.tuning.memory.model_configs import ModelOutline, config_of
@@ -150,6 +151,9 @@ def _tune(
         adapted, parameters = adapt(loaded, recipe, progress)
 
     with placement.autocast_context():
+        layout = task.layout(recipe, loaded)
+        if layout.unpacked_because is not None:
+            callbacks.on_message(f"packing is off: {layout.unpacked_because}")
         objective = task.objective(recipe, loaded, data, folder, progress)
 
         def measure() -> Measurement:
@@ -164,7 +168,7 @@ def _tune(
         recipe,
         folder,
         objective,
-        layout=task.layout(recipe, loaded.tokenizer),
+        layout=layout,
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
     )
@@ -251,6 +255,7 @@ def adapt(
         adapted = add_adapter(
             model, spec, seed=recipe.train.seed, original=original, progress=progress
         )
+    refuse_unused_targets(model)
     return adapted, adapter_parameters(model)
 
 

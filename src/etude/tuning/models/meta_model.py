@@ -55,7 +55,8 @@ def build_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSA
             # transformers writes dtype and attention into the configuration that it is given.
             copy.deepcopy(config),
             dtype=dtype,
-            attn_implementation="sdpa",
+            # PyTorch's product where the model supports it, else the model's own attention.
+            attn_implementation=None,
             trust_remote_code=False,
         )
     except (ValueError, ImportError, AttributeError) as error:

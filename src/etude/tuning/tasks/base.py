@@ -132,8 +132,8 @@ class Task(Protocol):
         """Read every row of `file` as evaluation data, with the run's columns."""
         ...
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return the batch layout: packed or padded rows."""
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
+        """Return the batch layout: packed or padded rows, whatever the model computes exactly."""
         ...
 
     def objective(

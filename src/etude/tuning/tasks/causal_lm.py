@@ -22,6 +22,7 @@ from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.data.token_cache import encode_cached
+from etude.tuning.fusion.packing_probe import causal_layout
 from etude.tuning.metrics.metric import ROUGE_L, Metric
 from etude.tuning.metrics.rouge import rouge_l
 from etude.tuning.models.heads import CAUSAL_LM, Head
@@ -110,10 +111,11 @@ class CausalLM:
         encoded: EncodedSet = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
-        """Return packed rows, unless the recipe disables packing."""
-        del tokenizer
-        return Layout(recipe.data.packing)
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
+        """Return packed rows, unless the recipe disables packing or the model cannot have them."""
+        # Another file is evaluated with the default maximum.
+        longest = max(recipe.data.max_length, DataSpec(train="-").max_length)
+        return causal_layout(loaded.model, packing=recipe.data.packing, longest=longest)
 
     def objective(
         self,
@@ -137,7 +139,13 @@ class CausalLM:
         objective = make_objective(recipe.objective, train, held_out, seed, reference)
         wanted = reference_samples(objective, [*train, *held_out])
         if wanted and not known:
-            known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
+            known = reference_log_probs(
+                loaded.model,
+                wanted,
+                recipe.train.micro_tokens,
+                progress,
+                layout=self.layout(recipe, loaded),
+            )
             folder.write_json(REFERENCE, known)
             reference = CachedReference(known)
             objective = make_objective(recipe.objective, train, held_out, seed, reference)
@@ -165,7 +173,7 @@ class CausalLM:
     ) -> Measurement:
         """Measure the loss and generate answers."""
         spec = recipe.eval
-        layout = self.layout(recipe, loaded.tokenizer)
+        layout = self.layout(recipe, loaded)
         evaluation = evaluate(
             loaded.model,
             objective,

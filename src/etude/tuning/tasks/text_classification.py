@@ -223,10 +223,10 @@ class TextClassification:
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
-    def layout(self, recipe: Recipe, tokenizer: Any) -> Layout:
+    def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return padded rows: a head of classes has one output a row."""
         del recipe
-        pad_id = int(tokenizer.pad_token_id or 0)
+        pad_id = int(loaded.tokenizer.pad_token_id or 0)
         return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
 
     def objective(
@@ -267,7 +267,7 @@ class TextClassification:
             data.eval.samples,
             recipe.train.micro_tokens,
             progress,
-            layout=self.layout(recipe, loaded.tokenizer),
+            layout=self.layout(recipe, loaded),
         )
         labels = data.encoder.labels
         outputs = evaluation.outputs[:SHOWN]
@@ -299,7 +299,7 @@ class TextClassification:
         self, loaded: LoadedModel, encoder: TextEncoder, inputs: Sequence[str], recipe: Recipe
     ) -> list[Prediction]:
         """Return the most probable class of each text, and the probability of every class."""
-        layout = self.layout(recipe, loaded.tokenizer)
+        layout = self.layout(recipe, loaded)
         samples = [
             EncodedSample(
                 np.asarray(encoder.cut(ids, encoder.spec.max_length), dtype=np.int32),
