@@ -6,7 +6,9 @@ at once; what a verb needs is imported inside its function.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 import typer
 
@@ -52,11 +54,16 @@ VERBS = (
 
 
 def main() -> None:
-    """Run the command line: an input error is one line on stderr and exit code 2."""
+    """Run the command line: an input error is one line on stderr and exit code 2.
+
+    With ETUDE_DEBUG set, the traceback comes before the line.
+    """
     try:
         refuse_old_names(sys.argv[1:])
         app()
     except EtudeError as error:
+        if os.environ.get("ETUDE_DEBUG"):
+            traceback.print_exc()
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except BrokenPipeError:

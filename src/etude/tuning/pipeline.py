@@ -149,6 +149,8 @@ def _tune(
             callbacks.on_message(note)
         folder.write_json("data.json", describe_data(data, loaded.tokenizer))
         adapted, parameters = adapt(loaded, recipe, progress)
+        if note := stacked_experts(loaded.model):
+            callbacks.on_message(note)
 
     with placement.autocast_context():
         layout = task.layout(recipe, loaded)
@@ -237,6 +239,22 @@ def _estimated(
     if not ignore_memory:
         require_fit(estimate, recipe, placement.memory_available(), outline)
     return estimate
+
+
+def stacked_experts(model: Any) -> str | None:
+    """Return a line about frozen experts, which are no Linears; None if the model has none."""
+    experts = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 3 and ".experts." in name and not parameter.requires_grad
+    ]
+    if not experts:
+        return None
+    share = sum(p.numel() for p in experts) / sum(p.numel() for p in model.parameters())
+    return (
+        f"experts are neither adapted nor quantised: {len(experts)} tensors of three dimensions, "
+        f"{share:.0%} of what is held in floating point"
+    )
 
 
 def adapt(

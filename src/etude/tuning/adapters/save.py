@@ -193,9 +193,11 @@ def _peft_config(
     task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
     saved = [path for path, module in saved_modules(model).items() if name in module.copies]
+    base, revision = origin.published
     common: dict[str, Any] = {
         "task_type": task,
-        "base_model_name_or_path": origin.name,
+        "base_model_name_or_path": base,
+        "revision": revision,
         "target_modules": _shortest_targets(model, written),
         "bias": "none",
         "fan_in_fan_out": any(isinstance(la.base, bases.Conv1D) for la in written.values()),

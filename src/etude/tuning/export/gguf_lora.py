@@ -160,7 +160,7 @@ def _targets(checkpoint: Checkpoint, name: str) -> tuple[str, Mapping[str, _Targ
     tied = bool(checkpoint.config.tie_word_embeddings)
     targets: dict[str, _Target] = {}
     for tensor, info in checkpoint.tensors.items():
-        stored = gguf_name(tensor)
+        stored = gguf_name(tensor, architecture)
         # llama.cpp multiplies a tied head with the embedding's tensor, and its adapter, too.
         shared = stored == _EMBEDDING and tied
         if stored is not None and len(info.shape) == 2 and not shared:

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.multi_adapter import adapted_layers
 from etude.tuning.adapters.saved_parts import listed
+from etude.tuning.models.foreign_code import foreign_code
 
 PROBE_TOKENS = 13
 """Tokens of a probe: few, and prime, so that no block of a kernel ends with them."""
@@ -55,7 +56,8 @@ def refuse_unused_targets(model: Any) -> None:
     training, device = bool(model.training), cast("torch.device", model.device)
     model.train()
     try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        devices = [device] if device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices), foreign_code(model):
             model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
     finally:
         model.train(training)
@@ -108,7 +110,7 @@ def _compare_logits(model: Any, weight: Tensor) -> bool:
 
     hook = trunk.register_forward_hook(keep)
     try:
-        with _evaluating(model):
+        with _evaluating(model), foreign_code(model):
             tokens = random_tokens(model, PROBE_TOKENS)
             found = cast("Tensor", model(input_ids=tokens[None], use_cache=False).logits)[0]
     finally:

@@ -37,6 +37,7 @@ from etude.tuning.data.batch import Layout
 from etude.tuning.fusion.forward_probe import PROBE_TOKENS, random_tokens, relative_difference
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.packed_attention import unused_inputs
+from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.quant.int8 import Int8Linear
 
 _LENGTHS = [PROBE_TOKENS, 19]
@@ -68,7 +69,7 @@ def packs_exactly(model: Any, longest: int | None = None) -> str | None:
         training = bool(model.training)
         model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), foreign_code(model):
                 known[longest] = _mixed_rotations(model, longest) or _mixed_samples(model)
         finally:
             model.train(training)

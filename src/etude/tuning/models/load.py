@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +27,14 @@ from etude.core.errors import ModelError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.models import hub
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
+from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.heads import CAUSAL_LM, Head, new_head_value
+from etude.tuning.models.mapped_names import MappedCheckpoint, with_model_names
 from etude.tuning.models.meta_model import (
     Place,
     build_meta_model,
@@ -63,6 +67,22 @@ class ModelOrigin:
     fingerprint: str
     """See `checkpoint.fingerprint`."""
 
+    @property
+    def published(self) -> tuple[str, str | None]:
+        """What other programs know the model by, and its revision, if both are known.
+
+        The hub id of what an alias stands for or of a model in the hub's cache, else the absolute
+        path of a folder or file.
+        """
+        if self.name in CATALOG:
+            return CATALOG[self.name].hub_id, None
+        path = Path(self.path)
+        if hub.is_hub_id(self.name) and path.parent.name == "snapshots":
+            return self.name, path.name
+        if path.exists():
+            return str(path.resolve()), None
+        return self.name, None
+
 
 class ModelFiles:
     """The files of one model, opened once and handed on to all that read them.
@@ -81,6 +101,7 @@ class ModelFiles:
         self.source = resolve(name)
         self._users = 0
         self._checkpoint: Checkpoint | None = None
+        self._named: Checkpoint | None = None
 
     def __enter__(self) -> Self:
         self._users += 1
@@ -134,6 +155,24 @@ class ModelFiles:
                 )
             self._checkpoint = open_checkpoint(self.source)
         return self._checkpoint
+
+    def named_for(self, model: Any) -> Checkpoint:
+        """Return the open files with the names of `model`, and keep them for later readers.
+
+        Raises:
+            ModelError: as `with_model_names`.
+        """
+        self._named = with_model_names(self.checkpoint, model)
+        return self._named
+
+    @property
+    def named(self) -> Checkpoint:
+        """The open files, with the names of the model that was loaded from them."""
+        checkpoint = self.checkpoint
+        named = self._named
+        if isinstance(named, MappedCheckpoint):
+            return named.reopened(checkpoint)
+        return checkpoint
 
     @cached_property
     def config(self) -> Any:
@@ -212,6 +251,7 @@ def load_model(
         pad_id = getattr(tokenizer, "pad_token_id", None)
         config = head.configure(files.config, pad_id) if head.is_new else files.config
         model = build_meta_model(config, dtype, spec.id, head)
+        checkpoint = files.named_for(model)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path), head)
         tokenizer = tokenizer or checkpoint.tokenizer()

@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
+from etude.tuning.models.linear_layers import is_product
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def build_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSA
             attn_implementation=None,
             trust_remote_code=False,
         )
-    except (ValueError, ImportError, AttributeError) as error:
+    except Exception as error:
+        # A model's own code raises whatever its configuration leads to.
         raise ModelError(
             f"{origin}: transformers cannot build this model: {innermost_reason(error)}"
         ) from error
@@ -170,6 +172,7 @@ def quantizable_linears(model: Any) -> dict[str, nn.Linear]:
         path: module
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
+        and is_product(module)
         and module is not head
         and path.partition(".")[0] not in outside
     }

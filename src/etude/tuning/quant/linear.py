@@ -113,7 +113,10 @@ class QuantLinear(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + b: (..., in_features) to (..., out_features), in the dtype of x."""
-        return _frozen_product(x.to(self.compute_dtype), self).to(x.dtype)
+        # The view is made here: one made by the function could not be changed in place, as
+        # some models do with what a Linear returns.
+        rows = x.to(self.compute_dtype).reshape(-1, x.shape[-1])
+        return _frozen_product(rows, self).view(*x.shape[:-1], -1).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to a device or dtype like any module, without changing codes and scales."""
