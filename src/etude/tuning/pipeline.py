@@ -16,7 +16,7 @@ Its stages, in order:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from etude.tuning.adapters.save import save_adapter
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.fusion.forward_probe import refuse_unused_targets
+from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
 from etude.tuning.memory.model_configs import ModelOutline, config_of
@@ -148,7 +148,7 @@ def _tune(
         for note in data.notes:
             callbacks.on_message(note)
         folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-        adapted, parameters = adapt(loaded, recipe, progress)
+        adapted, parameters = adapt(loaded, recipe, progress, callbacks.on_message)
         if note := stacked_experts(loaded.model):
             callbacks.on_message(note)
 
@@ -258,7 +258,10 @@ def stacked_experts(model: Any) -> str | None:
 
 
 def adapt(
-    loaded: LoadedModel, recipe: Recipe, progress: Progress | None = None
+    loaded: LoadedModel,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
     model = loaded.model
@@ -269,11 +272,14 @@ def adapt(
     if loaded.head.is_new:
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
+    targets, note = called_targets(model, spec.target_modules)
+    spec = spec.model_copy(update={"target_modules": targets})
+    if note is not None and on_message is not None:
+        on_message(note)
     with UnquantizedWeights(loaded.files) as original:
         adapted = add_adapter(
             model, spec, seed=recipe.train.seed, original=original, progress=progress
         )
-    refuse_unused_targets(model)
     return adapted, adapter_parameters(model)
 
 

@@ -9,20 +9,20 @@ import torch
 from architectures import tiny
 
 from etude.core.errors import AdapterError, ModelError, NoTargetMatchedError, RunError
-from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
-from etude.tuning.fusion.forward_probe import refuse_unused_targets
+from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.models.linear_layers import is_product
 from etude.tuning.models.load import ModelOrigin, load_model
+from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
+from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.training.first_step import FirstStep
 
 ROW = torch.arange(5, 40)[None]
@@ -57,7 +57,10 @@ def _theirs(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "gpt_oss", "llama4_text"],
+    [
+        *("gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "gpt_oss"),
+        *("llama4_text", "qwen3_next"),
+    ],
 )
 def test_names_on_disk_are_mapped_as_transformers_maps_them(folder_of, name):
     folder = folder_of(name)
@@ -142,7 +145,7 @@ def test_what_mambas_kernels_read_without_a_call_is_not_adapted():
         find_targets(model, ["out_proj"])
 
 
-def test_a_target_that_is_never_called_is_refused_by_name():
+def test_a_target_that_is_never_called_is_refused_by_name_or_left_out():
     model = tiny("llama")
     mlp = model.model.layers[1].mlp
 
@@ -151,12 +154,18 @@ def test_a_target_that_is_never_called_is_refused_by_name():
         return torch.nn.functional.linear(inner, mlp.down_proj.weight)
 
     mlp.forward = fused
-    add_adapter(model, AdapterSpec(rank=2, alpha=4), seed=0)
     state = torch.get_rng_state()
-    with pytest.raises(AdapterError, match=r"never calls model\.layers\.1\.mlp\.down_proj:"):
-        refuse_unused_targets(model)
+    with pytest.raises(AdapterError, match=r"weight of model\.layers\.1\.mlp\.down_proj without"):
+        called_targets(model, ["down_proj"])
+    targets, note = called_targets(model, "all-linear")
+    assert "model.layers.1.mlp.down_proj" not in targets
+    assert len(targets) == 13
+    assert note.startswith("not adapted: LlamaForCausalLM reads the weight of model.layers.1.mlp")
     assert torch.equal(state, torch.get_rng_state())
     assert not model.training
+    assert called_targets(tiny("llama"), "all-linear") == ("all-linear", None)
+    # Mamba's own code, on a processor.
+    assert called_targets(tiny("mamba"), "all-linear")[1].count("dt_proj") == 2
 
 
 def test_a_first_step_that_moves_nothing_stops_and_one_that_moves_some_says_which():
@@ -221,3 +230,63 @@ def test_a_run_on_a_folder_is_opened_by_pefts_auto_class(folder_of, tiny_recipe,
         torch.testing.assert_close(
             ours(input_ids=ROW).logits, theirs(input_ids=ROW).logits, rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_gpt2s_conv1d_is_quantised_as_the_linear_that_it_is(folder_of, kind):
+    from etude.tuning.quant.build import quantized
+
+    folder = folder_of("gpt2")
+    quant = QuantSpec(kind=kind)
+    ours = load_model(ModelSpec(id=str(folder), dtype="float32"), quant)
+    theirs = _theirs(folder)
+    layer = ours.model.transformer.h[1].attn.c_attn
+    conv = theirs.transformer.h[1].attn.c_attn
+    expected = quantized(conv.weight.T.contiguous(), quant, torch.float32, conv.bias)
+    assert torch.equal(layer.dequantize(torch.float32), expected.dequantize(torch.float32))
+    assert torch.equal(layer.bias, conv.bias)
+    with UnquantizedWeights(ours.files) as original:
+        assert torch.equal(original("transformer.h.1.attn.c_attn"), conv.weight.T)
+    for path, one in ours.model.named_modules():
+        if isinstance(one, QuantLinear):
+            with torch.no_grad():
+                theirs.get_submodule(path).weight.copy_(one.dequantize(torch.float32).T)
+    with torch.no_grad():
+        found, wanted = (m(input_ids=ROW).logits for m in (ours.model, theirs))
+    # The same weights; int8 products round the input as well, to 7 bits.
+    bound = 1e-5 if kind == "nf4" else 0.05
+    torch.testing.assert_close(found, wanted, rtol=bound, atol=bound)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("start", ["default", "pissa"])
+def test_qlora_of_gpt2_is_opened_and_merged_by_peft(folder_of, tiny_recipe, start):
+    from peft import PeftModel
+
+    folder = folder_of("gpt2")
+    fields = tiny_recipe(
+        model={"id": str(folder)},
+        quant={"kind": "nf4"},
+        adapter={"init": start},
+        train={"max_steps": 2},
+        eval={"generate": 0},
+    )
+    run = tune(Recipe.parse(fields), base=folder.parent / "runs")
+    saved = run.folder / "adapter"
+    assert json.loads((saved / "adapter_config.json").read_text())["fan_in_fan_out"] is True
+    ours = load(run.folder).loaded.model
+    # On the same quantised base, PEFT computes the same: each quantised weight is written back.
+    base = _theirs(folder)
+    for path, one in ours.named_modules():
+        inner = path.removesuffix(".base")
+        if isinstance(one, QuantLinear) and start == "default":
+            with torch.no_grad():
+                base.get_submodule(inner).weight.copy_(one.dequantize(torch.float32).T)
+    theirs = PeftModel.from_pretrained(base, saved).eval()
+    if start == "default":
+        with torch.no_grad():
+            torch.testing.assert_close(
+                ours(input_ids=ROW).logits, theirs(input_ids=ROW).logits, rtol=1e-4, atol=1e-4
+            )
+    merged = theirs.merge_and_unload()
+    assert torch.isfinite(merged(input_ids=ROW).logits).all()

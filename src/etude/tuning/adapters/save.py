@@ -200,7 +200,7 @@ def _peft_config(
         "revision": revision,
         "target_modules": _shortest_targets(model, written),
         "bias": "none",
-        "fan_in_fan_out": any(isinstance(la.base, bases.Conv1D) for la in written.values()),
+        "fan_in_fan_out": any(bases.is_transposed(la.base) for la in written.values()),
         "inference_mode": True,
         "modules_to_save": saved or None,
     }
@@ -309,7 +309,12 @@ def _refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
                 f"{saved.folder} is for another model: its {name} is {rows} × {columns}, "
                 f"this model's {out} × {features}"
             )
-        if saved.options.transposed and isinstance(found[name], LinearOnly):
+        here = found[name]
+        if (
+            saved.options.transposed
+            and isinstance(here, LinearOnly)
+            and not bases.is_transposed(here)
+        ):
             raise AdapterError(
                 f"{saved.folder}: fan_in_fan_out is set, but {name} stores its weight as (out, in)"
             )

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from etude.core.errors import AdapterError
-from etude.tuning.adapters.multi_adapter import adapted_layers
 from etude.tuning.adapters.saved_parts import listed
+from etude.tuning.adapters.targets import ALL_LINEAR, find_targets
 from etude.tuning.models.foreign_code import foreign_code
 
 PROBE_TOKENS = 13
@@ -36,40 +36,59 @@ def random_tokens(model: Any, count: int) -> Tensor:
     return torch.randint(0, words, (count,), generator=generator).to(model.device)
 
 
-def refuse_unused_targets(model: Any) -> None:
-    """Refuse adapters on modules that a forward pass in training does not call.
+def called_targets(model: Any, targets: str | list[str]) -> tuple[str | list[str], str | None]:
+    """Return the targets whose modules a forward pass calls, and a line about those left out.
+
+    `all-linear` leaves out what is not called; a named module has to be.
+
+    Args:
+        model: a model without adapters.
+        targets: as the recipe has them.
+
+    Raises:
+        AdapterError: a named module is not called; the message names it.
+        NoTargetMatchedError: an entry matches nothing.
+    """
+    paths = find_targets(model, targets)
+    unused = _uncalled(model, paths)
+    if not unused:
+        return targets, None
+    why = f"{type(model).__name__} reads the weight of {listed(unused)} without calling it"
+    if targets != ALL_LINEAR:
+        raise AdapterError(
+            f"{why}: an adapter there would train nothing; leave it out of adapter.target_modules"
+        )
+    return [path for path in paths if path not in unused], f"not adapted: {why}"
+
+
+def _uncalled(model: Any, paths: list[str]) -> list[str]:
+    """Return those of the modules that a forward pass in training does not call.
 
     Of modules that are alike inside a layer (experts), a few tokens need not reach all: one called
     speaks for the others. Random numbers drawn on the way (dropout) are given back.
-
-    Raises:
-        AdapterError: naming the modules.
     """
-    layers = adapted_layers(model)
     ran: set[str] = set()
 
     def note(path: str, module: nn.Module, given: Any) -> None:
         del module, given
         ran.add(path)
 
-    hooks = [layer.register_forward_pre_hook(partial(note, path)) for path, layer in layers.items()]
+    hooks = [
+        model.get_submodule(path).register_forward_pre_hook(partial(note, path)) for path in paths
+    ]
     training, device = bool(model.training), cast("torch.device", model.device)
+    devices = [device] if device.type == "cuda" else []
+    fork = cast("Any", torch.random).fork_rng
     model.train()
     try:
-        devices = [device] if device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices), foreign_code(model):
+        with torch.no_grad(), fork(devices), foreign_code(model):
             model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    alike = {_expert(path) for path in ran}
-    unused = [path for path in layers if path not in ran and _expert(path) not in alike]
-    if unused:
-        raise AdapterError(
-            f"{type(model).__name__} never calls {listed(unused)}: other code reads the weight "
-            "there, and an adapter would train nothing; leave it out of adapter.target_modules"
-        )
+    alike = {_expert(path) for path in ran} - {None}
+    return [path for path in paths if path not in ran and _expert(path) not in alike]
 
 
 def _expert(path: str) -> str | None:
@@ -115,6 +134,8 @@ def _compare_logits(model: Any, weight: Tensor) -> bool:
             found = cast("Tensor", model(input_ids=tokens[None], use_cache=False).logits)[0]
     finally:
         hook.remove()
+    if not states:
+        return False  # OPT's calls a part of its trunk
     hidden = cast("Tensor | None", getattr(states[-1], "last_hidden_state", None))
     if hidden is None or hidden.shape[-1] != weight.shape[-1]:
         return False

@@ -30,17 +30,16 @@ def foreign_code(model: Any) -> Generator[None]:
     except (EtudeError, MemoryError):
         raise
     except Exception as error:
-        modules = _frames(error.__traceback__)
-        if not modules or modules[-1][0].startswith(_OURS):
+        frames = _frames(error.__traceback__)
+        names = {id(module): name for name, module in cast("nn.Module", model).named_modules()}
+        inside = [names[id(owner)] for _, owner in frames if id(owner) in names]
+        if not inside or frames[-1][0].startswith(_OURS):
             raise
-        raise ModelError(_line(model, modules, error)) from error
+        raise ModelError(_line(type(model).__name__, inside[-1], error)) from error
 
 
-def _line(model: Any, frames: list[tuple[str, Any]], error: Exception) -> str:
-    names = {id(module): name for name, module in cast("nn.Module", model).named_modules()}
-    inside = [names[id(owner)] for _, owner in frames if id(owner) in names]
-    kind = type(model).__name__
-    where = f"{kind}, {inside[-1]}" if inside and inside[-1] else kind
+def _line(kind: str, module: str, error: Exception) -> str:
+    where = f"{kind}, {module}" if module else kind
     return (
         f"{where}: the model's own code fails with {type(error).__name__}: "
         f"{innermost_reason(error)}; ETUDE_DEBUG=1 shows where"

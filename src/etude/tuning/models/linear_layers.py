@@ -11,11 +11,12 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import (
     _disable_current_modes,  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 )
+from transformers.pytorch_utils import Conv1D
 
 _known: WeakKeyDictionary[type[nn.Linear], bool] = WeakKeyDictionary()
 
@@ -30,6 +31,15 @@ def is_product(module: nn.Module) -> bool:
     if kind not in _known:
         _known[kind] = _computes_product(module)
     return _known[kind]
+
+
+def as_linear(conv: Conv1D) -> nn.Linear:
+    """Return the Linear of the same product; its weight is a view, (out, in), of the Conv1D's."""
+    weight, bias = cast("tuple[Tensor, Tensor]", (conv.weight, conv.bias))
+    linear = nn.Linear(weight.shape[0], weight.shape[1], device="meta")
+    linear.weight = nn.Parameter(weight.detach().T, requires_grad=False)
+    linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return linear
 
 
 def _computes_product(module: nn.Linear) -> bool:

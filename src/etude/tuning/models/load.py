@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from etude.core.errors import ModelError
 from etude.core.progress import Progress, SilentProgress
@@ -102,6 +103,8 @@ class ModelFiles:
         self._users = 0
         self._checkpoint: Checkpoint | None = None
         self._named: Checkpoint | None = None
+        self.transposed: frozenset[str] = frozenset()
+        """Paths of quantised layers whose weight is (in, out) on disk."""
 
     def __enter__(self) -> Self:
         self._users += 1
@@ -262,6 +265,7 @@ def load_model(
                 f"{len(tokenizer)}"
             )
         linears = _replace_linears(model, checkpoint, quant, placement, spec.id)
+        files.transposed = frozenset(path for path, one in linears.items() if one.from_conv1d)
         for place in places:
             if not place.sources:
                 value = new_head_value(model, place.names[0], place.shape, head.seed)
@@ -320,6 +324,12 @@ def _replace_linears(
         sizes = linear.in_features, linear.out_features
         held = kept.get(path)
         layer: QuantLinear
+        transposed = isinstance(model.get_submodule(path), Conv1D)
+        if transposed and held is not None:
+            raise ModelError(
+                f"{name} has the quantised weight of a Conv1D ({path}), which cannot be read; use "
+                "the unquantised model, which is quantised on loading"
+            )
         if isinstance(held, str):
             layer = GGUFLinear.unfilled(*sizes, held, dtype, bias, device=device)
         elif held is not None:
@@ -328,6 +338,7 @@ def _replace_linears(
             layer = build.empty_quantized(*sizes, quant, dtype, bias, device=device)
         else:
             continue
+        layer.from_conv1d = transposed
         model.set_submodule(path, layer)
         replaced[path] = layer
     return replaced
@@ -394,8 +405,9 @@ def _fill(
         advance(info.bytes)
         return
     value = None
-    if not layer:
-        value = torch.empty(place.shape, dtype=placement.dtype, device=placement.device)
+    if layer is None or layer.from_conv1d:
+        dtype = placement.dtype if layer is None else torch.float32
+        value = torch.empty(place.shape, dtype=dtype, device=placement.device)
     read = checkpoint.read_rows
     if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):
         read = checkpoint.read_blocks
@@ -408,12 +420,22 @@ def _fill(
                     "it: set tie_word_embeddings there to what is true"
                 )
         try:
-            if layer is not None:
+            if layer is not None and not layer.from_conv1d:
                 layer.fill_rows(start, rows)
         except ModelError as error:
             raise ModelError(f"{checkpoint.path}: {name}: {error}") from None
         if value is not None:
             (value[start:stop] if value.dim() else value).copy_(rows)
         advance((stop - start) * info.bytes // (info.shape[0] if info.shape else 1))
-    if value is not None:
+    if layer is not None and value is not None:
+        _fill_transposed(layer, value, f"{checkpoint.path}: {name}")
+    elif value is not None:
         put(model, place.names, value)
+
+
+def _fill_transposed(layer: QuantLinear, value: torch.Tensor, origin: str) -> None:
+    """Quantise a Conv1D's weight, (in, out): its rows are whole only when all of it is read."""
+    try:
+        layer.fill_rows(0, value.T.contiguous().cpu())
+    except ModelError as error:
+        raise ModelError(f"{origin}: {error}") from None

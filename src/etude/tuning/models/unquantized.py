@@ -61,4 +61,4 @@ class UnquantizedWeights:
         weight = torch.empty(info.shape)
         for start, stop in row_slices(info):
             weight[start:stop] = checkpoint.read_rows(name, start, stop)
-        return weight
+        return weight.T.contiguous() if path in self._files.transposed else weight

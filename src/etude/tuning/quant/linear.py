@@ -31,6 +31,7 @@ class QuantLinear(nn.Module, ABC):
         spec: quantisation of the weight.
         compute_dtype: dtype of the product; follows `.to(dtype)`, which does not change the codes.
         bias: (out_features,), frozen, a buffer; or None.
+        from_conv1d: whether it took the place of a `Conv1D`, whose weight is (in, out) on disk.
     """
 
     float32_buffers: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +53,7 @@ class QuantLinear(nn.Module, ABC):
         self.out_features = out_features
         self.spec = quant
         self.compute_dtype = compute_dtype
+        self.from_conv1d = False
         self._keep_dense = False
         self._dense: Tensor | None = None
         self.register_buffer("bias", None if bias is None else bias.detach().to(compute_dtype))

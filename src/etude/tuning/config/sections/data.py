@@ -102,4 +102,5 @@ class DataSpec(Section):
     """Samples without a trained token: stop with an error, or drop and count them."""
 
     packing: bool = True
-    """Pack samples end to end in one row, each attending to itself only, with its own positions."""
+    """Pack samples end to end in one row, each attending to itself only, with its own positions.
+    A model for which that is not exact has a row for each sample; `etude tune` says why."""
