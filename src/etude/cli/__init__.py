@@ -6,7 +6,9 @@ at once; what a verb needs is imported inside its function.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 import typer
 
@@ -54,7 +56,10 @@ VERBS = (
 
 
 def main() -> None:
-    """Run the command line: an input error is one line on stderr and exit code 2."""
+    """Run the command line: an input error is one line on stderr and exit code 2.
+
+    With ETUDE_DEBUG set, the traceback comes before the line.
+    """
     words = sys.argv[1:]
     # Here, because the runtime reads its settings when PyTorch is imported, inside a command.
     set_waiting()
@@ -66,6 +71,8 @@ def main() -> None:
             # Not at the interpreter's end, where a disk that is full is a traceback.
             sys.stdout.flush()
     except EtudeError as error:
+        if os.environ.get("ETUDE_DEBUG"):
+            traceback.print_exc()
         typer.echo(f"error: {with_kept(error, words)}", err=True)
         sys.exit(2)
     except BrokenPipeError:

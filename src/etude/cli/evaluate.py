@@ -50,6 +50,7 @@ def evaluate(
         base=base,
         generate=generate,
         progress=TerminalProgress(quiet=as_json),
+        on_message=lambda line: typer.echo(line, err=True),
     )
     if as_json:
         typer.echo(json.dumps(results, indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def evaluate_run(
     base: bool = False,
     generate: int | None = None,
     progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluate a run's model, and optionally its base.
 
@@ -35,6 +37,7 @@ def evaluate_run(
         base: also evaluate the model without its adapter.
         generate: answers to generate; None: the recipe's `eval.generate`.
         progress: reports every stage.
+        on_message: told what the figures do not say: why samples were not packed.
 
     Returns:
         For `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per trained
@@ -59,6 +62,10 @@ def evaluate_run(
     else:
         prepared = task.read_evaluation(data, loaded, recipe, progress)
     objective = task.evaluation_objective(recipe, prepared, folder, adapted=tuned.adapted)
+    with loaded.placement.autocast_context():
+        unpacked = task.layout(recipe, loaded).unpacked_because
+    if unpacked is not None and on_message is not None:
+        on_message(f"packing is off: {unpacked}")
     results: dict[str, dict[str, Any]] = {}
     measurements: dict[str, Measurement] = {}
     for voice in ["tuned", "base"] if base else ["tuned"]:

@@ -42,6 +42,7 @@ from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import Measurement, describe_data, figures, sizes, unchanged
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
 from etude.tuning.memory.model_configs import ModelOutline, config_of
@@ -211,9 +212,14 @@ def _tune(
         for note in data.notes:
             callbacks.on_message(note)
         folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-        adapted, parameters = adapt(loaded, recipe, progress)
+        adapted, parameters = adapt(loaded, recipe, progress, callbacks.on_message)
+        if note := stacked_experts(loaded.model):
+            callbacks.on_message(note)
 
     with placement.autocast_context():
+        layout = task.layout(recipe, loaded)
+        if layout.unpacked_because is not None:
+            callbacks.on_message(f"packing is off: {layout.unpacked_because}")
         objective = task.objective(recipe, loaded, data, folder, progress)
 
         def measure() -> Measurement:
@@ -228,7 +234,7 @@ def _tune(
         recipe,
         folder,
         objective,
-        layout=task.layout(recipe, loaded),
+        layout=layout,
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
         answer=answer,
@@ -337,8 +343,27 @@ def _estimated(
     return estimate
 
 
+def stacked_experts(model: Any) -> str | None:
+    """Return a line about frozen experts, which are no Linears; None if the model has none."""
+    experts = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 3 and ".experts." in name and not parameter.requires_grad
+    ]
+    if not experts:
+        return None
+    share = sum(p.numel() for p in experts) / sum(p.numel() for p in model.parameters())
+    return (
+        f"experts are neither adapted nor quantised: {len(experts)} tensors of three dimensions, "
+        f"{share:.0%} of what is held in floating point"
+    )
+
+
 def adapt(
-    loaded: LoadedModel, recipe: Recipe, progress: Progress | None = None
+    loaded: LoadedModel,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
     model = loaded.model
@@ -349,6 +374,10 @@ def adapt(
     if loaded.head.is_new:
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
+    targets, note = called_targets(model, spec.target_modules)
+    spec = spec.model_copy(update={"target_modules": targets})
+    if note is not None and on_message is not None:
+        on_message(note)
     with UnquantizedWeights(loaded.files) as original:
         if spec.start_from is not None:
             _same_labels(loaded, Path(spec.start_from))

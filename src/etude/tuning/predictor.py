@@ -21,6 +21,7 @@ from etude.tuning.adapters.saved_parts import CONFIG
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.messages import read_message
 from etude.tuning.data.schema import Message
+from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
@@ -100,7 +101,12 @@ class Predictor:
         options: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature}
-        with torch.inference_mode(), dense_weights(model), self._voice(tuned):
+        with (
+            torch.inference_mode(),
+            dense_weights(model),
+            self._voice(tuned),
+            foreign_code(model),
+        ):
             output = model.generate(
                 input_ids=torch.tensor([ids], device=device),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),

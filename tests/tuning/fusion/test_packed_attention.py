@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.core.errors import ModelError
 from etude.tuning.fusion.packed_attention import packed_attention, packed_rows
 
 
@@ -78,7 +77,30 @@ def test_a_sliding_window_hides_what_lies_further_back():
     assert not torch.equal(windowed[:, 6], moved[:, 6])
 
 
-def test_an_attention_with_a_soft_cap_is_refused_by_name():
-    q = torch.zeros(1, 1, 2, 4)
-    with pytest.raises(ModelError, match=r"softcap.*data\.packing"):
-        packed_attention(torch.nn.Module(), q, q, q, None, softcap=50.0)
+@pytest.mark.parametrize("window", [None, 3])
+def test_soft_caps_and_sinks_are_computed_as_transformers_does(window):
+    from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as capped
+    from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as sunk
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(1, heads, 10, 4, dtype=torch.float64, generator=generator)
+        for heads in (4, 2, 2)
+    )
+    module = torch.nn.Module().eval()
+    module.num_key_value_groups = 2
+    module.sinks = torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
+    position = torch.arange(10)
+    behind = position[:, None] - position[None, :]
+    seen = (behind >= 0) & (behind < (window or 10))
+    mask = torch.zeros(10, 10, dtype=torch.float64).masked_fill(~seen, -torch.inf)
+    options = {"scaling": 0.7, "sliding_window": window}
+
+    theirs, _ = sunk(module, q, k, v, mask, scaling=0.7)
+    ours, _ = packed_attention(module, q, k, v, None, s_aux=module.sinks, **options)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+    theirs, _ = capped(module, q, k, v, mask, scaling=0.7, softcap=1.5)
+    ours, _ = packed_attention(module, q, k, v, None, softcap=1.5, **options)
+    # Gemma 2's own code takes the softmax in float32.
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)

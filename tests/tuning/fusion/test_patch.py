@@ -19,6 +19,7 @@ from etude.tuning.adapters.multi_adapter import adapter_disabled, adapter_parame
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion import patch
+from etude.tuning.fusion.forward_probe import logits_are_plain
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
@@ -270,6 +271,7 @@ def test_what_is_said_is_what_ran():
 
 def test_hooks_are_heard():
     model = adapted(MODELS["llama"])
+    logits_are_plain(model)  # asked once a model, in a pass of its own
     heard = []
     layer = model.model.layers[1]
     handle = layer.mlp.up_proj.register_forward_hook(lambda *given: heard.append(given))

@@ -19,6 +19,9 @@ ARCHITECTURE = {
     "llama": gguf.MODEL_ARCH.LLAMA,
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
+    "gemma3": gguf.MODEL_ARCH.GEMMA3,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "lfm2": gguf.MODEL_ARCH.LFM2,
 }
 
 
@@ -45,7 +48,7 @@ def write_gguf(
     ),
     rope_factors: np.ndarray | None = None,
 ) -> Path:
-    """Write a transformers Llama, Qwen2 or Qwen3 and a vocabulary as one file.
+    """Write a transformers model of a supported family and a vocabulary as one file.
 
     Args:
         path: of the file to write.
@@ -57,17 +60,26 @@ def write_gguf(
         rope_factors: Llama 3's divisors of the rotary frequencies.
     """
     config = model.config
-    architecture = config.model_type
+    architecture = config.model_type.removesuffix("_text")
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    head_dim = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    kinds = getattr(config, "layer_types", None) or []
+    groups = config.num_key_value_heads
+    if architecture == "lfm2":
+        groups = [groups if kind == "full_attention" else 0 for kind in kinds]
+        writer.add_shortconv_l_cache(config.conv_L_cache)
+    writer.add_head_count_kv(groups)
+    writer.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", None) or config.norm_eps)
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+    if architecture in ("gemma3", "phi3"):
+        writer.add_sliding_window(config.sliding_window)
+    head_dim = getattr(config, "head_dim", None)
+    head_dim = head_dim or config.hidden_size // config.num_attention_heads
     if head_dim * config.num_attention_heads != config.hidden_size:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
@@ -83,9 +95,14 @@ def write_gguf(
         if architecture == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
             heads = len(array) // head_dim
             array = interleave(array, heads)
+        if architecture == "gemma3" and name.endswith("norm.weight"):
+            array = array + 1
+        if name.endswith("conv.conv.weight"):
+            array = array[:, 0]
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         wanted = matrices(stored) if callable(matrices) else matrices
-        kind = wanted if array.ndim == 2 else GGMLQuantizationType.F32
+        plain = array.ndim != 2 or "conv.conv" in name
+        kind = GGMLQuantizationType.F32 if plain else wanted
         blocks = encode(np.ascontiguousarray(array), kind)
         writer.add_tensor(stored, blocks, raw_dtype=kind)
     writer.write_header_to_file()

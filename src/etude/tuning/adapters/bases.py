@@ -33,6 +33,11 @@ def is_base(module: nn.Module) -> bool:
     return isinstance(module, Base)
 
 
+def is_transposed(base: nn.Module) -> bool:
+    """Return whether the base is, or was before it was quantised, a `Conv1D`."""
+    return isinstance(base, Conv1D) or (isinstance(base, QuantLinear) and base.from_conv1d)
+
+
 def refuse_unfit(name: str, base: Base) -> None:
     """Refuse a layer of a supported type with unsupported options.
 

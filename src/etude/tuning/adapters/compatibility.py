@@ -121,7 +121,9 @@ def refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
                 f"this model's {out} × {features}"
             )
     # A head beside GPT-2's transposed layers is an ordinary Linear, for PEFT as well.
-    if saved.options.transposed and all(isinstance(found[n], LinearOnly) for n in saved.parts):
+    if saved.options.transposed and all(
+        isinstance(found[n], LinearOnly) and not bases.is_transposed(found[n]) for n in saved.parts
+    ):
         name = next(iter(saved.parts))
         raise AdapterError(
             f"{saved.folder}: fan_in_fan_out is set, but {name} stores its weight as (out, in)"

@@ -182,7 +182,8 @@ class _AdaptedProduct(torch.autograd.Function):
         ctx.save_for_backward(source, h, A, B)
         ctx.scaling, ctx.base = scaling, base
         ctx.shape, ctx.has_dropout = x.shape, dropped is not None
-        return y.view(*x.shape[:-1], -1)
+        # A view made here could not be changed in place, as Falcon does: `adapted_product` has it.
+        return y
 
     @staticmethod
     @once_differentiable
@@ -234,4 +235,5 @@ def adapted_product(
         dropped: the adapter's input instead of x, with dropout.
         with_bias: False leaves b out.
     """
-    return _apply(x, dropped, A, B, scaling, base, with_bias)
+    y = _apply(x, dropped, A, B, scaling, base, with_bias)
+    return y.view(*x.shape[:-1], -1)

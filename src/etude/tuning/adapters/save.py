@@ -226,12 +226,14 @@ def _peft_config(
         for path, module in saved_modules(model).items()
         if name in module.copies and module.is_whole(name)
     ]
+    base, revision = origin.published
     common: dict[str, Any] = {
         "task_type": task,
-        "base_model_name_or_path": origin.name,
+        "base_model_name_or_path": base,
+        "revision": revision,
         "target_modules": _shortest_targets(model, written) if written else NO_TARGETS,
         "bias": spec.bias,
-        "fan_in_fan_out": any(isinstance(la.base, bases.Conv1D) for la in written.values()),
+        "fan_in_fan_out": any(bases.is_transposed(la.base) for la in written.values()),
         "inference_mode": True,
         "modules_to_save": saved or None,
     }

@@ -2,8 +2,9 @@
 
 A name selects the modules whose dotted path ends in it (`q_proj`, `mlp.gate_proj`, or a full path);
 a pattern with `*`, `?` or `[` is matched against the full path; `all-linear` selects every Linear
-except the output head. Each entry of a list must match something: ignoring a misspelt one would
-train less than requested, and the loss curve would not show it.
+except the output head, gates of a single output, and what PEFT refuses to adapt. Each entry of a
+list must match something: ignoring a misspelt one would train less than requested, and the loss
+curve would not show it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any, cast
 from torch import nn
 
 from etude.core.errors import NoTargetMatchedError, nearest
+from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike, bias
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.models.heads import head_modules
+from etude.tuning.models.linear_layers import is_product
 
 ALL_LINEAR = "all-linear"
 
@@ -48,7 +51,7 @@ def linear_modules(model: nn.Module) -> dict[str, LinearLike]:
 def adaptable_modules(model: nn.Module) -> dict[str, Base]:
     """Return every layer that supports adapters by its dotted path, adapted ones included.
 
-    Fully trained modules and their originals are excluded.
+    Fully trained modules and their originals are excluded, and Linears that are no products.
     """
     found: dict[str, Base] = {}
     wrappers: list[str] = []
@@ -60,7 +63,7 @@ def adaptable_modules(model: nn.Module) -> dict[str, Base]:
             found[name] = module.base
         elif hasattr(module, "copies"):
             wrappers.append(f"{name}.")
-        elif isinstance(module, Base):
+        elif isinstance(module, Base) and (not isinstance(module, nn.Linear) or is_product(module)):
             found[name] = module
     return found
 
@@ -85,6 +88,13 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
         found = _matches(model, linear, entry)
         if not found:
             raise NoTargetMatchedError(_nothing_found(model, linear, entry))
+        fused = [path for path in linear if path in found and refused_by_peft(model, path)]
+        if fused:
+            raise NoTargetMatchedError(
+                f"target {entry!r} matches {fused[0]}, whose weight Mamba's kernels read without "
+                "calling it: an adapter would train nothing there, and PEFT refuses one; leave it "
+                "out of adapter.target_modules"
+            )
         chosen |= found
     return [name for name in linear if name in chosen]
 
@@ -149,6 +159,18 @@ def with_bias(model: nn.Module, among: list[str] | None = None) -> list[str]:
     return found
 
 
+_FUSED_MODELS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_FUSED = ("conv1d", "out_proj")
+"""Modules whose weight Mamba's kernels read without a call; PEFT refuses adapters on them
+(`peft.tuners.tuners_utils`, https://github.com/huggingface/peft/issues/2556)."""
+
+
+def refused_by_peft(model: Any, path: str) -> bool:
+    """Return whether PEFT refuses an adapter on the module at `path`."""
+    kind: Any = getattr(getattr(model, "config", None), "model_type", None)
+    return kind in _FUSED_MODELS and path.rpartition(".")[2] in _FUSED
+
+
 def name_matches(path: str, name: str) -> bool:
     """Return whether the dotted `path` is `name` or ends in it."""
     return path == name or path.endswith(f".{name}")
@@ -163,6 +185,8 @@ def _matches(model: nn.Module, linear: dict[str, Base], entry: str) -> set[str]:
             if isinstance(module, LinearLike)
             and module is not head
             and name.partition(".")[0] not in outside
+            and bases.sizes(module)[1] > 1
+            and not refused_by_peft(model, name)
         }
     return {name for name in linear if entry_matches(name, entry)}
 

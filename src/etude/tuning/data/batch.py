@@ -30,8 +30,17 @@ class Layout:
     """Padded rows are grouped by length, and padded to a multiple of this; None: they are grouped
     as packed ones are, and padded to the longest."""
 
+    alone: bool = False
+    """Whether each sample has a micro-batch of its own: a model may compute a sample differently
+    beside a longer one, padded as well as packed."""
+
+    unpacked_because: str | None = None
+    """Why samples are not packed although the recipe wants it; None: they are, or it does not."""
+
     def micro_batches(self, lengths: Sequence[int], capacity: int) -> list[list[int]]:
         """Return which samples go through the model together, at most `capacity` tokens of them."""
+        if self.alone:
+            return [[index] for index in range(len(lengths))]
         if self.length_multiple is None:
             return pack(lengths, capacity)
         return bucket(lengths, capacity, self.length_multiple)

@@ -86,6 +86,11 @@ def quantize_model(
     loaded = load_model(spec, quant, progress)
     refuse_base_folder(output, loaded.origin)
     layers = {n: m for n, m in loaded.model.named_modules() if isinstance(m, QuantLinear)}
+    if any(layer.from_conv1d for layer in layers.values()):
+        raise ModelError(
+            f"{spec.id} has Conv1D layers, which transformers does not read back from codes; its "
+            "4 bits are for training here (quant.kind)"
+        )
     logits = _logits(loaded)
     aside = write_aside(output, lambda folder: _save(loaded, layers, quant, folder))
     try:

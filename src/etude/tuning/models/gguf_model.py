@@ -19,45 +19,23 @@ import torch
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.models.checkpoint import TensorInfo
+from etude.tuning.models.gguf_families import FAMILIES, ROPE_FACTORS
 from etude.tuning.models.gguf_file import GGUFFile, GGUFTensor
 from etude.tuning.models.gguf_tokenizer import build_tokenizer
 
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
-"""GGUF architecture, which is also transformers' model type -> model class. Mistral and SmolLM2
-are `llama` in GGUF."""
-
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_BLOCK = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_ROPE_FACTORS = "rope_freqs.weight"
-
-GGUF_ARCHITECTURE = {**{name: name for name in ARCHITECTURES}, "mistral": "llama"}
-"""transformers' model type -> GGUF architecture."""
+GGUF_ARCHITECTURE = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "mistral": "llama"}
+"""transformers' model type -> GGUF architecture, of the models whose adapters can be exported."""
 
 # Metadata unrelated to the weights: two files of the same model may differ in it.
 _NOT_IDENTITY = ("general.", "tokenizer.", "quantize.")
 
 
-def gguf_name(name: str) -> str | None:
+def gguf_name(name: str, architecture: str = "llama") -> str | None:
     """Return GGUF's name for transformers' `model.layers.3.mlp.up_proj.weight`, or None."""
+    family = FAMILIES[architecture]
     module, _, leaf = name.rpartition(".")
     block = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
-    names = _BLOCK if block else _TOP
+    names = family.block if block else family.top
     inner = block[2] if block else module
     for stored, known in names.items():
         if known == inner and leaf in ("weight", "bias"):
@@ -110,7 +88,10 @@ class GGUFCheckpoint:
             self._stored = self._by_transformers_name()
             self.tensors: Mapping[str, TensorInfo] = {
                 name: TensorInfo(
-                    tensor.shape, tensor.type.name, tensor.bytes, self._interleaved_rows(name)
+                    self._shape_of(name),
+                    tensor.type.name,
+                    tensor.bytes,
+                    self._interleaved_rows(name),
                 )
                 for name, tensor in self._stored.items()
             }
@@ -125,7 +106,7 @@ class GGUFCheckpoint:
 
     @property
     def architecture(self) -> str:
-        """GGUF's architecture name, a key of `ARCHITECTURES`."""
+        """GGUF's architecture name, a key of `FAMILIES`."""
         return self._architecture
 
     @property
@@ -153,27 +134,28 @@ class GGUFCheckpoint:
     @cached_property
     def config(self) -> Any:
         """The transformers configuration, from the metadata and the tensors' shapes."""
-        heads = self._count("attention.head_count")
-        hidden = self._count("embedding_length")
+        family = FAMILIES[self._architecture]
+        heads = self.count("attention.head_count")
+        hidden = self.count("embedding_length")
+        groups = None
+        if "attention.head_count_kv" not in family.counted_layers:
+            groups = self.count("attention.head_count_kv", heads)
         fields: dict[str, Any] = {
-            "architectures": [ARCHITECTURES[self._architecture]],
+            "architectures": [family.model_class],
             "vocab_size": self._shape("model.embed_tokens.weight")[0],
             "hidden_size": hidden,
-            "intermediate_size": self._count("feed_forward_length"),
-            "num_hidden_layers": self._count("block_count"),
+            "intermediate_size": self.count("feed_forward_length"),
+            "num_hidden_layers": self.count("block_count"),
             "num_attention_heads": heads,
-            "num_key_value_heads": self._count("attention.head_count_kv", heads),
+            "num_key_value_heads": groups,
             "head_dim": self._head_dim,
-            "max_position_embeddings": self._count("context_length"),
-            "rms_norm_eps": self._real("attention.layer_norm_rms_epsilon"),
+            "max_position_embeddings": self.count("context_length"),
+            "rms_norm_eps": self.real("attention.layer_norm_rms_epsilon"),
             "tie_word_embeddings": "lm_head.weight" not in self._stored,
             "bos_token_id": self._token("bos"),
             "eos_token_id": self._token("eos"),
             "pad_token_id": self._token("padding"),
         }
-        if self._architecture == "llama":
-            fields["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in self._stored
-            fields["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in self._stored
         if self._architecture == "qwen2" and self._head_dim * heads != hidden:
             raise ModelError(
                 f"{self.path}: qwen2 heads of {self._head_dim} dimensions do not add up to "
@@ -181,7 +163,8 @@ class GGUFCheckpoint:
             )
         try:
             fields["rope_parameters"] = self._rope_parameters(fields)
-            return _configuration(self._architecture, fields)
+            fields |= family.fields(self, fields)
+            return _configuration(family.model_type, fields)
         except ModelError:
             raise
         except Exception as error:
@@ -204,11 +187,15 @@ class GGUFCheckpoint:
 
     def tokenizer(self) -> Any:
         """Build the tokenizer from the file's vocabulary, merges and chat template."""
-        return build_tokenizer(self.metadata, self._count("context_length"), str(self.path))
+        return build_tokenizer(self.metadata, self.count("context_length"), str(self.path))
 
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return rows of a tensor, float32, in transformers' order."""
         rows = self._file.read_rows(self._stored[name], start, stop)
+        family = FAMILIES[self._architecture]
+        if family.offset_norms and name.endswith("norm.weight"):
+            rows = rows - 1
+        rows = rows.view(len(rows), *self.tensors[name].shape[1:])
         head = self.tensors[name].row_multiple
         return rows if head == 1 else halves_from_pairs(rows, head)
 
@@ -235,9 +222,9 @@ class GGUFCheckpoint:
 
     def _supported_architecture(self) -> str:
         found = self.metadata.get("general.architecture")
-        if found not in ARCHITECTURES:
+        if found not in FAMILIES:
             raise ModelError(
-                f"{self.path} is a {found!r} model; GGUF files of {', '.join(ARCHITECTURES)} "
+                f"{self.path} is a {found!r} model; GGUF files of {', '.join(FAMILIES)} "
                 "can be loaded, other models from a folder of safetensors"
             )
         if self.metadata.get("split.count", 1) > 1:
@@ -250,33 +237,43 @@ class GGUFCheckpoint:
         return found
 
     def _by_transformers_name(self) -> dict[str, GGUFTensor]:
+        family = FAMILIES[self._architecture]
         stored: dict[str, GGUFTensor] = {}
         for name, tensor in self._file.tensors.items():
-            if name == _ROPE_FACTORS:
-                continue
-            block = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+            if name.startswith("rope_f"):
+                continue  # `rope_freqs`, `rope_factors_long`: read with the configuration
+            block = re.fullmatch(r"blk\.(\d+)\.([\w.]+)\.(weight|bias)", name)
             top = re.fullmatch(r"(\w+)\.(weight|bias)", name)
-            if block and block[2] in _BLOCK:
-                stored[f"model.layers.{block[1]}.{_BLOCK[block[2]]}.{block[3]}"] = tensor
-            elif top and top[1] in _TOP:
-                stored[f"{_TOP[top[1]]}.{top[2]}"] = tensor
+            if block and block[2] in family.block:
+                stored[f"model.layers.{block[1]}.{family.block[block[2]]}.{block[3]}"] = tensor
+            elif top and top[1] in family.top:
+                stored[f"{family.top[top[1]]}.{top[2]}"] = tensor
             else:
                 raise ModelError(
                     f"{self.path} has a tensor {name!r}, unknown for {self._architecture} models"
                 )
         return stored
 
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        shape = self._stored[name].shape
+        unsqueezed = FAMILIES[self._architecture].unsqueezed
+        if name.removesuffix(".weight").endswith(unsqueezed):
+            return shape[0], 1, *shape[1:]
+        return shape
+
     def _interleaved_rows(self, name: str) -> int:
         return self._head_dim if rows_are_paired(self._architecture, name) else 1
 
     @cached_property
     def _head_dim(self) -> int:
-        heads = self._count("attention.head_count")
-        size = self._count("attention.key_length", self._count("embedding_length") // heads)
-        for key in ("attention.value_length", "rope.dimension_count"):
-            if self._count(key, size) != size:
+        heads = self.count("attention.head_count")
+        size = self.count("attention.key_length", self.count("embedding_length") // heads)
+        # Phi-3 may rotate a part of each head.
+        part = () if self._architecture == "phi3" else ("rope.dimension_count",)
+        for key in ("attention.value_length", *part):
+            if self.count(key, size) != size:
                 raise ModelError(
-                    f"{self.path} has {self._architecture}.{key} {self._count(key)} where its "
+                    f"{self.path} has {self._architecture}.{key} {self.count(key)} where its "
                     f"heads have {size} dimensions, which {self._architecture} in transformers "
                     "cannot have"
                 )
@@ -284,20 +281,20 @@ class GGUFCheckpoint:
 
     def _rope_parameters(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the RoPE parameters; refuse unknown variants."""
-        theta = self._real("rope.freq_base", 10000.0)
-        kind: str = self._value("rope.scaling.type", str, "none")
-        if kind not in ("none", "linear") or self._real("rope.scale_linear", 1.0) != 1.0:
+        theta = self.real("rope.freq_base", 10000.0)
+        kind: str = self.value("rope.scaling.type", str, "none")
+        if kind not in ("none", "linear") or self.real("rope.scale_linear", 1.0) != 1.0:
             raise ModelError(f"{self.path} scales RoPE by {kind!r}; none and linear are supported")
         if kind == "linear":
-            factor = self._real("rope.scaling.factor")
+            factor = self.real("rope.scaling.factor")
             return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
-        if _ROPE_FACTORS not in self._file.tensors:
+        if ROPE_FACTORS not in self._file.tensors:
             return {"rope_type": "default", "rope_theta": theta}
-        tensor = self._file.tensors[_ROPE_FACTORS]
+        tensor = self._file.tensors[ROPE_FACTORS]
         factors = self._file.read_rows(tensor, 0, tensor.shape[0]).double()
         return _llama3_rope(theta, factors, fields, str(self.path))
 
-    def _value(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+    def value(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
         """Return the metadata `<architecture>.<key>`, the same for all layers."""
         value = self.metadata.get(f"{self._architecture}.{key}", default)
         if value is None:
@@ -309,14 +306,20 @@ class GGUFCheckpoint:
             )
         return value
 
-    def _count(self, key: str, default: int | None = None) -> int:
-        count: int = self._value(key, int, default)
+    def has(self, name: str) -> bool:
+        """Return whether there is a tensor of this name, in GGUF or transformers."""
+        return name in self._stored or name in self._file.tensors
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """Return the metadata `<architecture>.<key>`, a positive integer."""
+        count: int = self.value(key, int, default)
         if count < 1:
             raise ModelError(f"{self.path} is damaged: {self._architecture}.{key} is {count}")
         return count
 
-    def _real(self, key: str, default: float | None = None) -> float:
-        return _decimal(self._value(key, (int, float), default))
+    def real(self, key: str, default: float | None = None) -> float:
+        """Return the metadata `<architecture>.<key>`, a number."""
+        return _decimal(self.value(key, (int, float), default))
 
     def _token(self, role: str) -> int | None:
         return self.metadata.get(f"tokenizer.ggml.{role}_token_id")

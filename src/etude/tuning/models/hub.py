@@ -12,7 +12,7 @@ from typing import Any
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.core.progress import Progress
-from etude.tuning.models.catalog import CATALOG, unknown_model
+from etude.tuning.models.catalog import CATALOG, known_models, unknown_model
 
 # Files of a transformers model folder. Excluded: pickled weights, exports to other engines (in
 # sub-folders), and Mistral's second copy of the same weights.
@@ -46,7 +46,7 @@ def download(name: str, progress: Progress) -> Path:
         ModelError: the model does not exist, is not accessible, or the hub cannot be reached.
     """
     if not is_hub_id(name):
-        raise ModelError(f"{unknown_model(name, CATALOG)}; or use a hub id (owner/name)")
+        raise ModelError(f"{unknown_model(name, known_models())}; or use a hub id (owner/name)")
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,

@@ -16,21 +16,26 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from etude.core.errors import ModelError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.models import hub
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
+from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.heads import CAUSAL_LM, Head, new_head_value
+from etude.tuning.models.mapped_names import MappedCheckpoint, with_model_names
 from etude.tuning.models.meta_model import (
     Place,
     build_meta_model,
@@ -63,6 +68,22 @@ class ModelOrigin:
     fingerprint: str
     """See `checkpoint.fingerprint`."""
 
+    @property
+    def published(self) -> tuple[str, str | None]:
+        """What other programs know the model by, and its revision, if both are known.
+
+        The hub id of what an alias stands for or of a model in the hub's cache, else the absolute
+        path of a folder or file.
+        """
+        if self.name in CATALOG:
+            return CATALOG[self.name].hub_id, None
+        path = Path(self.path)
+        if hub.is_hub_id(self.name) and path.parent.name == "snapshots":
+            return self.name, path.name
+        if path.exists():
+            return str(path.resolve()), None
+        return self.name, None
+
 
 class ModelFiles:
     """The files of one model, opened once and handed on to all that read them.
@@ -81,6 +102,9 @@ class ModelFiles:
         self.source = resolve(name)
         self._users = 0
         self._checkpoint: Checkpoint | None = None
+        self._named: Checkpoint | None = None
+        self.transposed: frozenset[str] = frozenset()
+        """Paths of quantised layers whose weight is (in, out) on disk."""
 
     def __enter__(self) -> Self:
         self._users += 1
@@ -134,6 +158,24 @@ class ModelFiles:
                 )
             self._checkpoint = open_checkpoint(self.source)
         return self._checkpoint
+
+    def named_for(self, model: Any) -> Checkpoint:
+        """Return the open files with the names of `model`, and keep them for later readers.
+
+        Raises:
+            ModelError: as `with_model_names`.
+        """
+        self._named = with_model_names(self.checkpoint, model)
+        return self._named
+
+    @property
+    def named(self) -> Checkpoint:
+        """The open files, with the names of the model that was loaded from them."""
+        checkpoint = self.checkpoint
+        named = self._named
+        if isinstance(named, MappedCheckpoint):
+            return named.reopened(checkpoint)
+        return checkpoint
 
     @cached_property
     def config(self) -> Any:
@@ -212,6 +254,7 @@ def load_model(
         pad_id = getattr(tokenizer, "pad_token_id", None)
         config = head.configure(files.config, pad_id) if head.is_new else files.config
         model = build_meta_model(config, dtype, spec.id, head)
+        checkpoint = files.named_for(model)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path), head)
         tokenizer = tokenizer or checkpoint.tokenizer()
@@ -222,6 +265,7 @@ def load_model(
                 f"{len(tokenizer)}"
             )
         linears = _replace_linears(model, checkpoint, quant, placement, spec.id)
+        files.transposed = frozenset(path for path, one in linears.items() if one.from_conv1d)
         for place in places:
             if not place.sources:
                 value = new_head_value(model, place.names[0], place.shape, head.seed)
@@ -280,6 +324,12 @@ def _replace_linears(
         sizes = linear.in_features, linear.out_features
         held = kept.get(path)
         layer: QuantLinear
+        transposed = isinstance(model.get_submodule(path), Conv1D)
+        if transposed and held is not None:
+            raise ModelError(
+                f"{name} has the quantised weight of a Conv1D ({path}), which cannot be read; use "
+                "the unquantised model, which is quantised on loading"
+            )
         if isinstance(held, str):
             layer = GGUFLinear.unfilled(*sizes, held, dtype, bias, device=device)
         elif held is not None:
@@ -288,6 +338,7 @@ def _replace_linears(
             layer = build.empty_quantized(*sizes, quant, dtype, bias, device=device)
         else:
             continue
+        layer.from_conv1d = transposed
         model.set_submodule(path, layer)
         replaced[path] = layer
     return replaced
@@ -354,8 +405,9 @@ def _fill(
         advance(info.bytes)
         return
     value = None
-    if not layer:
-        value = torch.empty(place.shape, dtype=placement.dtype, device=placement.device)
+    if layer is None or layer.from_conv1d:
+        dtype = placement.dtype if layer is None else torch.float32
+        value = torch.empty(place.shape, dtype=dtype, device=placement.device)
     read = checkpoint.read_rows
     if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):
         read = checkpoint.read_blocks
@@ -368,12 +420,22 @@ def _fill(
                     "it: set tie_word_embeddings there to what is true"
                 )
         try:
-            if layer is not None:
+            if layer is not None and not layer.from_conv1d:
                 layer.fill_rows(start, rows)
         except ModelError as error:
             raise ModelError(f"{checkpoint.path}: {name}: {error}") from None
         if value is not None:
             (value[start:stop] if value.dim() else value).copy_(rows)
         advance((stop - start) * info.bytes // (info.shape[0] if info.shape else 1))
-    if value is not None:
+    if layer is not None and value is not None:
+        _fill_transposed(layer, value, f"{checkpoint.path}: {name}")
+    elif value is not None:
         put(model, place.names, value)
+
+
+def _fill_transposed(layer: QuantLinear, value: torch.Tensor, origin: str) -> None:
+    """Quantise a Conv1D's weight, (in, out): its rows are whole only when all of it is read."""
+    try:
+        layer.fill_rows(0, value.T.contiguous().cpu())
+    except ModelError as error:
+        raise ModelError(f"{origin}: {error}") from None

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers.pytorch_utils import Conv1D
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
+from etude.tuning.models.linear_layers import as_linear, is_product
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ def build_model(config: Any, dtype: torch.dtype, origin: str, head: Head = CAUSA
             # transformers writes dtype and attention into the configuration that it is given.
             copy.deepcopy(config),
             dtype=dtype,
-            attn_implementation="sdpa",
+            # PyTorch's product where the model supports it, else the model's own attention.
+            attn_implementation=None,
             trust_remote_code=False,
         )
-    except (ValueError, ImportError, AttributeError) as error:
+    except Exception as error:
+        # A model's own code raises whatever its configuration leads to.
         raise ModelError(
             f"{origin}: transformers cannot build this model: {innermost_reason(error)}"
         ) from error
@@ -169,17 +173,19 @@ def quantizable_linears(model: Any) -> dict[str, nn.Linear]:
     """Return every Linear but those of the output head, by its path in the model.
 
     The head stays as it is: it may be tied to the embedding, its errors reach the loss directly,
-    and a new one is trained.
+    and a new one is trained. A `Conv1D`, GPT-2's, is returned as the Linear that it is.
     """
     head = model.get_output_embeddings()
     outside = tuple(head_modules(model))
-    return {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and module is not head
-        and path.partition(".")[0] not in outside
-    }
+    found: dict[str, nn.Linear] = {}
+    for path, module in model.named_modules():
+        if module is head or path.partition(".")[0] in outside:
+            continue
+        if isinstance(module, Conv1D):
+            found[path] = as_linear(module)
+        elif isinstance(module, nn.Linear) and is_product(module):
+            found[path] = module
+    return found
 
 
 def put(model: nn.Module, names: Iterable[str], value: Tensor) -> None:

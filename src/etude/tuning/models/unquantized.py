@@ -46,7 +46,7 @@ class UnquantizedWeights:
         Raises:
             ModelError: the model is not on this machine, or has no such weight.
         """
-        checkpoint = self._files.checkpoint
+        checkpoint = self._files.named
         # Checkpoints of a model's trunk lack the name of the trunk.
         names = (f"{path}.weight", f"{path.partition('.')[2]}.weight")
         name = next((name for name in names if name in checkpoint.tensors), None)
@@ -61,4 +61,4 @@ class UnquantizedWeights:
         weight = torch.empty(info.shape)
         for start, stop in row_slices(info):
             weight[start:stop] = checkpoint.read_rows(name, start, stop)
-        return weight
+        return weight.T.contiguous() if path in self._files.transposed else weight

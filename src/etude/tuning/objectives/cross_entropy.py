@@ -12,6 +12,7 @@ multiplied by the output matrix.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from etude.tuning.fusion.forward_probe import logits_are_plain
 from etude.tuning.kernels.fused import cross_entropy, fusable
 
 # Positions per chunk: large enough for full matrix speed, small enough that logits of a
@@ -130,21 +132,30 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor
 def plain_head(model: Any) -> Tensor | None:
     """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None.
 
-    They are not if the head is wrapped (adapters, `modules_to_save`) or has forward hooks; the loss
-    then uses the model's own logits.
+    They are not if the head is wrapped (adapters, `modules_to_save`) or has forward hooks, or if
+    the model scales or caps them; the loss then uses the model's own logits.
     """
     head = model.get_output_embeddings()
     inner = cast("dict[str, Any]", vars(head))
     if type(head) is not torch.nn.Linear or inner["_forward_hooks"] or inner["_forward_pre_hooks"]:
         return None
-    config = model.config
-    shaped = any(
-        getattr(config, name, None) not in (None, 1, 1.0)
-        for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
-    )
-    if shaped or "bias" in dict(head.named_parameters()):
+    if "bias" in dict(head.named_parameters()) or not logits_are_plain(model):
         return None
     return head.weight
+
+
+def logits_at(model: Any, positions: Tensor, **inputs: Any) -> Tensor:
+    """Return the model's own logits at some positions of each row, (B, positions, V).
+
+    Args:
+        model: a transformers causal language model.
+        positions: (P,) int64.
+        inputs: arguments of the model's forward pass.
+    """
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    options = {"logits_to_keep": positions} if takes else {}
+    logits = cast("Tensor", model(use_cache=False, **options, **inputs).logits)
+    return logits if takes else logits[:, positions]
 
 
 def completion_loss(
@@ -171,9 +182,8 @@ def completion_loss(
     if weight is None:
         # Models that scale or cap their logits do so themselves.
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
-        output = model(input_ids=input_ids, logits_to_keep=positions, use_cache=False, **inputs)
         kept = targets[:, positions]
-        logits = cast("Tensor", output.logits).float()
+        logits = logits_at(model, positions, input_ids=input_ids, **inputs).float()
         return F.cross_entropy(logits.flatten(0, 1), kept.flatten(), reduction="sum")
     output = model.base_model(input_ids=input_ids, use_cache=False, **inputs)
     hidden = cast("Tensor", output.last_hidden_state)

@@ -21,7 +21,13 @@ import torch
 import torch.nn.functional as F
 
 from etude.tuning.data.batch import Batch
-from etude.tuning.objectives.cross_entropy import CHUNK, CHUNK_MULTIPLE, accumulator, plain_head
+from etude.tuning.objectives.cross_entropy import (
+    CHUNK,
+    CHUNK_MULTIPLE,
+    accumulator,
+    logits_at,
+    plain_head,
+)
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -127,8 +133,7 @@ def token_log_probs(
     if weight is None:
         # Models that scale or cap their logits do so themselves.
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
-        output = model(input_ids=input_ids, logits_to_keep=positions, use_cache=False, **inputs)
-        logits = cast("torch.Tensor", output.logits)
+        logits = logits_at(model, positions, input_ids=input_ids, **inputs)
         kept = (targets[:, positions] != -100).flatten()
         logits = logits.to(accumulator(logits.dtype)).flatten(0, 1)[kept]
         return logits.log_softmax(dim=1).gather(1, wanted[:, None]).squeeze(1)

@@ -17,10 +17,9 @@ import torch
 from etude.core.errors import RunError
 from etude.core.progress import Progress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
-from etude.tuning.data.batch import Batch
+from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.packing import pack
-from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.layout import row_layout
 from etude.tuning.objectives.logprobs import answer_log_probs
 
 
@@ -76,7 +75,12 @@ def sample_key(sample: EncodedSample) -> str:
 
 
 def reference_log_probs(
-    model: Any, samples: Iterable[EncodedSample], micro_tokens: int, progress: Progress
+    model: Any,
+    samples: Iterable[EncodedSample],
+    micro_tokens: int,
+    progress: Progress,
+    *,
+    layout: Layout = PACKED_ROWS,
 ) -> dict[str, float]:
     """Compute log π(y|x) of every distinct sample.
 
@@ -85,6 +89,7 @@ def reference_log_probs(
         samples: their `rejected` is ignored.
         micro_tokens: maximum number of tokens in one forward pass.
         progress: reports each sample.
+        layout: packed or padded rows.
 
     Returns:
         Log-probability by `sample_key`.
@@ -93,9 +98,9 @@ def reference_log_probs(
     keys, listed = list(unique), list(unique.values())
     found: dict[str, float] = {}
     progress.start("Computing reference log-probabilities", len(listed), "answers")
-    with still(model), packed_rows(model):
-        for row in pack([len(sample) for sample in listed], micro_tokens):
-            values = answer_log_probs(model, Batch([listed[i] for i in row]))
+    with still(model), row_layout(model, layout):
+        for row in layout.micro_batches([len(sample) for sample in listed], micro_tokens):
+            values = answer_log_probs(model, Batch([listed[i] for i in row], layout))
             found |= {keys[i]: float(v) for i, v in zip(row, values, strict=True)}
             progress.advance(len(row))
     progress.finish()

@@ -161,7 +161,8 @@ class Int8Linear(CodedLinear):
         """Return x Ŵᵀ + b: (..., in_features) to (..., out_features), in the dtype of x."""
         if not self.computes_int8:
             return super().forward(x)
-        return _int8_product(x.to(self.compute_dtype), self).to(x.dtype)
+        rows = x.to(self.compute_dtype).reshape(-1, x.shape[-1])
+        return _int8_product(rows, self).view(*x.shape[:-1], -1).to(x.dtype)
 
     def storage(self) -> str:
         """Describe how the weight is stored."""
@@ -169,19 +170,18 @@ class Int8Linear(CodedLinear):
 
 
 class _Int8Product(torch.autograd.Function):
-    """Autograd function of the layer without an adapter."""
+    """Autograd function of the layer without an adapter, on rows: (T, in) to (T, out)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
-        ctx.layer, ctx.shape = layer, x.shape
-        return layer.product(rounded_rows(x.reshape(-1, x.shape[-1]))).view(*x.shape[:-1], -1)
+        ctx.layer = layer
+        return layer.product(rounded_rows(x))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None]:
         if not ctx.needs_input_grad[0]:
             return None, None
-        g = grad_outputs[0]
-        return ctx.layer.input_gradient(g.reshape(-1, g.shape[-1])).view(ctx.shape), None
+        return ctx.layer.input_gradient(grad_outputs[0]), None
 
 
 _int8_product = cast(

@@ -31,6 +31,7 @@ class QuantLinear(nn.Module, ABC):
         spec: quantisation of the weight.
         compute_dtype: dtype of the product; follows `.to(dtype)`, which does not change the codes.
         bias: (out_features,), frozen, a buffer; or None.
+        from_conv1d: whether it took the place of a `Conv1D`, whose weight is (in, out) on disk.
     """
 
     float32_buffers: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +53,7 @@ class QuantLinear(nn.Module, ABC):
         self.out_features = out_features
         self.spec = quant
         self.compute_dtype = compute_dtype
+        self.from_conv1d = False
         self._keep_dense = False
         self._dense: Tensor | None = None
         self.register_buffer("bias", None if bias is None else bias.detach().to(compute_dtype))
@@ -113,7 +115,10 @@ class QuantLinear(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + b: (..., in_features) to (..., out_features), in the dtype of x."""
-        return _frozen_product(x.to(self.compute_dtype), self).to(x.dtype)
+        # The view is made here: one made by the function could not be changed in place, as
+        # some models do with what a Linear returns.
+        rows = x.to(self.compute_dtype).reshape(-1, x.shape[-1])
+        return _frozen_product(rows, self).view(*x.shape[:-1], -1).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to a device or dtype like any module, without changing codes and scales."""

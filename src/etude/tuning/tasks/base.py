@@ -248,7 +248,7 @@ class Task(Protocol):
         ...
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
-        """Return the batch layout: packed rows, or padded ones if the recipe or the model asks."""
+        """Return the batch layout: packed or padded rows, whatever the model computes exactly."""
         ...
 
     def objective(

@@ -26,6 +26,7 @@ from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.data.token_cache import encode_cached
+from etude.tuning.fusion.packing_probe import causal_layout
 from etude.tuning.metrics.generation import TEXT_METRICS
 from etude.tuning.metrics.metric import ROUGE_L, Metric
 from etude.tuning.metrics.rouge import rouge_l
@@ -146,9 +147,10 @@ class Chat:
         del folder, loaded, recipe
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
-        """Return packed rows, unless the recipe disables packing."""
-        del loaded
-        return Layout(recipe.data.packing)
+        """Return packed rows, unless the recipe disables packing or the model cannot have them."""
+        # Another file is evaluated with the default maximum.
+        longest = max(recipe.data.max_length, DataSpec(train="-").max_length)
+        return causal_layout(loaded.model, packing=recipe.data.packing, longest=longest)
 
     def objective(
         self,
@@ -172,7 +174,13 @@ class Chat:
         objective = make_objective(recipe.objective, train, held_out, seed, reference)
         wanted = reference_samples(objective, [*train, *held_out])
         if wanted and not known:
-            known = reference_log_probs(loaded.model, wanted, recipe.train.micro_tokens, progress)
+            known = reference_log_probs(
+                loaded.model,
+                wanted,
+                recipe.train.micro_tokens,
+                progress,
+                layout=self.layout(recipe, loaded),
+            )
             folder.write_json(REFERENCE, known)
             reference = CachedReference(known)
             objective = make_objective(recipe.objective, train, held_out, seed, reference)

@@ -16,6 +16,7 @@ from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.generation.greedy import generate
 from etude.tuning.metrics.metric import Metric, loss_metric
+from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.objectives.base import (
     SFT,
     MeanMetrics,
@@ -67,7 +68,7 @@ def evaluate(
     lengths = [side_tokens(objective, sample) for sample in samples]
     rows = layout.micro_batches(lengths, micro_tokens)
     batches = [Batch([samples[i] for i in row], layout) for row in rows]
-    with torch.no_grad(), row_layout(model, layout):
+    with torch.no_grad(), row_layout(model, layout), foreign_code(model):
         values = objective.step_values(model, batches)
         for row, batch in zip(rows, batches, strict=True):
             loss = objective.loss(model, batch, values)
@@ -163,7 +164,10 @@ def generate_texts(
         progress.start("Generating", len(prompts), "answers")
     for start in range(0, len(order), batch_samples):
         batch = order[start : start + batch_samples]
-        found = generate(model, [prompts[i] for i in batch], ends, max_new_tokens=max_new_tokens)
+        with foreign_code(model):
+            found = generate(
+                model, [prompts[i] for i in batch], ends, max_new_tokens=max_new_tokens
+            )
         for i, tokens in zip(batch, found, strict=True):
             text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
             answers[i] = Generation(text, len(tokens), ended=bool(tokens) and tokens[-1] in ends)

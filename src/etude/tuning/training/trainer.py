@@ -31,6 +31,7 @@ from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, balanced_order, plan_steps
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.patch import Fusion
+from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.objectives.base import (
     LossSum,
     MeanMetrics,
@@ -49,6 +50,7 @@ from etude.tuning.placement import CPU, Placement
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import best_metric, evaluate
+from etude.tuning.training.first_step import FirstStep
 from etude.tuning.training.interrupt import StopAnswer, StopRequest, stop_request
 
 # Steps timed to estimate the speed under a time limit; the first is slower than the rest.
@@ -278,7 +280,7 @@ class Trainer:
         tokens = sum(len(side) for side in sides)
         loss, means = 0.0, MeanMetrics()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.placement.autocast_context():
+        with self.placement.autocast_context(), foreign_code(self.model):
             values = self.objective.step_values(self.model, batches)
         for batch in batches:
             if stop:
@@ -290,7 +292,10 @@ class Trainer:
         norm = self._clip(step)
         lr = learning_rate(spec, counters.step, counters.total_steps)
         set_learning_rate(self.optimizer, lr)
+        first = FirstStep.watch(self.parameters) if counters.step == 0 else None
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        if first is not None and (note := first.note(lr)):
+            self.callbacks.on_message(note)
         self.callbacks.on_optimizer_step(counters.step + 1)
         seconds = time.perf_counter() - began
         self._recent = [*self._recent[-7:], seconds]
@@ -316,7 +321,7 @@ class Trainer:
 
     def _accumulate(self, batch: Batch, normalizer: float, values: StepValues) -> LossSum:
         """Accumulate the gradient of one micro-batch's Σ loss / `normalizer`; return its loss."""
-        with self.placement.autocast_context():
+        with self.placement.autocast_context(), foreign_code(self.model):
             part = self.objective.loss(self.model, batch, values)
             loss = part.total / normalizer
         value = float(loss.detach())

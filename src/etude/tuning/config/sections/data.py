@@ -270,7 +270,7 @@ class DataSpec(Section):
 
     packing: bool = True
     """Pack samples end to end in one row, each attending to itself only, with its own positions. A
-    classifier whose outputs would change keeps padded rows, and a note says so."""
+    model for which that is not exact has a row for each sample; `etude tune` says why."""
 
     @field_validator("encoding")
     @classmethod

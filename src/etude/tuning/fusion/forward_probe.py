@@ -1,0 +1,164 @@
+"""What one forward pass of a loaded model shows of its code: which modules run, what logits are.
+
+An adapter works where its layer is called. Models with fused kernels (Mamba's, say) read the
+weight of a layer that they never call, and an adapter on it would train nothing, silently
+(https://github.com/huggingface/peft/issues/2556).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from etude.core.errors import AdapterError
+from etude.tuning.adapters.saved_parts import listed
+from etude.tuning.adapters.targets import ALL_LINEAR, find_targets
+from etude.tuning.models.foreign_code import foreign_code
+
+PROBE_TOKENS = 13
+"""Tokens of a probe: few, and prime, so that no block of a kernel ends with them."""
+
+_plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def random_tokens(model: Any, count: int) -> Tensor:
+    """Return `count` tokens of the model's vocabulary, the same each time, on its device."""
+    words = len(model.get_input_embeddings().weight)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, words, (count,), generator=generator).to(model.device)
+
+
+def called_targets(model: Any, targets: str | list[str]) -> tuple[str | list[str], str | None]:
+    """Return the targets whose modules a forward pass calls, and a line about those left out.
+
+    `all-linear` leaves out what is not called; a named module has to be.
+
+    Args:
+        model: a model without adapters.
+        targets: as the recipe has them.
+
+    Raises:
+        AdapterError: a named module is not called; the message names it.
+        NoTargetMatchedError: an entry matches nothing.
+    """
+    paths = find_targets(model, targets)
+    unused = _uncalled(model, paths)
+    if not unused:
+        return targets, None
+    why = f"{type(model).__name__} reads the weight of {listed(unused)} without calling it"
+    if targets != ALL_LINEAR:
+        raise AdapterError(
+            f"{why}: an adapter there would train nothing; leave it out of adapter.target_modules"
+        )
+    return [path for path in paths if path not in unused], f"not adapted: {why}"
+
+
+def _uncalled(model: Any, paths: list[str]) -> list[str]:
+    """Return those of the modules that a forward pass in training does not call.
+
+    Of modules that are alike inside a layer (experts), a few tokens need not reach all: one called
+    speaks for the others. Random numbers drawn on the way (dropout) are given back.
+    """
+    ran: set[str] = set()
+
+    def note(path: str, module: nn.Module, given: Any) -> None:
+        del module, given
+        ran.add(path)
+
+    hooks = [
+        model.get_submodule(path).register_forward_pre_hook(partial(note, path)) for path in paths
+    ]
+    training, device = bool(model.training), cast("torch.device", model.device)
+    devices = [device] if device.type == "cuda" else []
+    fork = cast("Any", torch.random).fork_rng
+    model.train()
+    try:
+        with torch.no_grad(), fork(devices), foreign_code(model):
+            model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    alike = {_expert(path) for path in ran} - {None}
+    return [path for path in paths if path not in ran and _expert(path) not in alike]
+
+
+def _expert(path: str) -> str | None:
+    """Return the path with the last of two or more indices left open, else None."""
+    numbers = list(re.finditer(r"(?<=\.)\d+(?=\.)", path))
+    if len(numbers) < 2:
+        return None
+    last = numbers[-1]
+    return f"{path[: last.start()]}*{path[last.end() :]}"
+
+
+def logits_are_plain(model: Any) -> bool:
+    """Return whether logits are just the trunk's last hidden state times the output matrix.
+
+    Models scale or cap them under many names, so one pass compares the two; the answer is kept.
+    Without numbers (an estimate of memory) the known names have to do.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head.weight, FakeTensor):
+        return not any(
+            getattr(model.config, name, None) not in (None, 1, 1.0)
+            for name in ("final_logit_softcapping", "logits_scaling", "logit_scale")
+        )
+    if model not in _plain:
+        _plain[model] = _compare_logits(model, cast("Tensor", head.weight).detach())
+    return _plain[model]
+
+
+def _compare_logits(model: Any, weight: Tensor) -> bool:
+    trunk = cast("nn.Module", model.base_model)
+    if trunk is model:
+        return False
+    states: list[Any] = []
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        del module, given
+        states.append(output)
+
+    hook = trunk.register_forward_hook(keep)
+    try:
+        with _evaluating(model), foreign_code(model):
+            tokens = random_tokens(model, PROBE_TOKENS)
+            found = cast("Tensor", model(input_ids=tokens[None], use_cache=False).logits)[0]
+    finally:
+        hook.remove()
+    if not states:
+        return False  # OPT's calls a part of its trunk
+    hidden = cast("Tensor | None", getattr(states[-1], "last_hidden_state", None))
+    if hidden is None or hidden.shape[-1] != weight.shape[-1]:
+        return False
+    plain = hidden[0].to(weight.dtype) @ weight.T
+    if plain.shape != found.shape:
+        return False
+    # The same product by the same kernels; a unit of rounding of each logit is allowed for.
+    error = relative_difference(plain, found, found)
+    return error <= 2 * torch.finfo(found.dtype).eps
+
+
+def relative_difference(values: Tensor, reference: Tensor, scale: Tensor) -> float:
+    """Return ‖values − reference‖ / ‖scale‖ in float64, or the numerator if the scale is zero."""
+    error, size = (float(one.double().square().sum().sqrt()) for one in (values - reference, scale))
+    return error / size if size else error
+
+
+@contextmanager
+def _evaluating(model: Any) -> Generator[None]:
+    training = bool(model.training)
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
