@@ -30,7 +30,7 @@ from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
 from etude.cli.renamed import refuse_old_names
-from etude.cli.root import app
+from etude.cli.root import app, options
 from etude.core.errors import EtudeError
 
 VERBS = (
@@ -58,11 +58,12 @@ def main() -> None:
 
     With ETUDE_DEBUG set, the traceback comes before the line.
     """
+    options.debug = bool(os.environ.get("ETUDE_DEBUG"))
     try:
         refuse_old_names(sys.argv[1:])
         app()
     except EtudeError as error:
-        if os.environ.get("ETUDE_DEBUG"):
+        if options.debug:
             traceback.print_exc()
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
