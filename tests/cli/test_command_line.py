@@ -266,3 +266,19 @@ def test_words_after_two_hyphens_are_no_options():
 
 def test_asking_for_a_run_that_is_not_there_names_those_that_are(etude, tmp_path):
     refused(etude("chat", "latest", "--runs", tmp_path, stdin="hello"), "no runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("--debug", "models", "show", "xyzzy"), {}),
+        (("models", "show", "xyzzy"), {"ETUDE_DEBUG": "1"}),
+    ],
+)
+def test_debug_shows_where_an_error_comes_from(etude_command, arguments, environment) -> None:
+    shown = etude_command(*arguments, **environment)
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("Traceback")
+    assert shown.stderr.splitlines()[-1].startswith("error: unknown model 'xyzzy'")
+    plain = etude_command("models", "show", "xyzzy")
+    assert plain.stderr.startswith("error: unknown model 'xyzzy'")

@@ -31,7 +31,7 @@ from etude.cli import runs as _runs
 from etude.cli import tune as _tune
 from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
-from etude.cli.root import app
+from etude.cli.root import app, options
 from etude.core.errors import EtudeError
 from etude.core.runtimes import set_waiting
 
@@ -63,6 +63,7 @@ def main() -> None:
     words = sys.argv[1:]
     # Here, because the runtime reads its settings when PyTorch is imported, inside a command.
     set_waiting()
+    options.debug = bool(os.environ.get("ETUDE_DEBUG"))
     try:
         refuse_old_names(words)
         try:
@@ -71,7 +72,7 @@ def main() -> None:
             # Not at the interpreter's end, where a disk that is full is a traceback.
             sys.stdout.flush()
     except EtudeError as error:
-        if os.environ.get("ETUDE_DEBUG"):
+        if options.debug:
             traceback.print_exc()
         typer.echo(f"error: {with_kept(error, words)}", err=True)
         sys.exit(2)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from etude.core.version import __version__
+
+
+@dataclass
+class Options:
+    """Options of the whole command line."""
+
+    debug: bool = False
+    """Whether an error is shown with its traceback."""
+
+
+options = Options()
 
 app = typer.Typer(
     name="etude",
@@ -39,5 +50,4 @@ def _options(  # pyright: ignore[reportUnusedFunction]
     ] = False,
 ) -> None:
     del version
-    if debug:
-        os.environ["ETUDE_DEBUG"] = "1"
+    options.debug = options.debug or debug

@@ -65,6 +65,8 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
         ("smollm2", r"did you mean 'smollm2-135m'"),
         ("whisper", r"did you mean 'whisper-tiny\.en'"),
         ("mini-lm", r"did you mean 'minilm'"),
+        ("llama-3.1-8b", r"\(on the hub it is 'meta-llama/Llama-3\.1-8B-Instruct'\)"),
+        ("qwen2.5-0.5", r"did you mean 'Qwen/Qwen2\.5-0\.5B-Instruct'"),
         ("xyzzy", r"unknown model 'xyzzy'; known models: smollm2-135m, minilm, "),
         ("models/llama.gguf", r"no model at models/llama\.gguf"),
         ("/nowhere/at/all", r"no model at /nowhere/at/all"),

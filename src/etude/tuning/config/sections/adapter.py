@@ -100,8 +100,8 @@ class AdapterSpec(Section):
     """Dropout probability of the adapter's input during training."""
 
     target_modules: str | list[str] = "all-linear"
-    """`all-linear` (every Linear except the output head, gates of one output, and Mamba's
-    `out_proj`, which PEFT refuses), module names, or patterns (`*.mlp.*`)."""
+    """`all-linear` (every Linear except the output head, gates of one output, and what is not
+    called or PEFT refuses, as in Mamba), module names, or patterns (`*.mlp.*`)."""
 
     layers: list[Annotated[int, Field(ge=0)]] = []
     """Numbers of the layers whose target modules are adapted: `[20, 21, 22]`. Empty: all."""
