@@ -22,7 +22,13 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet, TaggedWords
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.tagging.schemes import SchemeName, entities, scheme_of, write
+from etude.tuning.data.tagging.schemes import (
+    SchemeName,
+    TrainedScheme,
+    entities,
+    scheme_of,
+    write,
+)
 
 BATCH = 512
 """Sentences per tokenizer call."""
@@ -51,7 +57,7 @@ def windows(pieces: Sequence[int], room: int, overlap: float) -> list[Window]:
         Windows in order; every word is in at least one, and is scored in exactly one. The last is
         as full as it can be.
     """
-    ends = np.cumsum([0, *pieces])
+    ends = np.cumsum(np.asarray([0, *pieces], dtype=np.int64))
     count = len(pieces)
     if ends[-1] <= room:
         return [Window(0, count, 0, count)]
@@ -123,7 +129,7 @@ class WordEncoder:
         self.spec = spec
         self.max_length = max_length
         self.labels = tuple(labels)
-        self.scheme = scheme_of(self.labels)
+        self.scheme: TrainedScheme = scheme_of(self.labels)
         self._index = {label: index for index, label in enumerate(self.labels)}
         if not getattr(tokenizer, "is_fast", False):
             raise DataError(
