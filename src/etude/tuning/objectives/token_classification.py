@@ -69,9 +69,8 @@ class TokenClassification:
         total = F.nll_loss(log_probs, tags, reduction="sum")
         detached = log_probs.detach()
         right = int((detached.argmax(dim=1) == tags).sum())
-        counts = [sample.trained_tokens for sample in batch]
-        outputs = [part.numpy() for part in detached.float().cpu().split(counts)]
-        return LossSum(total, {WORD_ACCURACY.name: (float(right), len(tags))}, outputs)
+        sums = {WORD_ACCURACY.name: (float(right), len(tags))}
+        return LossSum(total, sums, by_sample(detached, batch))
 
     def summarize(
         self, samples: Sequence[EncodedSample], outputs: Sequence[Any]
@@ -138,6 +137,14 @@ def word_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     )
     chosen = logits.flatten(0, 1).index_select(0, torch.as_tensor(places, device=logits.device))
     return chosen.to(accumulator(chosen.dtype)).log_softmax(dim=1)
+
+
+def by_sample(log_probs: torch.Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+    """Return the log-probabilities of each sample's words, as `word_log_probs` returns all."""
+    counts = [sample.trained_tokens for sample in batch]
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    whole = np.asarray(log_probs.float().cpu())
+    return [whole[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _words(sample: EncodedSample) -> TaggedWords:

@@ -46,6 +46,7 @@ from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.token_classification import (
     TokenClassification,
+    by_sample,
     stitched,
     word_log_probs,
 )
@@ -66,7 +67,8 @@ class TokenEncoder(WordEncoder):
     def __init__(self, loaded: LoadedModel, recipe: Recipe) -> None:
         limit = _limit(loaded, recipe)
         super().__init__(loaded.tokenizer, recipe.data, limit, loaded.head.labels)
-        self.splitting = cast("Splitting", loaded.head.options.get(SPLITTING, RAW_SPLITTING))
+        named = loaded.head.options.get(SPLITTING, RAW_SPLITTING)
+        self.splitting: Splitting = cast("Splitting", named)
         self.decoder = TagDecoder(self.labels, constrained=recipe.eval.tag_decoding == "viterbi")
 
 
@@ -316,11 +318,8 @@ class TokenTagging:
             lengths = [len(sample) for sample in samples]
             for row in layout.micro_batches(lengths, recipe.train.micro_tokens):
                 batch = Batch([samples[i] for i in row], layout)
-                log_probs = word_log_probs(loaded.model, batch).float().cpu()
-                counts = [sample.trained_tokens for sample in batch]
-                outputs.update(
-                    (i, part.numpy()) for i, part in zip(row, log_probs.split(counts), strict=True)
-                )
+                found = by_sample(word_log_probs(loaded.model, batch), batch)
+                outputs.update(zip(row, found, strict=True))
         results: list[tuple[PredictedSpan, ...]] = [()] * len(texts)
         whole = stitched(samples, [outputs[i] for i in range(len(samples))])
         for number, (_, log_probs) in zip(filled, whole, strict=True):

@@ -33,13 +33,12 @@ class Tags:
         try:
             scheme = self._evidence.scheme()
         except DataError as error:
-            mixed = [row for tally in self._evidence.plain.values() for row in tally.first]
             yield Finding(
                 "mixed-tags",
                 "error",
                 "tags with and without a prefix",
                 "a run would stop; write all tags in one scheme",
-                rows=mixed,
+                rows=[row for tally in self._evidence.plain.values() for row in tally.first],
                 examples=[str(error)],
             )
             return

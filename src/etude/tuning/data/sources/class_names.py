@@ -46,9 +46,12 @@ def names_in_schema(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[st
 
 def named(values: dict[str, Any], names: ListNames) -> dict[str, Any]:
     """Return a row with its lists of numbers as names; numbers without a name stay."""
-    changed = {
-        column: [known[i] if isinstance(i, int) and 0 <= i < len(known) else i for i in numbers]
-        for column, known in names.items()
-        if isinstance(numbers := values.get(column), list)
-    }
+    changed: dict[str, Any] = {}
+    for column, known in names.items():
+        value = values.get(column)
+        if isinstance(value, list):
+            numbers = cast("list[Any]", value)
+            changed[column] = [
+                known[i] if isinstance(i, int) and 0 <= i < len(known) else i for i in numbers
+            ]
     return {**values, **changed} if changed else values

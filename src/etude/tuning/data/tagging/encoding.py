@@ -10,8 +10,11 @@ scored and predicted in the one in which its nearest cut is farthest away, and i
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +25,13 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet, TaggedWords
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.tagging.schemes import SchemeName, entities, scheme_of, write
+from etude.tuning.data.tagging.schemes import (
+    SchemeName,
+    TrainedScheme,
+    entities,
+    scheme_of,
+    write,
+)
 
 BATCH = 512
 """Sentences per tokenizer call."""
@@ -51,21 +60,21 @@ def windows(pieces: Sequence[int], room: int, overlap: float) -> list[Window]:
         Windows in order; every word is in at least one, and is scored in exactly one. The last is
         as full as it can be.
     """
-    ends = np.cumsum([0, *pieces])
+    ends = [0, *accumulate(pieces)]
     count = len(pieces)
     if ends[-1] <= room:
         return [Window(0, count, 0, count)]
     spans: list[tuple[int, int]] = []
     start = 0
     while True:
-        end = int(np.searchsorted(ends, ends[start] + room, side="right")) - 1
+        end = bisect_right(ends, ends[start] + room) - 1
         if end >= count:
             # Context that costs nothing: words before that there is room for.
-            start = int(np.searchsorted(ends, ends[count] - room, side="left"))
+            start = bisect_left(ends, ends[count] - room)
             spans.append((start, count))
             break
         spans.append((start, end))
-        following = int(np.searchsorted(ends, ends[end] - overlap * room, side="left"))
+        following = bisect_left(ends, ends[end] - overlap * room)
         start = min(max(following, start + 1), end)
     owners = [_owner(word, spans, ends, count) for word in range(count)]
     found: list[Window] = []
@@ -76,13 +85,13 @@ def windows(pieces: Sequence[int], room: int, overlap: float) -> list[Window]:
     return found
 
 
-def _owner(word: int, spans: Sequence[tuple[int, int]], ends: np.ndarray, count: int) -> int:
+def _owner(word: int, spans: Sequence[tuple[int, int]], ends: Sequence[int], count: int) -> int:
     """Return the window in which a word is farthest from a cut; an end of the sentence is none."""
     best, farthest = 0, -1.0
     for number, (start, end) in enumerate(spans):
         if start <= word < end:
-            left = np.inf if start == 0 else ends[word] - ends[start]
-            right = np.inf if end == count else ends[end] - ends[word + 1]
+            left = inf if start == 0 else ends[word] - ends[start]
+            right = inf if end == count else ends[end] - ends[word + 1]
             if min(left, right) > farthest:
                 best, farthest = number, float(min(left, right))
     return best
@@ -123,7 +132,7 @@ class WordEncoder:
         self.spec = spec
         self.max_length = max_length
         self.labels = tuple(labels)
-        self.scheme = scheme_of(self.labels)
+        self.scheme: TrainedScheme = scheme_of(self.labels)
         self._index = {label: index for index, label in enumerate(self.labels)}
         if not getattr(tokenizer, "is_fast", False):
             raise DataError(
