@@ -93,6 +93,13 @@ def test_documents_of_one_file_begin_where_the_recipe_says(tmp_path):
     assert found["wiki.txt:6"].startswith(" = Two =")
 
 
+def test_the_articles_of_wikitext_are_documents_and_none_of_it_is_lost(shared_data):
+    file = shared_data / "lm" / "wikitext2" / "valid.txt"
+    documents = read_documents(str(file), DataSpec(document_start="^ = [^=]+ = $"))
+    assert len(documents.samples) == 60  # as the data set is described
+    assert "".join(sample.text for sample in documents.samples) == file.read_text("utf-8")
+
+
 def test_rows_are_read_by_a_column_or_a_template(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"title": "A", "body": ["One.", "Two."]}\n')

@@ -239,7 +239,7 @@ class Chat:
                 "score_before": before.scores[i],
                 "score_after": after.scores[i],
             }
-            for i, question in enumerate(asked)
+            for i, question in enumerate(asked[: len(before.predictions)])
         ]
 
     def predict(

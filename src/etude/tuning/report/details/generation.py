@@ -41,7 +41,7 @@ def _metrics(content: dict[str, Any], summary: Mapping[str, Any]) -> Table:
         f"{_titles(metrics, records, text)}: {text}." for text in validity
     )
     if "oracle" in baselines:
-        note += " The oracle knows the references: it is the most that copied sentences can reach."
+        note += " The oracle knows the references: it is what the best copied sentences reach."
     return Table(
         "Generated answers", ("metric", "before", "after", "change", *baselines), rows, note=note
     )
