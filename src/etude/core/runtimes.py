@@ -1,17 +1,17 @@
 """Settings of the libraries below PyTorch, by their environment variables; a person's own win.
 
-OpenMP: how threads wait on a machine that other programs use as well. PyTorch's threads meet at the end of every parallel loop, thousands of times a second. Those that
-arrive early spin: GNU's runtime (libgomp, PyTorch's on Linux) for some 300,000 turns, several
-milliseconds, before they sleep. If another program has the core of the one that is late, its turn
-on that core is about as long, so the spinning thread keeps the other core occupied and the late one
-cannot move there. Short spinning leaves the core in time, and still bridges the microseconds
-between two loops, for which falling asleep and waking costs more than the wait.
+OpenMP: how threads wait on a machine that other programs use as well. PyTorch's threads meet at the
+end of every parallel loop, thousands of times a second. Those that arrive early spin: GNU's runtime
+(libgomp, PyTorch's on Linux) for some 300,000 turns, several milliseconds, before they sleep. If
+another program has the core of the one that is late, its turn on that core is about as long, so the
+spinning thread keeps the other core occupied and the late one cannot move there. Short spinning
+leaves the core in time, and still bridges the microseconds between two loops, for which falling
+asleep and waking costs more than the wait. The runtime reads its environment once, when it is
+loaded: with PyTorch.
 
-The runtime reads its environment once, when it is loaded: with PyTorch.
-
-oneDNN: how many products it keeps the programs of. It makes one for each shape, half a megabyte in
-bfloat16, and keeps 1,024. Packed rows have hundreds of lengths, so that a long run held 0.4 GB of
-them. oneDNN reads its environment when the first product is computed.
+oneDNN: how many products it keeps the programs of. It makes one for each shape, a quarter to half a
+megabyte in bfloat16, and keeps 1,024. Packed rows have hundreds of lengths, so that a long run held
+0.3 to 0.5 GB of them. oneDNN reads its environment when the first product is computed.
 """
 
 from __future__ import annotations
