@@ -244,13 +244,14 @@ def _tune(
             return measure()
 
     ended = after = save_and_measure()
-    restored = is_far_worse(before, ended) and beginning.restore()
+    beside_loss = task.metrics(objective)
+    restored = is_far_worse(before, ended, beside_loss) and beginning.restore()
     if restored:
         after = save_and_measure()
     beginning.forget()
-    complaint = verdict(before, ended, recipe, restored=restored)
+    complaint = verdict(before, ended, recipe, beside_loss, restored=restored)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
-    metrics = [loss_metric(objective.unit), *task.metrics(objective)]
+    metrics = [loss_metric(objective.unit), *beside_loss]
     summary = {
         **figures(before, after, outcome, metrics),
         **sizes(loaded, folder, adapted, parameters),
