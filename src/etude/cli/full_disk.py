@@ -80,8 +80,9 @@ def kept(words: Sequence[str]) -> str:
 def silence_output() -> None:
     """Let what is left in standard output's buffer go nowhere, so that the exit says no more."""
     with suppress(OSError, ValueError):
+        output = sys.stdout.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, output)
         os.close(nowhere)
 
 

@@ -275,7 +275,8 @@ def _tune(
         return found
 
     ended = after = save_and_measure()
-    restored = is_far_worse(before, ended) and beginning.restore()
+    beside_loss = task.metrics(objective)
+    restored = is_far_worse(before, ended, beside_loss) and beginning.restore()
     if restored:
         after = save_and_measure()
     elif (note := unchanged(before, after)) is not None:
@@ -283,10 +284,10 @@ def _tune(
     else:
         require_effect(before, after)
     beginning.forget()
-    complaint = verdict(before, ended, recipe, restored=restored)
+    complaint = verdict(before, ended, recipe, beside_loss, restored=restored)
     folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
-    metrics = [loss_metric(objective.unit), *task.metrics(objective)]
+    metrics = [loss_metric(objective.unit), *beside_loss]
     summary = {
         **figures(before, after, outcome, metrics),
         **sizes(loaded, folder, adapted, parameters),

@@ -37,7 +37,7 @@ SCRATCH = 170_000_000
 """Bytes that training adds whatever the model: compiled kernels and scratch of the products, one
 for every length of row, and pieces that evaluation and loading leave with the allocator."""
 
-PROGRAMS = 64_000_000
+PROGRAMS = 100_000_000
 """Bytes of the programs of products that a step leaves with oneDNN, which keeps `runtimes.PRODUCTS`
 of them to the end of the process: they are still there when answers are generated after training.
 While training they are part of `SCRATCH`."""

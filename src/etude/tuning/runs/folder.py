@@ -25,6 +25,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -82,10 +83,19 @@ class RunFolder:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = cls(_make_fresh(parent, stem))
-            folder.checkpoints.mkdir()
         except OSError as error:
-            raise RunError(f"cannot make a run's folder in {parent}: {error.strerror}") from None
-        folder.write_json("state.json", _state_record("stopped", ""))
+            raise RunError(
+                f"cannot make a run's folder in {parent}: {disk_reason(error)}"
+            ) from None
+        try:
+            folder.checkpoints.mkdir()
+            first = to_json(_state_record("stopped", ""), indent=2) + "\n"
+            replace_text(folder.path / "state.json", first)
+        except OSError as error:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise RunError(
+                f"cannot make a run's folder in {parent}: {disk_reason(error)}; nothing was trained"
+            ) from None
         _point_latest(parent, folder.path.name)
         return folder
 
