@@ -19,7 +19,7 @@ def rows(count=40, labels=("negative", "positive")):
 def read(write_jsonl, classifier_fields):
     """Read training rows, and evaluation rows if given, as a run does."""
 
-    def call(train, held_out=None, **sections):
+    def call(train, held_out=None, /, **sections):
         data = {"eval": str(write_jsonl(held_out, "dev.jsonl"))} if held_out else {}
         data |= sections.pop("data", {})
         fields = classifier_fields(write_jsonl(train), data=data, **sections)
