@@ -62,7 +62,7 @@ class DataSpec(Section):
     """Column of the answer, or template with {columns}."""
 
     text: str = "text"
-    """Column of plain text."""
+    """Column of plain text, or of the text to classify (there also a template with {columns})."""
 
     text_pair: str | None = None
     """Column of the second text of a pair, or template with {columns}: hypothesis, document (text
