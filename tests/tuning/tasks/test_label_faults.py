@@ -223,6 +223,23 @@ def test_draws_keep_every_class(read):
     assert any("drew 10 of" in note for note in split.notes)
 
 
+def test_no_label_is_left_to_the_evaluation_alone(read):
+    found = [{"text": f"t {n}", "label": ["often"] if n % 3 else []} for n in range(60)]
+    for n in range(8):
+        found[n]["label"] = ["often", f"rare {n}"]
+    for seed in range(4):
+        split = read(found, data={"eval_fraction": 0.5}, train={"seed": seed})
+        assert {label for s in split.train for label in s.label} == {
+            "often",
+            *(f"rare {n}" for n in range(8)),
+        }
+    drawn = read(found, data={"max_train": 12})
+    assert len(drawn.train) == 12
+    assert len({label for s in drawn.train for label in s.label}) == 9
+    with pytest.raises(DataError, match=r"data.max_train 5 is too few rows for the 9 labels"):
+        read(found, data={"max_train": 5})
+
+
 def test_many_classes_are_condensed_and_whole_numbers_are_pointed_out(read):
     split = read(rows(300, labels=tuple(range(30))))
     notes = "\n".join(split.notes)
