@@ -31,7 +31,7 @@ def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Ru
     The runs are stored in `<run>/compare/`; a stopped comparison resumes where it left off.
 
     Returns:
-        One row per method, in the order of METHODS.
+        One row per method, in the order of METHODS; a head alone last.
 
     Raises:
         RunError: a method failed or was stopped.
@@ -41,7 +41,7 @@ def compare_methods(run: Run, recipe: Recipe, *, quiet: bool = False) -> list[Ru
     for method in METHODS:
         if method not in rows:
             rows[method] = _run_apart(recipe.with_method(method), run.folder / "compare", quiet)
-    table = [_row(rows[method]) for method in METHODS]
+    table = [_row(rows[method]) for method in (*METHODS, "head") if method in rows]
     with folder:
         folder.write_json("summary.json", {**run.summary, "compare": table})
         write_report(folder)

@@ -145,6 +145,7 @@ def test_a_head_alone_is_trained_and_opens_in_peft(head_only, tiny_bert):
     summary = head_only.summary
     assert summary["method"] == "head"
     assert summary["trainable_parameters"] == 2 * 32 + 2
+    assert summary["memory_estimate"]["method"] == "head"
     losses = [r["loss"] for r in RunFolder.open(head_only.folder).read_metrics() if "loss" in r]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
@@ -157,6 +158,28 @@ def test_a_head_alone_is_trained_and_opens_in_peft(head_only, tiny_bert):
     np.testing.assert_allclose(found, logits.softmax(1), rtol=1e-4, atol=1e-6)
     measured = evaluate_run(RunFolder.open(head_only.folder), base=True)
     assert measured["tuned"]["accuracy"] == summary["accuracy"]
+
+
+def test_an_adapter_that_is_not_active_is_no_evaluation(head_only, tiny_bert, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from etude.tuning.config.sections.model import ModelSpec
+    from etude.tuning.config.sections.quant import QuantSpec
+    from etude.tuning.models.heads import Head
+    from etude.tuning.models.load import load_model
+
+    copy = tmp_path / "copy"
+    shutil.copytree(head_only.folder, copy)
+    head = Head("sequence-classification", ("negative", "positive"))
+    spec = ModelSpec(id=str(tiny_bert), dtype="float32", device="cpu")
+    new = load_model(spec, QuantSpec(kind="none"), head=head).model.state_dict()
+    weights = copy / "adapter" / "adapter_model.safetensors"
+    untrained = {name: new[name.removeprefix("base_model.model.")] for name in load_file(weights)}
+    save_file(untrained, weights)
+    with pytest.raises(RunError, match="equal to the last bit with and without the adapter"):
+        evaluate_run(RunFolder.open(copy), base=True)
 
 
 def test_baselines_are_in_the_outcome_and_the_report(head_only):

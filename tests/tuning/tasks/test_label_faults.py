@@ -19,7 +19,7 @@ def rows(count=40, labels=("negative", "positive")):
 def read(write_jsonl, classifier_fields):
     """Read training rows, and evaluation rows if given, as a run does."""
 
-    def call(train, held_out=None, **sections):
+    def call(train, held_out=None, /, **sections):
         data = {"eval": str(write_jsonl(held_out, "dev.jsonl"))} if held_out else {}
         data |= sections.pop("data", {})
         fields = classifier_fields(write_jsonl(train), data=data, **sections)
@@ -221,6 +221,23 @@ def test_draws_keep_every_class(read):
     assert Counter(s.label for s in split.train) == {"usual": 8, "rare": 1, "rarest": 1}
     assert len(split.eval) == 5
     assert any("drew 10 of" in note for note in split.notes)
+
+
+def test_no_label_is_left_to_the_evaluation_alone(read):
+    found = [{"text": f"t {n}", "label": ["often"] if n % 3 else []} for n in range(60)]
+    for n in range(8):
+        found[n]["label"] = ["often", f"rare {n}"]
+    for seed in range(4):
+        split = read(found, data={"eval_fraction": 0.5}, train={"seed": seed})
+        assert {label for s in split.train for label in s.label} == {
+            "often",
+            *(f"rare {n}" for n in range(8)),
+        }
+    drawn = read(found, data={"max_train": 12})
+    assert len(drawn.train) == 12
+    assert len({label for s in drawn.train for label in s.label}) == 9
+    with pytest.raises(DataError, match=r"data.max_train 5 is too few rows for the 9 labels"):
+        read(found, data={"max_train": 5})
 
 
 def test_many_classes_are_condensed_and_whole_numbers_are_pointed_out(read):

@@ -87,7 +87,7 @@ def test_several_labels_are_learnt_with_thresholds_that_are_saved(several):
     assert record.options["kind"] == "multi_label"
     assert len(record.options["thresholds"]) == 3
     predicted = load(several.folder).predict(
-        ["parcel is late , rude . one", "parcel is fine . two"]
+        ["parcel is late , rude . two", "parcel is fine . one"]
     )
     assert [one.labels for one in predicted] == [("late", "rude"), ()]
     assert predicted[0].as_json()["labels"] == ["late", "rude"]
@@ -190,7 +190,7 @@ def test_a_number_is_learnt_and_predicted_in_its_unit(
     np.testing.assert_allclose([low.number, high.number], wanted, rtol=1e-4)
 
 
-def test_a_pair_is_encoded_as_bert_does_and_learnt(classifier_fields, write_jsonl, tmp_path):
+def test_a_pair_is_encoded_and_classified_as_bert_does(classifier_fields, write_jsonl, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -201,7 +201,10 @@ def test_a_pair_is_encoded_as_bert_does_and_learnt(classifier_fields, write_json
         "too_long": "cut_prompt",
     }
     fields = classifier_fields(
-        write_jsonl(pairs()), data=data, train={"epochs": 25}, adapter={"rank": 8, "alpha": 16}
+        write_jsonl(pairs()),
+        data=data,
+        train={"epochs": 3, "lr": 5e-3},
+        adapter={"rank": 8, "alpha": 16},
     )
     run = tune(Recipe.parse(fields), base=tmp_path / "runs")
     predictor = load(run.folder)

@@ -7,7 +7,7 @@ Draws (`data.max_train`, `data.max_eval`) keep the shares of the classes too.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from etude.core.errors import DataError
@@ -16,7 +16,14 @@ from etude.tuning.data.account import Account
 from etude.tuning.data.columns import field_reader
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.draws import content_key, unit
-from etude.tuning.data.labels import LabelError, LabelKind, label_kind, read_label, rows_named
+from etude.tuning.data.labels import (
+    LabelError,
+    LabelKind,
+    label_kind,
+    labels_of,
+    read_label,
+    rows_named,
+)
 from etude.tuning.data.samples import load_samples, prompt_key
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
@@ -160,7 +167,8 @@ def held_out_places(
 ) -> set[int]:
     """Return the places of the samples to hold out: of every class its share, never the last.
 
-    At least one sample of every class that has two is held out. Equal texts stay together.
+    At least one sample of every class that has two is held out. Equal texts stay together. Of
+    samples with several labels, the last of a label is not held out either.
 
     Args:
         samples: all samples.
@@ -176,24 +184,26 @@ def held_out_places(
     for index, key in enumerate(keys):
         by_text[key].append(index)
     places = {key: unit(key, seed, "side") for key in by_text}
-    left: dict[str, int] = defaultdict(int)
-    for stratum in strata:
-        left[stratum] += 1
+    left = Counter(strata)
     quota = {
         stratum: min(count - 1, max(1, round(fraction * count))) for stratum, count in left.items()
     }
+    several = [labels_of(sample) if kind == "multi_label" else () for sample in samples]
+    labels_left = Counter(label for labels in several for label in labels)
     out: set[int] = set()
     for key in sorted(by_text, key=lambda key: (places[key], key)):
         members = by_text[key]
-        needed: dict[str, int] = defaultdict(int)
-        for index in members:
-            needed[strata[index]] += 1
-        wanted = any(quota[stratum] > 0 for stratum in needed)
-        if wanted and all(left[stratum] > count for stratum, count in needed.items()):
+        needed = Counter(strata[index] for index in members)
+        labels = Counter(label for index in members for label in several[index])
+        spare = all(left[stratum] > count for stratum, count in needed.items()) and all(
+            labels_left[label] > count for label, count in labels.items()
+        )
+        if spare and any(quota[stratum] > 0 for stratum in needed):
             out.update(members)
+            left -= needed
+            labels_left -= labels
             for stratum, count in needed.items():
                 quota[stratum] -= count
-                left[stratum] -= count
     return out
 
 
@@ -203,10 +213,13 @@ def _drawn(
     """Draw at most `limit` samples, every class in proportion and, in training, at least once.
 
     Raises:
-        DataError: `limit` is lower than the number of classes.
+        DataError: `limit` is too low for one sample of every class or label.
     """
     if limit is None or len(samples) <= limit:
         return samples
+    places = [unit(content_key(s) + s.origin.encode(), seed, "draw") for s in samples]
+    if kind == "multi_label" and name == "training":
+        return _covering(samples, places, limit)
     by_stratum: defaultdict[str, list[int]] = defaultdict(list)
     for index, stratum in enumerate(_strata(samples, kind)):
         by_stratum[stratum].append(index)
@@ -227,9 +240,27 @@ def _drawn(
         quota[max(quota, key=lambda s: (quota[s], s))] -= 1
     chosen: list[int] = []
     for stratum, members in by_stratum.items():
-        places = {
-            i: unit(content_key(samples[i]) + samples[i].origin.encode(), seed, "draw")
-            for i in members
-        }
         chosen += sorted(members, key=lambda i: places[i])[: quota[stratum]]
     return [samples[i] for i in sorted(chosen)]
+
+
+def _covering(samples: list[Sample], places: Sequence[float], limit: int) -> list[Sample]:
+    """Draw `limit` samples so that every label occurs.
+
+    Raises:
+        DataError: so few samples do not hold every label.
+    """
+    order = sorted(range(len(samples)), key=lambda i: places[i])
+    known: set[str] = set()
+    first: list[int] = []
+    for index in order:
+        if not known.issuperset(labels := labels_of(samples[index])):
+            first.append(index)
+            known.update(labels)
+    if len(first) > limit:
+        raise DataError(
+            f"data.max_train {limit:,} is too few rows for the {len(known):,} labels; raise it"
+        )
+    taken = set(first)
+    chosen = [*first, *(index for index in order if index not in taken)][:limit]
+    return [samples[index] for index in sorted(chosen)]

@@ -244,6 +244,8 @@ def describe_labels(kind: LabelKind, samples: Sequence[Sample], spec: DataSpec) 
     if kind == "multi_label":
         without = sum(1 for sample in samples if not labels_of(sample))
         none = f"; {without:,} rows have none" if without else ""
+        if absent := [name for name in spec.label_columns if name not in counted]:
+            none += f"; no training row has {_some(absent)}"
         return [f"labels: {len(counted):,}, several a row (column {where}), {each}{none}"]
     notes = [f"labels: {len(counted):,} classes (column {where}), {each}"]
     if all(_WHOLE.fullmatch(label) for label in counted) and len(counted) > 2:

@@ -307,7 +307,9 @@ def _trace(
                 with torch.autocast("cpu", compute, enabled=compute is not None):
                     loss = compute_loss(model, ids, inputs)
                 kept, forward_peak = live.now - before, live.peak - before
-                loss.backward()  # pyright: ignore[reportUnknownMemberType]
+                # Of a head alone, whose copies are not in the traced model, nothing is kept.
+                if loss.requires_grad:
+                    loss.backward()  # pyright: ignore[reportUnknownMemberType]
             except Exception as error:
                 # Each model's own code runs here; what it needs of numbers it asks in its own way.
                 raise ModelError(

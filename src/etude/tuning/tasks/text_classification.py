@@ -95,13 +95,13 @@ class TextClassification:
                 options do not suit them.
         """
         split = load_labelled(recipe.data, recipe.train.seed)
+        kind = _kind(split, recipe.data)
+        require_learnable(split, recipe.data, kind)
         if not split.eval:
             raise DataError(
                 "there are no evaluation samples: name an evaluation file (data.eval), "
                 "or hold out a share of the data (data.eval_fraction)"
             )
-        kind = _kind(split, recipe.data)
-        require_learnable(split, recipe.data, kind)
         _refuse_unsuitable(recipe, kind)
         notes = [*split.notes, *describe_labels(kind, split.train, recipe.data)]
         return DataSplit(split.train, split.eval, notes)

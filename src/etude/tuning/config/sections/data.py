@@ -155,7 +155,7 @@ class DataSpec(Section):
     """Of a row with a list of answers: train on each of them, or on one, drawn by the seed."""
 
     text: str = "text"
-    """Column of plain text."""
+    """Column of plain text, or of the text to classify (there also a template with {columns})."""
 
     positive: str = "positive"
     """Column of the text that belongs with `data.text` (`task: embedding`). Rows without it but
