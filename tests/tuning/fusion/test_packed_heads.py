@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoders import ALBERT, ENCODERS, FNET, LLAMA, classifier
+from fusable_encoders import ALBERT, ENCODERS, FNET, LLAMA, classifier
 from transformers import BertConfig, BertForTokenClassification, BertModel
 
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
