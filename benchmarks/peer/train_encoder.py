@@ -33,9 +33,9 @@ class Memory:
 
 def train_etude(settings: dict[str, Any]) -> dict[str, Any]:
     """Train by Etude; return what came of it."""
+    import torch._dynamo  # noqa: F401 - fake tensors, with which memory is planned, import it
     from transformers import AutoModelForSequenceClassification  # noqa: F401 - before memory is read
 
-    import torch._dynamo  # noqa: F401 - fake tensors, with which memory is planned, import it
     from etude import Recipe, tune
     from etude.tuning import pipeline  # noqa: F401 - likewise
     from etude.tuning.callbacks import Callback, StepRecord
