@@ -122,8 +122,8 @@ def packing_obstacle(model: Any, *, per_token: bool = False) -> str | None:
     show. The answer is kept for as long as the model is.
 
     Args:
-        model: a transformers model with a head.
-        per_token: whether the head has an output per token, not per sample.
+        model: a transformers model, with a head or without.
+        per_token: whether it has an output per token, not per sample; without a head, states are.
     """
     if model not in _tried:
         was_training = model.training
@@ -145,10 +145,8 @@ def _difference(model: Any, *, per_token: bool) -> str | None:
     known = np.setdiff1d(np.arange(config.vocab_size), [config.pad_token_id or 0])
     samples = [_sample(generator.choice(known, length)) for length in _LENGTHS]
     packed = _outputs(model, samples, per_token=per_token)
-    alone = [
-        model(input_ids=torch.as_tensor(sample.input_ids, device=model.device).long()[None]).logits
-        for sample in samples
-    ]
+    rows = [torch.as_tensor(one.input_ids, device=model.device).long()[None] for one in samples]
+    alone = [_output(model(input_ids=row)) for row in rows]
     for found, true in zip(packed, alone, strict=True):
         far = (found - true[0]).double().norm() / true.double().norm()
         if not far <= _TOLERANCE[true.element_size()]:  # NaN is no match
@@ -171,8 +169,14 @@ def _outputs(model: Any, samples: list[EncodedSample], *, per_token: bool) -> li
         if not per_token:
             return list(segment_logits(model, inputs, len(samples)))
         del inputs["targets"]
-        logits = cast("Tensor", model(**inputs).logits)[0]
-    return list(logits.split(inputs["segment_lengths"]))[: len(samples)]
+        outputs = _output(model(**inputs))[0]
+    return list(outputs.split(inputs["segment_lengths"]))[: len(samples)]
+
+
+def _output(output: Any) -> Tensor:
+    """Return the logits of a model's head, or the states of a model without one."""
+    found = output.logits if "logits" in output else output.last_hidden_state
+    return cast("Tensor", found)
 
 
 def _sample(ids: np.ndarray) -> EncodedSample:
