@@ -33,6 +33,7 @@ class Memory:
 
 def train_etude(settings: dict[str, Any]) -> dict[str, Any]:
     """Train by Etude; return what came of it."""
+    import torch._dynamo  # noqa: F401 - fake tensors, with which memory is planned, import it
     from transformers import AutoModelForSequenceClassification  # noqa: F401 - before memory is read
 
     from etude import Recipe, tune

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from encoders import ENCODERS, adapted, classifier
+from fusable_encoders import ENCODERS, adapted, classifier
 from test_packed_heads import LENGTHS, samples
 from torch import nn
 from torch.nn import functional as F

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoders import ALBERT, ENCODERS, FNET, LLAMA, classifier
+from fusable_encoders import ALBERT, ENCODERS, FNET, LLAMA, classifier
 from transformers import BertConfig, BertForTokenClassification, BertModel
 
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
@@ -113,6 +113,7 @@ def test_a_head_per_token_and_states_for_pooling():
     assert lengths == [*LENGTHS, 63]
     body = BertModel(config, add_pooling_layer=False).eval()
     body.load_state_dict(tagger.bert.state_dict())
+    assert packing_obstacle(body, per_token=True) is None
     start = 0
     for sample, length in zip(samples(), lengths, strict=False):
         ids = torch.as_tensor(sample.input_ids).long()[None]

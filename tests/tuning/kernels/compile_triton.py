@@ -17,7 +17,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from etude.tuning.kernels import reference
-from etude.tuning.kernels.triton import decode, lora, loss, product, rows
+from etude.tuning.kernels.dropout import NO_DROPOUT, Dropout
+from etude.tuning.kernels.triton import decode, lora, loss, norms, product, rows
 
 TYPES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64",
@@ -57,7 +58,7 @@ def compile_instead(kernel: Any, grid: Any, *given: Any, **options: Any) -> None
 
 
 def main() -> None:
-    for module in (decode, lora, loss, product, rows):
+    for module in (decode, lora, loss, norms, product, rows):
         module.launch = compile_instead
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         T, H, R, N = 64, 256, 16, 512
@@ -71,6 +72,13 @@ def main() -> None:
             rows.rotate(x, angles, angles, 4, backwards=backwards)
         rows.swiglu(x, x)
         rows.swiglu_backward(x, x, x)
+        for dropout in (NO_DROPOUT, Dropout(0.1, seed=2**61 + 2**31)):
+            norms.add_norm(x, x, w, w, 1e-5, dropout)
+            norms.add_norm_backward(x, None, x, w, rstd, rstd, dropout)
+            norms.add_norm_backward(x, x, x, w, rstd, rstd, dropout)
+        norms.layer_norm(x, w, w, rstd, rstd)
+        norms.gelu(x)
+        norms.gelu_backward(x, x)
         for gradient in (False, True):
             targets = torch.zeros(T, dtype=torch.long)
             loss.cross_entropy(torch.randn(T, 8192).to(dtype), targets, gradient=gradient)

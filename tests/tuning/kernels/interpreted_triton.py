@@ -27,6 +27,7 @@ from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import fused, fused_reference, gpu_attention, ops, reference, triton
 from etude.tuning.kernels.codebooks import CODEBOOKS
+from etude.tuning.kernels.dropout import NO_DROPOUT, Dropout
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.triton import decode, lora, loss, product, rows
 from etude.tuning.objectives.cross_entropy import completion_loss, cross_entropy_sum
@@ -233,6 +234,40 @@ def test_swiglu_and_its_gradients(dtype, shape):
     assert error(up, u.grad) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dropout", [NO_DROPOUT, Dropout(0.3, seed=(7 << 45) + (3 << 30) + 5)])
+@pytest.mark.parametrize("width", [17, 384])
+def test_the_norm_of_a_sum_and_its_gradients(dtype, dropout, width):
+    y, x, g, also = (torch.randn(5, width).to(dtype) for _ in range(4))
+    weight, bias = (1 + torch.rand(width)).to(dtype), torch.randn(width).to(dtype)
+    sums = [y.clone(), y.clone()]
+    given = x, weight, bias, 1e-12, dropout
+    found, true = fused.add_norm(sums[0], *given), fused_reference.add_norm(sums[1], *given)
+    assert error(sums[0], sums[1]) < TOLERANCE[dtype]
+    for one, other in zip(found, true, strict=True):
+        assert error(one, other) < TOLERANCE[dtype]
+    assert error(fused.layer_norm(sums[0], weight, bias, *found[1:]), found[0]) < TOLERANCE[dtype]
+    for more in (None, also):
+        given = g, more, sums[0], weight, *found[1:], dropout
+        for one, other in zip(
+            fused.add_norm_backward(*given), fused_reference.add_norm_backward(*given), strict=True
+        ):
+            assert error(one, other) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1000)])
+def test_gelu_and_its_gradient(dtype, shape):
+    g, gradient = (3 * torch.randn(shape)).to(dtype), torch.randn(shape).to(dtype)
+    wide = g.double().requires_grad_()
+    true = F.gelu(wide)
+    true.backward(gradient.double())
+    assert error(fused.gelu(g), true.detach()) < TOLERANCE[dtype]
+    dg = g.clone()
+    assert error(fused.gelu_backward(gradient, dg), true.detach()) < TOLERANCE[dtype]
+    assert error(dg, wide.grad) < TOLERANCE[dtype]
+
+
 def test_swiglu_far_from_zero_neither_overflows_nor_invents():
     gate = torch.tensor([[-1e30, -200.0, -88.0, -20.0, 0.0, 20.0, 88.0, 200.0, 1e30]])
     found = rows.swiglu(gate, torch.ones_like(gate))
@@ -295,16 +330,16 @@ def attended(q, k, v, lengths, heads: Heads):
         parts = [t[start : start + n].view(n, -1, heads.width).transpose(0, 1) for t in (q, k, v)]
         query, key, value = (p.repeat_interleave(heads.query // len(p), 0) for p in parts)
         behind = torch.arange(n)[:, None] - torch.arange(n)
-        seen = (behind >= 0) & (behind < (heads.window or n))
+        seen = (behind >= 0) & (behind < (heads.window or n)) | (not heads.causal)
         scores = (query @ key.mT * heads.scale).masked_fill(~seen, float("-inf"))
         outputs.append((scores.softmax(-1) @ value).transpose(0, 1).flatten(1))
         start += n
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("window", [None, 1, 7])
-def test_attention_by_pytorch_and_its_gradients(window):
-    heads, lengths = Heads(6, 2, 16, 0.2, window=window), [13, 1, 20]
+@pytest.mark.parametrize(("window", "causal"), [(None, True), (1, True), (7, True), (None, False)])
+def test_attention_by_pytorch_and_its_gradients(window, causal):
+    heads, lengths = Heads(6, 2, 16, 0.2, window=window, causal=causal), [13, 1, 20]
     q, g = torch.randn(34, 96), torch.randn(34, 96)
     k, v = torch.randn(34, 64).split(32, 1)
     leaves = [t.double().requires_grad_() for t in (q, k, v)]
@@ -321,10 +356,10 @@ def test_attention_by_pytorch_and_its_gradients(window):
             assert one.abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("window", [None, 7])
-def test_flash_attention_is_called_as_pytorch_declares_it(window):
+@pytest.mark.parametrize(("window", "causal"), [(None, True), (7, True), (None, False)])
+def test_flash_attention_is_called_as_pytorch_declares_it(window, causal):
     """No GPU, no numbers: but shapes, and that every argument has its place."""
-    heads, lengths = Heads(6, 2, 16, 0.2, window=window), [13, 1, 20]
+    heads, lengths = Heads(6, 2, 16, 0.2, window=window, causal=causal), [13, 1, 20]
     q, g = (torch.empty(34, 96, dtype=BF16, device="meta") for _ in range(2))
     k, v = (torch.empty(34, 32, dtype=BF16, device="meta") for _ in range(2))
     out, log_norm = gpu_attention.flash_attention(q, k, v, lengths, heads)

@@ -14,6 +14,7 @@ from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord
+from etude.tuning.tasks.registry import task_named
 
 GOOD = ("a wonderful film", "i loved every minute", "brilliant acting", "a joy to watch")
 BAD = ("a dreadful film", "i hated every minute", "wooden acting", "a chore to watch")
@@ -97,6 +98,21 @@ def test_what_was_saved_predicts_the_same_and_evaluates_the_same(run):
     assert measured["tuned"]["loss"] == pytest.approx(run.summary["eval_loss"], rel=1e-5)
     assert measured["tuned"]["accuracy"] == run.summary["accuracy"]
     assert measured["base"]["accuracy"] < 1.0
+
+
+def test_rows_are_packed_or_padded_as_the_recipe_says_and_the_classes_are_the_same(run):
+    predictor = load(run.folder)
+    task = task_named("text-classification")
+    texts = [PRAISE, BLAME, "wooden"]
+    shares = []
+    for packing in (True, False):
+        data = predictor.recipe.data.model_copy(update={"packing": packing})
+        recipe = predictor.recipe.model_copy(update={"data": data})
+        assert task.layout(recipe, predictor.loaded).packed == packing
+        found = task.predict(predictor.loaded, predictor.encoder, texts, recipe)
+        shares.append(torch.tensor([list(one.probabilities.values()) for one in found]))
+    # float32 throughout; attention is summed in another order, and padding is masked.
+    torch.testing.assert_close(*shares, rtol=1e-4, atol=1e-5)
 
 
 def test_the_adapter_with_its_head_opens_in_transformers_and_peft(run, minilm):

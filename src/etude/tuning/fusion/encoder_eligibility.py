@@ -148,7 +148,7 @@ def _is_layer(module: nn.Module) -> bool:
     return type(module).__name__ == f"{family}Layer" or _is_distilbert(module)
 
 
-def _is_distilbert(module: Any) -> bool:
+def _is_distilbert(module: object) -> bool:
     kind = type(module)
     return kind.__module__ == _DISTILBERT and kind.__name__ == "TransformerBlock"
 

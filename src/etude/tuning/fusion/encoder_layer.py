@@ -192,6 +192,6 @@ def _drawn(x: Tensor, shares: Shares) -> tuple[Dropout, Dropout, Dropout]:
     if not any(chosen) or isinstance(x, FakeTensor):
         seeds = [0, 0, 0]
     else:
-        seeds = cast("list[int]", torch.randint(2**62, (3,)).tolist())
+        seeds = [int(seed) for seed in torch.randint(2**62, (3,))]
     one, two, three = (Dropout(*both) for both in zip(chosen, seeds, strict=True))
     return one, two, three

@@ -17,7 +17,7 @@ tokens, and no name says so.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
@@ -123,8 +123,7 @@ def packing_obstacle(model: Any, *, per_token: bool = False) -> str | None:
 
     Args:
         model: a transformers model, with a head or without.
-        per_token: whether the head (or the trunk, without one) has an output per token, not per
-            sample.
+        per_token: whether it has an output per token, not per sample; without a head, states are.
     """
     if model not in _tried:
         was_training = model.training
@@ -143,18 +142,14 @@ def _difference(model: Any, *, per_token: bool) -> str | None:
     """Return in what the outputs of packed samples differ from those of samples alone."""
     config = model.config.get_text_config()
     generator = np.random.default_rng(0)
-    known = np.setdiff1d(np.arange(config.vocab_size), [config.pad_token_id or 0])
+    known = np.setdiff1d(np.arange(int(config.vocab_size)), [int(config.pad_token_id or 0)])
     samples = [_sample(generator.choice(known, length)) for length in _LENGTHS]
     packed = _outputs(model, samples, per_token=per_token)
-    alone = [
-        _output(
-            model(input_ids=torch.as_tensor(sample.input_ids, device=model.device).long()[None])
-        )
-        for sample in samples
-    ]
+    rows = [torch.as_tensor(one.input_ids, device=model.device).long()[None] for one in samples]
+    alone = [_output(model(input_ids=row)) for row in rows]
     for found, true in zip(packed, alone, strict=True):
-        far = (found - true[0]).double().norm() / true.double().norm()
-        if not far <= _TOLERANCE[true.element_size()]:  # NaN is no match
+        near = _TOLERANCE[true.element_size()] * _size(true)
+        if not _size(found - true[0]) <= near:  # NaN is no match
             return f"{type(model).__name__} gives a packed sample other outputs than one alone"
     other = replace(samples[0], input_ids=generator.choice(known, _LENGTHS[0]).astype(np.int32))
     beside = _outputs(model, [other, *samples[1:]], per_token=per_token)
@@ -174,13 +169,20 @@ def _outputs(model: Any, samples: list[EncodedSample], *, per_token: bool) -> li
         if not per_token:
             return list(segment_logits(model, inputs, len(samples)))
         del inputs["targets"]
-        logits = _output(model(**inputs))[0]
-    return list(logits.split(inputs["segment_lengths"]))[: len(samples)]
+        outputs = _output(model(**inputs))[0]
+    split = cast("Callable[..., tuple[Tensor, ...]]", torch.split_with_sizes)
+    return list(split(outputs, inputs["segment_lengths"]))[: len(samples)]
+
+
+def _size(x: Tensor) -> float:
+    """Return the norm of all numbers."""
+    return float(x.double().square().sum().sqrt())
 
 
 def _output(output: Any) -> Tensor:
-    """Return the logits, or the states of a model without a head."""
-    return output.logits if hasattr(output, "logits") else output.last_hidden_state
+    """Return the logits of a model's head, or the states of a model without one."""
+    found = output.logits if "logits" in output else output.last_hidden_state
+    return cast("Tensor", found)
 
 
 def _sample(ids: np.ndarray) -> EncodedSample:

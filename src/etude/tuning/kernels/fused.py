@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.tuning.kernels import fused_reference, gpu, gpu_attention, native, triton
+from etude.tuning.kernels import gpu, gpu_attention, native, triton
 from etude.tuning.kernels.dropout import NO_DROPOUT, Dropout
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.kernels.native import call
@@ -143,7 +143,7 @@ def add_norm(
         of s, (T,) float32.
     """
     if not _on_processor(y.device):
-        return fused_reference.add_norm(y, x, weight, bias, eps, dropout)
+        return gpu.normwise(y).add_norm(y, x, weight, bias, eps, dropout)
     z, mean, rstd = torch.empty_like(y), torch.empty(len(y)), torch.empty(len(y))
     call(
         "add_norm", y.dtype, y, x, weight, bias, z, mean, rstd, len(y), y.shape[1], float(eps),
@@ -155,7 +155,7 @@ def add_norm(
 def layer_norm(s: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """Return what `add_norm` did, from s and its rows' means and deviations."""
     if not _on_processor(s.device):
-        return fused_reference.layer_norm(s, weight, bias, mean, rstd)
+        return gpu.normwise(s).layer_norm(s, weight, bias, mean, rstd)
     z = torch.empty_like(s)
     call("layer_norm", s.dtype, s, weight, bias, mean, rstd, z, len(s), s.shape[1])
     return z
@@ -175,7 +175,7 @@ def add_norm_backward(
     The gradient to its result is `gradient` + `also`; weight and bias are frozen.
     """
     if not _on_processor(s.device):
-        return fused_reference.add_norm_backward(gradient, also, s, weight, mean, rstd, dropout)
+        return gpu.normwise(s).add_norm_backward(gradient, also, s, weight, mean, rstd, dropout)
     ds = torch.empty_like(s)
     dy = torch.empty_like(s) if dropout.on else None
     call(
@@ -188,7 +188,7 @@ def add_norm_backward(
 def gelu(g: Tensor) -> Tensor:
     """Return g Φ(g), Φ the share of a normal distribution below g."""
     if not _on_processor(g.device):
-        return fused_reference.gelu(g)
+        return gpu.normwise(g).gelu(g)
     y = torch.empty_like(g)
     call("gelu", g.dtype, g, y, g.numel())
     return y
@@ -197,7 +197,7 @@ def gelu(g: Tensor) -> Tensor:
 def gelu_backward(gradient: Tensor, g: Tensor) -> Tensor:
     """Turn g into its gradient, in place; return g Φ(g) anew."""
     if not _on_processor(g.device):
-        return fused_reference.gelu_backward(gradient, g)
+        return gpu.normwise(g).gelu_backward(gradient, g)
     y = torch.empty_like(g)
     call("gelu_backward", g.dtype, gradient, g, y, g.numel())
     return y

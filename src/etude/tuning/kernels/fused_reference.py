@@ -71,7 +71,7 @@ def add_norm(
     """Turn y into s = x + dropout(y), in place; return its layer norm, means and 1 / deviations."""
     wide = y.float()
     if dropout.on:
-        wide = wide * dropout.factors(0, *y.shape, y.device)
+        wide = wide * dropout.factors(0, len(y), y.shape[1], y.device)
     y.copy_(wide + x.float())
     s = y.float()
     mean = s.mean(1)
@@ -103,7 +103,7 @@ def add_norm_backward(
     ds = d.to(s.dtype)
     if not dropout.on:
         return ds, ds
-    return ds, (d * dropout.factors(0, *s.shape, s.device)).to(s.dtype)
+    return ds, (d * dropout.factors(0, len(s), s.shape[1], s.device)).to(s.dtype)
 
 
 def gelu(g: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def gelu(g: Tensor) -> Tensor:
 def gelu_backward(gradient: Tensor, g: Tensor) -> Tensor:
     """Turn g into its gradient, in place; return g Φ(g) anew."""
     y, x = gelu(g), g.float()
-    share = torch.special.ndtr(x)
+    share = 0.5 + 0.5 * torch.erf(x * math.sqrt(0.5))
     density = (-0.5 * x * x).exp() / math.sqrt(2 * math.pi)
     g.copy_(gradient.float() * (share + x * density))
     return y

@@ -27,6 +27,15 @@ def rowwise(x: Tensor) -> Any:
     return rows
 
 
+def normwise(x: Tensor) -> Any:
+    """Return the module that does layer norms of sums, and GELU, of x."""
+    if not takes(x):
+        return fused_reference
+    from etude.tuning.kernels.triton import norms
+
+    return norms
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     """See `fused.cross_entropy`."""
     if not takes(logits):

@@ -4,6 +4,7 @@
     product.py   products with 4-bit weights that are decoded tile by tile and never written
     lora.py      what an adapter adds to a product, and its gradients, by way of the rank
     rows.py      RMS norm, rotary positions, SwiGLU, forward and backward
+    norms.py     layer norm of a sum with dropout, GELU, forward and backward
     loss.py      cross-entropy of rows of logits, which become their gradient
 
 Triton is imported by these modules alone, and they only once `takes` said yes. Where it is not
