@@ -281,8 +281,8 @@ def _refuse_rewritten_ties(saved: SavedAdapter, model: nn.Module) -> None:
         others = tied_to(model, path)
         if others and not isinstance(found[path], nn.Embedding):
             raise AdapterError(
-                f"{saved.folder}: init_lora_weights: {made} changed {path}, and with it {others[0]}, "
-                "to which the base ties it; let PEFT save it relative to the base "
+                f"{saved.folder}: init_lora_weights: {made} changed {path}, and with it "
+                f"{others[0]}, to which the base ties it; let PEFT save it relative to the base "
                 "(path_initial_model_for_weight_conversion)"
             )
 
