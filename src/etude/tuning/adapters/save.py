@@ -145,8 +145,8 @@ def load_adapter(
     saved = read_adapter(folder)
     if origin is not None and not force:
         refuse_other_base(saved, origin)
-    refuse_other_shapes(saved, model)
     _refuse_rewritten_ties(saved, model)
+    refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     parts = {path: saved.parts[path] for path in found if path in saved.parts}
     halves: dict[str, init.FactorInit] = {}
@@ -278,8 +278,9 @@ def _refuse_rewritten_ties(saved: SavedAdapter, model: nn.Module) -> None:
     """
     made, found = peft_initialisation(saved.options.config), adaptable_modules(model)
     for path in saved.parts if made else ():
-        others = tied_to(model, path)
-        if others and not isinstance(found[path], nn.Embedding):
+        if path not in found or isinstance(found[path], nn.Embedding):
+            continue
+        if others := tied_to(model, path):
             raise AdapterError(
                 f"{saved.folder}: init_lora_weights: {made} changed {path}, and with it "
                 f"{others[0]}, to which the base ties it; let PEFT save it relative to the base "
