@@ -483,8 +483,10 @@ def _same_base(folder: RunFolder, loaded: LoadedModel, recipe: Recipe) -> None:
 
 
 def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
+    if not loaded.head.is_new:
+        return
     labels = TaskRecord.read(adapter).labels
-    if loaded.head.is_new and labels != loaded.head.labels:
+    if labels != loaded.head.labels:
         raise RunError(
             f"adapter.start_from: {adapter} has the classes {', '.join(labels) or 'none'}, the "
             f"data {', '.join(loaded.head.labels)}; a head of other classes cannot be gone on from"

@@ -26,7 +26,7 @@ from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.export.gguf_lora import export_gguf_lora
 from etude.tuning.kernels.gguf import FORMATS
-from etude.tuning.models.load import LoadedModel, load_model
+from etude.tuning.models.load import LoadedModel, ModelOrigin, load_model
 from etude.tuning.quant.gguf import GGUFLinear
 
 pytestmark = pytest.mark.integration
@@ -514,13 +514,22 @@ FURTHER = {
 
 @pytest.mark.parametrize("model_type", FURTHER)
 def test_every_module_of_a_further_architecture_has_llamacpps_name(
-    model_type, vocabulary, tiny_tokenizer, tmp_path
+    model_type, vocabulary, tmp_path
 ):
     architecture, options = FURTHER[model_type]
-    small_model(model_type, vocabulary, **options).save_pretrained(tmp_path / "base")
-    tiny_tokenizer.save_pretrained(tmp_path / "base")
-    loaded = adapted(tmp_path / "base", tmp_path / "adapter", 0.1)
-    written = export_gguf_lora(tmp_path / "adapter", tmp_path / "out.gguf")
+    model = small_model(model_type, vocabulary, **options)
+    model.save_pretrained(tmp_path / "base")
+    spec = AdapterSpec(rank=4, alpha=8)
+    add_adapter(model, spec, seed=0)
+    with torch.no_grad():
+        for factor in adapter_parameters(model).values():
+            factor.normal_()
+    # Not every one of them can be trained here; PEFT trains them.
+    origin = ModelOrigin(str(tmp_path / "base"), str(tmp_path / "base"), "ab" * 32)
+    save_adapter(model, tmp_path / "adapter", spec, origin)
+    written = export_gguf_lora(
+        tmp_path / "adapter", tmp_path / "out.gguf", model=str(tmp_path / "base")
+    )
     assert written.architecture == architecture
     reader = gguf.GGUFReader(tmp_path / "out.gguf")
     found = {tensor.name: tensor.data for tensor in reader.tensors}
@@ -533,7 +542,7 @@ def test_every_module_of_a_further_architecture_has_llamacpps_name(
     assert {name.rsplit(".weight.", 1)[0] for name in found} <= stems
     modules = {
         path: adapter
-        for path, adapter in adapter_parameters(loaded.model).items()
+        for path, adapter in adapter_parameters(model).items()
         if path.endswith("lora_B")
     }
     assert len(found) == 2 * len(modules) == 2 * written.modules

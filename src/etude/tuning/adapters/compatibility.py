@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases, registry
 from etude.tuning.adapters.modules_to_save import tied_to
-from etude.tuning.adapters.peft_config import peft_matches
+from etude.tuning.adapters.peft_config import peft_initialisation, peft_matches
 from etude.tuning.adapters.read import SavedAdapter
 from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS, listed
 from etude.tuning.adapters.targets import (
@@ -145,7 +145,8 @@ def refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
 
 def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
     shapes = {
-        name: tuple(p.shape)
+        # Of a module that another adapter trains, those of the original.
+        name.replace(".base.", "."): tuple(p.shape)
         for name, p in cast("Any", model).named_parameters(remove_duplicate=False)
     }
     for path, tensors in saved.modules.items():
@@ -180,6 +181,8 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
             )
     for path, weight in saved.embeddings.items():
         here = found.get(path)
+        if isinstance(here, nn.Linear) and peft_initialisation(saved.options.config):
+            continue  # what PEFT's initialisation left of the base: computed again
         if not isinstance(here, nn.Embedding | nn.Linear) or not torch.allclose(
             here.weight.float(), weight.float(), rtol=2**-8, atol=0
         ):

@@ -42,6 +42,7 @@ PROVENANCE = "etude.json"
 
 _EMBEDDING_KEY = re.compile(r"(?P<module>.+)\.base_layer\.weight")
 _BIAS_KEY = re.compile(r"(?P<module>.+?)(\.base_layer)?\.bias")
+_NOTHING = torch.empty(0)
 _TOKENS_KEY = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta")
 
 
@@ -213,6 +214,16 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
             biases[bias["module"]] = tensor.float()
         else:
             unexpected.append(key)
+    if options.config.get("ensure_weight_tying"):
+        # PEFT saves the copy of a tie for both modules, and names one of them.
+        for key in list(unexpected):
+            owner, _, leaf = key.removeprefix(PREFIX).rpartition(".")
+            if any(
+                torch.equal(tensors[key].float(), one.get(leaf, _NOTHING))
+                for one in list(modules.values())
+            ):
+                modules[owner][leaf] = tensors[key].float()
+                unexpected.remove(key)
     if unexpected:
         raise AdapterError(f"{options.folder}: unexpected in {WEIGHTS}: {listed(unexpected)}")
     return _Sorted(dict(parts), dict(modules), biases, tokens, embeddings, shared, not_linear)

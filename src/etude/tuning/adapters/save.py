@@ -37,7 +37,7 @@ from etude.tuning.adapters.compatibility import (
 from etude.tuning.adapters.inject import Original, apply_init, inject
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.low_rank import LowRank, Taken
-from etude.tuning.adapters.modules_to_save import saved_modules, untie
+from etude.tuning.adapters.modules_to_save import saved_modules, tied_to, untie
 from etude.tuning.adapters.multi_adapter import (
     DEFAULT,
     AdaptedModule,
@@ -148,6 +148,7 @@ def load_adapter(
     saved = read_adapter(folder)
     if origin is not None and not force:
         refuse_other_base(saved, origin)
+    _refuse_rewritten_ties(saved, model)
     refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     parts = {path: saved.parts[path] for path in found if path in saved.parts}
@@ -168,7 +169,9 @@ def load_adapter(
     with torch.no_grad():
         for path, part in parts.items():
             layer = cast("AdaptedLayer", model.get_submodule(path))
-            begun = halves.get(path) or _begun_by_peft(saved, path, part, layer, original)
+            begun = halves.get(path)
+            if begun is None:
+                begun = _begun_by_peft(saved, path, part, layer, original)
             if begun is not None:
                 untie(model, path)
                 apply_init(layer, name, begun, _weight(path, layer.base, original))
@@ -275,6 +278,24 @@ def _halves(part: SavedPart) -> tuple[SavedPart, init.FactorInit]:
     own = {**part.tensors, "lora_A": A[:rank], "lora_B": B[:, :rank]}
     trained = SavedPart(own, rank, part.scaling * rank, part.scaling)
     return trained, init.FactorInit(A[:rank], B[:, :rank], (A[rank:], -B[:, rank:]))
+
+
+def _refuse_rewritten_ties(saved: SavedAdapter, model: nn.Module) -> None:
+    """Refuse an adapter for which PEFT rewrote two modules where one was adapted.
+
+    Raises:
+        AdapterError: its initialisation changed a weight that another module shares.
+    """
+    made, found = peft_initialisation(saved.options.config), adaptable_modules(model)
+    for path in saved.parts if made else ():
+        if path not in found or isinstance(found[path], nn.Embedding):
+            continue
+        if others := tied_to(model, path):
+            raise AdapterError(
+                f"{saved.folder}: init_lora_weights: {made} changed {path}, and with it "
+                f"{others[0]}, to which the base ties it; let PEFT save it relative to the base "
+                "(path_initial_model_for_weight_conversion)"
+            )
 
 
 def _begun_by_peft(

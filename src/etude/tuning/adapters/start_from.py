@@ -11,11 +11,9 @@ from pathlib import Path
 from torch import nn
 
 from etude.core.errors import AdapterError
-from etude.tuning.adapters import init
-from etude.tuning.adapters.compatibility import replaced_modules
 from etude.tuning.adapters.inject import Original, settings_of, targets_of
 from etude.tuning.adapters.kinds.lora import LoRA
-from etude.tuning.adapters.modules_to_save import find_saved
+from etude.tuning.adapters.modules_to_save import find_saved, tied_to
 from etude.tuning.adapters.multi_adapter import DEFAULT, AdaptedModule, adapters_named
 from etude.tuning.adapters.peft_config import peft_initialisation
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
@@ -77,17 +75,16 @@ def _refuse_other_recipe(saved: SavedAdapter, spec: AdapterSpec, model: nn.Modul
         begun = saved.provenance.init
     if spec.init != (begun or "default"):
         raise _differs(saved, "init", begun or "default", spec.init)
-    if init.initialisation(spec.init).rewrites_base != (begun is not None):
-        raise _differs(saved, "init", begun or "default", spec.init)
-    whole = find_saved(model, spec.modules_to_save)
-    theirs = sorted(replaced_modules(saved, model))
-    if sorted(whole) != theirs and not set(whole) <= set(theirs):
-        raise _differs(saved, "modules_to_save", listed(theirs) or "none", listed(whole) or "none")
     if saved.tokens:
         raise AdapterError(
             f"adapter.start_from: {saved.folder} has trained rows of an embedding, which a recipe "
             "cannot train"
         )
+    whole = find_saved(model, spec.modules_to_save)
+    tied = {other for path in whole for other in tied_to(model, path)}
+    if not set(whole) <= set(saved.modules) <= {*whole, *tied}:
+        theirs = listed(sorted(saved.modules)) or "none"
+        raise _differs(saved, "modules_to_save", theirs, listed(whole) or "none")
     paths = [path for path in targets_of(model, spec) if path not in whole]
     if set(paths) != set(saved.parts):
         missing = [path for path in paths if path not in saved.parts]

@@ -153,7 +153,9 @@ def with_bias(model: nn.Module, among: list[str] | None = None) -> list[str]:
         if hasattr(module, "copies") or (among is not None and path not in among):
             continue
         base = module.base if isinstance(module, AdaptedLayer) else module
-        own = bias(base) if isinstance(base, Base) else base._parameters.get("bias")
+        own = dict(base.named_parameters(recurse=False)).get("bias")
+        if isinstance(base, Base):
+            own = bias(base)  # of a quantised one it is a buffer
         if own is not None:
             found.append(path)
     return found

@@ -19,6 +19,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from etude.tuning.adapters.bases import LinearLike
 from etude.tuning.adapters.product import (
@@ -85,7 +86,9 @@ class Group:
     def _noise(self, x: Tensor) -> list[Tensor]:
         """Return what the input of each adapter is multiplied by, as `F.dropout` draws it."""
         generator = None
-        if self.state is None:
+        if isinstance(x, FakeTensor):
+            pass  # memory is planned; nothing is drawn
+        elif self.state is None:
             self.state = torch.get_rng_state()
         else:
             generator = torch.Generator()
