@@ -23,7 +23,7 @@ TEXT_SUFFIXES = (".txt", ".text", "")
 """Files of one input a line; others are read by the data readers."""
 
 
-Input = str | tuple[str, str]
+Input = str | list[str] | tuple[str, str]
 """A text, or a pair of texts."""
 
 

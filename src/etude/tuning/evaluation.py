@@ -11,13 +11,13 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
-from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.pipeline import require_effect
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.registry import task_named
+from etude.tuning.training.measurement import Measurement, unchanged
 
 
 def evaluate_run(

@@ -39,7 +39,7 @@ from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameter
 from etude.tuning.adapters.save import save_adapter
 from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.adapters.start_from import start_from
-from etude.tuning.artifacts import Measurement, describe_data, figures, sizes, unchanged
+from etude.tuning.artifacts import describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.forward_probe import called_targets
@@ -61,6 +61,7 @@ from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, list_checkpoints, remove_torn
 from etude.tuning.training.interrupt import StopAnswer, answers
+from etude.tuning.training.measurement import Measurement, unchanged
 from etude.tuning.training.trainer import Trainer, TrainingSet
 from etude.tuning.training.verdict import WeightsBefore, is_far_worse, verdict
 

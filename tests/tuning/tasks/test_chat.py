@@ -9,7 +9,6 @@ import pytest
 
 from etude.core.errors import DataError, RecipeError
 from etude.core.progress import SilentProgress
-from etude.tuning.artifacts import Measurement, unchanged
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.data import DataSpec
@@ -28,6 +27,7 @@ from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.answers import answer_tokens
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.registry import task_named
+from etude.tuning.training.measurement import Measurement, unchanged
 
 pytestmark = pytest.mark.integration
 

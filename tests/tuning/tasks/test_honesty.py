@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from etude.core.errors import AdapterError, RecipeError, RunError
 from etude.core.progress import SilentProgress
-from etude.tuning.artifacts import Measurement
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.schema import Sample
@@ -24,6 +23,7 @@ from etude.tuning.pipeline import require_effect, tune
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.baselines import baselines, beside_model
+from etude.tuning.training.measurement import Measurement
 
 
 def encoded(texts, labels):

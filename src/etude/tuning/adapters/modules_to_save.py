@@ -200,6 +200,6 @@ def attach_saved(
 def untie(model: nn.Module, path: str) -> None:
     """Give the module at `path` a weight of its own, if it shares it with another module."""
     if tied_to(model, path):
-        layer: Any = model.get_submodule(path)
-        base = layer.base if isinstance(layer, AdaptedLayer) else layer
+        layer = model.get_submodule(path)
+        base: Any = layer.base if isinstance(layer, AdaptedLayer) else layer
         base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)

@@ -76,7 +76,7 @@ def _layers(config: dict[str, Any], folder: Path) -> list[int] | None:
     stated: Any = config.get("layers_to_transform")
     if stated is None or stated == []:
         return None
-    layers: list[Any] = stated if isinstance(stated, list) else [stated]
+    layers = cast("list[Any]", stated if isinstance(stated, list) else [stated])
     if not all(type(number) is int and number >= 0 for number in layers):
         raise AdapterError(f"{folder / CONFIG}: layers_to_transform {stated!r} are no numbers")
     return layers
@@ -91,7 +91,7 @@ def _tokens(config: dict[str, Any], folder: Path) -> dict[str, list[int]]:
     stated: Any = config.get("trainable_token_indices")
     if not stated:
         return {}
-    by_name: Any = stated if isinstance(stated, dict) else {"": stated}
+    by_name = cast("dict[str, Any]", stated if isinstance(stated, dict) else {"": stated})
     for indices in by_name.values():
         if not isinstance(indices, list) or not all(
             type(index) is int and index >= 0 for index in cast("list[Any]", indices)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from etude.core.errors import DataError, did_you_mean
-from etude.tuning.data.json_text import parse_json
+from etude.core.json_text import parse_json, text_list
 from etude.tuning.data.sources.registry import Row
 
 ABSENT: Any = object()
@@ -125,14 +125,6 @@ def read_text(row: Row, column: str, key: str) -> str:
         text = " ".join(piece.strip() for piece in pieces)
         return checked(text, f"{row.origin}: column {column!r}")
     raise DataError(f"{row.origin}: column {column!r} must be text, got {shown(value)}")
-
-
-def text_list(value: Any) -> list[str] | None:
-    """Return a value that is a list of texts, at least one; None for anything else."""
-    if not isinstance(value, (list, tuple)) or not value:
-        return None
-    listed = list(cast("Sequence[Any]", value))
-    return listed if all(isinstance(piece, str) for piece in listed) else None
 
 
 def parsed(value: Any, where: str) -> Any:

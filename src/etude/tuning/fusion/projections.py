@@ -150,8 +150,8 @@ class Group:
             flat.append(next(grad_A).to(A.dtype))
             turned = _turned(member, pair, g)
             flat.append(gradient_of_B(turned, next(thin), member.scaling, B.dtype))
-            scaled = member.norm is not None
-            flat.append(magnitude_gradient(g, next(directions), member.norm) if scaled else None)
+            norm = member.norm
+            flat.append(None if norm is None else magnitude_gradient(g, next(directions), norm))
         return flat
 
     def _gradients_of_A(self, x: Tensor, gh: Tensor | None) -> Sequence[Tensor]:  # noqa: N802

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal
 
 from etude.core.errors import DataError
-from etude.tuning.data.columns import text_list
+from etude.core.json_text import text_list
 from etude.tuning.metrics.rouge import best_of, rouge_n
 
 BaselineName = Literal["lead1", "oracle"]

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from etude.core.errors import DataError
-from etude.tuning.data.json_text import parse_json
+from etude.core.json_text import parse_json
 from etude.tuning.metrics.rouge import split_words
 
 _BRACKETED = re.compile(r"([^\[\],]+)\[([^\]]*)\]")

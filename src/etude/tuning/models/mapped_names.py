@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -137,7 +137,7 @@ def with_model_names(checkpoint: Checkpoint, model: Any) -> Checkpoint:
         WeightConverter,
         WeightRenaming,
         dot_natural_key,
-        rename_source_key,
+        rename_source_key,  # pyright: ignore[reportUnknownVariableType]
     )
 
     state: dict[str, Any] = model.state_dict()
@@ -180,7 +180,8 @@ def with_model_names(checkpoint: Checkpoint, model: Any) -> Checkpoint:
             ) from error
         for name, value in results.items():
             converted[name] = conversion, tuple(value.shape)
-    return MappedCheckpoint(checkpoint, renamed, converted, model)
+    # What it does not define itself, it hands through.
+    return cast("Checkpoint", MappedCheckpoint(checkpoint, renamed, converted, model))
 
 
 def _formats(checkpoint: Checkpoint, conversion: _Conversion) -> str:

@@ -16,7 +16,7 @@ from etude.core.atomic_files import replace_file, to_json
 from etude.core.errors import AdapterError, RunError
 from etude.core.progress import Progress
 from etude.tuning.adapters.read import read_json
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.renamed_keys import current_task
 from etude.tuning.data.batch import Layout
@@ -27,6 +27,7 @@ from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.training.measurement import Measurement
 
 RECORD = "task.json"
 """File beside the weights that records the task and its labels."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.core.errors import DataError
 from etude.core.progress import Progress
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.eval import EvalSpec
@@ -46,6 +46,7 @@ from etude.tuning.tasks.answers import (
 )
 from etude.tuning.tasks.base import Answer, Prediction, TaskRecord, omission_notes
 from etude.tuning.training.evaluate import evaluate, generate_answers
+from etude.tuning.training.measurement import Measurement
 
 REFERENCE = "reference.json"
 """Cached reference log-probabilities in the run's folder, for full fine-tuning."""

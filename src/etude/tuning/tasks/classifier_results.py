@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.data.labels import LabelKind
 from etude.tuning.data.schema import Sample
 from etude.tuning.metrics.calibration import reliability
@@ -27,6 +27,7 @@ from etude.tuning.metrics.precision_recall import (
 )
 from etude.tuning.objectives.classification import label_matrix
 from etude.tuning.training.evaluate import Evaluation
+from etude.tuning.training.measurement import Measurement
 
 SHOWN = 64
 """Maximum number of samples in samples.jsonl."""

@@ -20,7 +20,7 @@ import torch
 from etude.core.atomic_files import replace_file, to_json
 from etude.core.errors import DataError
 from etude.core.progress import Progress
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
@@ -43,6 +43,7 @@ from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE, context_limited
 from etude.tuning.tasks.text_encoder import BATCH, TextEncoder, Tokens
 from etude.tuning.training.evaluate import evaluate
+from etude.tuning.training.measurement import Measurement
 
 TRUNK = Head("none")
 

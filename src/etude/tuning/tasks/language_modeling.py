@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from etude.core.progress import Progress
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import Layout
@@ -38,6 +38,7 @@ from etude.tuning.objectives.language_modeling import LanguageModelingLoss
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import Answer, Prediction, TaskRecord
 from etude.tuning.training.evaluate import evaluate, generate_answers
+from etude.tuning.training.measurement import Measurement
 
 CONTINUED = 8
 """Maximum number of documents whose beginning is continued: they are shown, not scored."""

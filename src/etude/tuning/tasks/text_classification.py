@@ -18,7 +18,7 @@ import torch
 
 from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
@@ -70,6 +70,7 @@ from etude.tuning.tasks.text_encoder import (
     encoded_text,
 )
 from etude.tuning.training.evaluate import evaluate
+from etude.tuning.training.measurement import Measurement
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this. A processor's matrix library compiles code for each shape

@@ -17,7 +17,7 @@ import torch
 
 from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
-from etude.tuning.artifacts import Measurement, PreparedData
+from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
@@ -56,6 +56,7 @@ from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.entity_details import entity_details
 from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE
 from etude.tuning.training.evaluate import evaluate
+from etude.tuning.training.measurement import Measurement
 
 SPLITTING = "word_splitting"
 """Key of the head's options."""

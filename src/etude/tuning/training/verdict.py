@@ -14,9 +14,9 @@ import torch
 
 from etude.core import units as q
 from etude.core.atomic_files import replace_file
-from etude.tuning.artifacts import Measurement
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import Metric
+from etude.tuning.training.measurement import Measurement
 from etude.tuning.training.trainer import Trainer
 
 FAR = 1.5

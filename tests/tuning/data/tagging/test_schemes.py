@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from etude.core.errors import DataError
 from etude.tuning.data.tagging.decoding import TagDecoder
-from etude.tuning.data.tagging.schemes import (
-    SchemeEvidence,
-    entities,
-    is_broken,
-    labels_of,
-    write,
-)
+from etude.tuning.data.tagging.schemes import SchemeEvidence, entities, is_broken, labels_of, write
 from etude.tuning.data.tagging.words import split_words, splitting_of
 from etude.tuning.metrics.entities import Entity
 

@@ -10,14 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from etude.core.errors import DataError
+from etude.core.json_text import text_list
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.columns import (
-    checked,
-    columns_of,
-    field_reader,
-    text_list,
-    value_at,
-)
+from etude.tuning.data.columns import checked, columns_of, field_reader, value_at
 from etude.tuning.data.formats.conversation import conversation_sample, turns_at
 from etude.tuning.data.formats.registry import DataFormat, FirstRow, Reader, register
 from etude.tuning.data.schema import Message, Sample

@@ -22,7 +22,7 @@ from etude.tuning.data.sources.registry import (
     UnreadableRow,
     register_reader,
 )
-from etude.tuning.data.tagging.schemes import OUTSIDE, is_tag
+from etude.tuning.data.tag_syntax import OUTSIDE, is_tag
 
 _LOOKED_AT = 400
 """Lines by which a file is recognised."""

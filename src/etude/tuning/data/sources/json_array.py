@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from etude.core.errors import DataError
-from etude.tuning.data.json_text import parse_json_at
+from etude.core.json_text import parse_json_at
 from etude.tuning.data.sources.data_file import DataFile
 from etude.tuning.data.sources.jsonl import read_lines
 from etude.tuning.data.sources.registry import (

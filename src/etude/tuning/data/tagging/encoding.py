@@ -25,13 +25,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet, TaggedWords
 from etude.tuning.data.schema import Sample
-from etude.tuning.data.tagging.schemes import (
-    SchemeName,
-    TrainedScheme,
-    entities,
-    scheme_of,
-    write,
-)
+from etude.tuning.data.tagging.schemes import SchemeName, TrainedScheme, entities, scheme_of, write
 
 BATCH = 512
 """Sentences per tokenizer call."""

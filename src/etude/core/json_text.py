@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 MOST_NESTED = 100
 """Maximum nesting of lists and objects. Templates and JSON writers recurse into them, and Python's
@@ -74,3 +74,11 @@ def _nested(value: Any) -> int:
 
 def _containers(values: list[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, (dict, list))]
+
+
+def text_list(value: Any) -> list[str] | None:
+    """Return a value that is a list of texts, at least one; None for anything else."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    listed = list(cast("Sequence[Any]", value))
+    return listed if all(isinstance(piece, str) for piece in listed) else None
