@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -145,7 +145,8 @@ def with_bias(model: nn.Module, among: list[str] | None = None) -> list[str]:
     """
     found: list[str] = []
     inside: tuple[str, ...] = ()
-    for path, module in cast("Iterable[tuple[str, Any]]", named_modules(model)):
+    for path, given in named_modules(model):
+        module: Any = given
         if inside and path.startswith(inside):
             continue
         if isinstance(module, AdaptedLayer) or hasattr(module, "copies"):

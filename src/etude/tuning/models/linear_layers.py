@@ -49,7 +49,7 @@ def _computes_product(module: nn.Linear) -> bool:
         rows, columns = module.out_features, module.in_features
         weight = torch.linspace(-1.0, 1.0, rows * columns).sin_().view(rows, columns)
         bias = torch.linspace(-1.0, 1.0, rows) if cast("Any", module).bias is not None else None
-        twin: Any = copy.copy(module)
+        twin = cast("Any", copy.copy(module))
         twin._parameters = {"weight": nn.Parameter(weight, requires_grad=False)}
         twin._parameters["bias"] = None if bias is None else nn.Parameter(bias, requires_grad=False)
         x = torch.linspace(0.5, 1.5, 3 * columns).cos_().view(1, 3, columns)

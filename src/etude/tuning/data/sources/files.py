@@ -110,6 +110,8 @@ def _guarded(file: DataFile, rows: Callable[[], Iterator[SourceRow]]) -> Iterato
 
 
 def _rows(spec: DataSpec) -> SourceRows:
+    if spec.train is None:
+        raise DataError("data.train is missing: a file, or a data set's id")
     return SourceRows(
         _all(spec.train_files, spec), None if spec.eval is None else _all(spec.eval_files, spec)
     )
