@@ -31,7 +31,8 @@ def foreign_code(model: Any) -> Generator[None]:
         raise
     except Exception as error:
         frames = _frames(error.__traceback__)
-        names = {id(module): name for name, module in cast("nn.Module", model).named_modules()}
+        modules = cast("list[tuple[str, nn.Module]]", list(model.named_modules()))
+        names = {id(module): name for name, module in modules}
         inside = [names[id(owner)] for _, owner in frames if id(owner) in names]
         if not inside or frames[-1][0].startswith(_OURS):
             raise
