@@ -145,12 +145,11 @@ def with_bias(model: nn.Module, among: list[str] | None = None) -> list[str]:
     """
     found: list[str] = []
     inside: tuple[str, ...] = ()
-    for path, given in named_modules(model):
-        module: Any = given
+    for path, module in named_modules(model):
         if inside and path.startswith(inside):
             continue
         if isinstance(module, AdaptedLayer) or hasattr(module, "copies"):
-            inside = (*inside, f"{path}.")
+            inside += (f"{path}.",)
         if hasattr(module, "copies") or (among is not None and path not in among):
             continue
         base = module.base if isinstance(module, AdaptedLayer) else module

@@ -6,7 +6,7 @@ without the place: the line names the module of the model that was running.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, cast
@@ -31,7 +31,7 @@ def foreign_code(model: Any) -> Generator[None]:
         raise
     except Exception as error:
         frames = _frames(error.__traceback__)
-        modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+        modules = cast("list[tuple[str, nn.Module]]", list(model.named_modules()))
         names = {id(module): name for name, module in modules}
         inside = [names[id(owner)] for _, owner in frames if id(owner) in names]
         if not inside or frames[-1][0].startswith(_OURS):

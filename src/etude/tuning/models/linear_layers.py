@@ -48,10 +48,14 @@ def _computes_product(module: nn.Linear) -> bool:
     with modes(), torch.no_grad():
         rows, columns = module.out_features, module.in_features
         weight = torch.linspace(-1.0, 1.0, rows * columns).sin_().view(rows, columns)
-        bias = torch.linspace(-1.0, 1.0, rows) if cast("Any", module).bias is not None else None
-        twin = cast("Any", copy.copy(module))
-        twin._parameters = {"weight": nn.Parameter(weight, requires_grad=False)}
-        twin._parameters["bias"] = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        has_bias = "bias" in dict(module.named_parameters())
+        bias = torch.linspace(-1.0, 1.0, rows) if has_bias else None
+        numbers = {"weight": weight, "bias": bias}
+        twin: Any = copy.copy(module)
+        twin._parameters = {
+            name: None if value is None else nn.Parameter(value, requires_grad=False)
+            for name, value in numbers.items()
+        }
         x = torch.linspace(0.5, 1.5, 3 * columns).cos_().view(1, 3, columns)
         try:
             found: Any = twin(x)

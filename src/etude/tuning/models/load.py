@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -174,7 +174,7 @@ class ModelFiles:
         checkpoint = self.checkpoint
         named = self._named
         if isinstance(named, MappedCheckpoint):
-            return cast("Checkpoint", named.reopened(checkpoint))
+            return named.reopened(checkpoint)
         return checkpoint
 
     @cached_property

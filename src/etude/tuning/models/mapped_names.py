@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -88,9 +88,41 @@ class MappedCheckpoint:
             },
         }
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the files themselves say: configuration, tokenizer, licence."""
-        return getattr(self.inner, name)
+    @property
+    def config(self) -> Any:
+        """The files' configuration."""
+        return self.inner.config
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The files' own."""
+        return self.inner.identity
+
+    @property
+    def license(self) -> str | None:
+        """The files' own."""
+        return self.inner.license
+
+    @property
+    def chat_template(self) -> str | None:
+        """The files' own."""
+        return self.inner.chat_template
+
+    def generation_config(self) -> Any | None:
+        """Return the files' own."""
+        return self.inner.generation_config()
+
+    def tokenizer(self) -> Any:
+        """Build the files' own."""
+        return self.inner.tokenizer()
+
+    def read_bytes(self, name: str, start: int, count: int) -> bytes:
+        """Return bytes of a tensor on disk, which one that is converted is not."""
+        return self.inner.read_bytes(self._renamed[name], start, count)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.inner.close()
 
     def reopened(self, inner: Checkpoint) -> MappedCheckpoint:
         """Return the same names for the same files, opened again."""
@@ -137,7 +169,7 @@ def with_model_names(checkpoint: Checkpoint, model: Any) -> Checkpoint:
         WeightConverter,
         WeightRenaming,
         dot_natural_key,
-        rename_source_key,  # pyright: ignore[reportUnknownVariableType]
+        rename_source_key,  # pyright: ignore[reportUnknownVariableType] - partly typed
     )
 
     state: dict[str, Any] = model.state_dict()
@@ -180,8 +212,7 @@ def with_model_names(checkpoint: Checkpoint, model: Any) -> Checkpoint:
             ) from error
         for name, value in results.items():
             converted[name] = conversion, tuple(value.shape)
-    # What it does not define itself, it hands through.
-    return cast("Checkpoint", MappedCheckpoint(checkpoint, renamed, converted, model))
+    return MappedCheckpoint(checkpoint, renamed, converted, model)
 
 
 def _formats(checkpoint: Checkpoint, conversion: _Conversion) -> str:
