@@ -17,7 +17,7 @@ from etude.core.errors import EtudeError
 _SAID = ("no space left on device", "database or disk is full", "disk quota exceeded")
 """What libraries say whose exceptions carry no error number: SQLite, safetensors, tantivy."""
 
-KEPT = {
+KEPT: dict[tuple[str, ...], str] = {
     ("practice", "submit"): "earlier submissions and their verdicts are kept",
     ("practice", "run"): "earlier submissions and their verdicts are kept",
     ("practice", "judge"): "submissions that wait stay in the queue, verdicts are kept",
