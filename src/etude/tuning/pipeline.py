@@ -56,7 +56,7 @@ from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.checkpoint import last_checkpoint, remove_torn
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.trainer import Trainer, TrainingSet
-from etude.tuning.training.verdict import WeightsBefore, is_far_worse, verdict
+from etude.tuning.verdict import WeightsBefore, is_far_worse, verdict
 
 
 @dataclass(frozen=True)
