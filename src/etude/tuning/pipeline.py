@@ -63,7 +63,7 @@ from etude.tuning.training.checkpoint import last_checkpoint, list_checkpoints, 
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.measurement import Measurement, unchanged
 from etude.tuning.training.trainer import Trainer, TrainingSet
-from etude.tuning.training.verdict import WeightsBefore, is_far_worse, verdict
+from etude.tuning.verdict import WeightsBefore, is_far_worse, verdict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import ACCURACY, ROUGE_L
 from etude.tuning.training.measurement import Measurement
-from etude.tuning.training.verdict import FAR, is_far_worse, verdict
+from etude.tuning.verdict import FAR, is_far_worse, verdict
 
 RECIPE = Recipe.parse({"data": {"train": "rows.jsonl"}, "train": {"lr": 10.0}})
 
