@@ -23,7 +23,7 @@ from etude.tuning.data.sources.registry import (
     register_reader,
 )
 from etude.tuning.data.sources.text_lines import not_utf8, open_text
-from etude.tuning.data.tagging.schemes import OUTSIDE, is_tag
+from etude.tuning.metrics.entities import OUTSIDE, is_tag
 
 _LOOKED_AT = 400
 """Lines by which a file is recognised."""

@@ -14,7 +14,6 @@ breaks its scheme has entities too; `broken` tells such sequences.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,15 +24,12 @@ from numpy.typing import NDArray
 
 from etude.core.errors import DataError
 from etude.tuning.data.counts import Tally
-from etude.tuning.metrics.entities import Entity
+from etude.tuning.metrics.entities import OUTSIDE, PREFIXED, Entity
 
 SchemeName = Literal["IO", "IOB1", "BIO", "BIOES", "BILOU"]
 TrainedScheme = Literal["BIO", "BIOES"]
 """A model is trained on one of these."""
 
-OUTSIDE = "O"
-
-_PREFIXED = re.compile(r"([BIESLUM])-(.+)")
 _CANONICAL = {"L": "E", "U": "S", "M": "I"}
 _LETTERS: dict[TrainedScheme, str] = {"BIO": "BI", "BIOES": "BIES"}
 
@@ -49,15 +45,10 @@ def parse(tag: str, scheme: SchemeName = "BIO") -> tuple[str, str]:
         return OUTSIDE, ""
     if scheme == "IO":
         return "I", tag
-    match = _PREFIXED.fullmatch(tag)
+    match = PREFIXED.fullmatch(tag)
     if match is None:
         raise DataError(f"{tag!r} is no tag: expected O, or B- or I- with a type, as in B-PER")
     return _CANONICAL.get(match[1], match[1]), match[2]
-
-
-def is_tag(text: str) -> bool:
-    """Return whether a text is O, or a prefix and a type."""
-    return text == OUTSIDE or _PREFIXED.fullmatch(text) is not None
 
 
 def entities(tags: Sequence[str], scheme: SchemeName = "BIO") -> list[Entity]:
@@ -123,7 +114,7 @@ class SchemeEvidence:
             if tag == OUTSIDE:
                 before = ""
                 continue
-            match = _PREFIXED.fullmatch(tag)
+            match = PREFIXED.fullmatch(tag)
             if match is None:
                 self.plain.setdefault(tag, Tally()).add(origin)
                 before = ""
