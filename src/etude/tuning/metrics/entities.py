@@ -8,6 +8,7 @@ are outside of any entity, so word accuracy is high for a model that finds nothi
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,17 @@ Outcome = Literal["right", "type", "boundary", "both", "missing", "spurious"]
 with both wrong; not found; or predicted where there is none."""
 
 OUTCOMES: tuple[Outcome, ...] = ("right", "type", "boundary", "both", "missing", "spurious")
+
+
+OUTSIDE = "O"
+"""Tag of a word outside of entities."""
+PREFIXED = re.compile(r"([BIESLUM])-(.+)")
+"""Tag of a word inside: a letter and the type."""
+
+
+def is_tag(text: str) -> bool:
+    """Return whether a text is O, or a prefix and a type."""
+    return text == OUTSIDE or PREFIXED.fullmatch(text) is not None
 
 
 class Entity(NamedTuple):
