@@ -195,11 +195,7 @@ def test_banking77_is_read_with_its_quotes_and_line_ends(shared_data):
         ("a.csv", 'prompt,completion\na,b\n"c,d\n', r"a\.csv:3 cannot be read: .*end of data"),
         ("a.csv", "text,text\na,b\n", r"a\.csv:1: duplicate column names"),
         ("a.parquet", "PAR1 not really", r"a\.parquet cannot be read as Parquet"),
-<<<<<<< HEAD
-        ("a.xlsx", "x", r"unknown file type '\.xlsx'; known: \.bio.* \.csv, .*\.json, \.jsonl"),
-=======
         ("a.xlsx", "x", r"unknown file type '\.xlsx'; known: .*\.csv, .*\.json, \.jsonl"),
->>>>>>> tagging
         ("a.jsonl", '{"question": "x"}', r"a\.jsonl:1: expected a column .* has 'question'"),
         (
             "a.jsonl",

@@ -22,12 +22,7 @@ from etude.tuning.data.sources.registry import (
     UnreadableRow,
     register_reader,
 )
-<<<<<<< HEAD
-from etude.tuning.data.tag_syntax import OUTSIDE, is_tag
-=======
-from etude.tuning.data.sources.text_lines import not_utf8, open_text
 from etude.tuning.metrics.entities import OUTSIDE, is_tag
->>>>>>> tagging
 
 _LOOKED_AT = 400
 """Lines by which a file is recognised."""

@@ -24,12 +24,7 @@ from numpy.typing import NDArray
 
 from etude.core.errors import DataError
 from etude.tuning.data.counts import Tally
-<<<<<<< HEAD
-from etude.tuning.data.tag_syntax import OUTSIDE, PREFIXED
-from etude.tuning.metrics.entities import Entity
-=======
 from etude.tuning.metrics.entities import OUTSIDE, PREFIXED, Entity
->>>>>>> tagging
 
 SchemeName = Literal["IO", "IOB1", "BIO", "BIOES", "BILOU"]
 TrainedScheme = Literal["BIO", "BIOES"]
