@@ -104,6 +104,12 @@ bench: install   ## Measure speed and memory beside TRL + PEFT, and compare with
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/regression.py
 
+bench-tasks: install  ## Tune every text task on public data by every method; three hours, resumable
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[text]'
+	$(BIN)/etude models pull smollm2-135m
+	$(BIN)/etude models pull minilm
+	$(BIN)/python benchmarks/tasks.py --write
+
 lock: develop    ## Write the versions in .venv to requirements.lock
 	{ echo "# Versions that were tested together; PyTorch is pinned in the Makefile."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \
