@@ -24,7 +24,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from etude.core.atomic_files import replace_file
 from etude.core.machine import this_machine
@@ -295,7 +295,7 @@ _SHARES = {
 def _baseline_lines(title: str, one: dict[str, Any], task: Task) -> list[str]:
     rows: list[tuple[str, dict[str, float]]] = []
     if isinstance(one["baselines"], list):
-        listed: list[dict[str, Any]] = one["baselines"]
+        listed = cast("list[dict[str, Any]]", one["baselines"])
         rows = [(row["name"], row["metrics"]) for row in listed]
     else:
         rows = list(one["baselines"].items())
