@@ -149,7 +149,7 @@ def recipe_file(tiny_llama, tmp_path):
             "".join(f'{{"prompt": "{i}", "completion": ""}}\n' for i in range(9)),
             ["rows.jsonl:", "answer is empty"],
         ),
-        ('{"question": "a", "answer": "b"}\n', ["question"]),
+        ('{"frage": "a", "antwort": "b"}\n', ["frage"]),
     ],
     ids=["missing", "empty", "no JSON", "nothing trained", "no column"],
 )

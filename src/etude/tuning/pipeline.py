@@ -111,9 +111,7 @@ def tune(
     recipe = _with_adapter_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     if resume is None:
-        recipe, notes = resolved(recipe)
-        for note in notes:
-            watching.on_message(note)
+        recipe = _decided(recipe, watching)
     placement = Placement.of(recipe)
     if placement.world_size > 1:
         raise RunError(
@@ -128,7 +126,7 @@ def tune(
         try:
             folder.set_state("running")
             if resume is None:
-                recipe = settled(recipe, folder.path)
+                recipe = _decided(settled(recipe, folder.path), watching)
             folder.write_text("recipe.yaml", recipe.to_yaml())
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)
@@ -140,6 +138,14 @@ def tune(
             if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
                 raise RunError(_disk_error(error, folder)) from error
             raise
+
+
+def _decided(recipe: Recipe, callbacks: Callback) -> Recipe:
+    """Return the recipe with its task and columns read from the data, and say which they are."""
+    recipe, notes = resolved(recipe)
+    for note in notes:
+        callbacks.on_message(note)
+    return recipe
 
 
 def _before_training(resume: RunFolder | None) -> Callable[[], str]:

@@ -78,14 +78,14 @@ def test_many_prompts_and_prompts_longer_than_a_pass(monkeypatch):
 
 @pytest.mark.parametrize(
     "spec",
-    [AdapterSpec(kind="dora", rank=4, alpha=8), AdapterSpec(target_modules=["embed_tokens"])],
+    [AdapterSpec(kind="ia3"), AdapterSpec(target_modules=["embed_tokens"])],
 )
 def test_models_that_are_not_known_are_left_to_transformers(spec):
     model = adapted(MODELS["llama"], spec)
     fast = greedy._Generator.of(model, 1, 8)
     answer = greedy.generate(model, prompts(1), [96], max_new_tokens=5)
     assert answer == greedy._by_transformers(model, prompts(1), [96], 5)
-    if spec.kind == "dora":
+    if spec.kind == "ia3":
         assert fast is None
 
 

@@ -114,8 +114,8 @@ def test_a_checkpoint_of_the_trunk_alone_finds_its_places(
     ids = some_ids(model)
 
     assert torch.equal(load_folder(tmp_path).model(ids).logits, model(ids).logits)
-    with pytest.raises(ModelError, match=r"has no Linear to quantise: set quant\.kind: none"):
-        load_folder(tmp_path, NF4)
+    quantised = load_folder(tmp_path, NF4).model(ids).logits
+    assert 0 < (quantised - model(ids).logits).norm() < 0.5 * model(ids).logits.norm()
 
 
 @pytest.mark.parametrize("slice_numbers", [1, 7 * 160, 1 << 20])

@@ -79,6 +79,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CatalogModel:
         summary="a few random bytes",
         task="causal language model",
         license="CC0-1.0",
+        hub_id="etude/tiny",
         project="etude-tiny-model",
         version="1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),

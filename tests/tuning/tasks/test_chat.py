@@ -56,7 +56,7 @@ def test_the_old_name_of_the_task_is_read_wherever_it_is_written(tmp_path):
     assert Recipe.read_run(file).task == Recipe.read(file).task == "chat"
     (tmp_path / "task.json").write_text('{"task": "causal-lm", "labels": []}')
     assert TaskRecord.read(tmp_path) == TaskRecord("chat")
-    with pytest.raises(RecipeError, match="task: input should be 'chat'"):
+    with pytest.raises(RecipeError, match="task: input should be 'auto', 'chat'"):
         Recipe.parse({"task": "chatt"})
 
 

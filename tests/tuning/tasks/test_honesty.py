@@ -229,7 +229,7 @@ def test_details_are_the_figures_of_scikit_learn(head_only):
 
 
 def test_a_head_alone_needs_a_head():
-    with pytest.raises(RecipeError, match="task: causal-lm has none; name modules"):
+    with pytest.raises(RecipeError, match="and chat has none; name modules"):
         Recipe.parse({"data": {"train": "x"}, "adapter": {"kind": "head"}})
     with pytest.raises(RecipeError, match=r"adapter.init is for adapter.kind: lora"):
         Recipe.parse(

@@ -77,7 +77,7 @@ def _uncalled(model: Any, paths: list[str]) -> list[str]:
         model.get_submodule(path).register_forward_pre_hook(partial(note, path)) for path in paths
     ]
     training, device = bool(model.training), cast("torch.device", model.device)
-    devices = [device] if device.type == "cuda" else []
+    devices = [device] if device.type == "cuda" and torch.cuda.is_initialized() else []
     fork = cast("Any", torch.random).fork_rng
     model.train()
     try:

@@ -300,7 +300,7 @@ def _trace(
                 "segment_lengths": segments,
             }
         before = live.peak = live.now
-        compute_loss = _LOSSES[head.kind]
+        compute_loss = _loss_of(head)
         # With checkpointing, layers are computed again in the backward pass.
         with _rows(model, packed=packed):
             try:
@@ -381,12 +381,11 @@ def _states_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     return states.mean(dim=1).square().sum()
 
 
-_LOSSES = {
-    "causal-lm": _loss,
-    "sequence-classification": _class_loss,
-    "token-classification": _class_loss,
-    "none": _states_loss,
-}
+def _loss_of(head: Head) -> Callable[[Any, Tensor, dict[str, Any]], Tensor]:
+    """Return what computes the loss of a model with this head."""
+    if head.kind == "causal-lm":
+        return _loss
+    return _states_loss if head.kind == "none" else _class_loss
 
 
 def _count_experts(model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.columns import names
 from etude.tuning.data.documents import is_text
 from etude.tuning.data.formats.registry import FORMATS, FirstRow
+from etude.tuning.data.sources import standard_input
 from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource
 
 ROWS = 2000
@@ -72,7 +73,8 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """Return a recipe with its task and columns decided, and what was decided, for the user.
 
     Args:
-        recipe: any; one whose task and columns are known is returned as it is.
+        recipe: any; one whose task and columns are known is returned as it is, and so is one whose
+            data are standard input, until that is stored.
 
     Raises:
         DataError: the data cannot be read, or the choice is ambiguous.
@@ -81,6 +83,8 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
         return _with(recipe, CHAT if recipe.task == "auto" else recipe.task, {}), []
     if recipe.task != "auto" and recipe.task not in _FINDERS:
         return recipe, []
+    if recipe.data.train == standard_input.NAME:
+        return recipe, []  # read once it is stored
     documents = [file.path for file in recipe.data.train_files if file.path is not None]
     if recipe.data.kind == "files" and any(map(is_text, documents)):
         if recipe.task != "auto":
