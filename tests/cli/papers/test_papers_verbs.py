@@ -63,10 +63,15 @@ def test_today_follows_what_is_liked_and_says_why(etude):
 
 
 def test_a_paper_is_shown_with_all_that_is_known(etude):
-    (key,) = ids(etude, "the OR a OR we", most=1)
-    shown = etude("show", f"https://arxiv.org/abs/{key}v1").stdout
-    assert f"https://arxiv.org/abs/{key}" in shown
-    assert "summary: " in shown and "announced: " in shown and "related:" in shown
+    # Which paper a search finds first depends on the day; not all were seen in an announcement.
+    pages = {
+        key: etude("show", f"https://arxiv.org/abs/{key}v1").stdout
+        for key in ids(etude, "the OR a OR we", most=12)
+    }
+    for key, page in pages.items():
+        assert f"https://arxiv.org/abs/{key}" in page
+        assert "summary: " in page and "related:" in page
+    assert any("announced: " in page for page in pages.values())
 
 
 def test_tags_searches_and_authors_are_kept(etude):
