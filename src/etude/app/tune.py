@@ -111,7 +111,10 @@ def plan_run(
     chosen = Recipe.read(recipe, changes, data=data.train)
     chosen.require_data()
     chosen, found = resolved(chosen)
-    return PlannedRun(chosen.with_method(method) if method else chosen, notes=(*notes, *found))
+    return PlannedRun(
+        chosen.with_method(method) if method else chosen,
+        notes=tuple(dict.fromkeys([*notes, *found])),
+    )
 
 
 def task_names() -> list[str]:
