@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.fusion.forward_probe import logits_are_plain
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.objectives.cross_entropy import completion_loss
 
@@ -44,6 +45,7 @@ def test_operations_are_those_that_pytorch_counts():
     tokens, trained = 64, 32  # 32: what the loss fills chunks up to
     targets = torch.full((1, tokens), -100)
     targets[0, :trained] = 3
+    logits_are_plain(model)  # asked of a model once, by a forward pass of its own
     # PyTorch's counter knows addmm alone, not the one that writes in place.
     in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}
     with packed_rows(model), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
