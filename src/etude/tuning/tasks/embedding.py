@@ -23,7 +23,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.labels import labels_of
@@ -31,7 +31,6 @@ from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
 from etude.tuning.data.text_pairs import pair_reader
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.fusion.packed_heads import packing_obstacle
 from etude.tuning.metrics.metric import RANK, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
@@ -40,7 +39,7 @@ from etude.tuning.objectives.contrastive import Contrastive, embed, retrieval_ra
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord, omission_notes
 from etude.tuning.tasks.classifier_results import SHOWN
-from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE, context_limited
+from etude.tuning.tasks.text_classification import context_limited, text_layout
 from etude.tuning.tasks.text_encoder import BATCH, TextEncoder, Tokens
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
@@ -215,10 +214,7 @@ class Embedding:
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
-        if recipe.data.packing and packing_obstacle(loaded.model, per_token=True) is None:
-            return PACKED_ROWS
-        pad_id = int(loaded.tokenizer.pad_token_id or 0)
-        return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+        return text_layout(recipe, loaded, per_token=True)
 
     def objective(
         self,

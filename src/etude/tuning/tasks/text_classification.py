@@ -214,10 +214,7 @@ class TextClassification:
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
-        if recipe.data.packing and packing_obstacle(loaded.model) is None:
-            return PACKED_ROWS
-        pad_id = int(loaded.tokenizer.pad_token_id or 0)
-        return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+        return text_layout(recipe, loaded)
 
     def objective(
         self,
@@ -437,6 +434,20 @@ def _sides(
 
 def _shown(sample: Sample) -> str:
     return sample.text or "" if sample.pair is None else f"{sample.text}\n{sample.pair}"
+
+
+def text_layout(recipe: Recipe, loaded: LoadedModel, *, per_token: bool = False) -> Layout:
+    """Return packed rows, or padded ones if the recipe says so or the model cannot pack.
+
+    Args:
+        recipe: of the run.
+        loaded: a model with a new head, or the trunk alone.
+        per_token: whether it has an output per token, not per text.
+    """
+    if recipe.data.packing and packing_obstacle(loaded.model, per_token=per_token) is None:
+        return PACKED_ROWS
+    pad_id = int(loaded.tokenizer.pad_token_id or 0)
+    return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
 
 
 def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:

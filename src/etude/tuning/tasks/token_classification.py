@@ -19,7 +19,7 @@ from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Sample
@@ -38,7 +38,6 @@ from etude.tuning.data.tagging.survey import (
 )
 from etude.tuning.data.tagging.words import Splitting, split_words, splitting_of
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.fusion.packed_heads import packing_obstacle
 from etude.tuning.metrics.entities import Entity
 from etude.tuning.metrics.metric import ENTITIES_CORRECT, Metric
 from etude.tuning.models.heads import Head
@@ -54,7 +53,7 @@ from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import PredictedSpan, SpansPrediction, TaskRecord
 from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.entity_details import entity_details
-from etude.tuning.tasks.text_classification import LENGTH_MULTIPLE
+from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
 
@@ -196,10 +195,7 @@ class TokenTagging:
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
-        if recipe.data.packing and packing_obstacle(loaded.model, per_token=True) is None:
-            return PACKED_ROWS
-        pad_id = int(loaded.tokenizer.pad_token_id or 0)
-        return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+        return text_layout(recipe, loaded, per_token=True)
 
     def objective(
         self,
