@@ -17,7 +17,7 @@ import etude_side
 import peft_side
 import torch
 from configurations import Configuration
-from small_models import samples_of, write_base
+from fuzzed_models import samples_of, write_base
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as hf_logging

@@ -1,6 +1,7 @@
 """Judges on a real Ray cluster of several nodes on this machine, one of which is killed."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -31,10 +32,12 @@ def cluster():
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **NODE}
     )
     nodes = [cluster.add_node(num_cpus=1, **NODE) for _ in range(2)]
+    terminate = signal.getsignal(signal.SIGTERM)  # Ray takes it, and does not give it back
     ray.init(address=cluster.address, log_to_driver=False, namespace="etude")
     yield cluster, nodes
     ray.shutdown()
     cluster.shutdown()
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def wait_until(condition, seconds=120):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -114,6 +115,8 @@ class RayJudges:
         self._ray = ray
         self.slots = actors * slots
         self._own = not ray.is_initialized()
+        # Ray takes SIGTERM for itself, and `ray.shutdown()` does not give it back.
+        self._terminate = signal.getsignal(signal.SIGTERM)
         if self._own:
             _check_reachable(address)
             try:
@@ -213,6 +216,8 @@ class RayJudges:
                 self._ray.kill(actor)
         if self._own:
             self._ray.shutdown()
+            if self._terminate and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._terminate)
 
     def _archive(self, problem: Problem) -> tuple[str, Any]:
         """Return the digest of a problem's zip, and a reference to it in Ray's object store."""

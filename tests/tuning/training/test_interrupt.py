@@ -12,6 +12,14 @@ import pytest
 from etude.tuning.training.interrupt import StopAnswer, answers, stop_request
 
 
+@pytest.fixture(autouse=True)
+def termination_is_nobodys():
+    """Start from the system's own handling, whatever a library in this process has taken."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_answer_comes_while_the_main_thread_is_inside_a_kernel(number):
     """A mutex is what a long kernel is to Python: no handler runs before it returns.
