@@ -84,12 +84,6 @@ def fields(folder: Path) -> dict[str, Any]:
 
 def work(verb: str, folder: Path) -> None:
     """Do one verb until the process is killed."""
-    from etude.core.runtimes import set_waiting
-
-    set_waiting()  # as the command line does, before PyTorch is imported
-    import torch
-
-    from etude.core.machine import this_machine
     from etude.core.progress import SilentProgress
     from etude.tuning.callbacks import Callback, StepRecord
     from etude.tuning.config.recipe import Recipe
@@ -98,6 +92,7 @@ def work(verb: str, folder: Path) -> None:
     from etude.tuning.generation.greedy import generate
     from etude.tuning.models.load import load_model
     from etude.tuning.pipeline import adapt, tune
+    from etude.tuning.placement import use_threads
     from etude.tuning.predictor import Predictor
     from etude.tuning.training.evaluate import evaluation_loss
 
@@ -113,7 +108,7 @@ def work(verb: str, folder: Path) -> None:
 
         tune(recipe, base=folder / "runs", callbacks=[Steps()], ignore_memory=True)
         return
-    torch.set_num_threads(this_machine().physical_cores)
+    use_threads()
     loaded = load_model(recipe.model, recipe.quant)
     adapt(loaded, recipe)
     encoder = Encoder(loaded.tokenizer, recipe.data)

@@ -33,7 +33,6 @@ from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app, options
 from etude.core.errors import EtudeError
-from etude.core.runtimes import set_waiting
 
 VERBS = (
     _adapters,
@@ -61,8 +60,6 @@ def main() -> None:
     With ETUDE_DEBUG set, the traceback comes before the line.
     """
     words = sys.argv[1:]
-    # Here, because the runtime reads its settings when PyTorch is imported, inside a command.
-    set_waiting()
     options.debug = bool(os.environ.get("ETUDE_DEBUG"))
     try:
         refuse_old_names(words)

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from etude.core.atomic_files import disk_reason, is_disk_full
 from etude.core.errors import DivergedError, EtudeError, ModelError, RunError, innermost_reason
-from etude.core.machine import release_freed_memory, this_machine
+from etude.core.machine import release_freed_memory
 from etude.core.progress import Progress, SilentProgress
 from etude.core.runtimes import bound_products
 from etude.tuning.adapters import registry
@@ -51,7 +51,7 @@ from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, ModelFiles, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.optim.optimizers import optimizer_figures
-from etude.tuning.placement import Placement
+from etude.tuning.placement import Placement, use_threads
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder, find_run, remove_run
@@ -202,7 +202,7 @@ def _tune(
         estimate = _estimated(
             recipe, placement, files, task.expected_head(recipe), callbacks, ignore_memory
         )
-        torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
+        use_threads(recipe.train.threads)
         placement.reset_peak_memory()
 
         progress.start("Reading the data", None)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from etude.core import waiting
 from etude.core.errors import ModelError
 from etude.core.machine import this_machine
 from etude.tuning.config.sections.model import ModelSpec
@@ -132,6 +133,16 @@ class Placement:
             "rank": self.rank,
             "world_size": self.world_size,
         }
+
+
+def use_threads(count: int | None = None) -> None:
+    """Let PyTorch compute with `count` threads, which wait as suits the machine.
+
+    Args:
+        count: of threads; None: one for each core that this process may use.
+    """
+    torch.set_num_threads(count or this_machine().physical_cores)
+    waiting.watch()
 
 
 def choose_device(wanted: str) -> torch.device:

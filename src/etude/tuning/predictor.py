@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from etude.core.errors import AdapterError, RunError
-from etude.core.machine import this_machine
 from etude.core.progress import Progress
 from etude.tuning.adapters.modules_to_save import saved_modules
 from etude.tuning.adapters.multi_adapter import adapter_disabled
@@ -25,6 +24,7 @@ from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
+from etude.tuning.placement import use_threads
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
 from etude.tuning.tasks.base import RECORD, Prediction, TaskRecord
@@ -153,7 +153,7 @@ def load(
         return _load_adapter(Path(run), progress)
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
     recipe = _as_trained(Recipe.read_run(folder.recipe), folder)
-    torch.set_num_threads(recipe.train.threads or this_machine().physical_cores)
+    use_threads(recipe.train.threads)
     if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
     if not folder.adapter.is_dir():
@@ -200,7 +200,7 @@ def _load_adapter(folder: Path, progress: Progress | None) -> Predictor:
     it (LABEL_0), and one output is a number.
     """
     recipe = adapter_recipe(folder)
-    torch.set_num_threads(this_machine().physical_cores)
+    use_threads()
     record = TaskRecord.read(folder)
     if not (folder / RECORD).exists():
         outputs = _outputs(folder)
