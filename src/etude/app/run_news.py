@@ -94,9 +94,11 @@ def run_named(base: Path, name: str) -> Path:
     Raises:
         RunError: there is none.
     """
-    if "/" in name or name in ("", ".", "..") or not (base / name / "state.json").is_file():
+    folder = base / name
+    named = "/" not in name and name not in ("", ".", "..") and not folder.is_symlink()
+    if not named or not (folder / "state.json").is_file():
         raise RunError(f"there is no run {name!r}; it may have been deleted")
-    return base / name
+    return folder
 
 
 def runs_signature(base: Path) -> str:

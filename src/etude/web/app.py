@@ -68,6 +68,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        hub.start()
         tasks = [asyncio.create_task(hub.watch()), asyncio.create_task(_begin_days(bench))]
         yield
         hub.close()

@@ -28,10 +28,9 @@ WORDS = {
     "token": "The page that it came from is no longer valid. Reload that page and try again.",
     "session": "Open the address that `etude up` printed in the terminal, or run `etude up` again: "
     "it opens a browser that is let in.",
-    "form": "A form may have one megabyte.",
+    "body": "What was sent is larger than this page takes. Nothing of it was read or stored.",
     404: "It may have been removed, or the address is mistyped.",
     405: "Go back, and use the buttons and links of the page.",
-    413: "What was sent is larger than this page takes. Nothing of it was read or stored.",
     500: "The fault is Etude's. The terminal of `etude up` shows where it happened; nothing that "
     "was stored before is lost.",
 }
@@ -64,7 +63,7 @@ def add_error_pages(app: FastAPI) -> None:
         known = WORDS.get(error.status_code, "")
         # Starlette's own detail is the status in words.
         own = error.detail if error.detail and " " in error.detail.strip() else ""
-        words = known if error.status_code in (404, 405, 413) and not own else own or known
+        words = known if error.status_code in (404, 405) and not own else own or known
         return error_page(request.scope, error.status_code, words)
 
     @app.exception_handler(RequestValidationError)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from etude.core.errors import EtudeError
@@ -83,9 +83,12 @@ class Hub:
 
     def __init__(self, bench: Workbench, sources: Sequence[Source]) -> None:
         self._bench, self._sources = bench, {source.name: source for source in sources}
+        self.start()
+
+    def start(self) -> None:
+        """Begin in the event loop that the app runs in."""
         self._watched: dict[str, _Watched] = {}
-        self._news = asyncio.Event()
-        self._wanted = asyncio.Event()
+        self._news, self._wanted = asyncio.Event(), asyncio.Event()
         self._closed = False
 
     def open(self, name: str) -> Topic:
@@ -213,14 +216,19 @@ def parsed(since: str) -> dict[str, str | None]:
     return positions
 
 
-@router.get("/events", response_class=EventSourceResponse)
-async def stream(
-    request: Request,
+def _wanted(
     since: Annotated[str, Query(max_length=20_000)] = "",
     last_event_id: Annotated[str, Header(max_length=20_000)] = "",
+) -> dict[str, str | None]:
+    return parsed(since) | parsed(last_event_id)
+
+
+# What is wrong with a request is found before the stream begins, and so has a status of its own.
+@router.get("/events", response_class=EventSourceResponse)
+async def stream(
+    request: Request, positions: Annotated[dict[str, str | None], Depends(_wanted)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream what happens; a browser that reconnects says itself what it had last."""
-    positions = parsed(since) | parsed(last_event_id)
     async for event in request.app.state.hub.follow(positions):
         yield event
 

@@ -8,7 +8,9 @@ In this order:
    where a browser sends none, `Origin` is exactly this server's.
 3. **Session**, unless the route says that it is public (`@public`). A path that no route has needs
    a session, too.
-4. **CSRF token**, for unsafe methods in a session: the header `X-CSRF-Token`, or the field `csrf`,
+4. **Length**: a body that says it is larger than its route takes is refused before it is read
+   (`max_body_size` of the route, `LARGEST_FORM` without; FastAPI counts what says nothing).
+5. **CSRF token**, for unsafe methods in a session: the header `X-CSRF-Token`, or the field `csrf`,
    which is the first one in a form with files.
 
 There is no CORS. Every answer, an error's too, has the headers of `HEADERS` and a content security
@@ -136,17 +138,22 @@ class Gate:
             return 403, "origin"
         session = self._session(headers)
         scope["state"]["session"] = session
-        if session is None and not self._is_public(scope):
+        route = self._route(scope)
+        if session is None and not (route is not None and is_public(route)):
             return 401, "session"
+        said = headers.get("content-length", "0")
+        most = LARGEST_FORM if route is None else route.max_body_size or LARGEST_FORM
+        if not said.isdigit() or int(said) > most:
+            return 413, "body"
         return None
 
-    def _is_public(self, scope: Scope) -> bool:
+    def _route(self, scope: Scope) -> APIRoute | None:
         if scope["type"] != "http":
-            return False
+            return None
         for route in self._routes:
             if route.matches(scope)[0] == Match.FULL:
-                return is_public(route)
-        return False
+                return route
+        return None
 
     def _session(self, headers: Headers) -> Session | None:
         try:
@@ -167,12 +174,9 @@ class Gate:
         if token is None:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind == "application/x-www-form-urlencoded":
-                said = headers.get("content-length", "")
-                if said.isdigit() and int(said) > LARGEST_FORM:
-                    return receive, (413, "form")
                 body, receive, whole = await _read_ahead(receive, LARGEST_FORM)
                 if not whole:
-                    return receive, (413, "form")
+                    return receive, (413, "body")
                 token = parse_qs(body.decode("latin-1"), max_num_fields=1000).get("csrf", [""])[0]
             elif kind == "multipart/form-data":
                 body, receive, _ = await _read_ahead(receive, _FIRST_FIELD, enough=_first_field)

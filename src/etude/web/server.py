@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,10 +144,15 @@ def serve(app: App, listeners: Iterable[socket.socket], ready: Callable[[], None
     Args:
         app: from `create_app`.
         listeners: listening sockets; closed at the end.
-        ready: called in a thread of its own once requests are answered.
+        ready: called in a thread of its own, once the sockets accept requests.
     """
-    import threading
+    # Sockets listen already: what the browser asks before the loop runs waits there.
+    threading.Thread(target=ready, daemon=True).start()
+    make_server(app).run(sockets=list(listeners))
 
+
+def make_server(app: App) -> uvicorn.Server:
+    """Return the server of an app, not yet running."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -156,7 +162,4 @@ def serve(app: App, listeners: Iterable[socket.socket], ready: Callable[[], None
         lifespan="on",
         timeout_graceful_shutdown=3,
     )
-    server = _Server(config, app.inner.state.hub.close)
-    # Sockets already listen: what the browser asks before the loop runs waits there.
-    threading.Thread(target=ready, daemon=True).start()
-    server.run(sockets=list(listeners))
+    return _Server(config, app.inner.state.hub.close)
