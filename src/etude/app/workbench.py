@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etude.app.explaining import Explainer
     from etude.papers.library import Library
     from etude.papers.reader import Reader
     from etude.papers.settings import Settings
+    from etude.practice.drafts import Drafts
+    from etude.practice.judge_process import JudgeProcess
     from etude.practice.progress import UserProgress
 
 
@@ -40,6 +43,27 @@ class Workbench:
 
         return Library(self.engine)
 
+    @cached_property
+    def drafts(self) -> Drafts:
+        """Code that was saved while it was written."""
+        from etude.practice.drafts import Drafts
+
+        return Drafts(self.engine, self.user)
+
+    @cached_property
+    def judge(self) -> JudgeProcess:
+        """Starts a judge when something is submitted."""
+        from etude.practice.judge_process import JudgeProcess
+
+        return JudgeProcess(self.engine)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Lets a language model explain failures."""
+        from etude.app.explaining import Explainer
+
+        return Explainer(self.progress)
+
     def settings(self) -> Settings:
         """Read papers.yaml, which may have changed since the last time.
 
@@ -57,7 +81,9 @@ class Workbench:
         daily_problem(self.progress)
 
     def close(self) -> None:
-        """Close the database."""
+        """Ask the judge to end, and close the database."""
+        if "judge" in self.__dict__:
+            self.judge.close()
         self.engine.dispose()
 
 
