@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        judges = folder in ("attacks", "practice")
+        judges = folder in ("attacks", "practice") or item.get_closest_marker("judge") is not None
         item.add_marker(pytest.mark.xdist_group("judge" if judges else str(item.path)))
         if judges:
             item.add_marker(pytest.mark.judge)

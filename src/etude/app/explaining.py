@@ -39,6 +39,7 @@ class Explainer:
         self._progress = progress
         self._growing: dict[str, Growing] = {}
         self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
 
     @staticmethod
     def endpoint() -> ChatEndpoint | None:
@@ -73,7 +74,13 @@ class Explainer:
                 raise ProblemError("other explanations are being written: wait for one to end")
             self._growing[attempt.key] = Growing(endpoint.model)
         arguments = (endpoint, attempt.source, judged, [question] if question else [])
-        threading.Thread(target=self._write, args=arguments, daemon=True).start()
+        thread = threading.Thread(target=self._write, args=arguments, daemon=True)
+        self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        thread.start()
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that may still write."""
+        return list(self._threads)
 
     def of(self, key: str) -> Growing | None:
         """Return the explanation that is being written, or has failed."""

@@ -189,7 +189,10 @@ class Queue:
         """
         back = (
             update(Submission)
-            .where(Submission.state == "running", Submission.worker.startswith(workers, autoescape=True))
+            .where(
+                Submission.state == "running",
+                Submission.worker.startswith(workers, autoescape=True),
+            )
             .values(state="queued", worker=None, lease=None)
         )
         with self.engine.begin() as connection:

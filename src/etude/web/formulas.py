@@ -42,6 +42,8 @@ _ATTRIBUTES = frozenset(
 _INLINE = re.compile(r"\$(?=[^\s$])((?:[^$\\]|\\.)*?)(?<!\s)\$(?!\d)", flags=re.DOTALL)
 _DISPLAY = re.compile(r"\$\$((?:[^$\\]|\\.)+?)\$\$", flags=re.DOTALL)
 
+_ALIGNED = re.compile(r"\\(begin|end)\{(?:aligned|split|gathered)\}")
+
 
 def add_formulas(parser: MarkdownIt) -> MarkdownIt:
     """Let a parser read formulas, and its renderer write them as MathML."""
@@ -65,6 +67,8 @@ def to_mathml(latex: str, display: bool = False) -> Markup:
         return written
     from latex2mathml.converter import convert
 
+    # The converter knows these environments by their older name alone.
+    latex = _ALIGNED.sub(r"\\\1{align*}", latex)
     try:
         return _written(fromstring(convert(latex, display="block" if display else "inline")))
     except (ParseError, RecursionError, _UnknownError):
