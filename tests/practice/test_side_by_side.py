@@ -119,7 +119,7 @@ def test_where_other_answers_are_right_too_nothing_is_marked():
 
 def test_empty_scalar_and_bfloat16_arrays_are_laid_out():
     (empty, scalar, half, none) = inputs(
-        [torch.empty(0, 5), np.float32(2).reshape(()), torch.ones(2, dtype=torch.bfloat16), None],
+        [torch.empty(0, 5), np.array(2, np.float32), torch.ones(2, dtype=torch.bfloat16), None],
         ["a", "b", "c", "d"],
     )
     assert (empty.got.shape, empty.got.cells) == ([0, 5], [])

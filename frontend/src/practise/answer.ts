@@ -42,6 +42,10 @@ class Answer extends HTMLElement {
     return this.querySelector("textarea")?.value ?? "";
   }
 
+  get #conflict(): boolean {
+    return (this.querySelector("#conflict")?.childElementCount ?? 0) > 0;
+  }
+
   get #address(): string {
     return `/practise/${this.getAttribute("slug")}/draft`;
   }
@@ -89,7 +93,8 @@ class Answer extends HTMLElement {
         this.#say("Saved");
       } else {
         this.#say("Saved beside the code of another tab");
-        await this.#take(await fetch(location.href), ["conflict"]);
+        const own = `${location.pathname}?tab=${this.#field("tab").value}`;
+        await this.#take(await fetch(own), ["conflict"]);
       }
     } catch {
       this.#say("Not saved: Etude's server does not answer. It is tried again.");
@@ -109,8 +114,9 @@ class Answer extends HTMLElement {
       await this.#take(answer, PARTS);
       if (!answer.ok) return;
       this.#saved = code;
-      this.#say("Saved");
+      this.#say(this.#conflict ? "Saved beside the code of another tab" : "Saved");
       const address = new URL(answer.url);
+      address.searchParams.delete("tab");
       history.replaceState(null, "", address.pathname + address.search);
       if (button.dataset.key) this.querySelector<HTMLElement>("#verdict")?.focus();
       else if (!button.isConnected) this.#nearest(button.formAction)?.focus();
@@ -172,7 +178,7 @@ class Answer extends HTMLElement {
       if (!answer?.ok) return;
       const { revision, source } = (await answer.json()) as { revision: number; source: string };
       if (revision <= Number(this.#field("revision").value) || this.#code !== this.#saved) return;
-      if (this.querySelector("#conflict")?.childElementCount) return;
+      if (this.#conflict) return;
       const editor = this.querySelector("etude-editor");
       if (!(editor instanceof Editor)) return;
       this.#saved = source;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.practice.scripted_model import Model
@@ -62,6 +62,11 @@ def no_judge(request, monkeypatch):
     if request.node.get_closest_marker("judge") is None:
         monkeypatch.setattr("etude.practice.judge_process.JudgeProcess.want", lambda *_, **__: None)
         monkeypatch.setattr("etude.web.rooms.practise.answering.SOON_SECONDS", 0.0)
+
+
+def key_of(answer):
+    """Return the key of the attempt that a form leads to."""
+    return parse_qs(urlsplit(answer.headers["location"]).query)["of"][0]
 
 
 def slugs(page):
@@ -164,9 +169,17 @@ def test_a_button_saves_the_code_before_it_does_anything_else(client, post):
 def test_code_of_a_tab_that_is_late_is_judged_and_kept_beside_the_draft(web, client, post):
     slug = "label-masking"
     post(f"{slug}/draft", "newer", 0)
-    key = urlsplit(post(f"{slug}/submit", "older", 0, OTHER).headers["location"]).query[3:]
+    answer = post(f"{slug}/submit", "older", 0, OTHER)
+    key, location = key_of(answer), answer.headers["location"]
     assert find_attempt(web.bench.progress, key).source == "older"
     assert [copy.source for copy in web.bench.drafts.copies(slug)] == ["older"]
+    page = client.get(location).text
+    assert ">\nolder</textarea>" in page, "this tab goes on with its own code"
+    assert ">newer</pre>" in page
+    assert f'value="{OTHER}"' in page
+    assert 'name="revision" value="0"' in page
+    post(f"{slug}/choose?copy={OTHER}", "older, changed", 0, OTHER, keep="yes")
+    assert web.bench.drafts.read(slug).source == "older, changed"
 
 
 def test_code_that_is_too_long_is_refused_in_words(post):
@@ -413,7 +426,7 @@ def test_an_answer_is_judged_by_a_process_of_its_own_and_laid_out(web, client, p
     )
     answer = post(f"{SLUG}/submit", source)
     assert answer.status_code == 303
-    key = urlsplit(answer.headers["location"]).query[3:]
+    key = key_of(answer)
     assert await_verdict(web.bench.progress, key, LONG_SECONDS), web.bench.judge.failure
     verdict = find_attempt(web.bench.progress, key).verdict
     assert verdict.name == "wrong answer: values"
@@ -426,15 +439,15 @@ def test_an_answer_is_judged_by_a_process_of_its_own_and_laid_out(web, client, p
     assert "What to try" in page
     assert "isolated by" in page
 
-    run = post(f"{SLUG}/run", problem.solution).headers["location"]
-    assert await_verdict(web.bench.progress, urlsplit(run).query[3:], LONG_SECONDS)
-    page = client.get(run).text
+    run = post(f"{SLUG}/run", problem.solution, 1)
+    assert await_verdict(web.bench.progress, key_of(run), LONG_SECONDS)
+    page = client.get(run.headers["location"]).text
     assert "2 visible tests pass. Submit to be judged by the hidden ones as well." in page
     assert SLUG not in UserProgress(web.bench.engine, web.bench.user).solved()
 
-    done = post(f"{SLUG}/submit", problem.solution).headers["location"]
-    assert await_verdict(web.bench.progress, urlsplit(done).query[3:], LONG_SECONDS)
-    page = client.get(done).text
+    done = post(f"{SLUG}/submit", problem.solution, 2)
+    assert await_verdict(web.bench.progress, key_of(done), LONG_SECONDS)
+    page = client.get(done.headers["location"]).text
     assert re.search(r"All \d+ tests pass\.", page)
     assert SLUG in web.bench.progress.solved()
 
