@@ -185,6 +185,7 @@ def read_verdict(problem: Problem, attempt: Attempt) -> Reading | None:
         sentence(diagnosis.where),
         shown or diagnosis.smallest,
         [
+            *([diagnosis.what] if verdict.kind == "system fault" else []),
             *([sentence(diagnosis.note)] if diagnosis.note else []),
             *map(sentence, diagnosis.causes),
         ],

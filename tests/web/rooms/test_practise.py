@@ -354,7 +354,7 @@ def test_every_formula_of_every_problem_is_converted():
 def transferred(client, path):
     """Return the bytes of a page and all that it names, as they are sent."""
     page = client.get(path).text
-    files = set(re.findall(r"/static/[\w.-]+", page))
+    files = set(re.findall(r"/static/[\w.-]+", page))  # the font is loaded once, and counted apart
     assert len(files) >= 3
     packed = [len(gzip.compress(client.get(file).content, 9)) for file in files]
     return len(gzip.compress(page.encode(), 6)) + sum(packed)
@@ -436,7 +436,7 @@ def test_an_answer_is_judged_by_a_process_of_its_own_and_laid_out(web, client, p
     page = client.get(answer.headers["location"]).text
     assert page.count("<mark>") == 2 * len(wrong) > 0
     assert "<code>features</code>" in page
-    assert "What to try" in page
+    assert 'The concept: <a href="/practise?concept=datasets">' in page
     assert "isolated by" in page
 
     run = post(f"{SLUG}/run", problem.solution, 1)
@@ -459,6 +459,14 @@ def test_a_problem_deleted_while_it_is_judged_is_no_fault_of_its_answer(web, cli
     web.bench.judge.want()
     assert await_verdict(web.bench.progress, key, LONG_SECONDS)
     assert find_attempt(web.bench.progress, key).verdict.kind == "system fault"
-    assert "The judge failed" in client.get(f"/practise/{hostile}?of={key}").text or "unknown" in (
-        client.get(f"/practise/{hostile}?of={key}").text
-    )
+    page = client.get(f"/practise/{hostile}?of={key}").text
+    assert "Unknown problem" in page
+    assert "Your program is not to blame" in page
+
+
+def test_the_font_of_formulas_is_sent_and_small(client):
+    page = client.get(f"/practise/{SLUG}").text
+    sheet = client.get(re.search(r"/static/app-\w+\.css", page)[0]).text
+    font = client.get("/static/" + re.search(r"etude-math-\w+\.woff2", sheet)[0])
+    assert (font.status_code, font.headers["content-type"]) == (200, "font/woff2")
+    assert len(font.content) <= 60_000

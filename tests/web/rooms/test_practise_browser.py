@@ -106,7 +106,7 @@ def test_visible_tests_show_which_entries_differ(served, page, problem):
     )
     replace_code(page, source)
     page.keyboard.press("Control+Enter")
-    sentence(page)
+    page.locator("#attempt mark").first.wait_for(timeout=LONG_MS)
     assert page.locator("#attempt mark").count() == 12
     assert (
         page.locator("#attempt mark").first.evaluate(
