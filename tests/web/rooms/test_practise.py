@@ -419,7 +419,7 @@ def test_a_model_that_does_not_answer_is_said_and_asked_again(
 
 @pytest.mark.judge
 def test_an_answer_is_judged_by_a_process_of_its_own_and_laid_out(web, client, post, problem):
-    from tests.practice.test_side_by_side import marked
+    from tests.practice.judge.test_side_by_side import marked
 
     source = problem.solution.replace(
         "TensorDataset(features, labels)", "TensorDataset(features + (features > 0), labels)"

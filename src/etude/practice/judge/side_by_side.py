@@ -65,7 +65,7 @@ def _walk(expected: Any, got: Any, title: str = "") -> Iterator[tuple[str, Any, 
         one, other = cast("dict[Any, Any]", expected), cast("dict[Any, Any]", got)
         for key in [*one, *(key for key in other if key not in one)]:
             yield from _walk(
-                one.get(key, _MISSING), other.get(key, _MISSING), _joined(title, f"[{key!r}]")
+                one.get(key, _MISSING), other.get(key, _MISSING), _joined(title, str(key)[:80])
             )
     elif _is_sequence(expected) and _is_sequence(got) and type(expected) is type(got):
         if _array(expected) is not None and _array(got) is not None:
