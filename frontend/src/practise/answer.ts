@@ -85,6 +85,12 @@ class Answer extends HTMLElement {
         body: this.#draft(),
         headers: { Accept: "application/json" },
       });
+      if (answer.status >= 400 && answer.status < 500) {
+        // Trying again would not help: the session has ended, say, or the problem is gone.
+        const { detail } = (await answer.json()) as { detail: string };
+        this.#say(`Not saved: ${detail}`);
+        return;
+      }
       if (!answer.ok) throw new Error(String(answer.status));
       const { revision, agrees } = (await answer.json()) as { revision: number; agrees: boolean };
       this.#saved = code;

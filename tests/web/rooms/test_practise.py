@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
+import sys
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -320,7 +322,7 @@ def test_hostile_texts_of_problems_code_and_verdicts_stay_text(client, hostile, 
         page = client.get(f"/practise{path}")
         assert page.status_code == 200, path
         assert "window.hacked" in page.text
-        assert "<img" not in page.text.replace('<img src="https://evil.example', "")
+        assert "<img" not in page.text
         assert "<script>" not in page.text
         assert 'href="javascript' not in page.text
 
@@ -470,3 +472,40 @@ def test_the_font_of_formulas_is_sent_and_small(client):
     font = client.get("/static/" + re.search(r"etude-math-\w+\.woff2", sheet)[0])
     assert (font.status_code, font.headers["content-type"]) == (200, "font/woff2")
     assert len(font.content) <= 60_000
+
+
+def test_the_server_judges_hints_and_explains_without_torch(tmp_path):
+    code = f"""
+import os, sys
+os.environ.update(ETUDE_HOME={str(tmp_path)!r}, ETUDE_USER="ada")
+os.environ.pop("ETUDE_DATABASE", None)
+from pathlib import Path
+from fastapi.testclient import TestClient
+from etude.app.workbench import open_workbench
+from etude.practice.judge.verdict import Verdict
+from etude.practice.queue import Queue
+from etude.web.app import create_app
+from etude.web.rooms.practise import answering
+from etude.web.session import Sessions, launch_token
+answering.SOON_SECONDS = 0
+bench = open_workbench(runs=Path({str(tmp_path)!r}))
+bench.judge.want = lambda **_: None
+sessions = Sessions(b"a", b"b")
+with TestClient(create_app(bench, sessions, port=80), "http://127.0.0.1") as client:
+    client.get("/open?token=" + launch_token(b"b"))
+    (cookie,) = client.cookies.values()
+    form = dict(csrf=sessions.read(cookie).csrf, source="x", revision="0", tab="a" * 16)
+    for what in ("draft", "hint", "run", "submit", "solution"):
+        own = dict(Origin="http://127.0.0.1")
+        answer = client.post("/practise/{SLUG}/" + what, data=form, headers=own)
+        assert answer.status_code == 200, (what, answer.text)
+        queue = Queue(bench.engine)
+        while ticket := queue.claim("w"):
+            failed = Verdict("wrong answer", "shape", "x", test="t", visible=True)
+            queue.finish(ticket, "w", failed)
+    assert "✕" in client.get("/practise/{SLUG}").text
+    assert client.get("/practise/{SLUG}/history").status_code == 200
+print([name for name in ("torch", "numpy", "transformers", "ray") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr

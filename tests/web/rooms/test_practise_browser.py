@@ -159,6 +159,39 @@ def test_what_was_typed_last_is_saved_when_the_page_is_left(served, page):
     assert typed(page) == "last = 1\n"
 
 
+def test_tab_walks_the_page_in_the_order_in_which_it_is_read(served, page):
+    page.goto(f"{served.address}/practise/k-fold-indices")
+    stops = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        tag, text = focused(page)
+        if tag == "etude-editor":
+            page.keyboard.press("Escape")
+        stops.append("editor" if tag == "etude-editor" else text)
+        if text.startswith("Give me a hint"):
+            break
+    rooms = stops[1 : stops.index("Machine learning")]
+    assert stops[0] == "Skip to the page"
+    assert "Practise" in rooms
+    assert stops[len(rooms) + 1 :] == [
+        "Machine learning",
+        "Your submissions",
+        "Lesson and solution",
+        "editor",
+        "Run visible tests",
+        "Submit",
+        "Give me a hint (0 of 3 taken)",
+    ]
+
+
+def test_the_server_says_why_code_is_not_saved(served, page):
+    page.goto(f"{served.address}/practise/pca-by-svd")
+    page.evaluate("document.querySelector('[name=csrf]').value = 'forged'")
+    write(page, "kept = 1\n")
+    page.get_by_text("Not saved: The page that it came from is no longer valid").wait_for()
+    assert typed(page) == "kept = 1\n"
+
+
 def write(page, text):
     page.locator("etude-editor .cm-content").click()
     replace_code(page, text)
