@@ -18,6 +18,11 @@ class Answer extends HTMLElement {
     this.#form.addEventListener("input", (event) => {
       if ((event.target as HTMLElement).id === "source") this.#changed();
     });
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || (event.target as HTMLElement).id !== "question") return;
+      event.preventDefault();
+      this.querySelector<HTMLButtonElement>('button[formaction$="/explain"]')?.click();
+    });
     this.#form.addEventListener("submit", (event) => {
       const button = event.submitter as HTMLButtonElement | null;
       // Which code to go on with is chosen on a new page, which begins with it.

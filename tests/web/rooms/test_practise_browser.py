@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.practice.scripted_model import Model
 from tests.web.conftest import EVIL
 from tests.web.test_browser import RULES, axe  # noqa: F401 - a fixture
 
+from etude.app.attempts import await_verdict, send
 from etude.practice.problem import find_problem
 
 pytestmark = pytest.mark.judge
@@ -237,6 +239,25 @@ def test_hints_come_without_leaving_the_page(served, page):
     page.get_by_role("button", name=re.compile("Next hint")).click()
     page.get_by_text("Hint 2 of 3").wait_for()
     assert focused(page)[0] == "button"
+
+
+def test_a_model_explains_while_the_page_shows_it(served, page, monkeypatch):
+    model = Model(lambda _: "On “one feature”: what does `squeeze` do <b>here</b>? " * 3)
+    monkeypatch.setenv("ETUDE_LLM_URL", model.endpoint.url)
+    monkeypatch.setenv("ETUDE_LLM_MODEL", model.endpoint.model)
+    key = send(served.bench.progress, "masked-softmax", "x = 1\n", visible_only=False)
+    served.bench.judge.want()
+    assert await_verdict(served.bench.progress, key, LONG_MS / 1000)
+    page.goto(f"{served.address}/practise/masked-softmax?of={key}")
+    page.get_by_label("Explain my failure").fill("why?")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="scripted-1 explains").wait_for()
+    page.get_by_role("button", name="It helped").click()
+    page.get_by_text("You said that it helped").wait_for()
+    assert page.locator("#explanation b").count() == 0
+    assert served.bench.explainer.kept(key).helped is True
+    assert "of=" in page.url
+    model.server.shutdown()
 
 
 def test_hostile_code_stays_text_in_the_editor_and_in_its_verdict(served, page):
