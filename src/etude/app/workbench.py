@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etude.app.papers.ranking_process import RankingProcess
+    from etude.app.papers.syncing import Syncer
     from etude.papers.library import Library
     from etude.papers.reader import Reader
+    from etude.papers.search import Index
     from etude.papers.settings import Settings
     from etude.practice.progress import UserProgress
 
@@ -40,6 +43,28 @@ class Workbench:
 
         return Library(self.engine)
 
+    @cached_property
+    def index(self) -> Index:
+        """The full-text index of the papers, as it is: another process brings it up to date."""
+        from etude.app.papers.opening import index_folder
+        from etude.papers.search import Index
+
+        return Index(index_folder(), self.library)
+
+    @cached_property
+    def ranking(self) -> RankingProcess:
+        """Ranks papers for the reader."""
+        from etude.app.papers.ranking_process import RankingProcess
+
+        return RankingProcess(self.library, self.reader)
+
+    @cached_property
+    def syncer(self) -> Syncer:
+        """Fetches papers."""
+        from etude.app.papers.syncing import Syncer
+
+        return Syncer(self.library)
+
     def settings(self) -> Settings:
         """Read papers.yaml, which may have changed since the last time.
 
@@ -57,7 +82,11 @@ class Workbench:
         daily_problem(self.progress)
 
     def close(self) -> None:
-        """Close the database."""
+        """End the processes that work for it, and close the database."""
+        if "syncer" in self.__dict__:
+            self.syncer.close()
+        if "ranking" in self.__dict__:
+            self.ranking.close()
         self.engine.dispose()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from etude.papers.ranking import Interest, Ranked
     from etude.papers.ranking.alerts import Waiting
     from etude.papers.reader import Reader
+    from etude.papers.search import Index
     from etude.papers.settings import Settings
 
 Row = dict[str, Any]
@@ -56,6 +57,16 @@ class DayList:
     """Whether nothing is known of the reader, so that the order is by date only."""
     why_empty: str = ""
     """If there are no papers: why, in one sentence."""
+
+
+@dataclass(frozen=True)
+class TopicList:
+    """Papers of a day with a term in common."""
+
+    name: str
+    """The term; empty for the rest."""
+    papers: list[ListedPaper]
+    """The most interesting first."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,56 @@ def papers_of_day(
     return DayList(chosen, _listed_ranked(reader, ranked), no_likes=_unknown(ranked))
 
 
+def topics_of_day(
+    library: Library,
+    reader: Reader,
+    settings: Settings,
+    *,
+    day: str | None = None,
+    shelf: str | None = None,
+    replaced: bool = False,
+) -> list[TopicList]:
+    """Return a day's papers in groups by topic; see `papers_of_day` for the arguments."""
+    from etude.papers.ranking.corpus import corpus_of
+    from etude.papers.ranking.topics import topics
+
+    found = papers_of_day(library, reader, settings, day=day, shelf=shelf, replaced=replaced).papers
+    corpus = corpus_of(library)
+    if corpus is None:
+        return []
+    return [
+        TopicList(topic.name, [found[place] for place in topic.places])
+        for topic in topics(corpus, [paper.row for paper in found])
+    ]
+
+
+def why_ranked(
+    library: Library, reader: Reader, paper: str
+) -> tuple[float, list[tuple[str, float]]] | None:
+    """Return a paper's score and all its terms with their parts in it, strongest first.
+
+    Returns:
+        None if nothing is known of the reader.
+
+    Raises:
+        PapersError: the library does not have the paper.
+    """
+    interest = interest_of(library, reader)
+    if interest is None:
+        return None
+    row = _row(library, paper)
+    why = interest.why(row, None)
+    return sum(part for _, part in why), why
+
+
+def _row(library: Library, paper: str) -> Row:
+    key = paper_id(paper)
+    row = library.get(key)
+    if row is None:
+        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
+    return row
+
+
 def _why_empty(day: str) -> str:
     from etude.papers.calendar import no_feed
 
@@ -144,6 +205,7 @@ def search_papers(
     since: str | None = None,
     until: str | None = None,
     categories: Sequence[str] = (),
+    index: Index | None = None,
     show: Show = show_nothing,
 ) -> SearchResult:
     """Return one page of the papers that a query finds.
@@ -158,6 +220,7 @@ def search_papers(
         since: announced on this day or later, YYYY-MM-DD.
         until: announced on this day or earlier.
         categories: of any of these only; empty for all.
+        index: used as it is; None opens it and brings it up to date.
         show: called with what is being done.
 
     Raises:
@@ -165,8 +228,7 @@ def search_papers(
     """
     by_interest = order == "interest"
     first = (page - 1) * limit
-    index = open_index(library, show)
-    found = index.search(
+    found = (index or open_index(library, show)).search(
         query,
         order="relevance" if order == "relevance" else "newest",
         most=max(limit * 10, 200) if by_interest else limit,
@@ -180,25 +242,30 @@ def search_papers(
         ranked = _ranked(library, reader, rows, query, None, show)[first : first + limit]
         papers, no_likes = _listed_ranked(reader, ranked), _unknown(ranked)
     else:
-        papers, no_likes = _listed(reader, rows), False
+        papers, no_likes = listed(reader, rows), False
     return SearchResult(
         papers, found.total, found.counted(), found.explain, list(found.suggestions), no_likes
     )
 
 
 def paper_details(
-    library: Library, reader: Reader, paper: str, *, related: int = 5, show: Show = show_nothing
+    library: Library,
+    reader: Reader | None,
+    paper: str,
+    *,
+    related: int = 5,
+    show: Show = show_nothing,
 ) -> PaperDetails:
     """Return a paper, by its id or URL, and up to `related` papers like it.
 
     Raises:
         PapersError: the library does not have it.
     """
-    key = paper_id(paper)
-    row = library.get(key)
-    if row is None:
-        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
-    shown = ListedPaper(row, reader.opinions().get(key, 0), tuple(reader.tags_of(key)))
+    row = _row(library, paper)
+    key = row["id"]
+    shown = ListedPaper(row)
+    if reader is not None:
+        shown = ListedPaper(row, reader.opinions().get(key, 0), tuple(reader.tags_of(key)))
     if not related:
         return PaperDetails(shown, [])
     near = dict(open_index(library, show).related(key, related))
@@ -253,20 +320,21 @@ def _unknown(ranked: Sequence[Ranked]) -> bool:
 
 
 def _words(one: Ranked) -> tuple[tuple[str, float], ...]:
-    from etude.papers.ranking.order import NO_LIKES
+    from etude.papers.ranking.shelf_order import NO_LIKES
 
     return () if one.why == [(NO_LIKES, 0.0)] else tuple(one.why)
 
 
 def _listed_ranked(reader: Reader, ranked: Sequence[Ranked]) -> list[ListedPaper]:
-    return _listed(reader, [one.row for one in ranked], [_words(one) for one in ranked])
+    return listed(reader, [one.row for one in ranked], [_words(one) for one in ranked])
 
 
-def _listed(
+def listed(
     reader: Reader,
     rows: Sequence[Row],
     why: Sequence[tuple[tuple[str, float], ...]] | None = None,
 ) -> list[ListedPaper]:
+    """Return papers with what their reader knows of them, in their order."""
     opinions = reader.opinions()
     tags: dict[str, list[str]] = {}
     for tag, ids in reader.tags().items():
