@@ -63,16 +63,16 @@ def topics(corpus: Corpus, rows: Sequence[dict[str, Any]], most: int = MOST_TOPI
         column = matrix[:, [best]]
         has = np.zeros(len(rows), dtype=bool)
         has[column.indices] = True
-        places = np.flatnonzero(has & left)
+        places = [int(place) for place in np.flatnonzero(has & left)]
         name = _name(vocabulary, [rows[place] for place in places], best)
         left[places] = False
         if name.casefold() not in named:
             named.add(name.casefold())
-            found.append(Topic(name, tuple(int(place) for place in places)))
+            found.append(Topic(name, tuple(places)))
         else:  # the same word in another form joins its group
             for number, topic in enumerate(found):
                 if topic.name.casefold() == name.casefold():
-                    joined = sorted((*topic.places, *(int(place) for place in places)))
+                    joined = sorted((*topic.places, *places))
                     found[number] = Topic(topic.name, tuple(joined))
     found.sort(key=lambda topic: (-len(topic.places), topic.places))
     rest = tuple(int(place) for place in np.flatnonzero(left))
