@@ -12,13 +12,12 @@ import hmac
 import json
 import os
 import secrets
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from etude.core.atomic_files import replace_text
 
 SESSION_SECONDS = 30 * 86400
 LAUNCH_SECONDS = 600
@@ -103,11 +102,17 @@ def lasting_key(folder: Path) -> bytes:
 def write_private(file: Path, text: str) -> None:
     """Replace a file that only its owner may read."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    before = os.umask(0o077)
+    # Made with mode 600, before anything is in it.
+    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        replace_text(file, text)
-    finally:
-        os.umask(before)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(aside).replace(file)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
 
 
 class Password:
@@ -123,20 +128,21 @@ class Password:
     def set(self, password: str) -> None:
         """Choose a password."""
         salt = secrets.token_bytes(16)
-        record = {"salt": salt.hex(), "hash": _scrypt(password, salt).hex(), **_SCRYPT}
+        record = {"salt": salt.hex(), "hash": _scrypt(password, salt, _SCRYPT).hex(), **_SCRYPT}
         write_private(self._file, json.dumps(record))
 
     def matches(self, password: str) -> bool:
         """Return whether this is the password; takes about a tenth of a second on purpose."""
         record = json.loads(self._file.read_text("utf-8"))
         return hmac.compare_digest(
-            _scrypt(password, bytes.fromhex(record["salt"])), bytes.fromhex(record["hash"])
+            _scrypt(password, bytes.fromhex(record["salt"]), record),
+            bytes.fromhex(record["hash"]),
         )
 
 
-def _scrypt(password: str, salt: bytes) -> bytes:
-    n, r, p = _SCRYPT["n"], _SCRYPT["r"], _SCRYPT["p"]
+def _scrypt(password: str, salt: bytes, cost: Mapping[str, int]) -> bytes:
     text = password.encode("utf-8", "replace")
+    n, r, p = cost["n"], cost["r"], cost["p"]
     return hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, maxmem=2**26, dklen=32)
 
 
