@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etude.app.papers.ranking_process import RankingProcess
     from etude.app.papers.syncing import Syncer
+    from etude.papers.feed_bodies import FeedBodies
     from etude.papers.library import Library
     from etude.papers.reader import Reader
     from etude.papers.search import Index
@@ -64,6 +65,21 @@ class Workbench:
         from etude.app.papers.syncing import Syncer
 
         return Syncer(self.library)
+
+    @cached_property
+    def feeds(self) -> FeedBodies:
+        """Feeds of the papers."""
+        from etude.papers.feed_bodies import FeedBodies
+
+        return FeedBodies(
+            self.library, self.index, self.settings(), self.reader, for_you=self._for_you
+        )
+
+    def _for_you(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return papers in the order of the reader's interest; as they are before it is known."""
+        answer = self.ranking.ask("newest", patience=20.0)
+        by_id = {row["id"]: row for row in rows}
+        return [by_id[key] for key in answer.value or by_id if key in by_id]
 
     def settings(self) -> Settings:
         """Read papers.yaml, which may have changed since the last time.

@@ -193,11 +193,18 @@ def _related(library: Library, reader: Reader, paper: str) -> Any:
     return [row["id"] for row in paper_details(library, None, paper).related]
 
 
+def _newest(library: Library, reader: Reader) -> Any:
+    from etude.papers.feed_bodies import NEWEST, ranked_rows
+
+    return [row["id"] for row in ranked_rows(library, reader, library.newest(most=NEWEST))]
+
+
 REQUESTS: dict[str, Callable[..., Any]] = {
     "day": _day,
     "topics": _topics,
     "why": _why,
     "related": _related,
+    "newest": _newest,
 }
 """What can be asked; each takes the library, the reader and the request's arguments."""
 

@@ -94,6 +94,32 @@ class PaperDetails:
     related: list[Row]
 
 
+def rows_of_day(
+    library: Library,
+    settings: Settings,
+    *,
+    day: str | None = None,
+    shelf: str | None = None,
+    replaced: bool = False,
+) -> tuple[str, list[Row]]:
+    """Return a day and its papers, the newest first; see `papers_of_day`."""
+    if shelf is not None and shelf not in settings.shelves:
+        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
+    chosen = iso_day(day) if day else library.last_day()
+    if chosen is None:
+        raise PapersError(
+            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
+            "fetches the last days"
+        )
+    rows = [
+        row
+        for row in library.day(chosen)
+        if (row["kind"] in _REPLACED) is replaced
+        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
+    ]
+    return chosen, rows
+
+
 def papers_of_day(
     library: Library,
     reader: Reader,
@@ -118,22 +144,9 @@ def papers_of_day(
     Raises:
         PapersError: there is no such shelf, `day` is no day, or no paper was announced yet.
     """
-    if shelf is not None and shelf not in settings.shelves:
-        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
-    chosen = iso_day(day) if day else library.last_day()
-    if chosen is None:
-        raise PapersError(
-            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
-            "fetches the last days"
-        )
-    rows = [
-        row
-        for row in library.day(chosen)
-        if (row["kind"] in _REPLACED) is replaced
-        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
-    ]
+    chosen, rows = rows_of_day(library, settings, day=day, shelf=shelf, replaced=replaced)
     if not rows:
-        return DayList(chosen, [], no_likes=False, why_empty=_why_empty(chosen))
+        return DayList(chosen, [], no_likes=False, why_empty=why_empty(chosen))
     ranked = _ranked(library, reader, rows, chosen, settings, show)
     return DayList(chosen, _listed_ranked(reader, ranked), no_likes=_unknown(ranked))
 
@@ -188,7 +201,8 @@ def _row(library: Library, paper: str) -> Row:
     return row
 
 
-def _why_empty(day: str) -> str:
+def why_empty(day: str) -> str:
+    """Return why a day has no papers: arXiv's calendar, or where to look."""
     from etude.papers.calendar import no_feed
 
     return no_feed(date.fromisoformat(day)) or "`etude papers health` says how collecting goes"
@@ -285,6 +299,13 @@ def news(library: Library, reader: Reader, show: Show = show_nothing) -> Waiting
             "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
         )
     return waiting(reader, library, open_index(library, show))
+
+
+def waiting_news(library: Library, reader: Reader, index: Index) -> Waiting:
+    """Return what `news` does, from an index as it is, and nothing if there is nothing to watch."""
+    from etude.papers.ranking.alerts import waiting
+
+    return waiting(reader, library, index, refresh=False)
 
 
 def interest_of(library: Library, reader: Reader, show: Show = show_nothing) -> Interest | None:
