@@ -68,7 +68,7 @@ function move(by: 1 | -1): void {
 
 /** Press the button of an opinion on the paper that has the focus, or on the only one. */
 function judge(which: "like" | "dislike"): void {
-  const paper = current() ?? single();
+  const paper = current() ?? document.querySelector<HTMLElement>("[data-single]");
   const button = paper?.querySelector<HTMLButtonElement>(`button[id^="${which}-"]`);
   if (!button) {
     say("Choose a paper first: j goes to the next one.");

@@ -12,6 +12,7 @@ a JSON answer to each.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -210,8 +211,6 @@ REQUESTS: dict[str, Callable[..., Any]] = {
 
 
 def _serve() -> None:
-    import select
-
     from etude.papers.library import Library
     from etude.papers.reader import Reader
     from etude.store.engine import open_store
@@ -219,10 +218,7 @@ def _serve() -> None:
     address, user = json.loads(sys.stdin.readline())
     library = Library(open_store(address))
     reader = Reader(library.engine, user)
-    while select.select([sys.stdin], [], [], IDLE_SECONDS)[0]:
-        line = sys.stdin.readline()
-        if not line:
-            return
+    while line := _line_in_time():
         what, arguments = json.loads(line)
         try:
             answer = {"value": REQUESTS[what](library, reader, **arguments), "problem": ""}
@@ -231,6 +227,17 @@ def _serve() -> None:
         except Exception as error:  # a fault in ranking is shown, and ends nothing
             answer = {"value": None, "problem": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
+
+
+def _line_in_time() -> str:
+    """Return the next request; end the process if none comes for long."""
+    end = threading.Timer(IDLE_SECONDS, os._exit, (0,))
+    end.daemon = True
+    end.start()
+    try:
+        return sys.stdin.readline()
+    finally:
+        end.cancel()
 
 
 if __name__ == "__main__":

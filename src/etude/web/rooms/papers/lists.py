@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/papers")
 PAGE = 30
+OF_TOPIC = 4
+"""Papers shown of each topic of a day; a link leads to the others."""
 LARGE = 3
 """Papers at the top of a list that are larger than the others."""
 
@@ -37,6 +39,9 @@ class Group:
 
     title: str
     items: list[Item]
+    """The first of its papers."""
+    count: int
+    """All of them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def index(
     shelf: Text = "",
     order: DayOrder = "you",
     replaced: bool = False,
+    topic: Text | None = None,
     page: Number = 1,
 ) -> HTMLResponse:
     """Show the papers of a day: the last one with papers, unless another is asked for."""
@@ -80,14 +86,14 @@ def index(
         "order": "" if order == "you" else order,
         "replaced": int(replaced),
     }
-    back = address("/papers", **parts, page=page)
+    back = address("/papers", **parts, page=page, topic=topic)
+    ordered, groups = found.ordered, found.groups
+    if groups and topic is not None:
+        ids = dict(groups).get(topic, [])
+        ordered, groups = bench.library.get_many(ids), []
+    elif groups:
+        ordered = []
     first = (page - 1) * PAGE
-    shown = found.ordered[first : first + PAGE]
-    by_id = (
-        {item.id: item for item in items(bench, found.ordered, back, found.why)}
-        if (found.groups)
-        else {}
-    )
     before, after = bench.library.days_beside(chosen)
     return render(
         request,
@@ -96,19 +102,27 @@ def index(
         before=before and date.fromisoformat(before),
         after=after and date.fromisoformat(after),
         count=len(rows),
-        groups=[Group(name, [by_id[key] for key in ids]) for name, ids in found.groups],
-        items=[] if found.groups else items(bench, shown, back, found.why),
+        groups=[
+            Group(
+                name,
+                items(bench, bench.library.get_many(ids[:OF_TOPIC]), back, found.why),
+                len(ids),
+            )
+            for name, ids in groups
+        ],
+        items=items(bench, ordered[first : first + PAGE], back, found.why),
         why_empty="" if rows else why_empty(chosen),
         page=page,
-        pages=1 if found.groups else -(-len(rows) // PAGE),
-        large=LARGE if page == 1 else 0,
+        pages=-(-len(ordered) // PAGE),
+        large=LARGE if page == 1 and order != "topics" else 0,
+        topic=topic,
         shelf=shelf,
         order=order,
         replaced=replaced,
         known=known,
         pending=found.pending,
         problem=found.problem,
-        here=Here("/papers", parts),
+        here=Here("/papers", {**parts, "topic": topic}),
         **frame(bench),
     )
 
@@ -183,7 +197,8 @@ def search(
     }
     partly = request.headers.get("hx-request") == "true"
     template = "papers/found.html" if partly else "papers/search.html"
-    return render(request, template, **content, **({} if partly else frame(bench, query=q)))
+    around = {} if partly else frame(bench)
+    return render(request, template, **(around | content))
 
 
 def _search_order(order: Literal["newest", "relevance"]) -> Order:
@@ -299,7 +314,10 @@ class Here:
 
     def to(self, name: str, value: Any) -> str:
         """Return the address with another value of one part; a list begins at its first page."""
-        return address(self.path, **{"page": 1, **self.parts, name: value})
+        parts = {"page": 1, **self.parts}
+        if name != "page":
+            parts.pop("topic", None)  # another day has other topics
+        return address(self.path, **(parts | {name: value}))
 
 
 def frame(bench: Workbench, query: str = "") -> dict[str, Any]:
@@ -347,7 +365,12 @@ def _clock(seconds: float) -> str:
 
 def address(path: str, **query: Any) -> str:
     """Return a path with the parts of a query that say something."""
-    said = {name: value for name, value in query.items() if value not in ("", 0, None)}
+    # An empty topic is that of the papers in no other one.
+    said = {
+        name: value
+        for name, value in query.items()
+        if value not in ("", 0, None) or (name, value) == ("topic", "")
+    }
     if said.get("page") == 1:
         del said["page"]
     return f"{path}?{urlencode(said)}" if said else path

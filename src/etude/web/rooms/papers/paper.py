@@ -50,8 +50,8 @@ def beside(request: Request, bench: Bench, key: str) -> HTMLResponse:
     """Show why a paper stands where it does, and similar ones: a page, or a part of the paper's."""
     item = _item(bench, key)
     partly = request.headers.get("hx-request") == "true"
-    # They are asked for apart from the page, so they may take their time.
-    patience = 20.0
+    # They are asked for apart from the page, which asks again while they are computed.
+    patience = 5.0
     why = bench.ranking.ask("why", patience, paper=item.id) if bench.reader.stamp() else None
     related = bench.ranking.ask("related", patience, paper=item.id)
     rows = bench.library.get_many(related.value or [])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.app.papers.reading import ListedPaper, listed
 from etude.papers.card import Card, card
+from etude.papers.words import folded
 
 if TYPE_CHECKING:
     from etude.app.workbench import Workbench
@@ -66,7 +67,13 @@ class Item:
     @property
     def because(self) -> list[str]:
         """Return the words that raised it most, or why it is here without them."""
-        return [word for word, weight in self.paper.why if weight >= 0][:BECAUSE]
+        found: list[str] = []
+        for word, weight in self.paper.why:
+            # "Vocabulary" says nothing more after "Open Vocabulary".
+            new = not any(set(folded(word).split()) <= set(folded(one).split()) for one in found)
+            if weight >= 0 and new:
+                found.append(word)
+        return found[:BECAUSE]
 
 
 def items(
