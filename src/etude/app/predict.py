@@ -30,7 +30,9 @@ class PredictedInput:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data: `input`, and what the task predicts (`answer`, `label`, ...)."""
-        shown = self.input if isinstance(self.input, str) else list(self.input)
+        shown: Any = self.input if isinstance(self.input, str) else list(self.input)
+        if isinstance(self.input, tuple) and not isinstance(self.input[1], str):
+            shown = self.input[0]  # the documents are in the ranking
         return {"input": shown, **self.prediction.as_json()}
 
 

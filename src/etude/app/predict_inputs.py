@@ -24,8 +24,11 @@ TEXT_SUFFIXES = (".txt", ".text", "")
 GENERATING = ("chat", "language-modeling")
 """Tasks whose inputs are free text: an object without the column is a prompt."""
 
-Input = str | list[str] | tuple[str, str]
-"""A text, the words of a text, or a pair of texts."""
+Input = str | list[str] | tuple[str, str] | tuple[str, list[str]]
+"""A text, the words of a text, a pair of texts, or a query and its documents."""
+
+DOCUMENTS = "documents"
+"""Column of the documents to rank, a list (`task: reranking`)."""
 
 Refuse = Callable[[str], None]
 """What is done about an input that cannot be read; gets one line that names it."""
@@ -59,11 +62,21 @@ class InputReader:
 
     def __post_init__(self) -> None:
         data = self.recipe.data
-        if self.column is not None and data.text_pair is not None:
+        if self.column is not None and self.second is not None:
             raise DataError(
-                f"--column names one text, and this run classifies pairs: columns "
-                f"{data.text!r} and {data.text_pair!r}"
+                f"--column names one text, and this run {self._verb} pairs: columns "
+                f"{data.text!r} and {self.second!r}"
             )
+
+    @property
+    def second(self) -> str | None:
+        """The column of the second text, where the run reads pairs."""
+        data = self.recipe.data
+        return data.positive if self.recipe.task == "reranking" else data.text_pair
+
+    @property
+    def _verb(self) -> str:
+        return "ranks" if self.recipe.task == "reranking" else "classifies"
 
     def of_file(self, file: Path) -> Iterator[Input]:
         """Yield the inputs of a file.
@@ -131,10 +144,11 @@ class InputReader:
         data = self.recipe.data
         if self.column is not None:
             return ((self.column, "--column"),)
-        if data.text_pair is not None:
+        if self.second is not None:
+            key = "positive" if self.recipe.task == "reranking" else "text_pair"
             return (
                 (data.text, "data.text of the run"),
-                (data.text_pair, "data.text_pair of the run"),
+                (self.second, f"data.{key} of the run"),
             )
         key, own = ("prompt", data.prompt) if self.recipe.task == "chat" else ("text", data.text)
         return ((own, f"data.{key} of the run, or --column"),)
@@ -150,6 +164,8 @@ class InputReader:
         readers = [field_reader(column, key) for column, key in self.columns]
 
         def read(row: Row) -> Input:
+            if self.recipe.task == "reranking" and DOCUMENTS in row.values:
+                return readers[0](row), _documents(row)
             texts = [reader(row) for reader in readers]
             for text, (column, _) in zip(texts, self.columns, strict=True):
                 if not text.strip():
@@ -202,16 +218,32 @@ class InputReader:
             raise DataError(
                 f"--column is for a file of rows or lines of JSON, and {origin} is plain text"
             )
-        if self.recipe.data.text_pair is None:
+        if self.second is None:
             return line
         first, tab, second = line.partition("\t")
         if not (tab and first.strip() and second.strip()):
-            data = self.recipe.data
             raise DataError(
                 f"{origin}: input {number} must be two texts with a tab between them, or a JSON "
-                f"row with {data.text!r} and {data.text_pair!r}: this run reads pairs"
+                f"row with {self.recipe.data.text!r} and {self.second!r}: this run {self._verb} "
+                "pairs"
             )
         return first, second
+
+
+def _documents(row: Row) -> list[str]:
+    """Return the documents of a row.
+
+    Raises:
+        DataError: they are no list of texts.
+    """
+    from etude.core.json_text import text_list
+    from etude.tuning.data.columns import parsed
+
+    where = f"{row.origin}: column {DOCUMENTS!r}"
+    texts = text_list(parsed(row.values[DOCUMENTS], where))
+    if not texts or not all(text.strip() for text in texts):
+        raise DataError(f"{where} must be a list of texts, none of them empty")
+    return list(texts)
 
 
 def _lines_of(file: Path, reader: InputReader) -> Iterator[Input]:

@@ -56,11 +56,14 @@ def predict(
     Each object has the `input` and, for a language model, the `answer`; for text classification,
     the `label` (or `labels`) and the `probabilities` of all labels, or the `number`; for token
     classification, the `spans`: their `start` and `end` in characters, `label`, `text` and
-    `probability`; for embeddings, the `embedding`. Pairs of texts are two columns, or lines with a
-    tab between the texts. Objects are printed in batches as they are made, in the order of the
-    inputs. Blank lines are skipped. A line that begins with `{` is a JSON row when the column is in
-    it. A line of standard input that cannot be read is named and left out, and the exit status is 2
-    at the end; a file with such a row is refused before anything is predicted.
+    `probability`; for embeddings, the `embedding`; for reranking, the `score` of a query with a
+    document, or the `ranking` of a query's `documents`, a column with a list.
+
+    Pairs of texts are two columns, or lines with a tab between the texts. Objects are printed in
+    batches as they are made, in the order of the inputs. Blank lines are skipped. A line that
+    begins with `{` is a JSON row when the column is in it. A line of standard input that cannot be
+    read is named and left out, and the exit status is 2 at the end; a file with such a row is
+    refused before anything is predicted.
     """
     from etude.app.predict import plan_predictions, predictions
     from etude.tuning.report.live import TerminalProgress

@@ -42,6 +42,7 @@ class Recipe(Section):
         "text-classification",
         "token-classification",
         "embedding",
+        "reranking",
     ] = "chat"
     """What the model is tuned for. `chat`: answering, in conversations, to prompts or by
     preferences. `language-modeling`: the text of documents itself, to adapt to a domain.
@@ -49,7 +50,8 @@ class Recipe(Section):
     (`data.text`) or a pair of texts (`data.text_pair`). `token-classification`: finding entities,
     from words (`data.words`) and tags (`data.tags`), or text and spans (`data.spans`).
     `embedding`: vectors that are near for texts that belong together (`data.text` and
-    `data.positive`, or texts of one class). `auto`: read from the data."""
+    `data.positive`, or texts of one class). `reranking`: scores of documents for a query, which the
+    model reads together (the same columns). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -131,6 +133,11 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
+        if self.task == "reranking" and self.data.hard_negatives > self.data.negatives:
+            raise ValueError(
+                f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
+                f"{self.data.negatives}; lower the first, or raise the second"
+            )
         if self.task not in ("text-classification", "auto"):
             self._refuse_class_options()
         if self.train.patience is not None and self.train.eval_every is None:
