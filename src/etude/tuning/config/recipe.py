@@ -28,6 +28,9 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.config.shipped import find_recipe
 
+NO_NEW_HEAD = ("chat", "language-modeling", "embedding")
+"""Tasks whose model has no head beside that of its checkpoint."""
+
 
 class Recipe(Section):
     """One run: model, adapter, base precision, data, training, evaluation."""
@@ -140,6 +143,13 @@ class Recipe(Section):
             )
         if self.task not in ("text-classification", "auto"):
             self._refuse_class_options()
+        if self.train.head_lr_ratio != 1 and self.task in NO_NEW_HEAD:
+            raise ValueError(f"train.head_lr_ratio: task: {self.task} has no new head; omit it")
+        if self.objective.label_smoothing > 0 and self.objective.focal_gamma > 0:
+            raise ValueError(
+                "objective.label_smoothing and objective.focal_gamma change the loss of the same "
+                "labels in opposite ways; choose one"
+            )
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -199,6 +209,7 @@ class Recipe(Section):
         given = {
             "objective.class_weights": self.objective.class_weights != "none",
             "objective.focal_gamma": self.objective.focal_gamma > 0,
+            "objective.label_smoothing": self.task != "chat" and self.objective.label_smoothing > 0,
             "train.sampling": self.train.sampling != "shuffle",
             "data.text_pair": self.data.text_pair is not None,
             "data.label_columns": bool(self.data.label_columns),
