@@ -295,8 +295,10 @@ def _tune(
     folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *beside_loss]
+    beside: dict[str, Any] = after.details.get("baselines", {})
     summary = {
         **figures(before, after, outcome, metrics),
+        "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,
         "peak_rss": _recorded_peak(folder, "rss", trainer.peak_rss),

@@ -28,6 +28,9 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.config.shipped import find_recipe
 
+NO_NEW_HEAD = ("chat", "language-modeling", "embedding")
+"""Tasks whose model has no head beside that of its checkpoint."""
+
 
 class Recipe(Section):
     """One run: model, adapter, base precision, data, training, evaluation."""
@@ -42,6 +45,7 @@ class Recipe(Section):
         "text-classification",
         "token-classification",
         "embedding",
+        "reranking",
     ] = "chat"
     """What the model is tuned for. `chat`: answering, in conversations, to prompts or by
     preferences. `language-modeling`: the text of documents itself, to adapt to a domain.
@@ -49,7 +53,8 @@ class Recipe(Section):
     (`data.text`) or a pair of texts (`data.text_pair`). `token-classification`: finding entities,
     from words (`data.words`) and tags (`data.tags`), or text and spans (`data.spans`).
     `embedding`: vectors that are near for texts that belong together (`data.text` and
-    `data.positive`, or texts of one class). `auto`: read from the data."""
+    `data.positive`, or texts of one class). `reranking`: scores of documents for a query, which the
+    model reads together (the same columns). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -131,8 +136,20 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
+        if self.task == "reranking" and self.data.hard_negatives > self.data.negatives:
+            raise ValueError(
+                f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
+                f"{self.data.negatives}; lower the first, or raise the second"
+            )
         if self.task not in ("text-classification", "auto"):
             self._refuse_class_options()
+        if self.train.head_lr_ratio != 1 and self.task in NO_NEW_HEAD:
+            raise ValueError(f"train.head_lr_ratio: task: {self.task} has no new head; omit it")
+        if self.objective.label_smoothing > 0 and self.objective.focal_gamma > 0:
+            raise ValueError(
+                "objective.label_smoothing and objective.focal_gamma change the loss of the same "
+                "labels in opposite ways; choose one"
+            )
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -192,6 +209,7 @@ class Recipe(Section):
         given = {
             "objective.class_weights": self.objective.class_weights != "none",
             "objective.focal_gamma": self.objective.focal_gamma > 0,
+            "objective.label_smoothing": self.task != "chat" and self.objective.label_smoothing > 0,
             "train.sampling": self.train.sampling != "shuffle",
             "data.text_pair": self.data.text_pair is not None,
             "data.label_columns": bool(self.data.label_columns),

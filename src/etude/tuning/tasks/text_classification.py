@@ -336,12 +336,13 @@ def _refuse_unsuitable(recipe: Recipe, kind: LabelKind) -> None:
     refused = {
         "objective.class_weights": kind == "number" and recipe.objective.class_weights != "none",
         "objective.focal_gamma": kind == "number" and recipe.objective.focal_gamma > 0,
+        "objective.label_smoothing": kind != "class" and recipe.objective.label_smoothing > 0,
         "train.sampling": kind != "class" and recipe.train.sampling != "shuffle",
     }
     for option, bad in refused.items():
         if bad:
             raise DataError(
-                f"{option} balances classes, and the labels of these data are {what}; omit it"
+                f"{option} is for classes, and the labels of these data are {what}; omit it"
             )
 
 
@@ -358,8 +359,12 @@ def _objective(
     make = Classification if encoder.kind == "class" else MultiLabel
     if train is None:
         return make(len(encoder.labels))
-    weights = _class_weights(recipe, encoder, train)
-    return make(len(encoder.labels), weights, recipe.objective.focal_gamma, found)
+    weights, spec = _class_weights(recipe, encoder, train), recipe.objective
+    if encoder.kind == "class":
+        return Classification(
+            len(encoder.labels), weights, spec.focal_gamma, found, spec.label_smoothing
+        )
+    return MultiLabel(len(encoder.labels), weights, spec.focal_gamma, found)
 
 
 def _class_weights(recipe: Recipe, encoder: TextEncoder, train: EncodedSet) -> list[float] | None:
