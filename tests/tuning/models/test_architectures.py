@@ -103,6 +103,7 @@ def test_experts_that_do_not_fit_together_are_refused_by_name(folder_of):
     [
         *("falcon", "gptj", "bloom", "stablelm", "gemma2", "gpt_oss", "llama4_text", "mixtral"),
         *("qwen2_moe", "mamba", "lfm2", "qwen3_5_text", "granitemoehybrid", "falcon_h1"),
+        *("qwen3_next", "mamba2", "bamba", "zamba2", "jamba", "recurrent_gemma"),
     ],
 )
 def test_a_run_trains_and_peft_opens_it_with_the_same_logits(folder_of, tiny_recipe, name):
