@@ -1,4 +1,4 @@
-"""The queue of training jobs, with real processes that are killed: job, owner of the queue, both."""
+"""The queue of training jobs, with real processes killed: job, owner of the queue, both."""
 
 from __future__ import annotations
 
@@ -315,6 +315,40 @@ def test_a_job_that_fails_is_kept_with_its_reason(base, planned, fields, tmp_pat
     fact = facts_of(run)
     assert fact.state == "failed" and "gone" in fact.detail and fact.next_step
     assert fact.detail in " ".join(log_tail(run).split())
+
+
+def test_a_disk_that_fills_up_in_mid_run_is_said_and_the_run_goes_on_when_there_is_space(
+    disk, planned
+):
+    base = disk.place / "runs"
+    run = add_job(planned(ENDLESS), base)
+    advance(base)
+    begun(base)
+    wait_for_step(run, 8)
+    disk.fill()
+    wait_for_end(run.state_record()["pid"])
+    fact = facts_of(run)
+    assert fact.state == "failed" and "the disk is full" in fact.detail, log_tail(run)
+    assert "free some space" in fact.next_step and "from step" in fact.next_step
+    recorded = losses(run.read_metrics())
+    disk.free()
+    resume_job(run.name, base)
+    advance(base)
+    begun(base)
+    until(
+        lambda: (
+            run.state not in ("starting", "running")
+            or max(losses(run.read_metrics()), default=0) > max(recorded)
+        ),
+        "resumed",
+        run,
+    )
+    assert run.state == "running", log_tail(run)
+    again = losses(run.read_metrics())
+    assert recorded.items() <= again.items()
+    assert list(again) == list(range(1, len(again) + 1))
+    send(run.state_record(), signal.SIGKILL)
+    wait_for_end(run.state_record()["pid"])
 
 
 def test_two_runs_train_at_once_where_that_is_set(base, planned):

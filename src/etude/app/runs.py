@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +12,7 @@ from etude.core.errors import RunError
 
 if TYPE_CHECKING:
     from etude.app.jobs import Queue
+    from etude.tuning.report.paired import PairedTest
     from etude.tuning.report.summary import RunResult, Summary
     from etude.tuning.runs.folder import RunFolder
 
@@ -96,6 +97,8 @@ class RunComparison:
     """A row a run; `method` holds its name."""
     differences: list[tuple[str, list[str]]]
     """Recipe keys that differ, each with its value in each run."""
+    tests: list[PairedTest]
+    """Each further run against the first, on the samples of both; without those that share none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -112,6 +115,7 @@ class RunComparison:
                 key: dict(zip((f.name for f in self.folders), values, strict=True))
                 for key, values in self.differences
             },
+            "paired_tests": [{**asdict(test), "says": test.sentence} for test in self.tests],
         }
 
 
@@ -244,10 +248,13 @@ def find_runs_to_compare(names: Sequence[str], base: Path = Path("runs")) -> lis
 
 
 def compare_runs(folders: list[RunFolder]) -> RunComparison:
-    """Compare runs: their figures, and what differs between their recipes."""
+    """Compare runs: their figures, what differs between their recipes, and sample by sample."""
     from etude.tuning.report.differences import outcomes, recipe_differences
+    from etude.tuning.report.paired import paired_test
 
-    return RunComparison(folders, outcomes(folders), recipe_differences(folders))
+    first, *others = folders
+    tests = [test for other in others if (test := paired_test(first, other)) is not None]
+    return RunComparison(folders, outcomes(folders), recipe_differences(folders), tests)
 
 
 def removable(

@@ -125,7 +125,7 @@ def _how_it_was_lost(record: dict[str, Any]) -> str:
 
 
 def _after_failure(folder: RunFolder, detail: str) -> str:
-    if "disk is full" in detail:
+    if "free some space" in detail.lower():
         return f"free some space; then {_how_to_go_on(folder)}"
     if saved_step(folder):
         return f"put right what it names; then {_how_to_go_on(folder)}"

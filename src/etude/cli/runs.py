@@ -180,6 +180,8 @@ def compare(
         )
     else:
         typer.echo("\nThe recipes differ in nothing but the name")
+    for test in compared.tests:
+        typer.echo(f"\n{test.sentence}")
     typer.echo("\nTraining loss, smoothed")
     typer.echo(text_plot(loss_curves(folders)))
 
