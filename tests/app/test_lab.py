@@ -56,7 +56,7 @@ def chat(tmp_path, model):
     """The YAML of a recipe for a few conversations, one of which is too long."""
     rows = [{"prompt": f"open {n}", "completion": f"Close {n}."} for n in range(8)]
     rows.append({"prompt": "long " * 400, "completion": "Short."})
-    rows.append({"prompt": "open 1", "completion": "Close 1."})
+    rows += rows[1:4]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return (
@@ -83,7 +83,7 @@ def test_the_mask_of_any_row_marks_the_end_and_what_is_cut(chat):
 
 def test_findings_and_memory_are_those_of_the_commands(chat, tmp_path):
     found = lab.findings(chat)
-    assert found.rows == {"train": 10}
+    assert sum(found.rows.values()) == 12
     assert "duplicates" in {one.check for one in found.findings}
     plan = lab.memory_plan(chat, tmp_path / "runs")
     assert plan.total == sum(plan.parts.values()) > 0 and plan.fits

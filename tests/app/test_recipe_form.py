@@ -78,7 +78,7 @@ def test_what_is_wrong_stands_beside_its_field():
 def test_keys_that_contradict_each_other_are_said_at_one_of_them():
     form = read_form(TEXT + "train:\n  patience: 3\n")
     assert form.errors == {"train.patience": "train.patience needs train.eval_every"}
-    form = read_form(TEXT + "adapter:\n  ranks: 3\n")
+    form = read_form(TEXT + "adapter:\n  rnk: 3\n")
     assert "did you mean" in form.errors[WHOLE]
 
 

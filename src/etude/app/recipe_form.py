@@ -295,7 +295,8 @@ def _as_yaml(key: Key, typed: str) -> str:
     text = typed.replace("\r\n", "\n").strip()
     if not text:
         return "null" if key.nullable else reference.as_yaml(key.default)
-    if key.kind == "list of names":
+    several = "list of names" in key.kind and "," in text and text[0] not in "[{("
+    if key.kind == "list of names" or several:
         return reference.as_yaml([part.strip() for part in text.split(",") if part.strip()])
     numeric = key.kind in ("number", "whole number", "true or false")
     if numeric or text.startswith(("[", "{path", "{prompts")):
@@ -309,5 +310,7 @@ def _nearest_key(path: str, message: str, known: set[str]) -> str:
     for end in range(len(parts), 0, -1):
         if ".".join(parts[:end]) in known:
             return ".".join(parts[:end])
+    if message.startswith("unknown key"):
+        return WHOLE
     named = [word for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", message) if word in known]
     return named[0] if named else WHOLE
