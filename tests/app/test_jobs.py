@@ -21,12 +21,11 @@ from etude.app.jobs import (
     advance,
     log_tail,
     plan_clone,
-    read_queue,
     remove_job,
     resume_job,
-    set_at_once,
     stop_job,
 )
+from etude.app.run_queue import read_queue, set_at_once
 from etude.app.run_series import read_series
 from etude.app.runs import facts_of, list_facts
 from etude.app.tune import PlannedRun

@@ -91,7 +91,7 @@ def _work(folder: RunFolder) -> int:
 
 def _train(folder: RunFolder) -> bool:
     """Train to the end; return whether the run finished."""
-    from etude.app.jobs import read_order
+    from etude.app.run_queue import read_order
     from etude.app.tune import plan_resumption, start
     from etude.tuning.report.terminal import TerminalView
 

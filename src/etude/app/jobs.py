@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from etude.core.atomic_files import disk_reason, replace_text, to_json
+from etude.app.run_queue import read_order, read_queue
+from etude.core.atomic_files import disk_reason
 from etude.core.errors import LockHeldError, RunError
 from etude.core.lock import FileLock
 from etude.core.user import current_user
@@ -33,25 +34,12 @@ if TYPE_CHECKING:
     from etude.tuning.runs.folder import RunFolder
 
 QUEUE_LOCK = ".queue.lock"
-SETTINGS = ".queue.json"
 
 MOST_LAUNCHES = 3
 """Processes that may end before they have begun to work on a run, until it counts as failed."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """Jobs that this process started, to be collected when they end."""
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What runs and what waits in a base folder."""
-
-    at_once: int
-    """Jobs that run at the same time."""
-    active: list[RunFolder]
-    """Runs that a process is at work on, those of the command line included."""
-    waiting: list[RunFolder]
-    """Queued runs, the next first."""
 
 
 @dataclass(frozen=True)
@@ -149,33 +137,6 @@ def plan_clone(name: str, base: Path = Path("runs"), overrides: Sequence[str] = 
         apply_override(fields, override)
     recipe, notes = resolved(Recipe.parse(fields, str(folder.recipe)))
     return PlannedRun(recipe, notes=tuple(notes))
-
-
-def read_queue(base: Path = Path("runs")) -> Queue:
-    """Return what runs and what waits."""
-    from etude.tuning.runs.folder import list_runs
-    from etude.tuning.runs.states import ALIVE
-
-    states = [(folder, folder.state) for folder in list_runs(base)]
-    waiting = [folder for folder, state in states if state == "queued"]
-    return Queue(
-        _at_once(base),
-        [folder for folder, state in states if state in ALIVE],
-        sorted(waiting, key=lambda folder: (_number(folder), folder.name)),
-    )
-
-
-def set_at_once(count: int, base: Path = Path("runs")) -> None:
-    """Let `count` jobs run at the same time.
-
-    Raises:
-        RunError: the setting cannot be written.
-    """
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        replace_text(base / SETTINGS, to_json({"at_once": max(1, count)}) + "\n")
-    except OSError as error:
-        raise RunError(f"cannot write {base / SETTINGS}: {disk_reason(error)}") from None
 
 
 def advance(base: Path = Path("runs")) -> RunFolder | None:
@@ -334,30 +295,3 @@ def _order(*, overrides: Sequence[str] = (), ignore_memory: bool = False) -> dic
         "launches": 0,
         "before": None,
     }
-
-
-def read_order(folder: RunFolder) -> dict[str, Any]:
-    """Return job.json: when a run was queued, and how it is to go on.
-
-    Empty where it is missing or damaged.
-    """
-    try:
-        content: Any = folder.read_json("job.json")
-    except RunError:
-        return {}
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _number(folder: RunFolder) -> int:
-    number: Any = read_order(folder).get("number")
-    return number if isinstance(number, int) else 0
-
-
-def _at_once(base: Path) -> int:
-    import json
-
-    try:
-        content: Any = json.loads((base / SETTINGS).read_text("utf-8"))
-        return max(1, int(content["at_once"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from etude.core.errors import RunError
 
 if TYPE_CHECKING:
-    from etude.app.jobs import Queue
+    from etude.app.run_queue import Queue
     from etude.tuning.report.paired import PairedTest
     from etude.tuning.report.summary import RunResult, Summary
     from etude.tuning.runs.folder import RunFolder
@@ -121,7 +121,7 @@ class RunComparison:
 
 def list_facts(base: Path = Path("runs")) -> list[RunFacts]:
     """Return the facts of all runs in a folder, the oldest first."""
-    from etude.app.jobs import read_queue
+    from etude.app.run_queue import read_queue
     from etude.tuning.runs.folder import list_runs
 
     queue = read_queue(base)
@@ -217,7 +217,7 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     Raises:
         RunError: there is no such run, or a file of it is damaged.
     """
-    from etude.app.jobs import read_queue
+    from etude.app.run_queue import read_queue
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.app.jobs import Queue
+    from etude.app.run_queue import Queue
     from etude.tuning.runs.folder import RunFolder
     from etude.tuning.runs.states import RunState
 

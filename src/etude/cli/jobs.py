@@ -29,7 +29,8 @@ def queue(
     A run starts when the one before it ends. If that was killed, the next reader of the queue
     starts it: this command, `etude runs list` or the web app.
     """
-    from etude.app.jobs import advance, read_queue, set_at_once
+    from etude.app.jobs import advance
+    from etude.app.run_queue import read_queue, set_at_once
     from etude.app.runs import facts_of
 
     if at_once is not None:

@@ -198,7 +198,8 @@ def tune(
 
 def _queued(folder: RunFolder) -> None:
     """Start the next job, and say where the new one stands."""
-    from etude.app.jobs import advance, read_queue
+    from etude.app.jobs import advance
+    from etude.app.run_queue import read_queue
 
     base = folder.path.parent
     started = advance(base)
