@@ -69,9 +69,9 @@ class Standing:
 
 def open_progress(user: str | None = None) -> UserProgress:
     """Open the progress of a user; None is the current one, in this machine's time zone."""
+    from etude.core.timezone import local_timezone
     from etude.core.user import current_user
     from etude.practice.progress import UserProgress
-    from etude.practice.session import local_timezone
     from etude.store.engine import open_store
 
     progress = UserProgress(open_store(), user or current_user("practice"))
@@ -244,13 +244,21 @@ def explain_failure(
     open_explanations(user).add(judged.problem.slug, explanation)
 
 
-def daily_problem(progress: UserProgress | None = None, shelf: Path | None = None) -> Daily:
-    """Return the problem of the day; `progress` None is the current user's."""
+def daily_problem(
+    progress: UserProgress | None = None, shelf: Path | None = None, *, choose: bool = True
+) -> Daily:
+    """Return the problem of the day.
+
+    Args:
+        progress: whose; None is the current user's.
+        shelf: folder of problems; None is the shipped one.
+        choose: store the choice where none is stored yet; otherwise nothing is written.
+    """
     from etude.practice.daily import problem_of_the_day
     from etude.practice.problem import load_shelf
 
     own = progress or open_progress()
-    choice = problem_of_the_day(own.engine, own, load_shelf(shelf))
+    choice = problem_of_the_day(own.engine, own, load_shelf(shelf), store=choose)
     return Daily(choice, choice.problem.slug in own.solved())
 
 

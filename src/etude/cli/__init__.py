@@ -30,6 +30,7 @@ from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
+from etude.cli import up as _up
 from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app, options
@@ -53,6 +54,7 @@ VERBS = (
     _recipe,
     _runs,
     _tune,
+    _up,
 )
 
 

@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.core.errors import ProblemError, did_you_mean
 from etude.core.paths import shipped_folder
-from etude.practice.suite import Suite
+
+if TYPE_CHECKING:
+    from etude.practice.suite import Suite
 
 COLLECTIONS = ("pytorch", "llm", "machine-learning", "computer-vision")
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -122,6 +124,9 @@ class Problem:
         Raises:
             ProblemError: `tests.py` cannot be imported, or has no suite.
         """
+        # Imported here because it imports torch: a list of problems is shown without.
+        from etude.practice.suite import Suite
+
         suite = getattr(
             load_module(self.folder / "tests.py", f"etude_tests_{self.front.id}"), "suite", None
         )
