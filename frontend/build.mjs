@@ -20,6 +20,8 @@ const built = await build({
     "src/events-worker.ts",
     "src/practise.ts",
     "src/practise.css",
+    "src/papers.ts",
+    "src/papers.css",
   ],
   outdir: out,
   entryNames: "[name]-[hash]",
