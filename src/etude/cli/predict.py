@@ -10,7 +10,10 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from etude.cli.complete import complete_run
+from etude.cli.full_disk import silence_output
 from etude.cli.root import app
+from etude.core.atomic_files import is_disk_full
+from etude.core.errors import RunError
 
 
 @app.command(
@@ -68,9 +71,19 @@ def predict(
     progress = TerminalProgress(quiet=sys.stdout.isatty())
     # A bar on the terminal takes sys.stdout over; results go where they were sent.
     out = sys.stdout
-    for predicted in predictions(job, max_new_tokens=max_new_tokens, progress=progress):
-        out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
-        out.flush()
+    made = predictions(job, max_new_tokens=max_new_tokens, progress=progress)
+    for written, predicted in enumerate(made):
+        try:
+            out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
+            out.flush()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            silence_output()
+            raise RunError(
+                f"the disk is full; {written:,} predictions are kept, a line each, and one after "
+                "them may be cut short"
+            ) from error
 
 
 def _standard_input() -> TextIO:
