@@ -8,7 +8,8 @@ All of them within `fusion.layout.row_layout` (or `packed_rows`), with the input
 
 A head for whole sequences reads one token of a row: an encoder's the first, a decoder's the last.
 An encoder's pooler and head are therefore run on a batch of first tokens, (n, 1, H), in place of
-the row; a decoder's head, a product per token, on last tokens.
+the row, and so is most of its last layer, if that is fused (`read_rows`); a decoder's head, a
+product per token, on last tokens.
 
 `packing_obstacle` tries whether a model gives a sample in a packed row what it gives it alone.
 Models differ in what positions they count, in how they attend, and in which of their parts mix
@@ -31,7 +32,9 @@ from torch import Tensor, nn
 from etude.core.errors import innermost_reason
 from etude.tuning.data.batch import PACKED_ROWS, Batch
 from etude.tuning.data.encoded import EncodedSample
+from etude.tuning.fusion.encoder_eligibility import encoder_layers
 from etude.tuning.fusion.layout import row_layout
+from etude.tuning.fusion.read_rows import only_rows
 from etude.tuning.quant.int8 import Int8Linear
 
 _LENGTHS = (5, 9, 7)
@@ -89,17 +92,20 @@ def _reads_last_token(model: Any) -> bool:
 def _a_row_each(trunk: Any, tokens: Tensor) -> Generator[None]:
     """Context manager: let the trunk return one row a segment, of its token in `tokens` alone."""
     plain, pooler = trunk.forward, getattr(trunk, "pooler", None)
+    last = next(reversed(encoder_layers(trunk)), None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if pooler is not None:
             trunk.pooler = None  # it would pool the row
         try:
-            output = plain(*args, **kwargs)
+            with only_rows(last, tokens) as request:
+                output = plain(*args, **kwargs)
         finally:
             if pooler is not None:
                 trunk.pooler = pooler
-        states = cast("Tensor", output.last_hidden_state)
-        output.last_hidden_state = states[0].index_select(0, tokens)[:, None]
+        states = cast("Tensor", output.last_hidden_state)[0]
+        read = states if request.computed else states.index_select(0, tokens)
+        output.last_hidden_state = read[:, None]
         if pooler is not None:
             output.pooler_output = pooler(output.last_hidden_state)
         return output
