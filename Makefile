@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: help quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz sanitize bench lock clean
+.PHONY: help app web frontend-tools quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz sanitize bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -19,6 +19,13 @@ quickstart: install  ## Fine-tune SmolLM2-135M by QLoRA on Python functions and 
 compare: install ## The same by QLoRA, LoRA and full fine-tuning, side by side
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/etude tune docstrings --compare
+
+app: $(VENV)/.web ## Open Etude in a browser: practise, papers, runs and models
+	$(BIN)/etude up
+
+$(VENV)/.web: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints -e '.[web]'
+	touch $@
 
 install: $(VENV)/.installed  ## Make .venv with Etude in it
 
@@ -44,11 +51,11 @@ develop: $(VENV)/.developed  ## Make .venv with what tests and checks need, too
 
 $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]' --group dev
-	touch $@ $(VENV)/.installed $(VENV)/.lintable
+	touch $@ $(VENV)/.installed $(VENV)/.lintable $(VENV)/.web
 
 $(VENV)/.lintable: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints \
-	  -e '.[practice,papers,gpu]' --group lint
+	  -e '.[practice,papers,web,gpu]' --group lint
 	touch $@
 
 reference: install  ## Write docs/reference/recipe.md from the keys' own words
@@ -59,6 +66,18 @@ browser:         ## Install Chromium where the report's tests find none
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "no Chromium found: install it to run the browser tests"
+
+# The pages are built by people who change them; what is built is committed.
+web: frontend-tools  ## Build the styles and scripts of the pages from frontend/src
+	npm --prefix frontend run --silent check
+	npm --prefix frontend run --silent build
+
+frontend-tools:  ## Install Node and the front end's locked packages where the tests find none
+	@command -v npm >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; } \
+	  || echo "no Node found: install it to build the pages and to run their tests"
+	@if command -v npm >/dev/null; then npm --prefix frontend ci --silent; fi
 
 postgres:        ## Install PostgreSQL where the queue's tests find none
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
@@ -72,13 +91,13 @@ tested-models: develop
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/etude models pull minilm
 
-test: develop browser postgres tested-models  ## Install what is missing and run the tests that cover every promise
+test: develop browser frontend-tools postgres tested-models  ## Install what is missing and run the tests that cover every promise
 	$(PYTEST) -m "not slow"
 
 test-fast: develop  ## Run what takes under three minutes: for each change
 	$(PYTEST) -m "not slow and not integration and not weights and not judge and not browser"
 
-test-all: develop browser postgres tested-models  ## Run the long and rare tests as well: for each night
+test-all: develop browser frontend-tools postgres tested-models  ## Run the long and rare tests as well: for each night
 	$(PYTEST) --hypothesis-profile=nightly
 
 lint: $(VENV)/.lintable  ## Style, types and the rules of the house

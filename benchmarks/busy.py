@@ -179,6 +179,10 @@ PATIENCE = 40.0
 """Seconds to wait for one piece of work; what takes longer counts as that."""
 
 
+SETTLING = 3.0
+"""Seconds until how threads wait has followed the machine: `CALM` looks of `core/waiting.py`."""
+
+
 @dataclass
 class Worker:
     """A process that does one verb, and the pieces that it has finished."""
@@ -194,15 +198,16 @@ class Worker:
 
     def next_piece(self, limit: float = PATIENCE) -> None:
         """Wait until one more piece is finished, or `limit` seconds."""
-        known, end = len(self.pieces()), time.monotonic() + limit
-        while len(self.pieces()) == known and time.monotonic() < end:
+        known, end = self.output.stat().st_size, time.monotonic() + limit
+        while self.output.stat().st_size == known and time.monotonic() < end:
             if self.process.poll() is not None:
                 log = self.output.with_suffix(".err").read_text("utf-8", "replace")
                 sys.exit("a worker ended; the end of its log:\n" + log[-2000:])
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def speed(self, seconds: float) -> float:
-        """Return amount a second over whole pieces that take about `seconds`."""
+        """Return amount a second over whole pieces that take about `seconds`, once it is steady."""
+        time.sleep(SETTLING)
         self.next_piece()
         begin, known = time.monotonic(), len(self.pieces())
         time.sleep(seconds)

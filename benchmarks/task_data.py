@@ -133,6 +133,41 @@ def gsm8k(data: Path) -> Sides:
     return {side: _jsonl(folder / f"{side}.jsonl") for side in ("train", "test")}
 
 
+def gsm8k_pairs(data: Path) -> Sides:
+    """Word problems with a right answer and one whose last result is wrong, for preferences.
+
+    The wrong result is off by 1 to 9, drawn from the question's hash; it stands in the last
+    calculation and in the answer.
+    """
+
+    def pairs(rows: list[Row]) -> Iterator[Row]:
+        for row in rows:
+            steps, _, result = row["answer"].rpartition("#### ")
+            last = steps.rfind(f"={result}>>{result}")
+            if last < 0:
+                continue
+            digest = hashlib.blake2b(row["question"].encode(), digest_size=8).digest()
+            wrong = str(int(result) + 1 + digest[0] % 9) if result.isdigit() else f"{result}0"
+            rejected = steps[:last] + steps[last:].replace(result, wrong) + f"#### {wrong}"
+            yield {"prompt": row["question"], "chosen": row["answer"], "rejected": rejected}
+
+    return {side: list(pairs(rows)) for side, rows in gsm8k(data).items()}
+
+
+def banking77_pairs(data: Path) -> Sides:
+    """Two questions to a bank that mean the same, in the columns of a search: test side only."""
+    by_intent: dict[str, list[str]] = {}
+    for row in banking77(data)["test"]:
+        by_intent.setdefault(row["label"], []).append(row["text"])
+    return {
+        "test": [
+            {"question": first, "answer": second}
+            for texts in by_intent.values()
+            for first, second in zip(texts[:8:2], texts[1:8:2], strict=True)
+        ]
+    }
+
+
 def e2e_nlg(data: Path) -> Sides:
     """Restaurant descriptions from slots; training is on the set's own development side.
 
@@ -177,7 +212,7 @@ SETS: dict[str, Callable[[Path], Sides]] = {
     function.__name__: function
     for function in (
         *(sst2, banking77, overruling, unfair_tos, bc5cdr, wnut17),
-        *(medquad, gsm8k, e2e_nlg, scitldr, wikitext2),
+        *(medquad, gsm8k, gsm8k_pairs, banking77_pairs, e2e_nlg, scitldr, wikitext2),
     )
 }
 

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,8 @@ class Task:
     seeds: int = 3
     own: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Further settings of a method."""
+    elsewhere: str | None = None
+    """Another data set, on which the tuned model is measured beside its base."""
 
 
 # Full fine-tuning of a 22M encoder wants about a tenth of an adapter's rate (`--method full` sets
@@ -103,6 +106,7 @@ TASKS = (
         ("recall_10", "mrr", "ndcg"),
         {"data.text": "question", "data.positive": "answer", "train.epochs": 2},
         methods=("lora", "full"),
+        elsewhere="banking77_pairs",
     ),
     Task(
         *("banking77_search", "search (BANKING77 by class)", "embedding", "banking77", "test"),
@@ -136,7 +140,7 @@ TASKS = (
         {
             "data.prompt": "question",
             "data.completion": "answer",
-            "data.max_train": 1600,
+            "data.max_train": 900,
             "data.max_eval": 256,
             "train.epochs": 1,
             "eval.generate": 64,
@@ -153,6 +157,7 @@ TASKS = (
             "data.prompt": "{abstract}",
             "data.completion": "summary",
             "eval.source": "abstract",
+            "data.max_train": 1000,
             "data.max_eval": 200,
             "eval.generate": 200,
         },
@@ -167,9 +172,17 @@ TASKS = (
             "data.completion": "text",
             "eval.slots": "meaning",
             "eval.generate": 200,
+            "data.max_train": 2400,
             "train.epochs": 1,
         },
         methods=("lora", "full"),
+        seeds=1,
+    ),
+    Task(
+        *("gsm8k_pairs", "preferences (GSM8K, right or wrong)", "preferences", "gsm8k_pairs"),
+        *("test", ("margin", "accuracy", "eval_loss")),
+        {"data.max_train": 400, "data.max_eval": 100, "eval.generate": 0},
+        methods=("lora", "qlora"),
         seeds=1,
     ),
 )
@@ -223,19 +236,36 @@ def run(cell: Cell, work: Path, limit: float) -> dict[str, Any]:
     data = prepare(cell.task.data, work / "data")
     general = prepare("wikitext2", work / "data") / "test.jsonl"
     command = [sys.executable, "-m", "etude", *cell.command(data, general, work / "runs")]
-    began = time.perf_counter()
+    began, had = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"])
     summary: dict[str, Any] = json.loads(done.stdout)
     folder = work / "runs" / summary["name"]
     details = json.loads((folder / "details.json").read_text("utf-8"))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    elsewhere = None
+    if cell.task.elsewhere:
+        other = prepare(cell.task.elsewhere, work / "data") / "test.jsonl"
+        evaluation = [sys.executable, "-m", "etude", "eval", str(folder), "--data", str(other)]
+        measured = subprocess.run(
+            [*evaluation, "--base", "--json"],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        if measured.returncode:
+            raise RuntimeError(measured.stderr.strip().splitlines()[-1:])
+        elsewhere = json.loads(measured.stdout)
     names = [*cell.task.metrics, *(f"{name}_before" for name in cell.task.metrics)]
     keys = ("trainable_share", "train_seconds", "peak_rss", "steps", "tokens_per_s", "eval_loss")
     return {
         "metrics": {name: summary.get(name) for name in names},
         **{key: summary[key] for key in keys},
         "wall_seconds": time.perf_counter() - began,
+        "processor_seconds": used.ru_utime + used.ru_stime - had.ru_utime - had.ru_stime,
+        "elsewhere": elsewhere,
         "baselines": details.get("baselines", {}).get("rows", [])[:-1]
         or details.get("generation", {}).get("baselines", {}),
         "command": "etude " + " ".join(command[3:]),
@@ -246,7 +276,7 @@ def run(cell: Cell, work: Path, limit: float) -> dict[str, Any]:
 def table(tasks: list[Task], results: dict[str, dict[str, Any]]) -> str:
     """Return the results as Markdown: mean and standard deviation over seeds."""
     lines = [
-        "| task | method | seeds | result | trained | training | peak |",
+        "| task | method | seeds | result | trained | processor time | peak |",
         "|---|---|---|---|---|---|---|",
     ]
     for task in tasks:
@@ -264,7 +294,7 @@ def table(tasks: list[Task], results: dict[str, dict[str, Any]]) -> str:
             lines.append(
                 f"| {title if not found[0]['baselines'] else ''} | {method} | {len(found)} | "
                 f"{_figures(task, found)} | {100 * found[0]['trainable_share']:.2f} % | "
-                f"{statistics.mean(one['train_seconds'] for one in found) / 60:.1f} min | "
+                f"{statistics.mean(one['processor_seconds'] for one in found) / 60:.1f} min | "
                 f"{max(one['peak_rss'] for one in found) / 1e9:.2f} GB |"
             )
             title = ""

@@ -75,6 +75,18 @@ def test_every_module_is_in_the_wheel(site):
     assert not {str(module) for module in modules if not (site / module).is_file()}
 
 
+def test_pages_styles_and_scripts_are_in_the_wheel_and_their_sources_are_not(site):
+    source = REPOSITORY / "src"
+    files = {
+        file.relative_to(source)
+        for file in (source / "etude").rglob("*.*")
+        if file.suffix in (".html", ".css", ".js", ".woff2") or file.name == "manifest.json"
+    }
+    assert any("dist" in file.parts for file in files)
+    assert not {str(file) for file in files if not (site / file).is_file()}
+    assert not [*site.rglob("*.ts"), *site.rglob("node_modules")]
+
+
 def test_the_first_command_of_the_readme_runs(installed, smollm2):
     settings = ["train.max_steps=1", "data.max_train=4", "data.max_eval=2", "eval.generate=0"]
     sets = [word for setting in settings for word in ("--set", setting)]

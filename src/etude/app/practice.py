@@ -69,9 +69,9 @@ class Standing:
 
 def open_progress(user: str | None = None) -> UserProgress:
     """Open the progress of a user; None is the current one, in this machine's time zone."""
+    from etude.core.timezone import local_timezone
     from etude.core.user import current_user
     from etude.practice.progress import UserProgress
-    from etude.practice.session import local_timezone
     from etude.store.engine import open_store
 
     progress = UserProgress(open_store(), user or current_user("practice"))
@@ -216,7 +216,7 @@ def explain_failure(
     judged: Judged,
     questions: Sequence[str] = (),
     *,
-    user: str | None = None,
+    explanations: Explanations | None = None,
 ) -> Iterator[Explanation]:
     """Let a language model explain why an answer fails; yields the explanation as it grows.
 
@@ -227,7 +227,7 @@ def explain_failure(
         source: the answer that failed.
         judged: how it failed.
         questions: what its user wants to know, too.
-        user: whose answer it is; None is the current user.
+        explanations: of the user whose answer it is; None is the current user.
 
     Raises:
         ChatError: the model cannot be reached.
@@ -241,16 +241,24 @@ def explain_failure(
         endpoint, judged.problem, source, judged.verdict, judged.diagnosis, list(questions)
     ):
         yield explanation
-    open_explanations(user).add(judged.problem.slug, explanation)
+    (explanations or open_explanations()).add(judged.problem.slug, explanation, judged.key)
 
 
-def daily_problem(progress: UserProgress | None = None, shelf: Path | None = None) -> Daily:
-    """Return the problem of the day; `progress` None is the current user's."""
+def daily_problem(
+    progress: UserProgress | None = None, shelf: Path | None = None, *, choose: bool = True
+) -> Daily:
+    """Return the problem of the day.
+
+    Args:
+        progress: whose; None is the current user's.
+        shelf: folder of problems; None is the shipped one.
+        choose: store the choice where none is stored yet; otherwise nothing is written.
+    """
     from etude.practice.daily import problem_of_the_day
     from etude.practice.problem import load_shelf
 
     own = progress or open_progress()
-    choice = problem_of_the_day(own.engine, own, load_shelf(shelf))
+    choice = problem_of_the_day(own.engine, own, load_shelf(shelf), store=choose)
     return Daily(choice, choice.problem.slug in own.solved())
 
 

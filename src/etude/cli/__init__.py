@@ -20,6 +20,7 @@ from etude.cli import data as _data
 from etude.cli import doctor as _doctor
 from etude.cli import evaluate as _evaluate
 from etude.cli import export as _export
+from etude.cli import jobs as _jobs
 from etude.cli import memory as _memory
 from etude.cli import merge as _merge
 from etude.cli import models as _models
@@ -29,6 +30,7 @@ from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
+from etude.cli import up as _up
 from etude.cli.full_disk import full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app, options
@@ -42,6 +44,7 @@ VERBS = (
     _doctor,
     _evaluate,
     _export,
+    _jobs,
     _memory,
     _merge,
     _models,
@@ -51,6 +54,7 @@ VERBS = (
     _recipe,
     _runs,
     _tune,
+    _up,
 )
 
 

@@ -32,8 +32,17 @@ class Choice:
     why: str
 
 
-def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[Problem]) -> Choice:
+def problem_of_the_day(
+    engine: Engine, progress: UserProgress, shelf: Sequence[Problem], *, store: bool = True
+) -> Choice:
     """Return the user's problem of today, choosing it if necessary.
+
+    Args:
+        engine: the database.
+        progress: the user's.
+        shelf: all problems.
+        store: keep the choice; otherwise nothing is written, and what is solved in between may
+            change it.
 
     Raises:
         ProblemError: the shelf is empty.
@@ -59,6 +68,8 @@ def problem_of_the_day(engine: Engine, progress: UserProgress, shelf: Sequence[P
     weigh = _weights(progress)
     chosen = max(open_ones, key=lambda problem: _chance(day, problem, weigh(problem)[0]))
     why = weigh(chosen)[1]
+    if not store:
+        return Choice(day, chosen, why)
     own = {"user": progress.user, "day": day.isoformat()}
     with engine.begin() as connection:
         # Today's row names a problem no longer on the shelf, or another process's choice.

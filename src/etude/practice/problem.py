@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.core.errors import ProblemError, did_you_mean
 from etude.core.paths import shipped_folder
-from etude.practice.suite import Suite
+
+if TYPE_CHECKING:
+    from etude.practice.suite import Suite
 
 COLLECTIONS = ("pytorch", "llm", "machine-learning", "computer-vision")
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -79,6 +81,22 @@ class Problem:
         """Return the name of the function or class that the submission must define."""
         return re.findall(r"(?:def|class)\s+(\w+)", self.front.signature)[0]
 
+    def argument_names(self, count: int) -> list[str]:
+        """Return names for the arguments of a test: the submission's, or its driver's."""
+        names: list[str] = []
+        text, wanted = f"{self.front.signature.rstrip(':')}: ...", self.entry
+        if self.driver is not None:
+            text, wanted = self.driver, "drive"
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name == wanted:
+                names = [one.arg for one in (*node.args.posonlyargs, *node.args.args)]
+        # A driver's first argument is the submission.
+        names = names[1:] if self.driver is not None else names
+        return [
+            names[index] if index < len(names) else f"argument {index + 1}"
+            for index in range(count)
+        ]
+
     @property
     def starter(self) -> str:
         """Return the initial code."""
@@ -122,6 +140,9 @@ class Problem:
         Raises:
             ProblemError: `tests.py` cannot be imported, or has no suite.
         """
+        # Imported here because it imports torch: a list of problems is shown without.
+        from etude.practice.suite import Suite
+
         suite = getattr(
             load_module(self.folder / "tests.py", f"etude_tests_{self.front.id}"), "suite", None
         )

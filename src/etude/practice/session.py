@@ -6,10 +6,8 @@ milliseconds; without any, this process starts a judge of its own.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -27,15 +25,6 @@ from etude.store.practice import Submission
 OTHERS_SECONDS = 0.4
 WAIT_SECONDS = 300.0
 Show = Callable[[QueueStatus], None]
-
-
-def local_timezone() -> str:
-    """Return the name of this machine's time zone, or UTC."""
-    chosen = os.environ.get("TZ", "").lstrip(":")
-    if chosen and (Path("/usr/share/zoneinfo") / chosen).exists():
-        return chosen
-    parts = Path("/etc/localtime").resolve().parts
-    return "/".join(parts[parts.index("zoneinfo") + 1 :]) if "zoneinfo" in parts else "UTC"
 
 
 def recorder(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -386,21 +387,44 @@ def _load(file: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", loaded)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a recipe."""
+
+    key: str
+    """Dotted; empty where several keys contradict each other, or the text is no recipe."""
+    message: str
+
+
+def faults(fields: dict[str, Any]) -> list[Fault]:
+    """Return everything that is wrong with plain data as a recipe, key by key."""
+    try:
+        Recipe.model_validate(fields)
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
 def _explain(error: ValidationError) -> str:
     """Describe all validation errors, one clause each, in terms of the recipe."""
-    clauses: list[str] = []
+    return "; ".join(dict.fromkeys(fault.message for fault in _faults(error)))
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    found: list[Fault] = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             called = renamed_keys.answer(path)
-            clauses.append(called or f"unknown key {path!r}{suggest(path, Recipe)}")
+            message = called or f"unknown key {path!r}{suggest(path, Recipe)}"
         elif said := renamed_keys.renamed_value(path, fault["input"]):
-            clauses.append(said)
+            message = said
         elif fault["type"] == "model_type":
-            clauses.append(f"{path} is a section with keys of its own, got {fault['input']!r}")
+            message = f"{path} is a section with keys of its own, got {fault['input']!r}"
         elif fault["type"] == "value_error":
-            clauses.append(fault["msg"].removeprefix("Value error, "))
+            message = fault["msg"].removeprefix("Value error, ")
         else:
             message = fault["msg"][0].lower() + fault["msg"][1:]
-            clauses.append(f"{path}: {message}, got {fault['input']!r}")
-    return "; ".join(dict.fromkeys(clauses))
+            message = f"{path}: {message}, got {fault['input']!r}"
+        found.append(Fault(path, message))
+    return found

@@ -16,6 +16,7 @@ from typing import Any, cast
 import jinja2
 from markupsafe import Markup
 
+from etude.core.look import shared_styles
 from etude.core.version import __version__
 from etude.tuning.report.axis import thinned
 
@@ -36,7 +37,7 @@ def render_page(template: str, content: dict[str, Any]) -> str:
     page = environment.get_template(template).render(
         content,
         version=__version__,
-        style=Markup((TEMPLATES / "report.css").read_text("utf-8")),
+        style=Markup(shared_styles() + (TEMPLATES / "report.css").read_text("utf-8")),
         script=Markup(script),
         script_hash=_script_hash(script),
     )

@@ -21,7 +21,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.labelled import load_labelled
 from etude.tuning.data.labels import (
@@ -38,7 +38,7 @@ from etude.tuning.data.labels import (
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.fusion.packed_heads import packing_obstacle
+from etude.tuning.fusion.packing_probe import exact_layout
 from etude.tuning.metrics.metric import CORRECT, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
@@ -162,8 +162,6 @@ class TextClassification:
                 f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
                 f"{limit}"
             )
-        if recipe.data.packing and (why := packing_obstacle(loaded.model)) is not None:
-            notes.append(f"rows are padded instead of packed: {why}")
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -449,10 +447,14 @@ def text_layout(recipe: Recipe, loaded: LoadedModel, *, per_token: bool = False)
         loaded: a model with a new head, or the trunk alone.
         per_token: whether it has an output per token, not per text.
     """
-    if recipe.data.packing and packing_obstacle(loaded.model, per_token=per_token) is None:
-        return PACKED_ROWS
     pad_id = int(loaded.tokenizer.pad_token_id or 0)
-    return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+    return exact_layout(
+        loaded.model,
+        packing=recipe.data.packing,
+        longest=context_limited(loaded, recipe).max_length,
+        outputs="tokens" if per_token else "samples",
+        padded=Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE),
+    )
 
 
 def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:

@@ -1,0 +1,1 @@
+"""Lab: runs, and starting them."""

@@ -1,0 +1,1 @@
+"""Papers: what arXiv announced, for this reader."""

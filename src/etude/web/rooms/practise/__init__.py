@@ -1,0 +1,1 @@
+"""Practise: the problems."""

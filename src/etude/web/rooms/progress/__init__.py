@@ -1,0 +1,1 @@
+"""Progress: what was solved, what is known."""
