@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from etude.practice.compare import Tolerance
+from etude.practice.judge.side_by_side import inputs, parts
 from etude.practice.judge.verdict import Grid, Part, Shown
 from etude.practice.protocol import Dataset, Foreign
-from etude.practice.side_by_side import inputs, parts
 
 T = Tolerance(rtol=1e-4, atol=1e-6)
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from etude.practice import side_by_side
 from etude.practice.compare import Mismatch, Tolerance, compare
+from etude.practice.judge import side_by_side
 from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import Case
 from etude.practice.judge.verdict import Detail, Kind, Line, Part, Shown, Verdict
