@@ -21,6 +21,7 @@ from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.data import BM25
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.candidates import (
     Mined,
@@ -58,9 +59,6 @@ from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.tasks.text_encoder import TextEncoder, Tokens, encoded_text
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
-
-BM25_NAME = "bm25"
-"""`data.first_stage` that is no model."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +293,7 @@ class Reranking:
             evaluation.loss,
             evaluation.metrics,
             shown[:SHOWN],
-            [100.0 / rank for rank in best[:SHOWN]],
+            [100.0 / rank if rank <= recipe.data.candidates else 0.0 for rank in best[:SHOWN]],
             details,
         )
 
@@ -367,14 +365,14 @@ class Reranking:
 
 def _ranker(recipe: Recipe, progress: Progress) -> Ranker:
     """Return the first stage that `data.first_stage` names."""
-    if recipe.data.first_stage == BM25_NAME:
+    if recipe.data.first_stage == BM25:
         return bm25_ranker
     return partial(embedding_ranker, recipe, progress)
 
 
 def _first_stage_title(recipe: Recipe) -> str:
     name = recipe.data.first_stage
-    return "BM25" if name == BM25_NAME else f"first stage ({name})"
+    return "BM25" if name == BM25 else f"first stage ({name})"
 
 
 def _objective(recipe: Recipe, data: PreparedData) -> Listwise:
