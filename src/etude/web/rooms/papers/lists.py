@@ -218,7 +218,7 @@ def liked(request: Request, bench: Bench, page: Number = 1) -> HTMLResponse:
         title="Liked",
         lede="Papers that you liked, the last one first. They decide what comes first on each day.",
         none="Nothing liked yet. Three likes are enough to order each day's papers for you.",
-        export={"liked": 1},
+        export={"liked": "true"},
     )
 
 
