@@ -124,9 +124,15 @@ def test_on_the_network_a_password_is_asked_first_and_then_lets_in(home):
     password = "a long password"
     process = subprocess.Popen(
         [sys.executable, "-m", "etude", "up", "--no-browser", "--lan"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        cwd=home.parent, env={**os.environ, "ETUDE_HOME": str(home), "ETUDE_DATABASE": ""}, start_new_session=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=home.parent,
+        env={**os.environ, "ETUDE_HOME": str(home), "ETUDE_DATABASE": ""},
+        # Without a terminal of its own, it reads the password from standard input.
+        start_new_session=True,
+    )
     try:
         threading.Thread(
             target=lambda: (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etude.app.explaining import Explainer
     from etude.app.papers.ranking_process import RankingProcess
     from etude.app.papers.syncing import Syncer
     from etude.papers.feed_bodies import FeedBodies
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from etude.papers.reader import Reader
     from etude.papers.search import Index
     from etude.papers.settings import Settings
+    from etude.practice.drafts import Drafts
+    from etude.practice.judge_process import JudgeProcess
     from etude.practice.progress import UserProgress
 
 
@@ -45,6 +48,26 @@ class Workbench:
         return Library(self.engine)
 
     @cached_property
+    def drafts(self) -> Drafts:
+        """Code that was saved while it was written."""
+        from etude.practice.drafts import Drafts
+
+        return Drafts(self.engine, self.user)
+
+    @cached_property
+    def judge(self) -> JudgeProcess:
+        """Starts a judge when something is submitted."""
+        from etude.practice.judge_process import JudgeProcess
+
+        return JudgeProcess(self.engine)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Lets a language model explain failures."""
+        from etude.app.explaining import Explainer
+
+        return Explainer(self.progress)
+
     def index(self) -> Index:
         """The full-text index of the papers, as it is: another process brings it up to date."""
         from etude.app.papers.opening import index_folder
@@ -106,6 +129,8 @@ class Workbench:
 
     def close(self) -> None:
         """End the processes that work for it, and close the database."""
+        if "judge" in self.__dict__:
+            self.judge.close()
         if "syncer" in self.__dict__:
             self.syncer.close()
         if "ranking" in self.__dict__:

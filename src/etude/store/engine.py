@@ -17,7 +17,7 @@ from etude.core.errors import StoreError
 from etude.core.extras import require_extra
 from etude.core.paths import home
 
-HEAD = "0005"
+HEAD = "0006"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 
