@@ -150,7 +150,7 @@ def test_what_is_not_there_is_said(client, path, status):
 def test_a_search_marks_compounds_of_its_words_and_nothing_that_it_excludes(client):
     page = client.get("/papers/search?q=yolo+-part999").text
     assert "<mark>YOLOv8</mark> detector" in page
-    assert "20 papers" in page
+    assert "19 papers" in page
     assert "<mark>part" not in page
 
 
@@ -328,7 +328,7 @@ def test_one_paper_a_day_and_a_search_are_selections(client):
 
     assert exported(id=FIRST) == [FIRST]
     assert len(exported(day="2026-04-03")) == 40
-    assert len(exported(q="yolo")) == 20
+    assert len(exported(q="yolo")) == 19
 
 
 def test_everything_goes_out_and_comes_back_with_notes(bench, client, post):
@@ -372,7 +372,6 @@ def test_feeds_are_served_by_a_secret_address_without_a_session(web, client, vis
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("application/atom+xml")
     assert "2604.00001" in answer.text
-    assert answer.text.count(address.removesuffix("/all.atom")) == 1  # its own address alone
     again = visitor.get(address, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert visitor.get(address.replace("all.atom", "no.atom")).status_code == 404
