@@ -189,6 +189,21 @@ def test_the_order_for_you_replaces_the_first_one_once_it_is_computed(served, pa
     page.get_by_text("being computed").wait_for(state="hidden")
 
 
+def test_a_list_stays_as_it_is_while_one_reads(served, page):
+    for number in (2, 6, 10):
+        served.bench.reader.like(f"2604.{number:05}")
+    page.goto(f"{served.address}/papers?day=2026-04-02&shelf=language")
+    page.get_by_text("because:").first.wait_for()
+    before = listed(page)
+    # Another order is computed, of which the page is told.
+    served.bench.reader.like("2604.00004")
+    which = {"day": "2026-04-02", "shelf": "language", "replaced": False}
+    assert served.bench.ranking.ask("day", 60.0, **which).current
+    with page.expect_response("**/papers?day=*"):
+        served.bench.ranking.answered += 1
+    assert listed(page) == before
+
+
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
 def test_everything_works_without_scripts(served, page):
     page.goto(f"{served.address}/papers?order=newest")
