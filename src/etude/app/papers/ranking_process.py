@@ -62,6 +62,7 @@ class RankingProcess:
         self._lock = threading.Lock()
         self._answers: dict[str, tuple[str, Answer]] = {}
         self._asked: dict[tuple[str, str], Future[Answer]] = {}
+        self._closed = False
         self.answered = 0
         """Grows with every answer, so that a page can be told of it."""
 
@@ -90,6 +91,7 @@ class RankingProcess:
 
     def close(self) -> None:
         """End the process."""
+        self._closed = True
         self._queue.shutdown(wait=False, cancel_futures=True)
         self._end()
 
@@ -113,6 +115,8 @@ class RankingProcess:
 
     def _request(self, request: str) -> Answer:
         for tried in (False, True):
+            if self._closed:
+                break
             process = self._process
             if process is None or process.poll() is not None:
                 process = self._begin()
