@@ -102,7 +102,10 @@ def test_a_paper_is_liked_and_opened_with_the_keyboard_alone(served, page):
     assert served.bench.reader.opinions() == {ids[1]: -1, ids[2]: 1}
     page.keyboard.press("u")
     page.wait_for_url(f"**/papers?order=newest#paper-{ids[2]}")
-    assert focused(page) == ids[2]
+    # The scripts of a page run once it has been read.
+    page.wait_for_function(
+        f"document.activeElement.closest('[data-paper]')?.dataset.paper === '{ids[2]}'"
+    )
 
 
 def test_the_button_keeps_the_focus_when_it_was_pressed(served, page):
