@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html import unescape
 
 import pytest
@@ -410,3 +412,25 @@ def test_an_empty_installation_offers_the_first_sync(tmp_path, monkeypatch):
         for path in ("/papers/search?q=x", "/papers/health", "/papers/following", "/papers/liked"):
             assert client.get(path).status_code == 200
     bench.close()
+
+
+def test_the_server_ranks_and_summarises_nothing_itself(bench, tmp_path):
+    bench.reader.like(FIRST)
+    code = f"""
+import sys
+from pathlib import Path
+from fastapi.testclient import TestClient
+from etude.app.workbench import open_workbench
+from etude.web.app import create_app
+from etude.web.session import Sessions, launch_token
+bench = open_workbench(runs=Path({str(tmp_path)!r}))
+app = create_app(bench, Sessions(b"a", b"b"), port=80)
+with TestClient(app, "http://127.0.0.1") as client:
+    client.get("/open?token=" + launch_token(b"b"))
+    for path in {[*PAGES, "/papers?order=topics"]!r}:
+        assert client.get(path).status_code == 200, path
+bench.close()
+print([name for name in ("torch", "numpy", "scipy", "sklearn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
