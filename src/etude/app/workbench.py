@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etude.app.settings import UserSettings
     from etude.papers.library import Library
     from etude.papers.reader import Reader
     from etude.papers.settings import Settings
@@ -55,6 +56,13 @@ class Workbench:
         from etude.app.practice import daily_problem
 
         daily_problem(self.progress)
+
+    @cached_property
+    def choices(self) -> UserSettings:
+        """What the user chose on the page of settings."""
+        from etude.app.settings import UserSettings
+
+        return UserSettings(self.engine, self.user)
 
     def close(self) -> None:
         """Close the database."""

@@ -17,7 +17,7 @@ from etude.core.errors import StoreError
 from etude.core.extras import require_extra
 from etude.core.paths import home
 
-HEAD = "0004"
+HEAD = "0007"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 
