@@ -14,7 +14,15 @@ for (const old of await readdir(out)) await rm(join(out, old), { recursive: true
 
 const built = await build({
   absWorkingDir: here,
-  entryPoints: ["src/app.ts", "src/app.css", "src/events-worker.ts"],
+  entryPoints: [
+    "src/app.ts",
+    "src/app.css",
+    "src/events-worker.ts",
+    "src/practise.ts",
+    "src/practise.css",
+    "src/papers.ts",
+    "src/papers.css",
+  ],
   outdir: out,
   entryNames: "[name]-[hash]",
   assetNames: "[name]-[hash]",

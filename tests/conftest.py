@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        judges = folder in ("attacks", "practice")
+        judges = folder in ("attacks", "practice") or item.get_closest_marker("judge") is not None
         item.add_marker(pytest.mark.xdist_group("judge" if judges else str(item.path)))
         if judges:
             item.add_marker(pytest.mark.judge)
@@ -331,3 +331,46 @@ def browser() -> Iterator[Any]:
         )
         yield chromium
         chromium.close()
+
+
+class Disk:
+    """A small file system."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._filling = place / "filling"
+
+    def fill(self, leaving: int = 0) -> None:
+        """Fill the disk, but for about `leaving` bytes."""
+        self.free()
+        with self._filling.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)) == 4096:
+                    pass
+            except OSError:
+                pass
+            size = file.seek(0, 2)
+            file.truncate(max(0, size - leaving))
+
+    def free(self) -> None:
+        self._filling.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _mounted(place: Path, size: str) -> Iterator[Disk]:
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+    done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield Disk(place)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Disk]:
+    """A disk of two megabytes that can be filled, where one can be mounted."""
+    with _mounted(tmp_path / "disk", "2m") as small:
+        yield small

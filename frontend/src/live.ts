@@ -1,5 +1,6 @@
 // <etude-live topic="runs"><div id="runs">…</div></etude-live>: a part of the page that is fetched
-// again, and replaced, whenever the topic moves. Without JavaScript it is what the server wrote.
+// again, and replaced, whenever the topic moves: from this page's address, or from that in `src`.
+// Without JavaScript it is what the server wrote.
 
 import { follow } from "./events";
 
@@ -20,7 +21,7 @@ class Live extends HTMLElement {
     const part = this.firstElementChild;
     if (!part?.id) return;
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      const answer = await fetch(this.getAttribute("src") ?? location.href, { headers: { Accept: "text/html" } });
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById(part.id);

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,48 +18,6 @@ from etude.core.errors import StoreError
 from etude.tuning.runs.folder import RunFolder, list_runs
 
 pytestmark = pytest.mark.integration
-
-
-class Disk:
-    """A small file system."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self._filling = place / "filling"
-
-    def fill(self, leaving: int = 0) -> None:
-        """Fill the disk, but for about `leaving` bytes."""
-        self.free()
-        with self._filling.open("wb", buffering=0) as file:
-            try:
-                while file.write(bytes(4096)) == 4096:
-                    pass
-            except OSError:
-                pass
-            size = file.seek(0, 2)
-            file.truncate(max(0, size - leaving))
-
-    def free(self) -> None:
-        self._filling.unlink(missing_ok=True)
-
-
-@contextmanager
-def mounted(place: Path, size: str) -> Iterator[Disk]:
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
-    done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield Disk(place)
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path) -> Iterator[Disk]:
-    with mounted(tmp_path / "disk", "2m") as small:
-        yield small
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

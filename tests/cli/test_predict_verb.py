@@ -161,3 +161,99 @@ def test_other_errors_name_what_is_wrong(predict, runs, tmp_path):
     ):
         answer = predict(*arguments, typed=typed)
         assert answer.code == 2 and says in answer.err, answer.err
+
+
+def lines_of(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_json_rows_of_standard_input_are_read_as_those_of_a_file(predict, runs, tmp_path):
+    run = run_named(runs, "class")
+    rows = [{"id": n, "text": f"good {n}" + " long" * (n % 4)} for n in range(70)]
+    (tmp_path / "rows.jsonl").write_text(lines_of(rows), "utf-8")
+    filed = predict(run, "rows.jsonl")
+    typed = predict(run, "-", typed=lines_of(rows))
+    assert typed.code == 0 and typed.out == filed.out
+    assert [one["input"] for one in typed.out] == [row["text"] for row in rows]
+    assert "70 inputs predicted" in typed.err and "70 inputs predicted" in filed.err
+    named = predict(run, "--column", "{id}: {text}", typed=lines_of(rows[:2]))
+    assert [one["input"] for one in named.out] == ["0: good 0", "1: good 1 long"]
+    # Lines of text, though one looks like an object; and a prompt may be an object.
+    assert predict(run, typed="{good} film\n").out[0]["input"] == "{good} film"
+    asked = predict(run_named(runs, "chat"), typed='{"a": 1}\n{"prompt": "open 3"}\n')
+    assert [one["input"] for one in asked.out] == ['{"a": 1}', "open 3"]
+
+
+def test_lines_that_cannot_be_read_are_named_left_out_and_counted(predict, runs):
+    run = run_named(runs, "class")
+    typed = '{"text": "good"}\n\n{"text": "bad\n{"txt": "bad"}\n{"text": ""}\nbad\n{"text": "x"}\n'
+    found = predict(run, typed=typed)
+    assert found.code == 2 and [one["input"] for one in found.out] == ["good", "x"]
+    for says in (
+        "left out: standard input:3 is not JSON",
+        "left out: standard input:4: no column 'text' (data.text of the run, or --column)",
+        "left out: standard input:5: the input is empty",
+        "left out: standard input:6 is not a JSON row, as the lines before it",
+        "2 inputs predicted, 4 left out",
+    ):
+        assert says in found.err, found.err
+    broken = predict(run, typed='{"text": "good\n')
+    assert broken.code == 2 and broken.out == []
+    assert "standard input:1 is not JSON" in broken.err
+    assert "no line of standard input can be read" in broken.err
+
+
+@pytest.fixture(scope="module")
+def pair_runs(tiny_llama, tmp_path_factory) -> Path:
+    """The folder of a run on pairs, and of one on words."""
+    folder = tmp_path_factory.mktemp("pairs")
+    model = tiny_llama(layers=1, tied=False, seed=3)
+    made = recipe(model, folder, name="pairs", task="text-classification").model_dump()
+    made["data"]["text_pair"] = "prompt"
+    tune(Recipe.parse(made), base=folder / "runs")
+    words = [
+        {"tokens": ["Aspirin", "helps", f"{n}"], "tags": ["B-Drug", "O", "O"]} for n in range(16)
+    ]
+    made = recipe(model, folder, name="words", task="token-classification").model_dump()
+    (folder / "words.jsonl").write_text(lines_of(words), "utf-8")
+    made["data"]["train"] = str(folder / "words.jsonl")
+    tune(Recipe.parse(made), base=folder / "runs")
+    return folder / "runs"
+
+
+def test_pairs_and_words_are_read_from_json_rows(predict, pair_runs, tmp_path):
+    pairs = str(pair_runs / run_named(pair_runs, "pairs"))
+    rows = [{"prompt": f"b {n}", "text": f"a {n}", "label": "?"} for n in range(3)]
+    (tmp_path / "pairs.jsonl").write_text(lines_of(rows), "utf-8")
+    table = "text,prompt\n" + "".join(f"{row['text']},{row['prompt']}\n" for row in rows)
+    (tmp_path / "pairs.csv").write_text(table, "utf-8")
+    tabbed = "".join(f"{row['text']}\t{row['prompt']}\n" for row in rows)
+    expected = predict(pairs, "pairs.csv").out
+    assert [one["input"] for one in expected] == [[f"a {n}", f"b {n}"] for n in range(3)]
+    for found in (
+        predict(pairs, "pairs.jsonl"),
+        predict(pairs, typed=lines_of(rows)),
+        predict(pairs, typed=tabbed),
+        predict(pairs, typed=tabbed.splitlines()[0] + "\n" + lines_of(rows[1:])),
+    ):
+        assert found.code == 0 and found.out == expected
+    # Rows of another number share a pass, and the last digit of a sum may differ.
+    bad = predict(pairs, typed=lines_of([rows[0], {"text": "a"}, {"text": " ", "prompt": "b"}]))
+    assert bad.code == 2 and [one["input"] for one in bad.out] == [expected[0]["input"]]
+    assert bad.out[0]["probabilities"] == pytest.approx(expected[0]["probabilities"], abs=1e-5)
+    assert "standard input:2: no column 'prompt' (data.text_pair of the run)" in bad.err
+    assert "standard input:3: the input is empty (column 'text')" in bad.err
+    one = predict(pairs, typed="a\n")
+    assert one.code == 2 and "standard input:1: input 1 must be two texts with a tab" in one.err
+
+    words = str(pair_runs / run_named(pair_runs, "words"))
+    tokens = [{"tokens": ["Aspirin", "helps"]}, {"tokens": ["no", "Aspirin", "here"]}]
+    found = predict(words, typed=lines_of(tokens))
+    assert [one["input"] for one in found.out] == [row["tokens"] for row in tokens]
+    assert predict(words, typed="Aspirin helps\n").out[0]["input"] == "Aspirin helps"
+    assert predict(words, typed='{"text": "Aspirin helps"}\n').out[0]["input"] == "Aspirin helps"
+    mixed = predict(words, typed=lines_of([tokens[0], {"tokens": "Aspirin"}, tokens[1]]))
+    assert mixed.code == 2 and [one["input"] for one in mixed.out] == [
+        row["tokens"] for row in tokens
+    ]
+    assert "standard input:2: column 'tokens' " in mixed.err

@@ -243,3 +243,44 @@ def test_span_of_time_that_is_none_is_refused(etude, span):
     code, _, err = etude("runs", "clean", f"--older-than={span}", "--yes")
     assert code == 2
     assert "30d" in err
+
+
+def test_a_run_is_queued_shown_taken_out_and_removed(etude, tmp_path, monkeypatch):
+    # The queue is looked at, not worked on: no process is started.
+    monkeypatch.setattr("etude.app.jobs.advance", lambda base: None)
+    (tmp_path / "rows.csv").write_text("prompt,completion\n" + "a,b\n" * 9, "utf-8")
+    code, out, err = etude("tune", "chat", "--data", "rows.csv", "--queue")
+    assert code == 0 and "number 1" in err
+    name = out.strip().rpartition("/")[2]
+    assert Recipe.read_run(f"runs/{name}/recipe.yaml").data.train == str(tmp_path / "rows.csv")
+    code, out, err = etude("tune", "--clone", name, "--set", "adapter.rank=3", "--queue")
+    assert code == 0 and "number 2" in err
+    clone = out.strip().rpartition("/")[2]
+    assert Recipe.read_run(f"runs/{clone}/recipe.yaml").adapter.rank == 3
+    shown = json.loads(etude("runs", "queue", "--at-once", "2", "--json").out)
+    assert shown["at_once"] == 2 and shown["started"] is None
+    assert [(run["name"], run["place"]) for run in shown["runs"]] == [(name, 1), (clone, 2)]
+    listed = etude("runs", "list").out
+    assert listed.count("queued") == 2
+    assert "has left the queue" in etude("runs", "stop", clone).out
+    assert json.loads(etude("runs", "show", clone, "--json").out)["state"] == "stopped"
+    code, out, err = etude("runs", "remove", clone)
+    assert code == 2 and "--yes" in err and (tmp_path / "runs" / clone).exists()
+    assert "removed" in etude("runs", "remove", clone, "--yes").out
+    assert not (tmp_path / "runs" / clone).exists()
+    code, out, err = etude("runs", "stop", make("done").name)
+    assert code == 2 and "is not running: it is finished" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["chat", "--clone", "latest"],
+        ["--clone", "latest", "--resume", "latest"],
+        ["chat", "--queue", "--compare"],
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(etude, words):
+    make("docs")
+    code, _, err = etude("tune", *words)
+    assert code == 2 and err.startswith("error: --")

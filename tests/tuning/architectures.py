@@ -27,6 +27,14 @@ _DELTA = {
     "linear_num_value_heads": 4,
 }
 _MAMBA2 = {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_d_head": 16, "mamba_n_groups": 1}
+_JAMBA = {
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "num_experts": 4,
+    "mamba_d_state": 8,
+    "use_mamba_kernels": False,
+}
 _LLAMA4 = {
     "num_local_experts": 4,
     "intermediate_size_mlp": 96,
@@ -67,9 +75,33 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "llama4_text": {**_GROUPED, **_LLAMA4},
     "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 16},
+    "falcon_mamba": {"state_size": 8},
+    "bamba": {**_GROUPED, **_MAMBA2, "attn_layer_indices": [1]},
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"],
+        "mamba_d_state": 8,
+        "n_mamba_heads": 8,
+        "use_mamba_kernels": False,
+    },
+    "jamba": {**_GROUPED, **_JAMBA},
+    "olmo_hybrid": {**_GROUPED, **_DELTA},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"], "attention_window_size": 8},
     "lfm2": {**_GROUPED, "layer_types": ["conv", "full_attention"], "block_ff_dim": 96},
+    "lfm2_moe": {
+        **_EXPERTS,
+        "num_key_value_heads": 2,
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+    },
     "qwen3_next": {**_GROUPED, **_EXPERTS, **_DELTA, "shared_expert_intermediate_size": 32},
     "qwen3_5_text": {**_GROUPED, **_DELTA},
+    "qwen3_5_moe_text": {
+        **_GROUPED,
+        **_EXPERTS,
+        **_DELTA,
+        "shared_expert_intermediate_size": 32,
+    },
     "granite": {**_GROUPED, "logits_scaling": 2.0},
     "granitemoe": {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
     "granitemoehybrid": {

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from etude.core.progress import Progress
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.config.sections.data import DataSpec
+    from etude.tuning.data.account import Account
     from etude.tuning.data.inspect import Inspection
+    from etude.tuning.data.schema import DataSplit
 
 
 def recipe_for(
@@ -99,39 +101,42 @@ def _pointed_at(file: str, spec: DataSpec) -> dict[str, Any]:
     return {"kind": "files", "train": file, "eval": None}
 
 
-def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspection:
+def inspect_recipe(
+    recipe: Recipe,
+    samples: int,
+    progress: Progress,
+    *,
+    origins: Sequence[str] = (),
+) -> Inspection:
     """Tokenise a recipe's data as training would, and keep the first `samples` to show.
 
+    Args:
+        recipe: says how rows are read, and whose tokenizer is used.
+        samples: that are shown.
+        progress: told of each stage.
+        origins: rows to show instead, as `train.csv:12`, held out or not; then the totals are of
+            these rows alone.
+
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or have no such row.
         ModelError: the tokenizer cannot be had.
     """
     from etude.tuning.data.account import Account
     from etude.tuning.data.inspect import inspect_data, inspect_documents
-    from etude.tuning.data.labelled import load_labelled
-    from etude.tuning.data.readers import reader_of
-    from etude.tuning.data.references import for_training
-    from etude.tuning.data.samples import load_samples
     from etude.tuning.data.schema import DataSplit
     from etude.tuning.data.tagging.inspect import inspect_tagged
     from etude.tuning.tasks.detect import resolved
     from etude.tuning.tasks.inspect_texts import inspect_texts
-    from etude.tuning.tasks.registry import task_named
 
     progress.start("Reading the data", None)
     account = Account()
     recipe, found = resolved(recipe)
-    spec, seed = recipe.data, recipe.train.seed
-    if recipe.task == "language-modeling":
-        split = task_named(recipe.task).read(recipe)
-    elif recipe.task == "text-classification":
-        split = load_labelled(spec, seed, account=account, refuse=False)
-    else:
-        reader = reader_of(recipe.task)
-        split = load_samples(spec, seed, reader, account=account, refuse=False)
-    if recipe.task == "chat":
-        train, notes = for_training(split.train, spec, seed)
-        split = DataSplit(train, split.eval, [*split.notes, *notes])
+    split = samples_of(recipe, account)
+    if origins:
+        wanted = [sample for sample in (*split.train, *split.eval) if sample.origin in origins]
+        if not wanted:
+            raise DataError(f"no sample is made of {', '.join(origins)}")
+        split, samples = DataSplit(wanted, [], []), len(wanted)
     split = DataSplit(split.train, split.eval, [*found, *split.notes])
     progress.finish()
     tokenizer = tokenizer_of(recipe.model.id, progress)
@@ -142,10 +147,31 @@ def inspect_recipe(recipe: Recipe, samples: int, progress: Progress) -> Inspecti
         "token-classification": inspect_tagged,
     }
     looked = inspectors.get(recipe.task, inspect_texts)
-    inspection = looked(tokenizer, spec, split, samples)
+    inspection = looked(tokenizer, recipe.data, split, samples)
     inspection = replace(inspection, fields=account.table(), refused=account.refusal())
     progress.finish()
     return inspection
+
+
+def samples_of(recipe: Recipe, account: Account) -> DataSplit:
+    """Return the samples that training would read; unreadable rows are counted, not refused."""
+    from etude.tuning.data.labelled import load_labelled
+    from etude.tuning.data.readers import reader_of
+    from etude.tuning.data.references import for_training
+    from etude.tuning.data.samples import load_samples
+    from etude.tuning.data.schema import DataSplit
+    from etude.tuning.tasks.registry import task_named
+
+    spec, seed = recipe.data, recipe.train.seed
+    if recipe.task == "language-modeling":
+        return task_named(recipe.task).read(recipe)
+    if recipe.task == "text-classification":
+        return load_labelled(spec, seed, account=account, refuse=False)
+    split = load_samples(spec, seed, reader_of(recipe.task), account=account, refuse=False)
+    if recipe.task == "chat":
+        train, notes = for_training(split.train, spec, seed)
+        return DataSplit(train, split.eval, [*split.notes, *notes])
+    return split
 
 
 def tokenizer_of(model: str, progress: Progress) -> Any:

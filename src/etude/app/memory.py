@@ -71,14 +71,29 @@ def estimate_methods(
         RecipeError: neither model nor recipe is named, or the recipe cannot be run.
         ModelError: the model is not known.
     """
+    if model is None and recipe is None:
+        raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
+    return estimate_methods_of(_chosen(model, recipe, overrides), method=method, limit=limit)
+
+
+def estimate_methods_of(
+    chosen: Recipe, *, method: Method | None = None, limit: int | None = None
+) -> MemoryComparison:
+    """Estimate the peak memory of a recipe by one method, or by all that it allows.
+
+    Args:
+        chosen: the recipe.
+        method: estimate this one only.
+        limit: bytes to fit into; None is what is available.
+
+    Raises:
+        ModelError: the model is not known.
+    """
     from etude.core.machine import this_machine
     from etude.tuning.memory.fit import METHODS, estimate_recipe, first_option
     from etude.tuning.memory.model_configs import open_outline
     from etude.tuning.tasks.registry import task_named
 
-    if model is None and recipe is None:
-        raise RecipeError("name a model (etude memory llama-3.1-8b), or a recipe by --recipe")
-    chosen = _chosen(model, recipe, overrides)
     if limit is None:
         limit = this_machine().memory_available
     methods: list[Method] = [method] if method else list(METHODS)

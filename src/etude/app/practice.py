@@ -218,7 +218,7 @@ def explain_failure(
     judged: Judged,
     questions: Sequence[str] = (),
     *,
-    user: str | None = None,
+    explanations: Explanations | None = None,
 ) -> Iterator[Explanation]:
     """Let a language model explain why an answer fails; yields the explanation as it grows.
 
@@ -229,7 +229,7 @@ def explain_failure(
         source: the answer that failed.
         judged: how it failed.
         questions: what its user wants to know, too.
-        user: whose answer it is; None is the current user.
+        explanations: of the user whose answer it is; None is the current user.
 
     Raises:
         ChatError: the model cannot be reached.
@@ -243,7 +243,7 @@ def explain_failure(
         endpoint, judged.problem, source, judged.verdict, judged.diagnosis, list(questions)
     ):
         yield explanation
-    open_explanations(user).add(judged.problem.slug, explanation)
+    (explanations or open_explanations()).add(judged.problem.slug, explanation, judged.key)
 
 
 def daily_problem(

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.app.predict_inputs import Input, InputReader, Refuse
 from etude.core.errors import DataError
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
-    from etude.tuning.config.recipe import Recipe
     from etude.tuning.predictor import Predictor
     from etude.tuning.runs.folder import RunFolder
     from etude.tuning.tasks.base import Prediction
 
 BATCH = 64
 """Inputs that are predicted at a time."""
-TEXT_SUFFIXES = (".txt", ".text", "")
-"""Files of one input a line; others are read by the data readers."""
-
-
-Input = str | list[str] | tuple[str, str]
-"""A text, or a pair of texts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,9 @@ class PredictedInput:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data: `input`, and what the task predicts (`answer`, `label`, ...)."""
-        shown = self.input if isinstance(self.input, str) else list(self.input)
+        shown: Any = self.input if isinstance(self.input, str) else list(self.input)
+        if isinstance(self.input, tuple) and not isinstance(self.input[1], str):
+            shown = self.input[0]  # the documents are in the ranking
         return {"input": shown, **self.prediction.as_json()}
 
 
@@ -49,6 +45,8 @@ class PredictionJob:
     inputs: Iterator[Input]
     total: int | None
     """Number of inputs; None if they come from a stream."""
+    refused: list[str] = field(default_factory=list[str])
+    """What was wrong with each line of a stream that could not be read so far."""
 
 
 def plan_predictions(
@@ -57,6 +55,7 @@ def plan_predictions(
     *,
     column: str | None = None,
     base: Path = Path("runs"),
+    refuse: Refuse | None = None,
 ) -> PredictionJob:
     """Find the run and check its inputs, before any weights are read.
 
@@ -65,13 +64,15 @@ def plan_predictions(
 
     Args:
         run: `latest`, a name, or a path; or the folder of a classifier's adapter, as PEFT saves it.
-        source: a file of lines (.txt), or of rows (JSONL, JSON, CSV, TSV, Parquet); or a stream of
-            lines. Blank lines are skipped. Of a run that classifies pairs, a line is two texts
-            with a tab between them.
-        column: of a file of rows: the column with the input, or a template of columns such as
+        source: a file of rows (JSONL, JSON, CSV, TSV, Parquet) or of lines (.txt), or a stream of
+            lines. Blank lines are skipped. A line is an input, or a JSON row with the run's
+            columns; of a run that reads pairs, also two texts with a tab between them.
+        column: of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
             run that reads texts; words where the rows of a token classification have them.
         base: folder that runs are kept in.
+        refuse: called with what is wrong with each line of a stream that cannot be read, which is
+            left out. None: the first such line ends the predictions.
 
     Raises:
         RunError: there is no such run.
@@ -87,25 +88,28 @@ def plan_predictions(
     else:
         folder = find_run(run, base)
         recipe = Recipe.read_run(folder.recipe)
-    if column is not None and recipe.data.text_pair is not None:
-        raise DataError(
-            f"--column names one text, and this run classifies pairs: columns "
-            f"{recipe.data.text!r} and {recipe.data.text_pair!r}"
-        )
     if isinstance(source, Path):
-        read = _reader(source, recipe, column)
-        total = sum(1 for _ in read())
+        total = sum(1 for _ in InputReader(recipe, column).of_file(source))
         if not total:
             raise DataError(f"{source} holds no inputs")
-        return PredictionJob(folder, read(), total)
-    if column is not None:
-        raise DataError("--column is for a file of rows; standard input has an input a line")
-    lines = _lines(source, Path("standard input"))
-    inputs = lines if recipe.data.text_pair is None else _pairs(lines)
+        return PredictionJob(folder, InputReader(recipe, column).of_file(source), total)
+    refused: list[str] = []
+
+    def leave_out(complaint: str) -> None:
+        if refuse is None:
+            raise DataError(complaint)
+        refused.append(complaint)
+        refuse(complaint)
+
+    inputs = InputReader(recipe, column).of_lines(source, "standard input", leave_out)
     first = next(inputs, None)
     if first is None:
-        raise DataError("standard input is empty: there is nothing to predict")
-    return PredictionJob(folder, _chain(first, inputs), None)
+        raise DataError(
+            "no line of standard input can be read"
+            if refused
+            else "standard input is empty: there is nothing to predict"
+        )
+    return PredictionJob(folder, _chain(first, inputs), None, refused)
 
 
 def predictions(
@@ -146,112 +150,6 @@ def _with_length(predictor: Predictor, max_new_tokens: int | None) -> Predictor:
     recipe = predictor.recipe
     spec = recipe.eval.model_copy(update={"max_new_tokens": max_new_tokens})
     return replace(predictor, recipe=recipe.model_copy(update={"eval": spec}))
-
-
-def _reader(file: Path, recipe: Recipe, column: str | None) -> Callable[[], Iterator[Input]]:
-    """Return what reads the inputs of a file, from its beginning at each call."""
-    from etude.tuning.data.sources.data_file import DataFile
-
-    tags = recipe.task == "token-classification"
-    if tags and column is None and (read := _words_of(file, recipe)) is not None:
-        return read
-    if DataFile(file).suffix in TEXT_SUFFIXES and not file.is_dir():
-        if column is not None:
-            raise DataError(f"--column is for a file of rows; {file} has an input a line")
-        if recipe.data.text_pair is not None:
-            return lambda: _pairs(_lines_of(file))
-        return lambda: _lines_of(file)
-    key = "data.text" if recipe.task != "chat" else "data.prompt"
-    own = recipe.data.text if key == "data.text" else recipe.data.prompt
-    chosen, named = (
-        (own, f"{key} of the run, or --column") if column is None else (column, "--column")
-    )
-    if (second := recipe.data.text_pair) is not None:
-        return lambda: zip(
-            _texts_of(file, chosen, named),
-            _texts_of(file, second, "data.text_pair of the run"),
-            strict=True,
-        )
-    return lambda: _texts_of(file, chosen, named)
-
-
-def _words_of(file: Path, recipe: Recipe) -> Callable[[], Iterator[list[str]]] | None:
-    """Return what reads the words of each row of a file; None if its rows have no words."""
-    from etude.tuning.data.sources.conll import looks_like_conll
-    from etude.tuning.data.sources.data_file import DataFile
-    from etude.tuning.data.sources.files import read_rows
-    from etude.tuning.data.sources.registry import Row, UnreadableRow
-    from etude.tuning.data.tagging.reading import words_reader
-
-    named = DataFile(file)
-    if named.suffix in TEXT_SUFFIXES and not (file.is_file() and looks_like_conll(named)):
-        return None
-    first = next((row for row in read_rows(file) if isinstance(row, Row)), None)
-    read = None if first is None else words_reader(recipe.data, first)
-    if read is None:
-        return None
-
-    def words() -> Iterator[list[str]]:
-        for row in read_rows(file):
-            if isinstance(row, UnreadableRow):
-                raise DataError(row.message)
-            yield read(row)
-
-    return words
-
-
-def _texts_of(file: Path, column: str, named: str) -> Iterator[str]:
-    from etude.tuning.data.columns import field_reader
-    from etude.tuning.data.sources.files import read_rows
-    from etude.tuning.data.sources.registry import UnreadableRow
-
-    read = field_reader(column, named)
-    for row in read_rows(file):
-        if isinstance(row, UnreadableRow):
-            raise DataError(row.message)
-        text = read(row)
-        if not text.strip():
-            raise DataError(f"{row.origin}: the input is empty")
-        yield text
-
-
-def _lines_of(file: Path) -> Iterator[str]:
-    from etude.core.errors import did_you_mean
-    from etude.tuning.data.sources.data_file import DataFile, decompression_errors
-
-    try:
-        with DataFile(file).open_text() as lines:
-            yield from _lines(lines, file)
-    except FileNotFoundError:
-        near = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise DataError(f"no data file at {file}{did_you_mean(file.name, near)}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}") from None
-    except UnicodeError as error:
-        raise DataError(f"{file} cannot be decoded: {error}") from None
-    except decompression_errors() as error:
-        raise DataError(f"{file} cannot be decompressed: {error}") from None
-
-
-def _lines(lines: Iterable[str], origin: Path) -> Iterator[str]:
-    from etude.tuning.data.sources.data_file import DataFile
-
-    for number, line in enumerate(lines, start=1):
-        if (complaint := DataFile(origin).undecoded(line, number)) is not None:
-            raise DataError(complaint)
-        if text := line.strip():
-            yield text
-
-
-def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(lines, start=1):
-        first, tab, second = line.partition("\t")
-        if not (tab and first.strip() and second.strip()):
-            raise DataError(
-                f"input {number} must be two texts with a tab between them: this run classifies "
-                "pairs"
-            )
-        yield first, second
 
 
 def _chain(first: Input, rest: Iterator[Input]) -> Iterator[Input]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from etude.core.errors import RunError
 
 if TYPE_CHECKING:
+    from etude.app.run_queue import Queue
+    from etude.tuning.report.paired import PairedTest
     from etude.tuning.report.summary import RunResult, Summary
     from etude.tuning.runs.folder import RunFolder
 
@@ -22,17 +24,26 @@ class RunFacts:
     name: str
     path: Path
     state: str
-    """`finished`, `running`, `stopped`, `killed`, `failed` or `diverged`."""
+    """See `etude.tuning.runs.states`."""
     began: Any = None
     updated: Any = None
     """When its state was last written, as recorded."""
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
     """By the names of summary.json: model, task, method, and each metric before and after."""
     steps: int | None = None
+    """The last that was recorded."""
+    total_steps: int | None = None
+    """As planned; None before the first."""
     seconds: float | None = None
     """Of training; None if nothing was recorded."""
     detail: str = ""
-    """Why it failed, diverged or stopped; empty for other runs."""
+    """Why it is in its state; empty where the state says it all."""
+    next_step: str = ""
+    """What to do, or what happens by itself."""
+    place: int | None = None
+    """In the queue, from 1."""
+    silent_seconds: float | None = None
+    """Since the last sign of life of the process at work on it."""
     damaged: str | None = None
     """Why its figures cannot be read."""
 
@@ -45,8 +56,11 @@ class RunFacts:
             "began": self.began,
             "updated": self.updated,
             "detail": self.detail,
+            "next_step": self.next_step,
+            "place": self.place,
             **self.figures,
             "steps": self.steps,
+            "total_steps": self.total_steps,
             "seconds": self.seconds,
         }
         return facts if self.damaged is None else {**facts, "damaged": self.damaged}
@@ -83,6 +97,8 @@ class RunComparison:
     """A row a run; `method` holds its name."""
     differences: list[tuple[str, list[str]]]
     """Recipe keys that differ, each with its value in each run."""
+    tests: list[PairedTest]
+    """Each further run against the first, on the samples of both; without those that share none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -99,27 +115,50 @@ class RunComparison:
                 key: dict(zip((f.name for f in self.folders), values, strict=True))
                 for key, values in self.differences
             },
+            "paired_tests": [{**asdict(test), "says": test.sentence} for test in self.tests],
         }
 
 
 def list_facts(base: Path = Path("runs")) -> list[RunFacts]:
     """Return the facts of all runs in a folder, the oldest first."""
+    from etude.app.run_queue import read_queue
     from etude.tuning.runs.folder import list_runs
 
-    return [facts_of(folder) for folder in list_runs(base)]
+    queue = read_queue(base)
+    return [facts_of(folder, queue) for folder in list_runs(base)]
 
 
-def facts_of(folder: RunFolder) -> RunFacts:
-    """Return the facts of one run."""
+def facts_of(folder: RunFolder, queue: Queue | None = None) -> RunFacts:
+    """Return the facts of one run.
+
+    Args:
+        folder: of the run.
+        queue: of its base folder, for a place in it.
+    """
+    try:
+        return _facts_of(folder, queue)
+    except (RunError, ValueError, TypeError, AttributeError, KeyError) as error:
+        # Whatever is in the files of one run, the others are listed.
+        reason = str(error) if isinstance(error, RunError) else f"{folder.path}: a damaged file"
+        record = folder.state_record()
+        return RunFacts(
+            folder.name,
+            folder.path,
+            folder.state,
+            record.get("began"),
+            record.get("updated"),
+            next_step="put the file right, or remove the run",
+            damaged=reason,
+        )
+
+
+def _facts_of(folder: RunFolder, queue: Queue | None) -> RunFacts:
+    from etude.app.standing import standing_of
     from etude.tuning.report.summary import RunResult, result_of
 
     record = folder.state_record()
-    began, updated = record.get("began"), record.get("updated")
-    try:
-        summary: dict[str, Any] = folder.read_json("summary.json") or {}
-        records = folder.read_metrics()
-    except RunError as error:
-        return RunFacts(folder.name, folder.path, folder.state, began, updated, damaged=str(error))
+    summary: dict[str, Any] = folder.read_json("summary.json") or {}
+    records = folder.read_metrics()
     figures = {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
     figures |= result_of(summary)
     if not summary:
@@ -127,16 +166,25 @@ def facts_of(folder: RunFolder) -> RunFacts:
         losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
         figures["eval_loss"] = losses[-1] if losses else None
     timed = [entry["seconds"] for entry in records if "seconds" in entry]
+    step = max((int(entry.get("step", 0)) for entry in records), default=0)
+    planned = [int(entry["total_steps"]) for entry in records if "total_steps" in entry]
+    total = planned[-1] if planned else None
+    standing = standing_of(folder, queue, step=step, total_steps=total)
     return RunFacts(
         name=folder.name,
         path=folder.path,
-        state=folder.state,
-        began=began,
-        updated=updated,
+        state=standing.state,
+        began=record.get("began"),
+        updated=record.get("updated"),
         figures=figures,
-        detail=_reason(folder.state, record),
-        steps=max((int(entry.get("step", 0)) for entry in records), default=0),
+        detail=standing.reason,
+        next_step=standing.next_step,
+        place=standing.place,
+        silent_seconds=standing.silent_seconds,
+        steps=step,
+        total_steps=total,
         seconds=summary.get("train_seconds", timed[-1] if timed else None),
+        damaged=None if record else f"{folder.path / 'state.json'} cannot be read",
     )
 
 
@@ -158,15 +206,6 @@ def short_model(model: str) -> str:
     return path.name if path.is_absolute() or model.startswith(".") else model
 
 
-def _reason(state: str, record: dict[str, Any]) -> str:
-    """Return why a run is not finished, on one line."""
-    if state in ("finished", "running"):
-        return ""
-    if state == "killed":
-        return "its process was killed"
-    return " ".join(str(record.get("detail") or "").split())
-
-
 def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -> RunDetails:
     """Return what was recorded of a run.
 
@@ -178,6 +217,7 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     Raises:
         RunError: there is no such run, or a file of it is damaged.
     """
+    from etude.app.run_queue import read_queue
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
 
@@ -186,7 +226,7 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
         write_report(folder)
     return RunDetails(
         folder,
-        facts_of(folder),
+        facts_of(folder, read_queue(folder.path.parent)),
         folder.state_record().get("detail"),
         cast("Summary", folder.read_json("summary.json") or {}),
         folder.read_json("environment.json"),
@@ -208,10 +248,13 @@ def find_runs_to_compare(names: Sequence[str], base: Path = Path("runs")) -> lis
 
 
 def compare_runs(folders: list[RunFolder]) -> RunComparison:
-    """Compare runs: their figures, and what differs between their recipes."""
+    """Compare runs: their figures, what differs between their recipes, and sample by sample."""
     from etude.tuning.report.differences import outcomes, recipe_differences
+    from etude.tuning.report.paired import paired_test
 
-    return RunComparison(folders, outcomes(folders), recipe_differences(folders))
+    first, *others = folders
+    tests = [test for other in others if (test := paired_test(first, other)) is not None]
+    return RunComparison(folders, outcomes(folders), recipe_differences(folders), tests)
 
 
 def removable(

@@ -10,15 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from etude.app.explaining import Explainer
+    from etude.app.papers.ranking_process import RankingProcess
+    from etude.app.papers.syncing import Syncer
     from etude.app.settings import UserSettings
+    from etude.papers.feed_bodies import FeedBodies
     from etude.papers.library import Library
     from etude.papers.reader import Reader
+    from etude.papers.search import Index
     from etude.papers.settings import Settings
+    from etude.practice.drafts import Drafts
+    from etude.practice.judge_process import JudgeProcess
     from etude.practice.progress import UserProgress
 
 
@@ -40,6 +47,63 @@ class Workbench:
         from etude.papers.library import Library
 
         return Library(self.engine)
+
+    @cached_property
+    def drafts(self) -> Drafts:
+        """Code that was saved while it was written."""
+        from etude.practice.drafts import Drafts
+
+        return Drafts(self.engine, self.user)
+
+    @cached_property
+    def judge(self) -> JudgeProcess:
+        """Starts a judge when something is submitted."""
+        from etude.practice.judge_process import JudgeProcess
+
+        return JudgeProcess(self.engine)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Lets a language model explain failures."""
+        from etude.app.explaining import Explainer
+
+        return Explainer(self.progress)
+
+    def index(self) -> Index:
+        """The full-text index of the papers, as it is: another process brings it up to date."""
+        from etude.app.papers.opening import index_folder
+        from etude.papers.search import Index
+
+        return Index(index_folder(), self.library)
+
+    @cached_property
+    def ranking(self) -> RankingProcess:
+        """Ranks papers for the reader."""
+        from etude.app.papers.ranking_process import RankingProcess
+
+        return RankingProcess(self.library, self.reader)
+
+    @cached_property
+    def syncer(self) -> Syncer:
+        """Fetches papers."""
+        from etude.app.papers.syncing import Syncer
+
+        return Syncer(self.library)
+
+    @cached_property
+    def feeds(self) -> FeedBodies:
+        """Feeds of the papers."""
+        from etude.papers.feed_bodies import FeedBodies
+
+        return FeedBodies(
+            self.library, self.index, self.settings(), self.reader, for_you=self._for_you
+        )
+
+    def _for_you(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return papers in the order of the reader's interest; as they are before it is known."""
+        answer = self.ranking.ask("newest", patience=20.0)
+        by_id = {row["id"]: row for row in rows}
+        return [by_id[key] for key in answer.value or by_id if key in by_id]
 
     def settings(self) -> Settings:
         """Read papers.yaml, which may have changed since the last time.
@@ -65,7 +129,13 @@ class Workbench:
         return UserSettings(self.engine, self.user)
 
     def close(self) -> None:
-        """Close the database."""
+        """End the processes that work for it, and close the database."""
+        if "judge" in self.__dict__:
+            self.judge.close()
+        if "syncer" in self.__dict__:
+            self.syncer.close()
+        if "ranking" in self.__dict__:
+            self.ranking.close()
         self.engine.dispose()
 
 

@@ -20,6 +20,7 @@ from etude.cli import data as _data
 from etude.cli import doctor as _doctor
 from etude.cli import evaluate as _evaluate
 from etude.cli import export as _export
+from etude.cli import jobs as _jobs
 from etude.cli import memory as _memory
 from etude.cli import merge as _merge
 from etude.cli import models as _models
@@ -43,6 +44,7 @@ VERBS = (
     _doctor,
     _evaluate,
     _export,
+    _jobs,
     _memory,
     _merge,
     _models,

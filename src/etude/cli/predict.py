@@ -17,7 +17,8 @@ from etude.cli.root import app
     epilog="Examples:\n\n"
     "`etude predict latest questions.txt > answers.jsonl`\n\n"
     "`etude predict reviews-2026 reviews.csv --column review | jq -r .label`\n\n"
-    "`echo 'a fine film' | etude predict latest`"
+    "`echo 'a fine film' | etude predict latest`\n\n"
+    "`jq -c '{premise, hypothesis}' pairs.jsonl | etude predict latest -`"
 )
 def predict(
     run: Annotated[
@@ -32,7 +33,7 @@ def predict(
         Path | None,
         typer.Argument(
             help="A text file with one input per line, or a file of rows (JSONL, JSON, CSV, TSV, "
-            "Parquet). `-` or no file: one input per line of standard input.",
+            "Parquet). `-` or no file: standard input, an input or a JSON row per line.",
             show_default=False,
         ),
     ] = None,
@@ -55,22 +56,37 @@ def predict(
     Each object has the `input` and, for a language model, the `answer`; for text classification,
     the `label` (or `labels`) and the `probabilities` of all labels, or the `number`; for token
     classification, the `spans`: their `start` and `end` in characters, `label`, `text` and
-    `probability`; for embeddings, the `embedding`. Pairs of texts are two columns, or lines with a
-    tab between the texts. Objects are printed in batches as they are made, in the order of the
-    inputs. Blank lines are skipped.
+    `probability`; for embeddings, the `embedding`; for reranking, the `score` of a query with a
+    document, or the `ranking` of a query's `documents`, a column with a list.
+
+    Pairs of texts are two columns, or lines with a tab between the texts. Objects are printed in
+    batches as they are made, in the order of the inputs. Blank lines are skipped. A line that
+    begins with `{` is a JSON row when the column is in it. A line of standard input that cannot be
+    read is named and left out, and the exit status is 2 at the end; a file with such a row is
+    refused before anything is predicted.
     """
     from etude.app.predict import plan_predictions, predictions
     from etude.tuning.report.live import TerminalProgress
 
     source = _standard_input() if file is None or str(file) == "-" else file
-    job = plan_predictions(run, source, column=column, base=runs)
+    job = plan_predictions(run, source, column=column, base=runs, refuse=_name_line)
     # Where results appear on the terminal, they show the progress, and a bar would cut into them.
     progress = TerminalProgress(quiet=sys.stdout.isatty())
     # A bar on the terminal takes sys.stdout over; results go where they were sent.
     out = sys.stdout
+    count = 0
     for predicted in predictions(job, max_new_tokens=max_new_tokens, progress=progress):
+        count += 1
         out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
         out.flush()
+    left_out = f", {len(job.refused):,} left out" if job.refused else ""
+    typer.echo(f"{count:,} {'input' if count == 1 else 'inputs'} predicted{left_out}", err=True)
+    if job.refused:
+        raise typer.Exit(2)
+
+
+def _name_line(complaint: str) -> None:
+    typer.echo(f"left out: {complaint}", err=True)
 
 
 def _standard_input() -> TextIO:

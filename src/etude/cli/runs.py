@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,10 @@ RUNS = Path("runs")
 
 STATE_STYLES = {
     "finished": "green",
+    "queued": "blue",
+    "starting": "cyan",
     "running": "cyan",
+    "stopping": "cyan",
     "stopped": "yellow",
     "killed": "yellow",
     "failed": "red",
@@ -43,10 +47,15 @@ STATE_STYLES = {
     "list", epilog="Examples:\n\n`etude runs list`\n\n`etude runs list --json | jq '.[].name'`"
 )
 def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
-    """List all runs, the oldest first."""
+    """List all runs, the oldest first, and start the next of the queue if none is at work."""
+    from etude.app.jobs import advance
     from etude.app.runs import list_facts
     from etude.core import units as q
+    from etude.core.errors import RunError
 
+    # In a folder that may only be read, the list is still worth having.
+    with suppress(RunError):
+        advance(runs)
     facts = list_facts(runs)
     if as_json:
         typer.echo(json.dumps([fact.as_json() for fact in facts], indent=2))
@@ -69,7 +78,7 @@ def list_(runs: Base = RUNS, as_json: AsJson = False) -> None:
         for fact in facts
     ]
     head = ("name", "state", "method", "model", "steps", "loss", "score", "time", "reason")
-    _print_table(head, rows, left=4, last_left=True)
+    print_table(head, rows, left=4, last_left=True)
 
 
 @runs_app.command(
@@ -156,7 +165,7 @@ def compare(
     finished = all(folder.state == "finished" for folder in folders)
     table = comparison(compared.figures, rank=finished)
     assert table is not None
-    _print_table(
+    print_table(
         ("", *table["columns"]),
         [
             (row["method"], *(f"{text} *" if best else text for text, best in row["cells"]))
@@ -165,12 +174,14 @@ def compare(
     )
     if differences:
         typer.echo("\nWhat differs between the recipes")
-        _print_table(
+        print_table(
             ("", *(folder.name for folder in folders)),
             [(key, *values) for key, values in differences],
         )
     else:
         typer.echo("\nThe recipes differ in nothing but the name")
+    for test in compared.tests:
+        typer.echo(f"\n{test.sentence}")
     typer.echo("\nTraining loss, smoothed")
     typer.echo(text_plot(loss_curves(folders)))
 
@@ -246,7 +257,7 @@ def _arrow(written: Any, before: float | None, after: float | None) -> str:
     return f"{written(before)} → {written(after)}" if before is not None else written(after)
 
 
-def _print_table(
+def print_table(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: int = 1,

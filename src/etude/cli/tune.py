@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
 from etude.cli.root import app
+
+if TYPE_CHECKING:
+    from etude.tuning.runs.folder import RunFolder
 
 
 class Method(StrEnum):
@@ -27,7 +30,8 @@ class Method(StrEnum):
     "`etude tune --data reviews.csv --text-column review --label-column stars`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
     "`etude tune --resume latest`\n\n"
-    "`etude tune --resume latest --set train.epochs=4`"
+    "`etude tune --resume latest --set train.epochs=4`\n\n"
+    "`etude tune --clone latest --set adapter.rank=16 --queue`"
 )
 def tune(
     recipe: Annotated[
@@ -93,6 +97,22 @@ def tune(
             autocompletion=complete_run,
         ),
     ] = None,
+    clone: Annotated[
+        str | None,
+        typer.Option(
+            help="Start a new run by the recipe of this one, with the changes of `--set`.",
+            metavar="RUN",
+            autocompletion=complete_run,
+        ),
+    ] = None,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="Put the run into the queue and return: a process of its own works on it, one "
+            "run after another, and goes on when this terminal is closed (`etude runs queue`).",
+        ),
+    ] = False,
     ignore_memory: Annotated[
         bool,
         typer.Option(
@@ -108,18 +128,32 @@ def tune(
 
     Ctrl-C stops the run and keeps its progress; the last line says how to resume it.
     """
+    from etude.app import jobs
     from etude.app import tune as service
     from etude.core.errors import RecipeError
     from etude.tuning.report.outcome import print_comparison, print_outcome
     from etude.tuning.report.terminal import TerminalView
 
     named = service.DataOptions(data, eval_data, text_column, label_column)
-    if resume is not None:
+    if resume is not None or clone is not None:
         if any((recipe, task, model, method, compare)) or named != service.DataOptions():
             raise RecipeError(
                 "--resume uses the run's own recipe; of other options it takes --set train.epochs=…"
+                if clone is None
+                else "--clone uses the recipe of the run, with the changes of --set"
             )
+        if resume is not None and clone is not None:
+            raise RecipeError("--resume goes on with a run, --clone begins another: name one")
+    if queue:
+        if compare:
+            raise RecipeError("--compare runs three methods here; it takes no --queue")
+        if resume is not None:
+            _queued(jobs.resume_job(resume, runs, overrides or (), ignore_memory=ignore_memory))
+            return
+    if resume is not None:
         plan = service.plan_resumption(resume, runs, overrides or ())
+    elif clone is not None:
+        plan = jobs.plan_clone(clone, runs, overrides or ())
     else:
         plan = service.plan_run(
             recipe,
@@ -129,6 +163,11 @@ def tune(
             data=named,
             method=method.value if method else None,
         )
+    if queue:
+        for note in plan.notes:
+            typer.echo(note, err=True)
+        _queued(jobs.add_job(plan, runs, ignore_memory=ignore_memory))
+        return
     silent = quiet or as_json
     view = TerminalView(quiet=silent)
     for note in plan.notes:
@@ -155,3 +194,20 @@ def tune(
     print_outcome(run.folder.path, show=plan.recipe.eval.show)
     if run.comparison:
         print_comparison(run.comparison)
+
+
+def _queued(folder: RunFolder) -> None:
+    """Start the next job, and say where the new one stands."""
+    from etude.app.jobs import advance
+    from etude.app.run_queue import read_queue
+
+    base = folder.path.parent
+    started = advance(base)
+    typer.echo(folder.path)
+    if started is not None and started.path == folder.path:
+        said = f"started; its output is in {folder.log}"
+    else:
+        waiting = [run.name for run in read_queue(base).waiting]
+        place = waiting.index(folder.name) + 1 if folder.name in waiting else 1
+        said = f"queued, number {place} of those that wait"
+    typer.echo(f"{said}; see: etude runs queue", err=True)

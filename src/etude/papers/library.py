@@ -246,6 +246,14 @@ class Library:
                 dated,
             )
 
+    def days_beside(self, day: str) -> tuple[str | None, str | None]:
+        """Return the last day with new papers before `day`, and the first after it."""
+        new = _listing.c.kind.in_([Announcement.NEW.value, Announcement.CROSS.value])
+        before = select(func.max(_listing.c.day)).where(new, _listing.c.day < day)
+        after = select(func.min(_listing.c.day)).where(new, _listing.c.day > day)
+        with self.engine.connect() as connection:
+            return connection.execute(before).scalar(), connection.execute(after).scalar()
+
     def last_day(self) -> str | None:
         """Return the latest day with listings."""
         with self.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""A user's feedback on papers: opinions, tags, followed authors, saved searches.
+"""A user's feedback on papers: opinions, tags, notes, followed authors, saved searches.
 
 Each change is one SQL statement, so concurrent programs cannot undo each other's changes. All of it
 can be exported as one plain dictionary and imported again.
@@ -6,34 +6,38 @@ can be exported as one plain dictionary and imported again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, Engine, delete, or_, select
+from sqlalchemy import Connection, Engine, delete, func, or_, select
 
 from etude.core.errors import PapersError, did_you_mean
-from etude.papers.authors import same_author, spellings
-from etude.papers.identity import parse_identifier
+from etude.papers.authors import same_author
+from etude.papers.feedback_checks import (
+    FORMAT,
+    LONGEST_NAME,
+    LONGEST_QUERY,
+    VERSION,
+    author_name,
+    checked_entries,
+    identifier,
+    name_line,
+    note_lines,
+)
 from etude.papers.read_marks import begin_following, end_following, newest
-from etude.papers.words import shown
 from etude.store import papers as tables
 from etude.store.upsert import insert_or_ignore, insert_or_update
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-FORMAT = "etude-reader"
-VERSION = 1
-LONGEST_NAME = 80
-LONGEST_AUTHOR = 200
-LONGEST_QUERY = 2000
 
 _paper = cast("Table", tables.Paper.__table__)
 _opinion = cast("Table", tables.Opinion.__table__)
 _tag = cast("Table", tables.Tag.__table__)
+_note = cast("Table", tables.Note.__table__)
 _following = cast("Table", tables.Following.__table__)
 _search = cast("Table", tables.SavedSearch.__table__)
 
@@ -62,7 +66,7 @@ class Reader:
 
     def __init__(self, engine: Engine, name: str, clock: Callable[[], float] = time.time) -> None:
         self.engine, self.clock = engine, clock
-        self.name = _line(name, "a reader's name", LONGEST_NAME)
+        self.name = name_line(name, "a reader's name", LONGEST_NAME)
 
     # -- opinions ------------------------------------------------------------------------------
 
@@ -79,7 +83,7 @@ class Reader:
         return self._opine(paper_id, -1)
 
     def _opine(self, paper_id: str, value: int) -> bool:
-        key = _identifier(paper_id)
+        key = identifier(paper_id)
         with self.engine.begin() as connection:
             _must_be_kept(connection, key)
             return self._put_opinion(connection, key, value, self.clock(), later=False)
@@ -102,7 +106,7 @@ class Reader:
 
     def unlike(self, paper_id: str) -> bool:
         """Remove an opinion; return False if there was none."""
-        return self._remove(_opinion, id=_identifier(paper_id))
+        return self._remove(_opinion, id=identifier(paper_id))
 
     def opinions(self) -> dict[str, int]:
         """Return ids with 1 (liked) or -1 (disliked), in order of time."""
@@ -117,14 +121,16 @@ class Reader:
         Raises:
             PapersError: the tag is empty or too long, or the paper is not in the library.
         """
-        key, tag = _identifier(paper_id), _line(tag, "a tag", LONGEST_NAME)
+        key, tag = identifier(paper_id), name_line(tag, "a tag", LONGEST_NAME)
         with self.engine.begin() as connection:
             _must_be_kept(connection, key)
             return self._add(connection, _tag, tag=tag, id=key, at=self.clock())
 
     def untag(self, paper_id: str, tag: str) -> bool:
         """Remove a tag from a paper; return False if the paper does not have it."""
-        return self._remove(_tag, id=_identifier(paper_id), tag=_line(tag, "a tag", LONGEST_NAME))
+        return self._remove(
+            _tag, id=identifier(paper_id), tag=name_line(tag, "a tag", LONGEST_NAME)
+        )
 
     def tags(self) -> dict[str, list[str]]:
         """Return each tag with the ids of its papers, last tagged first."""
@@ -136,10 +142,53 @@ class Reader:
 
     def tags_of(self, paper_id: str) -> list[str]:
         """Return the tags of one paper, in alphabetical order."""
-        key = _identifier(paper_id)
+        key = identifier(paper_id)
         with self.engine.connect() as connection:
             wanted = select(_tag.c.tag).where(_tag.c.user == self.name, _tag.c.id == key)
             return sorted(connection.scalars(wanted))
+
+    # -- notes ---------------------------------------------------------------------------------
+
+    def note(self, paper_id: str, text: str) -> bool:
+        """Write the note on a paper; an empty text removes it. Return True if it changed.
+
+        Raises:
+            PapersError: the note is too long, or the paper is not in the library.
+        """
+        key, text = identifier(paper_id), note_lines(text)
+        if not text:
+            return self._remove(_note, id=key)
+        with self.engine.begin() as connection:
+            _must_be_kept(connection, key)
+            return self._put_note(connection, key, text, self.clock(), later=False)
+
+    def _put_note(
+        self, connection: Connection, key: str, text: str, at: float, *, later: bool
+    ) -> bool:
+        old = _note.c
+        younger = or_(old.at < at, (old.at == at) & (old.text < text))
+        row = {"user": self.name, "id": key, "text": text, "at": at}
+        changed = insert_or_update(
+            connection,
+            _note,
+            [row],
+            columns=["text", "at"],
+            where=(old.text != text) & younger if later else old.text != text,
+        )
+        return changed > 0
+
+    def notes(self) -> dict[str, str]:
+        """Return the notes by paper, last written first."""
+        with self.engine.connect() as connection:
+            rows = list(self._rows(connection, _note, "at", "id"))
+        return {row.id: row.text for row in reversed(rows)}
+
+    def note_of(self, paper_id: str) -> str:
+        """Return the note on a paper, empty if there is none."""
+        key = identifier(paper_id)
+        with self.engine.connect() as connection:
+            wanted = select(_note.c.text).where(_note.c.user == self.name, _note.c.id == key)
+            return connection.execute(wanted).scalar() or ""
 
     # -- authors -------------------------------------------------------------------------------
 
@@ -149,7 +198,7 @@ class Reader:
         Raises:
             PapersError: the name is empty or too long.
         """
-        author = _author(author)
+        author = author_name(author)
         with self.engine.begin() as connection:
             return self._follow(connection, author, self.clock())
 
@@ -164,7 +213,7 @@ class Reader:
 
         Removes the exact name if it is followed, else all names that may be the same person.
         """
-        author = _author(author)
+        author = author_name(author)
         followed = self.following()
         names = [name for name in followed if name == author] or [
             name for name in followed if same_author(author, name)
@@ -190,8 +239,8 @@ class Reader:
         Raises:
             PapersError: name or query is empty or too long.
         """
-        name = _line(name, "the name of a search", LONGEST_NAME)
-        query = _line(query, "a search", LONGEST_QUERY)
+        name = name_line(name, "the name of a search", LONGEST_NAME)
+        query = name_line(query, "a search", LONGEST_QUERY)
         with self.engine.begin() as connection:
             return self._put_search(connection, name, query, self.clock(), later=False)
 
@@ -231,7 +280,23 @@ class Reader:
 
     def drop_search(self, name: str) -> bool:
         """Delete a saved search; return False if there is none of that name."""
-        return self._remove(_search, name=_line(name, "the name of a search", LONGEST_NAME))
+        return self._remove(_search, name=name_line(name, "the name of a search", LONGEST_NAME))
+
+    def stamp(self) -> str:
+        """Return a text that changes with all that ranks: opinions, tags, followed authors.
+
+        Empty if there is nothing of it.
+        """
+        parts: list[str] = []
+        with self.engine.connect() as connection:
+            for table in (_opinion, _tag, _following):
+                count, last, total = connection.execute(
+                    select(func.count(), func.max(table.c.at), func.sum(table.c.at)).where(
+                        table.c.user == self.name
+                    )
+                ).one()
+                parts.append(f"{count}:{last}:{total}" if count else "")
+        return "/".join(parts) if any(parts) else ""
 
     # -- all of it -----------------------------------------------------------------------------
 
@@ -249,6 +314,10 @@ class Reader:
                     {"id": row.id, "tag": row.tag, "at": row.at}
                     for row in self._rows(connection, _tag, "at", "tag", "id")
                 ],
+                "notes": [
+                    {"id": row.id, "text": row.text, "at": row.at}
+                    for row in self._rows(connection, _note, "at", "id")
+                ],
                 "following": [
                     {"author": row.author, "at": row.at}
                     for row in self._rows(connection, _following, "at", "author")
@@ -262,19 +331,23 @@ class Reader:
     def restore(self, kept: Any) -> int:
         """Merge the result of `export`; return the number of entries that changed something.
 
-        Of two opinions on a paper, the newer one wins. Papers need not be in the library yet, so
-        that feedback can be imported before them. The import is atomic.
+        Of two opinions or notes on a paper, the newer one wins. Papers need not be in the library
+        yet, so that feedback can be imported before them. The import is atomic.
 
         Raises:
             PapersError: `kept` is not a result of `export`, or was written by a newer Etude.
         """
-        entries = _checked(kept)
+        entries = checked_entries(kept)
         with self.engine.begin() as connection:
             changed = [
                 self._put_opinion(connection, one["id"], one["value"], one["at"], later=True)
                 for one in entries["opinions"]
             ]
             changed += [self._add(connection, _tag, **one) for one in entries["tags"]]
+            changed += [
+                self._put_note(connection, one["id"], one["text"], one["at"], later=True)
+                for one in entries["notes"]
+            ]
             changed += [
                 self._follow(connection, one["author"], one["at"]) for one in entries["following"]
             ]
@@ -304,87 +377,6 @@ class Reader:
             return self._delete(connection, table, **where)
 
 
-def _identifier(text: str) -> str:
-    try:
-        return parse_identifier(text).id
-    except (ValueError, AttributeError) as error:
-        short = shown(str(text))[:60]
-        raise PapersError(
-            f"{short!r} is not an arXiv id; ids look like 2403.01234 or hep-th/9901001"
-        ) from error
-
-
 def _must_be_kept(connection: Connection, key: str) -> None:
     if connection.execute(select(_paper.c.number).where(_paper.c.id == key)).first() is None:
         raise PapersError(f"paper {key} is not in the library; fetch it with `etude papers sync`")
-
-
-def _line(text: Any, what: str, longest: int) -> str:
-    """Return `text` on one line, without control characters and lone surrogates."""
-    if not isinstance(text, str):
-        raise PapersError(f"{what} must be text, not {type(text).__name__}")
-    line = shown(text)
-    if not line:
-        raise PapersError(f"{what} must have at least one visible character")
-    if len(line) > longest:
-        raise PapersError(f"{what} may have at most {longest} characters; this one has {len(line)}")
-    return line
-
-
-def _author(text: Any) -> str:
-    author = _line(text, "an author's name", LONGEST_AUTHOR)
-    if not any(letter.isalpha() for letter in author) or not spellings(author):
-        raise PapersError(f"{author[:60]!r} is not a name; use a name such as Ada Lovelace")
-    return author
-
-
-def _at(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise PapersError(f"`at` must be a number of seconds since 1970, not {str(value)[:40]!r}")
-    return float(value)
-
-
-def _opinion_value(value: Any) -> int:
-    if isinstance(value, bool) or value not in (1, -1):
-        raise PapersError(f"`value` must be 1 or -1, not {str(value)[:40]!r}")
-    return int(value)
-
-
-_FIELDS: dict[str, dict[str, Callable[[Any], Any]]] = {
-    "opinions": {"id": _identifier, "value": _opinion_value, "at": _at},
-    "tags": {"id": _identifier, "tag": lambda text: _line(text, "a tag", LONGEST_NAME), "at": _at},
-    "following": {"author": _author, "at": _at},
-    "searches": {
-        "name": lambda text: _line(text, "the name of a search", LONGEST_NAME),
-        "query": lambda text: _line(text, "a search", LONGEST_QUERY),
-        "at": _at,
-    },
-}
-
-
-def _checked(kept: Any) -> dict[str, list[dict[str, Any]]]:
-    """Return the entries of an export; raise a `PapersError` that names an invalid one."""
-    if not isinstance(kept, dict) or cast("dict[str, Any]", kept).get("format") != FORMAT:
-        raise PapersError('this is not an exported reader (its "format" must be "etude-reader")')
-    kept = cast("dict[str, Any]", kept)
-    if kept.get("version") != VERSION:
-        raise PapersError(
-            f"this reader was exported in version {str(kept.get('version'))[:20]!r} of the format; "
-            f"this Etude reads version {VERSION}: update Etude"
-        )
-    result: dict[str, list[dict[str, Any]]] = {}
-    for part, fields in _FIELDS.items():
-        entries = kept.get(part, [])
-        if not isinstance(entries, list):
-            raise PapersError(f"{part}: expected a list, not {type(entries).__name__}")
-        result[part] = []
-        for number, entry in enumerate(cast("list[Any]", entries), 1):
-            if not isinstance(entry, dict):
-                raise PapersError(f"{part}, entry {number}: expected the keys {', '.join(fields)}")
-            given = cast("dict[str, Any]", entry)
-            try:
-                values = {name: check(given.get(name)) for name, check in fields.items()}
-            except PapersError as error:
-                raise PapersError(f"{part}, entry {number}: {error}") from error
-            result[part].append(values)
-    return result

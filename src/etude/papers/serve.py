@@ -14,25 +14,21 @@ Feeds are rebuilt at most once a minute; a client that has the current one recei
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, unquote
 
 from etude.core.errors import EtudeError, PapersError
 from etude.papers.attribution import NOT_ARXIV, THANKS
-from etude.papers.feeds import FEEDS, MEDIA_TYPES, feed
+from etude.papers.feed_bodies import FRESH, Body, FeedBodies, is_current
+from etude.papers.feeds import FEEDS
 from etude.papers.library import Library
 from etude.papers.words import shown
 
@@ -41,11 +37,8 @@ if TYPE_CHECKING:
     from etude.papers.search import Index
     from etude.papers.settings import Settings
 
-MOST_ITEMS = 200
 MOST_AT_ONCE = 16
 """Maximum concurrent requests; further ones receive 503."""
-FRESH = 60.0
-"""Seconds for which a feed is cached."""
 SLOWEST = 10.0
 """Timeout in seconds for sending a request and receiving the response."""
 _PAGE = """<!doctype html>
@@ -55,17 +48,6 @@ _PAGE = """<!doctype html>
 td{{padding:.2rem 1rem .2rem 0;overflow-wrap:anywhere}}footer{{margin-top:2rem;opacity:.7}}</style>
 </head><body><h1>Feeds of papers</h1><table>{rows}</table><footer>{thanks}</footer></body></html>
 """
-
-
-@dataclass(frozen=True)
-class _Body:
-    """Body of a response: a page or feed."""
-
-    content: bytes
-    packed: bytes
-    media_type: str
-    tag: str
-    changed: datetime
 
 
 class FeedServer(ThreadingHTTPServer):
@@ -103,8 +85,7 @@ class FeedServer(ThreadingHTTPServer):
         """
         self.library, self.index, self.settings, self.reader = library, index, settings, reader
         self.show, self.clock = show, clock
-        self._made: dict[str, tuple[float, _Body]] = {}
-        self._lock = threading.Lock()
+        self.feeds = FeedBodies(library, index, settings, reader, clock=clock)
         self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
         self._thread: threading.Thread | None = None
         if ":" in host:
@@ -177,101 +158,21 @@ class FeedServer(ThreadingHTTPServer):
         if self._thread is not None:
             self._thread.join()
 
-    def body(self, path: str) -> _Body | None:
-        """Return the body of a path, cached for `FRESH` seconds, or None."""
-        now = self.clock()
-        # Serialised, so that concurrent requests build a feed once.
-        with self._lock:
-            made, old = self._made.get(path, (0.0, None))
-            if old is not None and 0 <= now - made < FRESH:
-                return old
-            found = self._content(path)
-            if found is None:
-                return None
-            content, media_type = found
-            tag = hashlib.sha256(content).hexdigest()[:32]
-            if old is None or old.tag != tag:
-                # Changes before the start are unknown, so a feed counts as changed at the start.
-                changed = datetime.fromtimestamp(int(now), UTC)
-                old = _Body(content, gzip.compress(content, 6, mtime=0), media_type, tag, changed)
-            if len(self._made) >= 256:
-                self._made.clear()
-            self._made[path] = (now, old)
-            return old
-
-    def _content(self, path: str) -> tuple[bytes, str] | None:
+    def body(self, path: str) -> Body | None:
+        """Return the body of a path, or None."""
         if path == "/":
-            return self._page().encode(), "text/html; charset=utf-8"
-        stem, _, format_ = path.removeprefix("/").rpartition(".")
-        if format_ not in FEEDS or not stem:
-            return None
-        found = self._rows([unquote(part, errors="replace") for part in stem.split("/")])
-        if found is None:
-            return None
-        title, rows = found
-        content = feed(
-            rows,
-            format_,
-            title=f"Etude: {title}",
-            link=f"{self.address}/",
-            self_link=self.address + path,
-            description=f"Papers of arXiv: {title}.",
-        )
-        return content, MEDIA_TYPES[format_]
+            return self.feeds.cached(path, self._index_page)
+        return self.feeds.body(path.removeprefix("/"), f"{self.address}/", self.address + path)
 
-    def _rows(self, parts: list[str]) -> tuple[str, list[dict[str, Any]]] | None:
-        """Return the title and papers of the feed at a path."""
-        match parts:
-            case ["all"]:
-                return "all papers", self.library.newest(most=MOST_ITEMS)
-            case ["for-you"] if self.reader is not None:
-                return "for you", self._for_you(self.reader)
-            case ["tags", tag] if self.reader is not None:
-                ids = self.reader.tags().get(tag)
-                if ids is not None:
-                    return f"tagged {tag}", self.library.get_many(ids[:MOST_ITEMS])
-            case ["searches", name] if self.reader is not None and self.index is not None:
-                for search in self.reader.searches():
-                    if search.name == name:
-                        ids = self.index.search(search.query, most=MOST_ITEMS).ids
-                        return f"search {name}", self.library.get_many(ids)
-            case [shelf] if shelf in self.settings.shelves:
-                return shelf, self.library.newest(self.settings.shelves[shelf], most=MOST_ITEMS)
-            case _:
-                pass
-        return None
-
-    def _for_you(self, reader: Reader) -> list[dict[str, Any]]:
-        rows = self.library.newest(most=1000)
-        from etude.papers.ranking import Interest, rank
-
-        interest = Interest.fit(self.library, reader)
-        day = rows[0]["announced"] if rows else ""
-        judged = reader.opinions()  # papers with an opinion are not shown again
-        rows = [row for row in rows if row["id"] not in judged]
-        ranked = rank(rows, interest, seed=f"{day} {reader.name}")
-        return [one.row for one in ranked][:MOST_ITEMS]
-
-    def _page(self) -> str:
-        names = [
-            ("all papers", "all"),
-            *((shelf, quote(shelf, "")) for shelf in self.settings.shelves),
-        ]
-        if self.reader is not None:
-            names.append(("for you", "for-you"))
-            names += [(f"tagged {tag}", f"tags/{quote(tag, '')}") for tag in self.reader.tags()]
-            if self.index is not None:
-                names += [
-                    (f"search {search.name}", f"searches/{quote(search.name, '')}")
-                    for search in self.reader.searches()
-                ]
+    def _index_page(self) -> tuple[bytes, str]:
         rows = "".join(
-            f"<tr><td>{escape(shown(name))}</td>"
-            + "".join(f'<td><a href="/{escape(place)}.{kind}">{kind}</a></td>' for kind in FEEDS)
+            f"<tr><td>{escape(shown(one.title))}</td>"
+            + "".join(f'<td><a href="/{escape(one.stem)}.{kind}">{kind}</a></td>' for kind in FEEDS)
             + "</tr>\n"
-            for name, place in names
+            for one in self.feeds.names()
         )
-        return _PAGE.format(rows=rows, thanks=escape(f"{THANKS} {NOT_ARXIV}"))
+        page = _PAGE.format(rows=rows, thanks=escape(f"{THANKS} {NOT_ARXIV}"))
+        return page.encode(), "text/html; charset=utf-8"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -321,7 +222,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         packed = "gzip" in self.headers.get("Accept-Encoding", "").lower()
         tag = f'"{body.tag}{"-gzip" if packed else ""}"'
-        unchanged = self._has(tag, body.changed)
+        unchanged = is_current(
+            body,
+            tag,
+            self.headers.get("If-None-Match"),
+            self.headers.get("If-Modified-Since"),
+        )
         self.send_response(304 if unchanged else 200)
         self.send_header("ETag", tag)
         self.send_header("Last-Modified", format_datetime(body.changed, usegmt=True))
@@ -344,20 +250,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if whole and self.command != "HEAD":
             self.wfile.write(content)
-
-    def _has(self, tag: str, changed: datetime) -> bool:
-        """Return whether the client has this body already (RFC 9110, 13.1: ETag before date)."""
-        tags = self.headers.get("If-None-Match")
-        if tags is not None:
-            held = {one.strip().removeprefix("W/") for one in tags.split(",")}
-            return tag in held or "*" in held
-        since = self.headers.get("If-Modified-Since")
-        if since is None:
-            return False
-        try:
-            return changed <= parsedate_to_datetime(since)
-        except (ValueError, TypeError):
-            return False
 
 
 def _host_of(header: str) -> str:

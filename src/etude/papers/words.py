@@ -38,6 +38,13 @@ def shown(text: str) -> str:
     return " ".join(kept.split())
 
 
+def without_controls(line: str) -> str:
+    """Return a line without control and direction marks, its spaces and tabs unchanged."""
+    return "".join(
+        letter for letter in line if letter == "\t" or unicodedata.category(letter) not in _HIDDEN
+    ).rstrip()
+
+
 def folded(text: str) -> str:
     """Return `text` in lower case without accents."""
     split = unicodedata.normalize("NFKD", text)

@@ -65,7 +65,9 @@ class JudgeActor:
                 self._judge = Judge(Pool(self._slots, self._require))
             return self._judge.pool.level.describe()
 
-    def judge(self, digest: str, archive: bytes, source: str, seed: int | None) -> dict[str, Any]:
+    def judge(
+        self, digest: str, archive: bytes, source: str, seed: int | None, visible_only: bool
+    ) -> dict[str, Any]:
         """Return the verdict on `source` as plain data.
 
         Args:
@@ -73,6 +75,7 @@ class JudgeActor:
             archive: the zip of one problem.
             source: the submission.
             seed: of the tests' random numbers.
+            visible_only: run the visible tests only.
         """
         self.start()
         with self._lock:
@@ -82,7 +85,8 @@ class JudgeActor:
                 file.write_bytes(archive)
                 (self._problems[digest],) = import_problems(file, shelf / digest)
         assert self._judge is not None
-        return self._judge.judge(self._problems[digest], source, seed).to_dict()
+        problem = self._problems[digest]
+        return self._judge.judge(problem, source, seed, visible_only).to_dict()
 
 
 class RayJudges:
@@ -163,7 +167,9 @@ class RayJudges:
         """Return one line: the number of judges and their isolation."""
         return f"{len(self._actors)} judges, {' and '.join(sorted(set(self.levels)))}"
 
-    def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
+    def judge(
+        self, problem: Problem, source: str, seed: int | None = None, visible_only: bool = False
+    ) -> Verdict:
         """Return the verdict on `source`, from whichever machine is free.
 
         Raises:
@@ -173,7 +179,7 @@ class RayJudges:
         while True:
             index = self._take()
             try:
-                call = self._actors[index].judge.remote(digest, archive, source, seed)
+                call = self._actors[index].judge.remote(digest, archive, source, seed, visible_only)
                 return Verdict.from_dict(self._ray.get(call, timeout=RUN_SECONDS))
             except (
                 self._ray.exceptions.RayActorError,

@@ -141,18 +141,14 @@ def _arrays(got: Any, expected: Any, tolerance: Tolerance, name: str) -> Mismatc
 
 def _elements(got: Any, expected: Any, tolerance: Tolerance | None, name: str) -> Mismatch | None:
     """Compare element by element; without a tolerance exactly."""
-    if tolerance is None:
-        wrong = got != expected
-    else:
+    if tolerance is not None:
         odd = ~np.isfinite(got) & ~_same(got, expected)
         if odd.any():
             where = _place(odd)
             value = got[where] if where else got[()]
             says = f"{name} is {value} at {_at(where)}, where a finite number is expected"
             return Mismatch("not finite", says, f"{name} has values that are not finite")
-        with np.errstate(invalid="ignore", over="ignore"):
-            close = np.abs(got - expected) <= tolerance.atol + tolerance.rtol * np.abs(expected)
-        wrong = ~(close | _same(got, expected))
+    wrong = got != expected if tolerance is None else differing(got, expected, tolerance)
     if not wrong.any():
         return None
     where = _place(wrong)
@@ -161,6 +157,13 @@ def _elements(got: Any, expected: Any, tolerance: Tolerance | None, name: str) -
     found = f"it is {_number(got[where])}, expected {_number(expected[where])}"
     says = f"{name}: {share}; at {_at(where)} {found}"
     return Mismatch("values", says, f"{name}: {share}")
+
+
+def differing(got: Any, expected: Any, tolerance: Tolerance) -> Any:
+    """Return where two arrays of one shape, in float64 or complex128, are not close."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        close = np.abs(got - expected) <= tolerance.atol + tolerance.rtol * np.abs(expected)
+    return ~(close | _same(got, expected))
 
 
 def _same(got: Any, expected: Any) -> Any:

@@ -30,6 +30,18 @@ class ModelRecord:
     """Number truncated or withheld by the guard."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """An explanation that was shown."""
+
+    number: int
+    model: str
+    text: str
+    withheld: str
+    """Why the rest was withheld; empty if nothing was."""
+    helped: bool | None
+
+
 class Explanations:
     """Explanations shown to one user.
 
@@ -42,8 +54,14 @@ class Explanations:
     def __init__(self, engine: Engine, user: str, clock: Callable[[], float] = time.time) -> None:
         self.engine, self.user, self.clock = engine, user, clock
 
-    def add(self, slug: str, explanation: Explanation) -> int:
-        """Store an explanation as shown; return its number."""
+    def add(self, slug: str, explanation: Explanation, submission: str = "") -> int:
+        """Store an explanation as shown; return its number.
+
+        Args:
+            slug: the problem.
+            explanation: as it was shown.
+            submission: key of the submission that it explains; empty if that was not recorded.
+        """
         row = Explained(
             user=self.user,
             slug=slug,
@@ -52,11 +70,24 @@ class Explanations:
             withheld=explanation.withheld,
             at=self.clock(),
             helped=None,
+            submission=submission or None,
         )
         with Session(self.engine) as session, session.begin():
             session.add(row)
             session.flush()
             return row.number
+
+    def of_submission(self, key: str) -> Kept | None:
+        """Return the last explanation of a submission; None if there is none."""
+        wanted = (
+            select(Explained)
+            .where(Explained.user == self.user, Explained.submission == key)
+            .order_by(Explained.number.desc())
+            .limit(1)
+        )
+        with Session(self.engine) as session:
+            row = session.scalar(wanted)
+            return row and Kept(row.number, row.model, row.text, row.withheld, row.helped)
 
     def rate(self, helped: bool, number: int | None = None) -> tuple[int, str, str]:
         """Rate an explanation, the last one unless a number is given.

@@ -81,6 +81,22 @@ class Problem:
         """Return the name of the function or class that the submission must define."""
         return re.findall(r"(?:def|class)\s+(\w+)", self.front.signature)[0]
 
+    def argument_names(self, count: int) -> list[str]:
+        """Return names for the arguments of a test: the submission's, or its driver's."""
+        names: list[str] = []
+        text, wanted = f"{self.front.signature.rstrip(':')}: ...", self.entry
+        if self.driver is not None:
+            text, wanted = self.driver, "drive"
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name == wanted:
+                names = [one.arg for one in (*node.args.posonlyargs, *node.args.args)]
+        # A driver's first argument is the submission.
+        names = names[1:] if self.driver is not None else names
+        return [
+            names[index] if index < len(names) else f"argument {index + 1}"
+            for index in range(count)
+        ]
+
     @property
     def starter(self) -> str:
         """Return the initial code."""

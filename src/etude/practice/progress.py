@@ -176,16 +176,45 @@ class UserProgress:
         with Session(self.engine) as session:
             wanted = (
                 select(Submission.slug)
-                .where(Submission.user == self.user, Submission.kind == "accepted")
+                .where(
+                    Submission.user == self.user,
+                    Submission.kind == "accepted",
+                    Submission.visible_only.is_(False),
+                )
                 .distinct()
             )
             return set(session.scalars(wanted))
+
+    def tried(self) -> set[str]:
+        """Return the slugs of problems that an answer was submitted to."""
+        with Session(self.engine) as session:
+            wanted = select(Submission.slug).where(
+                Submission.user == self.user, Submission.visible_only.is_(False)
+            )
+            return set(session.scalars(wanted.distinct()))
+
+    def opened(self) -> set[str]:
+        """Return the slugs of problems that were started."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(Opening.slug).where(Opening.user == self.user)))
+
+    def may_read_solution(self, slug: str) -> bool:
+        """Return whether a problem was solved, or its solution asked for before."""
+        with Session(self.engine) as session:
+            row = session.get(Opening, (self.user, slug))
+        return (row is not None and row.explained) or slug in self.solved()
+
+    def ask_for_solution(self, slug: str) -> None:
+        """Record that the solution is read before the problem is solved."""
+        self.open(slug)
+        with Session(self.engine) as session, session.begin():
+            session.get_one(Opening, (self.user, slug)).explained = True
 
     def stats(self) -> Stats:
         """Return the whole record."""
         zone = self.timezone()
         wanted = select(Submission.slug, Submission.kind, Submission.created).where(
-            Submission.user == self.user
+            Submission.user == self.user, Submission.visible_only.is_(False)
         )
         with Session(self.engine) as session:
             rows = list(session.execute(wanted.order_by(Submission.number)))

@@ -35,6 +35,7 @@ class Ticket:
     source: str
     seed: int
     attempt: int
+    visible_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,14 @@ class Queue:
     ) -> None:
         self.engine, self.most_waiting, self.clock = engine, most_waiting, clock
 
-    def add(self, user: str, slug: str, source: str) -> str:
+    def add(self, user: str, slug: str, source: str, visible_only: bool = False) -> str:
         """Store a submission and return its key; it is durable from then on.
+
+        Args:
+            user: whose it is.
+            slug: the problem that it solves.
+            source: the code.
+            visible_only: run the visible tests only; it counts for nothing then.
 
         Raises:
             QueueFullError: too many submissions are waiting.
@@ -86,6 +93,7 @@ class Queue:
                 state="queued",
                 attempts=0,
                 created=self.clock(),
+                visible_only=visible_only,
             )
             session.add(submission)
             session.flush()
@@ -116,6 +124,7 @@ class Queue:
                 Submission.source,
                 Submission.seed,
                 Submission.attempts,
+                Submission.visible_only,
             )
         )
         with self.engine.begin() as connection:
@@ -169,6 +178,26 @@ class Queue:
         with self.engine.begin() as connection:
             connection.execute(back)
 
+    def give_back_all(self, workers: str) -> int:
+        """Release what workers of a process that has ended had claimed; return their number.
+
+        Without this, it would wait until the lease ends. It keeps its place, and the attempt
+        counts.
+
+        Args:
+            workers: what the names of these workers begin with.
+        """
+        back = (
+            update(Submission)
+            .where(
+                Submission.state == "running",
+                Submission.worker.startswith(workers, autoescape=True),
+            )
+            .values(state="queued", worker=None, lease=None)
+        )
+        with self.engine.begin() as connection:
+            return connection.execute(back).rowcount
+
     def status(self, key: str) -> QueueStatus:
         """Return the state and position of a submission.
 
@@ -195,7 +224,7 @@ class Queue:
         """Return a user's submissions, newest first, as plain data."""
         wanted = (
             select(Submission)
-            .where(Submission.user == user)
+            .where(Submission.user == user, Submission.visible_only.is_(False))
             .order_by(Submission.number.desc())
             .limit(most)
         )

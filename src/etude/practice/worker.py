@@ -29,6 +29,11 @@ IDLE_SECONDS = 0.25
 Judged = Callable[[Ticket, Verdict], None]
 
 
+def workers_of(pid: int) -> str:
+    """Return what the names of all workers of a process of this machine begin with."""
+    return f"{os.uname().nodename[:20]}-{pid}-"
+
+
 class JudgesAwayError(Exception):
     """No judge is available; the submission keeps its place and its attempts."""
 
@@ -46,7 +51,9 @@ class Bench(Protocol):
         """Number of threads that may call `judge`."""
         ...
 
-    def judge(self, problem: Problem, source: str, seed: int | None = None) -> Verdict:
+    def judge(
+        self, problem: Problem, source: str, seed: int | None = None, visible_only: bool = False
+    ) -> Verdict:
         """Return the verdict on `source`, with the tests' random numbers made from `seed`."""
         ...
 
@@ -58,7 +65,7 @@ class Workers:
         engine: the database of the queue.
         judge: the judge.
         find: returns a problem by its slug.
-        judged: called after each stored verdict, to record progress.
+        judged: called after each stored verdict on all tests, to record progress.
     """
 
     def __init__(
@@ -69,9 +76,10 @@ class Workers:
         judged: Judged | None = None,
     ) -> None:
         self.queue, self.judge, self.find, self.judged = Queue(engine), judge, find, judged
-        self.name = f"{os.uname().nodename[:20]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"{workers_of(os.getpid())}{secrets.token_hex(3)}"
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._problems: dict[str, Problem] = {}
+        self._busy, self._rested, self._counting = 0, time.monotonic(), threading.Lock()
         self._threads = [
             threading.Thread(
                 target=self._work, args=(f"{self.name}-{slot}",), name=f"judge-{slot}", daemon=True
@@ -94,6 +102,11 @@ class Workers:
         """Wake idle workers after a submission was added."""
         self._wake.set()
 
+    def idle_seconds(self) -> float:
+        """Return for how long there has been nothing to judge."""
+        with self._counting:
+            return 0.0 if self._busy else time.monotonic() - self._rested
+
     def stop(self) -> None:
         """Stop after finishing the submissions in progress."""
         self._stopping.set()
@@ -111,7 +124,13 @@ class Workers:
                     self._wake.wait(IDLE_SECONDS)
                     self._wake.clear()
                     continue
-                self._one(worker, ticket)
+                with self._counting:
+                    self._busy += 1
+                try:
+                    self._one(worker, ticket)
+                finally:
+                    with self._counting:
+                        self._busy, self._rested = self._busy - 1, time.monotonic()
                 pause = IDLE_SECONDS
             except SQLAlchemyError as error:  # such as a full disk or a server that restarts
                 LOG.warning(
@@ -147,14 +166,15 @@ class Workers:
             except SQLAlchemyError:
                 if time.monotonic() > deadline or self._stopping.wait(0.5):
                     raise
-        if counts and self.judged is not None:
+        if counts and self.judged is not None and not ticket.visible_only:
             self.judged(ticket, verdict)
 
     def _verdict(self, ticket: Ticket) -> Verdict:
         try:
             if ticket.slug not in self._problems:
                 self._problems[ticket.slug] = self.find(ticket.slug)
-            return self.judge.judge(self._problems[ticket.slug], ticket.source, ticket.seed)
+            problem = self._problems[ticket.slug]
+            return self.judge.judge(problem, ticket.source, ticket.seed, ticket.visible_only)
         except JudgesAwayError:
             raise
         except ProblemError as error:

@@ -83,6 +83,17 @@ class Tag(Base):
     at: Mapped[float]
 
 
+class Note(Base):
+    """A user's note on a paper: plain text in lines."""
+
+    __tablename__ = "papers_notes"
+
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
 class Following(Base):
     """An author whom a user follows."""
 

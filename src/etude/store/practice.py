@@ -36,6 +36,23 @@ class Submission(Base):
     finished: Mapped[float | None]
     kind: Mapped[str | None] = mapped_column(String(24))
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    visible_only: Mapped[bool] = mapped_column(default=False)
+    """Whether only the visible tests are run: then it counts neither as solved nor as tried."""
+
+
+class Draft(Base):
+    """The code of a user for a problem, as it was last saved in the browser."""
+
+    __tablename__ = "practice_drafts"
+
+    user: Mapped[str] = mapped_column(String(80), primary_key=True)
+    slug: Mapped[str] = mapped_column(String(80), primary_key=True)
+    tab: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Empty for the draft itself; otherwise the tab whose code began at an older revision and is
+    kept beside it, until the user has chosen."""
+    revision: Mapped[int]
+    source: Mapped[str] = mapped_column(Text)
+    saved: Mapped[float]
 
 
 class Profile(Base):
@@ -102,3 +119,5 @@ class Explained(Base):
     at: Mapped[float]
     helped: Mapped[bool | None]
     """None until the user rates it."""
+    submission: Mapped[str | None] = mapped_column(String(32))
+    """Key of the submission that it explains, if that was recorded."""

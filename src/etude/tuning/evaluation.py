@@ -87,6 +87,9 @@ def evaluate_run(
     made: dict[str, Any] = measurements["tuned"].details.get("generation", {})
     for name, figures in made.get("baselines", {}).items():
         results[name] = {**figures, "samples": len(made["generated_tokens"])}
+    beside: dict[str, Any] = measurements["tuned"].details.get("baselines", {})
+    for row in beside.get("rows", [])[:-1]:
+        results[row["name"]] = {**row["metrics"], "samples": len(prepared.eval.samples)}
     return results
 
 

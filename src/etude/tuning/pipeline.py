@@ -37,7 +37,7 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
+from etude.tuning.adapters.saved_parts import WEIGHTS
 from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
@@ -54,8 +54,9 @@ from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement, use_threads
 from etude.tuning.report.page import write_report
 from etude.tuning.runs.environment import environment
-from etude.tuning.runs.folder import RunFolder, find_run, remove_run
-from etude.tuning.settle import settled
+from etude.tuning.runs.folder import RunFolder, remove_run
+from etude.tuning.runs.process import Heartbeat
+from etude.tuning.settle import settled, with_adapter_found
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
@@ -108,7 +109,7 @@ def tune(
     """
     recipe.require_data()
     bound_products()
-    recipe = _with_adapter_found(recipe, base)
+    recipe = with_adapter_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     if resume is None:
         recipe = _decided(recipe, watching)
@@ -120,11 +121,13 @@ def tune(
         )
     with (
         resume or RunFolder.create(recipe.name, base) as folder,
-        answers(watching.on_message) as answer,
+        Heartbeat(folder.heartbeat),
+        answers(_stopping(folder, watching)) as answer,
     ):
         answer.will = _before_training(resume)
         try:
-            folder.set_state("running")
+            folder.clear_stop()
+            folder.set_state("starting")
             if resume is None:
                 recipe = _decided(settled(recipe, folder.path), watching)
             folder.write_text("recipe.yaml", recipe.to_yaml())
@@ -146,6 +149,16 @@ def _decided(recipe: Recipe, callbacks: Callback) -> Recipe:
     for note in notes:
         callbacks.on_message(note)
     return recipe
+
+
+def _stopping(folder: RunFolder, callbacks: Callback) -> Callable[[str], None]:
+    """Return what answers a request to stop: the run's state, and a line for the user."""
+
+    def say(text: str) -> None:
+        folder.ask_to_stop()
+        callbacks.on_message(text)
+
+    return say
 
 
 def _before_training(resume: RunFolder | None) -> Callable[[], str]:
@@ -252,6 +265,7 @@ def _tune(
         beginning.keep()
     _resume(trainer, folder, callbacks, extend=extend)
     release_freed_memory()
+    folder.set_state("running")
     outcome = trainer.run()
     answer.will = lambda: (
         f"training is complete and saved; `etude tune --resume {folder.path}` goes on from here"
@@ -295,8 +309,10 @@ def _tune(
     folder.write_json("details.json", after.details)
     folder.write_lines("samples.jsonl", task.sample_records(data, before, after))
     metrics = [loss_metric(objective.unit), *beside_loss]
+    beside: dict[str, Any] = after.details.get("baselines", {})
     summary = {
         **figures(before, after, outcome, metrics),
+        "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,
         "peak_rss": _recorded_peak(folder, "rss", trainer.peak_rss),
@@ -444,21 +460,6 @@ def require_effect(base: Measurement, tuned: Measurement) -> None:
 
 def _saved_in(recipe: Recipe, folder: RunFolder) -> Path:
     return folder.path / "model" if recipe.adapter.kind == "full" else folder.adapter
-
-
-def _with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
-    """Return the recipe with the folder of the adapter that it starts from.
-
-    Before the run's own folder is made, since `latest` is to mean another run.
-    """
-    named = recipe.adapter.start_from
-    if named is None or recipe.adapter.kind == "full" or (Path(named) / CONFIG).is_file():
-        return recipe
-    folder = find_run(named, base).adapter
-    if not folder.is_dir():
-        raise RunError(f"adapter.start_from: {folder.parent} has no adapter yet")
-    spec = recipe.adapter.model_copy(update={"start_from": str(folder)})
-    return recipe.model_copy(update={"adapter": spec})
 
 
 def _same_base(folder: RunFolder, loaded: LoadedModel, recipe: Recipe) -> None:

@@ -49,12 +49,16 @@ class Predictor:
     """The run's recipe; for a base model, one with defaults."""
 
     def predict(
-        self, inputs: Sequence[str | tuple[str, str] | Sequence[str]], *, tuned: bool = True
+        self,
+        inputs: Sequence[str | tuple[str, str | Sequence[str]] | Sequence[str]],
+        *,
+        tuned: bool = True,
     ) -> Sequence[Prediction]:
         """Return the prediction for each input: an answer, a class, labels, a number, entities.
 
         Args:
-            inputs: prompts, texts or pairs of texts; for token classification also lists of words.
+            inputs: prompts, texts or pairs of texts; for token classification also lists of words;
+                for reranking also a query and a list of its documents.
             tuned: False uses the base.
 
         Raises:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec, NamedFile
 from etude.tuning.data.sources import standard_input
 from etude.tuning.models.catalog import CATALOG
+from etude.tuning.runs.folder import find_run
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""What makes a folder that of an adapter, in PEFT's format."""
 
 
 def settled(recipe: Recipe, folder: Path) -> Recipe:
@@ -37,6 +42,24 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
     if model.id not in CATALOG:
         model = model.model_copy(update={"id": _if_there(model.id)})
     return recipe.model_copy(update={"data": data, "model": model})
+
+
+def with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
+    """Return the recipe with the folder of the adapter that it starts from.
+
+    Before the run's own folder is made, since `latest` is to mean another run.
+
+    Raises:
+        RunError: there is no such run, or it has no adapter.
+    """
+    named = recipe.adapter.start_from
+    if named is None or recipe.adapter.kind == "full" or (Path(named) / ADAPTER_CONFIG).is_file():
+        return recipe
+    folder = find_run(named, base).adapter
+    if not folder.is_dir():
+        raise RunError(f"adapter.start_from: {folder.parent} has no adapter yet")
+    spec = recipe.adapter.model_copy(update={"start_from": str(folder)})
+    return recipe.model_copy(update={"adapter": spec})
 
 
 def with_paths(spec: DataSpec) -> DataSpec:

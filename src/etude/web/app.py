@@ -69,6 +69,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         hub.start()
+        await asyncio.to_thread(bench.judge.want_if_waiting)
         tasks = [asyncio.create_task(hub.watch()), asyncio.create_task(_begin_days(bench))]
         yield
         hub.close()

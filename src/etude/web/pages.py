@@ -1,8 +1,8 @@
 """Pages: Jinja templates of the app and of its rooms, and what all of them need.
 
 `render(request, "lab/index.html", runs=…)` renders `rooms/lab/templates/index.html`, which extends
-`base.html`. All text is escaped; Markdown becomes HTML by `| markdown` alone, and HTML in it stays
-text.
+`base.html`. All text is escaped; Markdown becomes HTML by `| markdown` alone, HTML in it stays
+text, and LaTeX between dollar signs becomes MathML (`formulas.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from markupsafe import Markup
 from etude.core import units
 from etude.core.version import __version__
 from etude.web.assets import asset
+from etude.web.formulas import add_formulas
 from etude.web.security import style_nonce
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def render_scope(
 
 @cache
 def _parser() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    return add_formulas(parser)
 
 
 def markdown(text: str) -> Markup:

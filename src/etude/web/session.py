@@ -64,6 +64,10 @@ class Sessions:
             return None
         return Session(name, _sign(self._key, "csrf", name))
 
+    def secret(self, purpose: str) -> str:
+        """Return a text that nobody can guess, the same for as long as the key is."""
+        return _sign(self._key, "secret", purpose)[:32]
+
     def accept(self, token: str) -> bool:
         """Return whether a launch token is genuine, recent and not yet used; it is used now."""
         body, _, signature = token.rpartition(".")

@@ -12,7 +12,8 @@ from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.packed_attention import packed_rows
-from etude.tuning.fusion.packed_heads import packing_obstacle, segment_logits, token_states
+from etude.tuning.fusion.packed_heads import segment_logits, token_states
+from etude.tuning.fusion.packing_probe import packs_exactly
 from etude.tuning.objectives.classification import class_logits
 
 LENGTHS = (30, 2, 26, 7)
@@ -35,7 +36,7 @@ def alone(model, several):
 @pytest.mark.parametrize("make", [*ENCODERS.values(), LLAMA], ids=[*ENCODERS, "llama"])
 def test_packed_rows_have_the_logits_of_samples_alone_and_of_padded_rows(make):
     model = classifier(make)
-    assert packing_obstacle(model) is None
+    assert packs_exactly(model, outputs="samples") is None
     true = alone(model, samples())
     for layout in (PACKED_ROWS, Layout(packed=False, pad_id=model.config.pad_token_id or 0)):
         with row_layout(model, layout), torch.no_grad():
@@ -57,12 +58,12 @@ def test_another_neighbour_changes_no_bit(make, dtype):
 
 
 def test_the_trial_sees_what_cannot_be_packed():
-    assert "FNet" in (packing_obstacle(classifier(FNET)) or "")
-    assert "Albert" in (packing_obstacle(classifier(ALBERT)) or "")
+    assert "see each other" in packs_exactly(classifier(FNET), outputs="samples")
+    assert "of another shape" in packs_exactly(classifier(ALBERT), outputs="samples")
     # A model whose heads look elsewhere than where they should: its own code, and not its packing.
     model = classifier(ENCODERS["bert"])
     model.score = torch.nn.Linear(48, 3)
-    assert "other outputs" in (packing_obstacle(model) or "")
+    assert "for a packed sample differ" in packs_exactly(model, outputs="samples")
 
 
 def test_the_trial_sees_positions_that_are_counted_otherwise():
@@ -75,19 +76,19 @@ def test_the_trial_sees_positions_that_are_counted_otherwise():
         return plain(model.bert.embeddings, *given, position_ids=positions, **more)
 
     model.bert.embeddings.forward = from_one
-    assert "other outputs" in (packing_obstacle(model) or "")
+    assert "for a packed sample differ" in packs_exactly(model, outputs="samples")
 
 
 def test_the_trial_leaves_the_model_as_it_was_and_is_made_once():
     model = classifier(ENCODERS["roberta"]).train()
     before = model.config._attn_implementation
-    assert packing_obstacle(model) is None
+    assert packs_exactly(model, outputs="samples") is None
     assert model.training
     assert model.config._attn_implementation == before
     assert not model.roberta.embeddings._forward_pre_hooks
     assert "forward" not in vars(model.roberta)
     model.forward = None  # never called again
-    assert packing_obstacle(model) is None
+    assert packs_exactly(model, outputs="samples") is None
 
 
 def test_positions_are_moved_once_where_rows_are_packed_within_packed_rows():
@@ -104,7 +105,7 @@ def test_a_head_per_token_and_states_for_pooling():
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(vocab_size=97, intermediate_size=64, num_labels=5, **sizes)
     tagger = BertForTokenClassification(config).eval()
-    assert packing_obstacle(tagger, per_token=True) is None
+    assert packs_exactly(tagger, outputs="tokens") is None
     inputs = Batch(samples()).inputs(tagger.device)
     with row_layout(tagger, PACKED_ROWS), torch.no_grad():
         logits = tagger(**{k: v for k, v in inputs.items() if k != "targets"}).logits
@@ -113,7 +114,7 @@ def test_a_head_per_token_and_states_for_pooling():
     assert lengths == [*LENGTHS, 63]
     body = BertModel(config, add_pooling_layer=False).eval()
     body.load_state_dict(tagger.bert.state_dict())
-    assert packing_obstacle(body, per_token=True) is None
+    assert packs_exactly(body, outputs="tokens") is None
     start = 0
     for sample, length in zip(samples(), lengths, strict=False):
         ids = torch.as_tensor(sample.input_ids).long()[None]

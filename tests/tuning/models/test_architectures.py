@@ -26,6 +26,12 @@ from etude.tuning.quant.linear import QuantLinear
 from etude.tuning.training.first_step import FirstStep
 
 ROW = torch.arange(5, 40)[None]
+WITH_STATES = (
+    *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid", "lfm2", "lfm2_moe"),
+    *("mamba", "mamba2", "falcon_mamba", "bamba", "granitemoehybrid", "falcon_h1", "zamba2"),
+    *("jamba", "recurrent_gemma"),
+)
+"""Models that keep a state along the row, in all of their layers or in some."""
 
 
 class Messages(Callback):
@@ -59,19 +65,24 @@ def _theirs(folder):
     "name",
     [
         *("gpt_neox", "mixtral", "qwen3_moe", "qwen2_moe", "granitemoe", "gpt_oss"),
-        *("llama4_text", "qwen3_next"),
+        *("llama4_text", *WITH_STATES),
     ],
 )
 def test_names_on_disk_are_mapped_as_transformers_maps_them(folder_of, name):
     folder = folder_of(name)
     ours = load_model(ModelSpec(id=str(folder), dtype="float32"), QuantSpec(kind="none")).model
-    theirs = dict(_theirs(folder).named_parameters())
-    for path, value in ours.named_parameters():
-        assert torch.equal(value, theirs[path]), path
-    if name == "qwen3_next":
-        return  # equal weights gave unequal logits once in two models; the cause is not known
+    theirs = _theirs(folder)
+    for kind in ("named_parameters", "named_buffers"):
+        found, wanted = (dict(getattr(model, kind)()) for model in (ours, theirs))
+        assert found.keys() == wanted.keys()
+        for path, value in found.items():
+            assert torch.equal(value, wanted[path]), path
     with torch.no_grad():
-        assert torch.equal(ours(input_ids=ROW).logits, _theirs(folder)(input_ids=ROW).logits)
+        found, wanted = (m(input_ids=ROW, use_cache=False).logits for m in (ours, theirs))
+    # transformers' weights are views of the mapped file, aligned to 8 bytes, where ours are to 64,
+    # by which a matrix library may choose its order of sums. Another kernel, position or weight
+    # makes a difference of 1e-3 and more.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_experts_that_do_not_fit_together_are_refused_by_name(folder_of):
@@ -92,6 +103,7 @@ def test_experts_that_do_not_fit_together_are_refused_by_name(folder_of):
     [
         *("falcon", "gptj", "bloom", "stablelm", "gemma2", "gpt_oss", "llama4_text", "mixtral"),
         *("qwen2_moe", "mamba", "lfm2", "qwen3_5_text", "granitemoehybrid", "falcon_h1"),
+        *("qwen3_next", "mamba2", "bamba", "zamba2", "jamba", "recurrent_gemma"),
     ],
 )
 def test_a_run_trains_and_peft_opens_it_with_the_same_logits(folder_of, tiny_recipe, name):

@@ -140,10 +140,24 @@ def test_a_certain_prediction_has_a_finite_focal_gradient():
     assert torch.isfinite(gradient).all()
 
 
-def test_evaluations_leave_out_weights_and_gamma():
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 4.0]])
+def test_smoothed_labels_are_pytorchs_over_the_whole_step(weights):
+    labels = [0, 1, 2, 0, 1]
+    found, model = samples(labels), Table(5, 3)
+    loss, gradient = step(Classification(3, weights, smoothing=0.2), model, found, 2)
+    model.zero_grad()
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    wanted = F.cross_entropy(model.logits, torch.tensor(labels), given, label_smoothing=0.2)
+    wanted.backward()
+    assert loss == pytest.approx(wanted.item(), rel=1e-12)
+    torch.testing.assert_close(gradient, model.logits.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_evaluations_leave_out_weights_gamma_and_smoothing():
     weighted = Classification(3, [1.0, 2.0, 3.0], gamma=2.0)
     plain = in_evaluation(weighted)
     assert plain.weights is None and plain.gamma == 0 and plain.classes == 3
+    assert in_evaluation(Classification(3, smoothing=0.1)).smoothing == 0
     assert in_evaluation(MultiLabel(2, [1.0, 4.0])).weights is None
     numbers = Regression(0.0, 1.0)
     assert in_evaluation(numbers) is numbers

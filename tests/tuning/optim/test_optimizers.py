@@ -333,6 +333,14 @@ def test_each_kind_of_weight_has_its_rate_and_its_decay():
     }
 
 
+def test_a_new_head_has_its_own_rate():
+    named = _named(q__lora_B=(8, 2), classifier__weight=(2, 8), classifier__bias=(2,))
+    spec = TrainSpec(lr=1e-3, head_lr_ratio=5, loraplus_lr_ratio=4)
+    groups = parameter_groups(spec, named, ["classifier"])
+    assert {group["lr_ratio"]: len(group["params"]) for group in groups} == {4: 1, 5: 2}
+    assert {group["lr_ratio"] for group in parameter_groups(spec, named)} == {4, 1}
+
+
 def test_the_schedule_scales_each_group_by_its_ratio():
     optimizer = make_optimizer(
         TrainSpec(lr=1e-3, loraplus_lr_ratio=4), _named(q__lora_A=(2, 8), q__lora_B=(8, 2))

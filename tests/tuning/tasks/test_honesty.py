@@ -119,6 +119,29 @@ def rows():
     ]
 
 
+def test_a_run_moves_its_new_head_by_its_own_rate(tiny_bert, tmp_path):
+    from etude.tuning.adapters.read import read_adapter
+
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows()), "utf-8")
+    heads = []
+    for ratio in (1.0, 4.0):
+        fields = {
+            "task": "text-classification",
+            "model": {"id": str(tiny_bert), "dtype": "float32"},
+            "adapter": {"rank": 2},
+            "quant": {"kind": "none"},
+            "data": {"train": str(data), "eval_fraction": 0.25, "max_length": 32},
+            "train": {"max_steps": 1, "batch_samples": 8, "lr": 1e-3, "threads": 1},
+        }
+        fields["train"]["head_lr_ratio"] = ratio
+        run = tune(Recipe.parse(fields), base=tmp_path / "runs")
+        (head,) = read_adapter(run.folder / "adapter").modules.values()
+        heads.append(head["bias"])  # begins at zero, and Adam's first step is its rate
+    np.testing.assert_allclose(heads[1], 4 * heads[0], rtol=1e-4)
+    assert abs(heads[0]).max() > 0
+
+
 @pytest.fixture(scope="module")
 def head_only(tiny_bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("head")

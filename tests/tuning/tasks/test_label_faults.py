@@ -180,10 +180,10 @@ def test_what_may_look_like_a_fault_is_taken_when_the_recipe_says_so(read):
 
 def test_options_that_balance_classes_are_refused_where_there_are_none(read):
     numbers = [{"text": f"t {n}", "label": n / 4} for n in range(40)]
-    with pytest.raises(DataError, match=r"objective.class_weights balances classes.*are numbers"):
+    with pytest.raises(DataError, match=r"objective.class_weights is for classes.*are numbers"):
         read(numbers, objective={"class_weights": "balanced"})
     lists = [{"text": f"t {n}", "label": ["a"] if n % 2 else []} for n in range(40)]
-    with pytest.raises(DataError, match=r"train.sampling balances classes.*several labels a row"):
+    with pytest.raises(DataError, match=r"train.sampling is for classes.*several labels a row"):
         read(lists, train={"sampling": "balanced"})
     with pytest.raises(RecipeError, match="focal_gamma is for task: text-classification"):
         Recipe.parse({"data": {"train": "x"}, "objective": {"focal_gamma": 2}})

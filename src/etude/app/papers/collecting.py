@@ -31,7 +31,12 @@ class FollowUp:
 
 
 def collect_new(
-    library: Library, settings: Settings, *, full: bool = False, show: Show = show_nothing
+    library: Library,
+    settings: Settings,
+    *,
+    full: bool = False,
+    show: Show = show_nothing,
+    count: Callable[[int], None] | None = None,
 ) -> Report:
     """Fetch the papers announced since the last time, and index them meanwhile.
 
@@ -40,13 +45,14 @@ def collect_new(
         settings: what is collected.
         full: ask for all changes, even if the feeds show nothing new.
         show: called with what is being fetched.
+        count: called with the number of papers received so far.
 
     Returns:
         What changed; a source that failed is in it.
     """
     from etude.papers.sync import sync
 
-    with _indexing(library, show) as step:
+    with _indexing(library, show, count) as step:
         return sync(library, settings, full=full, show=step)
 
 
@@ -67,7 +73,9 @@ def collect_older(
 
 
 @contextmanager
-def _indexing(library: Library, show: Show) -> Generator[Callable[[SyncProgress], None]]:
+def _indexing(
+    library: Library, show: Show, count: Callable[[int], None] | None = None
+) -> Generator[Callable[[SyncProgress], None]]:
     """Index papers in the background while they are fetched."""
     from etude.papers.search.background_indexer import BackgroundIndexer
 
@@ -76,6 +84,8 @@ def _indexing(library: Library, show: Show) -> Generator[Callable[[SyncProgress]
         def step(progress: SyncProgress) -> None:
             show(f"{progress.source}: {progress.text} ({progress.papers:,} papers)")
             indexer.came(progress.papers)
+            if count is not None:
+                count(progress.papers)
 
         yield step
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from etude.papers.library import Library
     from etude.papers.ranking.alerts import Waiting
     from etude.papers.reader import Reader
+    from etude.papers.search import Index
     from etude.papers.settings import Settings
 
 
@@ -88,9 +89,18 @@ def export_papers(
     chosen: Selection,
     form: str,
     *,
+    index: Index | None = None,
     show: Show = show_nothing,
 ) -> Export:
     """Write papers in a format of `etude.papers.exchange`.
+
+    Args:
+        library: where the papers are.
+        reader: whose tags and likes are meant.
+        chosen: which papers.
+        form: the format.
+        index: used as it is; None opens it and brings it up to date.
+        show: called with what is being done.
 
     Raises:
         PapersError: no paper is meant, or the format, an id, a tag or the query is wrong.
@@ -104,7 +114,7 @@ def export_papers(
     if chosen.liked:
         keys += [key for key, value in reader.opinions().items() if value > 0]
     if chosen.search is not None:
-        keys += open_index(library, show).search(chosen.search, most=chosen.limit).ids
+        keys += (index or open_index(library, show)).search(chosen.search, most=chosen.limit).ids
     if chosen.day is not None:
         keys += [row["id"] for row in library.day(iso_day(chosen.day))]
     if chosen.everything:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from etude.papers.ranking import Interest, Ranked
     from etude.papers.ranking.alerts import Waiting
     from etude.papers.reader import Reader
+    from etude.papers.search import Index
     from etude.papers.settings import Settings
 
 Row = dict[str, Any]
@@ -59,6 +60,16 @@ class DayList:
 
 
 @dataclass(frozen=True)
+class TopicList:
+    """Papers of a day with a term in common."""
+
+    name: str
+    """The term; empty for the rest."""
+    papers: list[ListedPaper]
+    """The most interesting first."""
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """One page of what a search found."""
 
@@ -81,6 +92,32 @@ class PaperDetails:
 
     paper: ListedPaper
     related: list[Row]
+
+
+def rows_of_day(
+    library: Library,
+    settings: Settings,
+    *,
+    day: str | None = None,
+    shelf: str | None = None,
+    replaced: bool = False,
+) -> tuple[str, list[Row]]:
+    """Return a day and its papers, the newest first; see `papers_of_day`."""
+    if shelf is not None and shelf not in settings.shelves:
+        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
+    chosen = iso_day(day) if day else library.last_day()
+    if chosen is None:
+        raise PapersError(
+            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
+            "fetches the last days"
+        )
+    rows = [
+        row
+        for row in library.day(chosen)
+        if (row["kind"] in _REPLACED) is replaced
+        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
+    ]
+    return chosen, rows
 
 
 def papers_of_day(
@@ -107,27 +144,65 @@ def papers_of_day(
     Raises:
         PapersError: there is no such shelf, `day` is no day, or no paper was announced yet.
     """
-    if shelf is not None and shelf not in settings.shelves:
-        raise PapersError(f"there is no shelf {shelf!r}{did_you_mean(shelf, settings.shelves)}")
-    chosen = iso_day(day) if day else library.last_day()
-    if chosen is None:
-        raise PapersError(
-            "no paper here was announced yet, they came from elsewhere: `etude papers sync` "
-            "fetches the last days"
-        )
-    rows = [
-        row
-        for row in library.day(chosen)
-        if (row["kind"] in _REPLACED) is replaced
-        and (shelf is None or shelf in settings.shelf_of(row["categories"]))
-    ]
+    chosen, rows = rows_of_day(library, settings, day=day, shelf=shelf, replaced=replaced)
     if not rows:
-        return DayList(chosen, [], no_likes=False, why_empty=_why_empty(chosen))
+        return DayList(chosen, [], no_likes=False, why_empty=why_empty(chosen))
     ranked = _ranked(library, reader, rows, chosen, settings, show)
     return DayList(chosen, _listed_ranked(reader, ranked), no_likes=_unknown(ranked))
 
 
-def _why_empty(day: str) -> str:
+def topics_of_day(
+    library: Library,
+    reader: Reader,
+    settings: Settings,
+    *,
+    day: str | None = None,
+    shelf: str | None = None,
+    replaced: bool = False,
+) -> list[TopicList]:
+    """Return a day's papers in groups by topic; see `papers_of_day` for the arguments."""
+    from etude.papers.ranking.corpus import corpus_of
+    from etude.papers.ranking.topics import topics
+
+    found = papers_of_day(library, reader, settings, day=day, shelf=shelf, replaced=replaced).papers
+    corpus = corpus_of(library)
+    if corpus is None:
+        return []
+    return [
+        TopicList(topic.name, [found[place] for place in topic.places])
+        for topic in topics(corpus, [paper.row for paper in found])
+    ]
+
+
+def why_ranked(
+    library: Library, reader: Reader, paper: str
+) -> tuple[float, list[tuple[str, float]]] | None:
+    """Return a paper's score and all its terms with their parts in it, strongest first.
+
+    Returns:
+        None if nothing is known of the reader.
+
+    Raises:
+        PapersError: the library does not have the paper.
+    """
+    interest = interest_of(library, reader)
+    if interest is None:
+        return None
+    row = _row(library, paper)
+    why = interest.why(row, None)
+    return sum(part for _, part in why), why
+
+
+def _row(library: Library, paper: str) -> Row:
+    key = paper_id(paper)
+    row = library.get(key)
+    if row is None:
+        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
+    return row
+
+
+def why_empty(day: str) -> str:
+    """Return why a day has no papers: arXiv's calendar, or where to look."""
     from etude.papers.calendar import no_feed
 
     return no_feed(date.fromisoformat(day)) or "`etude papers health` says how collecting goes"
@@ -144,6 +219,7 @@ def search_papers(
     since: str | None = None,
     until: str | None = None,
     categories: Sequence[str] = (),
+    index: Index | None = None,
     show: Show = show_nothing,
 ) -> SearchResult:
     """Return one page of the papers that a query finds.
@@ -158,6 +234,7 @@ def search_papers(
         since: announced on this day or later, YYYY-MM-DD.
         until: announced on this day or earlier.
         categories: of any of these only; empty for all.
+        index: used as it is; None opens it and brings it up to date.
         show: called with what is being done.
 
     Raises:
@@ -165,8 +242,7 @@ def search_papers(
     """
     by_interest = order == "interest"
     first = (page - 1) * limit
-    index = open_index(library, show)
-    found = index.search(
+    found = (index or open_index(library, show)).search(
         query,
         order="relevance" if order == "relevance" else "newest",
         most=max(limit * 10, 200) if by_interest else limit,
@@ -180,25 +256,30 @@ def search_papers(
         ranked = _ranked(library, reader, rows, query, None, show)[first : first + limit]
         papers, no_likes = _listed_ranked(reader, ranked), _unknown(ranked)
     else:
-        papers, no_likes = _listed(reader, rows), False
+        papers, no_likes = listed(reader, rows), False
     return SearchResult(
         papers, found.total, found.counted(), found.explain, list(found.suggestions), no_likes
     )
 
 
 def paper_details(
-    library: Library, reader: Reader, paper: str, *, related: int = 5, show: Show = show_nothing
+    library: Library,
+    reader: Reader | None,
+    paper: str,
+    *,
+    related: int = 5,
+    show: Show = show_nothing,
 ) -> PaperDetails:
     """Return a paper, by its id or URL, and up to `related` papers like it.
 
     Raises:
         PapersError: the library does not have it.
     """
-    key = paper_id(paper)
-    row = library.get(key)
-    if row is None:
-        raise PapersError(f"{key} is not among the papers here; `etude papers search` finds others")
-    shown = ListedPaper(row, reader.opinions().get(key, 0), tuple(reader.tags_of(key)))
+    row = _row(library, paper)
+    key = row["id"]
+    shown = ListedPaper(row)
+    if reader is not None:
+        shown = ListedPaper(row, reader.opinions().get(key, 0), tuple(reader.tags_of(key)))
     if not related:
         return PaperDetails(shown, [])
     near = dict(open_index(library, show).related(key, related))
@@ -218,6 +299,13 @@ def news(library: Library, reader: Reader, show: Show = show_nothing) -> Waiting
             "nothing to watch: `etude papers save NAME QUERY` or `etude papers follow AUTHOR`"
         )
     return waiting(reader, library, open_index(library, show))
+
+
+def waiting_news(library: Library, reader: Reader, index: Index) -> Waiting:
+    """Return what `news` does, from an index as it is, and nothing if there is nothing to watch."""
+    from etude.papers.ranking.alerts import waiting
+
+    return waiting(reader, library, index, refresh=False)
 
 
 def interest_of(library: Library, reader: Reader, show: Show = show_nothing) -> Interest | None:
@@ -253,20 +341,21 @@ def _unknown(ranked: Sequence[Ranked]) -> bool:
 
 
 def _words(one: Ranked) -> tuple[tuple[str, float], ...]:
-    from etude.papers.ranking.order import NO_LIKES
+    from etude.papers.ranking.shelf_order import NO_LIKES
 
     return () if one.why == [(NO_LIKES, 0.0)] else tuple(one.why)
 
 
 def _listed_ranked(reader: Reader, ranked: Sequence[Ranked]) -> list[ListedPaper]:
-    return _listed(reader, [one.row for one in ranked], [_words(one) for one in ranked])
+    return listed(reader, [one.row for one in ranked], [_words(one) for one in ranked])
 
 
-def _listed(
+def listed(
     reader: Reader,
     rows: Sequence[Row],
     why: Sequence[tuple[tuple[str, float], ...]] | None = None,
 ) -> list[ListedPaper]:
+    """Return papers with what their reader knows of them, in their order."""
     opinions = reader.opinions()
     tags: dict[str, list[str]] = {}
     for tag, ids in reader.tags().items():

@@ -73,7 +73,7 @@ def show_today(
 
 
 def _print_list(papers: Sequence[ListedPaper], *, first: int = 1, no_likes: bool = False) -> None:
-    from etude.papers.ranking.order import NO_LIKES
+    from etude.papers.ranking.shelf_order import NO_LIKES
 
     out = console()
     for place, paper in enumerate(papers, first):

@@ -46,8 +46,13 @@ def run_judge(
     ] = 1,
     require: Require = None,
     shelf: Shelf = None,
+    idle: Annotated[
+        float | None,
+        typer.Option(min=1, help="End after so many seconds with nothing to judge."),
+    ] = None,
 ) -> None:
     """Judge submissions until Ctrl-C."""
+    from etude.practice.judge_process import announced
     from etude.practice.problem import find_problem
     from etude.practice.session import recorder
     from etude.practice.worker import Workers
@@ -68,11 +73,12 @@ def run_judge(
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
         typer.echo(f"isolation: {described}")
-        with Workers(engine, bench, find, recorder(engine, find)):
+        judging = Workers(engine, bench, find, recorder(engine, find))
+        with judging, announced(bench.slots, described):
             typer.echo(
                 f"judging, {bench.slots} at a time; Ctrl-C finishes what is begun and leaves"
             )
-            while not stop:
+            while not stop and (idle is None or judging.idle_seconds() < idle):
                 time.sleep(0.2)
 
 

@@ -99,7 +99,8 @@ class Waiting:
     problems: list[str]
     _reader: Reader
     _found: list[tuple[_Source, list[str]]]
-    _upto: int
+    upto: int
+    """Number of the newest paper that was looked at."""
 
     def shown(self) -> list[Alert]:
         """Mark the alerts as shown; return those that no other program has shown meanwhile.
@@ -110,7 +111,7 @@ class Waiting:
             mine = [
                 (source, ids)
                 for source, ids in self._found
-                if _moved(connection, self._reader, source, self._upto)
+                if _moved(connection, self._reader, source, self.upto)
             ]
         return _alerts_of(mine)
 
@@ -128,8 +129,11 @@ def alerts(reader: Reader, library: Library, index: Searches) -> list[Alert]:
     return waiting(reader, library, index).shown()
 
 
-def waiting(reader: Reader, library: Library, index: Searches) -> Waiting:
-    """Return the pending alerts without marking them as shown."""
+def waiting(reader: Reader, library: Library, index: Searches, *, refresh: bool = True) -> Waiting:
+    """Return the pending alerts without marking them as shown.
+
+    Without `refresh`, papers that the index does not have yet may be missing until it does.
+    """
     with library.engine.connect() as connection:
         # Before the index is refreshed: what arrives meanwhile is reported next time.
         upto = int(connection.execute(select(newest())).scalar_one())
@@ -144,7 +148,7 @@ def waiting(reader: Reader, library: Library, index: Searches) -> Waiting:
         candidates = {
             seen: _news(connection, seen, upto) for seen in {source.seen for source in sources}
         }
-    if any(source.kind == "search" and candidates[source.seen] for source in sources):
+    if refresh and any(source.kind == "search" and candidates[source.seen] for source in sources):
         index.refresh()
     found: list[tuple[_Source, list[str]]] = []
     problems: list[str] = []

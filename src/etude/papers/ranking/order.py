@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from etude.papers.ranking.interest import Interest
+from etude.papers.ranking.shelf_order import NO_LIKES, by_shelf
 from etude.papers.ranking.terms import Matrix
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ NEAR_COPY = 0.6
 """Cosine similarity of terms from which papers are near duplicates."""
 _POOL = 10
 """Number of pages of best scores from which a page is chosen."""
-NO_LIKES = "no likes yet: newest first"
 EXPLORED = "from elsewhere, to find out"
 
 
@@ -71,8 +71,8 @@ def rank(
     """
     rows = list({row["id"]: row for row in rows}.values())
     if interest is None:
-        return [Ranked(row, 0.0, [(NO_LIKES, 0.0)]) for row in _by_shelf(rows, shelf_of)]
-    rows = _by_shelf(rows, shelf_of)
+        return [Ranked(row, 0.0, [(NO_LIKES, 0.0)]) for row in by_shelf(rows, shelf_of)]
+    rows = by_shelf(rows, shelf_of)
     matrix = interest.corpus.vocabulary.matrix(rows)
     scores = interest.score_matrix(rows, matrix)
     order = [int(place) for place in np.argsort(-scores, kind="stable")]
@@ -87,23 +87,6 @@ def rank(
             why = [(NO_LIKES, 0.0)]
         ranked.append(Ranked(rows[place], float(scores[place]), why, place in explored))
     return ranked
-
-
-def _by_shelf(
-    rows: Sequence[dict[str, Any]], shelf_of: Callable[[Sequence[str]], Sequence[str]] | None
-) -> list[dict[str, Any]]:
-    """Order by newest day, and within a day round-robin over shelves, newest id first."""
-    turns: dict[tuple[str, str], int] = {}
-    placed: list[tuple[str, int, str, dict[str, Any]]] = []
-    for row in sorted(rows, key=lambda row: (row["announced"], row["id"]), reverse=True):
-        categories = row.get("categories") or [""]
-        shelf = ([*shelf_of(categories)] if shelf_of else []) or [categories[0]]
-        key = (row["announced"], shelf[0])
-        turns[key] = turns.get(key, 0) + 1
-        placed.append((row["announced"], turns[key], shelf[0], row))
-    placed.sort(key=lambda entry: (entry[1], entry[2]))
-    placed.sort(key=lambda entry: entry[0], reverse=True)
-    return [entry[3] for entry in placed]
 
 
 def _diverse(

@@ -4,7 +4,7 @@
     summarise_missing   fills in missing and outdated summaries of a library: `missing.py`
     guard, writers      lines by a language model, checked against title and abstract
 
-Every summary records how it was made; `described` returns this as text.
+Every summary records how it was made; `described` (`origin.py`) returns this as text.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.papers.summaries.extractive import Summary, extract
-    from etude.papers.summaries.missing import described, summarise_missing, write
+    from etude.papers.summaries.missing import summarise_missing, write
+    from etude.papers.summaries.origin import described
 
 _HOME = {
     "Summary": "extractive",
     "extract": "extractive",
-    "described": "missing",
+    "described": "origin",
     "summarise_missing": "missing",
     "write": "missing",
 }

@@ -24,21 +24,6 @@ FEWEST_WORDS: Final = 4
 KNOWN_SHARE: Final = 0.5
 """Minimum share of a line's content words that must be in the paper."""
 
-KINDS: Final = {
-    "empty": "it was empty",
-    "short": "it was too short",
-    "long": "it was too long",
-    "title": "it repeated the title",
-    "number": "it had a number that is not in the abstract",
-    "name": "it had a name that is not in the abstract",
-    "markup": "it had markup",
-    "refusal": "it referred to itself or its task",
-    "repeats": "it repeated itself",
-    "other": "most of its words are not the abstract's",
-    "unreachable": "the model could not be reached",
-}
-"""Reasons for the rejection of a line, for display."""
-
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SPELLED: Final = {
     word: str(value)
@@ -84,7 +69,7 @@ class Fault:
     """One reason to reject a line."""
 
     kind: str
-    """A key of `KINDS`."""
+    """A key of `origin.KINDS`."""
     detail: str = ""
     """The offending number, name or word."""
 

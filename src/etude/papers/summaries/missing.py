@@ -29,7 +29,8 @@ from etude.papers.summaries.extractive import (
     Summary,
     extract,
 )
-from etude.papers.summaries.guard import KINDS, Guard, tidied
+from etude.papers.summaries.guard import Guard, tidied
+from etude.papers.summaries.origin import MODEL
 from etude.store.papers import Paper
 
 if TYPE_CHECKING:
@@ -39,29 +40,6 @@ if TYPE_CHECKING:
 BATCH: Final = 200
 LONGEST_HOW: Final = 120
 """Maximum characters of `how` in the database."""
-_MODEL: Final = "model:"
-_WORDS: Final = {
-    "extract": "verbatim sentence, chosen by Etude's ranking model ({})",
-    "extract-cut": (
-        "part of a verbatim sentence, cut where … stands, chosen by Etude's ranking model ({})"
-    ),
-    "notice": "the abstract's notice of withdrawal, verbatim",
-    "none": "no summary: the abstract has no usable sentence",
-}
-
-
-def described(how: str) -> str:
-    """Return a description of how a summary was made."""
-    if how.startswith(_MODEL):
-        name = how[len(_MODEL) :]
-        return f"written by {name}, its numbers and names checked against the abstract"
-    main, _, refused = how.partition("!")
-    kind, _, version = main.partition(":")
-    said = _WORDS.get(kind, "made in a way unknown to this version ({})").format(version)
-    if not refused:
-        return said
-    fault, _, name = refused.partition(":")
-    return f"{said}; the line by {name} was rejected: {KINDS.get(fault, 'unknown reason')}"
 
 
 def write(papers: Sequence[tuple[str, str]], writer: Writer) -> list[Summary]:
@@ -88,7 +66,7 @@ def _checked(paper: tuple[str, str], own: Summary, answer: str | None, name: str
     faults = Guard(*paper).faults(line)
     if faults:
         return Summary(own.text, f"{own.how}!{faults[0].kind}:{name}"[:LONGEST_HOW])
-    return Summary(line, f"{_MODEL}{name}"[:LONGEST_HOW])
+    return Summary(line, f"{MODEL}{name}"[:LONGEST_HOW])
 
 
 def summarise_missing(
@@ -141,10 +119,10 @@ def summarise_missing(
 def _wanted(writer: Writer | None) -> Any:
     if writer is None:
         current = [Paper.summary_by.startswith(how, autoescape=True) for how in _current()]
-        model = Paper.summary_by.startswith(_MODEL, autoescape=True)
+        model = Paper.summary_by.startswith(MODEL, autoescape=True)
         return or_(Paper.summary_by.is_(None), not_(or_(model, *current)))
     # Retry papers for which the model was unreachable, but not rejected lines.
-    own = f"{_MODEL}{writer.name}"[:LONGEST_HOW]
+    own = f"{MODEL}{writer.name}"[:LONGEST_HOW]
     asked = and_(
         Paper.summary_by.contains("!"),
         Paper.summary_by.endswith(f":{writer.name}"[:LONGEST_HOW], autoescape=True),
@@ -158,4 +136,4 @@ def _current() -> list[str]:
     return [WHOLE, CUT_SHORT, NOTICE, NOTHING]
 
 
-__all__ = ["VERSION", "described", "summarise_missing", "write"]
+__all__ = ["VERSION", "summarise_missing", "write"]

@@ -41,12 +41,69 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A window of an array, as rows of cells; of a vector, one row."""
+
+    shape: list[int]
+    kind: str
+    """Type of its numbers: `torch.float32`, `NumPy int64`, `list`."""
+    cells: list[list[str]]
+    differs: list[list[bool]]
+    """Which cells are not what they should be."""
+    rows: list[int]
+    """Indices of the rows shown; empty for fewer than two dimensions."""
+    columns: list[int]
+    slice: str
+    """Which slice of more than two dimensions is shown, such as `[0, 3, :, :]`."""
+
+    @property
+    def cut(self) -> bool:
+        """Return whether there is more than is shown."""
+        shown = [len(self.rows), len(self.columns)][2 - min(len(self.shape), 2) :]
+        return bool(self.slice) or (bool(self.cells) and shown != self.shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array, or one other value, of an input or of an answer."""
+
+    title: str
+    """Empty for an answer that is one value."""
+    expected: Grid | str | None = None
+    """None for an input."""
+    got: Grid | str | None = None
+    differs: bool = False
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Part:
+        """Return the part from plain data."""
+        sides: dict[str, Any] = {
+            side: Grid(**data[side]) if isinstance(data[side], dict) else data[side]
+            for side in ("expected", "got")
+        }
+        return cls(**{**data, **sides})
+
+
+@dataclass(frozen=True)
 class Shown:
     """A visible test that failed: its input, the expected answer and the actual one."""
 
     arguments: list[str]
     expected: str
     got: str
+    inputs: list[Part] = field(default_factory=list[Part])
+    """The arguments, laid out; empty in verdicts of earlier versions."""
+    parts: list[Part] = field(default_factory=list[Part])
+    """The answer beside the expected one, laid out."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Shown:
+        """Return the test from plain data."""
+        laid_out: dict[str, Any] = {
+            name: [Part.from_dict(part) for part in data.get(name, [])]
+            for name in ("inputs", "parts")
+        }
+        return cls(**{**data, **laid_out})
 
 
 @dataclass(frozen=True)
@@ -100,7 +157,7 @@ class Verdict:
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
         """Return the verdict from the result of `to_dict`."""
         lines = [Line(**line) for line in data.get("lines", [])]
-        shown = Shown(**data["shown"]) if data.get("shown") else None
-        smallest = Shown(**data["smallest"]) if data.get("smallest") else None
+        shown = Shown.from_dict(data["shown"]) if data.get("shown") else None
+        smallest = Shown.from_dict(data["smallest"]) if data.get("smallest") else None
         told: dict[str, Any] = {**data, "lines": lines, "shown": shown, "smallest": smallest}
         return cls(**told)

@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from etude.practice import side_by_side
 from etude.practice.compare import Mismatch, Tolerance, compare
 from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import Case
-from etude.practice.judge.verdict import Detail, Kind, Line, Shown, Verdict
+from etude.practice.judge.verdict import Detail, Kind, Line, Part, Shown, Verdict
 from etude.practice.problem import Problem
 from etude.practice.protocol import Foreign, MalformedError, decode
 
@@ -280,7 +281,22 @@ class Reading:
         expected = f"raises {case.raises}" if case.raises else _text(case.expected)
         if self.problem.suite.checker is not None:
             expected = f"for example {expected}"
-        return Shown([_text(argument) for argument in decode(case.frame)], expected, _text(got))
+        arguments = list(decode(case.frame))
+        checked = self.problem.suite.checker is not None
+        tolerance = case.test.tolerance or self.problem.suite.tolerance
+        if case.raises is not None:
+            laid_out = [Part("", expected, _text(got), differs=True)]
+        elif isinstance(got, _Unreadable):
+            laid_out = []
+        else:
+            laid_out = side_by_side.parts(case.expected, got, None if checked else tolerance)
+        return Shown(
+            [_text(argument) for argument in arguments],
+            expected,
+            _text(got),
+            side_by_side.inputs(arguments, self.problem.argument_names(len(arguments))),
+            laid_out,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -28,6 +29,9 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.config.shipped import find_recipe
 
+NO_NEW_HEAD = ("chat", "language-modeling", "embedding")
+"""Tasks whose model has no head beside that of its checkpoint."""
+
 
 class Recipe(Section):
     """One run: model, adapter, base precision, data, training, evaluation."""
@@ -42,6 +46,7 @@ class Recipe(Section):
         "text-classification",
         "token-classification",
         "embedding",
+        "reranking",
     ] = "chat"
     """What the model is tuned for. `chat`: answering, in conversations, to prompts or by
     preferences. `language-modeling`: the text of documents itself, to adapt to a domain.
@@ -49,7 +54,8 @@ class Recipe(Section):
     (`data.text`) or a pair of texts (`data.text_pair`). `token-classification`: finding entities,
     from words (`data.words`) and tags (`data.tags`), or text and spans (`data.spans`).
     `embedding`: vectors that are near for texts that belong together (`data.text` and
-    `data.positive`, or texts of one class). `auto`: read from the data."""
+    `data.positive`, or texts of one class). `reranking`: scores of documents for a query, which the
+    model reads together (the same columns). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -131,8 +137,20 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
+        if self.task == "reranking" and self.data.hard_negatives > self.data.negatives:
+            raise ValueError(
+                f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
+                f"{self.data.negatives}; lower the first, or raise the second"
+            )
         if self.task not in ("text-classification", "auto"):
             self._refuse_class_options()
+        if self.train.head_lr_ratio != 1 and self.task in NO_NEW_HEAD:
+            raise ValueError(f"train.head_lr_ratio: task: {self.task} has no new head; omit it")
+        if self.objective.label_smoothing > 0 and self.objective.focal_gamma > 0:
+            raise ValueError(
+                "objective.label_smoothing and objective.focal_gamma change the loss of the same "
+                "labels in opposite ways; choose one"
+            )
         if self.train.patience is not None and self.train.eval_every is None:
             raise ValueError("train.patience needs train.eval_every")
         if self.train.loraplus_lr_ratio != 1 and self.adapter.kind not in TRAINS_UP_FACTOR:
@@ -192,6 +210,7 @@ class Recipe(Section):
         given = {
             "objective.class_weights": self.objective.class_weights != "none",
             "objective.focal_gamma": self.objective.focal_gamma > 0,
+            "objective.label_smoothing": self.task != "chat" and self.objective.label_smoothing > 0,
             "train.sampling": self.train.sampling != "shuffle",
             "data.text_pair": self.data.text_pair is not None,
             "data.label_columns": bool(self.data.label_columns),
@@ -368,21 +387,44 @@ def _load(file: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", loaded)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a recipe."""
+
+    key: str
+    """Dotted; empty where several keys contradict each other, or the text is no recipe."""
+    message: str
+
+
+def faults(fields: dict[str, Any]) -> list[Fault]:
+    """Return everything that is wrong with plain data as a recipe, key by key."""
+    try:
+        Recipe.model_validate(fields)
+    except ValidationError as error:
+        return _faults(error)
+    return []
+
+
 def _explain(error: ValidationError) -> str:
     """Describe all validation errors, one clause each, in terms of the recipe."""
-    clauses: list[str] = []
+    return "; ".join(dict.fromkeys(fault.message for fault in _faults(error)))
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    found: list[Fault] = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             called = renamed_keys.answer(path)
-            clauses.append(called or f"unknown key {path!r}{suggest(path, Recipe)}")
+            message = called or f"unknown key {path!r}{suggest(path, Recipe)}"
         elif said := renamed_keys.renamed_value(path, fault["input"]):
-            clauses.append(said)
+            message = said
         elif fault["type"] == "model_type":
-            clauses.append(f"{path} is a section with keys of its own, got {fault['input']!r}")
+            message = f"{path} is a section with keys of its own, got {fault['input']!r}"
         elif fault["type"] == "value_error":
-            clauses.append(fault["msg"].removeprefix("Value error, "))
+            message = fault["msg"].removeprefix("Value error, ")
         else:
             message = fault["msg"][0].lower() + fault["msg"][1:]
-            clauses.append(f"{path}: {message}, got {fault['input']!r}")
-    return "; ".join(dict.fromkeys(clauses))
+            message = f"{path}: {message}, got {fault['input']!r}"
+        found.append(Fault(path, message))
+    return found

@@ -46,7 +46,8 @@ class EncodedSample:
     """For an unpaired preference, whether it is desirable."""
 
     label: int | float | tuple[int, ...] | None = None
-    """For classification, the class index; with several labels, their indices; or the number."""
+    """For classification, the class index; with several labels, their indices; or the number. For
+    reranking, the first stage's rank of each relevant document, 0 for one that it did not find."""
 
     token_types: NDArray[np.int8] | None = None
     """(T,) For a pair of texts, which of them each token belongs to; None: the model has no use for
@@ -57,6 +58,10 @@ class EncodedSample:
 
     negative: EncodedSample | None = None
     """For embeddings, a text that this one does not belong with."""
+
+    candidates: tuple[EncodedSample, ...] = ()
+    """For reranking, the same query with its other documents; this one has a relevant document."""
+
     words: TaggedWords | None = None
     """For token classification, where its words are, and their tags."""
 
@@ -70,9 +75,9 @@ class EncodedSample:
 
     @property
     def sides(self) -> tuple[EncodedSample, ...]:
-        """The texts of the sample: itself, and its rejected answer, positive and negative."""
+        """The texts of the sample: itself, its rejected answer, positive, negative, candidates."""
         others = (self.rejected, self.positive, self.negative)
-        return (self, *(side for side in others if side is not None))
+        return (self, *(side for side in others if side is not None), *self.candidates)
 
     @property
     def longest(self) -> int:

@@ -27,6 +27,8 @@ class Piece:
 
     text: str
     state: State
+    special: bool = False
+    """Whether it is one of the vocabulary's special tokens; a trained one ends an answer."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def pieces(
         One piece per token, or per group of tokens that form one character.
     """
     ids: list[int] = encoded.input_ids.tolist()
+    special = set(cast("list[int]", tokenizer.all_special_ids))
     found: list[Piece] = []
     start = 0
     before = ""
@@ -176,7 +179,7 @@ def pieces(
         state: State = "trained" if encoded.trained[end - 1] else "context"
         if dropped is not None and dropped[end - 1]:
             state = "dropped"
-        found.append(Piece(text.removeprefix(before), state))
+        found.append(Piece(text.removeprefix(before), state, ids[end - 1] in special))
         start, before = end, cast("str", tokenizer.decode(ids[end - 1 : end]))
     return found
 

@@ -12,6 +12,7 @@ _READERS: dict[str, ReaderFactory] = {
     "text-classification": labelled_reader,
     "token-classification": tagged_reader,
     "embedding": pair_reader,
+    "reranking": pair_reader,
 }
 
 

@@ -8,8 +8,6 @@ weight of a layer that they never call, and an adapter on it would train nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -21,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from etude.core.errors import AdapterError
 from etude.tuning.adapters.saved_parts import listed
 from etude.tuning.adapters.targets import ALL_LINEAR, find_targets
+from etude.tuning.fusion.undisturbed import undisturbed
 from etude.tuning.models.foreign_code import foreign_code
 
 PROBE_TOKENS = 13
@@ -30,10 +29,16 @@ _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def random_tokens(model: Any, count: int) -> Tensor:
-    """Return `count` tokens of the model's vocabulary, the same each time, on its device."""
+    """Return `count` tokens of the model's vocabulary, the same each time, on its device.
+
+    None of them is the padding token, from which some models count their positions.
+    """
     words = len(model.get_input_embeddings().weight)
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)
+    left_out = 0 if padding is None else int(padding) % words
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, words, (count,), generator=generator).to(model.device)
+    steps = torch.randint(1, words, (count,), generator=generator)
+    return ((left_out + steps) % words).to(model.device)
 
 
 def called_targets(model: Any, targets: str | list[str]) -> tuple[str | list[str], str | None]:
@@ -65,7 +70,7 @@ def _uncalled(model: Any, paths: list[str]) -> list[str]:
     """Return those of the modules that a forward pass in training does not call.
 
     Of modules that are alike inside a layer (experts), a few tokens need not reach all: one called
-    speaks for the others. Random numbers drawn on the way (dropout) are given back.
+    speaks for the others.
     """
     ran: set[str] = set()
 
@@ -73,20 +78,10 @@ def _uncalled(model: Any, paths: list[str]) -> list[str]:
         del module, given
         ran.add(path)
 
-    hooks = [
-        model.get_submodule(path).register_forward_pre_hook(partial(note, path)) for path in paths
-    ]
-    training, device = bool(model.training), cast("torch.device", model.device)
-    devices = [device] if device.type == "cuda" and torch.cuda.is_initialized() else []
-    fork = cast("Any", torch.random).fork_rng
-    model.train()
-    try:
-        with torch.no_grad(), fork(devices), foreign_code(model):
-            model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
+    with undisturbed(model, training=True), foreign_code(model):
+        for path in paths:
+            model.get_submodule(path).register_forward_pre_hook(partial(note, path))
+        model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
     alike = {_expert(path) for path in ran} - {None}
     return [path for path in paths if path not in ran and _expert(path) not in alike]
 
@@ -127,13 +122,10 @@ def _compare_logits(model: Any, weight: Tensor) -> bool:
         del module, given
         states.append(output)
 
-    hook = trunk.register_forward_hook(keep)
-    try:
-        with _evaluating(model), foreign_code(model):
-            tokens = random_tokens(model, PROBE_TOKENS)
-            found = cast("Tensor", model(input_ids=tokens[None], use_cache=False).logits)[0]
-    finally:
-        hook.remove()
+    with undisturbed(model), foreign_code(model):
+        trunk.register_forward_hook(keep)
+        tokens = random_tokens(model, PROBE_TOKENS)
+        found = cast("Tensor", model(input_ids=tokens[None], use_cache=False).logits)[0]
     if not states:
         return False  # OPT's calls a part of its trunk
     hidden = cast("Tensor | None", getattr(states[-1], "last_hidden_state", None))
@@ -151,14 +143,3 @@ def relative_difference(values: Tensor, reference: Tensor, scale: Tensor) -> flo
     """Return ‖values − reference‖ / ‖scale‖ in float64, or the numerator if the scale is zero."""
     error, size = (float(one.double().square().sum().sqrt()) for one in (values - reference, scale))
     return error / size if size else error
-
-
-@contextmanager
-def _evaluating(model: Any) -> Generator[None]:
-    training = bool(model.training)
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)

@@ -1,4 +1,4 @@
-"""Probe of a loaded model: do its samples, packed in one row, keep the logits they have alone?
+"""Probe of a loaded model: do its samples, packed in one row, keep the outputs they have alone?
 
 Packing assumes that every layer uses the attention function of `packed_attention` and computes
 everything else position by position. Models with states or convolutions along the row, or with
@@ -6,17 +6,20 @@ an attention of their own, do not, and nothing in their configuration says so. S
 two short samples of random tokens:
 
     leak       The first sample's embeddings are NaN. Whatever of them reaches the second one's
-               logits makes these NaN: no tolerance is involved, in any dtype.
-    logits     The second sample's logits are those it has alone, by the model's own code, up to
-               rounding. This finds positions that are not the sample's own, and masks that the
-               packed attention does not know.
+               outputs makes these NaN: no tolerance is involved, in any dtype.
+    outputs    The second sample's outputs are those it has alone, by the model's own code, up to
+               rounding. This finds positions that are not the sample's own, masks that the packed
+               attention does not know, and heads that read another token.
     inputs     Masks and numbers that the model passes to its attention and `packed_attention` does
                not compute with, windows and chunks longer than the samples among them.
     rotations  Rotary angles that depend on the longest sample of a row (dynamic NTK, LongRoPE) have
                no effect on short samples either; the embedding alone is asked for both.
 
-It costs two forward passes of about 30 tokens, one or two more where the logits are not the same
-to the last bits.
+Outputs are logits of the next token (`text`), logits of each token, or states in a model without
+a head (`tokens`), or class logits of each sample (`samples`).
+
+It costs two forward passes of about 30 tokens, one or two more where the outputs are not the same
+to the last bits; nothing that watches the model sees them (`undisturbed`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ import copy
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -33,10 +37,12 @@ from torch import Tensor, nn
 
 from etude.core.errors import innermost_reason
 from etude.tuning.adapters.targets import named_modules
-from etude.tuning.data.batch import Layout
+from etude.tuning.data.batch import PACKED_ROWS, Layout
 from etude.tuning.fusion.forward_probe import PROBE_TOKENS, random_tokens, relative_difference
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.packed_attention import unused_inputs
+from etude.tuning.fusion.packed_heads import segment_logits
+from etude.tuning.fusion.undisturbed import undisturbed
 from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.quant.int8 import Int8Linear
 
@@ -52,56 +58,70 @@ _FINE = 2.0**-20
 """Resolution up to which that bound finds anything: 8 ε is a millionth in float32, but a sixteenth
 in bfloat16, where packed rows are compared with packed rows as well."""
 
+_CLASSES = {2: 2**-4, 4: 1e-3, 8: 1e-6}
+"""Bound of class logits' relative difference, by the bytes of a number: they are few, each a sum of
+some hundred products that cancel, with as many roundings of 2^-8, 2^-24 and 2^-53. The head on
+another token, or another position, makes a difference of the size of the logits."""
+
+Outputs = Literal["text", "tokens", "samples"]
+
 _found: WeakKeyDictionary[nn.Module, dict[int | None, str | None]] = WeakKeyDictionary()
 
 
-def packs_exactly(model: Any, longest: int | None = None) -> str | None:
+def packs_exactly(model: Any, longest: int | None = None, outputs: Outputs = "text") -> str | None:
     """Return why samples packed in one row would not be computed as alone; None if they would.
 
     The model is left as it is; the answer is kept, so that asking again costs nothing.
 
     Args:
-        model: a causal language model, with or without adapters.
+        model: a model with its head or without, with or without adapters.
         longest: tokens of the longest sample there may be; None: the model's context.
+        outputs: what is computed of a sample: logits of the next `text` token, of its `tokens`, or
+            of the classes of whole `samples`; without a head, `tokens` are states.
     """
     known = _found.setdefault(model, {})
     if longest not in known:
-        training = bool(model.training)
-        model.eval()
-        try:
-            with torch.no_grad(), foreign_code(model):
-                known[longest] = _mixed_rotations(model, longest) or _mixed_samples(model)
-        finally:
-            model.train(training)
+        with undisturbed(model), foreign_code(model):
+            known[longest] = _mixed_rotations(model, longest) or _mixed_samples(model, outputs)
     return known[longest]
 
 
-def causal_layout(model: Any, *, packing: bool, longest: int | None = None) -> Layout:
-    """Return the layout of a causal language model's samples: packed only where that is exact.
+def exact_layout(
+    model: Any,
+    *,
+    packing: bool,
+    longest: int | None = None,
+    outputs: Outputs = "text",
+    padded: Layout | None = None,
+) -> Layout:
+    """Return the layout of a model's samples: packed only where that is exact.
 
     Args:
         model: the model.
         packing: whether packed rows are wanted.
         longest: see `packs_exactly`.
+        outputs: see `packs_exactly`.
+        padded: the layout of rows that are not packed.
     """
+    padded = padded or Layout(packed=False)
     if not packing:
-        return Layout(packed=False)
-    why = packs_exactly(model, longest)
+        return padded
+    why = packs_exactly(model, longest, outputs)
     if why is None:
-        return Layout()
+        return PACKED_ROWS
     # Padded to a longer one, a sample's angles would be those of the longer one as well.
     alone = _mixed_rotations(model, longest) is not None
-    return Layout(packed=False, alone=alone, unpacked_because=why)
+    return replace(padded, alone=alone, unpacked_because=why)
 
 
-def _mixed_samples(model: Any) -> str | None:
+def _mixed_samples(model: Any, outputs: Outputs) -> str | None:
     """Compare a packed sample with the same sample alone."""
     row = random_tokens(model, sum(_LENGTHS))
     first, second = row[: _LENGTHS[0]], row[_LENGTHS[0] :]
-    alone = _logits(model, second[None])
+    alone = _alone(model, second, outputs)
     try:
         with _first_is_nan(model, len(first)), unused_inputs() as unused:
-            packed = _packed(model, row, len(first))
+            packed = _packed(model, row, len(first), outputs)
     except Exception as error:
         # The model's own code, called in a way it may not support: any failure means just that.
         return f"{type(model).__name__} does not take packed rows ({innermost_reason(error)})"
@@ -112,21 +132,32 @@ def _mixed_samples(model: Any) -> str | None:
             f"the attention of {type(model).__name__} computes with {', '.join(sorted(unused))}, "
             "which packed rows do not have"
         )
+    if packed.shape != alone.shape:
+        return f"{type(model).__name__} gives packed samples outputs of another shape"
     resolution = _resolution(model, alone.dtype)
     # A decoder's 2 L additions to the residual stream round it independently of each other.
     layers = int(getattr(model.config, "num_hidden_layers", None) or 1)
     rounding = resolution * math.sqrt(2 * layers)
-    if _difference(packed, alone) <= _KERNELS * rounding and resolution <= _FINE:
+    fine = resolution <= _FINE
+    bound, same_code = _KERNELS * rounding, rounding
+    if outputs == "samples":
+        rounds = _rounds_rows(model)
+        bound = same_code = _CLASSES[2 if rounds else alone.element_size()]
+        fine = True
+    if _difference(packed, alone, outputs) <= bound and fine:
         return None
     # Again with numbers for the first sample, whose size some products round by, and with the
     # second one packed by itself: by the same code, so that a coarse dtype hides no position.
-    finite, single = _packed(model, row, len(first)), _packed(model, second, 0)
-    difference = max(_difference(finite, alone) / _KERNELS, _difference(finite, single))
-    if difference <= rounding:
+    finite = _packed(model, row, len(first), outputs)
+    single = _packed(model, second, 0, outputs)
+    if (
+        _difference(finite, alone, outputs) <= bound
+        and _difference(finite, single, outputs) <= same_code
+    ):
         return None
     return (
-        f"the logits of {type(model).__name__} for a packed sample differ by "
-        f"{_difference(finite, alone):.1%} from those for the same sample alone"
+        f"the outputs of {type(model).__name__} for a packed sample differ by "
+        f"{_difference(finite, alone, outputs):.1%} from those for the same sample alone"
     )
 
 
@@ -167,26 +198,37 @@ def _angles(module: nn.Module, layer: str | None, length: int) -> Tensor | None:
         return None
 
 
-def _packed(model: Any, row: Tensor, start: int) -> Tensor:
-    """Return the logits of a packed sample, which begins at `start`, after another one or first."""
+def _packed(model: Any, row: Tensor, start: int, outputs: Outputs) -> Tensor:
+    """Return the outputs of a packed sample, which begins at `start`, after another or first."""
     lengths = [start, len(row) - start] if start else [len(row)]
     positions = torch.cat([torch.arange(n, device=row.device) for n in lengths])[None]
-    with row_layout(model, Layout()):
-        logits = _logits(model, row[None], position_ids=positions, segment_lengths=lengths)
-    return logits[start:]
+    packed = {"input_ids": row[None], "position_ids": positions, "segment_lengths": lengths}
+    with row_layout(model, PACKED_ROWS):
+        if outputs == "samples":
+            return segment_logits(model, packed, len(lengths))[-1]
+        return _outputs(model, packed, outputs)[start:]
 
 
-def _logits(model: Any, ids: Tensor, **inputs: Any) -> Tensor:
-    """Return the logits of a single row, in their dtype."""
-    return cast("Tensor", model(input_ids=ids, use_cache=False, **inputs).logits)[0]
+def _alone(model: Any, sample: Tensor, outputs: Outputs) -> Tensor:
+    """Return the outputs of a sample by the model's own code."""
+    return _outputs(model, {"input_ids": sample[None]}, outputs)
 
 
-def _difference(values: Tensor, reference: Tensor) -> float:
-    """Return ‖values − reference‖ / ‖reference − its mean‖, with the mean over each position.
+def _outputs(model: Any, inputs: dict[str, Any], outputs: Outputs) -> Tensor:
+    """Return the outputs of a single row, in their dtype: (tokens, ...), or of one sample (...)."""
+    found = model(**inputs, use_cache=False) if outputs == "text" else model(**inputs)
+    return cast("Tensor", found.logits if "logits" in found else found.last_hidden_state)[0]
 
-    A constant added to all logits of a position changes no probability.
+
+def _difference(values: Tensor, reference: Tensor, outputs: Outputs) -> float:
+    """Return ‖values − reference‖ over the size of the reference.
+
+    That size is ‖reference‖; of logits of the next token, without the mean of each position: a
+    constant added to all logits of a position changes no probability.
     """
-    spread = reference - reference.mean(dim=-1, keepdim=True)
+    spread = reference
+    if outputs == "text":
+        spread = reference - reference.mean(dim=-1, keepdim=True)
     return relative_difference(values, reference, spread)
 
 
@@ -200,8 +242,12 @@ def _resolution(model: Any, dtype: torch.dtype) -> float:
     if torch.is_autocast_enabled(device):
         found.append(torch.get_autocast_dtype(device))
     coarsest = max(torch.finfo(one).eps for one in {*found, dtype})
-    rounds = any(isinstance(one, Int8Linear) and one.computes_int8 for one in model.modules())
-    return max(coarsest, 2.0**-7) if rounds else coarsest
+    return max(coarsest, 2.0**-7) if _rounds_rows(model) else coarsest
+
+
+def _rounds_rows(model: Any) -> bool:
+    """Return whether products round their inputs to 8 bits."""
+    return any(isinstance(one, Int8Linear) and one.computes_int8 for one in model.modules())
 
 
 @contextmanager

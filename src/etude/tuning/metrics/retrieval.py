@@ -12,12 +12,15 @@ accuracy@k), not the share of its documents.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1024
 """Queries that are scored together; their scores take BLOCK × documents floats."""
+MISSED = 2**62
+"""Rank of a document that was not found, after all others."""
 
 
 def ranks(
@@ -59,6 +62,24 @@ def ranks(
             order = np.lexsort((wanted, -score))
             found.append(np.flatnonzero(wanted[order]) + 1)
     return found
+
+
+def reranked(
+    scores: NDArray[np.floating[Any]], relevant: NDArray[np.bool_], missed: int = 0
+) -> NDArray[np.int64]:
+    """Return the ranks of a query's relevant documents among candidates, ascending.
+
+    Of equal scores, the relevant document comes last. A relevant document that is not among the
+    candidates has the rank `MISSED`.
+
+    Args:
+        scores: (C,) of the candidates.
+        relevant: (C,)
+        missed: relevant documents that are no candidates.
+    """
+    order = np.lexsort((relevant, -scores))
+    hits = np.flatnonzero(relevant[order]) + 1
+    return np.concatenate([hits, np.full(missed, MISSED)]).astype(np.int64)
 
 
 def recall(found: list[NDArray[np.int64]], k: int) -> float:

@@ -1,14 +1,16 @@
 """Losses of a head on a whole text: one class, several labels, or a number.
 
     one class        −w_c (1 − p_c)^γ log p_c                     over Σ w_c
+      smoothed       −(1 − ε) w_c log p_c − ε/C Σ_k w_k log p_k   over Σ w_c
     several labels   Σ_j −w_j y_j (1 − p_j)^γ log p_j
                          − (1 − y_j) p_j^γ log(1 − p_j)           over samples × labels
     a number         (z − (y − mean) / deviation)²                over samples
 
 p is the softmax or the sigmoid of the logits. With γ = 0 these are CrossEntropyLoss(weight),
 BCEWithLogitsLoss(pos_weight) and MSELoss of PyTorch, normalised over the whole optimiser step;
-γ > 0 is the focal loss (Lin et al. 2017, equation 5). Evaluations report the loss without weights
-and γ, so that runs that differ in them can be compared.
+γ > 0 is the focal loss (Lin et al. 2017, equation 5), ε > 0 label smoothing over the C classes
+(Szegedy et al. 2016, section 7). Evaluations report the loss without weights, γ and ε, so that runs
+that differ in them can be compared.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Classification(_WholeTexts):
         weights: weight of each class, or None for 1.
         gamma: γ of the focal loss.
         baselines: scores of simple baselines.
+        smoothing: ε of label smoothing; γ is 0 with it.
     """
 
     unit = "nats per sample"
@@ -88,12 +91,14 @@ class Classification(_WholeTexts):
         weights: Sequence[float] | None = None,
         gamma: float = 0.0,
         baselines: Mapping[str, Any] | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__(baselines)
         self.classes = classes
         self.weights = weights
         self.gamma = gamma
-        plain = weights is None and gamma == 0
+        self.smoothing = smoothing
+        plain = weights is None and gamma == 0 and smoothing == 0
         self.unweighted: Classification = self if plain else Classification(classes)
 
     def normalizer(self, samples: Sequence[EncodedSample]) -> float:
@@ -107,11 +112,13 @@ class Classification(_WholeTexts):
         del values
         logits = class_logits(model, batch)
         labels = torch.tensor([cast("int", sample.label) for sample in batch], device=logits.device)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        weights = None if self.weights is None else logits.new_tensor(self.weights)
+        losses = F.cross_entropy(
+            logits, labels, weights, label_smoothing=self.smoothing, reduction="none"
+        )
         if self.gamma:
-            losses = losses * _faded(-losses, self.gamma)
-        if self.weights is not None:
-            losses = losses * logits.new_tensor(self.weights)[labels]
+            plain = F.cross_entropy(logits, labels, reduction="none")
+            losses = losses * _faded(-plain, self.gamma)
         right = int((logits.detach().argmax(dim=1) == labels).sum())
         return LossSum(losses.sum(), {"accuracy": (float(right), len(batch))}, _rows(logits))
 

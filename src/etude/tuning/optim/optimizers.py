@@ -2,14 +2,14 @@
 
 LoRA+ gives U (`lora_B`) its own learning rate, `loraplus_lr_ratio` times that of the other
 parameters (Hayou et al. 2024, "LoRA+": B starts at zero and has further to move), except in
-embeddings. Weight decay applies to weights that multiply activations, not to biases and norms.
-Each adapter kind declares which of its tensors are U and which decay (`adapters/registry.py`):
-those for which zero means ΔW = 0.
+embeddings. A task's new head has `head_lr_ratio` times that rate. Weight decay applies to weights
+that multiply activations, not to biases and norms. Each adapter kind declares which of its tensors
+are U and which decay (`adapters/registry.py`): those for which zero means ΔW = 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,11 @@ from etude.tuning.optim.registry import OPTIMIZERS
 
 
 def make_optimizer(
-    spec: TrainSpec, parameters: Mapping[str, nn.Parameter], folder: Path | None = None
+    spec: TrainSpec,
+    parameters: Mapping[str, nn.Parameter],
+    folder: Path | None = None,
+    *,
+    heads: Sequence[str] = (),
 ) -> torch.optim.Optimizer:
     """Return the optimiser of a recipe.
 
@@ -33,6 +37,7 @@ def make_optimizer(
         spec: the recipe's `train` section.
         parameters: the trained weights by name.
         folder: directory of paged state on a CPU. None: the system's temporary directory.
+        heads: names of the modules of a task's new head.
 
     Returns:
         The optimiser; each of its groups has a `lr_ratio`, used by `set_learning_rate`.
@@ -40,19 +45,21 @@ def make_optimizer(
     Raises:
         RunError: paged state cannot be allocated.
     """
-    groups = parameter_groups(spec, parameters)
+    groups = parameter_groups(spec, parameters, heads)
     devices = {parameter.device for parameter in parameters.values()}
     memory = paged_memory(devices, folder) if spec.paged else None
     return OPTIMIZERS[spec.optimizer].make(groups, spec, memory)
 
 
 def parameter_groups(
-    spec: TrainSpec, parameters: Mapping[str, nn.Parameter]
+    spec: TrainSpec, parameters: Mapping[str, nn.Parameter], heads: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return parameter groups, each with one learning rate and one weight decay."""
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         ratio = spec.loraplus_lr_ratio if _is_up_factor(name) else 1.0
+        if any(name.startswith(f"{head}.") for head in heads):
+            ratio = spec.head_lr_ratio
         decay = spec.weight_decay if decays(name, parameter) else 0.0
         members.setdefault((ratio, decay), []).append(parameter)
     return [

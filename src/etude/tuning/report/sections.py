@@ -67,7 +67,10 @@ def banner(folder: RunFolder, records: Sequence[dict[str, Any]], verdict: str = 
     reached = f"step {step:,} of {total:,}" if total else f"step {step:,}"
     why = f" ({detail})" if detail else ""
     return {
+        "queued": f"This run waits in the queue{why}.",
+        "starting": "This run is loading its model and its data.",
         "running": f"This run is still in progress: figures up to {reached}.",
+        "stopping": f"This run is stopping: figures up to {reached}.",
         "stopped": f"This run was stopped at {reached}{why}; it can be resumed.",
         "killed": f"This run was killed after {reached}; it can be resumed from its checkpoint.",
         "diverged": f"This run diverged after {reached}{why}.",

@@ -5,7 +5,11 @@
         recipe.yaml       the resolved recipe
         environment.json  versions and machine
         base.json         fingerprint of the base's weights
-        state.json        running, finished, stopped, failed or diverged, and the writer's pid
+        state.json        the run's state (see `states`), and which process wrote it
+        job.json          when it was queued and how it is to go on; of runs that were queued
+        heartbeat         its modification time is the last sign of life
+        stop              there while the process is asked to stop
+        log.txt           output of a process without a terminal
         metrics.jsonl     one JSON object a line, appended as training goes
         checkpoints/      what a resumed run starts from
         adapter/          the outcome, in PEFT's format
@@ -26,16 +30,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Self, cast
 
 from etude.core.atomic_files import (
     disk_reason,
     drop_torn_line,
+    is_disk_full,
     remove_folder,
     replace_bytes,
     replace_text,
@@ -43,12 +48,8 @@ from etude.core.atomic_files import (
 )
 from etude.core.errors import LockHeldError, RunError, nearest
 from etude.core.lock import FileLock
-
-RunState = Literal["running", "finished", "stopped", "failed", "diverged", "killed"]
-"""`stopped`: asked to, resumable. `diverged`: the loss was not finite. `killed` is never
-written: it is a run that says `running` while no process holds its lock."""
-
-LATEST = "latest"
+from etude.tuning.runs.latest import LATEST, follow_latest, point_latest
+from etude.tuning.runs.states import AT_WORK, RunState, derived_state, state_record
 
 
 class RunFolder:
@@ -62,14 +63,27 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = FileLock(self.path / ".lock")
+        self._stop = self.path / "stop"
         self._metrics: int | None = None
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
     @classmethod
-    def create(cls, name: str, base: str | os.PathLike[str] = "runs") -> Self:
+    def create(
+        cls,
+        name: str,
+        base: str | os.PathLike[str] = "runs",
+        *,
+        queued: Callable[[Self], None] | None = None,
+    ) -> Self:
         """Make `base/name-YYYYmmdd-HHMMSS` with its empty parts and let `base/latest` name it.
+
+        Args:
+            name: what the folder's name begins with.
+            base: folder that runs are kept in.
+            queued: writes the files of a run that is to wait in the queue: it is one from the
+                moment that they are all there, and `latest` goes on naming another.
 
         Raises:
             RunError: the name is no file name, or the folder cannot be made.
@@ -89,15 +103,25 @@ class RunFolder:
             ) from None
         try:
             folder.checkpoints.mkdir()
-            first = to_json(_state_record("stopped", ""), indent=2) + "\n"
-            replace_text(folder.path / "state.json", first)
+            if queued is not None:
+                queued(folder)
+            first = state_record("stopped" if queued is None else "queued", "")
+            replace_text(folder.path / "state.json", to_json(first, indent=2) + "\n")
         except OSError as error:
             shutil.rmtree(folder.path, ignore_errors=True)
             raise RunError(
                 f"cannot make a run's folder in {parent}: {disk_reason(error)}; nothing was trained"
             ) from None
-        _point_latest(parent, folder.path.name)
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        if queued is None:
+            folder.name_latest()
         return folder
+
+    def name_latest(self) -> None:
+        """Let `latest` name this run."""
+        point_latest(self.path.parent, self.path.name)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -145,6 +169,21 @@ class RunFolder:
     def samples(self) -> Path:
         """Evaluation samples before and after, one JSON object a line."""
         return self.path / "samples.jsonl"
+
+    @property
+    def job(self) -> Path:
+        """When the run was queued, and how it is to go on."""
+        return self.path / "job.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Its modification time is the last sign of life of the run's process."""
+        return self.path / "heartbeat"
+
+    @property
+    def log(self) -> Path:
+        """What the run's processes printed that had no terminal."""
+        return self.path / "log.txt"
 
     @property
     def data(self) -> Path:
@@ -210,7 +249,14 @@ class RunFolder:
     def set_state(self, state: RunState, detail: str = "") -> None:
         """Record the run's state; `detail` is a line for the user."""
         began = self.state_record().get("began")
-        self.write_json("state.json", _state_record(state, detail, began))
+        record = to_json(state_record(state, detail, began), indent=2) + "\n"
+        file = self.path / "state.json"
+        try:
+            replace_text(file, record)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise self._write_error(file.name, error) from None
+            self._overwrite(file, record)
 
     def state_record(self) -> dict[str, Any]:
         """Return state.json: state, detail, pid, began and updated (ISO 8601, UTC).
@@ -225,11 +271,20 @@ class RunFolder:
 
     @property
     def state(self) -> RunState:
-        """State of the run; `killed` if its process ended without recording a state."""
-        said: Any = self.state_record().get("state")
-        if said not in get_args(RunState):
-            return "failed"
-        return "killed" if said == "running" and not self.is_locked() else said
+        """State of the run; see `states`."""
+        record = self.state_record()
+        locked = record.get("state") in AT_WORK and self.is_locked()
+        return derived_state(record, locked=locked, asked_to_stop=self._stop.exists())
+
+    def ask_to_stop(self) -> None:
+        """Note that the process at work has been asked to stop; `clear_stop` takes it back."""
+        with suppress(OSError):
+            self._stop.touch()
+
+    def clear_stop(self) -> None:
+        """Forget that an earlier process was asked to stop."""
+        with suppress(OSError):
+            self._stop.unlink()
 
     # Metrics
 
@@ -315,6 +370,15 @@ class RunFolder:
         except OSError as error:
             raise self._write_error(name, error) from None
 
+    def _overwrite(self, file: Path, text: str) -> None:
+        """Write over a small file: it has its block, even on a disk that is full."""
+        try:
+            with file.open("r+b") as content:
+                content.write(text.encode(errors="replace"))
+                content.truncate()
+        except OSError as error:
+            raise self._write_error(file.name, error) from None
+
     def _read_lines(self, file: Path) -> list[dict[str, Any]]:
         try:
             text = file.read_bytes()
@@ -373,7 +437,7 @@ def find_run(name_or_path: str, base: str | os.PathLike[str] = "runs") -> RunFol
         RunError: none fits (near names are given), or several do.
     """
     for path in (Path(name_or_path), Path(base) / name_or_path):
-        target = _follow_latest(path)
+        target = follow_latest(path)
         if _is_run(target):
             return RunFolder(target)
     names = [run.path.name for run in list_runs(base)]
@@ -403,10 +467,10 @@ def remove_run(folder: RunFolder) -> None:
     finally:
         folder.release()
     latest = base / LATEST
-    if _is_run(_follow_latest(latest)):
+    if _is_run(follow_latest(latest)):
         return
     if left := list_runs(base):
-        _point_latest(base, left[-1].path.name)
+        point_latest(base, left[-1].path.name)
     else:
         latest.unlink(missing_ok=True)
 
@@ -425,40 +489,3 @@ def _make_fresh(parent: Path, stem: str) -> Path:
             continue
         return path
     raise FileExistsError(errno.EEXIST, "a thousand runs of this name in one second")
-
-
-def _state_record(state: RunState, detail: str, began: str | None = None) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {
-        "state": state,
-        "detail": detail,
-        "pid": os.getpid(),
-        "began": began or now,
-        "updated": now,
-    }
-
-
-def _point_latest(parent: Path, name: str) -> None:
-    """Let `parent/latest` name a run: a link, or a text file where links are not allowed."""
-    link = parent / LATEST
-    aside = parent / f".{LATEST}.{os.getpid()}"
-    with suppress(OSError):
-        aside.unlink()
-    try:
-        aside.symlink_to(name)
-        aside.replace(link)
-    except OSError:
-        with suppress(OSError):
-            aside.unlink()
-        if link.is_dir() and not link.is_symlink():
-            raise RunError(f"{link} is a folder; it should name the latest run: move it") from None
-        replace_text(link, name + "\n")
-
-
-def _follow_latest(path: Path) -> Path:
-    """Return the run that a link or text file `latest` names, or `path` itself."""
-    if path.is_symlink():
-        return path.resolve()
-    if path.name == LATEST and path.is_file():
-        return path.parent / path.read_text("utf-8").strip()
-    return path

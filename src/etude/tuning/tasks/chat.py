@@ -26,7 +26,7 @@ from etude.tuning.data.samples import DataSplit, load_samples
 from etude.tuning.data.schema import Message, Sample
 from etude.tuning.data.sources.docstrings import ask_for_summary
 from etude.tuning.data.token_cache import encode_cached
-from etude.tuning.fusion.packing_probe import causal_layout
+from etude.tuning.fusion.packing_probe import exact_layout
 from etude.tuning.metrics.generation import TEXT_METRICS
 from etude.tuning.metrics.metric import ROUGE_L, Metric
 from etude.tuning.metrics.rouge import rouge_l
@@ -151,7 +151,7 @@ class Chat:
         """Return packed rows, unless the recipe disables packing or the model cannot have them."""
         # Another file is evaluated with the default maximum.
         longest = max(recipe.data.max_length, DataSpec(train="-").max_length)
-        return causal_layout(loaded.model, packing=recipe.data.packing, longest=longest)
+        return exact_layout(loaded.model, packing=recipe.data.packing, longest=longest)
 
     def objective(
         self,

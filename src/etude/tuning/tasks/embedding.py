@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from etude.core.atomic_files import replace_file, to_json
 from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
@@ -39,6 +38,7 @@ from etude.tuning.objectives.contrastive import Contrastive, embed, retrieval_ra
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord, omission_notes
 from etude.tuning.tasks.classifier_results import SHOWN
+from etude.tuning.tasks.sentence_transformers import write_embedder
 from etude.tuning.tasks.text_classification import context_limited, text_layout
 from etude.tuning.tasks.text_encoder import BATCH, TextEncoder, Tokens
 from etude.tuning.training.evaluate import evaluate
@@ -210,7 +210,7 @@ class Embedding:
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write what sentence-transformers needs to open the folder."""
-        write_sentence_transformers(folder, loaded, context_limited(loaded, recipe).max_length)
+        write_embedder(folder, loaded, context_limited(loaded, recipe).max_length)
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
@@ -360,32 +360,6 @@ def nearest(outputs: Sequence[Any], count: int) -> list[tuple[int, int]]:
         scores = positives @ sides[0]
         found.append((int(scores.argmax()), 1 + int((scores > scores[i]).sum())))
     return found
-
-
-def write_sentence_transformers(folder: Path, loaded: LoadedModel, max_length: int) -> None:
-    """Write the files by which `SentenceTransformer(folder)` knows pooling and normalisation."""
-    prefix = "sentence_transformers.models"
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": f"{prefix}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{prefix}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{prefix}.Normalize"},
-    ]
-    width = int(loaded.model.config.hidden_size)
-    contents: dict[str, Any] = {
-        "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": width,
-            "pooling_mode_mean_tokens": True,
-        },
-        "2_Normalize/config.json": {},
-    }
-    for name, content in contents.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = to_json(content, indent=2)
-        replace_file(target, lambda file, text=text: file.write_text(text, "utf-8"))
-    loaded.tokenizer.save_pretrained(folder)
 
 
 def _document(sources: Sequence[Sample], place: int) -> str:

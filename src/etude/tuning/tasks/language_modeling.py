@@ -29,7 +29,7 @@ from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.formats.registry import format_name
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
-from etude.tuning.fusion.packing_probe import causal_layout
+from etude.tuning.fusion.packing_probe import exact_layout
 from etude.tuning.metrics.metric import BITS_PER_BYTE, PERPLEXITY, Metric
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import LoadedModel
@@ -183,7 +183,7 @@ class LanguageModeling:
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, unless the recipe disables packing."""
-        return causal_layout(
+        return exact_layout(
             loaded.model, packing=recipe.data.packing, longest=recipe.data.max_length
         )
 

@@ -6,12 +6,20 @@ from etude.tuning.tasks.base import Task
 from etude.tuning.tasks.chat import Chat
 from etude.tuning.tasks.embedding import Embedding
 from etude.tuning.tasks.language_modeling import LanguageModeling
+from etude.tuning.tasks.reranking import Reranking
 from etude.tuning.tasks.text_classification import TextClassification
 from etude.tuning.tasks.token_classification import TokenTagging
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (Chat(), LanguageModeling(), TextClassification(), TokenTagging(), Embedding())
+    for task in (
+        Chat(),
+        LanguageModeling(),
+        TextClassification(),
+        TokenTagging(),
+        Embedding(),
+        Reranking(),
+    )
 }
 
 

@@ -21,7 +21,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
-from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
+from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.labelled import load_labelled
 from etude.tuning.data.labels import (
@@ -38,7 +38,7 @@ from etude.tuning.data.labels import (
 from etude.tuning.data.samples import DataSplit
 from etude.tuning.data.schema import Sample
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.fusion.packed_heads import packing_obstacle
+from etude.tuning.fusion.packing_probe import exact_layout
 from etude.tuning.metrics.metric import CORRECT, Metric
 from etude.tuning.models.heads import Head
 from etude.tuning.models.load import LoadedModel
@@ -162,8 +162,6 @@ class TextClassification:
                 f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
                 f"{limit}"
             )
-        if recipe.data.packing and (why := packing_obstacle(loaded.model)) is not None:
-            notes.append(f"rows are padded instead of packed: {why}")
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -336,12 +334,13 @@ def _refuse_unsuitable(recipe: Recipe, kind: LabelKind) -> None:
     refused = {
         "objective.class_weights": kind == "number" and recipe.objective.class_weights != "none",
         "objective.focal_gamma": kind == "number" and recipe.objective.focal_gamma > 0,
+        "objective.label_smoothing": kind != "class" and recipe.objective.label_smoothing > 0,
         "train.sampling": kind != "class" and recipe.train.sampling != "shuffle",
     }
     for option, bad in refused.items():
         if bad:
             raise DataError(
-                f"{option} balances classes, and the labels of these data are {what}; omit it"
+                f"{option} is for classes, and the labels of these data are {what}; omit it"
             )
 
 
@@ -358,8 +357,12 @@ def _objective(
     make = Classification if encoder.kind == "class" else MultiLabel
     if train is None:
         return make(len(encoder.labels))
-    weights = _class_weights(recipe, encoder, train)
-    return make(len(encoder.labels), weights, recipe.objective.focal_gamma, found)
+    weights, spec = _class_weights(recipe, encoder, train), recipe.objective
+    if encoder.kind == "class":
+        return Classification(
+            len(encoder.labels), weights, spec.focal_gamma, found, spec.label_smoothing
+        )
+    return MultiLabel(len(encoder.labels), weights, spec.focal_gamma, found)
 
 
 def _class_weights(recipe: Recipe, encoder: TextEncoder, train: EncodedSet) -> list[float] | None:
@@ -444,10 +447,14 @@ def text_layout(recipe: Recipe, loaded: LoadedModel, *, per_token: bool = False)
         loaded: a model with a new head, or the trunk alone.
         per_token: whether it has an output per token, not per text.
     """
-    if recipe.data.packing and packing_obstacle(loaded.model, per_token=per_token) is None:
-        return PACKED_ROWS
     pad_id = int(loaded.tokenizer.pad_token_id or 0)
-    return Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE)
+    return exact_layout(
+        loaded.model,
+        packing=recipe.data.packing,
+        longest=context_limited(loaded, recipe).max_length,
+        outputs="tokens" if per_token else "samples",
+        padded=Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE),
+    )
 
 
 def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from etude.core.atomic_files import replace_file
+from etude.core.atomic_files import disk_reason, replace_file
 from etude.core.errors import RunError
 
 _NAME = re.compile(r"step-(\d{6,})\.pt")
@@ -99,7 +99,7 @@ def save_checkpoint(
         replace_file(path, lambda aside: _save(content, aside, written))
     except OSError as error:
         raise RunError(
-            f"cannot save {path}: {error.strerror or error}; earlier checkpoints are intact. "
+            f"cannot save {path}: {disk_reason(error)}; earlier checkpoints are intact. "
             "Free some space and resume"
         ) from None
     for old in list_checkpoints(folder)[:-keep]:

@@ -25,13 +25,14 @@ import torch
 from etude.core.errors import DivergedError, RunError
 from etude.core.machine import peak_rss, rss
 from etude.tuning.callbacks import Callback, CallbackList, EvaluationRecord, StepRecord
-from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.recipe import NO_NEW_HEAD, Recipe
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.packing import Step, balanced_order, plan_steps
 from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.patch import Fusion
 from etude.tuning.models.foreign_code import foreign_code
+from etude.tuning.models.heads import head_modules
 from etude.tuning.objectives.base import (
     LossSum,
     MeanMetrics,
@@ -147,7 +148,8 @@ class Trainer:
         self.objective = objective
         self.best_metric = best_metric(recipe, objective)
         self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
-        self.optimizer = make_optimizer(self.spec, self.parameters, folder.path)
+        new_head = [] if recipe.task in NO_NEW_HEAD else head_modules(model)
+        self.optimizer = make_optimizer(self.spec, self.parameters, folder.path, heads=new_head)
         self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
         total = math.ceil(self.spec.epochs * self.steps_per_epoch)
         if self.spec.max_steps is not None:

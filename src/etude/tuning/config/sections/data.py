@@ -158,11 +158,28 @@ class DataSpec(Section):
     """Column of plain text, or of the text to classify (there also a template with {columns})."""
 
     positive: str = "positive"
-    """Column of the text that belongs with `data.text` (`task: embedding`). Rows without it but
-    with a label have the other texts of their class as positives."""
+    """Column of the text that belongs with `data.text` (`task: embedding`, `reranking`). Rows
+    without it but with a label have the other texts of their class as positives."""
 
     negative: str = "negative"
-    """Column of a text that does not belong with `data.text` (`task: embedding`); optional."""
+    """Column of a text that does not belong with `data.text` (`task: embedding`, `reranking`);
+    optional."""
+
+    negatives: Annotated[int, Field(ge=1)] = 4
+    """Documents that do not belong with it, for each training query (`task: reranking`): the row's
+    own `negative`, hard ones, and random ones of the training rows, drawn once by the seed."""
+
+    hard_negatives: Annotated[int, Field(ge=0)] = 2
+    """How many of `negatives` are hard: drawn from the 50 documents that `first_stage` ranks first
+    among those that do not belong with the query."""
+
+    candidates: Annotated[int, Field(ge=2)] = 20
+    """Documents that `first_stage` passes on for each held-out query (`task: reranking`)."""
+
+    first_stage: str = "bm25"
+    """What finds the documents that are reranked: `bm25`, or an embedding model: an alias, a hub id
+    or a folder, whose vectors are means of its tokens' states."""
+
     document_start: str | None = None
     """Regular expression of the lines of a text file that begin a new document
     (`language-modeling`): `'^ = [^=]+ = $'` for WikiText. Null: a file is one document."""

@@ -35,7 +35,9 @@ class ObjectiveSpec(Section):
     1/τ."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Assumed fraction of pairs with swapped labels (DPO)."""
+    """Assumed fraction of wrong labels. Of pairs, that were swapped (DPO). Of classes, that are any
+    of them with equal probability (text classification, one class a row; Szegedy et al. 2016);
+    evaluations report the loss without it."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of the classes in the loss (text classification). `balanced`: n / (classes · n_c), as

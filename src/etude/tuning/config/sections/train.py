@@ -46,6 +46,10 @@ class TrainSpec(Section):
     loraplus_lr_ratio: Annotated[float, Field(gt=0)] = 1.0
     """LoRA+: ratio of the learning rates of U (lora_B) and V (lora_A) (Hayou et al. 2024)."""
 
+    head_lr_ratio: Annotated[float, Field(gt=0)] = 1.0
+    """Ratio of the learning rates of a task's new head, which begins at random, and of the other
+    weights."""
+
     optimizer: Literal["adamw", "adamw8bit", "lion", "adafactor"] = "adamw"
     """`adamw8bit` stores AdamW's moments in 8 bits, with one scale per block of 256. `lion` moves
     by the sign of a momentum and needs a 3 to 10 times smaller `lr` (Chen et al. 2023). `adafactor`

@@ -14,14 +14,17 @@ def retrieval(content: dict[str, Any]) -> list[Block]:
     """Draw how far down the list the first right text is.
 
     Args:
-        content: `ranks`, of each held-out text.
+        content: `ranks`, of each held-out text; `candidates`, how many documents a reranker orders.
     """
     found: list[int] = content["ranks"]
     if not found:
         return []
     rows: list[tuple[str, str, str]] = []
     below = 0
+    candidates: int | None = content.get("candidates")
     for first, last in zip((1, *(n + 1 for n in _UPTO[:-1])), _UPTO, strict=True):
+        if candidates is not None and first > candidates:
+            break
         count = sum(first <= rank <= last for rank in found)
         below += count
         name = str(first) if first == last else f"{first} to {last}"
@@ -29,12 +32,18 @@ def retrieval(content: dict[str, Any]) -> list[Block]:
         if below == len(found):
             break
     if below < len(found):
-        rows.append((f"beyond {_UPTO[-1]}", q.number(len(found) - below), q.percent(1.0)))
+        rest = f"beyond {_UPTO[-1]}" if candidates is None else "not among the candidates"
+        rows.append((rest, q.number(len(found) - below), q.percent(1.0)))
+    note = (
+        "Each held-out text is compared with all texts of the evaluation data."
+        if candidates is None
+        else f"Of each query, the {candidates:,} documents of the first stage are ordered."
+    )
     return [
         Table(
             "Rank of the first right text",
             ("rank", "held-out texts", "this rank or better"),
             rows,
-            note="Each held-out text is compared with all texts of the evaluation data.",
+            note=note,
         )
     ]

@@ -1,0 +1,249 @@
+"""Practise in a real browser: by keyboard alone, in two tabs, without scripts, small and dark."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.web.conftest import EVIL
+from tests.web.test_browser import RULES, axe  # noqa: F401 - a fixture
+
+from etude.practice.problem import find_problem
+
+pytestmark = pytest.mark.judge
+SLUG = "create-tensordataset"
+LONG_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return find_problem(SLUG)
+
+
+@pytest.fixture
+def wrong(problem):
+    return next(source for name, source, _ in problem.wrong if name == "squeezed.py")
+
+
+def typed(page):
+    return page.evaluate("document.querySelector('textarea').value")
+
+
+def focused(page):
+    """Return the name and the text of what has the focus, within a shadow root, too."""
+    return page.evaluate(
+        """() => {
+          let one = document.activeElement;
+          return [one.tagName.toLowerCase(), (one.textContent || "").trim().slice(0, 40)];
+        }"""
+    )
+
+
+def go_to_editor(page):
+    """Press Tab until the editor has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if focused(page)[0] == "etude-editor":
+            return
+    raise AssertionError("Tab does not reach the editor")
+
+
+def replace_code(page, source):
+    page.keyboard.press("Control+a")
+    # As a paste, which brings its own indentation.
+    page.keyboard.insert_text(source)
+    assert typed(page) == source
+
+
+def press_button(page, name):
+    page.keyboard.press("Escape")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if focused(page) == ["button", name]:
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+def sentence(page):
+    heading = page.locator("#attempt:not(.pending) h2")
+    heading.wait_for(timeout=LONG_MS)
+    return heading.inner_text()
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 1440, "height": 900}}], indirect=True)
+def test_create_tensordataset_is_solved_by_keyboard_alone(served, page, problem, wrong):
+    page.goto(f"{served.address}/practise/{SLUG}")
+    go_to_editor(page)
+    page.keyboard.press("Tab")
+    assert focused(page)[0] == "etude-editor", "Tab indents"
+    replace_code(page, wrong)
+    press_button(page, "Submit")
+    assert "the shape" in sentence(page)
+    assert page.locator("#attempt .kind").inner_text().count("wrong answer: shape") == 1
+    assert page.evaluate("document.activeElement.id") == "verdict"
+
+    page.keyboard.press("Shift+Tab")
+    assert focused(page) == ["button", "Submit"]
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    assert focused(page)[0] == "etude-editor"
+    replace_code(page, problem.solution)
+    page.keyboard.press("Control+Shift+Enter")
+    page.get_by_role("heading", name=re.compile("All .* tests pass")).wait_for(timeout=LONG_MS)
+    address = page.url
+    page.reload()
+    assert "tests pass" in sentence(page)
+    assert typed(page) == problem.solution
+    assert "of=" in address
+
+
+def test_visible_tests_show_which_entries_differ(served, page, problem):
+    page.goto(f"{served.address}/practise/{SLUG}")
+    page.locator("etude-editor .cm-content").click()
+    source = problem.solution.replace(
+        "(features, labels)\n    return", "(-features, labels)\n    return"
+    )
+    replace_code(page, source)
+    page.keyboard.press("Control+Enter")
+    sentence(page)
+    assert page.locator("#attempt mark").count() == 12
+    assert (
+        page.locator("#attempt mark").first.evaluate(
+            "one => getComputedStyle(one).textDecorationLine"
+        )
+        == "underline"
+    ), "not by colour alone"
+
+
+def test_two_tabs_never_lose_code(served, page):
+    slug = "rms-norm"
+    page.goto(f"{served.address}/practise/{slug}")
+    other = page.context.new_page()
+    other.goto(f"{served.address}/practise/{slug}")
+    write(page, "first = 1\n")
+    page.get_by_text("Saved", exact=True).wait_for()
+    write(other, "second = 2\n")
+    other.get_by_text("Two tabs have changed this code").wait_for()
+    assert "first = 1" in read_draft(served)
+    assert typed(other) == "second = 2\n", "what is being typed stays"
+    page.reload()
+    assert typed(page) == "first = 1\n"
+    assert "second = 2" in page.locator("#conflict").inner_text()
+    page.get_by_role("button", name="Go on with this code").click()
+    page.wait_for_url("**#answer")
+    assert typed(page) == "second = 2\n"
+    assert page.locator("#conflict .banner").count() == 0
+    other.close()
+
+
+def test_a_tab_that_is_looked_at_again_takes_up_what_another_saved(served, page):
+    slug = "rotary-embedding"
+    page.goto(f"{served.address}/practise/{slug}")
+    other = page.context.new_page()
+    other.goto(f"{served.address}/practise/{slug}")
+    write(other, "newer = 1\n")
+    other.get_by_text("Saved", exact=True).wait_for()
+    other.close()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.get_by_text("Taken from another tab").wait_for()
+    assert typed(page) == "newer = 1\n"
+
+
+def test_what_was_typed_last_is_saved_when_the_page_is_left(served, page):
+    slug = "lora-forward"
+    page.goto(f"{served.address}/practise/{slug}")
+    write(page, "last = 1\n")
+    page.goto(f"{served.address}/practise")
+    page.goto(f"{served.address}/practise/{slug}")
+    assert typed(page) == "last = 1\n"
+
+
+def write(page, text):
+    page.locator("etude-editor .cm-content").click()
+    replace_code(page, text)
+
+
+def read_draft(served, slug="rms-norm"):
+    return served.bench.drafts.read(slug).source
+
+
+@pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)
+def test_a_problem_is_solved_without_scripts(served, page, problem, wrong):
+    page.goto(f"{served.address}/practise?q=TensorDataset&state=")
+    page.get_by_label("Search").fill("pairs of tensors TensorDataset")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_role("link", name="Create TensorDataset").last.click()
+    page.get_by_label("Your code").fill(wrong)
+    page.get_by_role("button", name="Submit", exact=True).click()
+    assert "the shape" in sentence(page)
+    page.get_by_role("button", name="Give me a hint").click()
+    page.get_by_text("Hint 1 of 3").wait_for()
+    page.get_by_label("Your code").fill(problem.solution)
+    page.get_by_role("button", name="Submit", exact=True).click()
+    assert "tests pass" in sentence(page)
+    page.get_by_role("link", name=re.compile("Read the lesson")).click()
+    page.get_by_role("heading", name="The author's solution").wait_for()
+
+
+def test_the_list_is_searched_as_one_types(served, page):
+    page.goto(f"{served.address}/practise")
+    page.get_by_label("Search").press_sequentially("tensordataset")
+    page.get_by_role("status").filter(has_text="fit").wait_for()
+    assert page.locator("#problems li").count() < 10
+    assert "q=tensordataset" in page.url
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.get_by_label("Difficulty").select_option("hard")
+    page.wait_for_url("**difficulty=hard**")
+
+
+def test_hints_come_without_leaving_the_page(served, page):
+    page.goto(f"{served.address}/practise/perplexity")
+    page.get_by_role("button", name=re.compile("Give me a hint")).click()
+    page.get_by_text("Hint 1 of 3").wait_for()
+    page.get_by_role("button", name=re.compile("Next hint")).click()
+    page.get_by_text("Hint 2 of 3").wait_for()
+    assert focused(page)[0] == "button"
+
+
+def test_hostile_code_stays_text_in_the_editor_and_in_its_verdict(served, page):
+    page.goto(f"{served.address}/practise/kv-cache")
+    write(page, f"raise ValueError('''{EVIL}</textarea></pre>''')\n")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    sentence(page)
+    page.reload()
+    page.goto(f"{served.address}/practise/kv-cache/history")
+    page.get_by_text("The whole code").click()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img").count() == 0
+
+
+PATHS = [
+    "",
+    "?q=zzz",
+    "/collections/llm",
+    f"/{SLUG}",
+    f"/{SLUG}/history",
+    f"/{SLUG}/solution",
+    "/causal-mask/solution",
+    "/kv-cache",
+]
+
+
+@pytest.mark.parametrize("page", [{"bypass_csp": True}], indirect=True)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_practise(served, page, axe, scheme):  # noqa: F811
+    served.bench.progress.ask_for_solution(SLUG)
+    page.emulate_media(color_scheme=scheme)
+    for path in PATHS:
+        page.goto(f"{served.address}/practise{path}")
+        page.evaluate(axe)
+        found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], path
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 320, "height": 640}}], indirect=True)
+def test_practise_fits_a_phone(served, page):
+    for path in PATHS:
+        page.goto(f"{served.address}/practise{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320, path
