@@ -19,7 +19,7 @@ from etude.core.extras import require_extra
 from etude.core.machine import disk_free
 from etude.core.paths import home
 
-HEAD = "0006"
+HEAD = "0007"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 _SHARED_MEMORY = 32 * 1024
