@@ -14,7 +14,7 @@ for (const old of await readdir(out)) await rm(join(out, old), { recursive: true
 
 const built = await build({
   absWorkingDir: here,
-  entryPoints: ["src/app.ts", "src/app.css", "src/events-worker.ts"],
+  entryPoints: ["src/app.ts", "src/app.css", "src/events-worker.ts", "src/lab.ts", "src/lab.css"],
   outdir: out,
   entryNames: "[name]-[hash]",
   assetNames: "[name]-[hash]",
