@@ -22,6 +22,8 @@ const built = await build({
     "src/practise.css",
     "src/papers.ts",
     "src/papers.css",
+    "src/lab.ts",
+    "src/lab.css",
   ],
   outdir: out,
   entryNames: "[name]-[hash]",
