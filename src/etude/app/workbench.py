@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from etude.app.explaining import Explainer
     from etude.app.papers.ranking_process import RankingProcess
     from etude.app.papers.syncing import Syncer
+    from etude.app.settings import UserSettings
     from etude.papers.feed_bodies import FeedBodies
     from etude.papers.library import Library
     from etude.papers.reader import Reader
@@ -115,11 +116,25 @@ class Workbench:
 
         return open_settings()
 
+    def begin_work(self) -> None:
+        """Begin what goes on beside the pages: syncs by the calendar, and the order of the day."""
+        self.syncer.keep()
+        day = self.library.last_day()
+        if day is not None and self.reader.stamp():
+            self.ranking.ask("day", patience=0, day=day, shelf=None, replaced=False)
+
     def begin_day(self) -> None:
         """Choose the problem of the day, unless it is chosen already."""
         from etude.app.practice import daily_problem
 
         daily_problem(self.progress)
+
+    @cached_property
+    def choices(self) -> UserSettings:
+        """What the user chose on the page of settings."""
+        from etude.app.settings import UserSettings
+
+        return UserSettings(self.engine, self.user)
 
     def close(self) -> None:
         """End the processes that work for it, and close the database."""

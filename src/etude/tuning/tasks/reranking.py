@@ -53,8 +53,9 @@ from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
 from etude.tuning.tasks.baselines import beside_model
 from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.first_stage import embedding_ranker
+from etude.tuning.tasks.held_out import within_context
 from etude.tuning.tasks.sentence_transformers import write_cross_encoder
-from etude.tuning.tasks.text_classification import context_limited, text_layout
+from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.tasks.text_encoder import TextEncoder, Tokens, encoded_text
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
@@ -185,7 +186,7 @@ class Reranking:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> RerankingEncoder:
         """Return an encoder within the model's context."""
-        return RerankingEncoder(loaded.tokenizer, context_limited(loaded, recipe), loaded.head)
+        return RerankingEncoder(loaded.tokenizer, within_context(loaded, recipe.data), loaded.head)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -234,7 +235,7 @@ class Reranking:
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write what sentence-transformers needs to open the folder as a `CrossEncoder`."""
-        write_cross_encoder(folder, loaded, context_limited(loaded, recipe).max_length)
+        write_cross_encoder(folder, loaded, within_context(loaded, recipe.data).max_length)
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
