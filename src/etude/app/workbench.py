@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from etude.app.explaining import Explainer
     from etude.app.papers.ranking_process import RankingProcess
     from etude.app.papers.syncing import Syncer
+    from etude.app.settings import UserSettings
     from etude.papers.feed_bodies import FeedBodies
     from etude.papers.library import Library
     from etude.papers.reader import Reader
@@ -127,6 +128,13 @@ class Workbench:
         from etude.app.practice import daily_problem
 
         daily_problem(self.progress)
+
+    @cached_property
+    def choices(self) -> UserSettings:
+        """What the user chose on the page of settings."""
+        from etude.app.settings import UserSettings
+
+        return UserSettings(self.engine, self.user)
 
     def close(self) -> None:
         """End the processes that work for it, and close the database."""

@@ -26,12 +26,14 @@ def show_daily(shelf: Shelf = None) -> None:
 def show_stats() -> None:
     """Show solved problems, your streak, and concepts to review."""
     from etude.app.practice import open_progress, standing
+    from etude.app.settings import UserSettings
 
     progress = open_progress()
     record, today = standing(progress), progress.today()
     stats = record.stats
     typer.echo(f"solved {stats.solved} of {stats.tried} tried, {stats.submissions} submissions")
-    typer.echo(f"streak {stats.streak} days, longest {stats.longest}")
+    if UserSettings(progress.engine, progress.user).read().streak:
+        typer.echo(f"streak {stats.streak} days, longest {stats.longest}")
     days = [today - timedelta(days=back) for back in range(27, -1, -1)]
     weeks = "".join("▁▃▅▇█"[min(stats.by_day.get(day, 0), 4)] for day in days)
     typer.echo(f"last four weeks {weeks}")

@@ -2,10 +2,11 @@
 
 from alembic import context
 
-from etude.store import papers, practice
+from etude.store import papers, practice, settings
 from etude.store.base import Base
 
-assert practice.Submission.metadata is papers.Paper.metadata is Base.metadata  # tables are known
+tables = (practice.Submission, papers.Paper, settings.Setting)
+assert all(table.metadata is Base.metadata for table in tables)  # they are known
 
 context.configure(
     connection=context.config.attributes["connection"],
