@@ -69,6 +69,7 @@ class Workbench:
 
         return Explainer(self.progress)
 
+    @cached_property
     def index(self) -> Index:
         """The full-text index of the papers, as it is: another process brings it up to date."""
         from etude.app.papers.opening import index_folder
