@@ -68,15 +68,9 @@ TASKS = (
         own=HEAD,
     ),
     Task(
-        *("banking77", "intents of a bank (BANKING77)", "text-classification", "banking77", "test"),
+        *("banking77", "intents of a bank (BANKING77)", "banking77", "banking77", "test"),
         ("accuracy", "macro_f1"),
-        {
-            "train.epochs": 8,
-            "train.lr": 2e-3,
-            "train.batch_samples": 64,
-            "train.micro_tokens": 4096,
-        },
-        own={"head": {"train.lr": 2e-2}},
+        own={"head": {"train.lr": 2e-2, "train.head_lr_ratio": 1}},
     ),
     Task(
         *("unfair_tos", "unfair terms of service", "text-classification", "unfair_tos", "test"),
@@ -119,6 +113,13 @@ TASKS = (
         ("recall_10", "mrr", "ndcg"),
         {"data.max_length": 64, "train.epochs": 1},
         methods=("lora",),
+    ),
+    Task(
+        *("medquad_reranking", "reranking (MedQuAD answers)", "reranking", "medquad", "test"),
+        ("ndcg", "mrr", "recall_10"),
+        {"data.text": "question", "data.positive": "answer"},
+        methods=("lora",),
+        seeds=1,
     ),
     Task(
         *("medquad_domain", "domain (MedQuAD)", "language-modeling", "medquad", "test"),

@@ -22,6 +22,8 @@ const built = await build({
     "src/practise.css",
     "src/papers.ts",
     "src/papers.css",
+    "src/lab.ts",
+    "src/lab.css",
   ],
   outdir: out,
   entryNames: "[name]-[hash]",
@@ -30,16 +32,17 @@ const built = await build({
   minify: true,
   format: "esm",
   target: "es2022",
+  loader: { ".woff2": "file" },
   charset: "utf8",
   legalComments: "none",
   metafile: true,
   logLevel: "warning",
 });
 
+// Fonts are no entries: style sheets name them, and so they are sent.
 const manifest = Object.entries(built.metafile.outputs)
-  .filter(([, output]) => output.entryPoint)
   .map(([file, output]) => [
-    basename(output.entryPoint).replace(/\.ts$/, ".js"),
+    basename(output.entryPoint ?? Object.keys(output.inputs)[0]).replace(/\.ts$/, ".js"),
     basename(file),
   ])
   .sort(([a], [b]) => (a < b ? -1 : 1));

@@ -1,6 +1,7 @@
 // <etude-live topic="runs"><div id="runs">…</div></etude-live>: a part of the page that is fetched
 // again, and replaced, whenever the topic moves: from this page's address, or from that in `src`.
-// Without JavaScript it is what the server wrote.
+// Without JavaScript it is what the server wrote. `at` is the topic's position when it was written,
+// so that nothing that happened since is missed; a part with `data-final` is replaced no more.
 
 import { follow } from "./events";
 
@@ -9,7 +10,7 @@ class Live extends HTMLElement {
 
   connectedCallback(): void {
     const topic = this.getAttribute("topic");
-    if (topic) this.#end = follow(topic, null, { step: () => void this.#refresh() });
+    if (topic) this.#end = follow(topic, this.getAttribute("at"), { step: () => void this.#refresh() });
   }
 
   disconnectedCallback(): void {
@@ -25,7 +26,9 @@ class Live extends HTMLElement {
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.getElementById(part.id);
-      if (fresh && fresh.innerHTML !== part.innerHTML) this.replaceChildren(fresh);
+      if (!fresh) return;
+      if (fresh.hasAttribute("data-final")) this.disconnectedCallback();
+      if (fresh.innerHTML !== part.innerHTML) this.replaceChildren(fresh);
     } catch {
       // The server is away: what is shown stays, and the next event tries again.
     }

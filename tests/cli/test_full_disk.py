@@ -5,8 +5,12 @@ The disk is a real one: a file system in memory, of a megabyte, filled up to the
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ import yaml
 from etude.cli.full_disk import full_disk, kept
 from etude.core.atomic_files import replace_output
 from etude.core.errors import StoreError
+from etude.papers.fake_arxiv import ReplayServer, generated
 from etude.tuning.runs.folder import RunFolder, list_runs
 
 pytestmark = pytest.mark.integration
@@ -100,6 +105,207 @@ def test_the_database_on_a_full_disk_is_one_line_and_holds_what_it_held(
     disk.free()
     listed = etude_command("papers", "export", "2401.00001", "--format", "bibtex", **home)
     assert "Paper 1" in listed.stdout, listed.stderr
+
+
+def run_etude(
+    *arguments: object, stdin: str = "", output: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, standard output to a file if one is named."""
+    with (output or Path(os.devnull)).open("w") as file:
+        return subprocess.run(
+            [sys.executable, "-m", "etude", *map(str, arguments)],
+            input=stdin,
+            stdout=subprocess.PIPE if output is None else file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        )
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of a process that failed, after what its progress showed."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+WRONG = "def create_dataset(features, labels):\n    return None\n"
+
+PRACTICE_KEPT = "earlier submissions, verdicts and progress are kept"
+
+
+@pytest.mark.parametrize("leaving", [0, 8_000])
+@pytest.mark.parametrize(
+    ("verb", "kept_now"),
+    [
+        (("submit", "create-tensordataset", "ANSWER"), "earlier submissions and their verdicts"),
+        (("daily",), PRACTICE_KEPT),
+        (("stats",), PRACTICE_KEPT),
+        (("list",), PRACTICE_KEPT),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_practice_on_a_full_disk_is_one_line_and_keeps_the_verdicts(
+    disk, tmp_path, etude_command, verb, kept_now, leaving
+):
+    home = {"ETUDE_HOME": str(disk.place / "home")}
+    answer = tmp_path / "answer.py"
+    answer.write_text(WRONG, "utf-8")
+    first = etude_command("practice", "submit", "create-tensordataset", answer, **home)
+    assert first.returncode == 1 and "0/14" in first.stdout, first.stderr
+    disk.fill(leaving)
+    done = run_etude("practice", *(answer if word == "ANSWER" else word for word in verb), **home)
+    line = one_line(done)
+    assert "disk is full" in line and kept_now in line
+    disk.free()
+    shown = etude_command("practice", "stats", **home)
+    assert "solved 0 of 1 tried, 1 submissions" in shown.stdout, shown.stderr
+    again = etude_command("practice", "submit", "create-tensordataset", answer, **home)
+    assert again.returncode == 1 and "0/14" in again.stdout, again.stderr
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("start", "create-tensordataset", "DISK/answer.py"),
+        ("export", "DISK/problems.zip", "create-tensordataset"),
+        ("new", "llm", "my-problem", "--shelf", "DISK/shelf"),
+        ("import", "ZIP", "--shelf", "DISK/shelf"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_what_practice_writes_to_a_full_disk_is_whole_or_not_there(
+    disk, tmp_path, etude_command, verb
+):
+    home = {"ETUDE_HOME": str(tmp_path / "home")}
+    bundle = tmp_path / "problems.zip"
+    written = etude_command("practice", "export", bundle, "create-tensordataset", **home)
+    assert written.returncode == 0, written.stderr
+    words = [word.replace("DISK", str(disk.place)).replace("ZIP", str(bundle)) for word in verb]
+    disk.fill()
+    line = one_line(run_etude("practice", *words, **home))
+    assert "disk is full" in line or "No space left" in line
+    assert "kept" in line
+    assert [path.name for path in disk.place.iterdir()] == ["filling"]
+    disk.free()
+    again = etude_command("practice", *words, **home)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.fixture(scope="module")
+def arxiv() -> Iterator[ReplayServer]:
+    with ReplayServer(generated(60, first=date.today() - timedelta(days=9), days=7)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("leaving", "verb", "kept_now"),
+    [
+        (0, ("sync",), "papers that were stored are kept, and the next sync goes on from there"),
+        (100_000, ("sync",), "are kept, and the next sync goes on from there"),
+        (0, ("backfill", "--since", "SINCE"), "are kept, and the next call goes on from there"),
+        (100_000, ("backfill", "--since", "SINCE"), "the next call goes on from there"),
+        (0, ("save", "all", "the"), "marks and settings that were stored are kept"),
+        (0, ("search", "paper"), "marks and settings that were stored are kept"),
+    ],
+)
+def test_papers_on_a_full_disk_are_one_line_and_the_library_goes_on(
+    disk, tmp_path, arxiv, etude_command, leaving, verb, kept_now
+):
+    home = {
+        "ETUDE_HOME": str(disk.place / "home"),
+        "ETUDE_USER": "ada",
+        "ETUDE_ARXIV": arxiv.address,
+        "ETUDE_DATABASE": "",
+    }
+    first = tmp_path / "first.bib"
+    first.write_text(BIBTEX.format(1), "utf-8")
+    # In another process: this one would hold the database open, with its shared memory.
+    assert run_etude("papers", "import", first, **home).returncode == 0
+    disk.fill(leaving)
+    since = str(date.today() - timedelta(days=9))
+    words = [since if word == "SINCE" else word for word in verb]
+    line = last_line(run_etude("papers", *words, **home))
+    assert "disk is full" in line or "No space left" in line
+    assert kept_now in line
+    disk.free()
+    after = etude_command("papers", "sync", **home)
+    assert after.returncode == 0, after.stderr
+    listed = etude_command("papers", "export", "2401.00001", "--format", "bibtex", **home)
+    assert "Paper 1" in listed.stdout, listed.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_llama, tmp_path_factory, etude_command) -> Path:
+    """The runs folder of a language model of two layers."""
+    folder = tmp_path_factory.mktemp("answers")
+    data = folder / "rows.jsonl"
+    rows = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(24)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    recipe = folder / "tiny.yaml"
+    fields = {
+        "name": "tiny",
+        "model": {"id": str(tiny_llama()), "dtype": "float32"},
+        "adapter": {"rank": 4},
+        "quant": {"kind": "none"},
+        "data": {"train": str(data), "eval_fraction": 0.2, "max_length": 64},
+        "train": {"batch_samples": 4, "max_steps": 2, "threads": 1},
+        "eval": {"generate": 0},
+    }
+    recipe.write_text(yaml.safe_dump(fields), "utf-8")
+    done = etude_command("tune", recipe, "--runs", folder / "runs", "--quiet")
+    assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("leaving", [0, 1000])
+def test_predictions_to_a_full_disk_are_one_line_that_counts_what_is_whole(
+    disk, tiny_run, tmp_path, leaving
+):
+    questions = tmp_path / "questions.txt"
+    questions.write_text("".join(f"question {i}\n" for i in range(200)), "utf-8")
+    output = disk.place / "answers.jsonl"
+    disk.fill(4096 if leaving else 0)
+    if leaving:
+        # A disk gives out whole pages; the file begins that far from the end of its one.
+        output.write_bytes(b" " * (4096 - leaving) + b"\n")
+    words = ["predict", "latest", questions, "--runs", tiny_run, "--max-new-tokens", "4"]
+    done = run_appending(output, *words)
+    line = last_line(done)
+    whole = output.read_bytes().split(b"\n")[1 if leaving else 0 : -1]
+    assert f"the disk is full; {len(whole)} predictions are kept" in line
+    assert bool(whole) == bool(leaving)
+    for number, one in enumerate(whole):
+        assert json.loads(one)["input"] == f"question {number}"
+
+
+def run_appending(output: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line with its standard output at the end of a file, as `>>` does."""
+    with output.open("a") as file:
+        return subprocess.run(
+            [sys.executable, "-m", "etude", *map(str, arguments)],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+
+def test_a_chat_with_a_full_disk_is_one_line_and_one_whose_home_is_full_still_answers(
+    disk, tiny_run
+):
+    """Only where answers go may end it: no cache that cannot be written does."""
+    home = {"ETUDE_HOME": str(disk.place / "home")}
+    disk.fill()
+    words = ["chat", "latest", "--runs", tiny_run, "--max-new-tokens", "8"]
+    answered = run_etude(*words, stdin="a question", **home)
+    assert answered.returncode == 0, answered.stderr
+    assert "--- " in answered.stdout
+    cut = run_etude(*words, stdin="a question", output=disk.place / "chat.txt")
+    line = last_line(cut)
+    assert "the disk is full; a chat stores nothing" in line
 
 
 def test_an_export_to_a_full_disk_keeps_the_file_that_was_there(disk, tmp_path, etude_command):

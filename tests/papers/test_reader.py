@@ -101,12 +101,68 @@ def test_tags_are_kept_once_each_and_the_last_one_comes_first(reader):
     assert reader.tags_of("2403.00001") == ["détection"]
 
 
+def test_a_note_is_kept_in_lines_replaced_and_removed(reader, library):
+    assert reader.note("2403.00001", "First.\r\n\tSecond.\u202e\n\n")
+    assert reader.note_of("2403.00001") == "First.\n\tSecond."
+    assert not reader.note("2403.00001", "First.\n\tSecond.")
+    assert reader.note("arXiv:2403.00002", "Newer")
+    assert list(reader.notes()) == ["2403.00002", "2403.00001"]
+    assert reader.note("2403.00001", " \n ")
+    assert reader.note_of("2403.00001") == ""
+    assert Reader(library.engine, "grace").notes() == {}
+    with pytest.raises(PapersError, match="at most 20,000 characters"):
+        reader.note("2403.00001", "x" * 20_001)
+    with pytest.raises(PapersError, match="not in the library"):
+        reader.note("2403.99999", "x")
+
+
+def test_of_two_notes_the_newer_wins(reader, library):
+    reader.note("2403.00001", "older")
+    kept = json.loads(json.dumps(reader.export()))
+    reader.note("2403.00001", "newer")
+    assert reader.restore(kept) == 0
+    assert reader.note_of("2403.00001") == "newer"
+    other = Reader(library.engine, "other")
+    assert other.restore(kept) == 1
+    assert other.notes() == {"2403.00001": "older"}
+    assert other.restore(reader.export()) == 1
+    assert other.notes() == {"2403.00001": "newer"}
+
+
+def test_the_stamp_changes_with_all_that_ranks_and_with_nothing_else(reader):
+    assert reader.stamp() == ""
+    seen = {""}
+    for change in (
+        lambda: reader.like("2403.00001"),
+        lambda: reader.dislike("2403.00001"),
+        lambda: reader.tag("2403.00001", "x"),
+        lambda: reader.follow("Ada Lovelace"),
+        lambda: reader.unfollow("Ada Lovelace") and reader.follow("Grace Hopper"),
+    ):
+        change()
+        assert reader.stamp() not in seen
+        seen.add(reader.stamp())
+    before = reader.stamp()
+    reader.note("2403.00001", "a note")
+    reader.save_search("s", "yolo")
+    assert reader.stamp() == before
+
+
 @given(text=st.text(max_size=300))
 def test_any_text_is_kept_on_one_line_or_refused_in_one(text):
     engine = _shared_engine()
     reader = Reader(engine, "hostile")
     for keep, read in (
         (lambda: reader.tag("2403.00001", text), lambda: list(reader.tags())),
+        (
+            lambda: reader.note("2403.00001", text.replace("\n", " ")),
+            lambda: [
+                line
+                for note in reader.notes().values()
+                for line in note.splitlines()
+                if line.strip()
+            ],
+        ),
         (lambda: reader.follow(text), reader.following),
         (lambda: reader.save_search("s", text), lambda: [one.query for one in reader.searches()]),
     ):

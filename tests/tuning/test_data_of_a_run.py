@@ -71,6 +71,15 @@ def test_every_path_of_a_recipe_becomes_absolute(tmp_path, monkeypatch):
     assert kept.eval == str(tmp_path / "b.jsonl")
     assert Recipe.parse(Recipe.parse({"data": data}).model_dump()).data.train_files[0].weight == 2
     # A data set of the hub, unless it is a folder here; packages, unless installed.
+    (tmp_path / "embedder").mkdir()
+    for named, expected in (
+        ("embedder", str(tmp_path / "embedder")),
+        ("minilm", "minilm"),
+        ("bm25", "bm25"),
+        ("owner/embedder", "owner/embedder"),
+    ):
+        ranked = {"task": "reranking", "data": {"train": "a.jsonl", "first_stage": named}}
+        assert settled(Recipe.parse(ranked), tmp_path).data.first_stage == expected
     hub = settled(Recipe.parse({"data": {"kind": "hub", "train": "owner/name"}}), tmp_path).data
     assert hub.train == "owner/name"
     hub = settled(Recipe.parse({"data": {"kind": "hub", "train": "here"}}), tmp_path).data

@@ -44,6 +44,7 @@ def test_only_the_way_in_and_built_files_are_public(web):
         ("GET", "/login"),
         ("POST", "/login"),
         ("GET", "/static/x"),
+        ("GET", "/feeds/x/x"),  # asks for the secret in its own path
     }
 
 

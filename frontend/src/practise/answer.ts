@@ -18,6 +18,11 @@ class Answer extends HTMLElement {
     this.#form.addEventListener("input", (event) => {
       if ((event.target as HTMLElement).id === "source") this.#changed();
     });
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || (event.target as HTMLElement).id !== "question") return;
+      event.preventDefault();
+      this.querySelector<HTMLButtonElement>('button[formaction$="/explain"]')?.click();
+    });
     this.#form.addEventListener("submit", (event) => {
       const button = event.submitter as HTMLButtonElement | null;
       // Which code to go on with is chosen on a new page, which begins with it.
@@ -40,6 +45,10 @@ class Answer extends HTMLElement {
 
   get #code(): string {
     return this.querySelector("textarea")?.value ?? "";
+  }
+
+  get #conflict(): boolean {
+    return (this.querySelector("#conflict")?.childElementCount ?? 0) > 0;
   }
 
   get #address(): string {
@@ -81,6 +90,12 @@ class Answer extends HTMLElement {
         body: this.#draft(),
         headers: { Accept: "application/json" },
       });
+      if (answer.status >= 400 && answer.status < 500) {
+        // Trying again would not help: the session has ended, say, or the problem is gone.
+        const { detail } = (await answer.json()) as { detail: string };
+        this.#say(`Not saved: ${detail}`);
+        return;
+      }
       if (!answer.ok) throw new Error(String(answer.status));
       const { revision, agrees } = (await answer.json()) as { revision: number; agrees: boolean };
       this.#saved = code;
@@ -89,7 +104,8 @@ class Answer extends HTMLElement {
         this.#say("Saved");
       } else {
         this.#say("Saved beside the code of another tab");
-        await this.#take(await fetch(location.href), ["conflict"]);
+        const own = `${location.pathname}?tab=${this.#field("tab").value}`;
+        await this.#take(await fetch(own), ["conflict"]);
       }
     } catch {
       this.#say("Not saved: Etude's server does not answer. It is tried again.");
@@ -109,8 +125,9 @@ class Answer extends HTMLElement {
       await this.#take(answer, PARTS);
       if (!answer.ok) return;
       this.#saved = code;
-      this.#say("Saved");
+      this.#say(this.#conflict ? "Saved beside the code of another tab" : "Saved");
       const address = new URL(answer.url);
+      address.searchParams.delete("tab");
       history.replaceState(null, "", address.pathname + address.search);
       if (button.dataset.key) this.querySelector<HTMLElement>("#verdict")?.focus();
       else if (!button.isConnected) this.#nearest(button.formAction)?.focus();
@@ -172,7 +189,7 @@ class Answer extends HTMLElement {
       if (!answer?.ok) return;
       const { revision, source } = (await answer.json()) as { revision: number; source: string };
       if (revision <= Number(this.#field("revision").value) || this.#code !== this.#saved) return;
-      if (this.querySelector("#conflict")?.childElementCount) return;
+      if (this.#conflict) return;
       const editor = this.querySelector("etude-editor");
       if (!(editor instanceof Editor)) return;
       this.#saved = source;

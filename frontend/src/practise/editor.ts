@@ -64,6 +64,16 @@ const look = EditorView.theme({
   },
 });
 
+const PLAIN_ONLY = (() => {
+  const probe = document.createElement("div");
+  try {
+    probe.contentEditable = "plaintext-only";
+  } catch {
+    return false;
+  }
+  return probe.contentEditable === "plaintext-only";
+})();
+
 export class Editor extends HTMLElement {
   #view: EditorView | null = null;
 
@@ -140,6 +150,9 @@ export class Editor extends HTMLElement {
         indentWithTab,
       ]),
       EditorView.contentAttributes.of({
+        // What browsers insert by themselves has no style attributes then, which the policy forbids.
+        ...(PLAIN_ONLY ? { contenteditable: "plaintext-only" } : {}),
+        tabindex: "0",
         "aria-label": "Your code, Python",
         "aria-description": "Tab indents. Escape, then Tab leaves the editor.",
       }),

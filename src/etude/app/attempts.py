@@ -74,19 +74,6 @@ class Change:
     removed: int = 0
 
 
-@dataclass(frozen=True)
-class WrongAnswer:
-    """An answer that others may think of, and why it fails."""
-
-    name: str
-    source: str
-    verdicts: list[str]
-    reasons: list[str]
-    """As Markdown."""
-    lines: list[tuple[str, str]]
-    """How it differs from the author's solution."""
-
-
 def send(progress: UserProgress, slug: str, source: str, *, visible_only: bool) -> str:
     """Put code into the queue, and return its key.
 
@@ -190,16 +177,17 @@ def read_verdict(problem: Problem, attempt: Attempt) -> Reading | None:
     if verdict.accepted:
         return Reading(verdict.name, _praise(attempt, verdict), "", None, [], "")
     diagnosis = diagnose_attempt(problem, attempt)
-    said = _sentence(diagnosis.says)
+    said = sentence(diagnosis.says)
     shown = diagnosis.smallest if diagnosis.smallest and diagnosis.smallest.parts else verdict.shown
     return Reading(
         verdict.name,
         said or diagnosis.what,
-        _sentence(diagnosis.where),
+        sentence(diagnosis.where),
         shown or diagnosis.smallest,
         [
-            *([_sentence(diagnosis.note)] if diagnosis.note else []),
-            *map(_sentence, diagnosis.causes),
+            *([diagnosis.what] if verdict.kind == "system fault" else []),
+            *([sentence(diagnosis.note)] if diagnosis.note else []),
+            *map(sentence, diagnosis.causes),
         ],
         diagnosis.concept,
     )
@@ -226,7 +214,7 @@ def _praise(attempt: Attempt, verdict: Verdict) -> str:
     return f"All {count} {tests}."
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """Return a phrase as a sentence."""
     text = text.strip()
     if not text:
@@ -269,30 +257,3 @@ def difference(before: str, after: str) -> list[tuple[str, str]]:
         else:
             lines.append((line[0], line[1:]))
     return lines
-
-
-def wrong_answers(problem: Problem) -> list[WrongAnswer]:
-    """Return the author's collection of wrong answers, and why each fails."""
-    from etude.practice.diagnose import KINDS, diagnose
-    from etude.practice.judge.verdict import Verdict
-
-    answers: list[WrongAnswer] = []
-    for file, source, expected in problem.wrong:
-        verdicts = [one.strip() for one in expected.split("|")]
-        code = source.split("\n", 1)[1].strip("\n") + "\n" if source.startswith("#") else source
-        reasons: list[str] = []
-        for name in verdicts:
-            kind, _, detail = name.partition(": ")
-            reasons.append(KINDS.get(name, KINDS.get(kind, kind)))
-            verdict = Verdict.from_dict({"kind": kind, "detail": detail})
-            reasons += [_sentence(cause) for cause in diagnose(problem, code, verdict).causes]
-        answers.append(
-            WrongAnswer(
-                file.removesuffix(".py").replace("_", " "),
-                code,
-                verdicts,
-                list(dict.fromkeys(reasons)),
-                difference(problem.solution, code),
-            )
-        )
-    return answers

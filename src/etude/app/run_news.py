@@ -1,23 +1,32 @@
 """What is new in runs, read from their files: whether the list has changed, and further metrics.
 
-A position in the metrics is `FILE.OFFSET`: the file's inode, because a resumed run replaces the
-file with a shorter one, and the byte at which the last whole line ends.
+A position in the metrics is `OFFSET-CHECKSUM`: the byte at which the last line that was read ends,
+and a checksum of what stands before it. A run that was resumed has rewritten its records after the
+checkpoint; then the checksum differs, and reading begins anew instead of showing a point twice. (An
+inode would not do: the system gives it to a later file.) A last line that is still being written,
+or was cut short, is not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from etude.core.errors import RunError
 
 PORTION = 500
 """Records in one portion."""
+
+_POSITION = re.compile(r"0|[1-9][0-9]{0,17}-[0-9a-f]{8}")
+
+_CHECKED = 64
+"""Bytes before a position that are compared."""
 
 
 @dataclass(frozen=True)
@@ -54,38 +63,94 @@ class MetricsTail:
         return cls(RunFolder(folder).metrics)
 
     def position(self) -> str:
-        """Return where the file ends now."""
+        """Return where the last whole line ends now."""
         try:
-            found = self._file.stat()
+            with self._file.open("rb") as stream:
+                end = _end_of_lines(stream)
+                return _position(_before(stream, end), end)
         except FileNotFoundError:
-            return "0.0"
-        return f"{found.st_ino}.{found.st_size}"
+            return "0"
 
     def after(self, position: str) -> Iterator[Portion]:
         """Yield the whole lines after a position; from the beginning if the file is another one."""
-        try:
-            stream = self._file.open("rb")
-        except FileNotFoundError:
+        found = read_after(self._file, position)
+        lines = found.content.splitlines(keepends=True)
+        if not lines and not (found.anew and position):
             return
-        with stream:
-            found = os.fstat(stream.fileno())
-            number, _, offset = position.partition(".")
-            same = number == str(found.st_ino) and offset.isdigit()
-            start = int(offset) if same else 0
-            anew = not same or start > found.st_size
-            start = 0 if anew else start
+        read = 0
+        for first in range(0, max(1, len(lines)), PORTION):
+            portion = lines[first : first + PORTION]
+            read += sum(map(len, portion))
+            records = [_record(line, self._file) for line in portion]
+            yield Portion(found.position(read), records, found.anew and first == 0)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of a metrics.jsonl."""
+
+    content: bytes
+    start: int
+    """Offset of the first."""
+    before: bytes
+    """What stands before it, at most `_CHECKED` bytes."""
+    anew: bool
+    """Whether they are the file's first, as what was read before is void."""
+
+    def position(self, read: int) -> str:
+        """Return the position behind the first `read` bytes of the content."""
+        near = self.content[max(0, read - _CHECKED) : read]
+        return _position((self.before + near)[-_CHECKED:], self.start + read)
+
+
+def read_after(file: Path, position: str) -> Lines:
+    """Return the whole lines after a position.
+
+    Args:
+        file: a metrics.jsonl; missing, it is empty.
+        position: as returned before; empty for the beginning.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = int(position.partition("-")[0]) if _POSITION.fullmatch(position) else 0
+            before = _before(stream, start)
+            anew = len(before) < min(start, _CHECKED) or _position(before, start) != position
+            if anew:
+                start, before = 0, b""
             stream.seek(start)
-            records: list[dict[str, Any]] = []
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                start += len(line)
-                records.append(_record(line, self._file))
-                if len(records) == PORTION:
-                    yield Portion(f"{found.st_ino}.{start}", records, anew)
-                    records, anew = [], False
-            if records or anew:
-                yield Portion(f"{found.st_ino}.{start}", records, anew)
+            content = stream.read()
+    except FileNotFoundError:
+        return Lines(b"", 0, b"", position != "0")
+    except OSError as error:
+        raise RunError(f"cannot read {file}: {error.strerror}") from None
+    return Lines(content[: content.rfind(b"\n") + 1], start, before, anew)
+
+
+def _before(stream: BinaryIO, offset: int) -> bytes:
+    """Return what stands before an offset, less where the file is shorter."""
+    first = max(0, offset - _CHECKED)
+    stream.seek(first)
+    return stream.read(offset - first)
+
+
+def _position(before: bytes, offset: int) -> str:
+    return f"{offset}-{zlib.crc32(before):08x}" if offset else "0"
+
+
+def _end_of_lines(stream: BinaryIO) -> int:
+    """Return the offset behind the last line end."""
+    end = stream.seek(0, 2)
+    while end > 0:
+        begin = max(0, end - 65_536)
+        stream.seek(begin)
+        newline = stream.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
 
 
 def run_named(base: Path, name: str) -> Path:
@@ -106,7 +171,7 @@ def runs_signature(base: Path) -> str:
     from etude.tuning.runs.folder import list_runs
 
     states = [
-        (run.name, (run.path / "state.json").stat().st_mtime_ns, run.is_locked())
+        (run.name, (run.path / "state.json").stat().st_mtime_ns, run.state)
         for run in list_runs(base)
     ]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]

@@ -1,20 +1,17 @@
-"""Curves of a run, read as its metrics.jsonl grows.
+"""Curves of a run, read as its metrics.jsonl grows, thinned to what can be drawn.
 
-A reader keeps a cursor, which is all that is needed to go on: the offset behind the last whole line
-that it has read, and a checksum of what stands before it. A run that was resumed has rewritten its
-records after the checkpoint; then the checksum differs, and the reader begins anew instead of
-showing a point twice. A last line that is still being written, or was cut short, is not read.
+The cursor is a position of `run_news`: whoever drew these curves follows the stream from there.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from etude.app.run_news import read_after
 from etude.core.errors import RunError
 
 if TYPE_CHECKING:
@@ -28,9 +25,6 @@ TAIL = 200
 
 RATE_STEPS = 20
 """Recent steps by which the remaining time is estimated."""
-
-_CHECKED = 64
-"""Bytes before the cursor that are compared."""
 
 _NOT_DRAWN = ("step", "total_steps", "epoch", "tokens", "trained_tokens", "seconds")
 
@@ -79,16 +73,14 @@ def read_series(folder: RunFolder, cursor: str | None = None, *, limit: int = LI
     Raises:
         RunError: a line is not JSON, by its number.
     """
-    content, start, reset = _read_from(folder.metrics, cursor)
-    whole = content.rfind(b"\n") + 1
-    first_line = 1 if reset else None
-    records = _records(content[:whole], folder.metrics, first_line)
-    latest = records if reset else _last_records(folder.metrics)
+    lines = read_after(folder.metrics, cursor or "")
+    records = _records(lines.content, folder.metrics, 1 if lines.anew else None)
+    latest = records if lines.anew else _last_records(folder.metrics)
     timed = [record for record in latest if "seconds" in record]
     last = timed[-1] if timed else {}
     return RunSeries(
-        cursor=_cursor(folder.metrics, start + whole),
-        reset=reset,
+        cursor=lines.position(len(lines.content)),
+        reset=lines.anew,
         points={name: _thinned(points, limit) for name, points in _points(records).items()},
         step=int(last.get("step", 0)),
         total_steps=last.get("total_steps"),
@@ -96,36 +88,6 @@ def read_series(folder: RunFolder, cursor: str | None = None, *, limit: int = LI
         seconds=last.get("seconds"),
         seconds_left=_seconds_left(timed),
     )
-
-
-def _read_from(file: Path, cursor: str | None) -> tuple[bytes, int, bool]:
-    """Return the bytes from a cursor on, their offset, and whether it was not valid any more."""
-    offset, _, told = (cursor or "").partition("-")
-    try:
-        with file.open("rb") as metrics:
-            if offset.isdigit() and 0 < int(offset) <= metrics.seek(0, 2):
-                start = int(offset)
-                metrics.seek(max(0, start - _CHECKED))
-                if _checksum(metrics.read(min(start, _CHECKED))) == told:
-                    return metrics.read(), start, False
-            metrics.seek(0)
-            return metrics.read(), 0, True
-    except FileNotFoundError:
-        return b"", 0, True
-    except OSError as error:
-        raise RunError(f"cannot read {file}: {error.strerror}") from None
-
-
-def _cursor(file: Path, offset: int) -> str:
-    if not offset:
-        return "0"
-    with file.open("rb") as metrics:
-        metrics.seek(max(0, offset - _CHECKED))
-        return f"{offset}-{_checksum(metrics.read(min(offset, _CHECKED)))}"
-
-
-def _checksum(before: bytes) -> str:
-    return f"{zlib.crc32(before):08x}"
 
 
 def _records(content: bytes, file: Path, first_line: int | None) -> list[dict[str, Any]]:
@@ -146,6 +108,8 @@ def _records(content: bytes, file: Path, first_line: int | None) -> list[dict[st
 
 def _last_records(file: Path, size: int = 16_384) -> list[dict[str, Any]]:
     """Return the last records, some twenty at least."""
+    if not file.exists():
+        return []
     with file.open("rb") as metrics:
         end = metrics.seek(0, 2)
         metrics.seek(max(0, end - size))

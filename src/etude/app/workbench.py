@@ -116,6 +116,13 @@ class Workbench:
 
         return open_settings()
 
+    def begin_work(self) -> None:
+        """Begin what goes on beside the pages: syncs by the calendar, and the order of the day."""
+        self.syncer.keep()
+        day = self.library.last_day()
+        if day is not None and self.reader.stamp():
+            self.ranking.ask("day", patience=0, day=day, shelf=None, replaced=False)
+
     def begin_day(self) -> None:
         """Choose the problem of the day, unless it is chosen already."""
         from etude.app.practice import daily_problem

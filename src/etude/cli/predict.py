@@ -10,7 +10,10 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from etude.cli.complete import complete_run
+from etude.cli.full_disk import silence_output
 from etude.cli.root import app
+from etude.core.atomic_files import is_disk_full
+from etude.core.errors import RunError
 
 
 @app.command(
@@ -76,9 +79,18 @@ def predict(
     out = sys.stdout
     count = 0
     for predicted in predictions(job, max_new_tokens=max_new_tokens, progress=progress):
+        try:
+            out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
+            out.flush()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            silence_output()
+            raise RunError(
+                f"the disk is full; {count:,} predictions are kept, a line each, and one after "
+                "them may be cut short"
+            ) from error
         count += 1
-        out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
-        out.flush()
     left_out = f", {len(job.refused):,} left out" if job.refused else ""
     typer.echo(f"{count:,} {'input' if count == 1 else 'inputs'} predicted{left_out}", err=True)
     if job.refused:

@@ -87,7 +87,7 @@ def _serve(port: int | None, runs: Path, *, browser: bool, lan: bool) -> None:
 
     def ready() -> None:
         _open(running, browser=browser)
-        bench.syncer.keep()
+        bench.begin_work()
 
     try:
         server.serve(web, [listener], ready)

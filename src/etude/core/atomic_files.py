@@ -12,8 +12,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,6 +113,28 @@ def replace_folder(aside: Path, folder: Path) -> None:
                 raise
     _flush_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Generator[Path]:
+    """Yield an empty folder to fill, which becomes `folder` at the end: whole, or not at all.
+
+    Raises:
+        OSError: it cannot be made; nothing of it is left.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    aside = None
+    try:
+        aside = make_folder_aside(folder)
+        yield aside
+        replace_folder(aside, folder)
+    except BaseException:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
+        raise
 
 
 def remove_folder(folder: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
+from etude.core.atomic_files import new_folder, replace_file
 from etude.core.errors import ProblemError
 from etude.practice.problem import Problem, load_problem
 
@@ -22,19 +24,25 @@ FILES = {
 
 
 def export_problems(problems: list[Problem], file: Path) -> int:
-    """Write problems to a zip, `collection/slug/…`; return the number of files."""
-    count = 0
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for problem in problems:
-            for path in sorted(
-                [*problem.folder.glob("*.*"), *(problem.folder / "wrong").glob("*.py")]
-            ):
-                place = path.relative_to(problem.folder).as_posix()
-                inside = f"{problem.collection}/{problem.slug}/{place}"
+    """Write problems to a zip, `collection/slug/…`; return the number of files.
+
+    Raises:
+        OSError: the zip cannot be written; one that was there is unchanged.
+    """
+    files = [
+        (f"{problem.collection}/{problem.slug}/{path.relative_to(problem.folder).as_posix()}", path)
+        for problem in problems
+        for path in sorted([*problem.folder.glob("*.*"), *(problem.folder / "wrong").glob("*.py")])
+    ]
+
+    def write(aside: Path) -> None:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+            for inside, path in files:
                 # A fixed date: the same problems give the same bytes.
                 archive.writestr(zipfile.ZipInfo(inside, (2020, 1, 1, 0, 0, 0)), path.read_bytes())
-                count += 1
-    return count
+
+    replace_file(file.resolve(), write)
+    return len(files)
 
 
 def import_problems(file: Path, shelf: Path) -> list[Problem]:
@@ -56,10 +64,13 @@ def import_problems(file: Path, shelf: Path) -> list[Problem]:
             for folder in folders:
                 if (shelf / folder).exists():
                     raise ProblemError(f"{shelf / folder} already exists")
-            for entry in entries:
-                target = shelf / entry.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(entry))
+            with ExitStack() as made:
+                places = {one: made.enter_context(new_folder(shelf / one)) for one in folders}
+                for entry in entries:
+                    folder, inside = _split(entry)
+                    target = places[folder] / inside
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes(archive.read(entry))
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         raise ProblemError(f"{file} cannot be unpacked: {error}") from error
     return [load_problem(shelf / folder) for folder in folders]
@@ -76,4 +87,10 @@ def _checked(file: Path, entry: zipfile.ZipInfo) -> str:
     )
     if not plain or not known or stat.S_ISLNK(entry.external_attr >> 16):
         raise ProblemError(f"{file}: {entry.filename!r} is not a file of a problem")
-    return "/".join(parts[:2])
+    return _split(entry)[0]
+
+
+def _split(entry: zipfile.ZipInfo) -> tuple[str, str]:
+    """Return the problem's folder of an entry, `collection/slug`, and its path in it."""
+    parts = PurePosixPath(entry.filename).parts
+    return "/".join(parts[:2]), "/".join(parts[2:])

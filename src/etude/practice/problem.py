@@ -218,7 +218,8 @@ def shelf_folder() -> Path:
 def load_shelf(folder: Path | None = None) -> list[Problem]:
     """Read all problems, in the order of collection, difficulty and title."""
     root = folder or shelf_folder()
-    found = [load_problem(file.parent) for file in root.glob("*/*/problem.md")]
+    # Hidden folders are problems that are being written.
+    found = [load_problem(file.parent) for file in root.glob("*/[!.]*/problem.md")]
 
     def order(problem: Problem) -> tuple[int, str, int, str]:
         known = problem.collection in COLLECTIONS

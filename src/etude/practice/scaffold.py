@@ -6,6 +6,7 @@ import re
 import secrets
 from pathlib import Path
 
+from etude.core.atomic_files import new_folder
 from etude.core.errors import ProblemError
 from etude.practice.problem import COLLECTIONS
 
@@ -123,11 +124,12 @@ def new_problem(shelf: Path, collection: str, slug: str, title: str | None = Non
         "title": title or slug.replace("-", " ").capitalize(),
         "name": slug.replace("-", "_"),
     }
-    for name, text in _FILES.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        filled = text
-        for key, value in words.items():
-            filled = filled.replace("{" + key + "}", value)
-        file.write_text(filled, encoding="utf-8")
+    with new_folder(folder) as aside:
+        for name, text in _FILES.items():
+            file = aside / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            filled = text
+            for key, value in words.items():
+                filled = filled.replace("{" + key + "}", value)
+            file.write_text(filled, encoding="utf-8")
     return folder

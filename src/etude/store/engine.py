@@ -7,19 +7,23 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from etude.core.errors import StoreError
 from etude.core.extras import require_extra
+from etude.core.machine import disk_free
 from etude.core.paths import home
 
 HEAD = "0007"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
+_SHARED_MEMORY = 32 * 1024
+"""Bytes by which SQLite's file of shared memory grows."""
 
 
 def database_address() -> str:
@@ -46,6 +50,7 @@ def open_store(address: str | None = None) -> Engine:
         engine = create_engine(address, pool_pre_ping=not address.startswith("sqlite"))
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "handle_error", _name_full_disk)
         _migrate(engine)
     except (SQLAlchemyError, OSError, ImportError) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -57,6 +62,15 @@ def _shown(address: str) -> str:
     """Return a database URL without its password."""
     head, _, tail = address.rpartition("@")
     return f"{head.split('://')[0]}://…@{tail}" if head else address
+
+
+def _name_full_disk(context: ExceptionContext) -> None:
+    """Name a full disk where SQLite speaks of an I/O error: its shared memory could not grow."""
+    file = None if context.engine is None else context.engine.url.database
+    said = str(context.original_exception)
+    if file and "disk I/O error" in said and disk_free(file) < _SHARED_MEMORY:
+        full = sqlite3.OperationalError("database or disk is full")
+        raise OperationalError(context.statement, None, full)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -16,10 +16,8 @@ Its stages, in order:
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from etude.core.atomic_files import disk_reason, is_disk_full
-from etude.core.errors import DivergedError, EtudeError, ModelError, RunError, innermost_reason
+from etude.core.errors import ModelError, RunError
 from etude.core.machine import release_freed_memory
 from etude.core.progress import Progress, SilentProgress
 from etude.core.runtimes import bound_products
@@ -37,11 +34,11 @@ from etude.tuning.adapters.fake_quant import round_factors
 from etude.tuning.adapters.inject import add_adapter
 from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.adapters.saved_parts import WEIGHTS
 from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import describe_data, figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.failures import disk_error_message, note_failure
 from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
@@ -53,14 +50,20 @@ from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement, use_threads
 from etude.tuning.report.page import write_report
+from etude.tuning.resumption import (
+    before_training,
+    measured_before,
+    recorded_peak,
+    require_same_base,
+    resume_last,
+)
 from etude.tuning.runs.environment import environment
-from etude.tuning.runs.folder import RunFolder, remove_run
+from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.process import Heartbeat
 from etude.tuning.settle import settled, with_adapter_found
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.tasks.registry import task_named
-from etude.tuning.training.checkpoint import last_checkpoint, list_checkpoints, remove_torn
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.measurement import Measurement, unchanged
 from etude.tuning.training.trainer import Trainer, TrainingSet
@@ -124,7 +127,7 @@ def tune(
         Heartbeat(folder.heartbeat),
         answers(_stopping(folder, watching)) as answer,
     ):
-        answer.will = _before_training(resume)
+        answer.will = before_training(resume)
         try:
             folder.clear_stop()
             folder.set_state("starting")
@@ -137,9 +140,9 @@ def tune(
                 recipe, placement, folder, watching, progress, answer, ignore_memory, extend
             )
         except BaseException as error:
-            _note_failure(folder, error, new=resume is None)
+            note_failure(folder, error, new=resume is None)
             if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
-                raise RunError(_disk_error(error, folder)) from error
+                raise RunError(disk_error_message(error, folder)) from error
             raise
 
 
@@ -159,44 +162,6 @@ def _stopping(folder: RunFolder, callbacks: Callback) -> Callable[[str], None]:
         callbacks.on_message(text)
 
     return say
-
-
-def _before_training(resume: RunFolder | None) -> Callable[[], str]:
-    """Return what a stop does before the first step of this process."""
-    if resume is None:
-        return lambda: "nothing is trained yet, so nothing is kept"
-    return lambda: f"{resume.path} stays as it was saved, to be resumed"
-
-
-def _note_failure(folder: RunFolder, error: BaseException, *, new: bool) -> None:
-    """Record why a run ended; a new one that has not trained a step leaves nothing behind."""
-    if new and not folder.has_steps():
-        with suppress(RunError):
-            remove_run(folder)
-        return
-    # A full disk may refuse the record as well; the error itself is what the user must see.
-    with suppress(RunError):
-        if isinstance(error, DivergedError):
-            folder.set_state("diverged", str(error))
-            write_report(folder)
-        elif isinstance(error, KeyboardInterrupt):
-            folder.set_state("stopped", "interrupted outside of training")
-        elif isinstance(error, EtudeError):
-            folder.set_state("failed", str(error))
-        else:
-            folder.set_state("failed", f"{type(error).__name__}: {innermost_reason(error)}")
-
-
-def _disk_error(error: OSError, folder: RunFolder) -> str:
-    where = f" {error.filename}" if error.filename else ""
-    kept = (
-        f"the checkpoints in {folder.path} are intact: free some space and resume"
-        if is_disk_full(error) and folder.path.exists()
-        else "nothing was trained yet"
-        if not folder.path.exists()
-        else f"the checkpoints in {folder.path} are intact"
-    )
-    return f"cannot read or write{where}: {disk_reason(error)}; {kept}"
 
 
 def _tune(
@@ -225,7 +190,7 @@ def _tune(
         loaded = load_model(
             recipe.model, recipe.quant, progress, head, placement=placement, files=files
         )
-        _same_base(folder, loaded, recipe)
+        require_same_base(folder, loaded, recipe)
         if placement.warning is not None:
             callbacks.on_message(placement.warning)
         data = task.encode(split, loaded, recipe, progress)
@@ -245,7 +210,7 @@ def _tune(
         def measure() -> Measurement:
             return task.measure(loaded, data, recipe, objective, progress)
 
-        before = _measured_before(folder) or measure()
+        before = measured_before(folder) or measure()
     folder.write_json("before.json", before.as_json())
     trainer = Trainer(
         loaded.model,
@@ -263,7 +228,7 @@ def _tune(
     beginning = WeightsBefore(trainer)
     if recipe.adapter.kind != "full":
         beginning.keep()
-    _resume(trainer, folder, callbacks, extend=extend)
+    resume_last(trainer, folder, callbacks, extend=extend)
     release_freed_memory()
     folder.set_state("running")
     outcome = trainer.run()
@@ -315,8 +280,8 @@ def _tune(
         "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,
-        "peak_rss": _recorded_peak(folder, "rss", trainer.peak_rss),
-        "peak_gpu_memory": _recorded_peak(folder, "peak_gpu_memory", placement.peak_memory()),
+        "peak_rss": recorded_peak(folder, "rss", trainer.peak_rss),
+        "peak_gpu_memory": recorded_peak(folder, "peak_gpu_memory", placement.peak_memory()),
         "name": folder.name,
         "task": task.name,
         "sample_score": task.sample_score.as_json(),
@@ -462,34 +427,6 @@ def _saved_in(recipe: Recipe, folder: RunFolder) -> Path:
     return folder.path / "model" if recipe.adapter.kind == "full" else folder.adapter
 
 
-def _same_base(folder: RunFolder, loaded: LoadedModel, recipe: Recipe) -> None:
-    """Record which weights the run is of, or refuse to resume it with others.
-
-    The fingerprint covers the architecture, every tensor's name, shape and format, and bytes from
-    the beginning, middle and end of each: a model trained further, or rounded anew, differs in
-    nearly all of them. A run of a version that recorded nothing is resumed unchecked.
-
-    Raises:
-        RunError: the weights differ from those that the run began with.
-    """
-    now: dict[str, str] = {"model": loaded.origin.name, "fingerprint": loaded.origin.fingerprint}
-    if recipe.adapter.start_from is not None:
-        weights = Path(recipe.adapter.start_from) / WEIGHTS
-        if weights.is_file():
-            now["start_from"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    before = folder.read_json("base.json")
-    if before is None:
-        if not list_checkpoints(folder.checkpoints):
-            folder.write_json("base.json", now)
-        return
-    for key, what in (("fingerprint", "base's weights"), ("start_from", "adapter it starts from")):
-        if before.get(key) != now.get(key):
-            raise RunError(
-                f"{folder.path}: the {what} ({before['model']}) differs from what this run began "
-                "with, so it cannot be resumed; restore it, or start a new run"
-            )
-
-
 def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
     if not loaded.head.is_new:
         return
@@ -499,38 +436,3 @@ def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
             f"adapter.start_from: {adapter} has the classes {', '.join(labels) or 'none'}, the "
             f"data {', '.join(loaded.head.labels)}; a head of other classes cannot be gone on from"
         )
-
-
-def _resume(trainer: Trainer, folder: RunFolder, callbacks: Callback, *, extend: bool) -> None:
-    remove_torn(folder.checkpoints)
-    checkpoint, passed = last_checkpoint(folder.checkpoints)
-    for line in passed:
-        callbacks.on_message(line)
-    if checkpoint is None:
-        if extend:
-            raise RunError(
-                f"{folder.path} has no checkpoint left to go on from; start a new run with "
-                "adapter.start_from"
-            )
-        folder.truncate_metrics(-1)
-        return
-    trainer.resume(checkpoint, replan=extend)
-    callbacks.on_resume(folder.read_metrics())
-    counters = trainer.counters
-    planned = f": {counters.total_steps} steps are planned now" if extend else ""
-    callbacks.on_message(f"resuming after step {counters.step}{planned}")
-
-
-def _recorded_peak(folder: RunFolder, key: str, known: int | None) -> int | None:
-    """Return the largest value that any step recorded, in any process of the run, or `known`.
-
-    The system counts a process's resident memory lazily, so its peak may be some pages below what
-    it said at a step; and a report's peak must not lie below its own chart.
-    """
-    recorded = [record.get(key) for record in folder.read_metrics()]
-    return max((value for value in [known, *recorded] if value is not None), default=None)
-
-
-def _measured_before(folder: RunFolder) -> Measurement | None:
-    kept = folder.read_json("before.json")
-    return Measurement.from_json(kept) if kept else None

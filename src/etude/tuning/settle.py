@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.config.sections.data import BM25, DataSpec, NamedFile
 from etude.tuning.data.sources import standard_input
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.runs.folder import find_run
@@ -38,6 +38,8 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
             for name in ("packages", "eval_packages")
         }
         data = data.model_copy(update=update)
+    if data.first_stage not in (BM25, *CATALOG):
+        data = data.model_copy(update={"first_stage": _if_there(data.first_stage)})
     model = recipe.model
     if model.id not in CATALOG:
         model = model.model_copy(update={"id": _if_there(model.id)})

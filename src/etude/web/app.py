@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from etude.app.jobs import advance
 from etude.web import assets, entrance, events
 from etude.web.errors import add_error_pages, refusal
 from etude.web.events import Hub
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 LOCAL = ("127.0.0.1", "localhost", "::1")
 DAY_CHECK_SECONDS = 300
+QUEUE_CHECK_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def create_app(
         hub.start()
         await asyncio.to_thread(bench.judge.want_if_waiting)
         tasks = [asyncio.create_task(hub.watch()), asyncio.create_task(_begin_days(bench))]
+        tasks.append(asyncio.create_task(_advance_queue(bench)))
         yield
         hub.close()
         for task in tasks:
@@ -120,3 +123,13 @@ async def _begin_days(bench: Workbench) -> None:
             await asyncio.to_thread(bench.begin_day)
         except Exception as error:  # a database that is away now is asked again
             LOG.warning("the day's problem was not chosen: %s", error)
+
+
+async def _advance_queue(bench: Workbench) -> None:
+    """Start the next run where the process before it was killed, and so did not start it."""
+    while True:
+        try:
+            await asyncio.to_thread(advance, bench.runs)
+        except Exception as error:  # a full disk, say: later there may be space
+            LOG.warning("the queue of runs does not go on: %s", error)
+        await asyncio.sleep(QUEUE_CHECK_SECONDS)

@@ -39,6 +39,10 @@ _ATTRIBUTES = frozenset(
         "rowspacing", "columnspacing", "columnlines", "rowlines", "notation",
     }
 )  # fmt: skip
+_LIMITS = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
+_LARGE = frozenset("∑∏⋃⋂⨁")
+"""Operators that have their limits below and above where a formula has a line of its own."""
+_FUNCTIONS = frozenset({"cos", "sin", "tan", "exp", "log", "ln", "det", "tanh", "sinh", "cosh"})
 _INLINE = re.compile(r"\$(?=[^\s$])((?:[^$\\]|\\.)*?)(?<!\s)\$(?!\d)", flags=re.DOTALL)
 _DISPLAY = re.compile(r"\$\$((?:[^$\\]|\\.)+?)\$\$", flags=re.DOTALL)
 
@@ -70,7 +74,8 @@ def to_mathml(latex: str, display: bool = False) -> Markup:
     # The converter knows these environments by their older name alone.
     latex = _ALIGNED.sub(r"\\\1{align*}", latex)
     try:
-        return _written(fromstring(convert(latex, display="block" if display else "inline")))
+        root = fromstring(convert(latex, display="block" if display else "inline"))
+        return _written(root, display)
     except (ParseError, RecursionError, _UnknownError):
         return written
     except Exception:  # the converter's own errors have no common class
@@ -81,8 +86,14 @@ class _UnknownError(Exception):
     """An element that is not shown."""
 
 
-def _written(element: Element) -> Markup:
+def _written(element: Element, display: bool) -> Markup:
     name = element.tag.removeprefix(_NAMESPACE)
+    base = element[0] if len(element) else None
+    if display and name in _LIMITS and base is not None and (base.text or "") in _LARGE:
+        name = _LIMITS[name]
+    if name == "mi" and (element.text or "") in _FUNCTIONS:
+        # As an operator, a function's name keeps its distance from what it is applied to.
+        return Markup('<mo lspace="0.167em" rspace="0.167em">{}</mo>').format(element.text)
     if name not in _KNOWN:
         raise _UnknownError(name)
     attributes = Markup().join(
@@ -90,7 +101,9 @@ def _written(element: Element) -> Markup:
         for key, value in element.attrib.items()
         if key in _ATTRIBUTES
     )
-    inside = Markup().join([escape(element.text or ""), *map(_written, element)])
+    inside = Markup().join(
+        [escape(element.text or ""), *(_written(one, display) for one in element)]
+    )
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), attributes, inside)
 
 

@@ -86,9 +86,11 @@ def render_scope(
 @cache
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    # An image would be fetched from wherever a stranger's text says.
+    parser.disable("image")
     return add_formulas(parser)
 
 
 def markdown(text: str) -> Markup:
-    """Return Markdown as HTML, in which HTML is text and links are http, https or mailto."""
+    """Return Markdown as HTML, in which HTML is text, images are links, and links are harmless."""
     return Markup(_parser().render(text))

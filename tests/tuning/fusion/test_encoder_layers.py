@@ -144,8 +144,11 @@ def test_gradients_reach_what_is_trained_below_the_layers():
     assert error(fused[1], plain[1].double()) < 1e-5
 
 
-def expected(layer, x, lengths, dropouts):
-    """Compute a layer in float64 by its own modules, with the masks of these dropouts."""
+def expected(layer, x, lengths, dropouts, read=None):
+    """Compute a layer in float64 by its own modules, with the masks of these dropouts.
+
+    Of rows that are read alone, masks after attention are counted by their places among them.
+    """
     of_weights, of_attention, of_mlp = dropouts
     inner, heads = layer.attention.self, layer.attention.self.num_attention_heads
     q, k, v = (part(x).view(len(x), heads, -1) for part in (inner.query, inner.key, inner.value))
@@ -157,8 +160,10 @@ def expected(layer, x, lengths, dropouts):
         weights = scores.softmax(2) * torch.stack(masks)
         rows.append(torch.einsum("hij,jhd->ihd", weights, v[part]).flatten(1))
         start += n
-    out = layer.attention.output
-    mixed = of_attention.factors(0, *x.shape, CPU) * out.dense(torch.cat(rows))
+    out, attended = layer.attention.output, torch.cat(rows)
+    if read is not None:
+        x, attended = x[read], attended[read]
+    mixed = of_attention.factors(0, *x.shape, CPU) * out.dense(attended)
     y = out.LayerNorm(x + mixed)
     t = layer.output.dense(F.gelu(layer.intermediate.dense(y)))
     return layer.output.LayerNorm(y + of_mlp.factors(0, *x.shape, CPU) * t)
@@ -195,6 +200,65 @@ def test_with_dropout_a_layer_is_its_own_modules_with_the_same_masks():
     assert len(pairs) == 12
     for one, other in pairs:
         assert error(one.grad, other.grad) < 1e-5
+
+
+def test_the_last_layer_computes_the_rows_that_the_head_reads_alone():
+    model = adapted(ENCODERS["bert"])
+    inputs = Batch(samples(), PACKED_ROWS).inputs(CPU)
+    firsts = [0, 30, 32, 58]
+    last, outputs = encoder_layers(model)[-1], []
+    with packed_rows(model), torch.no_grad(), fused_layers(model), counted() as count:
+        inner = patch.encoder_layer
+
+        def kept(*given):
+            outputs.append(inner(*given))
+            return outputs[-1]
+
+        patch.encoder_layer = kept
+        segment_logits(model, inputs, len(LENGTHS))
+        assert [given[4] is None for given in count] == [True, True, False]
+        assert count[2][4].tolist() == firsts
+        assert [len(one) for one in outputs] == [len(inputs["input_ids"][0])] * 2 + [4]
+        whole = last(outputs[1][None], None, segment_lengths=inputs["segment_lengths"])
+    # The same products of fewer rows, in float32.
+    torch.testing.assert_close(outputs[2], whole[0][firsts], rtol=1e-5, atol=1e-6)
+
+
+def test_with_dropout_rows_alone_are_their_own_modules_with_the_same_masks():
+    model = adapted(
+        ENCODERS["bert"], hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3
+    ).train()
+    layer, rows = encoder_layers(model)[1], torch.tensor([0, 30, 32, 58])
+    described = describe_encoder_layer(layer, torch.float32, CPU)
+    x = torch.randn(65, 48, requires_grad=True)
+    torch.manual_seed(11)
+    found = encoder_layer(x, described.layer, [*LENGTHS], described.factors, rows)
+    torch.manual_seed(11)
+    seeds = torch.randint(2**62, (3,)).tolist()
+    dropouts = [Dropout(share, seed) for share, seed in zip((0.3, 0.2, 0.2), seeds, strict=True)]
+    wide = copy.deepcopy(layer).double().eval()
+    for module in wide.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.double()))
+    leaf = x.detach().double().requires_grad_()
+    true = expected(wide, leaf, LENGTHS, dropouts, rows)
+    assert error(found, true.detach()) < 1e-6
+    weight = torch.randn(4, 48)
+    (found * weight).sum().backward()
+    (true * weight).sum().backward()
+    assert error(x.grad, leaf.grad) < 1e-5
+    pairs = [
+        (p, q)
+        for p, q in zip(layer.parameters(), wide.parameters(), strict=True)
+        if p.grad is not None
+    ]
+    assert len(pairs) == 12
+    for one, other in pairs:
+        assert error(one.grad, other.grad) < 1e-5
+    with pytest.raises(RuntimeError, match="backward can run only once"):
+        again = encoder_layer(x, described.layer, [*LENGTHS], described.factors, rows)
+        again.sum().backward(retain_graph=True)
+        again.sum().backward()
 
 
 def gradients(model, seed):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, tiny
 from transformers import (
     AutoConfig,
     BertConfig,
@@ -25,6 +26,7 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.fusion.packed_attention import packed_rows
 from etude.tuning.fusion.packed_heads import segment_logits
+from etude.tuning.fusion.packing_probe import exact_layout
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.kernels import native
 from etude.tuning.memory import trace as trace_module
@@ -230,12 +232,29 @@ def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypat
     assert sum(kept.values()) <= trace.kept <= sum(kept.values()) + alive
 
 
+# What dynamic NTK computes depends on positions, which have no numbers in a plan.
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "llama ntk"])
+def test_rows_are_planned_as_the_run_lays_them_out(name, monkeypatch):
+    model, chosen = tiny(name), recipe(quant={"kind": "none"}, adapter={"rank": 2})
+    layout = exact_layout(model, packing=True, longest=chosen.data.max_length)
+    planned: list[bool] = []
+
+    def shape(*given: Any, packed: bool, **more: Any) -> Any:
+        planned.append(packed)
+        return row_shape(*given, packed=packed, **more)
+
+    monkeypatch.setattr(trace_module, "row_shape", shape)
+    trace_step(model.config, chosen, torch.float32, held_as(chosen), None)
+    assert planned[-1] == layout.packed, layout.unpacked_because
+
+
 def test_the_depth_is_extrapolated_to_what_tracing_all_of_it_gives(monkeypatch):
     for sections in ({}, {"train": {"gradient_checkpointing": True}}, {"data": {"packing": False}}):
         chosen = recipe(**sections)
         found = trace_step(llama(), chosen, torch.bfloat16, held_as(chosen), None)
+        kind = "packed" if chosen.data.packing else "padded"
         whole = trace_module._trace(
-            llama(), chosen, torch.bfloat16, held_as(chosen), None, packed=chosen.data.packing
+            llama(), chosen, torch.bfloat16, held_as(chosen), None, rows=kind
         )
         # Temporary pieces that live across layers come in whole layers only.
         assert found.kept == pytest.approx(whole.kept, rel=0.01)

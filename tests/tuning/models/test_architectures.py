@@ -9,9 +9,14 @@ import torch
 from architectures import tiny
 
 from etude.core.errors import AdapterError, ModelError, NoTargetMatchedError, RunError
+from etude.tuning.adapters.combine import combine_folders
+from etude.tuning.adapters.inject import add_adapter
+from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.adapters.save import load_adapter, save_adapter
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.fusion.forward_probe import called_targets
@@ -128,6 +133,62 @@ def test_a_run_trains_and_peft_opens_it_with_the_same_logits(folder_of, tiny_rec
     assert (expected - plain).abs().max() > 1e-3
     # The same products in the same order, up to the order of sums of float32.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+SHARED = ["shared_expert.gate_proj", "shared_expert.up_proj", "shared_expert.down_proj"]
+
+
+def _random_adapter(loaded, spec, folder):
+    """Add an adapter of random numbers, save it, and return the model's logits."""
+    add_adapter(loaded.model, spec, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for value in adapter_parameters(loaded.model).values():
+            value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+        save_adapter(loaded.model, folder, spec, loaded.origin)
+        return loaded.model(input_ids=ROW, use_cache=False).logits
+
+
+def test_linears_whose_names_mean_experts_to_peft_are_written_as_parameters(folder_of, tmp_path):
+    from peft import PeftModel
+
+    folder = folder_of("qwen3_next")
+    spec = AdapterSpec(
+        rank=4,
+        alpha=8,
+        dropout=0.1,
+        target_modules=["q_proj", *SHARED],
+        rank_pattern={"shared_expert.up_proj": 2, "q_proj": 3},
+        alpha_pattern={"shared_expert.down_proj": 5},
+    )
+    unquantised = QuantSpec(kind="none")
+    loaded = load_model(ModelSpec(id=str(folder), dtype="float32"), unquantised)
+    found = _random_adapter(loaded, spec, tmp_path / "one")
+    theirs = PeftModel.from_pretrained(_theirs(folder), tmp_path / "one").eval()
+    with torch.no_grad():
+        expected = theirs(input_ids=ROW, use_cache=False).logits
+        plain = _theirs(folder)(input_ids=ROW, use_cache=False).logits
+    assert (expected - plain).abs().max() > 0.1
+    # PEFT adds the change to the weight before the product.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    # Saved by PEFT, read here, and added up to twice itself.
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = load_model(ModelSpec(id=str(folder), dtype="float32"), unquantised).model
+    load_adapter(again, tmp_path / "theirs")
+    combine_folders([(tmp_path / "one", 0.5), (tmp_path / "theirs", 0.5)], tmp_path / "mean")
+    mean = PeftModel.from_pretrained(_theirs(folder), tmp_path / "mean").eval()
+    with torch.no_grad():
+        for other in (again, mean):
+            values = other(input_ids=ROW, use_cache=False).logits
+            torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dora_where_peft_could_not_hold_it_is_refused(folder_of):
+    model = tiny("qwen3_next")
+    with pytest.raises(AdapterError, match=r"shared_expert\.gate_proj .*cannot hold DoRA"):
+        add_adapter(model, AdapterSpec(kind="dora", rank=2), seed=0)
+    add_adapter(model, AdapterSpec(kind="dora", rank=2, target_modules=["q_proj"]), seed=0)
 
 
 @pytest.mark.integration

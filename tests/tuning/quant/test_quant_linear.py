@@ -231,6 +231,20 @@ def test_dense_weights_gives_the_same_bits_and_lets_go_of_them():
     assert x.grad is not None
 
 
+def test_decoded_weights_lie_in_one_piece_of_memory_whatever_their_kinds_and_sizes():
+    nf4, int8 = (layer_of(48, 64, torch.bfloat16, kind=kind)[0] for kind in ("nf4", "int8"))
+    other, _ = layer_of(16, 48, torch.float32, bias=True)
+    model = nn.ModuleList([nf4, int8, other])
+    plain = [layer.dequantize(layer.compute_dtype) for layer in (nf4, int8, other)]
+    with torch.inference_mode(), dense_weights(model):
+        weights = [layer.weight_for_compute() for layer in (nf4, int8, other)]
+        for weight, alone in zip(weights, plain, strict=True):
+            assert weight.dtype == alone.dtype and torch.equal(weight, alone)
+            assert weight.is_contiguous()
+        pieces = [weight.untyped_storage().data_ptr() for weight in weights]
+        assert pieces[0] == pieces[1] != pieces[2]
+
+
 @pytest.mark.parametrize("kind", ["none", "native"])
 def test_what_does_not_quantise_makes_no_layer(kind):
     with pytest.raises(ValueError, match=kind):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.practice.scripted_model import Model
 from tests.web.conftest import EVIL
 from tests.web.test_browser import RULES, axe  # noqa: F401 - a fixture
 
+from etude.app.attempts import await_verdict, send
 from etude.practice.problem import find_problem
 
 pytestmark = pytest.mark.judge
@@ -106,7 +108,7 @@ def test_visible_tests_show_which_entries_differ(served, page, problem):
     )
     replace_code(page, source)
     page.keyboard.press("Control+Enter")
-    sentence(page)
+    page.locator("#attempt mark").first.wait_for(timeout=LONG_MS)
     assert page.locator("#attempt mark").count() == 12
     assert (
         page.locator("#attempt mark").first.evaluate(
@@ -159,6 +161,39 @@ def test_what_was_typed_last_is_saved_when_the_page_is_left(served, page):
     assert typed(page) == "last = 1\n"
 
 
+def test_tab_walks_the_page_in_the_order_in_which_it_is_read(served, page):
+    page.goto(f"{served.address}/practise/k-fold-indices")
+    stops = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        tag, text = focused(page)
+        if tag == "etude-editor":
+            page.keyboard.press("Escape")
+        stops.append("editor" if tag == "etude-editor" else text)
+        if text.startswith("Give me a hint"):
+            break
+    rooms = stops[1 : stops.index("Machine learning")]
+    assert stops[0] == "Skip to the page"
+    assert "Practise" in rooms
+    assert stops[len(rooms) + 1 :] == [
+        "Machine learning",
+        "Your submissions",
+        "Lesson and solution",
+        "editor",
+        "Run visible tests",
+        "Submit",
+        "Give me a hint (0 of 3 taken)",
+    ]
+
+
+def test_the_server_says_why_code_is_not_saved(served, page):
+    page.goto(f"{served.address}/practise/pca-by-svd")
+    page.evaluate("document.querySelector('[name=csrf]').value = 'forged'")
+    write(page, "kept = 1\n")
+    page.get_by_text("Not saved: The page that it came from is no longer valid").wait_for()
+    assert typed(page) == "kept = 1\n"
+
+
 def write(page, text):
     page.locator("etude-editor .cm-content").click()
     replace_code(page, text)
@@ -204,6 +239,25 @@ def test_hints_come_without_leaving_the_page(served, page):
     page.get_by_role("button", name=re.compile("Next hint")).click()
     page.get_by_text("Hint 2 of 3").wait_for()
     assert focused(page)[0] == "button"
+
+
+def test_a_model_explains_while_the_page_shows_it(served, page, monkeypatch):
+    model = Model(lambda _: "On “one feature”: what does `squeeze` do <b>here</b>? " * 3)
+    monkeypatch.setenv("ETUDE_LLM_URL", model.endpoint.url)
+    monkeypatch.setenv("ETUDE_LLM_MODEL", model.endpoint.model)
+    key = send(served.bench.progress, "masked-softmax", "x = 1\n", visible_only=False)
+    served.bench.judge.want()
+    assert await_verdict(served.bench.progress, key, LONG_MS / 1000)
+    page.goto(f"{served.address}/practise/masked-softmax?of={key}")
+    page.get_by_label("Explain my failure").fill("why?")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="scripted-1 explains").wait_for()
+    page.get_by_role("button", name="It helped").click()
+    page.get_by_text("You said that it helped").wait_for()
+    assert page.locator("#explanation b").count() == 0
+    assert served.bench.explainer.kept(key).helped is True
+    assert "of=" in page.url
+    model.server.shutdown()
 
 
 def test_hostile_code_stays_text_in_the_editor_and_in_its_verdict(served, page):

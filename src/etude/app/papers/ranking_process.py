@@ -60,8 +60,11 @@ class RankingProcess:
         self._process: subprocess.Popen[str] | None = None
         self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranking")
         self._lock = threading.Lock()
+        self._life = threading.Lock()
+        """Held while the process is begun or given up, so that none is begun after `close`."""
         self._answers: dict[str, tuple[str, Answer]] = {}
         self._asked: dict[tuple[str, str], Future[Answer]] = {}
+        self._closed = False
         self.answered = 0
         """Grows with every answer, so that a page can be told of it."""
 
@@ -90,6 +93,8 @@ class RankingProcess:
 
     def close(self) -> None:
         """End the process."""
+        with self._life:
+            self._closed = True
         self._queue.shutdown(wait=False, cancel_futures=True)
         self._end()
 
@@ -113,9 +118,12 @@ class RankingProcess:
 
     def _request(self, request: str) -> Answer:
         for tried in (False, True):
-            process = self._process
-            if process is None or process.poll() is not None:
-                process = self._begin()
+            with self._life:
+                if self._closed:
+                    break
+                process = self._process
+                if process is None or process.poll() is not None:
+                    process = self._begin()
             assert process.stdin is not None
             assert process.stdout is not None
             with suppress(BrokenPipeError):
@@ -149,7 +157,8 @@ class RankingProcess:
         return process
 
     def _end(self) -> None:
-        process, self._process = self._process, None
+        with self._life:
+            process, self._process = self._process, None
         if process is None:
             return
         process.kill()

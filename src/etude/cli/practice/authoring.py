@@ -9,6 +9,7 @@ import typer
 
 from etude.cli.practice import practice
 from etude.cli.practice.context import OWN_SHELF, Names, NewShelf, Shelf
+from etude.core.atomic_files import disk_reason
 from etude.core.errors import ProblemError
 
 
@@ -48,7 +49,7 @@ def export_zip(
     try:
         count = export_problems(problems, file)
     except OSError as error:
-        raise ProblemError(f"{file} cannot be written: {error.strerror}") from error
+        raise ProblemError(f"{file} cannot be written: {disk_reason(error)}") from error
     typer.echo(f"{len(problems)} problems, {count} files in {file}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from etude.app import practice as service
 from etude.cli.practice import practice
 from etude.cli.practice.context import Answer, Require, Shelf, Slug, markdown, read_answer
 from etude.cli.spinner import working
+from etude.core.atomic_files import disk_reason
 from etude.core.errors import ProblemError
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ def start_problem(slug: Slug, file: Answer = None, shelf: Shelf = None) -> None:
         typer.echo(f"\n{path} is there already and stays as it is; now `etude practice run {slug}`")
         return
     except OSError as error:
-        raise ProblemError(f"{path} cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            path.unlink()  # half a file would count as the person's answer
+        raise ProblemError(f"{path} cannot be written: {disk_reason(error)}") from error
     typer.echo(f"\nwrote {path}; then `etude practice run {slug}`, `etude practice submit {slug}`")
 
 

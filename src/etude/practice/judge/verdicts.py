@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from etude.practice import side_by_side
 from etude.practice.compare import Mismatch, Tolerance, compare
+from etude.practice.judge import side_by_side
 from etude.practice.judge.supervisor import ExecutionResult
 from etude.practice.judge.test_cases import Case
 from etude.practice.judge.verdict import Detail, Kind, Line, Part, Shown, Verdict
@@ -172,7 +172,9 @@ class Reading:
             return self.say(
                 "runtime error", f"the program exits{where}", "", case, lines=error.lines
             )
-        return self.say("runtime error", f"{name}{where}{message}", "", case, lines=error.lines)
+        shown = None if case is None else self._show(case, _Raised(name))
+        says = f"{name}{where}{message}"
+        return self.say("runtime error", says, "", case, lines=error.lines, shown=shown)
 
     def _ended(self, case: Case) -> Verdict:
         """Return the verdict on a run that ended before all tests were answered."""
@@ -302,6 +304,16 @@ class Reading:
 @dataclass(frozen=True)
 class _Unreadable:
     why: str
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """Stands for the answer of a call that raised an exception instead."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"raises {self.name}"
 
 
 def _value(frame: Any) -> Any:

@@ -33,7 +33,7 @@ from etude.tuning.adapters.multi_adapter import (
 )
 from etude.tuning.adapters.read import PROVENANCE, SavedAdapter, read_adapter, read_json
 from etude.tuning.adapters.save import write_adapter
-from etude.tuning.adapters.saved_parts import CONFIG, PREFIX, WEIGHTS
+from etude.tuning.adapters.saved_parts import CONFIG, PREFIX, WEIGHTS, weight_of
 from etude.tuning.config.sections.adapter import FactorSpec
 
 Method = Literal["exact", "svd", "linear"]
@@ -192,18 +192,26 @@ def combine_folders(
         tensors[f"{PREFIX}{path}.lora_B.weight"] = up.contiguous()
     first = saved[0][0].folder
     common = max(ranks.values(), key=list(ranks.values()).count)
-    other = {path: rank for path, rank in ranks.items() if rank != common}
+    # PEFT finds some Linears by the path of their weight only, and matches patterns with that.
+    parameters = [
+        weight_of(path) for path in ranks if any(one.options.is_parameter(path) for one, _ in saved)
+    ]
+    names = {path: weight_of(path) for path in ranks if weight_of(path) in parameters}
+    other = {names.get(path, path): rank for path, rank in ranks.items() if rank != common}
     config = read_json(first / CONFIG) | {
         "peft_type": "LORA",
         "r": common,
         "lora_alpha": common,
         "rank_pattern": other,
         "alpha_pattern": other,
-        "target_modules": list(paths),
+        "target_modules": [path for path in paths if path not in names],
+        "target_parameters": parameters or None,
         "exclude_modules": None,
         "use_rslora": False,
         "init_lora_weights": True,
     }
+    if parameters:
+        config["lora_dropout"] = 0.0  # PEFT refuses it beside them
     texts = {CONFIG: to_json(config, indent=2)}
     if (first / PROVENANCE).exists():
         note = read_json(first / PROVENANCE)

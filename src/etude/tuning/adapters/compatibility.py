@@ -25,6 +25,7 @@ from etude.tuning.adapters.targets import (
     adaptable_modules,
     layer_number,
     linear_modules,
+    means_experts_to_peft,
     name_matches,
     with_bias,
 )
@@ -131,7 +132,15 @@ def refuse_other_shapes(saved: SavedAdapter, model: nn.Module) -> None:
     _refuse_other_modules(saved, model)
     options = saved.options
     linear = linear_modules(model)
-    targets = {name for name in linear if peft_matches(name, options.targets)}
+    targets = {
+        name
+        for name in linear
+        if options.is_parameter(name)
+        or (
+            peft_matches(name, options.targets)
+            and not (own.peft_type == "LORA" and means_experts_to_peft(model, name))
+        )
+    }
     if options.layers is not None and not isinstance(options.targets, str):
         targets = {n for n in targets if layer_number(n, options.layer_lists) in options.layers}
     targets -= {name for name in targets if peft_matches(name, options.excluded)}

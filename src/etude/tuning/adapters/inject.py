@@ -36,6 +36,7 @@ from etude.tuning.adapters.targets import (
     entry_matches,
     find_targets,
     in_layers,
+    means_experts_to_peft,
     replace_module,
     with_bias,
 )
@@ -91,6 +92,11 @@ def add_adapter(
         bases.refuse_unfit(path, found[path])
         kind.refuse_misfit(path, found[path], settings[path][0])
         start.refuse_misfit(path, found[path])
+        if spec.kind == "dora" and means_experts_to_peft(model, path):
+            raise AdapterError(
+                f"PEFT takes the name of {path} for that of the experts' weights and cannot hold "
+                "DoRA there: leave it out of adapter.target_modules, or use adapter.kind: lora"
+            )
     if start.rewrites_base:
         _refuse_second_rewriting(model, paths)
     adapters = kind.build({path: found[path] for path in paths}, settings, spec, seed)

@@ -67,6 +67,7 @@ def read_options(config: dict[str, Any], folder: Path) -> PeftOptions:
         layers=_layers(config, folder),
         layer_lists=_names(config.get("layers_pattern")),
         tokens=_tokens(config, folder),
+        parameters=_names(config.get("target_parameters")),
         config=config,
     )
 

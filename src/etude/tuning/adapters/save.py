@@ -56,8 +56,14 @@ from etude.tuning.adapters.saved_parts import (
     WEIGHTS,
     SavedPart,
     WrittenPart,
+    weight_of,
 )
-from etude.tuning.adapters.targets import adaptable_modules, name_matches, named_modules
+from etude.tuning.adapters.targets import (
+    adaptable_modules,
+    means_experts_to_peft,
+    name_matches,
+    named_modules,
+)
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
@@ -224,6 +230,13 @@ def _peft_config(
     }
     task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
+    is_lora = registry.kind(spec.kind).peft_type == "LORA"
+    named = {
+        path: la
+        for path, la in written.items()
+        if not (is_lora and means_experts_to_peft(model, path))
+    }
+    parameters = [weight_of(path) for path in written if path not in named]
     saved = [
         path
         for path, module in saved_modules(model).items()
@@ -234,12 +247,14 @@ def _peft_config(
         "task_type": task,
         "base_model_name_or_path": base,
         "revision": revision,
-        "target_modules": _shortest_targets(model, written) if written else NO_TARGETS,
+        "target_modules": _shortest_targets(model, named) if written else NO_TARGETS,
         "bias": spec.bias,
         "fan_in_fan_out": any(bases.is_transposed(la.base) for la in written.values()),
         "inference_mode": True,
         "modules_to_save": saved or None,
     }
+    if parameters:
+        common["target_parameters"] = parameters
     adapters: dict[str, Adapter] = {path: la.named()[name] for path, la in written.items()}
     return registry.kind(spec.kind).peft_config(common, spec, parts, adapters)
 

@@ -46,16 +46,27 @@ class PeftOptions:
     """PEFT's `layers_pattern`: names of the lists that layers are counted in."""
     tokens: dict[str, list[int]]
     """PEFT's `trainable_token_indices` by the name of the module; `""`: the input embedding."""
+    parameters: list[str]
+    """PEFT's `target_parameters`, by their endings: weights of Linears."""
     config: Mapping[str, Any]
     """The whole configuration, for keys of one kind only."""
 
     def rank_of(self, path: str) -> int:
         """Return the configured rank of the module at `path`."""
-        return _by_pattern(self.ranks, path, self.rank)
+        return _by_pattern(self.ranks, self.name_of(path), self.rank)
 
     def alpha_of(self, path: str) -> float:
         """Return the configured alpha of the module at `path`."""
-        return float(_by_pattern(self.alphas, path, self.alpha))
+        return float(_by_pattern(self.alphas, self.name_of(path), self.alpha))
+
+    def name_of(self, path: str) -> str:
+        """Return what patterns are matched with: the module's path, or that of its weight."""
+        return weight_of(path) if self.is_parameter(path) else path
+
+    def is_parameter(self, path: str) -> bool:
+        """Return whether the weight of the module at `path` is among `target_parameters`."""
+        weight = weight_of(path)
+        return any(weight == name or weight.endswith(f".{name}") for name in self.parameters)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class WrittenPart:
     """Tensors by the endings of their names in the file: `lora_A.weight`."""
     rank: int
     alpha: float
+
+
+def weight_of(path: str) -> str:
+    """Return the path of a module's weight."""
+    return f"{path}.weight"
 
 
 def listed(names: list[str], count: int = 4) -> str:

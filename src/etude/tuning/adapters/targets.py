@@ -173,6 +173,29 @@ def refused_by_peft(model: Any, path: str) -> bool:
     return kind in _FUSED_MODELS and path.rpartition(".")[2] in _FUSED
 
 
+_EXPERT_NAMES = {
+    "mixtral": ("gate", "w1", "w2", "w3"),
+    "qwen2_moe": ("gate", "gate_proj", "up_proj", "down_proj"),
+}
+"""Names that PEFT takes for the experts' stacked weights, by transformers' family of renamings; as
+`target_modules` they cannot mean a Linear there, which `target_parameters` can
+(`peft.utils.transformers_weight_conversion`)."""
+
+
+def means_experts_to_peft(model: Any, path: str) -> bool:
+    """Return whether PEFT takes the name of the module at `path` for that of stacked experts.
+
+    Qwen3-Next's shared experts are so called, and DeepSeek's first layers: before transformers
+    stacked the others, all of them were Linears of these names.
+    """
+    from transformers import conversion_mapping
+
+    kind: Any = getattr(getattr(model, "config", None), "model_type", None)
+    families: Any = getattr(conversion_mapping, "_MODEL_TO_CONVERSION_PATTERN", {})
+    family = kind if kind == "mixtral" else families.get(kind)
+    return path.rpartition(".")[2] in _EXPERT_NAMES.get(family, ())
+
+
 def name_matches(path: str, name: str) -> bool:
     """Return whether the dotted `path` is `name` or ends in it."""
     return path == name or path.endswith(f".{name}")

@@ -101,6 +101,8 @@ def logits_are_plain(model: Any) -> bool:
     Models scale or cap them under many names, so one pass compares the two; the answer is kept.
     Without numbers (an estimate of memory) the known names have to do.
     """
+    if model.base_model is model:
+        return False
     head = model.get_output_embeddings()
     if isinstance(head.weight, FakeTensor):
         return not any(
@@ -114,8 +116,6 @@ def logits_are_plain(model: Any) -> bool:
 
 def _compare_logits(model: Any, weight: Tensor) -> bool:
     trunk = cast("nn.Module", model.base_model)
-    if trunk is model:
-        return False
     states: list[Any] = []
 
     def keep(module: nn.Module, given: Any, output: Any) -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -35,13 +36,24 @@ _HARMLESS = ("position_ids", "cache_position")
 
 @dataclass(frozen=True)
 class MaskLimit:
-    """Stands for a mask that lets a query see `size` positions at most; see `unused_inputs`."""
+    """Stands for a mask that lets a query see `size` positions at most; see `watched_attention`."""
 
     size: int
 
 
-_collectors: list[set[str]] = []
-"""Where `unused_inputs` collects them; empty outside it."""
+@dataclass
+class Seen:
+    """What `packed_attention` has been given; see `watched_attention`."""
+
+    unused: set[str] = field(default_factory=set[str])
+    """Inputs of the model that it does not compute with."""
+
+    layers: set[int] = field(default_factory=set[int])
+    """Identities of the attention layers that call it with the lengths of segments."""
+
+
+_watching: ContextVar[Seen | None] = ContextVar("watching", default=None)
+"""Where `watched_attention` collects it, in its own thread."""
 
 
 def _segment(
@@ -154,8 +166,10 @@ def packed_attention(
         raise ModelError(
             "packed rows do not support windows in both directions; set data.packing: false"
         )
-    for found in _collectors:
-        _note_unused(found, attention_mask, sliding_window, options)
+    if (seen := _watching.get()) is not None:
+        if segment_lengths is not None:
+            seen.layers.add(id(module))
+        _note_unused(seen.unused, attention_mask, sliding_window, options)
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False):
         # On CPU, float32 is more accurate and, including casts, faster for typical sample
@@ -180,8 +194,8 @@ AttentionInterface.register(PACKED, packed_attention)  # pyright: ignore[reportU
 
 
 @contextmanager
-def unused_inputs() -> Generator[set[str]]:
-    """Context manager: collect what `packed_attention` is given and does not compute with.
+def watched_attention() -> Generator[Seen]:
+    """Context manager: collect what `packed_attention` is given, and by which layers.
 
     transformers makes no mask for an attention that registers none, as this one; registering one
     for the moment shows what the model asks for, and which of its layers use it.
@@ -193,13 +207,13 @@ def unused_inputs() -> Generator[set[str]]:
     interface: Any = AttentionMaskInterface
     known = cast("dict[str, Callable[..., Any]]", interface._global_mapping)
     known[PACKED] = stand_in
-    found = set[str]()
-    _collectors.append(found)
+    seen = Seen()
+    token = _watching.set(seen)
     try:
-        yield found
+        yield seen
     finally:
-        del known[PACKED]
-        _collectors.remove(found)
+        known.pop(PACKED, None)
+        _watching.reset(token)
 
 
 def _note_unused(

@@ -8,7 +8,8 @@ All of them within `fusion.layout.row_layout` (or `packed_rows`), with the input
 
 A head for whole sequences reads one token of a row: an encoder's the first, a decoder's the last.
 An encoder's pooler and head are therefore run on a batch of first tokens, (n, 1, H), in place of
-the row; a decoder's head, a product per token, on last tokens.
+the row, and so is most of its last layer, if that is fused (`read_rows`); a decoder's head, a
+product per token, on last tokens.
 
 Whether a model gives a sample in a packed row what it gives it alone, `packing_probe` tries.
 """
@@ -22,6 +23,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from etude.tuning.fusion.encoder_eligibility import encoder_layers
+from etude.tuning.fusion.read_rows import only_rows
 
 
 def token_states(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, list[int]]:
@@ -70,17 +74,20 @@ def _reads_last_token(model: Any) -> bool:
 def _a_row_each(trunk: Any, tokens: Tensor) -> Generator[None]:
     """Context manager: let the trunk return one row a segment, of its token in `tokens` alone."""
     plain, pooler = trunk.forward, getattr(trunk, "pooler", None)
+    last = next(reversed(encoder_layers(trunk)), None)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if pooler is not None:
             trunk.pooler = None  # it would pool the row
         try:
-            output = plain(*args, **kwargs)
+            with only_rows(last, tokens) as request:
+                output = plain(*args, **kwargs)
         finally:
             if pooler is not None:
                 trunk.pooler = pooler
-        states = cast("Tensor", output.last_hidden_state)
-        output.last_hidden_state = states[0].index_select(0, tokens)[:, None]
+        states = cast("Tensor", output.last_hidden_state)[0]
+        read = states if request.computed else states.index_select(0, tokens)
+        output.last_hidden_state = read[:, None]
         if pooler is not None:
             output.pooler_output = pooler(output.last_hidden_state)
         return output

@@ -40,7 +40,7 @@ from etude.tuning.adapters.targets import named_modules
 from etude.tuning.data.batch import PACKED_ROWS, Layout
 from etude.tuning.fusion.forward_probe import PROBE_TOKENS, random_tokens, relative_difference
 from etude.tuning.fusion.layout import row_layout
-from etude.tuning.fusion.packed_attention import unused_inputs
+from etude.tuning.fusion.packed_attention import watched_attention
 from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.undisturbed import undisturbed
 from etude.tuning.models.foreign_code import foreign_code
@@ -120,17 +120,17 @@ def _mixed_samples(model: Any, outputs: Outputs) -> str | None:
     first, second = row[: _LENGTHS[0]], row[_LENGTHS[0] :]
     alone = _alone(model, second, outputs)
     try:
-        with _first_is_nan(model, len(first)), unused_inputs() as unused:
+        with _first_is_nan(model, len(first)), watched_attention() as seen:
             packed = _packed(model, row, len(first), outputs)
     except Exception as error:
         # The model's own code, called in a way it may not support: any failure means just that.
         return f"{type(model).__name__} does not take packed rows ({innermost_reason(error)})"
     if bool(packed.isnan().any()) and not bool(alone.isnan().any()):
         return f"in {type(model).__name__} the samples of a row see each other"
-    if unused:
+    if seen.unused:
         return (
-            f"the attention of {type(model).__name__} computes with {', '.join(sorted(unused))}, "
-            "which packed rows do not have"
+            f"the attention of {type(model).__name__} computes with "
+            f"{', '.join(sorted(seen.unused))}, which packed rows do not have"
         )
     if packed.shape != alone.shape:
         return f"{type(model).__name__} gives packed samples outputs of another shape"

@@ -24,6 +24,7 @@ from etude.tuning.fusion.encoder_eligibility import (
     first_weight,
 )
 from etude.tuning.fusion.encoder_layer import encoder_layer
+from etude.tuning.fusion.read_rows import requested
 from etude.tuning.kernels.fused import how
 
 
@@ -148,9 +149,14 @@ def _encoder_forward(
     if isinstance(described, str):
         return plain(hidden_states, attention_mask, *rest, **given)
 
+    request = requested(layer)
+    rows = None if request is None else request.rows
+    if request is not None:
+        request.computed = True
+
     def compute(hidden_states: Tensor) -> Tensor:
         x = hidden_states[0].contiguous()
-        return encoder_layer(x, described.layer, lengths, described.factors)[None]
+        return encoder_layer(x, described.layer, lengths, described.factors, rows)[None]
 
     return _checkpointed(layer, compute, hidden_states)
 

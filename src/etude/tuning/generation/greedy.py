@@ -103,14 +103,18 @@ class _Generator:
             return None
         if model.base_model.norm.weight.dtype != head.dtype:
             return None
+        cache: Tensor | None = None
         made: list[_Layer] = []
-        for layer in layers:
+        for number, layer in enumerate(layers):
             described = describe_layer(layer, head.dtype, head.device)
             if isinstance(described, str):
                 return None
             heads = described.layer.heads
             shape = answers, heads.key, capacity, heads.width
-            keys, values = (torch.empty(shape, dtype=head.dtype) for _ in range(2))
+            if cache is None or cache.shape[2:] != shape:
+                # One piece of memory for the layers left, for the reason of `dense_weights`.
+                cache = torch.empty((len(layers) - number, 2, *shape), dtype=head.dtype)
+            (keys, values), cache = cache[0], cache[1:]
             ready = _prepared(described.layer, described.factors, head.dtype)
             made.append(_Layer(*ready, keys, values))
         return cls(model, made, head)

@@ -8,10 +8,10 @@ more, the difference is part of the workspace, and a note says so. Reading weigh
 saving take less than either.
 
 `trace` measures activations, logits and workspace on a model without numbers; weights, gradients
-and optimiser state are counted. Two parts are constants measured on this engine: what the process
-takes before any weight, and what the C library's allocator and the products hold on to beyond what
-is in use: a fixed part, and a share of all that comes and goes. benchmarks/memory_plan.py prints
-prediction and measurement.
+and optimiser state are counted. The libraries of the process are measured. What the C library's
+allocator and the products hold on to beyond what is in use are constants measured on this engine: a
+fixed part, and a share of all that comes and goes. benchmarks/memory_plan.py prints prediction and
+measurement.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from etude.core.machine import rss
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.generation.greedy import PREFILL_TOKENS
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
@@ -30,8 +31,15 @@ from etude.tuning.optim.registry import OPTIMIZERS
 from etude.tuning.placement import weight_dtypes
 from etude.tuning.quant import build
 
-PROCESS = 430_000_000
-"""Bytes of the interpreter with torch, transformers and a tokenizer at work."""
+TOOLS = 80_000_000
+"""Bytes of what a run adds to the imported libraries before any weight: the rest of the imports,
+the estimate itself, the model's class and configuration, a tokenizer at work."""
+
+PROCESS = rss() + TOOLS
+"""Bytes of a process that is about to read weights.
+
+The libraries are measured, here where they have been imported: which of them transformers imports
+(SciPy, Triton) depends on what is installed, by more than a hundred megabytes."""
 
 SCRATCH = 170_000_000
 """Bytes that training adds whatever the model: compiled kernels and scratch of the products, one

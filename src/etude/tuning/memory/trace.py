@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from etude.tuning.adapters.multi_adapter import adapter_parameters
 from etude.tuning.adapters.registry import HEAD
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.packed_attention import packed_rows, watched_attention
 from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
@@ -51,6 +51,14 @@ _TWIN = "_trained_copy"
 
 Held = Callable[[str, nn.Linear, torch.dtype], QuantLinear | None]
 """Makes the layer that holds the weight of a Linear, by path; None: it stays as it is."""
+
+
+Rows = Literal["packed", "padded", "masked"]
+"""Layout of a micro-batch; `masked`: padded, for models that take no mask but one of each row."""
+
+
+class _CannotPackError(ModelError):
+    """The model's samples cannot share a row."""
 
 
 @dataclass(frozen=True)
@@ -196,17 +204,21 @@ def trace_step(
     """
     depth = int(config.num_hidden_layers)
     shallow, deep = min(2, depth), min(4, depth)
-    packed = recipe.data.packing and head.packs_rows
-    try:
-        first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head, packed=packed)
-    except ModelError:
-        if not (packed and head.is_new):
-            raise
-        packed = False  # a model that cannot pack is trained on padded rows
-        first = _trace(_cut(config, shallow), recipe, dtype, held, compute, head, packed=packed)
+    trace = partial(_trace, recipe=recipe, dtype=dtype, held=held, compute=compute, head=head)
+    kinds: list[Rows] = ["padded", "masked"]
+    if recipe.data.packing and head.packs_rows:
+        kinds.insert(0, "packed")
+    while True:
+        rows = kinds.pop(0)
+        try:
+            first = trace(_cut(config, shallow), rows=rows)
+            break
+        except ModelError as error:
+            if not kinds or (rows == "packed" and not isinstance(error, _CannotPackError)):
+                raise
     if deep == shallow:
         return first
-    second = _trace(_cut(config, deep), recipe, dtype, held, compute, head, packed=packed)
+    second = trace(_cut(config, deep), rows=rows)
     return first.more(second, (depth - shallow) / (deep - shallow))
 
 
@@ -273,8 +285,9 @@ def _trace(
     compute: torch.dtype | None,
     head: Head = CAUSAL_LM,
     *,
-    packed: bool = True,
+    rows: Rows = "packed",
 ) -> Trace:
+    packed = rows == "packed"
     context = getattr(config, "max_position_embeddings", None)
     batch, length, segments = row_shape(recipe, packed=packed, context=context)
     train = recipe.train
@@ -292,13 +305,15 @@ def _trace(
                 parameter.grad = torch.zeros_like(parameter)
         ids = torch.zeros(batch, length, dtype=torch.long)
         # Rows that are padded have a mask of their own each, which keys are repeated for.
-        mask = torch.ones(batch, 1, length, length, dtype=torch.bool)
-        inputs: dict[str, Any] = {"attention_mask": mask}
+        shape = (batch, 1, length, length) if rows == "padded" else (batch, length)
+        inputs: dict[str, Any] = {"attention_mask": torch.ones(shape, dtype=torch.bool)}
         if packed:
             inputs = {
                 "position_ids": torch.arange(length)[None],
                 "segment_lengths": segments,
             }
+        if packed and getattr(model, "_is_stateful", False):
+            raise _CannotPackError(f"{type(model).__name__} keeps a state along the row")
         before = live.peak = live.now
         compute_loss = _loss_of(head)
         # With checkpointing, layers are computed again in the backward pass.
@@ -312,6 +327,10 @@ def _trace(
                     loss.backward()  # pyright: ignore[reportUnknownMemberType]
             except Exception as error:
                 # Each model's own code runs here; what it needs of numbers it asks in its own way.
+                if isinstance(error, _CannotPackError):
+                    raise
+                if packed and head.is_new:
+                    raise _CannotPackError(innermost_reason(error)) from error
                 raise ModelError(
                     f"the memory of {type(model).__name__} cannot be planned: its forward pass "
                     f"depends on numbers ({innermost_reason(error)})"
@@ -342,11 +361,22 @@ def row_shape(
 
 @contextmanager
 def _rows(model: Any, *, packed: bool) -> Generator[None]:
-    if packed:
-        with packed_rows(model), fused_layers(model):
-            yield
-    else:
+    """Context manager: as the run's rows are; within it a model that cannot pack is refused.
+
+    The run itself compares numbers (`fusion.packing_probe`). Without them it can be seen whether
+    each layer attends by `packed_attention` or fused, and with all that the model gives it.
+
+    Raises:
+        _CannotPackError: a layer does not.
+    """
+    if not packed:
         yield
+        return
+    with packed_rows(model), watched_attention() as seen, fused_layers(model) as fusion:
+        yield
+    attending = len(seen.layers) + sum(why is None for why in fusion.ran.values())
+    if seen.unused or attending < model.config.get_text_config().num_hidden_layers:
+        raise _CannotPackError(f"{type(model).__name__} has an attention of its own")
 
 
 def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:

@@ -11,8 +11,9 @@ of W: `block.py` (4 bits), `int8.py` (8 bits), `gguf.py` (GGUF blocks).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
@@ -56,6 +57,7 @@ class QuantLinear(nn.Module, ABC):
         self.from_conv1d = False
         self._keep_dense = False
         self._dense: Tensor | None = None
+        self._place: Tensor | None = None
         self.register_buffer("bias", None if bias is None else bias.detach().to(compute_dtype))
 
     @abstractmethod
@@ -100,7 +102,8 @@ class QuantLinear(nn.Module, ABC):
         if not self._keep_dense:
             return self.dequantize(self.compute_dtype)
         if self._dense is None:
-            self._dense = self.dequantize(self.compute_dtype)
+            decoded = self.dequantize(self.compute_dtype)
+            self._dense = decoded if self._place is None else self._place.copy_(decoded)
         return self._dense
 
     @property
@@ -108,10 +111,17 @@ class QuantLinear(nn.Module, ABC):
         """Whether the decoded weight is cached."""
         return self._keep_dense
 
-    def keep_dense(self, keep: bool) -> None:
-        """Cache the decoded weight from its next use on, or drop it; see `dense_weights`."""
+    def keep_dense(self, keep: bool, place: Tensor | None = None) -> None:
+        """Cache the decoded weight from its next use on, or drop it; see `dense_weights`.
+
+        Args:
+            keep: whether to cache it.
+            place: (out_features, in_features) in the compute dtype, to hold it; None: memory of its
+                own.
+        """
         self._keep_dense = keep
         self._dense = None
+        self._place = place
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + b: (..., in_features) to (..., out_features), in the dtype of x."""
@@ -129,7 +139,7 @@ class QuantLinear(nn.Module, ABC):
             if moved.dtype != buffer.dtype:
                 setattr(self, name, buffer.to(moved.device))
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
-        self._dense = None
+        self._dense = self._place = None
         return self
 
     def extra_repr(self) -> str:
@@ -229,16 +239,36 @@ def dense_weights(model: nn.Module) -> Generator[None]:
 
     For generation, where decoding would cost more than the products of one token. Memory rises to
     that of the unquantised model and falls again at the end; results are bit-identical.
+
+    On a processor all of them lie in one piece of memory, which the C library gives back to the
+    system whole. Hundreds of pieces would leave holes in its heap between what else was made.
     """
     every = [module for module in model.modules() if isinstance(module, QuantLinear)]
     layers = [layer for layer in every if not layer.keeps_dense]
     try:
-        for layer in layers:
-            layer.keep_dense(True)
+        for layer, place in zip(layers, _places(layers), strict=True):
+            layer.keep_dense(True, place)
         yield
     finally:
         for layer in layers:
             layer.keep_dense(False)
+
+
+def _places(layers: Sequence[QuantLinear]) -> list[Tensor | None]:
+    """Return a place for each layer's decoded weight; None off the processor."""
+    if any(buffer.device.type != "cpu" for layer in layers for buffer in layer.buffers()):
+        return [None] * len(layers)
+    sizes: dict[torch.dtype, int] = {}
+    for layer in layers:
+        size = layer.in_features * layer.out_features
+        sizes[layer.compute_dtype] = sizes.get(layer.compute_dtype, 0) + size
+    free = {dtype: torch.empty(size, dtype=dtype) for dtype, size in sizes.items()}
+    places: list[Tensor | None] = []
+    for layer in layers:
+        shape = layer.out_features, layer.in_features
+        places.append(free[layer.compute_dtype][: math.prod(shape)].view(shape))
+        free[layer.compute_dtype] = free[layer.compute_dtype][math.prod(shape) :]
+    return places
 
 
 class _FrozenProduct(torch.autograd.Function):

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
@@ -45,7 +44,13 @@ from etude.tuning.tasks.answers import (
     with_columns,
 )
 from etude.tuning.tasks.base import Answer, Prediction, TaskRecord, omission_notes
-from etude.tuning.training.evaluate import evaluate, generate_answers
+from etude.tuning.tasks.held_out import (
+    context_notes,
+    evaluate_held_out,
+    require_held_out,
+    within_context,
+)
+from etude.tuning.training.evaluate import generate_answers
 from etude.tuning.training.measurement import Measurement
 
 REFERENCE = "reference.json"
@@ -66,11 +71,7 @@ class Chat:
     def read(self, recipe: Recipe) -> DataSplit:
         """Read conversations, prompts and answers, texts or preferences."""
         split = load_samples(recipe.data, recipe.train.seed, with_columns(recipe.eval))
-        if not split.eval:
-            raise DataError(
-                "there are no evaluation samples: name an evaluation file (data.eval), "
-                "or hold out a share of the data (data.eval_fraction)"
-            )
+        require_held_out(split)
         train, notes = for_training(split.train, recipe.data, recipe.train.seed)
         return DataSplit(train, split.eval, [*split.notes, *notes])
 
@@ -98,13 +99,8 @@ class Chat:
     ) -> PreparedData:
         """Encode samples, each at most as long as the model's context."""
         notes = list(split.notes)
-        spec = recipe.data
-        context = getattr(loaded.model.config, "max_position_embeddings", None)
-        if context is not None and spec.max_length > context:
-            notes.append(
-                f"data.max_length {spec.max_length} exceeds the model's context: using {context}"
-            )
-            spec = spec.model_copy(update={"max_length": context})
+        spec = within_context(loaded, recipe.data)
+        notes += context_notes(recipe.data, spec.max_length)
         encoder = Encoder(loaded.tokenizer, spec)
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encode_cached(encoder, split.train, progress, notes.append)
@@ -208,14 +204,7 @@ class Chat:
         progress: Progress,
     ) -> Measurement:
         """Measure the loss, and generate answers."""
-        evaluation = evaluate(
-            loaded.model,
-            objective,
-            data.eval.samples,
-            recipe.train.micro_tokens,
-            progress,
-            layout=self.layout(recipe, loaded),
-        )
+        evaluation = evaluate_held_out(self, loaded, data, recipe, objective, progress)
         asked = asked_questions(data.eval.sources, data.encoder, recipe.eval)
         limit = _answer_limit(recipe, data.encoder)
         answered = answer_questions(loaded, data.encoder, asked, recipe.eval, limit, progress)

@@ -38,10 +38,16 @@ from etude.tuning.objectives.contrastive import Contrastive, embed, retrieval_ra
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord, omission_notes
 from etude.tuning.tasks.classifier_results import SHOWN
+from etude.tuning.tasks.held_out import (
+    context_notes,
+    evaluate_held_out,
+    require_held_out,
+    whole_file,
+    within_context,
+)
 from etude.tuning.tasks.sentence_transformers import write_embedder
-from etude.tuning.tasks.text_classification import context_limited, text_layout
+from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.tasks.text_encoder import BATCH, TextEncoder, Tokens
-from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
 
 TRUNK = Head("none")
@@ -134,11 +140,7 @@ class Embedding:
             DataError: as `load_samples`; also if a class has a single text, or there is one class.
         """
         split = load_samples(recipe.data, recipe.train.seed, pair_reader)
-        if not split.eval:
-            raise DataError(
-                "there are no evaluation samples: name an evaluation file (data.eval), "
-                "or hold out a share of the data (data.eval_fraction)"
-            )
+        require_held_out(split)
         notes = list(split.notes)
         train = with_positives(split.train, recipe.train.seed, "training", notes)
         held_out = with_positives(split.eval, recipe.train.seed, "evaluation", notes)
@@ -161,7 +163,7 @@ class Embedding:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> EmbeddingEncoder:
         """Return an encoder within the model's context."""
-        return EmbeddingEncoder(loaded.tokenizer, context_limited(loaded, recipe))
+        return EmbeddingEncoder(loaded.tokenizer, within_context(loaded, recipe.data))
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -169,11 +171,7 @@ class Embedding:
         """Encode texts, each at most as long as the model's context."""
         notes = list(split.notes)
         encoder = self.encoder(loaded, recipe)
-        if encoder.spec.max_length != recipe.data.max_length:
-            notes.append(
-                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
-                f"{encoder.spec.max_length}"
-            )
+        notes += context_notes(recipe.data, encoder.spec.max_length)
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -186,15 +184,7 @@ class Embedding:
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
         """Read every row of a file with the run's columns."""
-        spec = recipe.data.model_copy(
-            update={
-                "kind": "files",
-                "train": str(file),
-                "eval": None,
-                "eval_fraction": 0.0,
-                "max_train": None,
-            }
-        )
+        spec = whole_file(recipe.data, file)
         split = load_samples(spec, recipe.train.seed, pair_reader)
         notes = list(split.notes)
         samples = with_positives(split.train, recipe.train.seed, "evaluation", notes)
@@ -210,7 +200,7 @@ class Embedding:
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write what sentence-transformers needs to open the folder."""
-        write_embedder(folder, loaded, context_limited(loaded, recipe).max_length)
+        write_embedder(folder, loaded, within_context(loaded, recipe.data).max_length)
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
@@ -248,14 +238,7 @@ class Embedding:
         progress: Progress,
     ) -> Measurement:
         """Measure the loss and how well each held-out text finds its positive among all."""
-        evaluation = evaluate(
-            loaded.model,
-            objective,
-            data.eval.samples,
-            recipe.train.micro_tokens,
-            progress,
-            layout=self.layout(recipe, loaded),
-        )
+        evaluation = evaluate_held_out(self, loaded, data, recipe, objective, progress)
         shown = nearest(evaluation.outputs, SHOWN)
         texts = [_document(data.eval.sources, place) for place, _ in shown]
         scores = [100.0 / rank for _, rank in shown]

@@ -16,7 +16,8 @@ from etude.tuning.fusion.layout import row_layout
 from etude.tuning.models.load import LoadedModel, load_model
 from etude.tuning.objectives.contrastive import embed
 from etude.tuning.tasks.embedding import TRUNK, EmbeddingEncoder, plain_sample
-from etude.tuning.tasks.text_classification import context_limited, text_layout
+from etude.tuning.tasks.held_out import within_context
+from etude.tuning.tasks.text_classification import text_layout
 
 BLOCK = 1024
 """Queries whose similarities are computed together."""
@@ -55,7 +56,7 @@ def _vectors(
     loaded: LoadedModel, recipe: Recipe, texts: Sequence[str], progress: Progress
 ) -> NDArray[np.float32]:
     """Return the vector of each text, of length one."""
-    encoder = EmbeddingEncoder(loaded.tokenizer, context_limited(loaded, recipe))
+    encoder = EmbeddingEncoder(loaded.tokenizer, within_context(loaded, recipe.data))
     layout = text_layout(recipe, loaded, per_token=True)
     limit = encoder.spec.max_length
     samples = [

@@ -37,6 +37,7 @@ from etude.tuning.objectives.base import Objective
 from etude.tuning.objectives.language_modeling import LanguageModelingLoss
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import Answer, Prediction, TaskRecord
+from etude.tuning.tasks.held_out import context_notes, within_context
 from etude.tuning.training.evaluate import evaluate, generate_answers
 from etude.tuning.training.measurement import Measurement
 
@@ -107,7 +108,7 @@ class LanguageModeling:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> DocumentEncoder:
         """Return the encoder of the model's tokenizer, rows no longer than the model's context."""
-        return DocumentEncoder(loaded.tokenizer, _within_context(loaded, recipe.data))
+        return DocumentEncoder(loaded.tokenizer, within_context(loaded, recipe.data))
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -116,11 +117,7 @@ class LanguageModeling:
         documents = cast("DocumentSplit", split)
         notes = list(split.notes)
         encoder = self.encoder(loaded, recipe)
-        if encoder.spec.max_length != recipe.data.max_length:
-            notes.append(
-                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
-                f"{encoder.spec.max_length}"
-            )
+        notes += context_notes(recipe.data, encoder.spec.max_length)
         total = sum(map(len, (split.train, split.eval, documents.general, documents.replay)))
         progress.start("Tokenising", total, "documents")
         train = encoder.encode_documents(split.train, progress)
@@ -299,13 +296,6 @@ def suits(spec: DataSpec, first: Row | None) -> bool:
     if first is None or documents:
         return documents
     return format_name(spec, first) == "text"
-
-
-def _within_context(loaded: LoadedModel, spec: DataSpec) -> DataSpec:
-    context = getattr(loaded.model.config, "max_position_embeddings", None)
-    if context is None or spec.max_length <= context:
-        return spec
-    return spec.model_copy(update={"max_length": context})
 
 
 def _evaluated(

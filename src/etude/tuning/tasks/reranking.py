@@ -21,6 +21,7 @@ from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.data import BM25
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.candidates import (
     Mined,
@@ -52,14 +53,12 @@ from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
 from etude.tuning.tasks.baselines import beside_model
 from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.first_stage import embedding_ranker
+from etude.tuning.tasks.held_out import within_context
 from etude.tuning.tasks.sentence_transformers import write_cross_encoder
-from etude.tuning.tasks.text_classification import context_limited, text_layout
+from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.tasks.text_encoder import TextEncoder, Tokens, encoded_text
 from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
-
-BM25_NAME = "bm25"
-"""`data.first_stage` that is no model."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Reranking:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> RerankingEncoder:
         """Return an encoder within the model's context."""
-        return RerankingEncoder(loaded.tokenizer, context_limited(loaded, recipe), loaded.head)
+        return RerankingEncoder(loaded.tokenizer, within_context(loaded, recipe.data), loaded.head)
 
     def encode(
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
@@ -236,7 +235,7 @@ class Reranking:
 
     def finish(self, folder: Path, loaded: LoadedModel, recipe: Recipe) -> None:
         """Write what sentence-transformers needs to open the folder as a `CrossEncoder`."""
-        write_cross_encoder(folder, loaded, context_limited(loaded, recipe).max_length)
+        write_cross_encoder(folder, loaded, within_context(loaded, recipe.data).max_length)
 
     def layout(self, recipe: Recipe, loaded: LoadedModel) -> Layout:
         """Return packed rows, or padded ones if the recipe says so or the model cannot pack."""
@@ -294,7 +293,7 @@ class Reranking:
             evaluation.loss,
             evaluation.metrics,
             shown[:SHOWN],
-            [100.0 / rank for rank in best[:SHOWN]],
+            [100.0 / rank if rank <= recipe.data.candidates else 0.0 for rank in best[:SHOWN]],
             details,
         )
 
@@ -366,14 +365,14 @@ class Reranking:
 
 def _ranker(recipe: Recipe, progress: Progress) -> Ranker:
     """Return the first stage that `data.first_stage` names."""
-    if recipe.data.first_stage == BM25_NAME:
+    if recipe.data.first_stage == BM25:
         return bm25_ranker
     return partial(embedding_ranker, recipe, progress)
 
 
 def _first_stage_title(recipe: Recipe) -> str:
     name = recipe.data.first_stage
-    return "BM25" if name == BM25_NAME else f"first stage ({name})"
+    return "BM25" if name == BM25 else f"first stage ({name})"
 
 
 def _objective(recipe: Recipe, data: PreparedData) -> Listwise:

@@ -63,13 +63,19 @@ from etude.tuning.tasks.base import (
 )
 from etude.tuning.tasks.baselines import baselines, beside_model
 from etude.tuning.tasks.classifier_results import measured, named
+from etude.tuning.tasks.held_out import (
+    context_notes,
+    evaluate_held_out,
+    require_held_out,
+    whole_file,
+    within_context,
+)
 from etude.tuning.tasks.text_encoder import (
     FAR_TOO_LONG,
     PROBLEMS,
     TextEncoder,
     encoded_text,
 )
-from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
 
 LENGTH_MULTIPLE = 32
@@ -98,11 +104,7 @@ class TextClassification:
         split = load_labelled(recipe.data, recipe.train.seed)
         kind = _kind(split, recipe.data)
         require_learnable(split, recipe.data, kind)
-        if not split.eval:
-            raise DataError(
-                "there are no evaluation samples: name an evaluation file (data.eval), "
-                "or hold out a share of the data (data.eval_fraction)"
-            )
+        require_held_out(split)
         _refuse_unsuitable(recipe, kind)
         notes = [*split.notes, *describe_labels(kind, split.train, recipe.data)]
         return DataSplit(split.train, split.eval, notes)
@@ -145,7 +147,7 @@ class TextClassification:
 
     def encoder(self, loaded: LoadedModel, recipe: Recipe) -> TextEncoder:
         """Return an encoder with the classes of the loaded head."""
-        spec = context_limited(loaded, recipe)
+        spec = within_context(loaded, recipe.data)
         return TextEncoder(loaded.tokenizer, spec, loaded.head.labels, loaded.head)
 
     def encode(
@@ -157,11 +159,7 @@ class TextClassification:
         # Of these samples the thresholds are chosen: saved ones would have an advantage.
         encoder.options.pop("thresholds", None)
         limit = encoder.spec.max_length
-        if limit != recipe.data.max_length:
-            notes.append(
-                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
-                f"{limit}"
-            )
+        notes += context_notes(recipe.data, limit)
         progress.start("Tokenising", len(split.train) + len(split.eval), "samples")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -184,16 +182,7 @@ class TextClassification:
     ) -> PreparedData:
         """Read every row of a file with the run's columns; saved thresholds apply."""
         encoder = self.encoder(loaded, recipe)
-        spec = recipe.data.model_copy(
-            update={
-                "kind": "files",
-                "train": str(file),
-                "eval": None,
-                "eval_fraction": 0.0,
-                "max_train": None,
-                "label_kind": encoder.kind,
-            }
-        )
+        spec = whole_file(recipe.data, file, label_kind=encoder.kind)
         split = load_labelled(spec, recipe.train.seed)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
@@ -255,14 +244,7 @@ class TextClassification:
         progress: Progress,
     ) -> Measurement:
         """Measure the loss and the metrics of the predictions."""
-        evaluation = evaluate(
-            loaded.model,
-            objective,
-            data.eval.samples,
-            recipe.train.micro_tokens,
-            progress,
-            layout=self.layout(recipe, loaded),
-        )
+        evaluation = evaluate_held_out(self, loaded, data, recipe, objective, progress)
         found = measured(data.encoder.kind, evaluation, data, recipe.eval.thresholds)
         known = cast("Targets", objective).baselines
         if known:
@@ -451,15 +433,7 @@ def text_layout(recipe: Recipe, loaded: LoadedModel, *, per_token: bool = False)
     return exact_layout(
         loaded.model,
         packing=recipe.data.packing,
-        longest=context_limited(loaded, recipe).max_length,
+        longest=within_context(loaded, recipe.data).max_length,
         outputs="tokens" if per_token else "samples",
         padded=Layout(packed=False, pad_id=pad_id, length_multiple=LENGTH_MULTIPLE),
     )
-
-
-def context_limited(loaded: LoadedModel, recipe: Recipe) -> DataSpec:
-    """Return the recipe's data section, with `max_length` limited to the model's context."""
-    context = getattr(loaded.model.config, "max_position_embeddings", None)
-    if context is None or recipe.data.max_length <= context:
-        return recipe.data
-    return recipe.data.model_copy(update={"max_length": context})

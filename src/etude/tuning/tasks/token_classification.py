@@ -53,8 +53,13 @@ from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import PredictedSpan, SpansPrediction, TaskRecord
 from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.entity_details import entity_details
+from etude.tuning.tasks.held_out import (
+    context_notes,
+    evaluate_held_out,
+    require_held_out,
+    whole_file,
+)
 from etude.tuning.tasks.text_classification import text_layout
-from etude.tuning.training.evaluate import evaluate
 from etude.tuning.training.measurement import Measurement
 
 SPLITTING = "word_splitting"
@@ -90,11 +95,7 @@ class TokenTagging:
         split = load_samples(
             recipe.data, recipe.train.seed, partial(tagged_reader, repairs=repairs)
         )
-        if not split.eval:
-            raise DataError(
-                "there are no evaluation samples: name an evaluation file (data.eval), "
-                "or hold out a share of the data (data.eval_fraction)"
-            )
+        require_held_out(split)
         notes = [*survey(split, recipe.data), *repairs.notes()]
         return DataSplit(split.train, split.eval, [*split.notes, *notes])
 
@@ -133,11 +134,7 @@ class TokenTagging:
         """Encode sentences, in windows of at most the model's context."""
         notes = list(split.notes)
         encoder = self.encoder(loaded, recipe)
-        if encoder.max_length != recipe.data.max_length:
-            notes.append(
-                f"data.max_length {recipe.data.max_length} exceeds the model's context: using "
-                f"{encoder.max_length}"
-            )
+        notes += context_notes(recipe.data, encoder.max_length)
         scheme = data_scheme(split.train)
         counts, held_counts = WordCounts(), WordCounts()
         progress.start("Tokenising", len(split.train) + len(split.eval), "sentences")
@@ -162,15 +159,7 @@ class TokenTagging:
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
         """Read every row of a file with the run's columns."""
-        spec = recipe.data.model_copy(
-            update={
-                "kind": "files",
-                "train": str(file),
-                "eval": None,
-                "eval_fraction": 0.0,
-                "max_train": None,
-            }
-        )
+        spec = whole_file(recipe.data, file)
         repairs, counts = SpanRepairs(), WordCounts()
         split = load_samples(spec, recipe.train.seed, partial(tagged_reader, repairs=repairs))
         encoder = self.encoder(loaded, recipe)
@@ -230,14 +219,7 @@ class TokenTagging:
     ) -> Measurement:
         """Measure the loss and the entities of whole sentences."""
         samples = data.eval.samples
-        evaluation = evaluate(
-            loaded.model,
-            objective,
-            samples,
-            recipe.train.micro_tokens,
-            progress,
-            layout=self.layout(recipe, loaded),
-        )
+        evaluation = evaluate_held_out(self, loaded, data, recipe, objective, progress)
         decoder: TagDecoder = data.encoder.decoder
         true: list[list[Entity]] = []
         found: list[list[Entity]] = []

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from etude.core.errors import RecipeError, did_you_mean
+from etude.core.machine import release_freed_memory
 from etude.core.progress import Progress
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import PACKED_ROWS, Batch, Layout
@@ -157,6 +158,8 @@ def generate_texts(
         progress: reports each answered prompt.
     """
     model.eval()
+    # What evaluation or training freed would lie idle beside decoded weights and their cache.
+    release_freed_memory()
     answers = [Generation("", 0, ended=True)] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends = end_tokens(model, end_id)

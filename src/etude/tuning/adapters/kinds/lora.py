@@ -34,7 +34,7 @@ from etude.tuning.adapters.registry import (
     copy_trained,
     register,
 )
-from etude.tuning.adapters.saved_parts import CONFIG, PeftOptions, SavedPart, WrittenPart
+from etude.tuning.adapters.saved_parts import CONFIG, PeftOptions, SavedPart, WrittenPart, weight_of
 from etude.tuning.config.sections.adapter import AdapterSpec, FactorSpec
 
 NEUTRAL_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -127,7 +127,7 @@ class LoRAKind(AdapterKind):
             *("r", "lora_alpha", "lora_dropout", "init_lora_weights", "use_rslora", "use_dora"),
             *("rank_pattern", "alpha_pattern", "layers_pattern", "ensure_weight_tying"),
             *("megatron_core", "runtime_config", "qalora_group_size", "loftq_config"),
-            *("eva_config", "corda_config", "lora_ga_config"),
+            *("eva_config", "corda_config", "lora_ga_config", "target_parameters"),
         }
     )
 
@@ -183,17 +183,25 @@ class LoRAKind(AdapterKind):
         """Return the configuration: the most common rank and alpha, and exceptions by module."""
         del adapters
         scales = {path: (part.rank, part.alpha) for path, part in parts.items()}
+        # PEFT matches the patterns with the path of what it adapts, a module or its weight.
+        parameters: list[str] = common.get("target_parameters") or []
+        names = {path: weight_of(path) for path in scales if weight_of(path) in parameters}
         rank, alpha = _commonest(list(scales.values())) if scales else (spec.rank, spec.alpha)
         return {
             "peft_type": "LORA",
             **common,
             "r": rank,
             "lora_alpha": _plain_number(alpha),
-            "rank_pattern": {path: r for path, (r, _) in scales.items() if r != rank},
-            "alpha_pattern": {
-                path: _plain_number(a) for path, (_, a) in scales.items() if a != alpha
+            "rank_pattern": {
+                names.get(path, path): r for path, (r, _) in scales.items() if r != rank
             },
-            "lora_dropout": spec.dropout,
+            "alpha_pattern": {
+                names.get(path, path): _plain_number(a)
+                for path, (_, a) in scales.items()
+                if a != alpha
+            },
+            # PEFT refuses dropout beside `target_parameters`; it has no effect after training.
+            "lora_dropout": 0.0 if parameters else spec.dropout,
             "init_lora_weights": True,
             "use_dora": self.use_dora,
             "use_rslora": spec.rslora,
@@ -211,7 +219,11 @@ class LoRAKind(AdapterKind):
         """Return `init_lora_weights` where the adapter was trained on a changed base."""
         made = config.get("init_lora_weights", True)
         known = made in NEUTRAL_INIT or (made in REPEATED_INIT and not self.use_dora)
-        return [] if known else ["init_lora_weights"]
+        # Those of experts have three dimensions, and no Linear.
+        parameters: list[str] = config.get("target_parameters") or []
+        linear = all(name.endswith(".weight") for name in parameters)
+        bad = [] if known else ["init_lora_weights"]
+        return bad if linear and not (parameters and self.use_dora) else [*bad, "target_parameters"]
 
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions

@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
 
+BM25 = "bm25"
+"""The first stage of a search that is no model."""
+
 
 class ReplaySpec(Section):
     """General text mixed into the documents of a domain (`language-modeling`)."""
@@ -176,7 +179,7 @@ class DataSpec(Section):
     candidates: Annotated[int, Field(ge=2)] = 20
     """Documents that `first_stage` passes on for each held-out query (`task: reranking`)."""
 
-    first_stage: str = "bm25"
+    first_stage: str = BM25
     """What finds the documents that are reranked: `bm25`, or an embedding model: an alias, a hub id
     or a folder, whose vectors are means of its tokens' states."""
 

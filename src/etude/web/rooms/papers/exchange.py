@@ -40,15 +40,17 @@ def exchange(request: Request, bench: Bench) -> HTMLResponse:
 
 def _page(request: Request, bench: Bench, status: int = 200, **content: Any) -> HTMLResponse:
     defaults: dict[str, Any] = {"wrong": "", "imported": None}
+    tags = bench.reader.tags()
     opinions = list(bench.reader.opinions().values())
     return render(
         request,
         "papers/exchange.html",
         status,
-        tags=sorted(bench.reader.tags()),
-        liked=opinions.count(1),
+        selections=[
+            ("Liked", opinions.count(1), {"liked": "true"}),
+            *((f"#{tag}", len(ids), {"tag": tag}) for tag, ids in sorted(tags.items())),
+        ],
         total=bench.library.count(),
-        formats=list(MEDIA),
         **(defaults | content),
         **frame(bench),
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from etude.app.papers.syncing import is_automatic, set_automatic, sync_stamp, sync_state
+from etude.app.papers.syncing import is_automatic, set_automatic, sync_state
 from etude.web.bench import Bench
 from etude.web.events import Step
 from etude.web.pages import render
-from etude.web.rooms.papers.lists import frame
+from etude.web.rooms.papers.lists import frame, papers_position
 from etude.web.rooms.papers.view import local
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class PapersTopic:
 
     def position(self) -> str:
         """Return a text that changes with any of them."""
-        revision, answered = self._bench.library.revision(), self._bench.ranking.answered
-        return f"{sync_stamp()}.{revision}.{answered}"
+        return papers_position(self._bench)
 
     def after(self, position: str) -> Sequence[Step]:
         """Return one step if anything has changed."""

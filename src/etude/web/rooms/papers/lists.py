@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from etude.app.papers.opening import tagged
 from etude.app.papers.reading import Order, rows_of_day, search_papers, why_empty
-from etude.app.papers.syncing import SyncState, is_automatic, sync_state
+from etude.app.papers.syncing import SyncState, is_automatic, sync_stamp, sync_state
 from etude.core.errors import PapersError
 from etude.web.bench import Bench
 from etude.web.pages import render
@@ -79,6 +79,7 @@ def index(
         bench.library, settings, day=day or None, shelf=shelf or None, replaced=replaced
     )
     known = bool(bench.reader.stamp())
+    position = papers_position(bench)
     found = _ordered(bench, rows, chosen, shelf, order, replaced=replaced, known=known)
     parts = {
         "day": day,
@@ -121,6 +122,7 @@ def index(
         replaced=replaced,
         known=known,
         pending=found.pending,
+        position=position,
         problem=found.problem,
         here=Here("/papers", {**parts, "topic": topic}),
         **frame(bench),
@@ -218,7 +220,7 @@ def liked(request: Request, bench: Bench, page: Number = 1) -> HTMLResponse:
         title="Liked",
         lede="Papers that you liked, the last one first. They decide what comes first on each day.",
         none="Nothing liked yet. Three likes are enough to order each day's papers for you.",
-        export={"liked": 1},
+        export={"liked": "true"},
     )
 
 
@@ -340,23 +342,36 @@ class SyncNow:
     running: bool
     began: str
     ended: str
+    last: str
+    """When arXiv was last read by any program; empty if never."""
     automatic: bool
     due: str
     due_later: bool
+    position: str
+    """Of the topic `papers`, before all of this was read."""
 
     @classmethod
     def of(cls, bench: Workbench) -> SyncNow:
         """Look."""
+        position = papers_position(bench)
         state, due = sync_state(), bench.syncer.due()
+        run = bench.library.mark("sync:run")
         return cls(
             state,
             bench.syncer.running(),
             _clock(state.began) if state else "",
             _clock(state.ended) if state and state.ended else "",
+            _clock(run["ended"]) if run else "",
             is_automatic(bench.library),
             due.astimezone().strftime("%A, %-d %B, %H:%M"),
             due > datetime.now(UTC),
+            position,
         )
+
+
+def papers_position(bench: Workbench) -> str:
+    """Return a text that changes when a sync moves, papers come, or an order was computed."""
+    return f"{sync_stamp()}.{bench.library.revision()}.{bench.ranking.answered}"
 
 
 def _clock(seconds: float) -> str:

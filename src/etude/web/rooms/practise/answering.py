@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -49,15 +50,16 @@ Code = Annotated[Written, Depends(_written)]
 def _save(bench: Bench, slug: str, code: Written) -> tuple[int, bool]:
     """Save a form's code; return the draft's revision, and whether it has this code."""
     problem = find(slug)
-    if code.revision == 0 and code.source == problem.starter:
-        return 0, bench.drafts.read(slug) is None
+    if code.revision == 0 and code.source == problem.starter and bench.drafts.read(slug) is None:
+        return 0, True
     saved, agrees = bench.drafts.save(slug, code.source, code.revision, code.tab)
     return saved.revision, agrees
 
 
-def _back(slug: str, place: str, key: str = "") -> RedirectResponse:
-    query = f"?of={key}" if key else ""
-    return RedirectResponse(f"/practise/{slug}{query}#{place}", 303)
+def _back(slug: str, place: str, key: str = "", tab: str = "") -> RedirectResponse:
+    """Lead back to the problem: to an attempt, and to a tab's own code if that is a copy."""
+    query = urlencode({name: value for name, value in (("of", key), ("tab", tab)) if value})
+    return RedirectResponse(f"/practise/{slug}{'?' if query else ''}{query}#{place}", 303)
 
 
 @router.get("/{slug}/draft")
@@ -80,7 +82,7 @@ def save(request: Request, bench: Bench, slug: Slug, code: Code) -> Response:
     bench.judge.want(again=False)
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"revision": revision, "agrees": agrees})
-    return _back(slug, "answer" if agrees else "conflict")
+    return _back(slug, "answer") if agrees else _back(slug, "conflict", tab=code.tab)
 
 
 @router.post("/{slug}/run")
@@ -96,19 +98,19 @@ def submit(bench: Bench, slug: Slug, code: Code) -> Response:
 
 
 def _send(bench: Bench, slug: str, code: Written, *, visible_only: bool) -> Response:
-    _save(bench, slug, code)
+    _, agrees = _save(bench, slug, code)
     key = send(bench.progress, slug, code.source, visible_only=visible_only)
     bench.judge.want()
     await_verdict(bench.progress, key, SOON_SECONDS)
-    return _back(slug, "verdict", key)
+    return _back(slug, "verdict", key, "" if agrees else code.tab)
 
 
 @router.post("/{slug}/hint")
 def hint(bench: Bench, slug: Slug, code: Code, of: Annotated[str, Form()] = "") -> Response:
     """Give the next hint."""
-    _save(bench, slug, code)
+    _, agrees = _save(bench, slug, code)
     next_hint(bench.progress, find(slug))
-    return _back(slug, "hints", _own(bench, of))
+    return _back(slug, "hints", _own(bench, of), "" if agrees else code.tab)
 
 
 @router.post("/{slug}/explain")
@@ -120,12 +122,12 @@ def explain(
     question: Annotated[str, Form(max_length=1000)] = "",
 ) -> Response:
     """Let a model explain a failure."""
-    _save(bench, slug, code)
+    _, agrees = _save(bench, slug, code)
     attempt = find_attempt(bench.progress, of)
     if attempt.slug != slug:
         raise HTTPException(404, "This submission is to another problem.")
     bench.explainer.start(find(slug), attempt, question.strip())
-    return _back(slug, "explanation", attempt.key)
+    return _back(slug, "explanation", attempt.key, "" if agrees else code.tab)
 
 
 @router.post("/{slug}/rate")
@@ -138,9 +140,9 @@ def rate(
     of: Annotated[str, Form()] = "",
 ) -> Response:
     """Keep whether an explanation helped."""
-    _save(bench, slug, code)
+    _, agrees = _save(bench, slug, code)
     bench.explainer.rate(helped, number)
-    return _back(slug, "explanation", _own(bench, of))
+    return _back(slug, "explanation", _own(bench, of), "" if agrees else code.tab)
 
 
 @router.post("/{slug}/choose")

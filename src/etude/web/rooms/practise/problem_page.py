@@ -52,11 +52,20 @@ def attempt_shown(bench: Workbench, slug: str, key: str) -> Attempt | None:
 
 
 def problem_page(
-    request: Request, bench: Workbench, problem: Problem, attempt: Attempt | None
+    request: Request, bench: Workbench, problem: Problem, attempt: Attempt | None, tab: str = ""
 ) -> HTMLResponse:
-    """Return the page of a problem."""
+    """Return the page of a problem.
+
+    Args:
+        request: that it answers.
+        bench: the user's.
+        problem: that is shown.
+        attempt: whose verdict is shown.
+        tab: whose code is shown if it is kept beside the draft; empty is a new one.
+    """
     slug = problem.slug
-    draft = bench.drafts.read(slug)
+    draft, copies = bench.drafts.read(slug), bench.drafts.copies(slug)
+    mine = next((copy for copy in copies if copy.tab == tab), draft)
     hints = problem.hints
     failed = attempt is not None and attempt.verdict is not None and not attempt.verdict.accepted
     return render(
@@ -65,11 +74,11 @@ def problem_page(
         problem=problem,
         collection=collection_title(problem.collection),
         solved=slug in bench.progress.solved(),
-        code=draft.source if draft else problem.starter,
-        revision=draft.revision if draft else 0,
+        code=mine.source if mine else problem.starter,
+        revision=mine.revision if mine else 0,
         draft=draft,
-        copies=bench.drafts.copies(slug),
-        tab=secrets.token_hex(8),
+        copies=copies,
+        tab=(mine and mine.tab) or secrets.token_hex(8),
         attempt=attempt,
         reading=read_verdict(problem, attempt) if attempt else None,
         hints=hints[: bench.progress.hints_taken(slug)],

@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from etude.app.attempts import history, wrong_answers
+from etude.app.attempts import history
 from etude.app.practice import daily_problem
 from etude.app.practice_list import Filters, collection_title, listing
+from etude.app.wrong_answers import wrong_answers
 from etude.web.bench import Bench
 from etude.web.events import Source
 from etude.web.pages import render
@@ -67,11 +68,15 @@ def collection(request: Request, bench: Bench, name: Slug) -> HTMLResponse:
 
 @router.get("/{slug}")
 def problem(
-    request: Request, bench: Bench, slug: Slug, of: Annotated[str, Query(max_length=32)] = ""
+    request: Request,
+    bench: Bench,
+    slug: Slug,
+    of: Annotated[str, Query(max_length=32)] = "",
+    tab: Annotated[str, Query(max_length=32)] = "",
 ) -> HTMLResponse:
     """Show a problem, the code so far, and the verdict on the last attempt or the one named."""
     found = find(slug)
-    return problem_page(request, bench, found, attempt_shown(bench, slug, of))
+    return problem_page(request, bench, found, attempt_shown(bench, slug, of), tab)
 
 
 @router.get("/{slug}/history")

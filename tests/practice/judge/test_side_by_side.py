@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from etude.practice.compare import Tolerance
+from etude.practice.judge.side_by_side import inputs, parts
 from etude.practice.judge.verdict import Grid, Part, Shown
 from etude.practice.protocol import Dataset, Foreign
-from etude.practice.side_by_side import inputs, parts
 
 T = Tolerance(rtol=1e-4, atol=1e-6)
 
@@ -88,12 +88,12 @@ def test_each_part_of_a_structure_is_laid_out_under_its_name():
 def test_what_is_missing_or_too_much_is_said():
     (first, second) = parts({"a": 1, "b": 2}, {"a": 1, "c": 3}, T)[1:]
     assert (first.title, first.expected, first.got, first.differs) == (
-        "['b']",
+        "b",
         "2",
         "nothing",
         True,
     )
-    assert (second.title, second.expected, second.got) == ("['c']", "nothing", "3")
+    assert (second.title, second.expected, second.got) == ("c", "nothing", "3")
 
 
 def test_values_of_two_classes_are_shown_as_they_are():
@@ -119,7 +119,7 @@ def test_where_other_answers_are_right_too_nothing_is_marked():
 
 def test_empty_scalar_and_bfloat16_arrays_are_laid_out():
     (empty, scalar, half, none) = inputs(
-        [torch.empty(0, 5), np.float32(2).reshape(()), torch.ones(2, dtype=torch.bfloat16), None],
+        [torch.empty(0, 5), np.array(2, np.float32), torch.ones(2, dtype=torch.bfloat16), None],
         ["a", "b", "c", "d"],
     )
     assert (empty.got.shape, empty.got.cells) == ([0, 5], [])

@@ -21,7 +21,9 @@ from etude.practice.judge.verdict import Grid, Part
 from etude.practice.protocol import Dataset, Foreign
 
 MOST_PARTS = 6
-ROWS, COLUMNS = 8, 8
+ROWS, COLUMNS = 8, 6
+"""Of an array that is shown; two fit side by side."""
+INPUT_ROWS = 4
 MOST_TEXT = 400
 _MISSING = object()
 
@@ -29,7 +31,7 @@ _MISSING = object()
 def inputs(arguments: list[Any], names: list[str]) -> list[Part]:
     """Return the arguments of a call, laid out."""
     return [
-        Part(name, got=_grid(_array(value), None, None) or _text(value))
+        Part(name, got=_alone(value, INPUT_ROWS))
         for name, value in zip(names, arguments, strict=True)
     ][:MOST_PARTS]
 
@@ -63,7 +65,7 @@ def _walk(expected: Any, got: Any, title: str = "") -> Iterator[tuple[str, Any, 
         one, other = cast("dict[Any, Any]", expected), cast("dict[Any, Any]", got)
         for key in [*one, *(key for key in other if key not in one)]:
             yield from _walk(
-                one.get(key, _MISSING), other.get(key, _MISSING), _joined(title, f"[{key!r}]")
+                one.get(key, _MISSING), other.get(key, _MISSING), _joined(title, str(key)[:80])
             )
     elif _is_sequence(expected) and _is_sequence(got) and type(expected) is type(got):
         if _array(expected) is not None and _array(got) is not None:
@@ -109,10 +111,10 @@ def _part(title: str, expected: Any, got: Any, tolerance: Tolerance | None) -> P
     )
 
 
-def _alone(value: Any) -> Grid | str:
+def _alone(value: Any, most_rows: int = ROWS) -> Grid | str:
     if value is _MISSING:
         return "nothing"
-    return _grid(_array(value), None, None, _kind(value)) or _text(value)
+    return _grid(_array(value), None, None, _kind(value), most_rows=most_rows) or _text(value)
 
 
 def _text(value: Any) -> str:
@@ -174,6 +176,7 @@ def _grid(
     wrong: Any,
     kind: str = "",
     beside: Any = None,
+    most_rows: int = ROWS,
 ) -> Grid | None:
     """Return a window of an array as rows of cells; None if there is no array."""
     if array is None:
@@ -187,7 +190,7 @@ def _grid(
     if leading:
         part, marks = part[leading], None if marks is None else marks[leading]
         other = None if other is None else other[leading]
-    rows = range(row, min(row + ROWS, shape[-2])) if len(shape) > 1 else range(1)
+    rows = range(row, min(row + most_rows, shape[-2])) if len(shape) > 1 else range(1)
     columns = range(column, min(column + COLUMNS, shape[-1])) if shape else range(1)
 
     def at(values: Any, i: int, j: int) -> Any:
