@@ -224,6 +224,31 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(web, client):
     assert client.post("/login", headers={**headers, **form}, content=body()).status_code == 413
 
 
+def test_a_body_without_a_length_is_refused_by_every_form_in_words(web, client):
+    token = client_token(web, client)
+    own = {"Origin": OWN}
+    first = f'--b\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{token}\r\n'
+    second = '--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
+
+    def body(beginning):
+        yield beginning.encode()
+        for _ in range(12):
+            yield b"x" * 100_000
+
+    kinds = {
+        "multipart/form-data; boundary=b": first + second,
+        "application/x-www-form-urlencoded": f"csrf={token}&x=",
+    }
+    for method, path, route in calls(web):
+        if method in ("GET", "HEAD", "OPTIONS") or (route.max_body_size or 0) > 1_000_000:
+            continue
+        for kind, beginning in kinds.items():
+            headers = {**own, "Content-Type": kind}
+            answer = client.request(method, path, headers=headers, content=body(beginning))
+            assert answer.status_code == 413, (path, kind)
+            assert "<h1>This is too large</h1>" in answer.text, (path, kind)
+
+
 @pytest.mark.parametrize("path", ["/lab", "/papers", "/"])
 def test_texts_of_strangers_stay_text(client, path):
     page = client.get(path).text
