@@ -83,6 +83,7 @@ def test_progress_shows_days_as_a_table_and_as_a_list(web, client):
 
 
 def test_a_streak_that_is_switched_off_is_mentioned_nowhere(web, client, post):
+    solve(web.bench, load_shelf()[5])
     assert "Days in a row" in client.get("/progress").text and "Streak" in client.get("/").text
     answer = post("/settings", timezone="Asia/Tokyo", automatic="true")
     assert (answer.status_code, answer.headers["location"]) == (303, "/settings?saved=true")

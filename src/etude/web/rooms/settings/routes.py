@@ -90,7 +90,7 @@ def export(bench: Bench) -> Response:
         media_type="application/zip",
         headers={
             "Content-Disposition": f'attachment; filename="{name}"',
-            "Content-Security-Policy": "sandbox",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
         },
     )
 
