@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from etude.web.session import Password
 
 
-@app.command(epilog="Examples:\n\n`etude up`\n\n`etude up --port 9000 --no-browser`\n\n`etude up --lan`")
+@app.command(
+    epilog="Examples:\n\n`etude up`\n\n`etude up --port 9000 --no-browser`\n\n`etude up --lan`"
+)
 def up(
     port: Annotated[
         int | None,
