@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 from etude.tuning.runs.folder import RunFolder
 from etude.web.rooms import ROOMS
 
-PATHS = [*(room.path for room in ROOMS), "/practise/create-tensordataset"]
+PATHS = [*(room.path for room in ROOMS), "/today/runs", "/practise/create-tensordataset"]
 AXE = REPOSITORY / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 

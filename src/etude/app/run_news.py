@@ -160,8 +160,12 @@ def run_named(base: Path, name: str) -> Path:
         RunError: there is none.
     """
     folder = base / name
-    named = "/" not in name and name not in ("", ".", "..") and not folder.is_symlink()
-    if not named or not (folder / "state.json").is_file():
+    named = "/" not in name and name not in ("", ".", "..")
+    try:
+        found = named and not folder.is_symlink() and (folder / "state.json").is_file()
+    except OSError:  # longer than a file's name may be
+        found = False
+    if not found:
         raise RunError(f"there is no run {name!r}; it may have been deleted")
     return folder
 

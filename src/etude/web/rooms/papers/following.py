@@ -73,7 +73,7 @@ def saved(
 
 
 @router.post("/seen")
-def seen(bench: Bench, upto: Annotated[int, Form(ge=0)]) -> Response:
+def seen(bench: Bench, upto: Annotated[int, Form(ge=0, lt=2**63)]) -> Response:
     """Count what was shown as seen; papers that came later stay new."""
     news = waiting_news(bench.library, bench.reader, bench.index)
     if news.upto == upto:

@@ -37,7 +37,7 @@ class Written:
 
 def _written(
     source: Annotated[str, Form(max_length=2 * MOST_CHARACTERS)],
-    revision: Annotated[int, Form(ge=0)],
+    revision: Annotated[int, Form(ge=0, lt=2**31)],
     tab: Annotated[str, Form(pattern=r"^[0-9a-f]{16}$")],
 ) -> Written:
     # Browsers send line ends as CRLF.
@@ -135,7 +135,7 @@ def rate(
     bench: Bench,
     slug: Slug,
     code: Code,
-    number: Annotated[int, Query()],
+    number: Annotated[int, Query(ge=0, lt=2**63)],
     helped: Annotated[bool, Form()],
     of: Annotated[str, Form()] = "",
 ) -> Response:
