@@ -54,7 +54,7 @@ def test_it_serves_lets_in_by_its_link_and_ends_by_ctrl_c_in_the_middle_of_a_str
     with up(home) as (process, said), httpx.Client(follow_redirects=True) as client:
         page = client.get(link(said))
         assert page.status_code == 200
-        assert "Problem of the day" in page.text
+        assert "Solve Create TensorDataset" in page.text
         base = str(page.url).rstrip("/")
         assert "token" not in base
         with client.stream("GET", f"{base}/events?since=runs") as stream:

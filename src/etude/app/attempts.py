@@ -239,7 +239,7 @@ def history(progress: UserProgress, slug: str) -> list[Change]:
     with Session(progress.engine) as session:
         attempts = [_attempt(progress, row) for row in session.scalars(wanted)]
     changes: list[Change] = []
-    for attempt, before in zip(attempts, [*attempts[1:], None], strict=True):
+    for attempt, before in zip(attempts, [*attempts[1:], None], strict=False):
         lines = difference(before.source, attempt.source) if before is not None else []
         marks = [mark for mark, _ in lines]
         changes.append(Change(attempt, lines, marks.count("+"), marks.count("-")))

@@ -69,16 +69,22 @@ class Standing:
 
 def open_progress(user: str | None = None) -> UserProgress:
     """Open the progress of a user, None is the current one, in the time zone that they chose."""
-    from etude.app.settings import UserSettings
-    from etude.core.timezone import local_timezone
     from etude.core.user import current_user
     from etude.practice.progress import UserProgress
     from etude.store.engine import open_store
 
     progress = UserProgress(open_store(), user or current_user("practice"))
+    use_timezone(progress)
+    return progress
+
+
+def use_timezone(progress: UserProgress) -> None:
+    """Let days begin in the time zone that the user chose, or in this machine's."""
+    from etude.app.settings import UserSettings
+    from etude.core.timezone import local_timezone
+
     chosen = UserSettings(progress.engine, progress.user).read().timezone
     progress.set_timezone(chosen or local_timezone())
-    return progress
 
 
 def open_explanations(user: str | None = None) -> Explanations:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etude.web.session import Password
 
 
-@app.command(epilog="Examples:\n\n`etude up`\n\n`etude up --port 9000 --no-browser`")
+@app.command(epilog="Examples:\n\n`etude up`\n\n`etude up --port 9000 --no-browser`\n\n`etude up --lan`")
 def up(
     port: Annotated[
         int | None,
@@ -80,7 +80,8 @@ def _serve(port: int | None, runs: Path, *, browser: bool, lan: bool) -> None:
     wanted = port or server.FIRST_PORT
     if number != wanted:
         typer.echo(f"Port {wanted} is taken, so this is port {number}.")
-    typer.echo(f"Etude is at {running.address}  (Ctrl-C ends it)")
+    address = typer.style(running.address, bold=True)
+    typer.echo(f"Etude is at {address} {typer.style('Ctrl-C ends it', dim=True)}")
     for name in names if lan else ():
         if ":" not in name and name not in LOCAL:
             typer.echo(f"  on the network, by password and unencrypted: http://{name}:{number}/")

@@ -50,6 +50,16 @@ class Drafts:
         with self.engine.connect() as connection:
             return self._read(connection, slug, "")
 
+    def newest(self) -> list[tuple[str, float]]:
+        """Return the slugs with a draft and when each was saved, the last saved first."""
+        wanted = (
+            select(Draft.slug, Draft.saved)
+            .where(Draft.user == self.user, Draft.tab == "")
+            .order_by(Draft.saved.desc())
+        )
+        with self.engine.connect() as connection:
+            return [(slug, saved) for slug, saved in connection.execute(wanted)]
+
     def copies(self, slug: str) -> list[Saved]:
         """Return what other tabs have saved beside the draft, the newest first."""
         wanted = (

@@ -18,7 +18,7 @@ import ast
 import importlib.util
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -180,9 +180,18 @@ def load_problem(folder: Path) -> Problem:
     """
     file = folder / "problem.md"
     try:
-        text = file.read_text(encoding="utf-8")
+        found = file.stat()
+        front, statement = _read_text(file, found.st_mtime_ns, found.st_size)
     except OSError as error:
         raise ProblemError(f"{folder} is not a problem: problem.md cannot be read") from error
+    return Problem(folder, folder.name, folder.parent.name, front, statement)
+
+
+@lru_cache(maxsize=2048)
+def _read_text(file: Path, changed: int, size: int) -> tuple[FrontMatter, str]:
+    """Read problem.md: parsed again only when the file has changed, as lists read all of them."""
+    del changed, size
+    text = file.read_text(encoding="utf-8")
     parts = re.match(r"---\n(.*?)\n---\n(.*)", text, flags=re.DOTALL)
     if parts is None:
         raise ProblemError(f"{file}: front matter between two lines of --- is missing")
@@ -198,7 +207,7 @@ def load_problem(folder: Path) -> Problem:
         ast.parse(front.signature.rstrip(":") + ": ...")
     except SyntaxError as error:
         raise ProblemError(f"{file}: signature: {error.msg}") from error
-    return Problem(folder, folder.name, folder.parent.name, front, parts[2].strip())
+    return front, parts[2].strip()
 
 
 def shelf_folder() -> Path:

@@ -27,6 +27,9 @@ from etude.store.upsert import insert_or_ignore, insert_or_update
 
 DAYS = (1, 3, 7, 21, 60)
 GRACE_EVERY = 7
+STANDINGS = ("shaky", "seen", "solid")
+"""How well a concept is known; see `Concept.standing`."""
+SOLID_BOX = 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,27 @@ class Concept:
     due: date
     right: int
     wrong: int
+
+    @property
+    def standing(self) -> str:
+        """Return `solid` after right answers on three days that it was due; otherwise `shaky`.
+
+        A concept that no answer has failed is `seen` instead of shaky.
+        """
+        if round(self.mastery * len(DAYS)) >= SOLID_BOX:
+            return "solid"
+        return "shaky" if self.wrong else "seen"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A submission, in short."""
+
+    slug: str
+    at: datetime
+    """In the user's time zone."""
+    kind: str
+    """The verdict, or `waiting`."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +233,21 @@ class UserProgress:
         self.open(slug)
         with Session(self.engine) as session, session.begin():
             session.get_one(Opening, (self.user, slug)).explained = True
+
+    def recent(self, most: int) -> list[Sent]:
+        """Return the last submissions, the newest first; runs of visible tests are none."""
+        zone = self.timezone()
+        wanted = (
+            select(Submission.slug, Submission.created, Submission.kind)
+            .where(Submission.user == self.user, Submission.visible_only.is_(False))
+            .order_by(Submission.number.desc())
+            .limit(most)
+        )
+        with Session(self.engine) as session:
+            return [
+                Sent(slug, datetime.fromtimestamp(at, UTC).astimezone(zone), kind or "waiting")
+                for slug, at, kind in session.execute(wanted)
+            ]
 
     def stats(self) -> Stats:
         """Return the whole record."""

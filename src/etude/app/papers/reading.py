@@ -44,6 +44,18 @@ class ListedPaper:
     why: tuple[tuple[str, float], ...] = ()
     """Words that decided its place, each with its weight; empty if likes had no part in it."""
 
+    def because(self, most: int = 3) -> list[str]:
+        """Return the words that raised it most, or why it is here without them."""
+        from etude.papers.words import folded
+
+        found: list[str] = []
+        for word, weight in self.why:
+            # "Vocabulary" says nothing more after "Open Vocabulary".
+            new = not any(set(folded(word).split()) <= set(folded(one).split()) for one in found)
+            if weight >= 0 and new:
+                found.append(word)
+        return found[:most]
+
 
 @dataclass(frozen=True)
 class DayList:

@@ -6,6 +6,7 @@ has downloaded is not downloaded again.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,24 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9_]")
 def is_hub_id(name: str) -> bool:
     """Return whether `name` has the form `owner/name`."""
     return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
+def cached_folders() -> list[tuple[str, Path, Path]]:
+    """Return (name, folder in the cache, folder of its newest snapshot) of each hub model here.
+
+    It reads folders alone, as the hub client takes long to import.
+    """
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    base = Path(hub) if hub else Path(home).expanduser() / "hub"
+    found: list[tuple[str, Path, Path]] = []
+    for folder in sorted(base.glob("models--*--*")):
+        _, owner, name = folder.name.split("--", 2)
+        snapshots = [one for one in folder.glob("snapshots/*") if (one / "config.json").is_file()]
+        if snapshots and is_hub_id(f"{owner}/{name}"):
+            newest = max(snapshots, key=lambda one: one.stat().st_mtime)
+            found.append((f"{owner}/{name}", folder, newest))
+    return found
 
 
 def cached(name: str) -> Path | None:

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from etude.app.papers.reading import ListedPaper, listed
 from etude.papers.card import Card, card
-from etude.papers.words import folded
 
 if TYPE_CHECKING:
     from etude.app.workbench import Workbench
     from etude.papers.search.snippets import Marker, Pieces
-
-BECAUSE = 3
-"""Deciding words that a list names."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,7 @@ class Item:
     @property
     def because(self) -> list[str]:
         """Return the words that raised it most, or why it is here without them."""
-        found: list[str] = []
-        for word, weight in self.paper.why:
-            # "Vocabulary" says nothing more after "Open Vocabulary".
-            new = not any(set(folded(word).split()) <= set(folded(one).split()) for one in found)
-            if weight >= 0 and new:
-                found.append(word)
-        return found[:BECAUSE]
+        return self.paper.because()
 
 
 def items(

@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from etude.app.practice import standing
+from etude.app.record import record_of
 from etude.web.bench import Bench
 from etude.web.pages import render
 from etude.web.room import Room
@@ -19,4 +19,5 @@ ROOM = Room("progress", "Progress", "/progress", [router], Path(__file__).parent
 @router.get("")
 def index(request: Request, bench: Bench) -> HTMLResponse:
     """Show the user's record."""
-    return render(request, "progress/index.html", standing=standing(bench.progress))
+    record = record_of(bench)
+    return render(request, "progress/index.html", record=record, today=bench.progress.today())

@@ -1,4 +1,4 @@
-"""The first page: the day's problem, what runs, the newest papers, the streak."""
+"""The first page: what to do next, the day's problem, what runs, papers for this reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from etude.app.today import today
+from etude.app.today import runs_today, today
 from etude.web.bench import Bench
 from etude.web.pages import render
 from etude.web.room import Room
@@ -20,3 +20,9 @@ ROOM = Room("today", "Today", "/", [router], Path(__file__).parent)
 def index(request: Request, bench: Bench) -> HTMLResponse:
     """Show what to do next."""
     return render(request, "today/index.html", today=today(bench))
+
+
+@router.get("/today/runs")
+def runs(request: Request, bench: Bench) -> HTMLResponse:
+    """Show the runs alone: what the first page asks for again as they go on."""
+    return render(request, "today/runs.html", runs=runs_today(bench))
