@@ -10,7 +10,7 @@ import pytest
 
 from etude.core.errors import EtudeError
 from etude.papers.library import Library
-from etude.papers.ranking import alerts, waiting
+from etude.papers.ranking.alerts import alerts, waiting
 from etude.papers.reader import Reader
 from etude.papers.record import Announcement, Sighting
 

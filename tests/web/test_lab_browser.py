@@ -84,7 +84,7 @@ def test_from_a_csv_file_to_a_finished_run(served, page, questions, model):
     start.click()
     page.wait_for_url("**/lab/runs/*")
     page.locator("#standing .state.finished").wait_for()
-    assert page.locator("etude-curves").get_attribute("data-steps") == "12"
+    page.locator("etude-curves[data-steps='12'] canvas").first.wait_for()
     page.reload()
     page.locator("etude-curves[data-steps='12'] canvas").first.wait_for()
     assert page.get_by_role("region", name="Predictions").is_visible()

@@ -64,15 +64,24 @@ const look = EditorView.theme({
   },
 });
 
-const PLAIN_ONLY = (() => {
-  const probe = document.createElement("div");
-  try {
-    probe.contentEditable = "plaintext-only";
-  } catch {
-    return false;
-  }
-  return probe.contentEditable === "plaintext-only";
-})();
+/**
+ * Type over a selection. Left to itself, a browser joins the lines of the selection by elements with
+ * style attributes, which the content security policy forbids.
+ */
+function typeOver(event: InputEvent, view: EditorView): boolean {
+  const { from, to, empty } = view.state.selection.main;
+  const text = event.data;
+  if (empty || !text || event.inputType !== "insertText" || event.isComposing) return false;
+  const insert = () =>
+    view.state.update(view.state.replaceSelection(text), {
+      userEvent: "input.type",
+      scrollIntoView: true,
+    });
+  const handlers = view.state.facet(EditorView.inputHandler);
+  if (!handlers.some((handler) => handler(view, from, to, text, insert))) view.dispatch(insert());
+  event.preventDefault();
+  return true;
+}
 
 export class Editor extends HTMLElement {
   #view: EditorView | null = null;
@@ -150,13 +159,14 @@ export class Editor extends HTMLElement {
         indentWithTab,
       ]),
       EditorView.contentAttributes.of({
-        // What browsers insert by themselves has no style attributes then, which the policy forbids.
-        ...(PLAIN_ONLY ? { contenteditable: "plaintext-only" } : {}),
         tabindex: "0",
         "aria-label": "Your code, Python",
         "aria-description": "Tab indents. Escape, then Tab leaves the editor.",
       }),
-      EditorView.domEventHandlers({ blur: (_event, view) => void view.setTabFocusMode(false) }),
+      EditorView.domEventHandlers({
+        beforeinput: typeOver,
+        blur: (_event, view) => void view.setTabFocusMode(false),
+      }),
       EditorView.updateListener.of((update) => {
         if (!update.docChanged) return;
         update.view.setTabFocusMode(false);

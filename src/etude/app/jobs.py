@@ -135,7 +135,10 @@ def plan_clone(name: str, base: Path = Path("runs"), overrides: Sequence[str] = 
     fields = Recipe.read_run(folder.recipe).model_dump(mode="json")
     for override in overrides:
         apply_override(fields, override)
-    recipe, notes = resolved(Recipe.parse(fields, str(folder.recipe)))
+    recipe, notes = Recipe.parse(fields, str(folder.recipe)), list[str]()
+    if any(one.partition("=")[0].strip().startswith(("data", "task")) for one in overrides):
+        # Of the same data, a run's own recipe has task and columns decided.
+        recipe, notes = resolved(recipe)
     return PlannedRun(recipe, notes=tuple(notes))
 
 

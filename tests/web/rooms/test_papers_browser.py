@@ -51,7 +51,7 @@ def listed(page):
 
 def settled(page):
     """Wait for what htmx has asked for."""
-    page.wait_for_function("!document.querySelector('.htmx-request')")
+    page.locator(".htmx-request").first.wait_for(state="detached")
 
 
 @pytest.mark.parametrize("page", [{"bypass_csp": True}], indirect=True)
@@ -103,9 +103,7 @@ def test_a_paper_is_liked_and_opened_with_the_keyboard_alone(served, page):
     page.keyboard.press("u")
     page.wait_for_url(f"**/papers?order=newest#paper-{ids[2]}")
     # The scripts of a page run once it has been read.
-    page.wait_for_function(
-        f"document.activeElement.closest('[data-paper]')?.dataset.paper === '{ids[2]}'"
-    )
+    page.locator(f"[data-paper='{ids[2]}'] a.open:focus").wait_for()
 
 
 def test_the_button_keeps_the_focus_when_it_was_pressed(served, page):

@@ -186,12 +186,16 @@ def test_tab_walks_the_page_in_the_order_in_which_it_is_read(served, page):
     ]
 
 
-def test_the_server_says_why_code_is_not_saved(served, page):
+def test_the_server_says_why_code_is_not_saved(served, browser):
+    # A page of its own, as the console reports the refusal.
+    page = browser.new_context().new_page()
+    page.goto(served.launch_link())
     page.goto(f"{served.address}/practise/pca-by-svd")
     page.evaluate("document.querySelector('[name=csrf]').value = 'forged'")
     write(page, "kept = 1\n")
     page.get_by_text("Not saved: The page that it came from is no longer valid").wait_for()
     assert typed(page) == "kept = 1\n"
+    page.context.close()
 
 
 def write(page, text):

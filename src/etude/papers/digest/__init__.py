@@ -195,7 +195,7 @@ def _ranked(
 def _alerts(library: Library, reader: Reader | None, index: Index | None) -> Sequence[News]:
     if reader is None or index is None:
         return ()
-    from etude.papers.ranking import alerts
+    from etude.papers.ranking.alerts import alerts
 
     return alerts(reader, library, index)
 

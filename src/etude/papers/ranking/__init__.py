@@ -1,4 +1,7 @@
-"""Ranking of papers by a user's interest, with explanations, and alerts of new papers."""
+"""Ranking of papers by a user's interest, with explanations, and alerts of new papers.
+
+`alerts.alerts` has the name of its module, and is imported from there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.papers.ranking.alerts import Alert, alerts, waiting
+    from etude.papers.ranking.alerts import Alert, waiting
     from etude.papers.ranking.interest import Interest
     from etude.papers.ranking.order import Ranked, rank
 
@@ -14,12 +17,11 @@ _HOME = {
     "Alert": "alerts",
     "Interest": "interest",
     "Ranked": "order",
-    "alerts": "alerts",
     "rank": "order",
     "waiting": "alerts",
 }
 
-__all__ = ["Alert", "Interest", "Ranked", "alerts", "rank", "waiting"]
+__all__ = ["Alert", "Interest", "Ranked", "rank", "waiting"]
 
 
 def __getattr__(name: str) -> Any:

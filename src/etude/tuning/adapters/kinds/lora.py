@@ -220,8 +220,8 @@ class LoRAKind(AdapterKind):
         made = config.get("init_lora_weights", True)
         known = made in NEUTRAL_INIT or (made in REPEATED_INIT and not self.use_dora)
         # Those of experts have three dimensions, and no Linear.
-        parameters: list[str] = config.get("target_parameters") or []
-        linear = all(name.endswith(".weight") for name in parameters)
+        parameters: list[Any] = config.get("target_parameters") or []
+        linear = all(str(name).endswith(".weight") for name in parameters)
         bad = [] if known else ["init_lora_weights"]
         return bad if linear and not (parameters and self.use_dora) else [*bad, "target_parameters"]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from etude.app import drafts
-from etude.app.lab import LabError
 from etude.app.models import list_models
 from etude.core.errors import DataError, EtudeError
 from etude.core.units import size
@@ -89,7 +88,10 @@ def show(
 
 
 def _found(name: str) -> drafts.Draft:
-    return drafts.find_draft(name)
+    try:
+        return drafts.find_draft(name)
+    except DataError as error:
+        raise HTTPException(404, f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
 
 
 def _draft(
@@ -109,7 +111,7 @@ def _draft(
             rows = drafts.rows_like(draft, q, first)
         if row or model:
             masks = drafts.masks_of(draft, [row] if row else [], model or None)
-    except (DataError, LabError, EtudeError) as error:
+    except EtudeError as error:
         asked = str(error)
     form = draft.form()
     return render(
