@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from tests.app.test_today import solve
 from tests.conftest import REPOSITORY
 
+from etude.practice.problem import load_shelf
 from etude.tuning.runs.folder import RunFolder
 from etude.web.rooms import ROOMS
 
@@ -27,10 +29,16 @@ def axe() -> str:
 
 @pytest.mark.parametrize("page", [{"bypass_csp": True}], indirect=True)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in_any_room(served, page, axe, scheme):
+@pytest.mark.parametrize("record", [False, True])
+def test_axe_finds_nothing_in_any_room(served, page, axe, scheme, record):
+    if record and not served.bench.progress.tried():
+        problem, other = load_shelf()[:2]
+        solve(served.bench, problem)
+        solve(served.bench, other, accepted=False)
     page.emulate_media(color_scheme=scheme)
     for path in PATHS:
         page.goto(served.address + path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         page.evaluate(axe)
         found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
         assert [one["id"] for one in found["violations"]] == [], path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -150,3 +151,16 @@ def test_a_run_that_is_damaged_is_said_to_be_and_the_rest_goes_on(bench, run):
     assert "not a JSON object" in said[1]["broken"]
     assert said[2]["topic"] == "runs"
     json.dumps(said)
+
+
+def test_a_page_says_where_its_topics_stood_before_it_was_written(web, client):
+    """So a run that appears while the page is on its way to the browser is not missed."""
+    page = client.get("/lab").text
+    (at,) = re.findall(r'topic="runs" at="(\w+)"', page)
+    assert client.get(f"/events/after?since=runs@{at}").json()["events"] == []
+    with RunFolder.create("meanwhile", web.bench.runs):
+        (event,) = client.get(f"/events/after?since=runs@{at}").json()["events"]
+        assert (event["topic"], event["from"]) == ("runs", at)
+    for path, topics in {"/": {"runs", "papers"}, "/models": {"models"}}.items():
+        found = re.findall(r'<etude-live topic="(\w+)"[^>]* at="[^"]+"', client.get(path).text)
+        assert set(found) == topics

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from etude.core.errors import ModelError
 from etude.core.paths import models_folder
@@ -165,7 +165,7 @@ def _quantized_here() -> list[ListedModel]:
         config = folder / "config.json"
         if folder.name.startswith(".") or folder.name in CATALOG or not config.is_file():
             continue
-        quant = _json(config).get("quantization_config") or {}
+        quant: dict[str, Any] = _json(config).get("quantization_config") or {}
         kind = quant.get("bnb_4bit_quant_type") or ("int8" if quant.get("load_in_8bit") else "")
         found.append(
             ListedModel(
@@ -277,7 +277,7 @@ def _json(file: Path) -> dict[str, Any]:
         content: Any = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
 def _license(folder: Path) -> str:

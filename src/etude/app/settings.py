@@ -8,7 +8,7 @@ settings.change(streak=False)
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from etude.core.errors import EtudeError
@@ -52,7 +52,7 @@ class UserSettings:
         with self.engine.connect() as connection:
             rows = {row.key: row.value for row in connection.execute(wanted)}
         # Rows of a newer Etude, or of another type, are left alone and not used.
-        known = {one.name: type(one.default) for one in fields(Settings)}
+        known: dict[str, type[Any]] = {one.name: type(one.default) for one in fields(Settings)}
         return Settings(
             **{key: value for key, value in rows.items() if type(value) is known.get(key)}
         )

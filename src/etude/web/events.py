@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -194,6 +195,20 @@ class Hub:
             except (EtudeError, OSError) as error:
                 found[name] = f"failed.{type(error).__name__}"
         return found
+
+
+def positions(request: Request, *topics: str) -> dict[str, str]:
+    """Return where topics stand: asked for before what a page shows of them is read.
+
+    A page that names them (`at` of `<etude-live>`) misses nothing that happens while it is written
+    and sent. A topic that is not there is left out.
+    """
+    hub: Hub = request.app.state.hub
+    found: dict[str, str] = {}
+    for name in topics:
+        with suppress(EtudeError, OSError):
+            found[name] = hub.open(name).position()
+    return found
 
 
 def joined(positions: dict[str, str]) -> str:

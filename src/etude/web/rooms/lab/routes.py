@@ -12,7 +12,7 @@ from etude.app.run_news import run_named
 from etude.app.run_queue import read_queue
 from etude.app.runs import compare_runs, find_runs_to_compare, list_facts
 from etude.web.bench import Bench
-from etude.web.events import Source
+from etude.web.events import Source, positions
 from etude.web.pages import render
 from etude.web.room import Room
 from etude.web.rooms.lab import draft_routes, run_routes
@@ -38,9 +38,10 @@ ROOM = Room(
 @router.get("")
 def index(request: Request, bench: Bench) -> HTMLResponse:
     """List all runs, the newest first."""
+    at = positions(request, "runs")
     runs = list_facts(bench.runs)[::-1]
     return render(
-        request, "lab/index.html", runs=runs, queue=read_queue(bench.runs), folder=bench.runs
+        request, "lab/index.html", runs=runs, queue=read_queue(bench.runs), folder=bench.runs, at=at
     )
 
 

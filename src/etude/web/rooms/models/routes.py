@@ -13,7 +13,7 @@ from etude.app.models import begin_pull, begin_quantizing, list_models, remove_m
 from etude.app.workbench import Workbench
 from etude.core.errors import ModelError
 from etude.web.bench import Bench
-from etude.web.events import Source
+from etude.web.events import Source, positions
 from etude.web.pages import render
 from etude.web.room import Room
 from etude.web.rooms.models.topics import open_models
@@ -32,8 +32,9 @@ Name = Annotated[str, Form(max_length=1000)]
 
 def _page(request: Request, bench: Workbench, status: int = 200, **content: Any) -> HTMLResponse:
     shown: dict[str, Any] = {"wrong": "", "asked": "", "freed": 0}
+    at = positions(request, "models")
     shelf = list_models(bench.runs)
-    return render(request, "models/index.html", status, shelf=shelf, **(shown | content))
+    return render(request, "models/index.html", status, shelf=shelf, at=at, **(shown | content))
 
 
 @router.get("")

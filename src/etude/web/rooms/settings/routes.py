@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import available_timezones
@@ -33,6 +34,12 @@ WORD = "delete"
 """What is typed to confirm a deletion."""
 
 
+@cache
+def _zones() -> list[str]:
+    """Return the time zones to choose from: looking for them takes long."""
+    return sorted(zone for zone in available_timezones() if "/" in zone or zone == "UTC")
+
+
 def _page(request: Request, bench: Workbench, status: int = 200, **content: Any) -> HTMLResponse:
     counts = count_records(bench.engine, bench.user)
     shown: dict[str, Any] = {
@@ -46,7 +53,7 @@ def _page(request: Request, bench: Workbench, status: int = 200, **content: Any)
         choices=bench.choices.read(),
         automatic=is_automatic(bench.library),
         here=local_timezone(),
-        zones=sorted(zone for zone in available_timezones() if "/" in zone or zone == "UTC"),
+        zones=_zones(),
         user=bench.user,
         runs=bench.runs,
         records=sum(counts.values()),

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from etude.app.today import runs_today, today
 from etude.web.bench import Bench
+from etude.web.events import positions
 from etude.web.pages import render
 from etude.web.room import Room
 
@@ -19,10 +20,12 @@ ROOM = Room("today", "Today", "/", [router], Path(__file__).parent)
 @router.get("/")
 def index(request: Request, bench: Bench) -> HTMLResponse:
     """Show what to do next."""
-    return render(request, "today/index.html", today=today(bench))
+    at = positions(request, "runs", "papers")
+    return render(request, "today/index.html", today=today(bench), at=at)
 
 
 @router.get("/today/runs")
 def runs(request: Request, bench: Bench) -> HTMLResponse:
     """Show the runs alone: what the first page asks for again as they go on."""
-    return render(request, "today/runs.html", runs=runs_today(bench))
+    at = positions(request, "runs")
+    return render(request, "today/runs.html", runs=runs_today(bench), at=at)
