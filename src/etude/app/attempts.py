@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from etude.core.errors import ProblemError
 
 if TYPE_CHECKING:
@@ -108,6 +105,9 @@ def find_attempt(progress: UserProgress, key: str) -> Attempt:
     Raises:
         ProblemError: the user has none of this key.
     """
+    from sqlalchemy import select
+    from sqlalchemy.orm import Session
+
     from etude.store.practice import Submission
 
     wanted = select(Submission).where(Submission.key == key, Submission.user == progress.user)
@@ -124,6 +124,9 @@ def standing_of(progress: UserProgress, key: str) -> tuple[str, int]:
     Raises:
         ProblemError: the user has none of this key.
     """
+    from sqlalchemy import select
+    from sqlalchemy.orm import Session
+
     from etude.practice.queue import Queue
     from etude.store.practice import Submission
 
@@ -137,6 +140,9 @@ def standing_of(progress: UserProgress, key: str) -> tuple[str, int]:
 
 def latest_attempt(progress: UserProgress, slug: str) -> Attempt | None:
     """Return the last attempt at a problem, runs of the visible tests included."""
+    from sqlalchemy import select
+    from sqlalchemy.orm import Session
+
     from etude.store.practice import Submission
 
     wanted = (
@@ -224,6 +230,9 @@ def sentence(text: str) -> str:
 
 def history(progress: UserProgress, slug: str) -> list[Change]:
     """Return the submissions to a problem, the newest first, each compared with the one before."""
+    from sqlalchemy import select
+    from sqlalchemy.orm import Session
+
     from etude.store.practice import Submission
 
     wanted = (
