@@ -29,7 +29,7 @@ from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
-from etude.cli.full_disk import full_disk, silence_output, with_kept
+from etude.cli.full_disk import buffer_output, full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app, options
 from etude.core.errors import EtudeError
@@ -60,6 +60,7 @@ def main() -> None:
     With ETUDE_DEBUG set, the traceback comes before the line.
     """
     words = sys.argv[1:]
+    buffer_output()
     options.debug = bool(os.environ.get("ETUDE_DEBUG"))
     try:
         refuse_old_names(words)

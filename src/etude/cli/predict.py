@@ -74,7 +74,8 @@ def predict(
     made = predictions(job, max_new_tokens=max_new_tokens, progress=progress)
     for written, predicted in enumerate(made):
         try:
-            _write(out, json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
+            out.write(json.dumps(predicted.as_json(), ensure_ascii=False) + "\n")
+            out.flush()
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -83,24 +84,6 @@ def predict(
                 f"the disk is full; {written:,} predictions are kept, a line each, and one after "
                 "them may be cut short"
             ) from error
-
-
-def _write(out: TextIO, line: str) -> None:
-    """Write a line whole, or raise.
-
-    With PYTHONUNBUFFERED set, as in many containers, a text stream drops what a full disk did not
-    take, without an error.
-    """
-    stream: Any = getattr(out, "buffer", None)
-    if stream is None:
-        out.write(line)
-        out.flush()
-        return
-    out.flush()
-    rest = memoryview(line.encode(out.encoding, out.errors or "strict"))
-    while rest:
-        rest = rest[stream.write(rest) :]
-    stream.flush()
 
 
 def _standard_input() -> TextIO:
