@@ -65,7 +65,7 @@ def pair_rows() -> list[dict[str, Any]]:
     """Return pairs of texts that belong together."""
     pairs = zip(texts(60, 240), texts(120, 240), strict=True)
     return [
-        {"anchor": f"{i} {one}", "positive": f"{i} {other}"} for i, (one, other) in enumerate(pairs)
+        {"text": f"{i} {one}", "positive": f"{i} {other}"} for i, (one, other) in enumerate(pairs)
     ]
 
 

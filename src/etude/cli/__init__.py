@@ -31,7 +31,7 @@ from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import tune as _tune
 from etude.cli import up as _up
-from etude.cli.full_disk import full_disk, silence_output, with_kept
+from etude.cli.full_disk import buffer_output, full_disk, silence_output, with_kept
 from etude.cli.renamed import refuse_old_names
 from etude.cli.root import app, options
 from etude.core.errors import EtudeError
@@ -64,6 +64,7 @@ def main() -> None:
     With ETUDE_DEBUG set, the traceback comes before the line.
     """
     words = sys.argv[1:]
+    buffer_output()
     options.debug = bool(os.environ.get("ETUDE_DEBUG"))
     try:
         refuse_old_names(words)

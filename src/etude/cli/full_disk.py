@@ -6,6 +6,7 @@ an index, a library's cache, standard output) ends here, as an exception of what
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,21 @@ def kept(words: Sequence[str]) -> str:
         if commands[:length] in KEPT:
             return KEPT[commands[:length]]
     return _OTHERWISE
+
+
+def buffer_output() -> None:
+    """Let standard output report what a full disk did not take.
+
+    With PYTHONUNBUFFERED set, as in many containers, a text stream writes to the file itself, and
+    drops without an error what a short write left. A buffer between them writes it, or raises.
+    """
+    stream = sys.stdout
+    raw = getattr(stream, "buffer", None)
+    if isinstance(raw, io.FileIO):
+        copy = io.FileIO(raw.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(copy), stream.encoding, stream.errors, line_buffering=True
+        )
 
 
 def silence_output() -> None:
