@@ -147,7 +147,4 @@ function remember(): void {
 document.addEventListener("htmx:after:swap", remember);
 remember();
 
-// After the way back from a paper, its place in the list has the focus.
-if (location.hash.startsWith("#paper-"))
-  document.getElementById(location.hash.slice(1))?.querySelector<HTMLElement>("a.open")?.focus();
 document.documentElement.classList.add("scripted");

@@ -88,7 +88,7 @@ def test_a_sync_without_a_network_fails_calmly_and_has_its_next_try_in_an_hour(
     state = sync_state()
     assert state.condition == "failed"
     assert "rss" in state.problem
-    ended = datetime.fromtimestamp(library.mark("sync:run")["ended"], UTC)
+    ended = datetime.fromtimestamp(state.ended, UTC)
     assert syncer.due() == ended + timedelta(hours=1)
     assert not syncer.look()
 

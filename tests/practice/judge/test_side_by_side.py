@@ -51,7 +51,7 @@ def test_of_a_large_array_the_place_of_the_first_difference_is_shown():
     assert part.got.slice == part.expected.slice == "[1, 2, :, :]"
     assert part.got.cut
     assert marked(part.got) == [(40, 55)]
-    assert (len(part.got.rows), len(part.got.columns)) == (8, 8)
+    assert (len(part.got.rows), len(part.got.columns)) == (8, 6)
     assert part.got.cells[part.got.rows.index(40)][part.got.columns.index(55)] == "1.0"
 
 

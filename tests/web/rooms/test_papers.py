@@ -80,7 +80,7 @@ def forget(bench):
 
 
 def ids(page):
-    return re.findall(r'<li class="paper[^"]*" id="paper-([^"]+)"', page)
+    return re.findall(r'<li class="paper[^"]*" data-paper="([^"]+)"', page)
 
 
 @pytest.mark.parametrize("path", PAGES)
