@@ -27,7 +27,7 @@ def machine(installation, monkeypatch):
     (snapshot / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     (snapshot / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
     (snapshot / "model.safetensors").write_bytes(b"x" * 5000)
-    made = models_folder() / "tiny-nf4"
+    made = models_folder() / "owner-tiny-nf4"
     made.mkdir(parents=True)
     config = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
     (made / "config.json").write_text(json.dumps(config))
@@ -38,10 +38,12 @@ def test_models_of_the_catalogue_the_hub_and_made_here_are_listed_those_here_fir
     shelf = list_models(machine / "runs")
     assert [(one.title, one.origin, one.pulled) for one in shelf.models[:2]] == [
         (HUB, "hub", True),
-        ("tiny-nf4", "quantized", True),
+        ("owner-tiny-nf4", "quantized", True),
     ]
     hub = shelf.find(HUB)
-    assert (hub.license, hub.bytes > 5000, hub.quantizable) == ("mit", True, ("nf4", "fp4", "int8"))
+    # What was made already is not offered again, and has the licence of what it was made of.
+    assert (hub.license, hub.bytes > 5000, hub.quantizable) == ("mit", True, ("fp4", "int8"))
+    assert (shelf.models[1].license, "in nf4" in shelf.models[1].summary) == ("mit", True)
     waiting = shelf.find("minilm")
     assert not waiting.pulled and waiting.license == "Apache-2.0" and waiting.download > 0
     assert shelf.bytes == sum(one.bytes for one in shelf.models if one.pulled)

@@ -91,7 +91,8 @@ def list_models(runs: Path = Path("runs")) -> ModelShelf:
 
     using, work = _models_of_runs(runs), work_states()
     models: list[ListedModel] = []
-    for one in (*_from_catalog(), *_from_hub(), *_quantized_here()):
+    found = [*_from_catalog(), *_from_hub()]
+    for one in (*found, *_quantized_here(found)):
         state = work.pop(one.name, None)
         own = using.get(one.name, [])
         if one.folder is not None:
@@ -156,10 +157,12 @@ def _from_hub() -> list[ListedModel]:
     return found
 
 
-def _quantized_here() -> list[ListedModel]:
+def _quantized_here(sources: Sequence[ListedModel]) -> list[ListedModel]:
+    from etude.app.model_work import KINDS, output_of
     from etude.tuning.models.catalog import CATALOG
 
     base = models_folder()
+    made_of = {output_of(one.name, kind): one for one in sources for kind in KINDS}
     found: list[ListedModel] = []
     for folder in sorted(base.iterdir()) if base.is_dir() else ():
         config = folder / "config.json"
@@ -167,13 +170,14 @@ def _quantized_here() -> list[ListedModel]:
             continue
         quant: dict[str, Any] = _json(config).get("quantization_config") or {}
         kind = quant.get("bnb_4bit_quant_type") or ("int8" if quant.get("load_in_8bit") else "")
+        source = made_of.get(folder)
         found.append(
             ListedModel(
                 str(folder),
                 folder.name,
                 "quantized",
-                f"Quantised here{f' to {kind}' if kind else ''}",
-                _license(folder),
+                f"{source.title if source else 'A model'} in {kind or 'few bits'}, quantised here",
+                source.license if source else _license(folder),
                 True,
                 _size(folder),
                 folder=folder,
