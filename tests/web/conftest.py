@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from etude.app.workbench import Workbench, open_workbench
 from etude.papers.record import Announcement, Sighting
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.runs.process import send
 from etude.web.app import App, create_app
 from etude.web.security import cookie_name
 from etude.web.server import listen, make_server
@@ -51,6 +53,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         bench.library.put([sighting(number) for number in range(1, 6)])
         yield bench
         bench.close()
+        # A run does not need its server, so it would go on after the tests.
+        for folder in bench.runs.iterdir():
+            send(RunFolder(folder).state_record(), signal.SIGKILL)
 
 
 def make_runs(base: Path) -> None:
