@@ -75,7 +75,8 @@ TASKS = (
     Task(
         *("unfair_tos", "unfair terms of service", "text-classification", "unfair_tos", "test"),
         ("macro_f1", "accuracy"),
-        {"train.epochs": 4, "train.lr": 1e-3},
+        # At 1e-3 the loss leaps up in the middle, and the model answers with the commonest class.
+        {"train.epochs": 4, "train.lr": 3e-4},
         methods=("head", "lora", "qlora", "full", "weighted", "balanced"),
         own={
             **HEAD,
