@@ -54,11 +54,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         bench.library.put([sighting(number) for number in range(1, 6)])
         yield bench
         bench.close()
-        # A run does not need its server, so it would go on after the tests. Those that tests made
-        # themselves have the tests' own process.
+        # A run does not need its server, so it would go on after the tests.
         for folder in bench.runs.iterdir():
             record = RunFolder(folder).state_record()
-            if record.get("pid") != os.getpid():
+            if record.get("pid") != os.getpid():  # those of `make_runs` were made here
                 send(record, signal.SIGKILL)
 
 
