@@ -87,7 +87,7 @@ def test_from_a_csv_file_to_a_finished_run(served, page, questions, model):
     page.locator("etude-curves[data-steps='12'] canvas").first.wait_for()
     page.reload()
     page.locator("etude-curves[data-steps='12'] canvas").first.wait_for()
-    assert page.get_by_role("region", name="Predictions").is_visible()
+    assert page.get_by_role("region", name="Predictions", exact=True).is_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the adapter").click()
     assert download.value.path().stat().st_size > 1000
