@@ -142,4 +142,5 @@ def page(served: Web, browser: Any, request: pytest.FixtureRequest) -> Iterator[
     page.goto(served.launch_link())
     yield page
     context.close()
-    assert said == []
+    # Chromium notes each answer of 422, which is what a form with a mistake in it gets.
+    assert [text for text in said if "status of 422" not in text] == []

@@ -183,6 +183,16 @@ def serve(runs: Path, port: int) -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
+def shows(page, wanted):
+    """Wait until the curves show a number of steps; scripts of ours cannot wait in the page."""
+    curves = page.locator("etude-curves")
+    for _ in range(2400):
+        if wanted(int(curves.get_attribute("data-steps") or 0)):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the curves show {curves.get_attribute('data-steps')} steps")
+
+
 def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
     browser, tmp_path, questions, model
 ):
@@ -208,7 +218,7 @@ def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
         page.goto(f"http://127.0.0.1:{port}/open?token={launch_token(b'l' * 32)}")
         page.goto(f"http://127.0.0.1:{port}/lab/runs/{run.name}")
         curves = page.locator("etude-curves")
-        page.wait_for_function("document.querySelector('etude-curves').dataset.steps > 10")
+        shows(page, lambda steps: steps > 10)
         process.kill()
         process.wait()
         shown = int(curves.get_attribute("data-steps"))
@@ -218,20 +228,14 @@ def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
         process, again = serve(runs, port)
         assert again == port
         # The page goes on by itself.
-        page.wait_for_function(
-            f"document.querySelector('etude-curves').dataset.steps > {shown + 5}"
-        )
+        shows(page, lambda steps: steps > shown + 5)
         send(run.state_record(), signal.SIGKILL)
         page.locator("#standing .state.killed").wait_for()
         recorded = [r["step"] for r in run.read_metrics() if "loss" in r]
         assert recorded == list(range(1, len(recorded) + 1))
-        page.wait_for_function(
-            f"document.querySelector('etude-curves').dataset.steps == {len(recorded)}"
-        )
+        shows(page, lambda steps: steps == len(recorded))
         page.reload()
-        page.wait_for_function(
-            f"document.querySelector('etude-curves').dataset.steps == {len(recorded)}"
-        )
+        shows(page, lambda steps: steps == len(recorded))
         assert [fact.state for fact in list_facts(runs)] == ["killed"]
     finally:
         process.kill()
