@@ -62,7 +62,9 @@ def test_every_verb_has_an_example_of_itself_with_options_that_it_has():
         line = "etude " + " ".join(path)
         examples = [code for code in (command.epilog or "").split("`") if line in code]
         assert examples, f"{line} has no example"
-        there = {name for option in command.params for name in option.opts}
+        there = {
+            name for option in command.params for name in (*option.opts, *option.secondary_opts)
+        }
         for word in " ".join(examples).split():
             if word.startswith("--"):
                 assert word.partition("=")[0] in there, f"{line} has no {word}"
