@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(RunError, match="the disk is full; earlier checkpoints are intact"):
         save_checkpoint(tmp_path, _checkpoint(2))
     monkeypatch.undo()
     found, passed = last_checkpoint(tmp_path)
