@@ -134,7 +134,7 @@ def test_a_resumed_run_reports_times_and_peak_of_the_whole(tiny_recipe, tmp_path
     assert checkpoint.counters.peak_rss > 0
     checkpoint.counters.seconds, checkpoint.counters.total_seconds = 1800.0, 3600.0
     checkpoint.counters.peak_rss = 10**13
-    monkeypatch.setattr("etude.tuning.pipeline.last_checkpoint", lambda _folder: (checkpoint, []))
+    monkeypatch.setattr("etude.tuning.resumption.last_checkpoint", lambda _folder: (checkpoint, []))
     view = Resumed()
     summary = tune(recipe, resume=folder, callbacks=[view]).summary
     assert view.began == (8, 20)
