@@ -173,7 +173,7 @@ def test_any_text_is_kept_on_one_line_or_refused_in_one(text):
             assert "\n" not in str(error)
         assert all(kept.isprintable() or " " in kept or "\u2028" not in kept for kept in read())
         assert all("\x00" not in kept and "\n" not in kept and kept.strip() for kept in read())
-    # A new user each time: restoring adds and never removes, so nothing of another example may stay.
+    # A new user each time: restoring only adds, so nothing of another example may stay.
     again = Reader(engine, secrets.token_hex(8))
     again.restore(json.loads(json.dumps(reader.export())))
     assert again.export() == reader.export()
