@@ -91,7 +91,8 @@ def work(verb: str, folder: Path) -> None:
     from etude.tuning.data.samples import load_samples
     from etude.tuning.generation.greedy import generate
     from etude.tuning.models.load import load_model
-    from etude.tuning.pipeline import adapt, tune
+    from etude.tuning.pipeline import tune
+    from etude.tuning.preparation import adapt
     from etude.tuning.placement import use_threads
     from etude.tuning.predictor import Predictor
     from etude.tuning.training.evaluate import evaluation_loss

@@ -21,6 +21,7 @@ from etude.cli import doctor as _doctor
 from etude.cli import evaluate as _evaluate
 from etude.cli import export as _export
 from etude.cli import jobs as _jobs
+from etude.cli import lr_find as _lr_find
 from etude.cli import memory as _memory
 from etude.cli import merge as _merge
 from etude.cli import models as _models
@@ -45,6 +46,7 @@ VERBS = (
     _evaluate,
     _export,
     _jobs,
+    _lr_find,
     _memory,
     _merge,
     _models,

@@ -10,6 +10,7 @@ import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key
 from etude.cli.data import data_app
+from etude.cli.output import write_output
 
 if TYPE_CHECKING:
     from etude.tuning.data.check.fixing import FixReport
@@ -141,9 +142,9 @@ def check(
     else:
         _show(report, rows)
         if json_file is not None:
-            _write(json_file, text + "\n")
+            write_output(json_file, text + "\n")
     if html is not None:
-        _write(html, report_page(report, title))
+        write_output(html, report_page(report, title))
     if done is not None:
         _show_fixed(done, f"{fix}", rows, to_stderr=to_stdout)
     worst = report.worst()
@@ -214,14 +215,3 @@ def _indented(console: object, text: str, style: str = "") -> None:
     assert isinstance(console, Console)
     visible = "".join(c if c.isprintable() else f"<{ord(c):x}>" for c in text)
     console.print(Padding(Text(visible, style=style), (0, 0, 0, 10)))
-
-
-def _write(file: Path, text: str) -> None:
-    from etude.core.atomic_files import disk_reason, replace_output
-    from etude.core.errors import DataError
-
-    try:
-        replace_output(file, text)
-    except OSError as error:
-        raise DataError(f"cannot write {file}: {disk_reason(error)}") from None
-    typer.echo(f"written to {file}")

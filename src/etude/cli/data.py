@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key
+from etude.cli.output import write_output
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -84,14 +85,9 @@ def inspect(
     inspection = inspect_recipe(chosen, rows, TerminalProgress())
     _show(console, inspection)
     if html is not None:
-        from etude.core.atomic_files import disk_reason, replace_output
         from etude.tuning.data.inspect import inspection_page
 
-        try:
-            replace_output(html, inspection_page(inspection, file or str(recipe)))
-        except OSError as error:
-            raise DataError(f"cannot write {html}: {disk_reason(error)}") from None
-        console.print(f"written to {html}", soft_wrap=True)
+        write_output(html, inspection_page(inspection, file or str(recipe)))
     if inspection.refused is not None:
         from etude.tuning.data.samples import remedy
 

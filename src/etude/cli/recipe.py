@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.complete import complete_recipe
+from etude.cli.complete import complete_recipe, complete_recipe_key
+from etude.cli.output import write_output
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -143,6 +144,65 @@ def _read(file: Path) -> tuple[Recipe, str]:
     except RecipeError:
         return recipe, ", with its data named by --data"
     return recipe, ""
+
+
+@recipe_app.command(
+    "schedule",
+    epilog="Examples:\n\n`etude recipe schedule docstrings`\n\n"
+    "`etude recipe schedule docstrings --set train.lr_scheduler=one_cycle --steps 200`\n\n"
+    "`etude recipe schedule my-recipe.yaml --svg schedule.svg`",
+)
+def schedule(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file, or the name of a shipped recipe.", autocompletion=complete_recipe
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one key of the recipe, as in `train.lr_scheduler=linear`. May be "
+            "repeated.",
+            autocompletion=complete_recipe_key,
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Training data instead of the recipe's.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Optimiser steps of the run. Default: train.max_steps, or what the data come to.",
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this SVG file as well.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every step's rate.")] = False,
+) -> None:
+    """Draw the learning rate over the steps of a run, without running it."""
+    from etude.app.schedule import recipe_schedule
+    from etude.cli.spinner import working
+    from etude.core import units as q
+    from etude.tuning.report.chart import exponent_tick
+    from etude.tuning.report.plot import text_plot
+    from etude.tuning.report.series import Series
+
+    with working("Counting the steps"):
+        found = recipe_schedule(recipe, overrides or (), data=data, steps=steps)
+    if svg is not None:
+        write_output(svg, found.svg())
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+        return
+    curve = Series(list(range(len(found.rates))), [*found.rates])
+    ends = "1", f"step {len(found.rates):,}"
+    typer.echo(text_plot({"lr": curve}, ends=ends, tick=exponent_tick, from_zero=True))
+    typer.echo(
+        f"{found.scheduler}: warm-up in {found.warmup:,} steps; peak {q.rate(max(found.rates))}, "
+        f"last {q.rate(found.rates[-1])}"
+    )
+    typer.echo(found.note)
 
 
 @recipe_app.command("schema", epilog="Examples:\n\n`etude recipe schema > recipe.schema.json`")

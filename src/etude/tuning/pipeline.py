@@ -22,39 +22,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
-from etude.core.errors import ModelError, RunError
+from etude.core.errors import RunError
 from etude.core.machine import release_freed_memory
 from etude.core.progress import Progress, SilentProgress
 from etude.core.runtimes import bound_products
 from etude.tuning.adapters import registry
 from etude.tuning.adapters.fake_quant import round_factors
-from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters, adapters_named
+from etude.tuning.adapters.multi_adapter import adapters_named
 from etude.tuning.adapters.save import save_adapter
-from etude.tuning.adapters.start_from import start_from
-from etude.tuning.artifacts import describe_data, figures, sizes
+from etude.tuning.artifacts import figures, sizes
 from etude.tuning.callbacks import Callback, CallbackList
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.failures import disk_error_message, note_failure
-from etude.tuning.fusion.forward_probe import called_targets
-from etude.tuning.memory.estimate import MemoryEstimate
-from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
-from etude.tuning.memory.model_configs import ModelOutline, config_of
+from etude.tuning.memory.fit import estimate_other_methods
+from etude.tuning.memory.model_configs import ModelOutline
 from etude.tuning.metrics.metric import loss_metric
-from etude.tuning.models.heads import Head, head_modules
-from etude.tuning.models.load import LoadedModel, ModelFiles, load_model
-from etude.tuning.models.unquantized import UnquantizedWeights
+from etude.tuning.models.load import LoadedModel
 from etude.tuning.optim.optimizers import optimizer_figures
-from etude.tuning.placement import Placement, use_threads
+from etude.tuning.placement import Placement
+from etude.tuning.preparation import prepare
 from etude.tuning.report.page import write_report
 from etude.tuning.resumption import (
     before_training,
     measured_before,
     recorded_peak,
-    require_same_base,
     resume_last,
 )
 from etude.tuning.runs.environment import environment
@@ -63,9 +56,10 @@ from etude.tuning.runs.process import Heartbeat
 from etude.tuning.settle import settled, with_adapter_found
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
-from etude.tuning.tasks.registry import task_named
+from etude.tuning.training.gradient_noise import noise_scale
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.measurement import Measurement, unchanged
+from etude.tuning.training.optimization import optimization_facts
 from etude.tuning.training.trainer import Trainer, TrainingSet
 from etude.tuning.verdict import WeightsBefore, is_far_worse, verdict
 
@@ -175,37 +169,10 @@ def _tune(
     extend: bool,
 ) -> Run:
     began = time.perf_counter()
-    task = task_named(recipe.task)
-    with ModelFiles(recipe.model.id) as files:
-        estimate = _estimated(
-            recipe, placement, files, task.expected_head(recipe), callbacks, ignore_memory
-        )
-        use_threads(recipe.train.threads)
-        placement.reset_peak_memory()
-
-        progress.start("Reading the data", None)
-        split = task.read(recipe)
-        progress.finish()
-        head = task.head(split, recipe)
-        loaded = load_model(
-            recipe.model, recipe.quant, progress, head, placement=placement, files=files
-        )
-        require_same_base(folder, loaded, recipe)
-        if placement.warning is not None:
-            callbacks.on_message(placement.warning)
-        data = task.encode(split, loaded, recipe, progress)
-        for note in data.notes:
-            callbacks.on_message(note)
-        folder.write_json("data.json", describe_data(data, loaded.tokenizer))
-        adapted, parameters = adapt(loaded, recipe, progress, callbacks.on_message)
-        if note := stacked_experts(loaded.model):
-            callbacks.on_message(note)
-
+    ready = prepare(recipe, placement, folder, callbacks, progress, ignore_memory=ignore_memory)
+    task, loaded, data, objective = ready.task, ready.loaded, ready.data, ready.objective
+    adapted, parameters = ready.adapted, ready.parameters
     with placement.autocast_context():
-        layout = task.layout(recipe, loaded)
-        if layout.unpacked_because is not None:
-            callbacks.on_message(f"packing is off: {layout.unpacked_because}")
-        objective = task.objective(recipe, loaded, data, folder, progress)
 
         def measure() -> Measurement:
             return task.measure(loaded, data, recipe, objective, progress)
@@ -219,7 +186,7 @@ def _tune(
         recipe,
         folder,
         objective,
-        layout=layout,
+        layout=ready.layout,
         placement=placement,
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
         answer=answer,
@@ -243,6 +210,10 @@ def _tune(
 
     callbacks.on_message(f"training ended: {outcome.reason}")
     state = optimizer_figures(trainer.optimizer)
+    noise = noise_scale(folder.read_metrics(), recipe.train.batch_samples)
+    if noise is not None:
+        callbacks.on_message(noise.advice())
+    optimization = optimization_facts(recipe, trainer, noise)
     # Answers are generated with decoded weights: what only training needs would be beside them.
     trainer.release()
     release_freed_memory()
@@ -280,6 +251,8 @@ def _tune(
         "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,
+        "optimization": optimization,
+        **({} if noise is None else {"gradient_noise_scale": noise.as_json()}),
         "peak_rss": recorded_peak(folder, "rss", trainer.peak_rss),
         "peak_gpu_memory": recorded_peak(folder, "peak_gpu_memory", placement.peak_memory()),
         "name": folder.name,
@@ -295,87 +268,15 @@ def _tune(
         summary["verdict"] = complaint
         if restored:
             summary["eval_loss_ended"] = ended.loss
-    if estimate is not None:
+    if ready.estimate is not None:
         # Estimated last, when nobody waits for the run to begin.
-        outline = ModelOutline(files.config, head)
-        others = estimate_other_methods(recipe, outline)
-        summary["memory_estimate"] = estimate.as_json()
+        others = estimate_other_methods(recipe, ModelOutline(ready.config, ready.head))
+        summary["memory_estimate"] = ready.estimate.as_json()
         summary["other_memory_estimates"] = [other.as_json() for other in others]
     folder.write_json("summary.json", summary)
     folder.set_state("finished", outcome.reason)
     write_report(folder)
     return Run(folder.path, "finished", summary)
-
-
-def _estimated(
-    recipe: Recipe,
-    placement: Placement,
-    files: ModelFiles,
-    head: Head,
-    callbacks: Callback,
-    ignore_memory: bool,
-) -> MemoryEstimate | None:
-    """Predict the peak memory; None where that of a model cannot be estimated.
-
-    Raises:
-        InsufficientMemoryError: the run cannot fit, and is not to begin all the same.
-    """
-    try:
-        outline = ModelOutline(config_of(recipe.model.id, files), head, files)
-        estimate = estimate_recipe(recipe, outline)
-    except ModelError as error:
-        # What is wrong with the model itself, loading it will say; an estimate is not worth a run.
-        callbacks.on_message(f"no memory estimate: {error}")
-        return None
-    if not ignore_memory:
-        require_fit(estimate, recipe, placement.memory_available(), outline)
-    return estimate
-
-
-def stacked_experts(model: Any) -> str | None:
-    """Return a line about frozen experts, which are no Linears; None if the model has none."""
-    experts = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.dim() == 3 and ".experts." in name and not parameter.requires_grad
-    ]
-    if not experts:
-        return None
-    share = sum(p.numel() for p in experts) / sum(p.numel() for p in model.parameters())
-    return (
-        f"experts are neither adapted nor quantised: {len(experts)} tensors of three dimensions, "
-        f"{share:.0%} of what is held in floating point"
-    )
-
-
-def adapt(
-    loaded: LoadedModel,
-    recipe: Recipe,
-    progress: Progress | None = None,
-    on_message: Callable[[str], None] | None = None,
-) -> tuple[list[AdaptedModule], dict[str, torch.nn.Parameter]]:
-    """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
-    model = loaded.model
-    if recipe.adapter.kind == "full":
-        model.requires_grad_(True)
-        return [], dict(model.named_parameters())
-    spec = recipe.adapter
-    if loaded.head.is_new:
-        saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
-        spec = spec.model_copy(update={"modules_to_save": saved})
-    targets, note = called_targets(model, spec.target_modules)
-    spec = spec.model_copy(update={"target_modules": targets})
-    if note is not None and on_message is not None:
-        on_message(note)
-    with UnquantizedWeights(loaded.files) as original:
-        if spec.start_from is not None:
-            _same_labels(loaded, Path(spec.start_from))
-            adapted = start_from(model, spec, spec.start_from, loaded.origin, original=original)
-        else:
-            adapted = add_adapter(
-                model, spec, seed=recipe.train.seed, original=original, progress=progress
-            )
-    return adapted, adapter_parameters(model)
 
 
 def _between_steps(model: Any, recipe: Recipe) -> list[Callback]:
@@ -425,14 +326,3 @@ def require_effect(base: Measurement, tuned: Measurement) -> None:
 
 def _saved_in(recipe: Recipe, folder: RunFolder) -> Path:
     return folder.path / "model" if recipe.adapter.kind == "full" else folder.adapter
-
-
-def _same_labels(loaded: LoadedModel, adapter: Path) -> None:
-    if not loaded.head.is_new:
-        return
-    labels = TaskRecord.read(adapter).labels
-    if labels != loaded.head.labels:
-        raise RunError(
-            f"adapter.start_from: {adapter} has the classes {', '.join(labels) or 'none'}, the "
-            f"data {', '.join(loaded.head.labels)}; a head of other classes cannot be gone on from"
-        )

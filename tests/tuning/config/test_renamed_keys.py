@@ -158,7 +158,7 @@ def test_what_another_program_calls_a_key_leads_to_that_key():
     assert "in Etude it is train.lr" in refusal("learning_rate=1")
     assert "in Etude it is adapter.rank" in refusal("adapter.r=8")
     assert "'objective.beta'" in refusal("train.beta=0.1")
-    assert "NEFTune" in refusal("train.neftune_noise_alpha=5")
+    assert "in Etude it is train.neftune_alpha" in refusal("train.neftune_noise_alpha=5")
     assert "'train.seed'" in refusal("seed=1")
 
 

@@ -51,7 +51,8 @@ from etude.tuning.models.heads import Head
 from etude.tuning.models.load import load_model
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.optim.optimizers import make_optimizer
-from etude.tuning.pipeline import adapt, tune
+from etude.tuning.pipeline import tune
+from etude.tuning.preparation import adapt
 from etude.tuning.report import fits
 
 
@@ -486,7 +487,7 @@ def test_a_run_estimates_its_own_memory_once_and_opens_its_model_once(
         return estimate_recipe(recipe, outline)
 
     monkeypatch.setattr(load, "open_checkpoint", opening)
-    monkeypatch.setattr("etude.tuning.pipeline.estimate_recipe", estimating)
+    monkeypatch.setattr("etude.tuning.preparation.estimate_recipe", estimating)
     monkeypatch.setattr("etude.tuning.memory.fit.estimate_recipe", estimating)
     fields = tiny_recipe()
     fields["adapter"]["init"] = "pissa"

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, cast
 import yaml
 from pydantic import ValidationError, model_validator
 
-from etude.core.errors import RecipeError
+from etude.core.errors import RecipeError, did_you_mean
 from etude.tuning.config import renamed_keys
 from etude.tuning.config.near_keys import suggest
 from etude.tuning.config.sections.adapter import TRAINS_UP_FACTOR, AdapterSpec
@@ -137,6 +137,7 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
+        self._check_weights()
         if self.task == "reranking" and self.data.hard_negatives > self.data.negatives:
             raise ValueError(
                 f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
@@ -159,6 +160,26 @@ class Recipe(Section):
                 f"{self.adapter.kind} does not have; omit it, or set adapter.kind: lora"
             )
         return self
+
+    def _check_weights(self) -> None:
+        """Refuse what decays or averages weights that it is not defined for."""
+        adapter = self.adapter
+        if self.train.delta_decay > 0:
+            if adapter.kind != "lora":
+                raise ValueError(
+                    "train.delta_decay decays ΔW = U Vᵀ of adapter.kind: lora, not of "
+                    f"{adapter.kind}; omit it, or set train.weight_decay"
+                )
+            if adapter.init in ("pissa", "olora", "loftq"):
+                raise ValueError(
+                    f"train.delta_decay: with adapter.init: {adapter.init} the adapter begins as a "
+                    "part of the base, which would decay; omit it, or set adapter.init: default"
+                )
+        if self.train.ema_decay is not None and adapter.kind == "adalora":
+            raise ValueError(
+                "train.ema_decay: AdaLoRA sets pruned ranks to zero, which an average would bring "
+                "back; omit it, or set adapter.kind: lora"
+            )
 
     def _check_generation(self) -> None:
         """Refuse settings of one generating task in a recipe of another task."""
@@ -426,5 +447,8 @@ def _faults(error: ValidationError) -> list[Fault]:
         else:
             message = fault["msg"][0].lower() + fault["msg"][1:]
             message = f"{path}: {message}, got {fault['input']!r}"
+            if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+                allowed = re.findall(r"'([^']+)'", fault["ctx"]["expected"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+                message += did_you_mean(fault["input"], allowed)
         found.append(Fault(path, message))
     return found

@@ -34,6 +34,24 @@ RENAMED_VALUES: Mapping[str, Mapping[str, str]] = {
 """By current dotted key: values of 0.1.0 and earlier, each with its current name."""
 
 
+VALUES_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "train.lr_scheduler": {
+        "constant_with_warmup": "constant (train.warmup_ratio or warmup_steps)",
+        "cosine_with_min_lr": "cosine (train.min_lr_ratio)",
+        "cosine_warmup_with_min_lr": "cosine (train.min_lr_ratio)",
+        "wsd": "warmup_stable_decay",
+        "onecycle": "one_cycle",
+        "OneCycleLR": "one_cycle",
+        "CosineAnnealingLR": "cosine",
+        "CosineAnnealingWarmRestarts": "cosine_with_restarts (train.lr_cycles)",
+        "LinearLR": "linear",
+        "PolynomialLR": "polynomial (train.lr_power)",
+        "ReduceLROnPlateau": "reduce_lr_on_plateau",
+    }
+}
+"""By dotted key: values of transformers, PyTorch and Axolotl, each with Etude's."""
+
+
 @dataclass(frozen=True)
 class Counterpart:
     """Counterpart of a key of another program."""
@@ -90,10 +108,18 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "num_epochs": _EPOCHS,
     "max_train_steps": _here("train.max_steps"),
     "lr_scheduler_type": _SCHEDULER,
-    "lr_scheduler_kwargs": _here("train.min_lr_ratio"),
+    "lr_scheduler_kwargs": _here(
+        "train.min_lr_ratio",
+        "train.lr_cycles",
+        "train.lr_power",
+        note="each schedule's options are keys of their own",
+    ),
     "cosine_min_lr_ratio": _here("train.min_lr_ratio"),
-    "warmup_steps": _here("train.warmup_ratio", note="a fraction of all steps"),
-    "num_warmup_steps": _here("train.warmup_ratio", note="a fraction of all steps"),
+    "num_warmup_steps": _here("train.warmup_steps"),
+    "lr_warmup_steps": _here("train.warmup_steps"),
+    "num_cycles": _here("train.lr_cycles", note="cosine_with_restarts"),
+    "num_decay_steps": _here("train.lr_decay_steps", note="warmup_stable_decay"),
+    "lr_end": _here("train.min_lr_ratio", note="as a fraction of train.lr"),
     "optim": _OPTIMIZER,
     "adam_beta1": _here("train.beta1"),
     "adam_beta2": _here("train.beta2"),
@@ -207,7 +233,9 @@ ELSEWHERE: Mapping[str, Counterpart] = {
     "kto_desirable_weight": _here("objective.desirable_weight"),
     "kto_undesirable_weight": _here("objective.undesirable_weight"),
     "dpo_label_smoothing": _here("objective.label_smoothing"),
-    "neftune_noise_alpha": _absent("NEFTune noise is not supported"),
+    "neftune_noise_alpha": _here("train.neftune_alpha"),
+    "ema": _here("train.ema_decay"),
+    "use_ema": _here("train.ema_decay"),
     # Evaluation, checkpoints, records.
     "eval_steps": _here("train.eval_every"),
     "evals_per_epoch": _here("train.eval_every"),
@@ -281,6 +309,10 @@ def answer(path: str) -> str | None:
 
 
 def renamed_value(path: str, value: Any) -> str | None:
-    """Return a clause that names the current value for an old one of key `path`, or None."""
-    today = RENAMED_VALUES.get(path, {}).get(value) if isinstance(value, str) else None
-    return f"{path}: {value} is now {path}: {today}" if today else None
+    """Return a clause that names Etude's value for an old or another program's one, or None."""
+    if not isinstance(value, str):
+        return None
+    if today := RENAMED_VALUES.get(path, {}).get(value):
+        return f"{path}: {value} is now {path}: {today}"
+    here = VALUES_ELSEWHERE.get(path, {}).get(value)
+    return f"{path}: {value} is in Etude {path}: {here}" if here else None

@@ -178,8 +178,12 @@ def _plan(
     answering: int,
 ) -> MemoryEstimate:
     gradients = FLOAT32 * weights.trained
+    if recipe.train.gradient_noise:
+        gradients *= 2  # that of the micro-batches before
     state = optimizer_bytes(recipe, weights.sizes)
     resident = 0 if recipe.train.paged else state
+    if recipe.train.ema_decay is not None:
+        resident += FLOAT32 * weights.trained
     in_step = trace.peak
     # AdamW makes two arrays of the size of the largest weight while it steps.
     stepping = 2 * FLOAT32 * weights.largest_trained

@@ -72,6 +72,7 @@ def render(folder: RunFolder) -> str:
         "banner": banner(folder, records, summary.get("verdict", "")),
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
+        "optimization": list(summary.get("optimization", {}).items()),
         "results": blocks(folder.read_json(folder.details.name) or {}, summary),
         "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
@@ -165,6 +166,7 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (anchor, title) of the sections of the page."""
     present = {
         "training": ("Training", content["charts"]),
+        "optimization": ("Optimisation", content["optimization"]),
         "results": ("Results", content["results"]),
         "samples": ("Before and after", content["samples"]),
         "data": ("Data", content["lengths"] or content["token_sample"] or content["totals"]),

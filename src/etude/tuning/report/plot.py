@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from string import ascii_uppercase
 
 from etude.tuning.report.axis import linear_axis
@@ -10,7 +10,15 @@ from etude.tuning.report.chart import decimal_tick
 from etude.tuning.report.series import Series
 
 
-def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -> str:
+def text_plot(
+    curves: Mapping[str, Series],
+    width: int = 64,
+    height: int = 12,
+    *,
+    ends: tuple[str, str] | None = None,
+    tick: Callable[[float, int], str] = decimal_tick,
+    from_zero: bool = False,
+) -> str:
     """Draw curves over steps as text: one as dots, several as A, B and so on with a legend.
 
     A column shows the mean of its range of steps. Later curves cover earlier ones.
@@ -19,12 +27,17 @@ def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -
         curves: curves by name; those without a finite value are omitted.
         width: width of the plot without the axis, in columns.
         height: height of the plot without the axis, in lines.
+        ends: labels of the horizontal axis at its first and its last step. None: `0` and `step N`.
+        tick: formats a tick of the vertical axis, given its number of decimals.
+        from_zero: whether the vertical axis starts at zero.
     """
     drawn = {name: curve for name, curve in curves.items() if curve}
     if not drawn:
         return ""
     means = [_columns(curve, width, _last_step(drawn)) for curve in drawn.values()]
-    axis = linear_axis([mean for columns in means for mean in columns.values()], decimal_tick)
+    axis = linear_axis(
+        [mean for columns in means for mean in columns.values()], tick, from_zero=from_zero
+    )
     rows = [[" "] * width for _ in range(height)]
     letters = ascii_uppercase if len(drawn) > 1 else "•"
     for letter, columns in zip(letters, means, strict=False):
@@ -36,9 +49,9 @@ def text_plot(curves: Mapping[str, Series], width: int = 64, height: int = 12) -
     for index, row in enumerate(rows):
         edge = "┤" if index in labels else "│"
         lines.append(f"{labels.get(index, ''):>{margin}} {edge}{''.join(row)}".rstrip())
-    last = f"step {_last_step(drawn):,}"
+    first, last = ends or ("0", f"step {_last_step(drawn):,}")
     lines.append(f"{'':>{margin}} └{'─' * width}")
-    lines.append(f"{'':>{margin}}  0{last:>{width - 1}}")
+    lines.append(f"{'':>{margin}}  {first}{last:>{width - len(first)}}")
     if len(drawn) > 1:
         lines += [f"{'':>{margin}}  {a} {name}" for a, name in zip(letters, drawn, strict=False)]
     return "\n".join(lines)

@@ -112,6 +112,13 @@ class Summary(RunResult, total=False):
     """What the same recipe would take by other methods; read them by `memory_by_method`. Runs of
     version 0.1.0 have a `memory_table` instead."""
 
+    optimization: dict[str, str]
+    """What acted on the weights and their gradients, by its name: schedule, decay, noise, average;
+    missing in runs of version 0.1.0."""
+
+    gradient_noise_scale: dict[str, Any]
+    """`samples`, `error`, `steps`, `batch` and `advice`, with `train.gradient_noise`."""
+
     compare: list[RunResult]
     ended: str
     """Why training ended."""

@@ -12,7 +12,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,6 +20,7 @@ import torch
 
 from etude.core.atomic_files import disk_reason, replace_file
 from etude.core.errors import RunError
+from etude.tuning.optim.schedules import Plateau
 
 _NAME = re.compile(r"step-(\d{6,})\.pt")
 
@@ -50,6 +51,8 @@ class Counters:
     """Time since the run began, loading and evaluation included, over all its processes."""
     peak_rss: int = 0
     """Peak resident memory of these processes, in bytes."""
+    plateau: Plateau = field(default_factory=Plateau)
+    """What `reduce_lr_on_plateau` remembers of the evaluations."""
 
     @classmethod
     def from_saved(cls, fields: dict[str, Any]) -> Counters:
@@ -60,7 +63,8 @@ class Counters:
             known["best_value"] = lowest if math.isfinite(lowest) else None
         # Checkpoints without the time of the whole run: training is the part that is known.
         known.setdefault("total_seconds", known.get("seconds", 0.0))
-        return cls(**known)
+        plateau = Plateau(**known.pop("plateau", {}))
+        return cls(**known, plateau=plateau)
 
 
 @dataclass

@@ -1,58 +1,41 @@
-"""Trainer: optimiser steps over packed micro-batches, checkpoints, evaluation, early stopping.
+"""Trainer: a run's plan, schedule, checkpoints, evaluation and early stopping.
 
-One optimiser step draws `batch_samples` samples, packs them into micro-batches of at most
-`micro_tokens` tokens, accumulates the gradient of Σ loss / normaliser over them (the number of
-trained tokens in the whole step, or the objective's own normaliser), clips it and updates the
-weights. All randomness is a function of (seed, step), so a run resumed at any step produces the
-same numbers, bit for bit, on the same machine.
+`step.OptimizerSteps` takes the steps. All randomness is a function of (seed, step), so a run
+resumed at any step produces the same numbers, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import statistics
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 
 from etude.core.errors import DivergedError, RunError
 from etude.core.machine import peak_rss, rss
+from etude.core.units import rate
 from etude.tuning.callbacks import Callback, CallbackList, EvaluationRecord, StepRecord
-from etude.tuning.config.recipe import NO_NEW_HEAD, Recipe
-from etude.tuning.data.batch import Batch, Layout
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.data.batch import Layout
 from etude.tuning.data.encoded import EncodedSample
-from etude.tuning.data.packing import Step, balanced_order, plan_steps
-from etude.tuning.fusion.layout import row_layout
 from etude.tuning.fusion.patch import Fusion
-from etude.tuning.models.foreign_code import foreign_code
-from etude.tuning.models.heads import head_modules
-from etude.tuning.objectives.base import (
-    LossSum,
-    MeanMetrics,
-    Objective,
-    StepValues,
-    side_tokens,
-)
-from etude.tuning.optim.optimizers import (
-    make_optimizer,
-    release_state,
-    restore_optimizer,
-    set_learning_rate,
-)
-from etude.tuning.optim.schedules import learning_rate
+from etude.tuning.objectives.base import Objective
+from etude.tuning.optim.averaging import WeightAverage
+from etude.tuning.optim.optimizers import release_state, restore_optimizer
+from etude.tuning.optim.schedules import learning_rate, warmup_steps
 from etude.tuning.placement import CPU, Placement
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import best_metric, evaluate
-from etude.tuning.training.first_step import FirstStep
 from etude.tuning.training.interrupt import StopAnswer, StopRequest, stop_request
+from etude.tuning.training.step import Abandoned, NotFiniteError, OptimizerSteps, planned_steps
 
 # Steps timed to estimate the speed under a time limit; the first is slower than the rest.
 _MEASURED_STEPS = 4
@@ -96,10 +79,6 @@ class TrainingResult:
     """Why it ended, for the user."""
 
 
-class _Abandoned(Exception):  # noqa: N818 - not an error: a step that is not completed
-    """A stop was requested in mid-step; the step's gradients are discarded."""
-
-
 class Trainer:
     """Trains `parameters` of `model` by `recipe`; owns the optimiser and the counters.
 
@@ -141,19 +120,32 @@ class Trainer:
         self.recipe = recipe
         self.spec = recipe.train
         self.folder = folder
-        self.callbacks = CallbackList(callbacks)
+        self.average = (
+            WeightAverage(parameters, self.spec.ema_decay)
+            if self.spec.ema_decay is not None
+            else None
+        )
+        own = [self.average] if self.average is not None else []
+        # The average after what changes weights between steps.
+        self.callbacks = CallbackList([*callbacks, *own])
         self.layout = layout
         self.placement = placement or Placement(CPU, model.dtype)
         self.fingerprint = data.fingerprint()
         self.objective = objective
         self.best_metric = best_metric(recipe, objective)
-        self.lengths = [side_tokens(self.objective, sample) for sample in data.train]
-        new_head = [] if recipe.task in NO_NEW_HEAD else head_modules(model)
-        self.optimizer = make_optimizer(self.spec, self.parameters, folder.path, heads=new_head)
-        self.steps_per_epoch = math.ceil(len(data.train) / self.spec.batch_samples)
-        total = math.ceil(self.spec.epochs * self.steps_per_epoch)
-        if self.spec.max_steps is not None:
-            total = min(total, self.spec.max_steps)
+        self.steps = OptimizerSteps(
+            model,
+            parameters,
+            data.train,
+            recipe,
+            objective,
+            layout=layout,
+            placement=self.placement,
+            callbacks=self.callbacks,
+            paged_folder=folder.path,
+        )
+        self.optimizer = self.steps.optimizer
+        total = planned_steps(self.spec, len(data.train))
         self.counters = Counters(total_steps=total, planned=self.spec.max_minutes is None)
         self._recent: list[float] = []
         self._fusion: Fusion | None = None
@@ -231,12 +223,13 @@ class Trainer:
         with (
             stop_request() as stop,
             self._answer.during(self._stopping),
-            self._training_mode(),
+            self.steps.training() as fusion,
         ):
+            self._fusion = fusion
             while counters.step < counters.total_steps:
                 try:
                     record = self._step(stop)
-                except _Abandoned:
+                except Abandoned:
                     self._save()
                     return TrainingResult("stopped", counters, f"stopped at step {counters.step}")
                 if self._fusion is not None:
@@ -270,86 +263,32 @@ class Trainer:
 
     def _step(self, stop: StopRequest) -> StepRecord:
         """Do one optimiser step and return its record."""
-        counters, spec = self.counters, self.spec
-        epoch, index = divmod(counters.step, self.steps_per_epoch)
-        step = self._steps_of(epoch)[index]
-        began = time.perf_counter()
-        torch.manual_seed(_mix(spec.seed, counters.step))  # pyright: ignore[reportUnknownMemberType]
-        batches = [Batch([self.data.train[i] for i in micro], self.layout) for micro in step]
-        samples = [sample for batch in batches for sample in batch]
-        sides = [side for sample in samples for side in self.objective.sides(sample)]
-        trained = sum(side.trained_tokens for side in sides)
-        tokens = sum(len(side) for side in sides)
-        loss, means = 0.0, MeanMetrics()
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.placement.autocast_context(), foreign_code(self.model):
-            values = self.objective.step_values(self.model, batches)
-        for batch in batches:
-            if stop:
-                raise _Abandoned
-            part = self._accumulate(batch, self.objective.normalizer(samples), values)
-            loss += float(part.total)
-            means.add(part.sums)
-        self.callbacks.on_gradients()
-        norm = self._clip(step)
-        lr = learning_rate(spec, counters.step, counters.total_steps)
-        set_learning_rate(self.optimizer, lr)
-        first = FirstStep.watch(self.parameters) if counters.step == 0 else None
-        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        if first is not None and (note := first.note(lr)):
-            self.callbacks.on_message(note)
-        self.callbacks.on_optimizer_step(counters.step + 1)
-        seconds = time.perf_counter() - began
-        self._recent = [*self._recent[-7:], seconds]
+        counters = self.counters
+        lr = learning_rate(self.spec, counters.step, counters.total_steps, counters.plateau.scale)
+        try:
+            done = self.steps.take(counters.step, lr, stop)
+        except NotFiniteError as fault:
+            raise self._diverged(fault.what, fault.samples) from None
+        self._recent = [*self._recent[-7:], done.seconds]
         counters.step += 1
-        counters.tokens += tokens
-        counters.trained_tokens += trained
-        counters.seconds += seconds
+        counters.tokens += done.tokens
+        counters.trained_tokens += done.trained_tokens
+        counters.seconds += done.seconds
         return StepRecord(
             step=counters.step,
             total_steps=counters.total_steps,
-            epoch=round(counters.step / self.steps_per_epoch, 4),
+            epoch=round(counters.step / self.steps.per_epoch, 4),
             tokens=counters.tokens,
             trained_tokens=counters.trained_tokens,
-            loss=loss,
+            loss=done.loss,
             lr=lr,
-            grad_norm=norm,
-            tokens_per_s=round(tokens / seconds, 1),
+            grad_norm=done.grad_norm,
+            tokens_per_s=round(done.tokens / done.seconds, 1),
             rss=rss(),
             seconds=round(counters.seconds, 3),
-            metrics=means.values(),
+            metrics=done.metrics,
             peak_gpu_memory=self.placement.peak_memory(),
         )
-
-    def _accumulate(self, batch: Batch, normalizer: float, values: StepValues) -> LossSum:
-        """Accumulate the gradient of one micro-batch's Σ loss / `normalizer`; return its loss."""
-        with self.placement.autocast_context(), foreign_code(self.model):
-            part = self.objective.loss(self.model, batch, values)
-            loss = part.total / normalizer
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss became {value}", batch.samples)
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        return LossSum(loss.detach(), part.sums)
-
-    def _clip(self, step: Step) -> float:
-        """Clip the gradient in place and return its norm before clipping."""
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        samples = [self.data.train[i] for micro in step for i in micro]
-        if not math.isfinite(norm):
-            raise self._diverged(f"the gradient's norm became {norm}", samples)
-        if norm == 0.0:
-            raise RunError(
-                f"step {self.counters.step + 1}: the gradient of every trained weight is zero, so "
-                "nothing would be learnt; check adapter.target_modules and that answers are not "
-                "masked"
-            )
-        if self.spec.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.parameters.values(), self.spec.max_grad_norm, torch.tensor(norm)
-            )
-        return norm
 
     def _diverged(self, what: str, samples: Sequence[EncodedSample]) -> DivergedError:
         """Save the last good state and return an error that names the batch."""
@@ -370,9 +309,14 @@ class Trainer:
         left = 0.9 * limit * 60 - counters.seconds
         possible = counters.step + max(1, int(left / statistics.median(self._recent)))
         if possible < counters.total_steps:
+            short = (
+                f"; train.warmup_steps {warmup} is longer, so the peak is not reached"
+                if (warmup := warmup_steps(self.spec, possible)) > possible
+                else ""
+            )
             self.callbacks.on_message(
                 f"planning {possible} of {counters.total_steps} steps to end within "
-                f"{limit:g} minutes (train.max_minutes)"
+                f"{limit:g} minutes (train.max_minutes){short}"
             )
             counters.total_steps = possible
             self.callbacks.on_plan_change(possible)
@@ -387,7 +331,8 @@ class Trainer:
         every, counters = self.spec.eval_every, self.counters
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
-        with self.placement.autocast_context():
+        average = self.average.applied() if self.average is not None else nullcontext()
+        with self.placement.autocast_context(), average:
             evaluation = evaluate(
                 self.model,
                 self.objective,
@@ -401,6 +346,7 @@ class Trainer:
         self.folder.append_metrics(record.as_json())
         self.callbacks.on_evaluate(record)
         value = {self.best_metric.name: loss, **evaluation.metrics}[self.best_metric.name]
+        self._lower_at_plateau(value)
         if counters.best_value is None or self.best_metric.better(value, counters.best_value):
             counters.best_value = value
             counters.best_step, counters.bad_evaluations = counters.step, 0
@@ -409,16 +355,38 @@ class Trainer:
             counters.bad_evaluations += 1
         return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
 
+    def _lower_at_plateau(self, value: float) -> None:
+        """Lower the learning rate if evaluations no longer improve; those in warm-up do not count.
+
+        Args:
+            value: the evaluation's, by `eval.best_metric`.
+        """
+        spec, counters = self.spec, self.counters
+        if spec.lr_scheduler != "reduce_lr_on_plateau":
+            return
+        if counters.step < warmup_steps(spec, counters.total_steps):
+            return
+        better = self.best_metric.higher_is_better
+        if counters.plateau.update(spec, value, higher_is_better=better):
+            self.callbacks.on_message(
+                f"step {counters.step}: {self.best_metric.title} no longer improves; the learning "
+                f"rate is now {rate(spec.lr * counters.plateau.scale)}"
+            )
+
     def _finish(self, reason: str) -> str:
-        """Restore the weights of the best evaluation, if it is not the last."""
+        """Restore the weights of the best evaluation, if it is not the last, and their average."""
         counters = self.counters
-        if counters.best_step in (0, counters.step):
-            return reason
-        best, _ = last_checkpoint(self.folder.checkpoints / "best")
-        if best is None:
-            return reason
-        self.set_weights(best.weights)
-        return f"{reason}; restored the weights of step {counters.best_step}, the best evaluation"
+        if counters.best_step not in (0, counters.step):
+            best, _ = last_checkpoint(self.folder.checkpoints / "best")
+            if best is not None:
+                self.set_weights(best.weights)
+                reason += (
+                    f"; restored the weights of step {counters.best_step}, the best evaluation"
+                )
+        if self.average is not None:
+            self.average.apply()
+            reason += f"; the weights are their average (train.ema_decay {self.average.decay:g})"
+        return reason
 
     def _checkpoint(self) -> Checkpoint:
         weights = self.tensors()
@@ -447,45 +415,3 @@ class Trainer:
         weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
         between = self.callbacks.state()
         return {**weights, **{f"between.{name}": value for name, value in between.items()}}
-
-    def _steps_of(self, epoch: int) -> list[Step]:
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch = epoch
-            self._epoch_steps = plan_steps(
-                self.lengths,
-                self.spec.batch_samples,
-                self.spec.micro_tokens,
-                self.spec.seed,
-                epoch,
-                self.layout.micro_batches,
-                self._balanced_order(epoch),
-            )
-        return self._epoch_steps
-
-    def _balanced_order(self, epoch: int) -> list[int] | None:
-        if self.spec.sampling != "balanced":
-            return None
-        labels = [cast("int", sample.label) for sample in self.data.train]
-        return balanced_order(labels, self.spec.seed, epoch)
-
-    @contextmanager
-    def _training_mode(self) -> Generator[None]:
-        if self.spec.gradient_checkpointing:
-            self.model.activation_checkpointing_enable(
-                activation_checkpointing_kwargs={"use_reentrant": False}
-            )
-        self.model.train()
-        try:
-            with row_layout(self.model, self.layout) as fusion:
-                self._fusion = fusion
-                yield
-        finally:
-            self.model.eval()
-            if self.spec.gradient_checkpointing:
-                self.model.activation_checkpointing_disable()
-
-
-def _mix(seed: int, step: int) -> int:
-    """Return a seed for one step, such that neighbouring steps do not share random streams."""
-    digest = hashlib.sha256(f"{seed}:{step}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
