@@ -77,12 +77,12 @@ def test_cosine_equals_pytorchs_annealing():
         (
             "linear",
             {"min_lr_ratio": 0.0},
-            lambda o, w, n: transformers.get_linear_schedule_with_warmup(o, w, n),
+            transformers.get_linear_schedule_with_warmup,
         ),
         (
             "cosine",
             {"min_lr_ratio": 0.0},
-            lambda o, w, n: transformers.get_cosine_schedule_with_warmup(o, w, n),
+            transformers.get_cosine_schedule_with_warmup,
         ),
         (
             "cosine",
@@ -116,9 +116,7 @@ def test_each_step_has_the_rate_that_transformers_gives(name, fields, make, tota
 @pytest.mark.parametrize(("total", "warmup"), [(40, 8), (69, 5), (512, 0)])
 def test_restarts_are_those_of_transformers(total, warmup, cycles):
     """With powers of two for cycles or lengths, both compute the place in a cycle exactly."""
-    spec = spec_of(
-        "cosine_with_restarts", lr_cycles=cycles, warmup_steps=warmup, min_lr_ratio=0.0
-    )
+    spec = spec_of("cosine_with_restarts", lr_cycles=cycles, warmup_steps=warmup, min_lr_ratio=0.0)
     make = transformers.get_cosine_with_hard_restarts_schedule_with_warmup
     theirs = _theirs(lambda o: make(o, warmup, total, num_cycles=cycles), total)
     assert _rates(spec, total) == pytest.approx(theirs, rel=1e-9, abs=1e-18)
@@ -128,7 +126,7 @@ def test_a_restart_comes_in_its_step_where_floats_would_round_it_away():
     """49 · (1/49) is below 1 in floats, and transformers' restart comes a step late there."""
     spec = spec_of("cosine_with_restarts", lr_cycles=49, warmup_steps=0, min_lr_ratio=0.0)
     rates = _rates(spec, 98)
-    # Cycles of two steps: in the middle of a cosine, then at the peak again; at its end in the last.
+    # Cycles of two steps: half-way down, then at the peak again; at the end in the last step.
     assert rates[1::2][:-1] == [LR] * 48
     assert rates[-1] == 0.0
     assert rates[::2] == pytest.approx([LR / 2] * 49)
@@ -199,8 +197,7 @@ def test_a_plateau_lowers_the_rate_when_pytorchs_scheduler_does(
     )
     drawn, plateau, lowered = random.Random(5), Plateau(), 0
     for step in range(300):
-        value = 2 + sign * (2 * math.exp(-step / 60) + 0.3 * drawn.random())
-        before = plateau.scale
+        value = 4 + sign * (2 * math.exp(-step / 60) + 0.3 * drawn.random())
         lowered += plateau.update(spec, value, higher_is_better=mode == "max")
         theirs.step(value)
         rate = learning_rate(spec, step, 300, plateau.scale)
@@ -210,7 +207,7 @@ def test_a_plateau_lowers_the_rate_when_pytorchs_scheduler_does(
 
 
 def test_a_negative_metric_that_falls_is_no_improvement():
-    """best · (1 + threshold) is below a negative best: PyTorch calls a slightly worse one better."""
+    """A negative best · (1 + threshold) is lower: PyTorch calls what is slightly worse better."""
     spec = spec_of("reduce_lr_on_plateau", plateau_threshold=0.01, plateau_patience=0)
     plateau = Plateau()
     assert not plateau.update(spec, -1.0, higher_is_better=True)

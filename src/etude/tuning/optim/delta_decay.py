@@ -90,7 +90,8 @@ def decay_delta(A: Tensor, B: Tensor, scaling: float, rate_A: float, rate_B: flo
     """
     of_A, of_B = scaling**2 * (A @ A.T), scaling**2 * (B.T @ B)
     # The Frobenius norm bounds the largest eigenvalue.
-    if max(rate_B * float(of_A.norm()), rate_A * float(of_B.norm())) >= 1:
+    sizes = [float(gram.square().sum().sqrt()) for gram in (of_A, of_B)]
+    if max(rate_B * sizes[0], rate_A * sizes[1]) >= 1:
         return False
     change_B, change_A = B @ of_A, of_B @ A
     B.sub_(change_B, alpha=rate_B)

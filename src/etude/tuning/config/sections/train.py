@@ -85,7 +85,7 @@ class TrainSpec(Section):
         "warmup_stable_decay",
         "reduce_lr_on_plateau",
     ] = "cosine"
-    """Shape of the learning rate after warm-up (docs/schedules.md). `reduce_lr_on_plateau` lowers
+    """Shape of the learning rate after warm-up (docs/optimisation.md). `reduce_lr_on_plateau` lowers
     it when evaluations (`eval_every`) no longer improve by `eval.best_metric`."""
 
     warmup_ratio: Fraction = 0.05
@@ -134,8 +134,8 @@ class TrainSpec(Section):
     singular values by a constant."""
 
     delta_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled decay λ of the change ΔW = U Vᵀ itself: the L2 penalty on ΔW that full fine-tuning
-    has, which lowers its singular values in proportion (`adapter.kind: lora`; docs/schedules.md)."""
+    """Decoupled decay λ of the change ΔW = U Vᵀ itself: the L2 penalty of full fine-tuning, which
+    lowers ΔW's singular values in proportion (`adapter.kind: lora`; docs/optimisation.md)."""
 
     neftune_alpha: Annotated[float, Field(gt=0)] | None = None
     """NEFTune: uniform noise of ±α / √(tokens × width) on the input embeddings while training (Jain
