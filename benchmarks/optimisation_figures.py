@@ -23,7 +23,7 @@ from etude.tuning.optim.delta_decay import decay_delta
 from etude.tuning.optim.schedules import SCHEDULES
 from etude.tuning.report.axis import linear_axis
 from etude.tuning.report.chart import decimal_tick
-from etude.tuning.report.svg import Curve, svg_chart
+from etude.tuning.report.svg import Curve, svg_chart, svg_panels
 
 STEPS = 200
 DECAY = 0.5
@@ -49,14 +49,14 @@ def schedules() -> str:
             steps=STEPS,
         )
         curves.append(Curve(name, range(1, STEPS + 1), drawn.rates))
-    return svg_chart(
+    return svg_panels(
         f"Learning rate over {STEPS} steps",
         curves,
         (
             linear_axis([0, STEPS], decimal_tick, tight=True, count=8),
             linear_axis([0, 1], decimal_tick),
         ),
-        ("optimiser step", "fraction of the peak (train.lr)"),
+        ("the steps", "Fraction of the peak (train.lr)"),
     )
 
 
@@ -89,8 +89,8 @@ def decay() -> str:
     singular = torch.linspace(0, 3, 13, dtype=torch.float64)
     names = {
         "none": "no decay",
-        "factors": f"train.weight_decay {DECAY} (of U and V)",
-        "delta": f"train.delta_decay {DECAY} (of ΔW)",
+        "factors": f"weight_decay {DECAY} (U and V)",
+        "delta": f"delta_decay {DECAY} (ΔW)",
     }
     known = {
         "none": singular,

@@ -69,13 +69,9 @@ def svg_chart(
         return bottom - (bottom - top) * y_axis.position(value)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        *_opening(title, WIDTH, height, LEFT),
         f'<clipPath id="plane"><rect x="{LEFT}" y="{top}" width="{right - LEFT}" '
         f'height="{bottom - top}"/></clipPath>',
-        f'<text x="{LEFT}" y="24" font-size="15" font-weight="600" fill="#222">'
-        f"{escape(title)}</text>",
     ]
     for guide in guides:
         x = across(guide.x)
@@ -126,6 +122,72 @@ def svg_chart(
             parts.append(f'<path d="M{x:.1f} {y}h26" fill="none" {stroke}/>')
             parts.append(f'<text x="{x + 32:.1f}" y="{y + 4}">{escape(curve.name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def svg_panels(
+    title: str,
+    curves: Sequence[Curve],
+    axes: tuple[Axis, Axis],
+    labels: tuple[str, str],
+    *,
+    columns: int = 3,
+) -> str:
+    """Return one small chart a curve, named above it, all on the same axes.
+
+    Args:
+        title: what they show.
+        curves: in reading order.
+        axes: horizontal and vertical, shared.
+        labels: of the two axes, said once below the title.
+        columns: charts a row.
+    """
+    x_axis, y_axis = axes
+    width, tall, gap_x, gap_y, left, top = 200, 90, 30, 52, 40, 84
+    rows = math.ceil(len(curves) / columns)
+    whole = left + columns * width + (columns - 1) * gap_x + 20
+    height = top + rows * tall + (rows - 1) * gap_y + 34
+    parts = [
+        *_opening(title, whole, height, left),
+        f'<text x="{left}" y="46" fill="#444">{escape(labels[1])} over {escape(labels[0])}</text>',
+    ]
+    for number, curve in enumerate(curves):
+        x0 = left + number % columns * (width + gap_x)
+        y0 = top + number // columns * (tall + gap_y)
+
+        def across(value: float, x0: int = x0) -> float:
+            return x0 + width * x_axis.position(value)
+
+        def down(value: float, y0: int = y0) -> float:
+            return y0 + tall * (1 - y_axis.position(value))
+
+        parts.append(
+            f'<text x="{x0}" y="{y0 - 8}" font-weight="600" fill="#222">{escape(curve.name)}</text>'
+        )
+        for tick in (y_axis.ticks[0], y_axis.ticks[-1]):
+            y = y0 + tall * (1 - tick.position)
+            parts.append(f'<path d="M{x0} {y:.1f}h{width}" stroke="#ddd"/>')
+            parts.append(
+                f'<text x="{x0 - 5}" y="{y + 4:.1f}" text-anchor="end" font-size="11" '
+                f'fill="#444">{escape(tick.label)}</text>'
+            )
+        for tick, anchor in ((x_axis.ticks[0], "start"), (x_axis.ticks[-1], "end")):
+            x = x0 + width * tick.position
+            parts.append(
+                f'<text x="{x:.1f}" y="{y0 + tall + 15}" text-anchor="{anchor}" font-size="11" '
+                f'fill="#444">{escape(tick.label)}</text>'
+            )
+        parts.append(f'<path d="{_path(curve, across, down)}" fill="none" {_stroke(0)}/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _opening(title: str, width: float, height: float, left: float) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        f'<text x="{left}" y="24" font-size="15" font-weight="600" fill="#222">'
+        f"{escape(title)}</text>",
+    ]
 
 
 def _stroke(number: int) -> str:
