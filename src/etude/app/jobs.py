@@ -66,11 +66,11 @@ def add_job(
         DataError: standard input, where that is the data, cannot be stored.
     """
     from etude.tuning.runs.folder import RunFolder
-    from etude.tuning.settle import settled, with_adapter_found
+    from etude.tuning.settle import settled, with_runs_found
     from etude.tuning.tasks.detect import resolved
 
     base = base.absolute()
-    recipe = with_adapter_found(plan.recipe, base)
+    recipe = with_runs_found(plan.recipe, base)
 
     def fill(folder: RunFolder) -> None:
         # Of standard input the task is known once it is stored.

@@ -35,7 +35,7 @@ class FoundRate:
 
     @property
     def drawn(self) -> list[float | None]:
-        """The smoothed losses to draw; None where they had diverged and would press the rest flat."""
+        """The smoothed losses to draw; None where they had diverged, which is out of scale."""
         test = self.test
         top = 1.05 * max(test.smoothed[: test.lowest + 1])
         return [value if value <= top else None for value in test.smoothed]

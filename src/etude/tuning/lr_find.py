@@ -15,7 +15,7 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.placement import Placement
 from etude.tuning.preparation import prepare
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.settle import settled, with_adapter_found
+from etude.tuning.settle import settled, with_runs_found
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.training.interrupt import stop_request
 from etude.tuning.training.lr_range import RangeTest, range_test
@@ -55,7 +55,7 @@ def find_learning_rate(
     train = recipe.train.model_copy(
         update={"max_steps": None, "lr_scheduler": "constant", "warmup_steps": None}
     )
-    recipe = with_adapter_found(recipe.model_copy(update={"train": train}), base)
+    recipe = with_runs_found(recipe.model_copy(update={"train": train}), base)
     with (
         tempfile.TemporaryDirectory(prefix="etude-lr-find-") as aside,
         RunFolder.create("lr-find", aside) as folder,

@@ -53,7 +53,7 @@ from etude.tuning.resumption import (
 from etude.tuning.runs.environment import environment
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.process import Heartbeat
-from etude.tuning.settle import settled, with_adapter_found
+from etude.tuning.settle import settled, with_runs_found
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
 from etude.tuning.training.gradient_noise import noise_scale
@@ -106,7 +106,7 @@ def tune(
     """
     recipe.require_data()
     bound_products()
-    recipe = with_adapter_found(recipe, base)
+    recipe = with_runs_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
     if resume is None:
         recipe = _decided(recipe, watching)

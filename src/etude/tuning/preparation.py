@@ -22,6 +22,7 @@ from etude.tuning.artifacts import PreparedData, describe_data
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Layout
+from etude.tuning.distillation import distilled
 from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_recipe, require_fit
@@ -112,6 +113,8 @@ def prepare(
         if layout.unpacked_because is not None:
             callbacks.on_message(f"packing is off: {layout.unpacked_because}")
         objective = task.objective(recipe, loaded, data, folder, progress)
+        if recipe.objective.kind == "distill":
+            objective = distilled(objective, recipe, loaded, folder, callbacks, progress)
     return Prepared(
         task,
         loaded,

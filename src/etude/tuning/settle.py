@@ -8,6 +8,7 @@ from pathlib import Path
 from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import BM25, DataSpec, NamedFile
+from etude.tuning.config.sections.objective import SELF
 from etude.tuning.data.sources import standard_input
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.runs.folder import find_run
@@ -46,14 +47,33 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"data": data, "model": model})
 
 
-def with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
-    """Return the recipe with the folder of the adapter that it starts from.
+def with_runs_found(recipe: Recipe, base: str | Path) -> Recipe:
+    """Return the recipe with the folders of the adapter that it starts from, and of its teacher.
 
     Before the run's own folder is made, since `latest` is to mean another run.
 
     Raises:
         RunError: there is no such run, or it has no adapter.
     """
+    return _with_adapter_found(_with_teacher_found(recipe, base), base)
+
+
+def _with_teacher_found(recipe: Recipe, base: str | Path) -> Recipe:
+    """Return the recipe with its teacher's folder, if that is a run; else it is a model's name."""
+    named = recipe.objective.teacher
+    if named is None or named == SELF or named in CATALOG:
+        return recipe
+    try:
+        folder = str(find_run(named, base).path.absolute())
+    except RunError:
+        if recipe.task == "text-classification":
+            raise
+        folder = _if_there(named)
+    spec = recipe.objective.model_copy(update={"teacher": folder})
+    return recipe.model_copy(update={"objective": spec})
+
+
+def _with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
     named = recipe.adapter.start_from
     if named is None or recipe.adapter.kind == "full" or (Path(named) / ADAPTER_CONFIG).is_file():
         return recipe

@@ -57,7 +57,7 @@ def test_a_plateau_lowers_the_rate_and_its_memory_is_in_the_checkpoint(tiny_reci
             "warmup_steps": 2,
             "min_lr_ratio": 0.05,
             "eval_every": 2,
-            "save_every": 7,
+            "save_every": 13,
             "epochs": 2,
         }
     )
@@ -69,7 +69,7 @@ def test_a_plateau_lowers_the_rate_and_its_memory_is_in_the_checkpoint(tiny_reci
     assert whole[10:14] == [pytest.approx(0.09 * peak)] * 4
     assert whole[14:18] == [pytest.approx(0.05 * peak)] * 4
     # Killed between an evaluation that was not better and the one that lowers the rate.
-    resumed = tune(Recipe.read_run(run.folder / "recipe.yaml"), resume=killed(run, 7))
+    resumed = tune(Recipe.read_run(run.folder / "recipe.yaml"), resume=killed(run, 13))
     assert rates(resumed) == whole
     again = [(r["step"], r.get("loss"), r.get("eval_loss")) for r in records(resumed)]
     assert again == [(r["step"], r.get("loss"), r.get("eval_loss")) for r in everything]

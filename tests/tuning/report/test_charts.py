@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.core import units as q
+from etude.tuning.metrics.smoothing import smooth
 from etude.tuning.report.axis import linear_axis, logarithmic_axis
 from etude.tuning.report.chart import Line, decimal_tick, histogram, line_chart
 from etude.tuning.report.plot import text_plot
-from etude.tuning.report.series import Series, series, smooth, smoothing, sparkline, thin
+from etude.tuning.report.series import Series, series, smoothing, sparkline, thin
 
 finite = st.integers(-(10**9), 10**9).map(lambda thousandths: thousandths / 1000)
 positive = st.floats(min_value=1e-6, max_value=1e6)

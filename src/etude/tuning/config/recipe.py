@@ -18,6 +18,7 @@ from pydantic import ValidationError, model_validator
 
 from etude.core.errors import RecipeError, did_you_mean
 from etude.tuning.config import renamed_keys
+from etude.tuning.config.consistency import check_teacher, check_weights
 from etude.tuning.config.near_keys import suggest
 from etude.tuning.config.sections.adapter import TRAINS_UP_FACTOR, AdapterSpec
 from etude.tuning.config.sections.base import Section
@@ -121,7 +122,7 @@ class Recipe(Section):
                 "modules to train by adapter.modules_to_save, or set adapter.kind: lora"
             )
         if self.task == "text-classification":
-            if self.objective.kind != "auto":
+            if self.objective.kind not in ("auto", "distill"):
                 raise ValueError(
                     f"objective.kind: {self.objective.kind} is for task: chat; a classifier "
                     "is trained by cross-entropy over its classes, so omit it"
@@ -137,7 +138,8 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
         self._check_generation()
-        self._check_weights()
+        check_weights(self.train, self.adapter)
+        check_teacher(self.task, self.objective, self.adapter, self.quant)
         if self.task == "reranking" and self.data.hard_negatives > self.data.negatives:
             raise ValueError(
                 f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
@@ -160,26 +162,6 @@ class Recipe(Section):
                 f"{self.adapter.kind} does not have; omit it, or set adapter.kind: lora"
             )
         return self
-
-    def _check_weights(self) -> None:
-        """Refuse what decays or averages weights that it is not defined for."""
-        adapter = self.adapter
-        if self.train.delta_decay > 0:
-            if adapter.kind != "lora":
-                raise ValueError(
-                    "train.delta_decay decays ΔW = U Vᵀ of adapter.kind: lora, not of "
-                    f"{adapter.kind}; omit it, or set train.weight_decay"
-                )
-            if adapter.init in ("pissa", "olora", "loftq"):
-                raise ValueError(
-                    f"train.delta_decay: with adapter.init: {adapter.init} the adapter begins as a "
-                    "part of the base, which would decay; omit it, or set adapter.init: default"
-                )
-        if self.train.ema_decay is not None and adapter.kind == "adalora":
-            raise ValueError(
-                "train.ema_decay: AdaLoRA sets pruned ranks to zero, which an average would bring "
-                "back; omit it, or set adapter.kind: lora"
-            )
 
     def _check_generation(self) -> None:
         """Refuse settings of one generating task in a recipe of another task."""

@@ -24,6 +24,7 @@ import torch
 
 from etude.core.machine import rss
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.objective import SELF
 from etude.tuning.generation.greedy import PREFILL_TOKENS
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
 from etude.tuning.models.heads import CAUSAL_LM, Head
@@ -200,6 +201,8 @@ def _plan(
         "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
+    if recipe.objective.kind == "distill" and not teaches_itself(recipe):
+        notes.append("the teacher, a second model in memory, is not counted")
     if recipe.eval.generate and not head.is_new:
         generating = process + weights.held + SCRATCH + PROGRAMS + weights.dense + answering
         more = generating - sum(parts.values())
@@ -213,6 +216,11 @@ def _plan(
             f"{weights.experts:,} numbers of experts are stacked, no Linears: not quantised"
         )
     return MemoryEstimate(recipe.method, parts, weights.parameters, weights.trained, notes)
+
+
+def teaches_itself(recipe: Recipe) -> bool:
+    """Return whether the teacher is the student with its adapter disabled, in the same memory."""
+    return recipe.objective.teacher == SELF and recipe.quant.kind == "none"
 
 
 def optimizer_bytes(recipe: Recipe, sizes: tuple[tuple[int, ...], ...]) -> int:

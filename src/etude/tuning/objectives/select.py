@@ -12,7 +12,7 @@ from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.objectives.preference import DPO, KTO, ORPO, mismatched_partners
 from etude.tuning.objectives.reference import AdapterDisabledReference, Reference
 
-Kind = Literal["sft", "dpo", "orpo", "kto"]
+Kind = Literal["sft", "dpo", "orpo", "kto", "distill"]
 
 
 def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kind:
@@ -26,12 +26,14 @@ def objective_kind(spec: ObjectiveSpec, samples: Sequence[EncodedSample]) -> Kin
     if spec.kind == "auto" and len({len(pairs), 0, len(samples)}) == 3:
         raise DataError("the data mix pairs of answers with other samples; separate them")
     kind: Kind = spec.kind if spec.kind != "auto" else _natural(pairs, unpaired)
-    if kind == "sft" and unpaired:
+    if kind in ("sft", "distill") and unpaired:
         raise DataError(
-            f"{unpaired[0].origin}: objective.kind: sft would also train undesirable answers; "
+            f"{unpaired[0].origin}: objective.kind: {kind} would also train undesirable answers; "
             "use kto, or remove them from the data and set data.format to prompt_completion"
         )
-    fitting = {"sft": samples, "dpo": pairs, "orpo": pairs, "kto": unpaired}[kind]
+    fitting = {"sft": samples, "distill": samples, "dpo": pairs, "orpo": pairs, "kto": unpaired}[
+        kind
+    ]
     if len(fitting) < len(samples):
         known = set(fitting)
         other = next(sample for sample in samples if sample not in known)
@@ -57,7 +59,7 @@ def make_objective(
     seed: int,
     reference: Reference | None = None,
 ) -> Objective:
-    """Return the objective of a run.
+    """Return the objective of a run; for distillation, that of the labels alone.
 
     Args:
         spec: the objective section of the recipe.

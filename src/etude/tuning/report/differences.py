@@ -12,10 +12,11 @@ from etude.core import units as q
 from etude.core.atomic_files import replace_text
 from etude.core.errors import RunError
 from etude.tuning.config.renamed_keys import translated
+from etude.tuning.metrics.smoothing import smooth
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
-from etude.tuning.report.series import Series, series, smooth, smoothing
+from etude.tuning.report.series import Series, series, smoothing
 from etude.tuning.report.summary import RunResult, Summary, result_of
 from etude.tuning.runs.folder import RunFolder
 

@@ -30,7 +30,8 @@ from rich.table import Table
 from rich.text import Text
 
 from etude.core import units as q
-from etude.tuning.report.series import smooth, smoothing, sparkline
+from etude.tuning.metrics.smoothing import smooth
+from etude.tuning.report.series import smoothing, sparkline
 
 RATE_WINDOW = 20
 """Number of recent steps used to estimate the remaining time."""

@@ -17,6 +17,7 @@ from etude.tuning.metrics.metric import (
     metrics_of,
     sample_score,
 )
+from etude.tuning.metrics.smoothing import smooth
 from etude.tuning.report.chart import (
     Chart,
     Line,
@@ -40,7 +41,7 @@ from etude.tuning.report.sections import (
     sample_view,
     tally,
 )
-from etude.tuning.report.series import series, smooth, smoothing
+from etude.tuning.report.series import series, smoothing
 from etude.tuning.report.spans import only_token_spans
 from etude.tuning.report.summary import DataFacts, SampleRecord, Summary
 from etude.tuning.runs.folder import RunFolder

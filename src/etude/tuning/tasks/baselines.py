@@ -92,6 +92,8 @@ def beside_model(
     """
     first = metrics[0]
     rows: list[Mapping[str, Any]] = found["rows"]
+    # A baseline has no teacher: what it is not measured by is not compared.
+    shared = [m for m in metrics if all(m.name in row["metrics"] for row in rows)]
     beaten_by = [
         row for row in rows if not first.better(model[first.name], row["metrics"][first.name])
     ]
@@ -104,7 +106,7 @@ def beside_model(
         )
     return {
         "rows": [*rows, {"name": "this model", "metrics": dict(model)}],
-        "metrics": [metric.as_json() for metric in metrics],
+        "metrics": [metric.as_json() for metric in shared],
         "verdict": verdict,
         "note": found["note"],
     }

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etude.core.errors import RunError
-from etude.tuning.report.series import smooth
+from etude.tuning.metrics.smoothing import smooth
 from etude.tuning.training.interrupt import StopRequest
 from etude.tuning.training.step import NotFiniteError, OptimizerSteps
 

@@ -8,15 +8,38 @@ from pydantic import Field
 
 from etude.tuning.config.sections.base import Section
 
+SELF = "self"
+"""The teacher that is the student's own base."""
+
 
 class ObjectiveSpec(Section):
     """The training objective."""
 
-    kind: Literal["auto", "sft", "dpo", "orpo", "kto"] = "auto"
-    """`sft`: cross-entropy of the answers. `dpo`, `orpo`: preference pairs (Rafailov et al. 2023;
-    Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
-    pairs, `kto` for unpaired preferences, else `sft`. Tasks other than chat have one objective
-    each."""
+    kind: Literal["auto", "sft", "dpo", "orpo", "kto", "distill"] = "auto"
+    """`sft`: cross-entropy of the answers. `distill`: a teacher's distributions as well, of tokens
+    (chat) or classes (text classification, one class a row; docs/distillation.md). `dpo`, `orpo`:
+    preference pairs (Rafailov et al. 2023; Hong et al. 2024). `kto`: unpaired preferences
+    (Ethayarajh et al. 2024). `auto`: `dpo` for pairs, `kto` for unpaired preferences, else `sft`.
+    Tasks other than chat and text classification have one objective each."""
+
+    teacher: str | None = None
+    """Of `distill`: a run (`latest`, its name or folder), a model with the same tokenizer, or
+    `self`: the recipe's own base, unquantised (with `quant.kind: none` the model itself with its
+    adapter disabled, which takes no second model)."""
+
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    """Of `distill`: KL(teacher ‖ student), KL(student ‖ teacher), or the generalised Jensen-Shannon
+    divergence between them (Agarwal et al. 2024)."""
+
+    teacher_temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of `distill`: T of both distributions in the divergence, which is multiplied by T² (Hinton et
+    al. 2015)."""
+
+    label_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of `distill`: weight of the cross-entropy of the labels; the divergence has the rest."""
+
+    jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """β of `divergence: jsd`, the teacher's share of the mixture."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     """β, strength of the regularisation towards the base model (DPO, KTO)."""

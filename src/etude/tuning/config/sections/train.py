@@ -85,8 +85,8 @@ class TrainSpec(Section):
         "warmup_stable_decay",
         "reduce_lr_on_plateau",
     ] = "cosine"
-    """Shape of the learning rate after warm-up (docs/optimisation.md). `reduce_lr_on_plateau` lowers
-    it when evaluations (`eval_every`) no longer improve by `eval.best_metric`."""
+    """Shape of the learning rate after warm-up (docs/optimisation.md). `reduce_lr_on_plateau`:
+    lowered when evaluations (`eval_every`) no longer improve by `eval.best_metric`."""
 
     warmup_ratio: Fraction = 0.05
     """Fraction of the steps used for warm-up: linear, or the rise of `one_cycle`."""
