@@ -77,6 +77,11 @@ def _teacher(
     named = recipe.objective.teacher
     assert named is not None
     if named == SELF and recipe.quant.kind == "none":
+        if recipe.adapter.kind == "full":
+            # `--compare` and `--method full` come to it without a new look at the recipe.
+            raise RecipeError(
+                "objective.teacher: self is overwritten by full fine-tuning; name the model"
+            )
         if recipe.objective.label_weight == 0 and recipe.adapter.factors.bits is None:
             raise RecipeError(
                 "objective.teacher: self: the student begins as its teacher, so there is nothing "

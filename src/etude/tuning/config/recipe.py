@@ -247,12 +247,15 @@ class Recipe(Section):
         quant = "nf4" if self.quant.kind == "none" else self.quant.kind
         adapter = "full" if method == "full" else adapter
         quant = quant if method == "qlora" else "none"
-        ratio = 1.0 if method == "full" else self.train.loraplus_lr_ratio
+        train = {"lr": lr}
+        if method == "full":
+            # There are no factors.
+            train |= {"loraplus_lr_ratio": 1.0, "delta_decay": 0.0}
         return self.model_copy(
             update={
                 "adapter": self.adapter.model_copy(update={"kind": adapter}),
                 "quant": self.quant.model_copy(update={"kind": quant}),
-                "train": self.train.model_copy(update={"lr": lr, "loraplus_lr_ratio": ratio}),
+                "train": self.train.model_copy(update=train),
             }
         )
 

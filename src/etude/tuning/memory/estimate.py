@@ -124,7 +124,7 @@ def estimate_memory(
     weights = weigh(config, recipe, stored, held, head)
     trace = trace_step(config, recipe, stored, held, compute, head)
     answering = answering_bytes(config, recipe, compute or stored, weights.trained)
-    return _plan(recipe, weights, trace, process, head, answering)
+    return _plan(recipe, weights, trace, process, head, answering, stored)
 
 
 def held_as(recipe: Recipe) -> Held:
@@ -177,6 +177,7 @@ def _plan(
     process: int,
     head: Head,
     answering: int,
+    stored: torch.dtype,
 ) -> MemoryEstimate:
     gradients = FLOAT32 * weights.trained
     if recipe.train.gradient_noise:
@@ -192,7 +193,7 @@ def _plan(
     comes_and_goes = max(in_step, stepping)
     parts = {
         "process": process,
-        "weights": weights.held,
+        "weights": weights.held + teacher_bytes(recipe, weights.parameters, stored),
         "gradients": gradients,
         "optimizer": resident,
         "activations": trace.kept,
@@ -201,7 +202,7 @@ def _plan(
         "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
-    if recipe.objective.kind == "distill" and not teaches_itself(recipe):
+    if recipe.objective.kind == "distill" and recipe.objective.teacher != SELF:
         notes.append("the teacher, a second model in memory, is not counted")
     if recipe.eval.generate and not head.is_new:
         generating = process + weights.held + SCRATCH + PROGRAMS + weights.dense + answering
@@ -218,9 +219,17 @@ def _plan(
     return MemoryEstimate(recipe.method, parts, weights.parameters, weights.trained, notes)
 
 
-def teaches_itself(recipe: Recipe) -> bool:
-    """Return whether the teacher is the student with its adapter disabled, in the same memory."""
-    return recipe.objective.teacher == SELF and recipe.quant.kind == "none"
+def teacher_bytes(recipe: Recipe, parameters: int, stored: torch.dtype) -> int:
+    """Return the bytes of a teacher that is the student unquantised, a second model in memory.
+
+    Args:
+        recipe: of the run.
+        parameters: of the base.
+        stored: dtype of weights that are not quantised.
+    """
+    spec = recipe.objective
+    own = spec.kind == "distill" and spec.teacher == SELF and recipe.quant.kind != "none"
+    return stored.itemsize * parameters if own else 0
 
 
 def optimizer_bytes(recipe: Recipe, sizes: tuple[tuple[int, ...], ...]) -> int:
