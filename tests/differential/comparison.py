@@ -84,6 +84,9 @@ def _compare_ours(configuration: Configuration, folder: Path) -> None:
     loaded = etude_side.adapted(configuration, folder / "base")
     model = loaded.model
     save_adapter(model, folder / "ours", etude_side.spec_of(configuration), loaded.origin)
+    if configuration.added:
+        for saved in ("ours", "trained", "theirs"):
+            loaded.tokenizer.save_pretrained(folder / saved)
 
     def reference(kind: torch.dtype) -> Any:
         base = peft_side.base_like(model, folder / "base", kind)
