@@ -221,7 +221,7 @@ def _merge(configuration: Configuration, folder: Path, adapter: Path, truth: Any
     spec = ModelSpec(id=str(folder / "base"), dtype=configuration.dtype)
     merge_adapter(spec, adapter, folder / "merged", dtype=configuration.dtype)
     merged = AutoModelForCausalLM.from_pretrained(
-        folder / "merged", dtype=torch.float64, attn_implementation="eager"
+        folder / "merged", dtype=torch.float64, **peft_side.PLAIN
     ).eval()
     samples = samples_of(configuration)
     want, found = peft_side.logits(truth, samples), peft_side.logits(merged, samples)

@@ -24,6 +24,8 @@ from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.quant.linear import QuantLinear
 
 PREFIX = "base_model.model."
+PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
+"""The other implementations of experts know no float64."""
 
 
 def base_like(model: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -31,7 +33,7 @@ def base_like(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
     Those are decoded codes where it is quantised, and include what an initialisation took.
     """
-    made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **PLAIN)
     if made.config.vocab_size < model.config.vocab_size:
         made.resize_token_embeddings(model.config.vocab_size)
     with torch.no_grad():

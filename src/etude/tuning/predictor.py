@@ -17,7 +17,7 @@ from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.read import read_adapter, read_json
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.saved_parts import CONFIG
-from etude.tuning.adapters.saved_tokens import with_tokens_of
+from etude.tuning.adapters.saved_tokens import refuse_other_numbers, with_tokens_of
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.messages import read_message
 from etude.tuning.data.schema import Message
@@ -245,6 +245,7 @@ def _with_adapter(
     adapter: Path, recipe: Recipe, head: Head, progress: Progress | None
 ) -> Predictor:
     loaded = load_model(recipe.model, recipe.quant, progress, head)
+    refuse_other_numbers(read_adapter(adapter), loaded.added)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     _require_head(loaded, adapter)

@@ -156,7 +156,8 @@ def test_gradients_are_pefts(folder, tmp_path):
     assert compared == (1 if model.config.tie_word_embeddings else 2)
 
 
-def test_an_adapter_that_peft_made_is_read_and_merged(folder, tmp_path):
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "rows"])
+def test_an_adapter_that_peft_made_is_read_and_merged(folder, tmp_path, whole):
     loaded = with_tokens(folder)
     ids = ids_of(loaded)
     new = list(loaded.added.ids)
@@ -169,7 +170,8 @@ def test_an_adapter_that_peft_made_is_read_and_merged(folder, tmp_path):
         for parameter in peft.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    peft.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
+    # By default PEFT stores the whole matrices beside the rows, since they were resized.
+    peft.save_pretrained(tmp_path / "theirs", save_embedding_layers=whole)
     loaded.tokenizer.save_pretrained(tmp_path / "theirs")
     theirs = logits(peft, ids)
     load_adapter(loaded.model, tmp_path / "theirs")
@@ -222,6 +224,20 @@ def test_modules_that_are_trained_whole_have_the_new_rows_among_theirs(folder, t
     save_adapter(model, tmp_path, spec, loaded.origin)
     peft = PeftModel.from_pretrained(resized(folder, model.config.vocab_size), tmp_path).eval()
     assert float((logits(peft, ids) - ours).abs().max()) <= NEAR * float(ours.abs().max())
+    loaded.tokenizer.save_pretrained(tmp_path)
+    merge_adapter(ModelSpec(id=str(folder)), tmp_path, tmp_path / "merged", dtype="float32")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    assert float((logits(merged, ids) - ours).abs().max()) <= NEAR * float(ours.abs().max())
+
+
+def test_tokens_in_another_order_than_the_adapters_are_refused(folder, tmp_path):
+    loaded = with_tokens(folder)
+    spec = adapted(loaded)
+    save_adapter(loaded.model, tmp_path, spec, loaded.origin)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    other = ModelSpec(id=str(folder), add_tokens=TOKENS[::-1])
+    with pytest.raises(AdapterError, match=r"<\|plan\|> has the number .* there and"):
+        merge_adapter(other, tmp_path, tmp_path / "merged", dtype="float32")
 
 
 def test_rows_to_spare_are_used_first(tiny_llama, tiny_tokenizer):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases, registry
 from etude.tuning.adapters.experts import find_parameters, open_experts, peft_paths
+from etude.tuning.adapters.modules_to_save import tied_to
 from etude.tuning.adapters.peft_config import peft_initialisation, peft_matches
 from etude.tuning.adapters.read import SavedAdapter
 from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS, SavedPart, listed
@@ -80,6 +81,12 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
                 "tokens that were added by model.add_tokens"
             )
         found[path] = SavedRows(indices, rows, tied=module is embedding)
+    trained = sorted({number for one in found.values() for number in one.ids})
+    tied = {other for path, one in found.items() if one.tied for other in tied_to(model, path)}
+    for path, weight in saved.embeddings.items():
+        # A matrix that was resized and not trained has new rows that its base was given by chance.
+        if trained and path not in found and path not in tied and trained[-1] < len(weight):
+            found[path] = SavedRows(trained, weight[trained].float(), tied=False)
     return found
 
 
@@ -242,13 +249,18 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
                 f"{saved.folder}: {CONFIG} says bias: {stated}, but those of {listed(absent)} are "
                 f"not in {WEIGHTS}"
             )
+    new = {number for ids in saved.options.tokens.values() for number in ids}
     for path, weight in saved.embeddings.items():
         here = found.get(path)
         if isinstance(here, nn.Linear) and peft_initialisation(saved.options.config):
             continue  # what PEFT's initialisation left of the base: computed again
-        if not isinstance(here, nn.Embedding | nn.Linear) or not torch.allclose(
-            here.weight.float(), weight.float(), rtol=2**-8, atol=0
-        ):
+        fits = isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape
+        if fits:
+            kept = [number for number in range(len(weight)) if number not in new]
+            own = cast("Tensor", here.weight)
+            rows = slice(None) if len(kept) == len(weight) else kept
+            fits = torch.allclose(own[rows].float(), weight[rows].float(), rtol=2**-8, atol=0)
+        if not fits:
             raise AdapterError(
                 f"{saved.folder} contains different weights for {path}, trained or resized; "
                 "merge them into the base first"

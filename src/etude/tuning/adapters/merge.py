@@ -40,7 +40,7 @@ from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, replace_module
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.save import load_adapter
-from etude.tuning.adapters.saved_tokens import with_tokens_of
+from etude.tuning.adapters.saved_tokens import refuse_other_numbers, with_tokens_of
 from etude.tuning.adapters.stacked import StackedLinear, by_expert
 from etude.tuning.adapters.targets import linear_modules
 from etude.tuning.adapters.trained_rows import TrainedRows
@@ -129,6 +129,7 @@ def merge_adapter(
     # On the CPU: the result is a file, and a GPU would only copy the weights.
     here = with_tokens_of(saved, spec).model_copy(update={"dtype": computed, "device": "cpu"})
     loaded = load_model(here, quant, progress, head)
+    refuse_other_numbers(saved, loaded.added)
     refuse_base_folder(output, loaded.origin)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)

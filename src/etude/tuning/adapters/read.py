@@ -150,6 +150,8 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         part = own.read_part(module, found, options)
         if part is not None:
             parts[module] = part
+    if not stacked and any(not name.endswith(".weight") for name in options.parameters):
+        raise AdapterError(f"{folder}: target_parameters are not in {WEIGHTS}")
     if not (parts or stacked or by_kind.modules or by_kind.tokens):
         raise AdapterError(f"{folder}: {WEIGHTS} is empty")
     return SavedAdapter(
@@ -213,7 +215,8 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
                 not_linear.add(match["module"])
             parts[match["module"]][trained.name] = matrix.flatten(1) if flat else matrix
         elif (stored := _EMBEDDING_KEY.fullmatch(name)) is not None:
-            embeddings[stored["module"]] = tensor
+            # Beside trained rows of a matrix that was resized, PEFT stores all of it.
+            embeddings[stored["module"].removesuffix(".token_adapter")] = tensor
         elif (trained_rows := _TOKENS_KEY.fullmatch(name)) is not None and options.tokens:
             tokens[trained_rows["module"]] = tensor.float()
         elif owner:
