@@ -84,6 +84,9 @@ def _compare_ours(configuration: Configuration, folder: Path) -> None:
     loaded = etude_side.adapted(configuration, folder / "base")
     model = loaded.model
     save_adapter(model, folder / "ours", etude_side.spec_of(configuration), loaded.origin)
+    if configuration.added:
+        for saved in ("ours", "trained", "theirs"):
+            loaded.tokenizer.save_pretrained(folder / saved)
 
     def reference(kind: torch.dtype) -> Any:
         base = peft_side.base_like(model, folder / "base", kind)
@@ -218,7 +221,7 @@ def _merge(configuration: Configuration, folder: Path, adapter: Path, truth: Any
     spec = ModelSpec(id=str(folder / "base"), dtype=configuration.dtype)
     merge_adapter(spec, adapter, folder / "merged", dtype=configuration.dtype)
     merged = AutoModelForCausalLM.from_pretrained(
-        folder / "merged", dtype=torch.float64, attn_implementation="eager"
+        folder / "merged", dtype=torch.float64, **peft_side.PLAIN
     ).eval()
     samples = samples_of(configuration)
     want, found = peft_side.logits(truth, samples), peft_side.logits(merged, samples)

@@ -11,6 +11,12 @@ ARCHITECTURES = (
     *("llama", "llama", "llama-biases", "mistral", "qwen2", "qwen2", "qwen3", "gemma", "phi3"),
     "gpt2",
 )
+MIXTURES = ("mixtral", "qwen3_moe", "gpt_oss")
+"""Architectures with experts; drawn by the seeds from `FIRST_OF_MIXTURES` on."""
+
+FIRST_OF_MIXTURES = 10_000
+"""Before it, seeds draw what they always have."""
+
 ATTENTION = {"phi3": ["qkv_proj", "o_proj"], "gpt2": ["c_attn"]}
 MLP = {"phi3": ["gate_up_proj", "down_proj"], "gpt2": ["mlp.c_fc", "mlp.c_proj"]}
 EMBEDDING = {"gpt2": "wte"}
@@ -33,7 +39,7 @@ class Configuration:
     tied: bool = False
     kind: str = "lora"
     targets: str = "attention"
-    """`attention`, `mlp`, `all-linear`, `embedding`, `head`, `one layer`."""
+    """`attention`, `mlp`, `all-linear`, `embedding`, `head`, `one layer`; `none` beside experts."""
     rank: int = 4
     alpha: float = 8.0
     rslora: bool = False
@@ -52,6 +58,10 @@ class Configuration:
     """Decoder layers that are adapted; none named: all."""
     tokens: tuple[int, ...] = ()
     """PEFT's `trainable_token_indices` of the embedding."""
+    added: int = 0
+    """Tokens that Etude adds to the vocabulary (`model.add_tokens`)."""
+    experts: tuple[str, ...] = ()
+    """Weights of experts that are adapted (`target_parameters`)."""
 
     def to_json(self) -> str:
         """Return what differs from the simplest, as JSON."""
@@ -102,6 +112,17 @@ class Configuration:
             not (self.layers and self.targets in ("embedding", "head", "one layer")),
             self.targets != "one layer" or not self.patterns,
             self.packed or not self.fused,
+            not self.added
+            or (self.written_by == "etude" and self.kind in ("lora", "dora", "adalora")),
+            # What is trained whole has the rows among its own; what is adapted has none.
+            not (self.added and (self.targets in ("embedding", "head") or self.tokens)),
+            not (self.patterns and self.targets == "none"),
+            (self.targets == "none") <= bool(self.experts),
+            bool(self.experts) <= (self.architecture in MIXTURES),
+            not self.experts
+            or (
+                self.kind == "lora" and self.bias == "none" and self.init in ("default", "gaussian")
+            ),
         )
         return all(rules)
 
@@ -111,8 +132,25 @@ def draw(seed: int) -> Configuration:
     chance = random.Random(seed)
     while True:
         found = _draw(seed, chance)
+        if seed >= FIRST_OF_MIXTURES:
+            found = _with_more(found, chance)
         if found.possible():
             return found
+
+
+def _with_more(found: Configuration, chance: random.Random) -> Configuration:
+    """Return a configuration with added tokens, adapted experts, or both."""
+    if chance.random() < 0.6:
+        experts = chance.choice((("gate_up_proj", "down_proj"), ("gate_up_proj",), ("down_proj",)))
+        found = replace(
+            found,
+            architecture=chance.choice(MIXTURES),
+            experts=experts,
+            targets=chance.choice(("attention", "none", "all-linear")),
+        )
+        if chance.random() < 0.5:
+            return found
+    return replace(found, added=chance.choice((1, 2, 5)))
 
 
 def _draw(seed: int, chance: random.Random) -> Configuration:

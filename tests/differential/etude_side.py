@@ -41,6 +41,7 @@ def modules_of(configuration: Configuration) -> tuple[str | list[str], list[str]
         "all-linear": "all-linear",
         "embedding": [embedding, attention[0]],
         "head": ["lm_head", attention[0]],
+        "none": [],
         "one layer": [f"{LAYERS.get(name, 'model.layers')}.1.*.{attention[0]}"],
     }
     whole = {"norm": NORM.get(name, "norm"), "head": "lm_head", "embedding": embedding}
@@ -61,6 +62,8 @@ def spec_of(configuration: Configuration) -> AdapterSpec:
         "modules_to_save": saved,
         "init": configuration.init,
     }
+    if configuration.experts:
+        given["target_parameters"] = [f"experts.{name}" for name in configuration.experts]
     if configuration.patterns:
         given |= {"rank_pattern": {first: 3}, "alpha_pattern": {first: 5.0}}
     if configuration.init == "orthogonal":
@@ -74,7 +77,8 @@ def spec_of(configuration: Configuration) -> AdapterSpec:
 
 def load(configuration: Configuration, folder: Path) -> LoadedModel:
     """Load the base as a run does."""
-    model = ModelSpec(id=str(folder), dtype=configuration.dtype)
+    tokens = [f"<new {number}>" for number in range(configuration.added)]
+    model = ModelSpec(id=str(folder), dtype=configuration.dtype, add_tokens=tokens)
     return load_model(model, QuantSpec(kind=configuration.quant))
 
 
@@ -83,7 +87,11 @@ def adapted(configuration: Configuration, folder: Path) -> LoadedModel:
     loaded = load(configuration, folder)
     with UnquantizedWeights(loaded.files) as original:
         add_adapter(
-            loaded.model, spec_of(configuration), seed=configuration.seed, original=original
+            loaded.model,
+            spec_of(configuration),
+            seed=configuration.seed,
+            original=original,
+            tokens=loaded.added.ids,
         )
     generator = torch.Generator().manual_seed(configuration.seed + 1)
     # A product of three factors is smaller than one of two: too small for bfloat16 to keep.

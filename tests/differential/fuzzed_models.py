@@ -54,6 +54,15 @@ def config_of(configuration: Configuration) -> Any:
         "qwen3": lambda: hf.Qwen3Config(**sizes, head_dim=16),
         "gemma": lambda: hf.GemmaConfig(**sizes, head_dim=16),
         "phi3": lambda: hf.Phi3Config(**sizes),
+        "mixtral": lambda: hf.MixtralConfig(
+            **sizes, num_local_experts=4, num_experts_per_tok=2, sliding_window=9
+        ),
+        "qwen3_moe": lambda: hf.Qwen3MoeConfig(
+            **sizes, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+        ),
+        "gpt_oss": lambda: hf.GptOssConfig(
+            **sizes, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=9
+        ),
         "gpt2": lambda: hf.GPT2Config(
             vocab_size=WORDS, n_positions=256, n_embd=64, n_layer=2, n_head=4, n_inner=80,
             bos_token_id=0, eos_token_id=0, pad_token_id=1, initializer_range=0.12,
@@ -82,6 +91,9 @@ def samples_of(configuration: Configuration) -> list[EncodedSample]:
     found: list[EncodedSample] = []
     for number, length in enumerate((13, 5, 22, 2)):
         ids = chance.integers(2, WORDS - 4, length).astype(np.int32)
+        if configuration.added:
+            new = chance.random(length) < 0.3
+            ids[new] = len(tokenizer()) + chance.integers(0, configuration.added, int(new.sum()))
         trained = chance.random(length) < 0.7
         trained[0], trained[-1] = False, True
         found.append(EncodedSample(ids, trained, f"row {number}"))

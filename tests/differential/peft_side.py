@@ -17,12 +17,15 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from etude.tuning.adapters import bases
+from etude.tuning.adapters.experts import AdaptedExperts
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.quant.linear import QuantLinear
 
 PREFIX = "base_model.model."
+PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
+"""The other implementations of experts know no float64."""
 
 
 def base_like(model: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -30,11 +33,20 @@ def base_like(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
     Those are decoded codes where it is quantised, and include what an initialisation took.
     """
-    made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **PLAIN)
+    if made.config.vocab_size < model.config.vocab_size:
+        made.resize_token_embeddings(model.config.vocab_size)
     with torch.no_grad():
         for path, module in made.named_modules():
+            if not list(module.parameters(recurse=False)):
+                continue
             held = _plain(model, path)
             for name, parameter in module.named_parameters(recurse=False):
+                product = getattr(held, name) if isinstance(held, AdaptedExperts) else None
+                if isinstance(product, torch.nn.Module):
+                    product = product.base if isinstance(product, AdaptedLayer) else product
+                    parameter.copy_(product.weight)
+                    continue
                 parameter.copy_(_weight(model, path, held, name))
     return made.eval().requires_grad_(False)
 
@@ -108,11 +120,18 @@ def _gradient(model: Any, name: str, like: Tensor) -> Tensor:
 def _theirs(parameters: dict[str, Any], name: str) -> list[str]:
     """Return PEFT's name of a trained tensor."""
     path, _, part = name.rpartition(".")
+    owner, _, weight = path.rpartition(".")
+    if owner.endswith(".experts"):
+        # Of two weights that are adapted, the one defined first is the inner.
+        inner = f"{owner}.base_layer"
+        both = f"{PREFIX}{inner}.{part}.default.weight" in parameters
+        path = inner if both and weight != "down_proj" else owner
     for ending in (
         f"{part}.default.weight",
         f"{part}.default",
         f"{part.replace('lora_', 'lora_embedding_')}.default",
         f"modules_to_save.default.{part}",
+        f"token_adapter.{part}.default",
         f"base_layer.{part}",
         part,
     ):
@@ -151,8 +170,10 @@ def logits(model: Any, samples: Sequence[EncodedSample]) -> Tensor:
 def config_of(configuration: Configuration) -> Any:
     """Return PEFT's configuration of an adapter that PEFT is to make."""
     targets, saved = modules_of(configuration)
+    parameters = [f"experts.{name}" for name in configuration.experts]
     common: dict[str, Any] = {
         "target_modules": targets if isinstance(targets, str) else list(targets),
+        **({"target_parameters": parameters} if parameters else {}),
         "modules_to_save": saved or None,
         "task_type": "CAUSAL_LM",
     }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from etude.core.progress import Progress
     from etude.tuning.config.recipe import Recipe
     from etude.tuning.config.sections.data import DataSpec
+    from etude.tuning.config.sections.model import ModelSpec
     from etude.tuning.data.account import Account
     from etude.tuning.data.inspect import Inspection
     from etude.tuning.data.schema import DataSplit
@@ -139,7 +140,7 @@ def inspect_recipe(
         split, samples = DataSplit(wanted, [], []), len(wanted)
     split = DataSplit(split.train, split.eval, [*found, *split.notes])
     progress.finish()
-    tokenizer = tokenizer_of(recipe.model.id, progress)
+    tokenizer = tokenizer_of(recipe.model, progress)
     progress.start("Tokenising", None)
     inspectors = {
         "chat": partial(inspect_data, account=account),
@@ -174,21 +175,28 @@ def samples_of(recipe: Recipe, account: Account) -> DataSplit:
     return split
 
 
-def tokenizer_of(model: str, progress: Progress) -> Any:
+def tokenizer_of(model: ModelSpec, progress: Progress) -> Any:
     """Return a model's tokenizer, fetching the model first if it is not on this machine.
+
+    Args:
+        model: the recipe's model, with the tokens that it adds.
+        progress: reports fetching.
 
     Raises:
         ModelError: the model is unknown, or cannot be fetched or read.
     """
     from contextlib import closing
 
+    from etude.tuning.models.added_tokens import add_tokens
     from etude.tuning.models.load import open_checkpoint
     from etude.tuning.models.pull import pull
     from etude.tuning.models.sources import resolve
 
-    source = resolve(model)
+    source = resolve(model.id)
     if source.path is None:
-        pull(model, progress)
-        source = resolve(model)
+        pull(model.id, progress)
+        source = resolve(model.id)
     with closing(open_checkpoint(source)) as checkpoint:
-        return checkpoint.tokenizer()
+        tokenizer = checkpoint.tokenizer()
+    add_tokens(tokenizer, model)
+    return tokenizer

@@ -227,7 +227,7 @@ def check(yaml: str) -> dict[str, Any]:
     recipe, _ = resolved(_recipe(yaml))
     recipe.require_data()
     tagged = recipe.task == "token-classification"
-    tokenizer = None if tagged else tokenizer_of(recipe.model.id, SilentProgress())
+    tokenizer = None if tagged else tokenizer_of(recipe.model, SilentProgress())
     report = check_data(
         recipe.data, tokenizer, recipe.train.seed, task=recipe.task, progress=SilentProgress()
     )

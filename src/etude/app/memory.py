@@ -89,13 +89,14 @@ def estimate_methods_of(
     Raises:
         ModelError: the model is not known.
     """
-    from etude.core.machine import this_machine
+    from etude.core.machine import own_memory, this_machine
     from etude.tuning.memory.fit import METHODS, estimate_recipe, first_option
     from etude.tuning.memory.model_configs import open_outline
     from etude.tuning.tasks.registry import task_named
 
     if limit is None:
-        limit = this_machine().memory_available
+        # This process is another than the run's, and has ended by then.
+        limit = this_machine().memory_available + own_memory()
     methods: list[Method] = [method] if method else list(METHODS)
     if method is None and chosen.quant.kind == "native":
         methods = ["qlora", "full"]

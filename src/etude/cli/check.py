@@ -123,7 +123,7 @@ def check(
     progress = TerminalProgress(quiet=to_stdout)
     # The checks by tokens are of templates and answers, which tagged words have none of.
     tagged = chosen.task == "token-classification"
-    tokenizer = None if tagged else tokenizer_of(chosen.model.id, progress)
+    tokenizer = None if tagged else tokenizer_of(chosen.model, progress)
     report = check_data(
         spec,
         tokenizer,

@@ -296,6 +296,8 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder, record: TaskRec
     target = _saved_in(recipe, folder)
     if recipe.adapter.kind != "full":
         save_adapter(loaded.model, target, recipe.adapter, loaded.origin)
+        if loaded.added.ids:
+            _save_tokenizer(loaded, target)
         record.write(target)
         return
     disable_progress_bar()  # transformers would draw its own over ours
@@ -308,6 +310,17 @@ def save(loaded: LoadedModel, recipe: Recipe, folder: RunFolder, record: TaskRec
             "intact. Free some space and resume"
         ) from None
     record.write(target)
+
+
+def _save_tokenizer(loaded: LoadedModel, folder: Path) -> None:
+    """Write the tokenizer with the added tokens beside the adapter that has their rows."""
+    try:
+        loaded.tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise RunError(
+            f"cannot save the tokenizer in {folder}: {error.strerror}; the last checkpoint is "
+            "intact. Free some space and resume"
+        ) from None
 
 
 def require_effect(base: Measurement, tuned: Measurement) -> None:

@@ -17,6 +17,7 @@ from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.adapters.read import read_adapter, read_json
 from etude.tuning.adapters.save import load_adapter
 from etude.tuning.adapters.saved_parts import CONFIG
+from etude.tuning.adapters.saved_tokens import refuse_other_numbers, with_tokens_of
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.messages import read_message
 from etude.tuning.data.schema import Message
@@ -204,6 +205,8 @@ def _load_adapter(folder: Path, progress: Progress | None) -> Predictor:
     it (LABEL_0), and one output is a number.
     """
     recipe = adapter_recipe(folder)
+    model = with_tokens_of(read_adapter(folder), recipe.model)
+    recipe = recipe.model_copy(update={"model": model})
     use_threads()
     record = TaskRecord.read(folder)
     if not (folder / RECORD).exists():
@@ -242,6 +245,7 @@ def _with_adapter(
     adapter: Path, recipe: Recipe, head: Head, progress: Progress | None
 ) -> Predictor:
     loaded = load_model(recipe.model, recipe.quant, progress, head)
+    refuse_other_numbers(read_adapter(adapter), loaded.added)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     _require_head(loaded, adapter)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from etude.core.errors import ModelError, RunError
 from etude.core.progress import Progress
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.adapters.multi_adapter import AdaptedModule, adapter_parameters
+from etude.tuning.adapters.multi_adapter import AdaptedModule, adapted_layers, adapter_parameters
+from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.adapters.start_from import start_from
 from etude.tuning.artifacts import PreparedData, describe_data
 from etude.tuning.callbacks import Callback
@@ -25,8 +26,9 @@ from etude.tuning.data.batch import Layout
 from etude.tuning.distillation import distilled
 from etude.tuning.fusion.forward_probe import called_targets
 from etude.tuning.memory.estimate import MemoryEstimate
-from etude.tuning.memory.fit import estimate_recipe, require_fit
+from etude.tuning.memory.fit import estimate_recipe, memory_at_hand, require_fit
 from etude.tuning.memory.model_configs import ModelOutline, config_of
+from etude.tuning.models.added_tokens import begin_rows, matrices
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, ModelFiles, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
@@ -100,6 +102,8 @@ def prepare(
         require_same_base(folder, loaded, recipe)
         if placement.warning is not None:
             callbacks.on_message(placement.warning)
+        for note in loaded.added.notes:
+            callbacks.on_message(note)
         data = task.encode(split, loaded, recipe, progress)
         for note in data.notes:
             callbacks.on_message(note)
@@ -150,23 +154,31 @@ def _estimated(
         callbacks.on_message(f"no memory estimate: {error}")
         return None
     if not ignore_memory:
-        require_fit(estimate, recipe, placement.memory_available(), outline)
+        require_fit(estimate, recipe, memory_at_hand(placement, estimate), outline)
     return estimate
 
 
 def stacked_experts(model: Any) -> str | None:
-    """Return a line about frozen experts, which are no Linears; None if the model has none."""
+    """Return a line about frozen experts, which are no Linears; None if all are adapted."""
+    adapted = {
+        id(layer.base.weight)
+        for layer in adapted_layers(model).values()
+        if isinstance(layer.base, StackedLinear)
+    }
     experts = [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 3 and ".experts." in name and not parameter.requires_grad
+        if parameter.dim() == 3
+        and ".experts." in name
+        and not parameter.requires_grad
+        and id(parameter) not in adapted
     ]
     if not experts:
         return None
     share = sum(p.numel() for p in experts) / sum(p.numel() for p in model.parameters())
     return (
         f"experts are neither adapted nor quantised: {len(experts)} tensors of three dimensions, "
-        f"{share:.0%} of what is held in floating point"
+        f"{share:.0%} of what is held in floating point; adapter.target_parameters adapts them"
     )
 
 
@@ -179,23 +191,40 @@ def adapt(
     """Make the recipe's weights trainable and freeze the rest; return modules and weights."""
     model = loaded.model
     if recipe.adapter.kind == "full":
+        if loaded.added.ids:
+            for end in matrices(model).values():
+                begin_rows(cast("torch.Tensor", end.weight), loaded.added.ids)
         model.requires_grad_(True)
         return [], dict(model.named_parameters())
     spec = recipe.adapter
     if loaded.head.is_new:
         saved = list(dict.fromkeys([*spec.modules_to_save, *head_modules(model)]))
         spec = spec.model_copy(update={"modules_to_save": saved})
-    targets, note = called_targets(model, spec.target_modules)
+    targets, note = spec.target_modules, None
+    if targets or not spec.target_parameters:
+        targets, note = called_targets(model, spec.target_modules)
     spec = spec.model_copy(update={"target_modules": targets})
     if note is not None and on_message is not None:
         on_message(note)
     with UnquantizedWeights(loaded.files) as original:
         if spec.start_from is not None:
             _same_labels(loaded, Path(spec.start_from))
-            adapted = start_from(model, spec, spec.start_from, loaded.origin, original=original)
+            adapted = start_from(
+                model,
+                spec,
+                spec.start_from,
+                loaded.origin,
+                original=original,
+                tokens=loaded.added.ids,
+            )
         else:
             adapted = add_adapter(
-                model, spec, seed=recipe.train.seed, original=original, progress=progress
+                model,
+                spec,
+                seed=recipe.train.seed,
+                original=original,
+                progress=progress,
+                tokens=loaded.added.ids,
             )
     return adapted, adapter_parameters(model)
 

@@ -11,6 +11,7 @@ from etude.tuning.config.sections.data import BM25, DataSpec, NamedFile
 from etude.tuning.config.sections.objective import SELF
 from etude.tuning.data.sources import standard_input
 from etude.tuning.models.catalog import CATALOG
+from etude.tuning.models.token_lists import listed
 from etude.tuning.runs.folder import find_run
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -20,10 +21,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 def settled(recipe: Recipe, folder: Path) -> Recipe:
     """Return a recipe that means the same in any working directory.
 
-    Paths of data and of the model become absolute; standard input is stored in `folder`/data.
+    Paths of data and of the model become absolute; standard input is stored in `folder`/data, and
+    added tokens are listed instead of their file.
 
     Raises:
         DataError: standard input is a terminal or empty, or cannot be stored.
+        ModelError: the file of added tokens cannot be read.
     """
     data = recipe.data
     if data.kind == "files":
@@ -44,6 +47,8 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
     model = recipe.model
     if model.id not in CATALOG:
         model = model.model_copy(update={"id": _if_there(model.id)})
+    # A file of tokens may be another when the run goes on.
+    model = listed(model)
     return recipe.model_copy(update={"data": data, "model": model})
 
 

@@ -222,7 +222,7 @@ def test_what_autograd_keeps_is_counted_to_the_byte(tiny_llama, fused, monkeypat
             position_ids=torch.arange(128)[None],
             segment_lengths=[64, 64],
         ).last_hidden_state.flatten(0, 1)
-        loss = cross_entropy_sum(hidden, plain_head(model), ids.flatten())
+        loss = cross_entropy_sum(hidden, plain_head(model).weight, ids.flatten())
     trace = trace_step(
         AutoConfig.from_pretrained(folder), chosen, torch.bfloat16, held_as(chosen), None
     )
@@ -434,14 +434,45 @@ def test_a_plan_beyond_the_memory_by_more_than_its_error_is_refused():
         require_fit(plan, chosen, int(plan.total / 1.2), outline)
 
 
+def test_what_the_process_holds_already_is_not_missing(monkeypatch):
+    from dataclasses import replace
+
+    from etude.core.machine import own_memory, rss, this_machine
+    from etude.tuning.memory.fit import memory_at_hand
+    from etude.tuning.placement import Placement
+
+    chosen = recipe(adapter={"kind": "full"}, quant={"kind": "none"})
+    outline = ModelOutline(llama())
+    plan = estimate_recipe(chosen, outline)
+    # The libraries, imported by now, are in the plan; files that they map count as available.
+    assert 50_000_000 < own_memory() < rss()
+    held = min(own_memory(), plan.parts["process"])
+    machine = this_machine()
+
+    def left(count):
+        little = replace(machine, memory_available=count)
+        monkeypatch.setattr("etude.tuning.placement.this_machine", lambda: little)
+        return memory_at_hand(Placement.of(chosen), plan)
+
+    # Just what the run will take beyond what it has.
+    enough = left(plan.total - held)
+    assert abs(enough - plan.total) < 20_000_000
+    require_fit(plan, chosen, enough, outline)
+    with pytest.raises(InsufficientMemoryError):
+        require_fit(plan, chosen, left(max(0, int(plan.total / 1.2) - held)), outline)
+    on_gpu = replace(Placement.of(chosen), device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
+    assert memory_at_hand(on_gpu, plan) == 10**9 + plan.parts["process"]
+
+
 @pytest.fixture
 def little_memory(monkeypatch):
-    """A machine with 64 MB left."""
+    """A machine with 4 MB left."""
     from dataclasses import replace
 
     from etude.core.machine import this_machine
 
-    little = replace(this_machine(), memory_available=64_000_000)
+    little = replace(this_machine(), memory_available=4_000_000)
     monkeypatch.setattr("etude.tuning.placement.this_machine", lambda: little)
 
 

@@ -4,6 +4,7 @@
     Conv1D                the same, W stored as (in, out)     in: features (GPT-2's Linear)
     Conv1d, Conv2d        y = conv(x, W) + b                  in: channels × kernel, flattened
     Embedding             y = W[:, id]                        in: tokens; W stored as (in, out)
+    StackedLinear         y = W_e x, e the expert of a row    in: features; a W for each expert
 
 ΔW = s·B A therefore has the same meaning for all of them: A (r, in), B (out, r).
 """
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.quant.linear import QuantLinear
 
-Base = nn.Linear | QuantLinear | Conv1D | nn.Conv1d | nn.Conv2d | nn.Embedding
+Base = nn.Linear | QuantLinear | Conv1D | nn.Conv1d | nn.Conv2d | nn.Embedding | StackedLinear
 LinearLike = nn.Linear | QuantLinear | Conv1D
 
 CAN_CARRY = "Linear, Embedding, Conv1d, Conv2d or Conv1D"
@@ -51,8 +53,13 @@ def refuse_unfit(name: str, base: Base) -> None:
         )
 
 
+def experts(base: Base) -> int:
+    """Return how many matrices W the base has: one, or one for each expert."""
+    return base.experts if isinstance(base, StackedLinear) else 1
+
+
 def sizes(base: Base) -> tuple[int, int]:
-    """Return (in, out), the sizes of W."""
+    """Return (in, out), the sizes of W, or of each expert's."""
     if isinstance(base, Conv1D):
         return cast("Any", base).nx, cast("Any", base).nf
     if isinstance(base, nn.Conv1d | nn.Conv2d):
@@ -74,7 +81,9 @@ def compute_dtype(base: Base) -> torch.dtype:
 
 def bias(base: Base) -> Tensor | None:
     """Return the bias, (out,), or None."""
-    return None if isinstance(base, nn.Embedding) else cast("Tensor | None", base.bias)
+    if isinstance(base, nn.Embedding | StackedLinear):
+        return None
+    return cast("Tensor | None", base.bias)
 
 
 @contextmanager
@@ -96,9 +105,11 @@ def _is_parameter(base: Base) -> bool:
 
 @torch.no_grad()
 def read_matrix(base: Base) -> Tensor:
-    """Return a copy of W, (out, in) float32, dequantised if necessary."""
+    """Return a copy of W, (out, in) float32, dequantised if necessary; (E, out, in) of experts."""
     if isinstance(base, QuantLinear):
         return base.dequantize(torch.float32)
+    if isinstance(base, StackedLinear):
+        return base.matrices().detach().to(torch.float32, copy=True)
     weight = base.weight.detach().to(torch.float32, copy=True)
     if isinstance(base, Conv1D | nn.Embedding):
         return weight.T.contiguous()
@@ -111,7 +122,7 @@ def as_stored(base: Base, matrix: Tensor) -> Tensor:
         return matrix.T
     if isinstance(base, nn.Conv1d | nn.Conv2d):
         return matrix.view(base.weight.shape)
-    return matrix
+    return base.as_stored(matrix) if isinstance(base, StackedLinear) else matrix
 
 
 @torch.no_grad()

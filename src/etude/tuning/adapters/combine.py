@@ -34,6 +34,7 @@ from etude.tuning.adapters.multi_adapter import (
 from etude.tuning.adapters.read import PROVENANCE, SavedAdapter, read_adapter, read_json
 from etude.tuning.adapters.save import write_adapter
 from etude.tuning.adapters.saved_parts import CONFIG, PREFIX, WEIGHTS, weight_of
+from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.config.sections.adapter import FactorSpec
 
 Method = Literal["exact", "svd", "linear"]
@@ -76,6 +77,8 @@ def combine_adapters(
                 raise AdapterError(f"adapter {part!r} has fully trained modules: cannot combine it")
     for path, layer in adapted_layers(model).items():
         own = layer.named()
+        if isinstance(layer.base, StackedLinear) and own.keys() & weights.keys():
+            raise AdapterError(f"{path} are weights of experts, whose adapters cannot be combined")
         parts = [(w, *_plain(own[n], n, layer, path)) for n, w in weights.items() if n in own]
         parts = [part for part in parts if part[1].numel()]
         if not parts:

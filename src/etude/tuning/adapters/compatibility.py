@@ -1,4 +1,4 @@
-"""Whether a saved adapter fits a model, and what of the model it replaces.
+"""Whether a saved adapter fits a model, and which of the model's rows it replaces.
 
 Refused is an adapter for other weights or shapes. PEFT's rules say which modules its options name:
 `target_modules` and `exclude_modules` by a regular expression or endings, restricted to
@@ -10,6 +10,8 @@ are one weight here only where the folder has the same numbers for both.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -17,10 +19,11 @@ from torch import Tensor, nn
 
 from etude.core.errors import AdapterError
 from etude.tuning.adapters import bases, registry
+from etude.tuning.adapters.experts import find_parameters, open_experts, peft_paths
 from etude.tuning.adapters.modules_to_save import tied_to
 from etude.tuning.adapters.peft_config import peft_initialisation, peft_matches
 from etude.tuning.adapters.read import SavedAdapter
-from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS, listed
+from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS, SavedPart, listed
 from etude.tuning.adapters.targets import (
     adaptable_modules,
     layer_number,
@@ -36,35 +39,93 @@ LinearOnly = nn.Linear | QuantLinear
 """Layers that store W as (out, in); GPT-2's Conv1D stores its transpose."""
 
 
-def replaced_modules(saved: SavedAdapter, model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Return the modules that the adapter replaces: those trained whole, or some rows of.
+@dataclass(frozen=True)
+class SavedRows:
+    """Trained rows of one weight."""
 
-    Where rows of an embedding were trained, the result has its whole weight, with those rows
-    replaced, and that of a head tied to it.
+    ids: list[int]
+    values: Tensor
+    """(rows, width) float32."""
+    tied: bool
+    """Whether the modules that share the weight have the same rows."""
+
+
+def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
+    """Return the rows that the adapter trained, by module.
+
+    As for PEFT, a module that is tied to the input embedding has the embedding's rows, unless it
+    has rows of its own.
 
     Raises:
         AdapterError: the rows are not those of one module of this model.
     """
-    modules = dict(saved.modules)
     stated = saved.options.tokens
+    if stated and not saved.tokens:
+        raise AdapterError(f"{saved.folder}: trainable_token_indices are not in {WEIGHTS}")
+    found: dict[str, SavedRows] = {}
+    embedding = model.get_input_embeddings() if saved.tokens else None
     for path, rows in saved.tokens.items():
         names = [name for name in stated if not name or name_matches(path, name)]
-        weight: Any = getattr(model.get_submodule(path), "weight", None)
+        module = model.get_submodule(path)
+        weight: Any = getattr(module, "weight", None)
         indices = stated[names[0]] if names else []
-        fits = isinstance(weight, Tensor) and rows.shape == (len(indices), weight.shape[1])
-        if not fits or max(indices) >= len(weight):
+        if not isinstance(weight, Tensor) or rows.shape != (len(indices), weight.shape[1]):
             raise AdapterError(
                 f"{saved.folder}: the trained rows of {path} do not fit its weight here, or "
                 f"trainable_token_indices in {CONFIG}"
             )
-        whole = weight.detach().float().clone()
-        whole[torch.tensor(indices, device=whole.device)] = rows.to(whole.device)
-        modules[path] = {"weight": whole}
-        if name := next((n for n in tied_to(model, path) if n not in modules), None):
-            modules[name] = {"weight": whole}
-    if stated and not saved.tokens:
-        raise AdapterError(f"{saved.folder}: trainable_token_indices are not in {WEIGHTS}")
-    return modules
+        if max(indices) >= len(weight):
+            raise AdapterError(
+                f"{saved.folder}: the trained rows of {path} do not fit its weight here, which has "
+                f"{len(weight)} of them, and the last trained one is {max(indices)}: name the "
+                "tokens that were added by model.add_tokens"
+            )
+        found[path] = SavedRows(indices, rows, tied=module is embedding)
+    trained = sorted({number for one in found.values() for number in one.ids})
+    tied = {other for path, one in found.items() if one.tied for other in tied_to(model, path)}
+    for path, weight in saved.embeddings.items():
+        # A matrix that was resized and not trained has new rows that its base was given by chance.
+        if trained and path not in found and path not in tied and trained[-1] < len(weight):
+            found[path] = SavedRows(trained, weight[trained].float(), tied=False)
+    return found
+
+
+def with_experts(saved: SavedAdapter, model: nn.Module) -> SavedAdapter:
+    """Return the adapter with the factors of experts' weights among its parts.
+
+    The experts' modules of the model are opened for them (`experts.open_experts`).
+
+    Raises:
+        AdapterError: the model has no such experts, or others.
+        NoTargetMatchedError: no weight is called so.
+    """
+    if not saved.stacked:
+        return saved
+    options = saved.options
+    names = [name for name in options.parameters if not name.endswith(".weight")]
+    found = find_parameters(model, names, [])
+    wrappers = peft_paths(found)
+    if set(wrappers.values()) != set(saved.stacked):
+        other = sorted(set(wrappers.values()) ^ set(saved.stacked))
+        raise AdapterError(
+            f"{saved.folder} is for another model: its weights of experts are not this one's "
+            f"({listed(other)})"
+        )
+    open_experts(model, found)
+    parts = dict(saved.parts)
+    for path, wrapper in wrappers.items():
+        tensors, rank = saved.stacked[wrapper], options.rank_of(path)
+        experts = bases.experts(adaptable_modules(model)[path])
+        A, B = tensors["lora_A"], tensors["lora_B"]
+        if A.dim() != 2 or B.dim() != 2 or len(A) != rank * experts or B.shape[1] != len(A):
+            raise AdapterError(
+                f"{saved.folder} is for another model: factors {tuple(A.shape)} and "
+                f"{tuple(B.shape)} of {path} are not of rank {rank} for {experts} experts"
+            )
+        alpha = options.alpha_of(path)
+        divisor = math.sqrt(rank) if options.config.get("use_rslora") else rank
+        parts[path] = SavedPart(tensors, rank, alpha, alpha / divisor)
+    return replace(saved, parts=parts)
 
 
 def are_tied(
@@ -73,7 +134,7 @@ def are_tied(
     """Return whether the copies of two modules whose originals share a weight are one.
 
     Args:
-        modules: from `replaced_modules`.
+        modules: those of the adapter that are trained whole.
         saved: the adapter.
         one: path of a module in `modules`.
         two: path of another, in `modules` or not.
@@ -188,13 +249,18 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
                 f"{saved.folder}: {CONFIG} says bias: {stated}, but those of {listed(absent)} are "
                 f"not in {WEIGHTS}"
             )
+    new = {number for ids in saved.options.tokens.values() for number in ids}
     for path, weight in saved.embeddings.items():
         here = found.get(path)
         if isinstance(here, nn.Linear) and peft_initialisation(saved.options.config):
             continue  # what PEFT's initialisation left of the base: computed again
-        if not isinstance(here, nn.Embedding | nn.Linear) or not torch.allclose(
-            here.weight.float(), weight.float(), rtol=2**-8, atol=0
-        ):
+        fits = isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape
+        if fits:
+            kept = [number for number in range(len(weight)) if number not in new]
+            own = cast("Tensor", here.weight)
+            rows = slice(None) if len(kept) == len(weight) else kept
+            fits = torch.allclose(own[rows].float(), weight[rows].float(), rtol=2**-8, atol=0)
+        if not fits:
             raise AdapterError(
                 f"{saved.folder} contains different weights for {path}, trained or resized; "
                 "merge them into the base first"

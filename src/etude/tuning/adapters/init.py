@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import Base
 from etude.tuning.adapters.low_rank import LowRank
 from etude.tuning.config.sections.adapter import AdapterSpec
@@ -119,9 +120,10 @@ def _register(*, rewrites_base: bool = False, of_quantised: bool = False) -> Cal
 def gaussian(layer: Layer) -> FactorInit:
     """A normal with standard deviation 1/r, B zero."""
     own = layer.adapter
-    A = torch.empty(own.rank, own.in_features)
+    ranks = own.rank * bases.experts(layer.base)
+    A = torch.empty(ranks, own.in_features)
     A.normal_(0, 1 / own.rank, generator=layer.generator)
-    return FactorInit(A, torch.zeros(own.out_features, own.rank), None)
+    return FactorInit(A, torch.zeros(own.out_features, ranks), None)
 
 
 @_register()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases, init, registry
 from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base, LinearLike
+from etude.tuning.adapters.compatibility import SavedRows
+from etude.tuning.adapters.experts import find_parameters, open_experts
 from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.low_rank import Taken
 from etude.tuning.adapters.modules_to_save import (
+    ModuleToSave,
     Ties,
     attach_saved,
     find_saved,
@@ -40,7 +44,9 @@ from etude.tuning.adapters.targets import (
     replace_module,
     with_bias,
 )
+from etude.tuning.adapters.trained_rows import TrainedRows
 from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.models.added_tokens import begin_rows, matrices, mean_row
 from etude.tuning.quant.linear import QuantLinear
 
 Original = Callable[[str], Tensor]
@@ -55,6 +61,7 @@ def add_adapter(
     name: str = DEFAULT,
     original: Original | None = None,
     progress: Progress | None = None,
+    tokens: Sequence[int] = (),
 ) -> list[AdaptedModule]:
     """Add a new adapter to the target modules of `model`, in place; freeze everything else.
 
@@ -69,6 +76,7 @@ def add_adapter(
         original: returns the weights before quantisation; used only by initialisations that
             need them (`pissa`, `olora`, `loftq` on a quantised base).
         progress: reports a slow initialisation.
+        tokens: numbers of added tokens, whose rows of embedding and output matrix are trained.
 
     Returns:
         The adapted modules, in the model's order.
@@ -81,8 +89,10 @@ def add_adapter(
     refuse_name(model, name)
     saved = find_saved(model, spec.modules_to_save)
     targets = [] if spec.kind == registry.HEAD else targets_of(model, spec)
-    paths = [path for path in targets if path not in saved]
-    if not paths and not saved:
+    parameters = find_parameters(model, spec.target_parameters, spec.layers)
+    open_experts(model, parameters)
+    paths = [path for path in targets if path not in saved] + parameters
+    if not paths and not saved and not tokens:
         raise AdapterError("nothing would be trained: adapter.modules_to_save names no module")
     found = adaptable_modules(model)
     settings = settings_of(paths, spec)
@@ -102,6 +112,8 @@ def add_adapter(
     adapters = kind.build({path: found[path] for path in paths}, settings, spec, seed)
     _attach(model, adapters, name)
     attach_saved(model, saved, name)
+    if tokens:
+        attach_tokens(model, tokens, name)
     if spec.bias != "none":
         attach_biases(model, with_bias(model, paths if spec.bias == "lora_only" else None), name)
     _start(model, name, spec, seed, original, progress or SilentProgress())
@@ -117,6 +129,7 @@ def inject(
     *,
     ties: Ties | None = None,
     biases: list[str] | None = None,
+    rows: Mapping[str, SavedRows] | None = None,
 ) -> None:
     """Add existing adapters to modules, and copies to `saved` ones; they become active, frozen.
 
@@ -129,12 +142,27 @@ def inject(
         name: name of the adapter.
         ties: whether the copies of two modules that share a weight are one; None: always.
         biases: modules of which only the bias is trained.
+        rows: trained rows of weights, by module; what is tied to one has them as well, if it has
+            none of its own.
     """
     refuse_name(model, name)
     _attach(model, adapters, name)
     attach_saved(model, saved, name, ties=ties)
+    for path, trained in (rows or {}).items():
+        attach_saved(
+            model,
+            [path],
+            name,
+            ties=partial(_shares_rows, trained, rows or {}),
+            rows=(trained.ids, trained.values.to(cast("Any", model).device)),
+        )
     attach_biases(model, biases or [], name)
     set_adapter(model, name)
+
+
+def _shares_rows(trained: SavedRows, every: Mapping[str, SavedRows], one: str, two: str) -> bool:
+    del one
+    return trained.tied and two not in every
 
 
 def attach_biases(model: nn.Module, paths: list[str], name: str) -> None:
@@ -150,12 +178,39 @@ def attach_biases(model: nn.Module, paths: list[str], name: str) -> None:
             attach_saved(model, [path], name, only="bias")
 
 
+def attach_tokens(model: nn.Module, ids: Sequence[int], name: str) -> None:
+    """Make the rows of added tokens trainable, beginning as the mean of the others.
+
+    Matrices that the adapter `name` trains whole have theirs among all rows.
+
+    Raises:
+        AdapterError: a matrix has an adapter, or the output matrix a bias.
+    """
+    for path, module in matrices(model).items():
+        own = module.copy_of(name) if isinstance(module, ModuleToSave) else None
+        if isinstance(own, TrainedRows):
+            continue  # of the matrix that this one is tied to
+        if own is not None:
+            begin_rows(cast("Tensor", own.weight), ids)
+            continue
+        base: Any = module.base if isinstance(module, ModuleToSave | AdaptedLayer) else module
+        if getattr(base, "bias", None) is not None:
+            raise AdapterError(
+                f"{path} has a bias, which PEFT leaves out where rows of added tokens are trained; "
+                f"train all of it: adapter.modules_to_save: [{path}]"
+            )
+        values = mean_row(base.weight).expand(len(ids), -1)
+        attach_saved(model, [path], name, rows=(ids, values))
+
+
 def targets_of(model: nn.Module, spec: AdapterSpec) -> list[str]:
     """Return the paths of the modules that a recipe adapts, in the model's order.
 
     Raises:
         NoTargetMatchedError: a name, a pattern or the number of a layer matches nothing.
     """
+    if spec.target_parameters and not spec.target_modules:
+        return []
     return in_layers(model, find_targets(model, spec.target_modules), spec.layers)
 
 

@@ -99,7 +99,10 @@ class AdaptedLayer(nn.Module):
 
     @torch.no_grad()
     def add_delta(self, W: Tensor) -> Tensor:
-        """Add `delta` to a matrix, (out, in) float32, in place; used for merging."""
+        """Add `delta` to a matrix, (out, in) float32, in place; used for merging.
+
+        Of experts' weights, (E, out, in).
+        """
         for adapter in self.chosen():
             adapter.add_delta(W, self.base)
         return W

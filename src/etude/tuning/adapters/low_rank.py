@@ -12,6 +12,7 @@ from etude.tuning.adapters import bases
 from etude.tuning.adapters.adapter import Adapter
 from etude.tuning.adapters.bases import Base, LinearLike
 from etude.tuning.adapters.product import adapted_product
+from etude.tuning.adapters.stacked import StackedLinear, by_expert
 
 
 class LowRank(Adapter):
@@ -57,9 +58,12 @@ class LowRank(Adapter):
         return adapted_product(base, x, A, B, self.scaling, dropped=self.drop(x))
 
     def add_delta(self, W: Tensor, base: Base) -> None:
-        """Add s·B A to W."""
-        del base
+        """Add s·B A to W, (out, in); to that of each expert, (E, out, in)."""
         A, B = self.factors()
+        if isinstance(base, StackedLinear):
+            each = by_expert(A.float(), B.float(), base.experts)
+            W.baddbmm_(each[1], each[0], alpha=self.scaling)
+            return
         W.addmm_(B.float(), A.float(), alpha=self.scaling)
 
     def plain_factors(self) -> tuple[Tensor, Tensor] | None:

@@ -31,14 +31,19 @@ from torch import Tensor, nn
 from etude.core.errors import AdapterError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters import bases
+from etude.tuning.adapters.experts import close_experts
 from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.low_rank import LowRank
 from etude.tuning.adapters.merge_check import MergeCheck, float32_logits, peft_logits, rms
 from etude.tuning.adapters.merge_error import LOW_BITS, too_few_bits
 from etude.tuning.adapters.modules_to_save import ModuleToSave, saved_modules
 from etude.tuning.adapters.multi_adapter import adapted_layers, adapter_disabled, replace_module
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.save import load_adapter
+from etude.tuning.adapters.saved_tokens import refuse_other_numbers, with_tokens_of
+from etude.tuning.adapters.stacked import StackedLinear, by_expert
 from etude.tuning.adapters.targets import linear_modules
+from etude.tuning.adapters.trained_rows import TrainedRows
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
@@ -122,8 +127,9 @@ def merge_adapter(
     computed = dtype if dtype in ("auto", "bfloat16") else "float32"
     low_bits = LOW_BITS.get(dtype)
     # On the CPU: the result is a file, and a GPU would only copy the weights.
-    here = spec.model_copy(update={"dtype": computed, "device": "cpu"})
+    here = with_tokens_of(saved, spec).model_copy(update={"dtype": computed, "device": "cpu"})
     loaded = load_model(here, quant, progress, head)
+    refuse_other_numbers(saved, loaded.added)
     refuse_base_folder(output, loaded.origin)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
@@ -192,6 +198,7 @@ def merge_layers(model: nn.Module, dtype: torch.dtype, progress: Progress | None
         replace_module(model, name, _dense(layer, dtype))
         progress.advance(1)
     progress.finish()
+    close_experts(model)
     if untied:
         cast("Any", model).config.tie_word_embeddings = False
     model.to(dtype)
@@ -212,9 +219,10 @@ def _tied_apart(model: Any) -> bool:
 
 
 def sample_ids(loaded: LoadedModel) -> Tensor:
-    """Return a short text as token ids, (1, tokens)."""
+    """Return a short text as token ids, (1, tokens), with some of the tokens that were added."""
     encoded: Any = loaded.tokenizer(_SAMPLE, return_tensors="pt")
-    return encoded.input_ids
+    new = torch.tensor([loaded.added.ids[:8]], dtype=torch.long)
+    return torch.cat([encoded.input_ids, new], 1)
 
 
 @torch.no_grad()
@@ -223,6 +231,8 @@ def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype)
     if isinstance(layer, ModuleToSave):
         return _dense_saved(layer, dtype)
     base = layer.base if isinstance(layer, AdaptedLayer) else layer
+    if isinstance(base, StackedLinear):
+        return _dense_experts(cast("AdaptedLayer", layer), base, dtype)
     matrix = bases.read_matrix(base)
     bias = bases.bias(base)
     if isinstance(layer, AdaptedLayer):
@@ -246,12 +256,33 @@ def _dense(layer: AdaptedLayer | ModuleToSave | QuantLinear, dtype: torch.dtype)
     return linear
 
 
+def _dense_experts(layer: AdaptedLayer, base: StackedLinear, dtype: torch.dtype) -> StackedLinear:
+    """Return experts' weights with their changes, one expert at a time in float32."""
+    whole = torch.empty_like(base.weight, dtype=dtype)
+    merged = StackedLinear(nn.Parameter(whole, requires_grad=False), transposed=base.transposed)
+    changes: list[tuple[Tensor, Tensor, float]] = []
+    for adapter in cast("list[LowRank]", layer.chosen()):
+        A, B = (factor.float() for factor in adapter.factors())
+        changes.append((*by_expert(A, B, base.experts), adapter.scaling))
+    for expert in range(base.experts):
+        matrix = base.matrices()[expert].float()
+        for down, up, scaling in changes:
+            matrix = matrix.addmm(up[expert], down[expert], alpha=scaling)
+        merged.matrices()[expert].copy_(matrix)
+    return merged
+
+
 def _dense_saved(module: ModuleToSave, dtype: torch.dtype) -> nn.Module:
     """Return the original with the trained copy's weights; tied weights stay tied."""
     for name in module.active:
         if name not in module.copies:
             continue
-        twin = module.copies[name].to(dtype)
+        own = module.copies[name]
+        if isinstance(own, TrainedRows):
+            base: Any = module.base
+            base.weight = own.merged(base.weight, dtype)
+            continue
+        twin = own.to(dtype)
         for part, value in twin.named_parameters():
             owner, _, leaf = part.rpartition(".")
             target = module.base.get_submodule(owner)

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters.experts import AdaptedExperts
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
-from etude.tuning.adapters.read import SavedAdapter
+from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.saved_parts import WEIGHTS
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import ModelOrigin
@@ -145,6 +146,7 @@ def _by_peft(folder: Path, adapter: Path, ids: Tensor, head: Head) -> Tensor | N
         plain = auto.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True
         )
+        _resize(plain, read_adapter(adapter))
         try:
             model = wrapper.from_pretrained(plain, str(adapter)).eval()
         except (ValueError, TypeError, KeyError, RuntimeError):
@@ -153,6 +155,14 @@ def _by_peft(folder: Path, adapter: Path, ids: Tensor, head: Head) -> Tensor | N
     del model, plain
     gc.collect()
     return logits
+
+
+def _resize(model: Any, saved: SavedAdapter) -> None:
+    """Give a model of transformers' rows for the tokens that the adapter has rows for."""
+    needed = 1 + max((number for ids in saved.options.tokens.values() for number in ids), default=0)
+    if needed > len(model.get_input_embeddings().weight):
+        with cast("Any", torch.random).fork_rng([]):
+            model.resize_token_embeddings(needed)
 
 
 @torch.no_grad()
@@ -187,7 +197,7 @@ def _no_cache(model: Any) -> dict[str, bool]:
 
 def _computing_modules(module: nn.Module) -> list[nn.Module]:
     """Return the modules that own weights; an adapted layer and its base count as one."""
-    if isinstance(module, AdaptedLayer | ModuleToSave | QuantLinear):
+    if isinstance(module, AdaptedLayer | AdaptedExperts | ModuleToSave | QuantLinear):
         return [module]
     own: list[nn.Module] = [module] if list(module.parameters(recurse=False)) else []
     return own + [found for child in module.children() for found in _computing_modules(child)]

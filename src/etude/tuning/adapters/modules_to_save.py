@@ -8,12 +8,14 @@ Where the module's weight is tied to another's (an output head to the embedding)
 copy: the weights stay tied, with one copy in memory, in the optimiser and on disk. PEFT gives each
 a copy of its own; an adapter that was trained so is read so, and what computes with it is no longer
 tied.
+
+A copy may also be of a part: of the bias alone, or of some rows of the weight (`trained_rows`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,7 @@ from torch import nn
 from etude.core.errors import AdapterError, NoTargetMatchedError, did_you_mean
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.targets import name_matches, named_modules, replace_module
+from etude.tuning.adapters.trained_rows import TrainedRows
 
 Ties = Callable[[str, str], bool]
 """Whether the copies of two modules whose originals share a weight are one."""
@@ -80,22 +83,47 @@ class ModuleToSave(nn.Module):
             self.copies[name] = twin
         return self.copies[name]
 
+    def add_rows(self, name: str, ids: Sequence[int], values: torch.Tensor) -> None:
+        """Make some rows of the weight trainable for the adapter `name`.
+
+        Args:
+            name: the adapter.
+            ids: numbers of the rows.
+            values: their first values, (rows, width).
+        """
+        if name not in self.copies:
+            self.copies[name] = TrainedRows(ids, values)
+
     def is_whole(self, name: str) -> bool:
         """Return whether the adapter `name` has a copy of every parameter."""
         own = dict(self.base.named_parameters())
         return own.keys() <= dict(self.copies[name].named_parameters()).keys()
 
+    def copy_of(self, name: str) -> nn.Module | None:
+        """Return the copy of the adapter `name`, or None."""
+        return self.copies[name] if name in self.copies else None  # noqa: SIM401 - no such method
+
+    def computing_copy(self) -> nn.Module | None:
+        """Return the active copy, or None."""
+        chosen = [name for name in self.active if name in self.copies]
+        return self.copies[chosen[-1]] if self.enabled and chosen else None
+
     def computing_parameters(self) -> dict[str, torch.Tensor]:
         """Return the active copy's parameters by name, in the original's dtype; {} if inactive."""
-        chosen = [name for name in self.active if name in self.copies]
-        if not self.enabled or not chosen:
+        chosen = self.computing_copy()
+        if chosen is None:
             return {}
+        if isinstance(chosen, TrainedRows):
+            return {"weight": chosen.into(cast("torch.Tensor", self.base.weight))}
         # By name: a tied module shares only the weight with the copy.
-        twin = dict(self.copies[chosen[-1]].named_parameters())
+        twin = dict(chosen.named_parameters())
         return {n: twin[n].to(p.dtype) for n, p in self.base.named_parameters() if n in twin}
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Return the active copy's output, in the dtype of the original."""
+        chosen = self.computing_copy()
+        if isinstance(chosen, TrainedRows):
+            return chosen(self.base, *arguments, **options)
         weights = self.computing_parameters()
         if not weights:
             return self.base(*arguments, **options)
@@ -161,6 +189,7 @@ def attach_saved(
     *,
     ties: Ties | None = None,
     only: str | None = None,
+    rows: tuple[Sequence[int], torch.Tensor] | None = None,
 ) -> None:
     """Give the modules at `paths` trainable copies for the adapter `name`.
 
@@ -170,6 +199,7 @@ def attach_saved(
         name: the adapter.
         ties: whether tied modules share a copy; None: they do.
         only: the parameter to copy; None: all of the module.
+        rows: the rows of the weight to train, and their first values; None: all.
 
     Raises:
         AdapterError: a module is adapted as well, or another adapter ties what this one does not.
@@ -180,7 +210,11 @@ def attach_saved(
         group = {path, *(other for other in others if ties is None or ties(path, other))}
         if not isinstance(module, ModuleToSave):
             if isinstance(module, AdaptedLayer):
-                raise AdapterError(f"{path} has an adapter; it cannot also be trained in full")
+                what = "some rows of it cannot also be" if rows else "it cannot also be"
+                raise AdapterError(
+                    f"{path} has an adapter; {what} trained in full: leave it out of "
+                    "adapter.target_modules"
+                )
             module = ModuleToSave(module).train(module.training)
             replace_module(model, path, module)
             for other in group - {path}:
@@ -194,7 +228,10 @@ def attach_saved(
                     f"{path} shares its weight with another module for one adapter and not for "
                     f"{name!r}; load them on bases of their own"
                 )
-        module.add(name, only)
+        if rows is None:
+            module.add(name, only)
+        else:
+            module.add_rows(name, *rows)
 
 
 def untie(model: nn.Module, path: str) -> None:

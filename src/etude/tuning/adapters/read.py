@@ -86,6 +86,9 @@ class SavedAdapter:
     """Base weights that PEFT stored beside an adapted embedding, by module."""
     shared: dict[str, Tensor]
     """Tensors shared by all modules, by name in the file: VeRA's frozen factors."""
+    stacked: dict[str, dict[str, Tensor]]
+    """Tensors of experts' weights (`target_parameters`), by PEFT's wrapper: of which weight one is,
+    a model tells (`compatibility.with_experts`)."""
     provenance: Provenance | None
     """None if the folder was not written by Etude."""
 
@@ -108,6 +111,8 @@ class SavedAdapter:
             return "trained biases"
         if self.tokens:
             return "trained rows of an embedding"
+        if self.stacked:
+            return "factors of stacked experts"
         changed = peft_initialisation(self.options.config)
         return f"factors relative to a base that {changed} changes" if changed else None
 
@@ -136,12 +141,18 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     by_kind = _sorted(tensors, options, own)
     own.check_shared(by_kind.shared, options)
     parts: dict[str, SavedPart] = {}
+    stacked: dict[str, dict[str, Tensor]] = {}
     for module, found in by_kind.parts.items():
         _check_names(module, found, own, folder)
+        if options.is_stacked(module):
+            stacked[module] = found
+            continue
         part = own.read_part(module, found, options)
         if part is not None:
             parts[module] = part
-    if not parts and not by_kind.modules and not by_kind.tokens:
+    if not stacked and any(not name.endswith(".weight") for name in options.parameters):
+        raise AdapterError(f"{folder}: target_parameters are not in {WEIGHTS}")
+    if not (parts or stacked or by_kind.modules or by_kind.tokens):
         raise AdapterError(f"{folder}: {WEIGHTS} is empty")
     return SavedAdapter(
         folder=folder,
@@ -154,6 +165,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         tokens=by_kind.tokens,
         embeddings=by_kind.embeddings,
         shared=by_kind.shared,
+        stacked=stacked,
         provenance=provenance,
     )
 
@@ -203,7 +215,8 @@ def _sorted(tensors: dict[str, Tensor], options: PeftOptions, own: AdapterKind) 
                 not_linear.add(match["module"])
             parts[match["module"]][trained.name] = matrix.flatten(1) if flat else matrix
         elif (stored := _EMBEDDING_KEY.fullmatch(name)) is not None:
-            embeddings[stored["module"]] = tensor
+            # Beside trained rows of a matrix that was resized, PEFT stores all of it.
+            embeddings[stored["module"].removesuffix(".token_adapter")] = tensor
         elif (trained_rows := _TOKENS_KEY.fullmatch(name)) is not None and options.tokens:
             tokens[trained_rows["module"]] = tensor.float()
         elif owner:

@@ -32,8 +32,10 @@ from etude.tuning.adapters.compatibility import (
     are_tied,
     refuse_other_base,
     refuse_other_shapes,
-    replaced_modules,
+    trained_rows,
+    with_experts,
 )
+from etude.tuning.adapters.experts import of_experts, peft_paths
 from etude.tuning.adapters.inject import Original, apply_init, inject
 from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.low_rank import LowRank, Taken
@@ -64,6 +66,7 @@ from etude.tuning.adapters.targets import (
     name_matches,
     named_modules,
 )
+from etude.tuning.adapters.trained_rows import DELTA, TrainedRows
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models.load import ModelOrigin
@@ -96,8 +99,9 @@ def save_adapter(
         part = own.written(layer.named()[name], layer.base, _taken_by(layer, name))
         if part is not None:
             parts[path] = part
+    wrappers = peft_paths([path for path in of_experts(layers) if path in parts])
     tensors = {
-        f"{PREFIX}{path}.{key}": value
+        f"{PREFIX}{wrappers.get(path, path)}.{key}": value
         for path, part in parts.items()
         for key, value in part.tensors.items()
     }
@@ -151,7 +155,7 @@ def load_adapter(
         AdapterError: the folder is damaged, unsupported, or for another model.
     """
     refuse_name(model, name)
-    saved = read_adapter(folder)
+    saved = with_experts(read_adapter(folder), model)
     if origin is not None and not force:
         refuse_other_base(saved, origin)
     _refuse_rewritten_ties(saved, model)
@@ -162,7 +166,7 @@ def load_adapter(
     if saved.starts_off_base:
         for path, part in parts.items():
             parts[path], halves[path] = _halves(part)
-    modules = replaced_modules(saved, model)
+    modules, rows = saved.modules, trained_rows(saved, model)
     adapters = registry.kind(saved.kind).restore(parts, found, saved.options, saved.shared)
     inject(
         model,
@@ -171,6 +175,7 @@ def load_adapter(
         name,
         ties=partial(are_tied, modules, saved),
         biases=list(saved.biases),
+        rows=rows,
     )
     with torch.no_grad():
         for path, part in parts.items():
@@ -206,11 +211,23 @@ def _saved_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
         for part, value in module.copies[name].state_dict().items()
         if part in dict(module.base.named_parameters())
     }
+    for path, rows in _own_rows(model, name).items():
+        found[f"{PREFIX}{path}.token_adapter.{DELTA}"] = rows.trainable_tokens_delta
     for path, layer in adapted_layers(model).items():
         if name in layer.biases:
             # PEFT's name depends on whether the layer has factors as well.
             inner = ".base_layer" if name in layer.named() else ""
             found[f"{PREFIX}{path}{inner}.bias"] = layer.biases[name]
+    return found
+
+
+def _own_rows(model: nn.Module, name: str) -> dict[str, TrainedRows]:
+    """Return the trained rows by module; of modules that share them, the first."""
+    found: dict[str, TrainedRows] = {}
+    for path, module in saved_modules(model).items():
+        rows = module.copy_of(name)
+        if isinstance(rows, TrainedRows) and all(rows is not other for other in found.values()):
+            found[path] = rows
     return found
 
 
@@ -231,12 +248,14 @@ def _peft_config(
     task = next((t for end, t in tasks.items() if type(model).__name__.endswith(end)), None)
     written = {path: layers[path] for path in parts}
     is_lora = registry.kind(spec.kind).peft_type == "LORA"
+    stacked = of_experts(written)
     named = {
         path: la
         for path, la in written.items()
-        if not (is_lora and means_experts_to_peft(model, path))
+        if path not in stacked and not (is_lora and means_experts_to_peft(model, path))
     }
-    parameters = [weight_of(path) for path in written if path not in named]
+    others = [path for path in written if path not in named and path not in stacked]
+    parameters = [*map(weight_of, others), *stacked]
     saved = [
         path
         for path, module in saved_modules(model).items()
@@ -255,6 +274,10 @@ def _peft_config(
     }
     if parameters:
         common["target_parameters"] = parameters
+    if rows := _own_rows(model, name):
+        common["trainable_token_indices"] = {
+            path: cast("Any", one.ids).tolist() for path, one in rows.items()
+        }
     adapters: dict[str, Adapter] = {path: la.named()[name] for path, la in written.items()}
     return registry.kind(spec.kind).peft_config(common, spec, parts, adapters)
 

@@ -14,6 +14,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """PEFT's prefix of module paths."""
+BASE_LAYER = ".base_layer"
+"""PEFT's name of what it wraps."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class PeftOptions:
     tokens: dict[str, list[int]]
     """PEFT's `trainable_token_indices` by the name of the module; `""`: the input embedding."""
     parameters: list[str]
-    """PEFT's `target_parameters`, by their endings: weights of Linears."""
+    """PEFT's `target_parameters`, by their endings: weights of Linears and of stacked experts."""
     config: Mapping[str, Any]
     """The whole configuration, for keys of one kind only."""
 
@@ -62,6 +64,22 @@ class PeftOptions:
     def name_of(self, path: str) -> str:
         """Return what patterns are matched with: the module's path, or that of its weight."""
         return weight_of(path) if self.is_parameter(path) else path
+
+    def is_stacked(self, wrapper: str) -> bool:
+        """Return whether tensors at `wrapper`, a name in the file, are of experts' weights.
+
+        PEFT wraps the module that has the weight, once more for each further weight.
+        """
+        path = wrapper
+        while path.endswith(BASE_LAYER):
+            path = path.removesuffix(BASE_LAYER)
+        for name in self.parameters:
+            owner, _, leaf = name.rpartition(".")
+            if leaf == "weight":
+                continue
+            if path == owner or path.endswith(f".{owner}" if owner else ".experts"):
+                return True
+        return False
 
     def is_parameter(self, path: str) -> bool:
         """Return whether the weight of the module at `path` is among `target_parameters`."""

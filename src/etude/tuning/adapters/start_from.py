@@ -6,11 +6,14 @@ the saved adapter has: anything else would silently train another adapter than t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from etude.core.errors import AdapterError
+from etude.tuning.adapters.compatibility import with_experts
+from etude.tuning.adapters.experts import find_parameters
 from etude.tuning.adapters.inject import Original, settings_of, targets_of
 from etude.tuning.adapters.kinds.lora import LoRA
 from etude.tuning.adapters.modules_to_save import find_saved, tied_to
@@ -30,6 +33,7 @@ def start_from(
     origin: ModelOrigin,
     *,
     original: Original | None = None,
+    tokens: Sequence[int] = (),
 ) -> list[AdaptedModule]:
     """Load a saved adapter to go on training it; everything else is frozen.
 
@@ -40,6 +44,7 @@ def start_from(
         origin: where the base is from.
         original: returns weights before quantisation, for an adapter that was initialised with a
             part of a quantised base.
+        tokens: numbers of added tokens, whose rows are trained.
 
     Returns:
         The adapted modules, in the model's order.
@@ -48,8 +53,9 @@ def start_from(
         AdapterError: the adapter is for another base, or of another kind, rank or scale than the
             recipe's, or on other modules; the message names both.
     """
-    saved = read_adapter(folder)
+    saved = with_experts(read_adapter(folder), model)
     _refuse_other_recipe(saved, spec, model)
+    _refuse_other_tokens(saved, tokens)
     found = load_adapter(
         model, folder, origin=origin, original=original, trainable=True, name=DEFAULT
     )
@@ -58,6 +64,22 @@ def start_from(
         if isinstance(adapter, LoRA) and spec.factors.when == "training":
             adapter.rounding = spec.factors
     return found
+
+
+def _refuse_other_tokens(saved: SavedAdapter, tokens: Sequence[int]) -> None:
+    theirs = {number for ids in saved.options.tokens.values() for number in ids}
+    if saved.tokens and theirs != set(tokens):
+        raise AdapterError(
+            f"adapter.start_from: {saved.folder} has trained the rows of {len(theirs)} tokens, "
+            f"{min(theirs)} to {max(theirs)}, the recipe adds "
+            f"{f'{min(tokens)} to {max(tokens)}' if tokens else 'none'}; name the same tokens in "
+            "the same order (model.add_tokens)"
+        )
+    if tokens and not saved.tokens and not saved.modules:
+        raise AdapterError(
+            f"adapter.start_from: {saved.folder} has no rows of added tokens; leave out "
+            "model.add_tokens, or begin anew"
+        )
 
 
 def _refuse_other_recipe(saved: SavedAdapter, spec: AdapterSpec, model: nn.Module) -> None:
@@ -75,17 +97,13 @@ def _refuse_other_recipe(saved: SavedAdapter, spec: AdapterSpec, model: nn.Modul
         begun = saved.provenance.init
     if spec.init != (begun or "default"):
         raise _differs(saved, "init", begun or "default", spec.init)
-    if saved.tokens:
-        raise AdapterError(
-            f"adapter.start_from: {saved.folder} has trained rows of an embedding, which a recipe "
-            "cannot train"
-        )
     whole = find_saved(model, spec.modules_to_save)
     tied = {other for path in whole for other in tied_to(model, path)}
     if not set(whole) <= set(saved.modules) <= {*whole, *tied}:
         theirs = listed(sorted(saved.modules)) or "none"
         raise _differs(saved, "modules_to_save", theirs, listed(whole) or "none")
     paths = [path for path in targets_of(model, spec) if path not in whole]
+    paths += find_parameters(model, spec.target_parameters, spec.layers)
     if set(paths) != set(saved.parts):
         missing = [path for path in paths if path not in saved.parts]
         further = [path for path in saved.parts if path not in paths]
@@ -96,7 +114,7 @@ def _refuse_other_recipe(saved: SavedAdapter, spec: AdapterSpec, model: nn.Modul
                 for what, names in (("it lacks", missing), ("the recipe lacks", further))
                 if names
             )
-            + " (adapter.target_modules, adapter.layers)"
+            + " (adapter.target_modules, adapter.target_parameters, adapter.layers)"
         )
     if saved.options.bias != spec.bias:
         raise _differs(saved, "bias", saved.options.bias, spec.bias)

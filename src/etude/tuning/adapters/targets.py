@@ -21,6 +21,7 @@ from etude.core.errors import NoTargetMatchedError, nearest
 from etude.tuning.adapters import bases
 from etude.tuning.adapters.bases import CAN_CARRY, Base, LinearLike, bias
 from etude.tuning.adapters.layer import AdaptedLayer
+from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.models.heads import head_modules
 from etude.tuning.models.linear_layers import is_product
 
@@ -79,7 +80,11 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
         NoTargetMatchedError: an entry matches no module; the message lists the nearest names
             and all existing ones.
     """
-    linear = adaptable_modules(model)
+    linear: dict[str, Base] = {
+        path: module
+        for path, module in adaptable_modules(model).items()
+        if not isinstance(module, StackedLinear)  # of `target_parameters`
+    }
     entries = [targets] if isinstance(targets, str) else targets
     if not entries:
         raise NoTargetMatchedError(f"adapter.target_modules is empty; {_existing(linear)}")

@@ -116,10 +116,16 @@ class Recipe(Section):
             self.adapter.kind == "head"
             and self.task in ("chat", "language-modeling")
             and not self.adapter.modules_to_save
+            and not self.model.adds_tokens
         ):
             raise ValueError(
                 f"adapter.kind: head trains the new head of a task, and {self.task} has none; name "
                 "modules to train by adapter.modules_to_save, or set adapter.kind: lora"
+            )
+        if self.model.adds_tokens and self.adapter.kind in ("vera", "ia3"):
+            raise ValueError(
+                f"model.add_tokens: PEFT has no rows of new tokens beside adapter.kind: "
+                f"{self.adapter.kind}; set adapter.kind: lora, dora, adalora, head or full"
             )
         if self.task == "text-classification":
             if self.objective.kind not in ("auto", "distill"):

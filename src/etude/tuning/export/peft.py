@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from etude.core.atomic_files import to_json
+from etude.core.atomic_files import replace_file, to_json
 from etude.core.errors import RunError
 from etude.tuning.adapters.read import PROVENANCE, read_adapter, read_json, read_tensors
 from etude.tuning.adapters.save import write_adapter
 from etude.tuning.adapters.saved_parts import CONFIG, WEIGHTS
 from etude.tuning.config.sections.adapter import FactorSpec
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Files of the tokenizer with the tokens that the adapter has rows for."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +58,8 @@ def export_peft(adapter: str | Path, output: str | Path, *, overwrite: bool = Fa
         note = {**read_json(source / PROVENANCE), "factors": FactorSpec().model_dump()}
         texts[PROVENANCE] = to_json(note, indent=2)
     write_adapter(output, WEIGHTS, tensors, texts)
+    for name in TOKENIZER_FILES if saved.tokens else ():
+        if (source / name).is_file():
+            replace_file(output / name, partial(shutil.copyfile, source / name))
     size = (output / WEIGHTS).stat().st_size
     return PeftAdapter(output, len(saved.parts), packed, size)

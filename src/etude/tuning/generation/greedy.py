@@ -33,6 +33,7 @@ from etude.tuning.kernels.fused import (
 )
 from etude.tuning.kernels.heads import Heads
 from etude.tuning.objectives.cross_entropy import plain_head
+from etude.tuning.objectives.output_matrix import OutputMatrix
 from etude.tuning.quant.linear import dense_weights
 
 PREFILL_TOKENS = 1024
@@ -88,7 +89,7 @@ def generate(
 
 
 class _Generator:
-    def __init__(self, model: Any, layers: list[_Layer], head: Tensor) -> None:
+    def __init__(self, model: Any, layers: list[_Layer], head: OutputMatrix) -> None:
         self.model = model
         self.layers = layers
         self.head = head
@@ -96,11 +97,12 @@ class _Generator:
     @classmethod
     def of(cls, model: Any, answers: int, capacity: int) -> _Generator | None:
         """Return a generator for a model; None if the fused code does not support it."""
-        head, layers = plain_head(model), generation_layers(model)
+        matrix, layers = plain_head(model), generation_layers(model)
         settings = model.generation_config
         greedy = all(getattr(settings, name, None) in plain for name, plain in _GREEDY.items())
-        if head is None or layers is None or not greedy or not has_kernels(head):
+        if matrix is None or layers is None or not greedy or not has_kernels(matrix.weight):
             return None
+        head = matrix.weight
         if model.base_model.norm.weight.dtype != head.dtype:
             return None
         cache: Tensor | None = None
@@ -117,7 +119,7 @@ class _Generator:
             (keys, values), cache = cache[0], cache[1:]
             ready = _prepared(described.layer, described.factors, head.dtype)
             made.append(_Layer(*ready, keys, values))
-        return cls(model, made, head)
+        return cls(model, made, matrix.to(head.dtype))
 
     def run(
         self, prompts: Sequence[Sequence[int]], ends: set[int], max_new_tokens: int
@@ -195,7 +197,7 @@ class _Generator:
         """Return the most probable next token of each row, (T,)."""
         norm = self.model.base_model.norm
         normal, _ = rms_norm(hidden.contiguous(), norm.weight, norm.variance_epsilon)
-        return _thin(normal, self.head).argmax(1)
+        return self.head.with_rows(_thin(normal, self.head.weight), normal).argmax(1)
 
 
 def _prepared(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from etude.core.errors import EtudeError, InsufficientMemoryError, ModelError
+from etude.core.machine import own_memory
 from etude.tuning.config.recipe import Recipe, apply_override
 from etude.tuning.config.sections.train import NOT_TAKEN
 from etude.tuning.memory.estimate import PROCESS, MemoryEstimate, estimate_memory
@@ -125,8 +126,29 @@ def _changes(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         )
 
 
+def memory_at_hand(placement: Placement, plan: MemoryEstimate) -> int:
+    """Return the bytes that the run of this process can have, those that it holds included.
+
+    The plan counts the whole process. What it holds already is no longer available to anybody, so
+    it is added to what is; a GPU holds none of its libraries.
+
+    Args:
+        placement: where the run computes.
+        plan: its estimate.
+    """
+    process = plan.parts["process"]
+    held = process if placement.device.type == "cuda" else min(process, own_memory())
+    return placement.memory_available() + held
+
+
 def require_fit(plan: MemoryEstimate, recipe: Recipe, memory: int, outline: ModelOutline) -> None:
     """Refuse a run whose plan is beyond the memory there is.
+
+    Args:
+        plan: of the run.
+        recipe: of the run.
+        memory: see `memory_at_hand`.
+        outline: of its model.
 
     Raises:
         MemoryPlanError: saying what it would take, and which one option to change.

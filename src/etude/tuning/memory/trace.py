@@ -30,17 +30,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from etude.core.errors import ModelError, innermost_reason
+from etude.tuning.adapters.experts import AdaptedExperts
 from etude.tuning.adapters.inject import add_adapter
-from etude.tuning.adapters.modules_to_save import find_saved
-from etude.tuning.adapters.multi_adapter import adapter_parameters
+from etude.tuning.adapters.modules_to_save import (
+    ModuleToSave,
+    attach_saved,
+    find_saved,
+    tied_to,
+)
+from etude.tuning.adapters.multi_adapter import DEFAULT, adapter_parameters, set_adapter
 from etude.tuning.adapters.registry import HEAD
+from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.fusion.packed_attention import packed_rows, watched_attention
 from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.models.added_tokens import matrices
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
 from etude.tuning.models.meta_model import build_model, quantizable_linears
+from etude.tuning.models.token_lists import wanted_tokens
 from etude.tuning.objectives.cross_entropy import cross_entropy_sum, plain_head
 from etude.tuning.quant.linear import QuantLinear
 
@@ -175,7 +184,7 @@ def weigh(
             experts=sum(
                 p.numel()
                 for module in model.modules()
-                if _are_experts(module)
+                if _are_experts(module) or isinstance(module, StackedLinear)
                 for p in module.parameters(recurse=False)
             ),
         )
@@ -238,6 +247,9 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: He
     """Build the model as a run would hold it, on fake tensors."""
     if head.is_new:
         config = head.configure(config, pad_id=0)
+    if more := len(wanted_tokens(recipe.model)):
+        config = copy.deepcopy(config)
+        config.get_text_config().vocab_size += more
     with _WithoutValues():
         return _adapted(
             build_model(config, dtype, recipe.model.id, head), recipe, dtype, held, head
@@ -258,11 +270,28 @@ def _adapted(model: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: H
         names = [*spec.modules_to_save, *(head_modules(model) if head.is_new else [])]
         saved = find_saved(model, names)
         if spec.kind != HEAD:
-            targets = [p for p in find_targets(model, spec.target_modules) if p not in saved]
+            targets: list[str] = []
+            if spec.target_modules or not spec.target_parameters:
+                targets = [p for p in find_targets(model, spec.target_modules) if p not in saved]
             changed = {"init": "default", "modules_to_save": [], "target_modules": targets}
             add_adapter(model, spec.model_copy(update=changed), seed=0)
+        _train_rows(model, saved, len(wanted_tokens(recipe.model)))
         _copy_saved(model, saved)
     return model
+
+
+def _train_rows(model: Any, saved: list[str], count: int) -> None:
+    """Make the last rows of the matrices of tokens trainable, where all of them are not."""
+    whole = {other for path in saved for other in (path, *tied_to(model, path))}
+    found = matrices(model) if count else {}
+    for path in found:
+        module = model.get_submodule(path)
+        if path not in whole and not isinstance(module, ModuleToSave):
+            words = len(cast("Tensor", module.weight))
+            values = torch.empty(count, cast("Tensor", module.weight).shape[1])
+            attach_saved(model, [path], DEFAULT, rows=(range(words - count, words), values))
+    if found.keys() - whole:
+        set_adapter(model, DEFAULT, trainable=True)
 
 
 def _copy_saved(model: Any, saved: list[str]) -> None:
@@ -381,15 +410,17 @@ def _rows(model: Any, *, packed: bool) -> Generator[None]:
 
 def _loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Return the loss of a batch all of whose positions are trained."""
-    weight = plain_head(model)
-    if weight is None:
+    matrix = plain_head(model)
+    if matrix is None:
         output = model(input_ids=ids, use_cache=False, **inputs)
         logits = cast("Tensor", output.logits).float().flatten(0, 1)
         return F.cross_entropy(logits, ids.flatten(), reduction="sum")
     output = model.base_model(input_ids=ids, use_cache=False, **inputs)
     hidden = cast("Tensor", output.last_hidden_state).flatten(0, 1)
     everything = torch.arange(len(hidden))
-    return cross_entropy_sum(hidden.index_select(0, everything), weight, ids.flatten())
+    return cross_entropy_sum(
+        hidden.index_select(0, everything), matrix.weight, ids.flatten(), matrix.rows, matrix.ids
+    )
 
 
 def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -425,8 +456,10 @@ def _count_experts(model: nn.Module) -> None:
     forward pass of each such layer is replaced on the layer itself: the model is the trace's own.
     """
     for module in model.modules():
+        if isinstance(module, AdaptedExperts):
+            cast("Any", module).forward = partial(_routed_adapted, module)
         # Llama 4's compute with every token, and take no route.
-        if _are_experts(module) and len(inspect.signature(module.forward).parameters) > 1:
+        elif _are_experts(module) and len(inspect.signature(module.forward).parameters) > 1:
             cast("Any", module).forward = partial(_routed, module)
 
 
@@ -446,6 +479,15 @@ def _routed(module: Any, hidden: Tensor, top_index: Tensor, top_weights: Tensor)
     weighted = inner * top_weights.reshape(-1, 1)
     out = torch.zeros_like(hidden)
     return out.index_add(0, tokens, weighted.to(out.dtype))
+
+
+def _routed_adapted(
+    module: AdaptedExperts, hidden: Tensor, top_index: Tensor, top_weights: Tensor
+) -> Tensor:
+    """Compute as adapted experts do, one of them for all that is routed."""
+    rows = hidden.shape[0] * top_index.shape[-1]
+    counts = [rows] + [0] * (module.count - 1)
+    return module.routed(hidden, torch.arange(rows), counts, top_weights)
 
 
 def _times(rows: Tensor, weight: Tensor) -> Tensor:

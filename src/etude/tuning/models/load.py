@@ -12,7 +12,7 @@ section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.models import hub
+from etude.tuning.models.added_tokens import NO_TOKENS, AddedTokens, add_tokens, rooms, take_rows
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
@@ -206,6 +207,9 @@ class LoadedModel:
 
     head: Head = CAUSAL_LM
 
+    added: AddedTokens = NO_TOKENS
+    """Tokens that the recipe added to the vocabulary."""
+
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of every weight that is not quantised."""
@@ -264,6 +268,8 @@ def load_model(
                 f"{spec.id} has embeddings for {embeddings} tokens, its tokenizer knows "
                 f"{len(tokenizer)}"
             )
+        added = add_tokens(tokenizer, spec)
+        room = rooms(model, added)
         linears = _replace_linears(model, checkpoint, quant, placement, spec.id)
         files.transposed = frozenset(path for path, one in linears.items() if one.from_conv1d)
         for place in places:
@@ -273,8 +279,9 @@ def load_model(
         places = [place for place in places if place.sources]
         total = sum(checkpoint.tensors[place.sources[0]].bytes for place in places)
         progress.start(f"Reading the weights of {spec.id}", total, "B")
-        _fill_all(model, linears, places, checkpoint, placement, progress)
+        _fill_all(model, linears, places, checkpoint, placement, progress, room)
         progress.finish()
+        take_rows(model, room)
         generation = checkpoint.generation_config()
         origin = files.origin
     if generation is not None:
@@ -284,7 +291,7 @@ def load_model(
     model.to(device)
     model.requires_grad_(False)
     model.eval()
-    return LoadedModel(model, tokenizer, files, origin, placement, head)
+    return LoadedModel(model, tokenizer, files, origin, placement, head, added)
 
 
 def open_checkpoint(source: ModelSource) -> Checkpoint:
@@ -351,6 +358,7 @@ def _fill_all(
     checkpoint: Checkpoint,
     placement: Placement,
     progress: Progress,
+    room: Mapping[str, int],
 ) -> None:
     """Read every tensor into its place, several at a time.
 
@@ -370,7 +378,10 @@ def _fill_all(
     )
     try:
         for done in [
-            pool.submit(_fill, model, linears, place, checkpoint, placement, advance)
+            pool.submit(
+                *(_fill, model, linears, place, checkpoint, placement, advance),
+                max(room.get(name, 0) for name in place.names),
+            )
             for place in places
         ]:
             done.result()
@@ -387,8 +398,9 @@ def _fill(
     checkpoint: Checkpoint,
     placement: Placement,
     advance: Callable[[int], None],
+    room: int = 0,
 ) -> None:
-    """Read one tensor, slice by slice, into its place."""
+    """Read one tensor, slice by slice, into its place, with `room` for further rows at its end."""
     name = place.sources[0]
     info = checkpoint.tensors[name]
     owner, _, leaf = place.names[0].rpartition(".")
@@ -407,7 +419,8 @@ def _fill(
     value = None
     if layer is None or layer.from_conv1d:
         dtype = placement.dtype if layer is None else torch.float32
-        value = torch.empty(place.shape, dtype=dtype, device=placement.device)
+        shape = (place.shape[0] + room, *place.shape[1:]) if room else place.shape
+        value = torch.empty(shape, dtype=dtype, device=placement.device)
     read = checkpoint.read_rows
     if isinstance(layer, GGUFLinear) and isinstance(checkpoint, GGUFCheckpoint):
         read = checkpoint.read_blocks

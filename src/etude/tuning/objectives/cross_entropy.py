@@ -20,8 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from etude.tuning.adapters.modules_to_save import ModuleToSave
+from etude.tuning.adapters.trained_rows import TrainedRows
 from etude.tuning.fusion.forward_probe import logits_are_plain
 from etude.tuning.kernels.fused import cross_entropy, fusable
+from etude.tuning.objectives.output_matrix import OutputMatrix
 
 # Positions per chunk: large enough for full matrix speed, small enough that logits of a
 # 150,000-word vocabulary stay under 80 MB, in float32 or, where they are turned into their gradient
@@ -41,35 +44,47 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies of `hidden @ weight.T` against `targets`."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        trained: Tensor | None = None,
+        ids: Tensor | None = None,
+    ) -> Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wants_rows = trained is not None and ctx.needs_input_grad[3]
         total = torch.zeros((), dtype=accumulator(hidden.dtype), device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_rows = torch.zeros_like(trained) if wants_rows and trained is not None else None
         # Full fine-tuning has float32 weights and computes in the dtype of `hidden`.
-        matrix = weight.to(hidden.dtype)
+        matrix = OutputMatrix(weight, trained, ids).to(hidden.dtype)
         fused = fusable(hidden)
         step = _chunk(hidden.device, fused=fused)
         for start in range(0, hidden.shape[0], step):
             target = targets[start : start + step]
             count = len(target)
             chunk = F.pad(hidden[start : start + count], (0, 0, 0, -count % CHUNK_MULTIPLE))
-            logits = chunk @ matrix.t()
+            logits = matrix.logits(chunk)
             rows = _fused_rows if fused else _plain_rows
-            loss, gradient = rows(logits, target, gradient=wants_hidden or wants_weight)
+            wanted = wants_hidden or wants_weight or wants_rows
+            loss, gradient = rows(logits, target, gradient=wanted)
             total += loss
-            if grad_hidden is not None:
-                grad_hidden[start : start + count] = (gradient @ matrix)[:count]
             if grad_weight is not None:
                 grad_weight += (gradient.t() @ chunk).to(grad_weight.dtype)
-        ctx.gradients = (grad_hidden, grad_weight)
+            if grad_rows is not None:
+                grad_rows += matrix.grad_rows(gradient, chunk).to(grad_rows.dtype)
+            if grad_hidden is not None:
+                grad_hidden[start : start + count] = matrix.grad_hidden(gradient)[:count]
+        ctx.gradients = (grad_hidden, grad_weight, None, grad_rows, None)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         scale = upstream[0]
-        gradients = cast("tuple[Tensor | None, Tensor | None]", ctx.gradients)
-        return (*(None if g is None else g * scale.to(g.dtype) for g in gradients), None)
+        gradients = cast("tuple[Tensor | None, ...]", ctx.gradients)
+        return tuple(None if g is None else g * scale.to(g.dtype) for g in gradients)
 
 
 def _chunk(device: torch.device, *, fused: bool) -> int:
@@ -114,34 +129,51 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Return Σ cross-entropy in nats, differentiable in `hidden` and `weight`.
+def cross_entropy_sum(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    rows: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Return Σ cross-entropy in nats, differentiable in `hidden`, and `weight` or `rows`.
 
     Args:
         hidden: (N, H), last hidden states of the trained positions.
         weight: (V, H), the output matrix.
         targets: (N,) int64, the token each position must predict.
+        rows: (k, H), in the place of some rows of `weight`, or None; `weight` is then frozen.
+        ids: (k,) int64, the numbers of these rows.
 
     Returns:
         A scalar, float32 (float64 for float64 input).
     """
     apply = cast("Callable[..., Tensor]", _ChunkedCrossEntropy.apply)  # pyright: ignore[reportUnknownMemberType]
-    return apply(hidden, weight, targets)
+    return apply(hidden, weight, targets, rows, ids)
 
 
-def plain_head(model: Any) -> Tensor | None:
+def plain_head(model: Any) -> OutputMatrix | None:
     """Return the output matrix, (V, H), if logits are simply hidden @ Wᵀ, else None.
 
     They are not if the head is wrapped (adapters, `modules_to_save`) or has forward hooks, or if
-    the model scales or caps them; the loss then uses the model's own logits.
+    the model scales or caps them; the loss then uses the model's own logits. A head of which some
+    rows are trained is plain.
     """
     head = model.get_output_embeddings()
-    inner = cast("dict[str, Any]", vars(head))
+    trained = None
+    if isinstance(head, ModuleToSave):
+        trained = head.computing_copy()
+        if trained is not None and not isinstance(trained, TrainedRows):
+            return None
+        head = head.base
+    inner: dict[str, Any] = vars(head)
     if type(head) is not torch.nn.Linear or inner["_forward_hooks"] or inner["_forward_pre_hooks"]:
         return None
     if "bias" in dict(head.named_parameters()) or not logits_are_plain(model):
         return None
-    return head.weight
+    if trained is None:
+        return OutputMatrix(head.weight)
+    return OutputMatrix(head.weight, trained.trainable_tokens_delta, trained.ids)
 
 
 def logits_at(model: Any, positions: Tensor, **inputs: Any) -> Tensor:
@@ -178,8 +210,8 @@ def completion_loss(
     """
     trained = targets.flatten() != -100
     wanted = targets.flatten()[trained]
-    weight = plain_head(model)
-    if weight is None:
+    matrix = plain_head(model)
+    if matrix is None:
         # Models that scale or cap their logits do so themselves.
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
         kept = targets[:, positions]
@@ -187,4 +219,6 @@ def completion_loss(
         return F.cross_entropy(logits.flatten(0, 1), kept.flatten(), reduction="sum")
     output = model.base_model(input_ids=input_ids, use_cache=False, **inputs)
     hidden = cast("Tensor", output.last_hidden_state)
-    return cross_entropy_sum(hidden.flatten(0, 1)[trained], weight, wanted)
+    return cross_entropy_sum(
+        hidden.flatten(0, 1)[trained], matrix.weight, wanted, matrix.rows, matrix.ids
+    )

@@ -28,6 +28,7 @@ from etude.tuning.objectives.cross_entropy import (
     logits_at,
     plain_head,
 )
+from etude.tuning.objectives.output_matrix import OutputMatrix
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -35,13 +36,20 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        trained: torch.Tensor | None = None,
+        ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         ctx.wants_weight = ctx.needs_input_grad[1]
-        keeps = ctx.needs_input_grad[0] and not ctx.wants_weight
+        ctx.wants_rows = trained is not None and ctx.needs_input_grad[3]
+        ctx.computes_again = ctx.wants_weight or ctx.wants_rows
+        keeps = ctx.needs_input_grad[0] and not ctx.computes_again
         found = torch.empty(len(targets), dtype=accumulator(hidden.dtype), device=hidden.device)
         slopes = torch.empty_like(hidden) if keeps else None
-        matrix = weight.to(hidden.dtype)
+        matrix = OutputMatrix(weight, trained, ids).to(hidden.dtype)
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
             logits = _logits(hidden[rows], matrix, found.dtype)
@@ -50,11 +58,10 @@ class _ChunkedLogProbs(torch.autograd.Function):
             picked = logits[:count].gather(1, targets[rows, None]).squeeze(1)
             found[rows] = picked - log_norm[:count]
             if slopes is not None:
-                slopes[rows] = (_slope(logits, log_norm, targets[rows]).to(matrix.dtype) @ matrix)[
-                    :count
-                ]
-        if ctx.wants_weight:
-            ctx.save_for_backward(hidden, weight, targets)
+                slope = _slope(logits, log_norm, targets[rows]).to(hidden.dtype)
+                slopes[rows] = matrix.grad_hidden(slope)[:count]
+        if ctx.computes_again:
+            ctx.save_for_backward(hidden, weight, targets, trained, ids)
         else:
             ctx.save_for_backward(slopes)
         return found
@@ -63,30 +70,35 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output
         ctx: Any, upstream: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        if not ctx.wants_weight:
+        if not ctx.computes_again:
             (slopes,) = cast("tuple[torch.Tensor]", ctx.saved_tensors)
-            return slopes * upstream[:, None].to(slopes.dtype), None, None
-        hidden, weight, targets = cast("tuple[torch.Tensor, ...]", ctx.saved_tensors)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        matrix = weight.to(hidden.dtype)
+            return slopes * upstream[:, None].to(slopes.dtype), None, None, None, None
+        hidden, weight, targets, trained, ids = cast("tuple[torch.Tensor, ...]", ctx.saved_tensors)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.wants_weight else None
+        grad_rows = torch.zeros_like(trained) if ctx.wants_rows else None
+        matrix = OutputMatrix(weight, trained, ids).to(hidden.dtype)
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
             count = len(targets[rows])
             logits = _logits(hidden[rows], matrix, upstream.dtype)
             slope = _slope(logits, logits.logsumexp(dim=1), targets[rows])[:count]
             gradient = (slope * upstream[rows, None]).to(hidden.dtype)
-            grad_hidden[rows] = gradient @ matrix
-            grad_weight += (gradient.t() @ hidden[rows]).to(grad_weight.dtype)
-        return grad_hidden, grad_weight, None
+            if grad_weight is not None:
+                grad_weight += (gradient.t() @ hidden[rows]).to(grad_weight.dtype)
+            if grad_rows is not None:
+                grad_rows += matrix.grad_rows(gradient, hidden[rows]).to(grad_rows.dtype)
+            grad_hidden[rows] = matrix.grad_hidden(gradient)
+        return grad_hidden, grad_weight, None, grad_rows, None
 
 
-def _logits(hidden: torch.Tensor, matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _logits(hidden: torch.Tensor, matrix: OutputMatrix, dtype: torch.dtype) -> torch.Tensor:
     """Return a chunk's logits minus the largest of each row, which changes no probability.
 
     The chunk is padded with rows of zeros; see `CHUNK_MULTIPLE`.
     """
     filled = F.pad(hidden, (0, 0, 0, -len(hidden) % CHUNK_MULTIPLE))
-    logits = (filled @ matrix.t()).to(dtype)
+    logits = matrix.logits(filled).to(dtype)
     return logits.sub_(logits.amax(dim=1, keepdim=True))
 
 
@@ -98,19 +110,27 @@ def _slope(logits: torch.Tensor, log_norm: torch.Tensor, targets: torch.Tensor) 
     return slope
 
 
-def log_probs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the log-probability of each target in nats, differentiable in both matrices.
+def log_probs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    trained: torch.Tensor | None = None,
+    ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the log-probability of each target in nats, differentiable in all matrices.
 
     Args:
         hidden: (N, H), last hidden states of the trained positions.
         weight: (V, H), the output matrix.
         targets: (N,) int64.
+        trained: (k, H), in the place of some rows of `weight`, or None.
+        ids: (k,) int64, the numbers of these rows.
 
     Returns:
         (N,), float32 (float64 for float64 input).
     """
     apply = cast("Callable[..., torch.Tensor]", _ChunkedLogProbs.apply)  # pyright: ignore[reportUnknownMemberType]
-    return apply(hidden, weight, targets)
+    return apply(hidden, weight, targets, trained, ids)
 
 
 def token_log_probs(
@@ -129,8 +149,8 @@ def token_log_probs(
     """
     trained = targets.flatten() != -100
     wanted = targets.flatten()[trained]
-    weight = plain_head(model)
-    if weight is None:
+    matrix = plain_head(model)
+    if matrix is None:
         # Models that scale or cap their logits do so themselves.
         positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
         logits = logits_at(model, positions, input_ids=input_ids, **inputs)
@@ -139,7 +159,7 @@ def token_log_probs(
         return logits.log_softmax(dim=1).gather(1, wanted[:, None]).squeeze(1)
     output = model.base_model(input_ids=input_ids, use_cache=False, **inputs)
     hidden = cast("torch.Tensor", output.last_hidden_state)
-    return log_probs(hidden.flatten(0, 1)[trained], weight, wanted)
+    return log_probs(hidden.flatten(0, 1)[trained], matrix.weight, wanted, matrix.rows, matrix.ids)
 
 
 def answer_log_probs(model: Any, batch: Batch) -> torch.Tensor:

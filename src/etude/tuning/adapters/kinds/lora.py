@@ -51,7 +51,7 @@ class LoRA(LowRank):
 
     Attributes:
         lora_A: (rank, in), float32, trained; unaffected by `.to` a 16-bit dtype.
-        lora_B: (out, rank), likewise.
+        lora_B: (out, rank), likewise. On E experts (rank·E, in) and (out, rank·E); see `stacked`.
         rounding: how the factors are rounded in every forward pass (QAT), or None.
     """
 
@@ -72,8 +72,9 @@ class LoRA(LowRank):
         self.rslora = rslora
         self.rounding = rounding
         device = bases.device(base)
-        self.lora_A = nn.Parameter(torch.zeros(rank, self.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
+        ranks = rank * bases.experts(base)
+        self.lora_A = nn.Parameter(torch.zeros(ranks, self.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, ranks, device=device))
         self._rounded: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
 
     @torch.no_grad()
@@ -171,7 +172,8 @@ class LoRAKind(AdapterKind):
             down, up = torch.cat([down, A0]), torch.cat([up, -B0], 1)
             # Twice the rank at the same scale.
             alpha *= math.sqrt(2) if cast("LoRA", adapter).rslora else 2
-        return WrittenPart(_as_peft_shapes(base, down, up), len(down), alpha)
+        rank = len(down) // bases.experts(base)
+        return WrittenPart(_as_peft_shapes(base, down, up), rank, alpha)
 
     def peft_config(
         self,
@@ -219,11 +221,12 @@ class LoRAKind(AdapterKind):
         """Return `init_lora_weights` where the adapter was trained on a changed base."""
         made = config.get("init_lora_weights", True)
         known = made in NEUTRAL_INIT or (made in REPEATED_INIT and not self.use_dora)
-        # Those of experts have three dimensions, and no Linear.
-        parameters: list[Any] = config.get("target_parameters") or []
-        linear = all(str(name).endswith(".weight") for name in parameters)
         bad = [] if known else ["init_lora_weights"]
-        return bad if linear and not (parameters and self.use_dora) else [*bad, "target_parameters"]
+        return (
+            [*bad, "target_parameters"]
+            if self.use_dora and config.get("target_parameters")
+            else bad
+        )
 
     def read_part(
         self, module: str, found: dict[str, Tensor], options: PeftOptions

@@ -103,6 +103,11 @@ class AdapterSpec(Section):
     """`all-linear` (every Linear except the output head, gates of one output, and what is not
     called or PEFT refuses, as in Mamba), module names, or patterns (`*.mlp.*`)."""
 
+    target_parameters: list[str] = []
+    """Weights of experts that a model keeps in one tensor each, by name or pattern:
+    `["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]` (Mixtral, Qwen3-MoE, GPT-OSS). Each
+    expert has factors of its own rank. `kind: lora` only, without dropout."""
+
     layers: list[Annotated[int, Field(ge=0)]] = []
     """Numbers of the layers whose target modules are adapted: `[20, 21, 22]`. Empty: all."""
 
@@ -164,6 +169,8 @@ class AdapterSpec(Section):
                 kinds = [taker for taker in takers if taker != "full"]
                 listed = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
                 raise ValueError(f"adapter.{key} is for adapter.kind: {listed}")
+        if self.target_parameters:
+            self._check_parameters()
         if self.init in ("pissa", "olora", "loftq") and self.factors.bits is not None:
             raise ValueError(
                 f"adapter.init: {self.init} may change the base and is saved in full precision; "
@@ -172,3 +179,18 @@ class AdapterSpec(Section):
         if self.adalora.warmup + self.adalora.settle >= 1:
             raise ValueError("adapter.adalora: warmup and settle leave no steps for pruning")
         return self
+
+    def _check_parameters(self) -> None:
+        """Refuse what PEFT cannot hold beside `target_parameters`."""
+        unfit = {
+            "kind": self.kind not in ("lora", "full"),
+            "dropout": self.dropout > 0,
+            "init": self.init not in ("default", "gaussian"),
+            "bias": self.bias != "none",
+        }
+        for key, is_unfit in unfit.items():
+            if is_unfit and self.kind != "full":
+                raise ValueError(
+                    f"adapter.target_parameters: not with adapter.{key}: {getattr(self, key)}, "
+                    "which PEFT has none of for weights of experts; leave one of them out"
+                )

@@ -40,7 +40,7 @@ ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 CHECKS = {
     "tokens": "wrong-template rendered-twice doubled-start missing-end too-long not-trainable "
-    "no-template split-marks",
+    "no-template split-marks unknown-tokens",
     "repeats": "duplicates near-duplicates overlap overlap-prompt overlap-near contradictions",
     "answers": "empty-answers empty-prompts role-order identical-pair given-away",
     "classes": "empty-texts mixed-labels one-class same-texts identifiers unseen-labels "

@@ -32,6 +32,10 @@ MARKERS = {
 """What the common chat templates write around turns."""
 
 _SPECIAL = re.compile(r"<[|｜][^|｜<>\s]{2,40}[|｜]>|<(?:start|end)_of_turn>")
+_MARKER = re.compile(r"<[|｜][^|｜<>\s]{2,40}[|｜]>")
+_NAMED = 12
+"""Markers that an advice names."""
+
 _BATCH = 256
 
 
@@ -80,6 +84,14 @@ class Tokens:
             "turns that contain markers of this model's own chat template",
             "they become control tokens inside the turn; remove them",
         )
+        self.unknown = Finding(
+            "unknown-tokens",
+            "warning",
+            "markers that this tokenizer splits into several tokens",
+            "",
+        )
+        self._split: dict[str, bool] = {}
+        self._unknown: dict[str, None] = {}
         self.refused = Finding(
             "not-trainable",
             "error",
@@ -102,16 +114,29 @@ class Tokens:
             mark = next(mark for mark in self._own if mark in text)
             self.own.add(entry.origin, f"{entry.origin}: {excerpt(text, text.index(mark))}")
         for name, marks in self._foreign.items():
-            hits = [mark for mark in marks if mark in text]
+            # One that is a token of this vocabulary, added perhaps, is what it is meant to be.
+            hits = [mark for mark in marks if mark in text and self._splits(mark)]
             # One of them may be what a text is about; two are a template at work.
             if len(hits) >= 2:
                 told = f"{entry.origin} ({name}): {excerpt(text, text.index(hits[0]))}"
                 self.foreign.add(entry.origin, told)
                 return
+        for mark in dict.fromkeys(_MARKER.findall(text)):
+            if self._splits(mark):
+                told = f"{entry.origin}: {excerpt(text, text.index(mark))}"
+                self.unknown.add(entry.origin, told)
+                self._unknown[mark] = None
         rendered = plain and sum(text.count(mark) for mark in self._own) >= 2
         end = self._tokenizer.convert_ids_to_tokens(self._encoder.end_id)
         if rendered and not text.rstrip().endswith(end):
             self.unended.add(entry.origin, f"{entry.origin}: … {text.rstrip()[-40:]!r}")
+
+    def _splits(self, mark: str) -> bool:
+        """Return whether the tokenizer makes more than one token of a marker."""
+        if mark not in self._split:
+            ids: list[int] = self._tokenizer(mark, add_special_tokens=False)["input_ids"]
+            self._split[mark] = len(ids) > 1
+        return self._split[mark]
 
     def _encode(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -162,7 +187,15 @@ class Tokens:
             f"they {action[1]} (data.too_long: {self._spec.too_long}), {self._lost:,} tokens too "
             "many in all; raise data.max_length, or shorten them"
         )
+        seen = list(self._unknown)
+        listed = ", ".join(f'"{mark}"' for mark in seen[:_NAMED])
+        more = f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
+        self.unknown.advice = (
+            f"make them tokens, whose embeddings are then trained: model.add_tokens: [{listed}]"
+            f"{more}; or leave them as text"
+        )
         yield from found(self.refused, self.doubled, self.unended, self.foreign, self.own, self.cut)
+        yield from found(self.unknown)
         yield from self._of_the_template()
 
     def _of_the_template(self) -> Iterable[Finding]:
