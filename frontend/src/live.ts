@@ -29,10 +29,11 @@ class Live extends HTMLElement {
     if (fresh.hasAttribute("data-final")) this.disconnectedCallback();
     if (fresh.innerHTML === part.innerHTML) return;
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
-    const left = part.scrollHeight - part.clientHeight - part.scrollTop;
+    const top = part.scrollTop;
+    const atEnd = top > 0 && part.scrollHeight - part.clientHeight - top < 4;
     this.replaceChildren(fresh);
     // Whoever reads the end of a log reads on at its end; other places stay where they were.
-    fresh.scrollTop = left < 4 ? fresh.scrollHeight : part.scrollTop;
+    fresh.scrollTop = atEnd ? fresh.scrollHeight : top;
     if (focused) focusAgain(fresh, focused);
   }
 }

@@ -11,6 +11,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 from tests.app.test_today import solve
+from tests.web.every_page import named
 from tests.web.rooms.papers_data import installation
 
 from etude.app.archive import delete_all, export_all, import_all
@@ -35,10 +36,10 @@ def bench(tmp_path):
         bench.reader.like("2604.00080")
         bench.reader.dislike("2604.00001")
         bench.reader.note("2604.00080", "“worth reading”\nagain")
-        with RunFolder.create("trained", bench.runs) as run:
+        with named(bench.runs, "trained-1") as run:
             run.append_metrics({"step": 1, "loss": 2.0, "eval_loss": 1.5, "seconds": 3.25})
             run.set_state("finished")
-        with RunFolder.create("broken", bench.runs) as run:
+        with named(bench.runs, "broken-1") as run:
             run.set_state("failed", "the disk is full")
         yield bench
 

@@ -73,7 +73,7 @@ def furnished(folder: Path, model: str) -> Iterator[Workbench]:
         _read(bench)
         _train(bench.runs)
         _prepare(folder, bench.runs, model)
-        with RunFolder.create("working", bench.runs) as run:
+        with named(bench.runs, "working-1") as run:
             _steps(run, 2)
             run.set_state("running")
             yield bench
@@ -109,6 +109,12 @@ def is_page(answer) -> bool:
     return kind.startswith("text/html") and "content-disposition" not in answer.headers
 
 
+def named(runs: Path, name: str) -> RunFolder:
+    """Make the folder of a run that has this name, whatever the time is."""
+    (runs / name / "checkpoints").mkdir(parents=True)
+    return RunFolder(runs / name)
+
+
 def _practise(bench: Workbench) -> None:
     solve(bench, find_problem(SLUG))
     for slug in ("rms-norm", "pca-by-svd", "lora-forward"):
@@ -134,8 +140,8 @@ def _read(bench: Workbench) -> None:
 
 
 def _train(runs: Path) -> None:
-    for name in ("shown", "other"):
-        with RunFolder.create(name, runs) as run:
+    for name in ("shown-1", "other-1"):
+        with named(runs, name) as run:
             _steps(run, 30)
             sample = {"origin": "r:1", "prompt": "p", "reference": "a", "before": "b", "after": "a"}
             run.write_lines("samples.jsonl", [sample, {**sample, "origin": "r:2", "after": "c"}])
@@ -148,11 +154,11 @@ def _train(runs: Path) -> None:
             (run.adapter / "adapter_config.json").write_text("{}", "utf-8")
             run.log.write_text("a line of the log\n" * 200, "utf-8")
             run.set_state("finished")
-    for name in ("failed", LONG):
-        with RunFolder.create(name, runs) as run:
+    for name in ("failed-1", f"{LONG}-1"):
+        with named(runs, name) as run:
             _steps(run, 3)
             run.set_state("failed", "the disk is full: free some space, then resume the run")
-    with RunFolder.create("damaged", runs) as run:
+    with named(runs, "damaged-1") as run:
         run.set_state("finished")
         (run.path / "summary.json").write_text("{ not JSON")
 

@@ -26,6 +26,7 @@ from typing import Any
 from tests.app.test_today import solve
 from tests.conftest import REPOSITORY
 from tests.web.conftest import KEY, LAUNCH_KEY
+from tests.web.every_page import named
 from tests.web.rooms.papers_data import sighting
 
 from etude.app import drafts
@@ -91,7 +92,7 @@ def rooms(folder: Path) -> Iterator[Workbench]:
     _practise(bench)
     _read(bench)
     _train(bench.runs)
-    with RunFolder.create("reviews", bench.runs) as run:
+    with named(bench.runs, "reviews-1") as run:
         _steps(run, 130, 400, 0.9, seed=3)
         run.set_state("running")
         yield bench
@@ -137,8 +138,10 @@ def _paper(number: int, day: date) -> Any:
 
 
 def _train(runs: Path) -> None:
-    for seed, (name, left) in enumerate((("functions", 1.0), ("functions", 1.15), ("slots", 0.7))):
-        with RunFolder.create(name, runs) as run:
+    for seed, (name, left) in enumerate(
+        (("functions-1", 1.0), ("functions-2", 1.15), ("slots-1", 0.7))
+    ):
+        with named(runs, name) as run:
             _steps(run, 300, 300, left, seed=seed)
             samples = [
                 {
@@ -158,7 +161,7 @@ def _train(runs: Path) -> None:
             (run.adapter / "adapter_config.json").write_text("{}", "utf-8")
             run.log.write_text("Read 4,812 rows, held out 240.\nTrained for 300 steps.\n", "utf-8")
             run.set_state("finished")
-    with RunFolder.create("summaries", runs) as run:
+    with named(runs, "summaries-1") as run:
         _steps(run, 40, 300, 1.3, seed=9)
         run.set_state("failed", "the disk is full; free some space, then resume the run")
 
