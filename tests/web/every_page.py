@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.app.test_today import solve
 from tests.web.rooms.papers_data import installation
@@ -107,6 +108,15 @@ def is_page(answer) -> bool:
     """Tell a page from a download, and from plain data."""
     kind = answer.headers.get("content-type", "")
     return kind.startswith("text/html") and "content-disposition" not in answer.headers
+
+
+def settle(page: Any) -> None:
+    """Wait for what the scripts of a page ask for when it is opened."""
+    if page.locator("etude-curves").count():
+        page.locator("etude-curves[data-steps], .banner.wrong").first.wait_for()
+    if page.locator("#beside").count():
+        page.locator("#beside h2").first.wait_for()
+        page.locator("#beside [hx-trigger]").first.wait_for(state="detached", timeout=120_000)
 
 
 def named(runs: Path, name: str) -> RunFolder:

@@ -26,7 +26,7 @@ from typing import Any
 from tests.app.test_today import solve
 from tests.conftest import REPOSITORY
 from tests.web.conftest import KEY, LAUNCH_KEY
-from tests.web.every_page import named
+from tests.web.every_page import named, settle
 from tests.web.rooms.papers_data import sighting
 
 from etude.app import drafts
@@ -230,7 +230,8 @@ def take(browser: Any, link: str, wanted: dict[Path, tuple[str, str, str]], *, w
         width, height = SIZES[size]
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=colours, reduced_motion="reduce")
-        page.goto(base + path, wait_until="networkidle")
+        page.goto(base + path)
+        settle(page)
         page.screenshot(path=file, full_page=whole)
         print(f"{file}  {file.stat().st_size / 1000:.0f} kB")
     context.close()

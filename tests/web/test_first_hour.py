@@ -112,6 +112,13 @@ def tab_to(page, name):
     raise AssertionError(f"Tab does not reach {name}")
 
 
+def back_to_editor(page):
+    """Press Shift+Tab from the verdict, which has the focus, past both buttons."""
+    for _ in range(3):
+        page.keyboard.press("Shift+Tab")
+    assert focused(page)[0] == "etude-editor"
+
+
 def solve_a_problem_with_keys_alone(page):
     problem = find_problem(SLUG)
     wrong = next(source for name, source, _ in problem.wrong if name == "squeezed.py")
@@ -124,12 +131,21 @@ def solve_a_problem_with_keys_alone(page):
     page.locator("#attempt.failed h2").wait_for()
     assert "the shape" in sentence(page)
     assert "wrong answer: shape" in page.locator("#attempt .kind").inner_text()
-    marked = page.locator("#attempt mark")
-    assert marked.count() > 0, "the entries that differ are marked"
-    assert "underline" in marked.first.evaluate("one => getComputedStyle(one).textDecorationLine")
+    expected, got = page.locator("#attempt .comparison .differs").all_inner_texts()
+    assert expected != got and expected.startswith("shape (") and got.startswith("shape (")
 
-    page.goto(page.url)
-    go_to_editor(page)
+    # The right shape with other numbers, to the visible tests.
+    back_to_editor(page)
+    negative = problem.solution.replace(
+        "(features, labels)\n    return", "(-features, labels)\n    return"
+    )
+    assert negative != problem.solution
+    replace_code(page, negative)
+    page.keyboard.press("Control+Enter")
+    page.locator("#attempt mark").first.wait_for()
+    assert page.locator("#attempt mark").count() == 12, "the entries that differ are marked"
+
+    back_to_editor(page)
     replace_code(page, problem.solution)
     page.keyboard.press("Control+Shift+Enter")
     page.locator("#attempt.accepted h2").wait_for()
@@ -137,8 +153,7 @@ def solve_a_problem_with_keys_alone(page):
 
 
 def like_a_paper_with_keys_alone(page):
-    page.keyboard.press("Escape")
-    page.goto(page.url.partition("#")[0])
+    page.reload()
     tab_to(page, "Papers")
     page.keyboard.press("Enter")
     page.wait_for_url("**/papers")
