@@ -17,6 +17,7 @@ UNUSUAL = {
     "/login": 303,
     "/events/after": 422,
     "/lab/compare": 422,
+    "/papers/export": 422,
     "/papers/tagged": 404,
 }
 """Answers without what an address needs, or that lead elsewhere."""
@@ -145,7 +146,8 @@ MOVES = """() => {
 COLOURLESS = """() => {
   const marks = {
     ".trained": "decoration or border", ".dropped": "decoration", ".special": "outline",
-    "mark": "decoration", ".differs": "decoration", "[aria-current]": "weight or decoration", "[aria-invalid]": "outline",
+    "mark": "decoration", ".differs": "decoration",
+    "[aria-current]": "weight or decoration", "[aria-invalid]": "outline",
   };
   const said = [];
   for (const selector in marks)
