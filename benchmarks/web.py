@@ -105,7 +105,8 @@ def sent_bytes(server: Server, browser: Any, cookies: list[Any]) -> dict[str, in
         page = context.new_page()
         requests: list[Any] = []
         page.on("requestfinished", requests.append)
-        page.goto(server.base + path, wait_until="networkidle")
+        page.goto(server.base + path)
+        page.wait_for_timeout(1000)  # for what its scripts ask for
         sizes = [request.sizes() for request in requests]
         found[path] = sum(one["responseHeadersSize"] + one["responseBodySize"] for one in sizes)
         context.close()
