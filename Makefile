@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 AT_ONCE ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: help app web frontend-tools quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz sanitize bench lock clean
+.PHONY: help app web frontend-tools quickstart compare install develop tested-models test test-fast test-all lint reference browser postgres fuzz sanitize screenshots bench lock clean
 
 help:            ## Show what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -117,6 +117,9 @@ SANITIZED := CXX="g++ -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 sanitize: develop  ## Run the C++ kernels under AddressSanitizer and UBSan: their tests, and the seeds of `fuzz`
 	$(SANITIZED) $(BIN)/python -m pytest tests/tuning/kernels/test_native.py
 	$(SANITIZED) $(BIN)/python -m tests.differential --seeds $(or $(SEEDS),40) --from $(or $(FROM),0)
+
+screenshots: tested-models browser  ## Take the pictures of the rooms that docs/ shows (INTO=folder: all of them)
+	$(BIN)/python -m tests.web.screenshots $(or $(INTO),--docs)
 
 bench: install   ## Measure speed and memory beside TRL + PEFT, and compare with the figures kept
 	$(BIN)/etude models pull smollm2-135m

@@ -1,19 +1,24 @@
 """How fast is the app of `etude up`, and what does it hold?
 
-    python benchmarks/web.py [--seconds 20] [--pages 40] [--submissions 5] [--streams 500]
-                             [--browser PATH] [--json FILE]
+    python benchmarks/web.py [--seconds 60] [--pages 40] [--submissions 5] [--streams 500]
+                             [--flat-out 10] [--browser PATH] [--json FILE]
 
 One server, started as a person starts it on an empty data folder, and its client on the same
 machine, so the client's work is in all figures:
 
 - **start**: from the command to the link on the terminal, and to the first paint of Today in
   Chromium (its own start is not counted: it is there already);
+- **bytes** that the browser is sent for each room, on a first visit with an empty cache;
 - **idle memory** of the server, after each room was visited once;
 - **pages**: each room in turn, so many a second by the clock whatever the answers take (an open
   loop: one that is late still counts from the moment at which it was due), and beside them
   submissions of a right answer, which the judge's process judges; latency's median, 95th percentile
-  and maximum, what failed, and submissions that got no verdict;
-- **streams**: the memory that so many idle streams of events add.
+  and maximum, what failed, and submissions that got no verdict; the server's memory meanwhile, at
+  the first quarter's end and at the end (`--seconds 600` shows whether it grows);
+- **flat out**: pages a second where each of eight clients asks for the next page as soon as it has
+  one;
+- **streams**: the memory that so many idle streams of events add, and how many of them do not hear
+  of a run that appears then.
 
 Goals: first paint under 2 s, idle under 150 MB, p95 under 150 ms at 40 pages and 5 submissions a
 second on two cores with none lost, 500 streams under 150 MB.
@@ -44,6 +49,8 @@ ROOMS = ("/", "/practise", "/papers", "/lab", "/models", "/progress", "/settings
 PROBLEM = "/practise/create-tensordataset"
 AT_ONCE = 64
 """Requests that the client has open at most."""
+CLIENTS = 8
+"""Of them, where each asks as soon as it has its answer."""
 PAINTED = """new Promise(done => {
   const found = () => performance.getEntriesByName("first-contentful-paint")[0];
   if (found()) return done(found().startTime);
@@ -89,14 +96,31 @@ class Server:
         self.process.wait(30)
 
 
-def first_paint(server: Server, browser: Any) -> tuple[dict[str, float], str]:
-    """Open the link in a browser that runs; return the times, and the session's cookie."""
+def sent_bytes(server: Server, browser: Any, cookies: list[Any]) -> dict[str, int]:
+    """Return the bytes that each room costs, headers included, in a browser that has none of it."""
+    found: dict[str, int] = {}
+    for path in (*ROOMS, PROBLEM):
+        context = browser.new_context()
+        context.add_cookies(cookies)
+        page = context.new_page()
+        requests: list[Any] = []
+        page.on("requestfinished", requests.append)
+        page.goto(server.base + path)
+        page.wait_for_timeout(1000)  # for what its scripts ask for
+        sizes = [request.sizes() for request in requests]
+        found[path] = sum(one["responseHeadersSize"] + one["responseBodySize"] for one in sizes)
+        context.close()
+    return found
+
+
+def first_paint(server: Server, browser: Any) -> tuple[dict[str, float], list[Any]]:
+    """Open the link in a browser that runs; return the times, and the session's cookies."""
     context = browser.new_context()
     page = context.new_page()
     asked = time.perf_counter()
     page.goto(server.link)
     painted = page.evaluate(PAINTED) / 1000
-    cookies = "; ".join(f"{one['name']}={one['value']}" for one in context.cookies())
+    cookies = context.cookies()
     context.close()
     seconds = {"link": server.link_seconds, "paint after asking": painted}
     # The navigation's clock begins when the link is opened.
@@ -142,6 +166,14 @@ async def load(server: Server, cookie: str, args: argparse.Namespace) -> dict[st
 
         # One answer before the clock begins, so that the judge's process runs.
         await submit()
+        held: list[float] = []
+
+        async def weigh() -> None:
+            while True:
+                held.append(megabytes(server.itself))
+                await asyncio.sleep(1)
+
+        weighing = asyncio.create_task(weigh())
         tasks: set[asyncio.Task[None]] = set()
         start = time.perf_counter()
         pages, sent = round(args.seconds * args.pages), round(args.seconds * args.submissions)
@@ -151,8 +183,11 @@ async def load(server: Server, cookie: str, args: argparse.Namespace) -> dict[st
             await asyncio.sleep(max(0.0, at - time.perf_counter()))
             tasks.add(asyncio.create_task(visit(path, at) if path else submit()))
         await asyncio.gather(*tasks)
+        weighing.cancel()
+        held.append(megabytes(server.itself))
         seconds = time.perf_counter() - start
         waiting = await _unjudged(client, len(keys))
+        at_most = await _flat_out(client, args.flat_out, lost)
     ordered = sorted(latencies)
     return {
         "pages": len(latencies),
@@ -162,8 +197,29 @@ async def load(server: Server, cookie: str, args: argparse.Namespace) -> dict[st
         "maximum_ms": 1000 * ordered[-1],
         "submissions": len(keys),
         "unjudged": waiting,
+        "flat_out_pages_per_second": at_most,
+        "memory_mb": {"first_quarter": held[len(held) // 4], "end": held[-1], "most": max(held)},
         "lost": lost,
     }
+
+
+async def _flat_out(client: httpx.AsyncClient, seconds: float, lost: list[str]) -> float:
+    """Ask for pages as fast as they come; return how many came a second."""
+    end, count = time.perf_counter() + seconds, 0
+
+    async def ask(first: int) -> None:
+        nonlocal count
+        number = first
+        while time.perf_counter() < end:
+            path = ROOMS[number % len(ROOMS)]
+            found = await client.get(path)
+            if found.status_code != 200:
+                lost.append(f"{path} {found.status_code}")
+            number, count = number + 1, count + 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(ask(number) for number in range(CLIENTS)))
+    return count / (time.perf_counter() - began)
 
 
 async def _unjudged(client: httpx.AsyncClient, sent: int, patience: float = 60) -> int:
@@ -179,8 +235,10 @@ async def _unjudged(client: httpx.AsyncClient, sent: int, patience: float = 60) 
     return waiting
 
 
-async def hold_streams(server: Server, cookie: str, count: int) -> dict[str, float]:
-    """Open idle streams of events; return what they add to the server's memory."""
+async def hold_streams(server: Server, cookie: str, count: int, runs: Path) -> dict[str, float]:
+    """Open idle streams of events; return what they add to the server's memory, and who is deaf."""
+    from etude.tuning.runs.folder import RunFolder
+
     port = int(server.base.rpartition(":")[2])
     before = megabytes(server.itself)
     request = (
@@ -188,31 +246,47 @@ async def hold_streams(server: Server, cookie: str, count: int) -> dict[str, flo
         "Accept: text/event-stream\r\n\r\n"
     ).encode()
 
-    async def begin() -> asyncio.StreamWriter:
+    async def begin() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         status = await reader.readline()
         if b" 200 " not in status:
             sys.exit(f"a stream was refused: {status!r}")
         await reader.readuntil(b"news")
-        return writer
+        return reader, writer
 
-    writers: list[asyncio.StreamWriter] = []
+    async def hears(reader: asyncio.StreamReader) -> bool:
+        try:
+            await asyncio.wait_for(reader.readuntil(b'"topic"'), 60)
+        except (TimeoutError, asyncio.IncompleteReadError):
+            return False
+        return True
+
+    streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     for first in range(0, count, 50):
-        writers += await asyncio.gather(*(begin() for _ in range(min(50, count - first))))
+        streams += await asyncio.gather(*(begin() for _ in range(min(50, count - first))))
     added = megabytes(server.itself) - before
-    for writer in writers:
+    with RunFolder.create("news", runs) as run:
+        run.set_state("finished")
+    heard = await asyncio.gather(*(hears(reader) for reader, _ in streams))
+    for _, writer in streams:
         writer.close()
-    return {"streams": count, "added_mb": added, "server_mb": before + added}
+    return {
+        "streams": count,
+        "added_mb": added,
+        "server_mb": before + added,
+        "deaf": heard.count(False),
+    }
 
 
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pages", type=float, default=40, help="a second")
     parser.add_argument("--submissions", type=float, default=5, help="a second")
     parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--flat-out", type=float, default=10, help="seconds")
     parser.add_argument("--browser", default=shutil.which("chromium"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -224,8 +298,10 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=args.browser, args=["--no-sandbox"])
         server = Server(folder)
         stack.callback(server.close)
-        start, cookie = first_paint(server, browser)
+        start, cookies = first_paint(server, browser)
+        bytes_sent = sent_bytes(server, browser, cookies)
         browser.close()
+        cookie = "; ".join(f"{one['name']}={one['value']}" for one in cookies)
         with httpx.Client(base_url=server.base, headers={"Cookie": cookie}) as client:
             for room in ROOMS:
                 client.get(room).raise_for_status()
@@ -235,15 +311,18 @@ def main() -> None:
 
         def measure() -> None:
             results.append(asyncio.run(load(server, cookie, args)))
-            results.append(asyncio.run(hold_streams(server, cookie, args.streams)))
+            results.append(asyncio.run(hold_streams(server, cookie, args.streams, folder / "runs")))
 
         thread = threading.Thread(target=measure)
         thread.start()
         thread.join()
         pages, streams = results
-    report = {"start_seconds": start, "idle_mb": idle, "pages": pages, "streams": streams}
+    report = {"start_seconds": start, "bytes": bytes_sent, "idle_mb": idle}
+    report |= {"pages": pages, "streams": streams}
     for name, value in start.items():
         print(f"{name:>20}  {value:.2f} s")
+    for path, count in bytes_sent.items():
+        print(f"{path:>30}  {count / 1000:.0f} kB")
     print(f"{'idle memory':>20}  {idle:.0f} MB")
     print(
         f"{'pages':>20}  {pages['pages']} at {pages['pages_per_second']:.0f}/s: median "
@@ -252,7 +331,16 @@ def main() -> None:
     )
     print(f"{'submissions':>20}  {pages['submissions']}, {pages['unjudged']} without a verdict")
     print(f"{'lost':>20}  {len(pages['lost'])} {', '.join(sorted(set(pages['lost'])))}")
-    print(f"{'streams':>20}  {streams['streams']} idle ones add {streams['added_mb']:.0f} MB")
+    memory = pages["memory_mb"]
+    print(
+        f"{'memory under load':>20}  {memory['first_quarter']:.0f} MB after a quarter, "
+        f"{memory['end']:.0f} MB at the end, {memory['most']:.0f} MB at most"
+    )
+    print(f"{'flat out':>20}  {pages['flat_out_pages_per_second']:.0f} pages/s")
+    print(
+        f"{'streams':>20}  {streams['streams']} idle ones add {streams['added_mb']:.0f} MB; "
+        f"{streams['deaf']} of them hear nothing"
+    )
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 

@@ -10,9 +10,12 @@ const stream = new Stream((news: News | "again") => {
 (self as unknown as { onconnect: (event: MessageEvent) => void }).onconnect = ({ ports }) => {
   const port = ports[0];
   if (!port) return;
-  port.onmessage = ({ data }: MessageEvent<string[]>) => {
-    if (data.length) tabs.set(port, data);
+  const want = (topics: string[]) => {
+    if (topics.length) tabs.set(port, topics);
     else tabs.delete(port);
     stream.follow([...new Set([...tabs.values()].flat())]);
   };
+  port.onmessage = ({ data }: MessageEvent<string[]>) => want(data);
+  // A tab that crashed says nothing; browsers that can tell do.
+  port.addEventListener("close", () => want([]));
 };

@@ -15,8 +15,8 @@ export interface News {
 }
 
 export interface Follower {
-  /** Called with each step, in order. */
-  step(data: unknown): void;
+  /** Called with each step, in order; one that fails is asked for again. */
+  step(data: unknown): void | Promise<void>;
   /** Called when the topic no longer exists, or cannot be read, with the reason. */
   lost?(reason: string): void;
 }
@@ -60,29 +60,58 @@ function receive(news: News): void {
 async function apply(news: News, one: Followed): Promise<void> {
   const reason = news.gone ?? news.broken;
   if (reason !== undefined) one.follower.lost?.(reason);
-  else if (one.at === news.from) {
+  else if (one.at === news.from) await take(news, one);
+  else if (one.at !== news.to) await askAfter(news.topic, one);
+}
+
+/** Take a step, and stand behind it; a step that failed is still to be taken. */
+async function take(news: News, one: Followed): Promise<void> {
+  try {
+    await one.follower.step(news.data);
     one.at = news.to ?? one.at;
-    one.follower.step(news.data);
-  } else if (one.at !== news.to) await askAfter(news.topic, one);
+  } catch {
+    // The next event, or the connection's return, asks for it again.
+  }
 }
 
 function catchUp(topic: string, one: Followed): void {
   one.busy = one.busy.then(() => askAfter(topic, one));
 }
 
+interface Answer {
+  events: News[];
+  at: Record<string, string>;
+}
+
+async function fetchNews(address: string): Promise<Answer | null> {
+  const answer = await fetch(address);
+  return answer.ok ? ((await answer.json()) as Answer) : null;
+}
+
+const asked = new Map<string, Promise<unknown>>();
+
+/** Ask once for what several parts of the page ask for at the same moment, and never later. */
+export function together<T>(address: string, ask: () => Promise<T>): Promise<T> {
+  const answer = (asked.get(address) as Promise<T> | undefined) ?? ask();
+  asked.set(address, answer);
+  queueMicrotask(() => asked.delete(address));
+  return answer;
+}
+
 /** Ask the server what happened after the place where a follower stands. */
 async function askAfter(topic: string, one: Followed): Promise<void> {
   const since = one.at === null ? topic : `${topic}@${one.at}`;
   try {
-    const answer = await fetch(`/events/after?since=${encodeURIComponent(since)}`);
-    if (!answer.ok) return;
-    const { events, at } = (await answer.json()) as {
-      events: News[];
-      at: Record<string, string>;
-    };
+    const address = `/events/after?since=${encodeURIComponent(since)}`;
+    const answer = await together(address, () => fetchNews(address));
+    if (!answer) return;
+    const { events, at } = answer;
     for (const news of events) {
       if (news.gone !== undefined) one.follower.lost?.(news.gone);
-      else one.follower.step(news.data);
+      else {
+        await take(news, one);
+        if (one.at !== news.to) return;
+      }
     }
     one.at = at[topic] ?? one.at;
   } catch {
@@ -95,22 +124,39 @@ function again(): void {
 }
 
 function choose(): (topics: string[]) => void {
+  // A page that was hidden, or frozen with its machine, may have missed what was said meanwhile.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) again();
+  });
   const address = document.querySelector<HTMLMetaElement>('meta[name="etude-events"]')?.content;
   if (address && "SharedWorker" in window) {
     const { port } = new SharedWorker(address, { name: "etude-events", type: "module" });
     port.onmessage = ({ data }: MessageEvent<News | "again">) =>
       data === "again" ? again() : receive(data);
-    addEventListener("pagehide", () => port.postMessage([]));
-    addEventListener("pageshow", (event) => {
-      if (event.persisted) port.postMessage([...followed.keys()]);
-    });
-    return (topics) => port.postMessage(topics);
+    const tell = (topics: string[]) => port.postMessage(topics);
+    whileShown(tell);
+    return tell;
   }
   if ("BroadcastChannel" in window && "locks" in navigator) return lead();
+  let idle = true;
   setInterval(() => {
-    if (!document.hidden) again();
+    if (document.hidden || !idle) return;
+    idle = false;
+    again();
+    const all = [...followed.values()].flatMap((some) => [...some].map((one) => one.busy));
+    void Promise.all(all).then(() => (idle = true));
   }, POLL_MS);
   return () => undefined;
+}
+
+/** Follow nothing once the page is left, and everything again if it is shown again from memory. */
+function whileShown(tell: (topics: string[]) => void): void {
+  addEventListener("pagehide", () => tell([]));
+  addEventListener("pageshow", (event) => {
+    if (!event.persisted) return;
+    tell([...followed.keys()]);
+    again();
+  });
 }
 
 /** Follow by a connection of the tab that holds the lock. */
@@ -124,7 +170,8 @@ function lead(): (topics: string[]) => void {
     news === "again" ? again() : receive(news);
   };
   const want = (tab: string, topics: string[]) => {
-    wanted.set(tab, topics);
+    if (topics.length) wanted.set(tab, topics);
+    else wanted.delete(tab);
     stream?.follow([...new Set([...wanted.values()].flat())]);
   };
   channel.onmessage = ({ data }) => {
@@ -139,10 +186,12 @@ function lead(): (topics: string[]) => void {
     want(me, wanted.get(me) ?? []);
     return new Promise(() => undefined);
   });
-  return (topics) => {
+  const tell = (topics: string[]) => {
     want(me, topics);
     channel.postMessage({ tab: me, topics });
   };
+  whileShown(tell);
+  return tell;
 }
 
 /** One connection, opened again when the topics change or after it was lost. */

@@ -40,6 +40,8 @@ class Curves extends HTMLElement {
   #charts = new Map<string, { plot: uPlot; keys: string[]; value: HTMLElement; host: HTMLElement }>();
   #recent: { step: number; seconds: number }[] = [];
   #step = 0;
+  /** Losses that came, each of which is to be drawn once. */
+  #received = 0;
   #total: number | null = null;
   #end: (() => void) | null = null;
   #drawing = 0;
@@ -60,6 +62,7 @@ class Curves extends HTMLElement {
     for (const [name, { steps, values }] of Object.entries(series.points)) {
       this.#points.set(name, new Map(steps.map((step, i) => [step, values[i] ?? null])));
     }
+    this.#received = series.points.loss?.steps.length ?? 0;
     this.#step = series.step;
     this.#total = series.total_steps;
     this.#draw();
@@ -80,10 +83,12 @@ class Curves extends HTMLElement {
     if (anew) {
       this.#points.clear();
       this.#recent = [];
+      this.#received = 0;
       this.#step = 0;
     }
     for (const record of records) {
       const step = Number(record.step);
+      if ("loss" in record) this.#received += 1;
       for (const [name, value] of Object.entries(record)) {
         if (NOT_DRAWN.has(name) || !(value === null || typeof value === "number")) continue;
         let points = this.#points.get(name);
@@ -124,6 +129,7 @@ class Curves extends HTMLElement {
       chart.value.textContent = last === undefined || last === null ? "" : written(last);
     }
     this.dataset.steps = String(this.#points.get("loss")?.size ?? 0);
+    this.dataset.received = String(this.#received);
     const progress = this.querySelector('[data-part="progress"]');
     if (progress && this.#step) progress.textContent = this.#progress();
   }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.conftest import REPOSITORY
 
 from etude.app.workbench import Workbench, open_workbench
 from etude.papers.record import Announcement, Sighting
@@ -23,6 +26,8 @@ from etude.web.security import cookie_name
 from etude.web.server import listen, make_server
 from etude.web.session import Sessions, launch_token
 
+AXE = REPOSITORY / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PORT = 8700
 KEY, LAUNCH_KEY = b"k" * 32, b"l" * 32
 EVIL = '<img src=x onerror="window.hacked=1">'
@@ -128,19 +133,55 @@ def served(bench: Workbench) -> Iterator[Web]:
     thread.join(30)
 
 
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script that looks for what is not accessible."""
+    if not AXE.exists():
+        reason = "axe-core is not installed: npm ci --prefix frontend"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return AXE.read_text("utf-8")
+
+
+def faults(page: Any) -> list[tuple[str, str]]:
+    """Return what axe, which the page has run, finds: the rule, and the first place."""
+    found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
+    return [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]]
+
+
+@contextmanager
+def new_context(browser: Any, expected: str = "", **options: Any) -> Iterator[Any]:
+    """Open a context of a browser; what any of its tabs says on its console fails the test.
+
+    Args:
+        browser: of Playwright.
+        expected: what is found in messages that are no fault here, and at least one of which must
+            come.
+        options: of the context.
+    """
+    context = browser.new_context(**options)
+    said: list[str] = []
+    context.on("console", lambda message: said.append(message.text))
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    try:
+        yield context
+    finally:
+        context.close()
+    assert [text for text in said if not expected or not re.search(expected, text)] == []
+    assert not expected or said, f"nothing was said of {expected!r}"
+
+
 @pytest.fixture
 def page(served: Web, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A page that was let in; any message on its console, a policy's violation say, fails.
 
-    `request.param` holds options of the browser's context.
+    `request.param` holds options of the browser's context. A test that is marked `refused_form`
+    sends a form with a mistake in it: Chromium notes the answer, whose status is 422.
     """
-    context = browser.new_context(**getattr(request, "param", {}))
-    page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(served.launch_link())
-    yield page
-    context.close()
-    # Chromium notes each answer of 422, which is what a form with a mistake in it gets.
-    assert [text for text in said if "status of 422" not in text] == []
+    refused = request.node.get_closest_marker("refused_form") is not None
+    options = getattr(request, "param", {})
+    with new_context(browser, "status of 422" if refused else "", **options) as context:
+        page = context.new_page()
+        page.goto(served.launch_link())
+        yield page

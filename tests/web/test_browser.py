@@ -1,54 +1,23 @@
-"""Every room in a real browser: its policy, its accessibility, small, dark, and without scripts."""
+"""Every room in a real browser: unused, without scripts, and in several tabs."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from tests.app.test_today import solve
-from tests.conftest import REPOSITORY
+from tests.web.conftest import faults
 
-from etude.practice.problem import load_shelf
 from etude.tuning.runs.folder import RunFolder
 from etude.web.rooms import ROOMS
-
-PATHS = [*(room.path for room in ROOMS), "/today/runs", "/practise/create-tensordataset"]
-AXE = REPOSITORY / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    if not AXE.exists():
-        reason = "axe-core is not installed: npm ci --prefix frontend"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return AXE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", [{"bypass_csp": True}], indirect=True)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("record", [False, True])
-def test_axe_finds_nothing_in_any_room(served, page, axe, scheme, record):
-    if record and not served.bench.progress.tried():
-        problem, other = load_shelf()[:2]
-        solve(served.bench, problem)
-        solve(served.bench, other, accepted=False)
+def test_axe_finds_nothing_in_rooms_that_nobody_has_used(served, page, axe, scheme):
+    """Those that were used: test_every_page."""
     page.emulate_media(color_scheme=scheme)
-    for path in PATHS:
-        page.goto(served.address + path)
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    for room in ROOMS:
+        page.goto(served.address + room.path)
         page.evaluate(axe)
-        found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
-        assert [one["id"] for one in found["violations"]] == [], path
-
-
-@pytest.mark.parametrize("page", [{"viewport": {"width": 320, "height": 640}}], indirect=True)
-def test_no_page_scrolls_sideways_on_a_phone(served, page):
-    for path in PATHS:
-        page.goto(served.address + path)
-        assert page.evaluate("document.documentElement.scrollWidth") == 320, path
+        assert faults(page) == [], room.path
 
 
 @pytest.mark.parametrize("page", [{"java_script_enabled": False}], indirect=True)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
+from tests.web.server_process import ServerProcess
 
 from etude.app.run_queue import read_queue
 from etude.app.runs import list_facts
@@ -134,6 +130,7 @@ def test_without_scripts_a_run_is_started_stopped_and_resumed(served, page, ques
     assert run.state == "running"
 
 
+@pytest.mark.refused_form
 def test_what_is_wrong_is_said_beside_its_field(served, page, questions, model, tmp_path):
     page.set_default_timeout(MINUTES)
     empty = tmp_path / "empty.csv"
@@ -155,34 +152,6 @@ def test_what_is_wrong_is_said_beside_its_field(served, page, questions, model, 
     assert page.get_by_label("YAML").input_value() == "a: ["
 
 
-SERVER = """
-    import sys
-    from pathlib import Path
-    from etude.app.workbench import open_workbench
-    from etude.web.app import create_app
-    from etude.web.server import listen, make_server
-    from etude.web.session import Sessions
-    listener = listen("127.0.0.1", int(sys.argv[2]))
-    port = listener.getsockname()[1]
-    bench = open_workbench(runs=Path(sys.argv[1]))
-    app = create_app(bench, Sessions(b"k" * 32, b"l" * 32), port=port)
-    print(port, flush=True)
-    make_server(app).run(sockets=[listener])
-"""
-
-
-def serve(runs: Path, port: int) -> tuple[subprocess.Popen[str], int]:
-    environment = {**os.environ, "ETUDE_DATABASE": f"sqlite:///{runs.parent / 'own.sqlite3'}"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SERVER), str(runs), str(port)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
 def shows(page, wanted):
     """Wait until the curves show a number of steps; scripts of ours cannot wait in the page."""
     curves = page.locator("etude-curves")
@@ -199,7 +168,6 @@ def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
     from etude.app.jobs import add_job
     from etude.app.tune import PlannedRun
     from etude.tuning.config.recipe import Recipe
-    from etude.web.session import launch_token
 
     runs = tmp_path / "runs"
     fields = {
@@ -210,23 +178,23 @@ def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
         "eval": {"generate": 0},
     }
     run = add_job(PlannedRun(Recipe.parse({"name": "long", **fields})), runs)
-    process, port = serve(runs, 18700)
+    server = ServerProcess(runs)
     page = browser.new_context().new_page()
     page.set_default_timeout(MINUTES)
     try:
         # The server starts what waits; it is not the run's owner.
-        page.goto(f"http://127.0.0.1:{port}/open?token={launch_token(b'l' * 32)}")
-        page.goto(f"http://127.0.0.1:{port}/lab/runs/{run.name}")
+        page.goto(server.link())
+        page.goto(f"{server.address}/lab/runs/{run.name}")
         curves = page.locator("etude-curves")
         shows(page, lambda steps: steps > 10)
-        process.kill()
-        process.wait()
+        address = server.address
+        server.kill()
         shown = int(curves.get_attribute("data-steps"))
         while len(run.read_metrics()) < shown + 5:
             page.wait_for_timeout(100)
         assert run.state == "running", "the run does not need the server"
-        process, again = serve(runs, port)
-        assert again == port
+        server.start()
+        assert server.address == address
         # The page goes on by itself.
         shows(page, lambda steps: steps > shown + 5)
         send(run.state_record(), signal.SIGKILL)
@@ -238,7 +206,6 @@ def test_a_server_killed_in_mid_run_shows_the_same_curve_afterwards(
         shows(page, lambda steps: steps == len(recorded))
         assert [fact.state for fact in list_facts(runs)] == ["killed"]
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
         send(run.state_record(), signal.SIGKILL)
         page.context.close()

@@ -1,7 +1,8 @@
 """A user's records as a file: export all of them, import them again, delete them.
 
-An archive is a zip with `etude.json`, from which everything can be read back, and each table as
-CSV for other programs. What is in folders, runs and models, is not in it: a folder is copied.
+An archive is a zip with `etude.json`, from which everything can be read back; for other programs,
+each table as CSV, and what was done as statements of xAPI. What is in folders, runs and models, is
+not in it: a folder is copied.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _README = """Records of {user}, exported from Etude {version} on {day}.
 
 etude.json     everything, in one file: the page Settings imports it again
 *.csv          the same, a table each, for spreadsheets; times are seconds since 1970, UTC
+statements.jsonl  what was solved, tried, liked, noted and trained, as xAPI 1.0.3, one a line
 
 Runs and models are folders, not records: copy them as they are.
 """
@@ -113,8 +115,14 @@ def count_records(engine: Engine, user: str) -> dict[str, int]:
         }
 
 
-def export_all(engine: Engine, user: str) -> bytes:
-    """Return an archive of all records of a user."""
+def export_all(engine: Engine, user: str, runs: Path | None = None) -> bytes:
+    """Return an archive of all records of a user.
+
+    Args:
+        engine: from `store.engine.open_store`.
+        user: whose records.
+        runs: folder of runs; those that have finished are named in the statements.
+    """
     from sqlalchemy import select
 
     content: dict[str, list[dict[str, Any]]] = {}
@@ -133,7 +141,28 @@ def export_all(engine: Engine, user: str) -> bytes:
         archive.writestr(CONTENT, json.dumps(whole, ensure_ascii=False, indent=1))
         for name, one in _tables().items():
             archive.writestr(f"{name}.csv", _as_csv(one.columns, content[name]))
+        archive.writestr("statements.jsonl", _statements(engine, user, content, runs))
     return packed.getvalue()
+
+
+def _statements(
+    engine: Engine, user: str, content: dict[str, list[dict[str, Any]]], runs: Path | None
+) -> str:
+    from etude.app.runs import list_facts
+    from etude.app.statements import as_lines, statements
+    from etude.papers.card import card
+    from etude.papers.library import Library
+    from etude.practice.problem import load_shelf
+
+    named = {row["id"] for table in ("papers_opinions", "papers_notes") for row in content[table]}
+    found = statements(
+        user,
+        content,
+        problems={problem.slug: problem.title for problem in load_shelf()},
+        papers={row["id"]: card(row).title for row in Library(engine).get_many(sorted(named))},
+        runs=list_facts(runs) if runs is not None else (),
+    )
+    return as_lines(found)
 
 
 def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

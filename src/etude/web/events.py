@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 RETRY_MS = 3000
-MOST_TOPICS = 64
+MOST_TOPICS = 256
 _SUBSCRIPTION = re.compile(r"([a-z]+(?:/[\w.+-]{1,200})?)(?:@([\w.:-]{0,100}))?")
 
 router = APIRouter()

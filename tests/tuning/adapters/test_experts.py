@@ -30,7 +30,7 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.adapter import AdapterSpec
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import estimate_memory
-from etude.tuning.pipeline import stacked_experts
+from etude.tuning.preparation import stacked_experts
 
 BOTH = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 ROW = torch.arange(5, 40)[None]

@@ -1,4 +1,4 @@
-"""Practise in a real browser: by keyboard alone, in two tabs, without scripts, small and dark."""
+"""Practise in a real browser: by keyboard alone, in two tabs, without scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import pytest
 from tests.practice.scripted_model import Model
 from tests.web.conftest import EVIL
-from tests.web.test_browser import RULES, axe  # noqa: F401 - a fixture
 
 from etude.app.attempts import await_verdict, send
 from etude.practice.problem import find_problem
@@ -274,34 +273,3 @@ def test_hostile_code_stays_text_in_the_editor_and_in_its_verdict(served, page):
     page.get_by_text("The whole code").click()
     assert page.evaluate("window.hacked") is None
     assert page.locator("img").count() == 0
-
-
-PATHS = [
-    "",
-    "?q=zzz",
-    "/collections/llm",
-    f"/{SLUG}",
-    f"/{SLUG}/history",
-    f"/{SLUG}/solution",
-    "/causal-mask/solution",
-    "/kv-cache",
-]
-
-
-@pytest.mark.parametrize("page", [{"bypass_csp": True}], indirect=True)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in_practise(served, page, axe, scheme):  # noqa: F811
-    served.bench.progress.ask_for_solution(SLUG)
-    page.emulate_media(color_scheme=scheme)
-    for path in PATHS:
-        page.goto(f"{served.address}/practise{path}")
-        page.evaluate(axe)
-        found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], path
-
-
-@pytest.mark.parametrize("page", [{"viewport": {"width": 320, "height": 640}}], indirect=True)
-def test_practise_fits_a_phone(served, page):
-    for path in PATHS:
-        page.goto(f"{served.address}/practise{path}")
-        assert page.evaluate("document.documentElement.scrollWidth") == 320, path

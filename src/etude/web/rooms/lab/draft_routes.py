@@ -12,6 +12,7 @@ from etude.app.models import list_models
 from etude.core.errors import DataError, EtudeError
 from etude.core.units import size
 from etude.web.bench import Bench
+from etude.web.events import positions
 from etude.web.pages import render
 
 router = APIRouter(prefix="/lab")
@@ -104,6 +105,8 @@ def _draft(
     model: str = "",
     wrong: str = "",
 ) -> HTMLResponse:
+    topic = f"draft/{draft.id}"
+    at = positions(request, topic)
     seen = draft.seen()
     rows, masks, asked = seen["preview"].answer, seen["masks"].answer, ""
     try:
@@ -119,6 +122,8 @@ def _draft(
         "lab/draft.html",
         422 if wrong else 200,
         draft=draft,
+        topic=topic,
+        at=at.get(topic, ""),
         form=form,
         seen=seen,
         rows=rows,

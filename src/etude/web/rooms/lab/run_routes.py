@@ -18,6 +18,7 @@ from etude.core.errors import EtudeError, RunError
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.states import ALIVE, RESUMABLE
 from etude.web.bench import Bench
+from etude.web.events import positions
 from etude.web.pages import render
 from etude.web.rooms.lab.curves import run_curves
 from etude.web.rooms.lab.predictions import predictions_of
@@ -52,6 +53,8 @@ def show(
 def _page(
     request: Request, bench: Bench, run: RunFolder, order: str = "worst", wrong: str = ""
 ) -> HTMLResponse:
+    log_topic = f"log/{run.name}"
+    at = positions(request, "runs", log_topic)
     facts = facts_of(run, read_queue(bench.runs))
     broken = facts.damaged or ""
     curves, series, predictions = [], None, None
@@ -79,6 +82,9 @@ def _page(
         log=jobs.log_tail(run, 16_000),
         recipe=recipe,
         wrong=wrong,
+        at=at,
+        log_topic=log_topic,
+        has_log=run.log.is_file() or run.job.is_file(),
         is_alive=facts.state in ALIVE,
         can_resume=facts.state in RESUMABLE,
         has_adapter=run.adapter.is_dir(),

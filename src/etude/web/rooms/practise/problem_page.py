@@ -15,6 +15,7 @@ from etude.core.errors import ProblemError
 from etude.practice.judge_process import running_judges
 from etude.practice.problem import Problem, find_problem
 from etude.practice.queue import Queue
+from etude.web.events import positions
 from etude.web.pages import render
 
 Slug = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=80)]
@@ -63,7 +64,11 @@ def problem_page(
         attempt: whose verdict is shown.
         tab: whose code is shown if it is kept beside the draft; empty is a new one.
     """
-    slug = problem.slug
+    slug, at = problem.slug, dict[str, str]()
+    if attempt is not None:
+        at = positions(request, f"submission/{attempt.key}", f"explanation/{attempt.key}")
+        if not attempt.done:  # what is shown is read after its position, so no verdict is missed
+            attempt = find_attempt(bench.progress, attempt.key)
     draft, copies = bench.drafts.read(slug), bench.drafts.copies(slug)
     mine = next((copy for copy in copies if copy.tab == tab), draft)
     hints = problem.hints
@@ -80,6 +85,7 @@ def problem_page(
         copies=copies,
         tab=(mine and mine.tab) or secrets.token_hex(8),
         attempt=attempt,
+        at=at,
         reading=read_verdict(problem, attempt) if attempt else None,
         hints=hints[: bench.progress.hints_taken(slug)],
         hints_total=len(hints),

@@ -93,7 +93,7 @@ def export(bench: Bench) -> Response:
     """Send all records as a zip file."""
     name = f"etude-{datetime.now(UTC).date().isoformat()}.zip"
     return Response(
-        export_all(bench.engine, bench.user),
+        export_all(bench.engine, bench.user, bench.runs),
         media_type="application/zip",
         headers={
             "Content-Disposition": f'attachment; filename="{name}"',
