@@ -7,15 +7,20 @@ import time
 
 import pytest
 
-from etude.app import model_work
-from etude.app.model_work import WorkState, begin_work, stop_work, work_stamp, work_states
+from etude.app import work
+from etude.app.model_work import begin_work, work_folder, work_stamp, work_states
 from etude.app.models import begin_pull, begin_quantizing, list_models, remove_model
+from etude.app.work import WorkState
 from etude.core.errors import ModelError
 from etude.core.paths import models_folder
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.process import signature
 
 HUB = "owner/tiny"
+
+
+def _files():
+    return models_folder() / ".work"
 
 
 @pytest.fixture
@@ -69,9 +74,9 @@ def test_a_model_that_a_run_needs_now_is_not_removed(machine):
 
 
 def test_a_model_that_is_worked_on_is_not_removed_and_not_worked_on_twice(machine):
-    model_work._work_folder().mkdir()
+    _files().mkdir()
     before = work_stamp()
-    model_work._write(WorkState("quantize", HUB, "nf4", time.time(), signature(), "Reading"))
+    work_folder().write(WorkState("quantize", HUB, "nf4", time.time(), signature(), "Reading"))
     assert work_stamp() != before
     assert list_models().find(HUB).work.condition == "running"
     with pytest.raises(ModelError, match="being worked on: Reading"):
@@ -81,14 +86,14 @@ def test_a_model_that_is_worked_on_is_not_removed_and_not_worked_on_twice(machin
 
 
 def test_work_whose_process_is_gone_was_interrupted(machine):
-    model_work._work_folder().mkdir()
+    _files().mkdir()
     gone = {**signature(), "started": "another"}
-    model_work._write(
+    work_folder().write(
         WorkState("pull", "owner/new", "", time.time(), gone, "Downloading", 5, 10, "B")
     )
     (coming,) = list_models().coming
     assert (coming.name, coming.condition) == ("owner/new", "interrupted")
-    model_work._write(WorkState("pull", "owner/new", "", time.time() - 60))
+    work_folder().write(WorkState("pull", "owner/new", "", time.time() - 60))
     assert work_states()["owner/new"].condition == "interrupted"
 
 
@@ -96,7 +101,7 @@ def test_work_whose_process_is_gone_was_interrupted(machine):
 def test_only_names_of_models_are_pulled(machine, name):
     with pytest.raises(ModelError, match="hub id"):
         begin_pull(name)
-    assert not model_work._work_folder().exists()
+    assert not _files().exists()
 
 
 @pytest.mark.parametrize(("name", "kind"), [(HUB, "q4"), ("minilm", "nf4"), ("/etc", "nf4")])
@@ -110,7 +115,7 @@ def test_a_process_pulls_and_says_why_it_could_not(machine, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
     begin_pull("owner/absent")
-    model_work._children[-1].wait(240)
+    work._children[-1].wait(240)
     state = work_states()["owner/absent"]
     assert state.condition == "failed" and "owner/absent" in state.problem
     assert list_models().coming == [state]
@@ -121,7 +126,7 @@ def test_a_process_that_is_stopped_leaves_nothing_half_made(machine):
     begin_quantizing(HUB, "int8")
     while (state := work_states()[HUB]).process is None and state.condition == "running":
         time.sleep(0.01)
-    stop_work(HUB)
-    model_work._children[-1].wait(120)
+    work_folder().stop(HUB)
+    work._children[-1].wait(120)
     assert work_states()[HUB].condition in ("failed", "interrupted")
     assert not (models_folder() / "owner-tiny-int8").exists()

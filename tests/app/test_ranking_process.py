@@ -73,8 +73,8 @@ def test_without_an_answer_there_is_none(ranking):
 
 def test_a_killed_process_is_started_again(ranking):
     assert ranking.ask("related", PATIENT, paper="2604.00001").problem == ""
-    ranking._process.kill()
-    ranking._process.wait()
+    ranking._warm.process.kill()
+    ranking._warm.process.wait()
     assert ranking.ask("related", PATIENT, paper="2604.00002").problem == ""
 
 
@@ -83,9 +83,9 @@ def test_what_cannot_be_computed_says_why_and_ends_nothing(ranking, what):
     ranking.reader.like("2604.00001")
     answer = ranking.ask(what, PATIENT, paper="2604.99999")
     assert "not among the papers here" in answer.problem
-    process = ranking._process
+    process = ranking._warm.process
     assert ranking.ask(what, PATIENT, paper="2604.00001").problem == ""
-    assert ranking._process is process
+    assert ranking._warm.process is process
 
 
 def test_closed_it_starts_no_process_again(ranking):
@@ -93,4 +93,4 @@ def test_closed_it_starts_no_process_again(ranking):
     ranking.ask("day", 0, **DAY)
     ranking.close()
     ranking._queue.shutdown(wait=True)
-    assert ranking._process is None or ranking._process.poll() is not None
+    assert ranking._warm.process is None or ranking._warm.process.poll() is not None

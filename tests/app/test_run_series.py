@@ -137,3 +137,30 @@ def test_any_history_of_appends_and_resumes_shows_every_step_once(tmp_path_facto
                 shown += points.steps
                 values += seen.points.get("loss").values
             assert shown == list(range(1, written + 1))
+
+
+def test_a_list_reads_no_more_than_the_end_of_the_metrics(run, monkeypatch):
+    from etude.app import run_news
+    from etude.app.runs import facts_of
+
+    for step in range(1, 3001):
+        record = {"step": step, "total_steps": 5000, "loss": 1.0, "seconds": step / 2}
+        if step % 1000 == 0:
+            record["eval_loss"] = step / 1000
+        run.append_metrics(record)
+    with run.metrics.open("ab") as stream:
+        stream.write(b'{"step": 3001, "lo')
+    for size in (1, 7, 100, 65_536):
+        monkeypatch.setattr(run_news, "_BLOCK", size)
+        found = run_news.records_from_end(run.metrics)
+        assert [next(found)["step"] for _ in range(3)] == [3000, 2999, 2998]
+    facts = facts_of(run)
+    assert (facts.steps, facts.total_steps, facts.seconds) == (3000, 5000, 1500.0)
+    assert facts.figures["eval_loss"] == 3.0
+    monkeypatch.setattr(run_news, "_BLOCK", 1000)
+    assert [r["step"] for r in run_news.records_from_end(run.metrics)] == list(range(3000, 0, -1))
+    # What is damaged far from the end spoils no list; the run's own page says it.
+    content = run.metrics.read_bytes()
+    run.metrics.write_bytes(b"\0" * 20 + b"\n" + content)
+    assert facts_of(run).steps == 3000
+    assert list(run_news.records_from_end(run.path / "none")) == []

@@ -262,12 +262,18 @@ def remove_job(name: str, base: Path = Path("runs")) -> int:
     """Delete a run that no process is at work on, queued or not; return the bytes freed.
 
     Raises:
-        RunError: there is no such run, it is running, or it cannot be deleted.
+        RunError: there is no such run, it is running, merged or exported, or it cannot be deleted.
     """
+    from etude.app.conversing import WORK, end_conversing
     from etude.app.runs import size_of
+    from etude.app.work import work_of_run
     from etude.tuning.runs.folder import find_run, remove_run
 
     folder = find_run(name, base)
+    for work in work_of_run(folder).states().values():
+        if work.condition == "running" and work.name != WORK:
+            raise RunError(f"{folder.path} is being worked on ({work.step}); stop that first")
+    end_conversing(folder)
     size = size_of(folder)
     remove_run(folder)
     return size

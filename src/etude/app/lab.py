@@ -1,21 +1,24 @@
 """What is to be seen before a run is started: data, loss mask, findings, memory, disk.
 
-Each question is answered by a short-lived process of its own (`lab_process`), which may import
-torch and read a large file; whoever asks, such as a server, stays small, and a data file that
-exhausts the memory takes only that process with it. Answers are plain data.
+Questions are answered by a process of their own (`lab_process`), which may import torch and read a
+large file; whoever asks, such as a server, stays small, and a data file that exhausts the memory
+takes only that process with it. It stays for the questions that follow, and ends when there are
+none for some minutes. Answers are plain data.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
-import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from etude.app.warm_process import ProcessEndedError, WarmProcess
 from etude.core.errors import DataError, EtudeError, RecipeError
 
 SECONDS = 300
@@ -249,31 +252,25 @@ def memory_plan(yaml: str, base: Path = Path("runs")) -> MemoryPlan:
 
 
 def ask(question: Question, options: dict[str, Any], *, seconds: float = SECONDS) -> dict[str, Any]:
-    """Answer one question in a process of its own.
+    """Answer one question, in another process.
 
     Raises:
         EtudeError: what the process said is wrong.
         LabError: it ended without an answer, or took too long.
     """
-    sent = json.dumps({"question": question, "options": options})
-    environment = {**os.environ, "NO_COLOR": "1", "TOKENIZERS_PARALLELISM": "false"}
+    process = _take()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "etude.app.lab_process"],
-            input=sent.encode(),
-            capture_output=True,
-            env=environment,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise LabError(f"this took longer than {seconds:g} s and was given up") from None
+        line = process.ask(json.dumps({"question": question, "options": options}), seconds)
+        answer = json.loads(line)
+    except ProcessEndedError as ended:
+        if ended.late:
+            reason = f"this took longer than {seconds:g} s and was given up"
+            raise LabError(reason) from None
+        raise LabError(_no_answer(ended)) from None
     except OSError as error:
         raise LabError(f"no process can be started: {error.strerror}") from None
-    try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise LabError(_no_answer(done)) from None
+    finally:
+        _give_back(process)
     if "error" in answer:
         kinds: dict[str, type[EtudeError]] = {"DataError": DataError, "RecipeError": RecipeError}
         raise kinds.get(answer["kind"], LabError)(answer["error"])
@@ -286,8 +283,51 @@ def _as(kind: type[Answer], answer: dict[str, Any]) -> Answer:
     return TypeAdapter(kind).validate_python(answer)
 
 
-def _no_answer(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
+def _no_answer(ended: ProcessEndedError) -> str:
+    if ended.code is not None and ended.code < 0:
         return "the process that looks at this was killed, by someone or for want of memory"
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return f"this cannot be looked at: {said[-1] if said else 'no reason was given'}"
+    return f"this cannot be looked at: {ended.said or 'no reason was given'}"
+
+
+MOST_WARM = 2
+"""Processes that stay for further questions; those asked meanwhile have one of their own."""
+
+_warm: list[tuple[object, WarmProcess]] = []
+_lock = threading.Lock()
+
+
+def _surroundings() -> object:
+    """Return what a process inherits when it starts: one with another is not asked."""
+    return sys.executable, str(Path.cwd()), dict(os.environ)
+
+
+def _take() -> WarmProcess:
+    """Return a process that nobody asks now."""
+    now = _surroundings()
+    with _lock:
+        others = [process for before, process in _warm if before != now]
+        fitting = [process for before, process in _warm if before == now]
+        _warm[:] = [(now, process) for process in fitting[:-1]]
+    for process in others:
+        process.close()
+    if fitting:
+        return fitting[-1]
+    quiet = {"NO_COLOR": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return WarmProcess("etude.app.lab_process", environment=quiet)
+
+
+def _give_back(process: WarmProcess) -> None:
+    with _lock:
+        if len(_warm) < MOST_WARM:
+            _warm.append((_surroundings(), process))
+            return
+    process.close()
+
+
+@atexit.register
+def end_processes() -> None:
+    """End the processes that wait for questions."""
+    with _lock:
+        waiting, _warm[:] = list(_warm), []
+    for _, process in waiting:
+        process.close()

@@ -1,9 +1,8 @@
-"""Answers one question of `lab`: JSON on standard input, one line of JSON on standard output."""
+"""Answers the questions of `lab`: a line of JSON each, and one in return."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from etude.app.warm_process import answer_requests
 from etude.core.errors import DataError, EtudeError
 
 if TYPE_CHECKING:
@@ -320,18 +320,16 @@ ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Read a question, write its answer or what is wrong."""
-    asked = json.loads(sys.stdin.buffer.read())
-    answer: dict[str, Any]
+def answer(line: str) -> str:
+    """Return the answer to a question, or what is wrong."""
+    asked = json.loads(line)
     try:
-        answer = {"answer": ANSWERS[asked["question"]](**asked["options"])}
+        return json.dumps({"answer": ANSWERS[asked["question"]](**asked["options"])})
     except EtudeError as error:
-        answer = {"error": str(error), "kind": _kind(error)}
+        return json.dumps({"error": str(error), "kind": _kind(error)})
     except UnicodeError as error:
-        answer = {"error": f"the data cannot be decoded: {error}", "kind": "DataError"}
-    # A line of its own, whatever libraries have printed.
-    sys.stdout.buffer.write(b"\n" + json.dumps(answer).encode() + b"\n")
+        reason = f"the data cannot be decoded: {error}"
+        return json.dumps({"error": reason, "kind": "DataError"})
 
 
 def _kind(error: EtudeError) -> str:
@@ -339,4 +337,4 @@ def _kind(error: EtudeError) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests(answer)

@@ -15,7 +15,7 @@ from etude.core.errors import ModelError
 from etude.core.paths import models_folder
 
 if TYPE_CHECKING:
-    from etude.app.model_work import WorkState
+    from etude.app.work import WorkState
 
 Origin = Literal["alias", "hub", "quantized"]
 
@@ -227,7 +227,7 @@ def remove_model(name: str, runs: Path = Path("runs")) -> int:
         ModelError: it is not here, a run that is queued or at work uses it, or a process works on
             it.
     """
-    from etude.app.model_work import forget_work
+    from etude.app.model_work import work_folder
     from etude.core.atomic_files import remove_folder
 
     model = list_models(runs).find(name)
@@ -243,7 +243,7 @@ def remove_model(name: str, runs: Path = Path("runs")) -> int:
         remove_folder(model.folder)
     except OSError as error:
         raise ModelError(f"cannot remove {model.folder}: {error.strerror or error}") from error
-    forget_work(name)
+    work_folder().forget(name)
     return model.bytes
 
 

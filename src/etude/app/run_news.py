@@ -29,6 +29,10 @@ _CHECKED = 64
 """Bytes before a position that are compared."""
 
 
+_BLOCK = 65_536
+"""Bytes that are read at a time from the end of a file."""
+
+
 @dataclass(frozen=True)
 class Portion:
     """Consecutive records of a run."""
@@ -144,13 +148,38 @@ def _end_of_lines(stream: BinaryIO) -> int:
     """Return the offset behind the last line end."""
     end = stream.seek(0, 2)
     while end > 0:
-        begin = max(0, end - 65_536)
+        begin = max(0, end - _BLOCK)
         stream.seek(begin)
         newline = stream.read(end - begin).rfind(b"\n")
         if newline >= 0:
             return begin + newline + 1
         end = begin
     return 0
+
+
+def records_from_end(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole records of a metrics.jsonl, the last first; no more is read than is taken.
+
+    Raises:
+        RunError: a line is no record, or the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            end, rest = _end_of_lines(stream), b""
+            while end > 0:
+                begin = max(0, end - _BLOCK)
+                stream.seek(begin)
+                content = stream.read(end - begin) + rest
+                if begin:  # its first line may have begun before
+                    head, newline, content = content.partition(b"\n")
+                    rest = head + newline
+                for line in reversed(content.splitlines()):
+                    yield _record(line, file)
+                end = begin
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"cannot read {file}: {error.strerror}") from None
 
 
 def run_named(base: Path, name: str) -> Path:

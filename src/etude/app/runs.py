@@ -158,17 +158,13 @@ def _facts_of(folder: RunFolder, queue: Queue | None) -> RunFacts:
 
     record = folder.state_record()
     summary: dict[str, Any] = folder.read_json("summary.json") or {}
-    records = folder.read_metrics()
+    recent = _recent(folder, with_loss=not summary)
     figures = {key: summary.get(key) for key in ("model", "task", *RunResult.__annotations__)}
     figures |= result_of(summary)
     if not summary:
         figures |= _planned(folder)
-        losses = [entry["eval_loss"] for entry in records if "eval_loss" in entry]
-        figures["eval_loss"] = losses[-1] if losses else None
-    timed = [entry["seconds"] for entry in records if "seconds" in entry]
-    step = max((int(entry.get("step", 0)) for entry in records), default=0)
-    planned = [int(entry["total_steps"]) for entry in records if "total_steps" in entry]
-    total = planned[-1] if planned else None
+        figures["eval_loss"] = recent.get("eval_loss")
+    step, total = int(recent.get("step", 0)), recent.get("total_steps")
     standing = standing_of(folder, queue, step=step, total_steps=total)
     return RunFacts(
         name=folder.name,
@@ -183,9 +179,27 @@ def _facts_of(folder: RunFolder, queue: Queue | None) -> RunFacts:
         silent_seconds=standing.silent_seconds,
         steps=step,
         total_steps=total,
-        seconds=summary.get("train_seconds", timed[-1] if timed else None),
+        seconds=summary.get("train_seconds", recent.get("seconds")),
         damaged=None if record else f"{folder.path / 'state.json'} cannot be read",
     )
+
+
+def _recent(folder: RunFolder, *, with_loss: bool) -> dict[str, Any]:
+    """Return the last recorded value of each figure, read from the end of the metrics.
+
+    Args:
+        folder: of the run.
+        with_loss: whether the evaluation loss is wanted, which may be far from the end.
+    """
+    from etude.app.run_news import records_from_end
+
+    wanted = {"step", "seconds", "total_steps", *(["eval_loss"] if with_loss else [])}
+    found: dict[str, Any] = {}
+    for record in records_from_end(folder.metrics):
+        found = {**{key: record[key] for key in wanted & record.keys()}, **found}
+        if found.keys() == wanted:
+            break
+    return found
 
 
 def _planned(folder: RunFolder) -> dict[str, Any]:

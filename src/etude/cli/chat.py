@@ -6,16 +6,17 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.app.chatting import MAX_NEW_TOKENS
 from etude.cli.complete import complete_run
 from etude.cli.root import app
 
 if TYPE_CHECKING:
+    from etude.app.chatting import Chat, Sampling, Voice
     from etude.tuning.data.schema import Message
-    from etude.tuning.predictor import Predictor
 
 HELP = (
     "Type a message and Enter. Open with three double quotes to write several lines, close with "
@@ -43,11 +44,29 @@ def chat(
     ] = False,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")
-    ] = 256,
+    ] = MAX_NEW_TOKENS,
     temperature: Annotated[
         float,
         typer.Option(min=0.0, help="Sampling temperature; 0 always takes the most likely token."),
     ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="With a temperature: sample from the most likely tokens whose probabilities sum "
+            "to this.",
+        ),
+    ] = 1.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With a temperature: the same seed gives the same answers, and base and tuned "
+            "model the same luck. Default: another one each time.",
+            show_default=False,
+        ),
+    ] = None,
     system: Annotated[
         str | None,
         typer.Option(
@@ -62,40 +81,30 @@ def chat(
 
     If standard input is not a terminal, one message is read from it.
     """
+    from etude.app.chatting import Sampling, open_chat
     from etude.core.errors import RunError
-    from etude.tuning.predictor import load, load_base
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.runs.folder import find_run
 
-    progress = TerminalProgress()
-    try:
-        folder = find_run(model, runs)
-    except RunError:
-        # A word without a slash that is no run may be a model; `latest` never is.
-        if model == "latest" or "runs" in Path(model).parts:
-            raise
-        tuned = load_base(model, progress=progress)
-    else:
-        tuned = load(folder, progress=progress)
-    if system is not None:
-        tuned = tuned.with_system(system or None)
-    voices = [True] if tuned_only or not tuned.adapted else [False, True]
+    opened = open_chat(
+        model, runs, tuned_only=tuned_only, system=system, progress=TerminalProgress()
+    )
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
 
-    def answer(turns: dict[bool, list[Message]]) -> None:
-        _answer(tuned, voices, turns, max_new_tokens, temperature)
+    def answer(turns: dict[Voice, list[Message]]) -> None:
+        _answer(opened, turns, sampling)
 
     if sys.stdin.isatty():
-        if tuned.system is not None:
-            typer.echo(f"system: {tuned.system}", err=True)
-        _converse(voices, answer)
+        if opened.predictor.system is not None:
+            typer.echo(f"system: {opened.predictor.system}", err=True)
+        _converse(opened.voices, answer)
     else:
         text = sys.stdin.read().strip()
         if not text:
             raise RunError("standard input is empty: there is no message to answer")
-        answer(_asked({voice: [] for voice in voices}, text))
+        answer(_asked({voice: [] for voice in opened.voices}, text))
 
 
-def _asked(turns: dict[bool, list[Message]], text: str) -> dict[bool, list[Message]]:
+def _asked(turns: dict[Voice, list[Message]], text: str) -> dict[Voice, list[Message]]:
     from etude.tuning.data.schema import Message
 
     for conversation in turns.values():
@@ -103,12 +112,14 @@ def _asked(turns: dict[bool, list[Message]], text: str) -> dict[bool, list[Messa
     return turns
 
 
-def _converse(voices: list[bool], answer: Callable[[dict[bool, list[Message]]], None]) -> None:
+def _converse(
+    voices: tuple[Voice, ...], answer: Callable[[dict[Voice, list[Message]]], None]
+) -> None:
     """Read messages until the end of input; Ctrl-C ends an answer, not the conversation."""
     import readline  # noqa: F401  # pyright: ignore[reportUnusedImport] - line editing
 
     typer.echo(HELP, err=True)
-    turns: dict[bool, list[Message]] = {voice: [] for voice in voices}
+    turns: dict[Voice, list[Message]] = {voice: [] for voice in voices}
     while True:
         try:
             text = _read_message()
@@ -142,50 +153,27 @@ def _read_message() -> str:
     return "\n".join(lines).strip("\n")
 
 
-def _answer(
-    tuned: Predictor,
-    voices: list[bool],
-    turns: dict[bool, list[Message]],
-    max_new_tokens: int,
-    temperature: float,
-) -> None:
+def _answer(chat: Chat, turns: dict[Voice, list[Message]], sampling: Sampling) -> None:
     """Let each voice answer its own conversation, shown as it is written."""
     from etude.tuning.data.schema import Message
 
-    with _columns(voices, tuned.adapted) as write:
-        for voice in voices:
-            reply = tuned.reply(
-                turns[voice],
-                tuned=voice,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                streamer=_streamer(tuned, lambda text, voice=voice: write(voice, text)),
+    with _columns(chat.voices, chat.predictor.adapted) as write:
+        for voice in chat.voices:
+            said = chat.answer(
+                voice, turns[voice], sampling, lambda text, voice=voice: write(voice, text)
             )
-            turns[voice].append(Message("assistant", reply))
-
-
-def _streamer(tuned: Predictor, write: Callable[[str], None]) -> Any:
-    """Return a transformers streamer that hands finished pieces of text to `write`."""
-    from transformers import TextStreamer
-
-    class _Pieces(TextStreamer):
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            del stream_end
-            write(text)
-
-    tokenizer: Any = tuned.loaded.tokenizer
-    return _Pieces(tokenizer, skip_prompt=True, skip_special_tokens=True)
+            turns[voice].append(Message("assistant", said.text))
 
 
 @contextmanager
-def _columns(voices: list[bool], adapted: bool) -> Generator[Callable[[bool, str], None]]:
+def _columns(voices: tuple[Voice, ...], adapted: bool) -> Generator[Callable[[Voice, str], None]]:
     """Show what each voice writes: in columns on a terminal, else one after the other."""
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
     console = Console(highlight=False)
-    names = {False: "base", True: "tuned" if adapted else "answer"}
+    names: dict[Voice, str] = {"base": "base", "tuned": "tuned" if adapted else "answer"}
     texts = dict.fromkeys(voices, "")
 
     def drawn() -> Table:

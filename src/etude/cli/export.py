@@ -77,21 +77,17 @@ def export(
     For llama.cpp (`gguf`), tensors get its names and its order of rows. The scale is exact even
     if modules have different ranks.
     """
+    from etude.app.export import export_gguf, export_peft
     from etude.core import units as q
-    from etude.tuning.adapters.saved_parts import CONFIG
-    from etude.tuning.export.gguf_lora import export_gguf_lora
-    from etude.tuning.export.peft import export_peft
-    from etude.tuning.runs.folder import find_run
 
-    folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
     if to is Format.peft:
-        written = export_peft(folder, output, overwrite=force)
+        written = export_peft(run, output, runs, overwrite=force)
         before = ", its factors decoded" if written.was_packed else ""
         typer.echo(
             f"{written.folder}: {written.modules} layers, float32{before}, {q.size(written.bytes)}"
         )
         return
-    done = export_gguf_lora(folder, output, model=model, number=number.value, overwrite=force)
+    done = export_gguf(run, output, runs, number=number.value, model=model, overwrite=force)
     typer.echo(
         f"{done.file}: {done.modules} layers for {done.architecture}, alpha {done.alpha:g}, "
         f"{number.value}, {q.size(done.file.stat().st_size)}"

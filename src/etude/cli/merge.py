@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from etude.cli.complete import complete_run
 from etude.cli.root import app
-
-if TYPE_CHECKING:
-    from etude.tuning.adapters.read import SavedAdapter
 
 
 class BaseWeights(StrEnum):
@@ -62,33 +59,19 @@ def merge(
     merge that differs is not kept. Adapters are never merged into 4-bit weights, whose rounding
     would undo them.
     """
-    from etude.core.errors import AdapterError
-    from etude.tuning.adapters.merge import merge_adapter
-    from etude.tuning.adapters.read import read_adapter
-    from etude.tuning.adapters.saved_parts import CONFIG
-    from etude.tuning.config.sections.model import ModelSpec
+    from etude.app.export import merge_run
     from etude.tuning.report.live import TerminalProgress
-    from etude.tuning.runs.folder import find_run
-    from etude.tuning.tasks.base import TaskRecord
-    from etude.tuning.tasks.registry import task_named
 
-    folder = Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
-    name = model or _base_name(read_adapter(folder))
-    if name is None:
-        raise AdapterError(f"{folder} does not name its base model; name it with --model")
-    record = TaskRecord.read(folder)
-    report = merge_adapter(
-        ModelSpec(id=name),
-        folder,
+    report = merge_run(
+        run,
         output,
+        runs,
         base=base.value if base else None,
         dtype=dtype,
+        model=model,
         overwrite=force,
-        head=task_named(record.task).saved_head(record),
         progress=TerminalProgress(quiet=quiet),
     )
-    if record.labels:
-        record.write(report.folder)
     typer.echo(
         f"{report.folder}: {report.modules} layers merged into the {report.base} base, "
         f"{str(report.dtype).removeprefix('torch.')}"
@@ -99,7 +82,3 @@ def merge(
     )
     if report.peft_difference is not None:
         typer.echo(f"and from what PEFT computes by {report.peft_difference:.2g} on average")
-
-
-def _base_name(adapter: SavedAdapter) -> str | None:
-    return adapter.provenance.base if adapter.provenance else adapter.base

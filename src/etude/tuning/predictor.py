@@ -21,6 +21,7 @@ from etude.tuning.adapters.saved_tokens import refuse_other_numbers, with_tokens
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.messages import read_message
 from etude.tuning.data.schema import Message
+from etude.tuning.generation.sampling import SeededSampling
 from etude.tuning.models.foreign_code import foreign_code
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, load_model
@@ -28,6 +29,7 @@ from etude.tuning.models.unquantized import UnquantizedWeights
 from etude.tuning.placement import use_threads
 from etude.tuning.quant.linear import dense_weights
 from etude.tuning.runs.folder import RunFolder, find_run
+from etude.tuning.runs.trained_recipe import trained_recipe, with_system
 from etude.tuning.tasks.base import RECORD, Prediction, TaskRecord
 from etude.tuning.tasks.chat import as_trained
 from etude.tuning.tasks.registry import task_named
@@ -78,6 +80,8 @@ class Predictor:
         tuned: bool = True,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
         streamer: Any = None,
     ) -> str:
         """Answer a prompt, or the last message of a conversation.
@@ -88,6 +92,8 @@ class Predictor:
             tuned: False uses the base.
             max_new_tokens: maximum length of an answer; longer ones are truncated.
             temperature: 0 for greedy decoding.
+            top_p: the share of probability that is sampled from; 1 for all of it.
+            seed: of the sampling; the same one gives the same answer. None: another one each time.
             streamer: a transformers streamer; receives each token.
 
         Raises:
@@ -103,9 +109,9 @@ class Predictor:
         ids = self.encoder.prompt_ids(as_trained(turns, self.encoder.spec, "the conversation"))
         model: Any = self.loaded.model
         device = self.loaded.placement.device
-        options: dict[str, Any] = {"do_sample": False}
+        processors: list[Any] = []
         if temperature > 0:
-            options = {"do_sample": True, "temperature": temperature}
+            processors.append(SeededSampling(temperature, top_p, seed))
         with (
             torch.inference_mode(),
             dense_weights(model),
@@ -116,13 +122,19 @@ class Predictor:
                 input_ids=torch.tensor([ids], device=device),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
                 max_new_tokens=max_new_tokens,
-                eos_token_id=end_tokens(model, self.encoder.end_id),
+                eos_token_id=self.end_tokens,
                 pad_token_id=self.encoder.end_id,
                 streamer=streamer,
-                **options,
+                do_sample=False,
+                logits_processor=processors,
             )
         tokenizer: Any = self.loaded.tokenizer
         return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end an answer."""
+        return end_tokens(self.loaded.model, self.encoder.end_id)
 
     @property
     def system(self) -> str | None:
@@ -131,7 +143,7 @@ class Predictor:
 
     def with_system(self, text: str | None) -> Predictor:
         """Return the same model with another system message; None: the chat template's."""
-        recipe = _with_system(self.recipe, text)
+        recipe = with_system(self.recipe, text)
         encoder = task_named(recipe.task).encoder(self.loaded, recipe)
         return replace(self, encoder=encoder, recipe=recipe)
 
@@ -157,7 +169,7 @@ def load(
     if not isinstance(run, RunFolder) and is_adapter(run):
         return _load_adapter(Path(run), progress)
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
-    recipe = _as_trained(Recipe.read_run(folder.recipe), folder)
+    recipe = trained_recipe(folder)
     use_threads(recipe.train.threads)
     if recipe.adapter.kind == "full":
         return _load_full(folder, recipe, progress)
@@ -251,19 +263,6 @@ def _with_adapter(
     _require_head(loaded, adapter)
     encoder = task_named(recipe.task).encoder(loaded, recipe)
     return Predictor(loaded, encoder, adapted=True, recipe=recipe)
-
-
-def _as_trained(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """Return a run's recipe with the system message that all its training conversations had."""
-    record: dict[str, Any] = folder.read_json("data.json") or {}
-    system = record.get("system")
-    if recipe.data.system is not None or not isinstance(system, str):
-        return recipe
-    return _with_system(recipe, system)
-
-
-def _with_system(recipe: Recipe, system: str | None) -> Recipe:
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"system": system})})
 
 
 def _turns(prompt: str | Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:

@@ -12,8 +12,9 @@ import pytest
 from tests.app.test_today import solve
 from tests.web.conftest import PORT
 
-from etude.app import model_work
 from etude.app.archive import count_records
+from etude.app.model_work import work_folder
+from etude.app.work import WorkState
 from etude.core.paths import models_folder
 from etude.practice.problem import load_shelf
 from etude.tuning.runs.folder import RunFolder
@@ -158,22 +159,20 @@ def test_only_what_is_listed_is_removed(post, name, made):
 
 
 def test_a_pull_is_shown_with_its_numbers_and_why_it_ended(client, post):
-    model_work._work_folder().mkdir(parents=True, exist_ok=True)
-    state = model_work.WorkState(
+    (models_folder() / ".work").mkdir(parents=True, exist_ok=True)
+    state = WorkState(
         "pull", "minilm", "", time.time(), signature(), "Downloading", 5_000_000, 20_000_000, "B"
     )
-    model_work._write(state)
+    work_folder().write(state)
     page = client.get("/models").text
     assert "5.00 MB of 20.0 MB" in page and 'value="5000000"' in page and "Stop" in page
-    failed = model_work.WorkState(
-        "pull", "minilm", "", 1.0, None, ended=2.0, problem="no <network>"
-    )
-    model_work._write(failed)
+    failed = WorkState("pull", "minilm", "", 1.0, None, ended=2.0, problem="no <network>")
+    work_folder().write(failed)
     page = client.get("/models").text
     assert "no &lt;network&gt;" in page and "Try again" in page
     wrong = post("/models/pull", name="no model")
     assert wrong.status_code == 422 and 'aria-invalid="true"' in wrong.text
-    model_work.forget_work("minilm")
+    work_folder().forget("minilm")
 
 
 def test_runs_go_on_by_themselves_on_the_first_page(client, web):

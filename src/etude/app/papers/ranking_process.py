@@ -12,17 +12,15 @@ a JSON answer to each.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from etude.app.warm_process import WarmProcess, answer_requests
 from etude.core.errors import PapersError
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.5
 """Seconds that a page waits for an answer before it shows what is known."""
-IDLE_SECONDS = 300.0
 MOST_ANSWERS = 200
 
 
@@ -57,14 +54,11 @@ class RankingProcess:
 
     def __init__(self, library: Library, reader: Reader) -> None:
         self._library, self._reader = library, reader
-        self._process: subprocess.Popen[str] | None = None
+        self._warm = WarmProcess(__name__, self._opening, retry=True)
         self._queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranking")
         self._lock = threading.Lock()
-        self._life = threading.Lock()
-        """Held while the process is begun or given up, so that none is begun after `close`."""
         self._answers: dict[str, tuple[str, Answer]] = {}
         self._asked: dict[tuple[str, str], Future[Answer]] = {}
-        self._closed = False
         self.answered = 0
         """Grows with every answer, so that a page can be told of it."""
 
@@ -93,10 +87,8 @@ class RankingProcess:
 
     def close(self) -> None:
         """End the process."""
-        with self._life:
-            self._closed = True
         self._queue.shutdown(wait=False, cancel_futures=True)
-        self._end()
+        self._warm.close()
 
     def _state(self) -> str:
         """Return a text that changes with the papers and with the reader's feedback."""
@@ -104,9 +96,9 @@ class RankingProcess:
 
     def _answer(self, request: str, state: str) -> Answer:
         try:
-            answer = self._request(request)
+            found = json.loads(self._warm.ask(request))
+            answer = Answer(found["value"], current=True, problem=found["problem"])
         except (OSError, ValueError) as error:
-            self._end()
             answer = Answer(None, current=True, problem=f"ranking failed: {error}")
         with self._lock:
             if len(self._answers) >= MOST_ANSWERS:
@@ -116,57 +108,10 @@ class RankingProcess:
             self.answered += 1
         return answer
 
-    def _request(self, request: str) -> Answer:
-        for tried in (False, True):
-            with self._life:
-                if self._closed:
-                    break
-                process = self._process
-                if process is None or process.poll() is not None:
-                    process = self._begin()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with suppress(BrokenPipeError):
-                process.stdin.write(request + "\n")
-                process.stdin.flush()
-            line = process.stdout.readline()
-            if line:
-                found = json.loads(line)
-                return Answer(found["value"], current=True, problem=found["problem"])
-            # It may have ended for want of work just now.
-            self._end()
-            if tried:
-                break
-        raise OSError("its process ended")
-
-    def _begin(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            # -P: a random.py in the working folder must not shadow Python's.
-            [sys.executable, "-P", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # Ctrl-C at the terminal is the server's to handle
-        )
-        assert process.stdin is not None
+    def _opening(self) -> str:
         # Not an argument: a URL may contain a password, which the process list would show.
         address = self._library.engine.url.render_as_string(hide_password=False)
-        process.stdin.write(json.dumps([address, self._reader.name]) + "\n")
-        self._process = process
-        return process
-
-    def _end(self) -> None:
-        with self._life:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        return json.dumps([address, self._reader.name]) + "\n"
 
 
 # -- in the process ------------------------------------------------------------------------------
@@ -227,26 +172,19 @@ def _serve() -> None:
     address, user = json.loads(sys.stdin.readline())
     library = Library(open_store(address))
     reader = Reader(library.engine, user)
-    while line := _line_in_time():
+
+    def answer(line: str) -> str:
         what, arguments = json.loads(line)
         try:
-            answer = {"value": REQUESTS[what](library, reader, **arguments), "problem": ""}
+            return json.dumps(
+                {"value": REQUESTS[what](library, reader, **arguments), "problem": ""}
+            )
         except PapersError as error:
-            answer = {"value": None, "problem": str(error)}
+            return json.dumps({"value": None, "problem": str(error)})
         except Exception as error:  # a fault in ranking is shown, and ends nothing
-            answer = {"value": None, "problem": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+            return json.dumps({"value": None, "problem": f"{type(error).__name__}: {error}"})
 
-
-def _line_in_time() -> str:
-    """Return the next request; end the process if none comes for long."""
-    end = threading.Timer(IDLE_SECONDS, os._exit, (0,))
-    end.daemon = True
-    end.start()
-    try:
-        return sys.stdin.readline()
-    finally:
-        end.cancel()
+    answer_requests(answer)
 
 
 if __name__ == "__main__":

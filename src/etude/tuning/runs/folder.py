@@ -16,6 +16,7 @@
         samples.jsonl     evaluation samples before and after
         summary.json      figures of the whole run
         report.html       all of it, to look at
+        chats/, exports/  conversations, and what was made of the adapter, on the run's page
 
 One process writes, any number read. A small file is replaced whole (written aside, flushed to
 disk, renamed), so that a reader, or a run killed at any byte, finds the old or the new one. A

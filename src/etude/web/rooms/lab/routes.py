@@ -15,22 +15,37 @@ from etude.web.bench import Bench
 from etude.web.events import Source, positions
 from etude.web.pages import render
 from etude.web.room import Room
-from etude.web.rooms.lab import draft_routes, run_routes
+from etude.web.rooms.lab import chat_routes, draft_routes, export_routes, run_routes
 from etude.web.rooms.lab.curves import compared_curves
-from etude.web.rooms.lab.topics import open_draft, open_log, open_metrics, open_runs
+from etude.web.rooms.lab.topics import (
+    open_chat,
+    open_draft,
+    open_log,
+    open_metrics,
+    open_runs,
+    open_work,
+)
 
 router = APIRouter(prefix="/lab")
 ROOM = Room(
     "lab",
     "Lab",
     "/lab",
-    [router, draft_routes.router, run_routes.router],
+    [
+        router,
+        draft_routes.router,
+        run_routes.router,
+        export_routes.router,
+        chat_routes.router,
+    ],
     Path(__file__).parent,
     [
         Source("runs", open_runs),
         Source("run", open_metrics),
         Source("log", open_log),
         Source("draft", open_draft),
+        Source("chat", open_chat),
+        Source("work", open_work),
     ],
 )
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from etude.app import drafts, jobs
+from etude.app.conversing import why_not
+from etude.app.run_exports import run_exports
 from etude.app.run_news import run_named
 from etude.app.run_queue import read_queue
 from etude.app.run_series import read_series
 from etude.app.runs import facts_of, size_of
 from etude.core.errors import EtudeError, RunError
+from etude.core.machine import disk_free
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.states import ALIVE, RESUMABLE
 from etude.web.bench import Bench
@@ -32,7 +33,12 @@ REPORT_POLICY = (
 """Of a run's report, which is one file with its own script: it cannot reach the app."""
 
 
-def _run(bench: Bench, name: str) -> RunFolder:
+def run_of(bench: Bench, name: str) -> RunFolder:
+    """Return the run of this name.
+
+    Raises:
+        HTTPException: there is none.
+    """
     try:
         return RunFolder(run_named(bench.runs, name))
     except RunError as error:
@@ -47,14 +53,15 @@ def show(
     order: Annotated[str, Query(pattern="^(worst|first)$")] = "worst",
 ) -> HTMLResponse:
     """Show a run."""
-    return _page(request, bench, _run(bench, name), order)
+    return run_page(request, bench, run_of(bench, name), order)
 
 
-def _page(
+def run_page(
     request: Request, bench: Bench, run: RunFolder, order: str = "worst", wrong: str = ""
 ) -> HTMLResponse:
-    log_topic = f"log/{run.name}"
-    at = positions(request, "runs", log_topic)
+    """Return the page of a run."""
+    log_topic, work_topic = f"log/{run.name}", f"work/{run.name}"
+    at = positions(request, "runs", log_topic, work_topic)
     facts = facts_of(run, read_queue(bench.runs))
     broken = facts.damaged or ""
     curves, series, predictions = [], None, None
@@ -87,6 +94,11 @@ def _page(
         has_log=run.log.is_file() or run.job.is_file(),
         is_alive=facts.state in ALIVE,
         can_resume=facts.state in RESUMABLE,
+        work_at=at.get(work_topic, ""),
+        exports=run_exports(run),
+        quantised=facts.figures.get("method") == "qlora",
+        free=disk_free(run.path),
+        why_not=why_not(run),
         has_adapter=run.adapter.is_dir(),
         has_report=run.report.is_file(),
         size=size_of(run),
@@ -98,37 +110,17 @@ def series(
     bench: Bench, name: str, cursor: Annotated[str, Query(max_length=100)] = ""
 ) -> dict[str, Any]:
     """Return the curves, or what has been added to them."""
-    return read_series(_run(bench, name), cursor or None).as_json()
+    return read_series(run_of(bench, name), cursor or None).as_json()
 
 
 @router.get("/{name}/report")
 def report(bench: Bench, name: str) -> Response:
     """Send the report, shut off from the app."""
-    run = _run(bench, name)
+    run = run_of(bench, name)
     if not run.report.is_file():
         raise HTTPException(404, "This run has no report yet.")
     headers = {"Content-Security-Policy": REPORT_POLICY}
     return HTMLResponse(run.report.read_bytes(), headers=headers)
-
-
-@router.get("/{name}/adapter.zip")
-def adapter(bench: Bench, name: str) -> Response:
-    """Send the adapter's files, in PEFT's format."""
-    run = _run(bench, name)
-    if not run.adapter.is_dir():
-        raise HTTPException(404, "This run has no adapter yet.")
-    packed = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is sent
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(run.adapter.iterdir()):
-            if file.is_file() and not file.is_symlink():
-                archive.write(file, f"{run.name}/{file.name}")
-    packed.seek(0)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{run.name}.zip"',
-        "Content-Security-Policy": "sandbox",
-    }
-    chunks = iter(lambda: packed.read(1 << 20), b"")
-    return StreamingResponse(chunks, media_type="application/zip", headers=headers)
 
 
 @router.post("/{name}/stop")
@@ -136,23 +128,23 @@ def stop(
     request: Request, bench: Bench, name: str, now: Annotated[bool, Form()] = False
 ) -> Response:
     """Stop the run, or take it out of the queue."""
-    run = _run(bench, name)
+    run = run_of(bench, name)
     try:
         jobs.stop_job(str(run.path), bench.runs, now=now)
     except EtudeError as error:
-        return _page(request, bench, run, wrong=str(error))
+        return run_page(request, bench, run, wrong=str(error))
     return _back(name)
 
 
 @router.post("/{name}/resume")
 def resume(request: Request, bench: Bench, name: str) -> Response:
     """Put the run into the queue again."""
-    run = _run(bench, name)
+    run = run_of(bench, name)
     try:
         jobs.resume_job(str(run.path), bench.runs)
         jobs.advance(bench.runs)
     except EtudeError as error:
-        return _page(request, bench, run, wrong=str(error))
+        return run_page(request, bench, run, wrong=str(error))
     return _back(name)
 
 
@@ -161,12 +153,12 @@ def clone(request: Request, bench: Bench, name: str) -> Response:
     """Make a draft of the run's recipe, to be changed and started."""
     from etude.app.recipe_form import recipe_text
 
-    run = _run(bench, name)
+    run = run_of(bench, name)
     try:
         plan = jobs.plan_clone(str(run.path), bench.runs)
         draft = drafts.draft_of_text(recipe_text(plan.recipe))
     except EtudeError as error:
-        return _page(request, bench, run, wrong=str(error))
+        return run_page(request, bench, run, wrong=str(error))
     draft.look(bench.runs)
     return RedirectResponse(f"/lab/new/{draft.id}", 303)
 
@@ -176,13 +168,15 @@ def delete(
     request: Request, bench: Bench, name: str, sure: Annotated[bool, Form()] = False
 ) -> Response:
     """Delete the run's folder."""
-    run = _run(bench, name)
+    run = run_of(bench, name)
     if not sure:
-        return _page(request, bench, run, wrong="Tick the box to delete it: it cannot be undone.")
+        return run_page(
+            request, bench, run, wrong="Tick the box to delete it: it cannot be undone."
+        )
     try:
         jobs.remove_job(str(run.path), bench.runs)
     except EtudeError as error:
-        return _page(request, bench, run, wrong=str(error))
+        return run_page(request, bench, run, wrong=str(error))
     return RedirectResponse("/lab", 303)
 
 

@@ -1,26 +1,28 @@
-"""Topics of the Lab: the list of runs, and the metrics of one run."""
+"""Topics of the Lab: runs, their metrics, logs, conversations and exports; drafts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
+from etude.app.conversing import conversable
 from etude.app.drafts import find_draft
+from etude.app.run_exports import EXPORTS
 from etude.app.run_news import MetricsTail, run_named, runs_signature
+from etude.app.work import work_of_run
 from etude.app.workbench import Workbench
 from etude.tuning.runs.folder import RunFolder
 from etude.web.events import Step
 
 
-class RunsTopic:
-    """The list of runs: a step says only that it has changed."""
+class ChangedTopic:
+    """Something whose state is a short text: a step says only that it has changed."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, position: Callable[[], str]) -> None:
+        self._position = position
 
     def position(self) -> str:
-        """Return a text that changes with the list, or with the state of a run in it."""
-        return runs_signature(self._bench.runs)
+        """Return the text."""
+        return self._position()
 
     def after(self, position: str) -> Sequence[Step]:
         """Return one step if anything has changed."""
@@ -46,10 +48,10 @@ class MetricsTopic:
         ]
 
 
-def open_runs(bench: Workbench, which: str) -> RunsTopic:
-    """Return the topic `runs`."""
+def open_runs(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `runs`: the list, and the state of each run in it."""
     del which
-    return RunsTopic(bench)
+    return ChangedTopic(lambda: runs_signature(bench.runs))
 
 
 def open_metrics(bench: Workbench, which: str) -> MetricsTopic:
@@ -61,52 +63,43 @@ def open_metrics(bench: Workbench, which: str) -> MetricsTopic:
     return MetricsTopic(MetricsTail.of_run(bench.runs, which))
 
 
-class DraftTopic:
-    """What is known of a draft: a step says only that there is more."""
-
-    def __init__(self, name: str) -> None:
-        self._draft = find_draft(name)
-
-    def position(self) -> str:
-        """Return a text that changes when a part has been looked at."""
-        return self._draft.signature()
-
-    def after(self, position: str) -> Sequence[Step]:
-        """Return one step if anything has changed."""
-        now = self.position()
-        return [] if now == position else [Step(now, None)]
-
-
-def open_draft(bench: Workbench, which: str) -> DraftTopic:
-    """Return the topic `draft/ID`.
+def open_draft(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `draft/ID`: what is known of a draft.
 
     Raises:
         DataError: there is no such draft.
     """
     del bench
-    return DraftTopic(which)
+    return ChangedTopic(find_draft(which).signature)
 
 
-class LogTopic:
-    """The log of a run: a step says only that it has grown."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def position(self) -> str:
-        """Return its size."""
-        return str(self._file.stat().st_size if self._file.exists() else 0)
-
-    def after(self, position: str) -> Sequence[Step]:
-        """Return one step if anything was written."""
-        now = self.position()
-        return [] if now == position else [Step(now, None)]
-
-
-def open_log(bench: Workbench, which: str) -> LogTopic:
-    """Return the topic `log/NAME`.
+def open_log(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `log/NAME`: the size of a run's log.
 
     Raises:
         RunError: there is no such run.
     """
-    return LogTopic(RunFolder(run_named(bench.runs, which)).log)
+    log = RunFolder(run_named(bench.runs, which)).log
+    return ChangedTopic(lambda: str(log.stat().st_size if log.exists() else 0))
+
+
+def open_chat(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `chat/NAME.ID`: a conversation with a run, and the process that answers.
+
+    Raises:
+        EtudeError: there is no such run or conversation.
+    """
+    name, _, chat = which.rpartition(".")
+    opened = conversable(RunFolder(run_named(bench.runs, name)))
+    opened.kept.find(chat)
+    return ChangedTopic(lambda: opened.position(chat))
+
+
+def open_work(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `work/NAME`: what is made of a run.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    run = RunFolder(run_named(bench.runs, which))
+    return ChangedTopic(lambda: work_of_run(run).stamp(run.path / EXPORTS))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from etude.app.model_work import stop_work
+from etude.app.model_work import work_folder
 from etude.app.models import begin_pull, begin_quantizing, list_models, remove_model
 from etude.app.workbench import Workbench
 from etude.core.errors import ModelError
@@ -58,7 +58,7 @@ def pull(request: Request, bench: Bench, name: Name) -> Response:
 @router.post("/stop")
 def stop(name: Name) -> Response:
     """Stop what is done to a model."""
-    stop_work(name)
+    work_folder().stop(name)
     return RedirectResponse("/models", 303)
 
 
