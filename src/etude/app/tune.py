@@ -90,10 +90,42 @@ def plan_run(
         DataError: the task or the columns cannot be read from the data.
     """
     from etude.tuning.config.recipe import Recipe
-    from etude.tuning.config.shipped import shipped_recipes
     from etude.tuning.tasks.detect import resolved
 
     data = data or DataOptions()
+    file, changes, notes = recipe_and_changes(recipe, overrides, task=task, model=model, data=data)
+    chosen = Recipe.read(file, changes, data=data.train)
+    chosen.require_data()
+    chosen, found = resolved(chosen)
+    return PlannedRun(
+        chosen.with_method(method) if method else chosen,
+        notes=tuple(dict.fromkeys([*notes, *found])),
+    )
+
+
+def recipe_and_changes(
+    recipe: str | Path | None,
+    overrides: Sequence[str],
+    *,
+    task: str | None,
+    model: str | None,
+    data: DataOptions,
+) -> tuple[str | Path, list[str], list[str]]:
+    """Return the recipe to read, what to change in it, and what was decided, for the user.
+
+    Args:
+        recipe: a YAML file or a name; None: the shipped recipe of the task.
+        overrides: `dotted.key=value`, which come after the other options.
+        task: see `plan_run`.
+        model: the base model instead of the recipe's.
+        data: what to train and evaluate on instead.
+
+    Raises:
+        RecipeError: there is no such task, or nothing to read it from.
+        DataError: the task cannot be read from the data.
+    """
+    from etude.tuning.config.shipped import shipped_recipes
+
     changes = [*data.overrides(), *overrides]
     if model is not None:
         changes.insert(0, f"model.id={json.dumps(model)}")
@@ -108,13 +140,7 @@ def plan_run(
         recipe = recipes[task]
     elif task is not None:
         changes.append(f"task={task}")
-    chosen = Recipe.read(recipe, changes, data=data.train)
-    chosen.require_data()
-    chosen, found = resolved(chosen)
-    return PlannedRun(
-        chosen.with_method(method) if method else chosen,
-        notes=tuple(dict.fromkeys([*notes, *found])),
-    )
+    return recipe, changes, notes
 
 
 def task_names() -> list[str]:

@@ -32,6 +32,7 @@ KEPT: dict[tuple[str, ...], str] = {
     ("papers",): "the papers, marks and settings that were stored are kept",
     ("tune",): "the run's last checkpoint is kept: free some space, then "
     "`etude tune --resume latest`",
+    ("search",): "finished trials are kept: free some space, then `etude search --resume latest`",
     ("predict",): "the predictions that were written are whole lines, but for a last one cut short",
     ("chat",): "a chat stores nothing",
     ("models",): "models that were complete are kept",

@@ -60,6 +60,7 @@ from etude.tuning.training.gradient_noise import noise_scale
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.measurement import Measurement, unchanged
 from etude.tuning.training.optimization import optimization_facts
+from etude.tuning.training.rungs import Rungs
 from etude.tuning.training.trainer import Trainer, TrainingSet
 from etude.tuning.verdict import WeightsBefore, is_far_worse, verdict
 
@@ -84,6 +85,7 @@ def tune(
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
     ignore_memory: bool = False,
+    rungs: Rungs | None = None,
 ) -> Run:
     """Fine-tune a model as `recipe` says.
 
@@ -96,9 +98,10 @@ def tune(
         callbacks: called at each stage of training, and with every message for the user.
         progress: reports every stage that may take more than two seconds.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
+        rungs: where the run is evaluated and pauses, to be compared with others; see `search`.
 
     Returns:
-        The run, finished or (after Ctrl-C or SIGTERM) stopped.
+        The run, finished or (after Ctrl-C or SIGTERM, or at a rung) stopped.
 
     Raises:
         EtudeError: the recipe, the model, the data or the machine is unsuitable; what the run
@@ -131,7 +134,7 @@ def tune(
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)
             return _tune(
-                recipe, placement, folder, watching, progress, answer, ignore_memory, extend
+                recipe, placement, folder, watching, progress, answer, ignore_memory, extend, rungs
             )
         except BaseException as error:
             note_failure(folder, error, new=resume is None)
@@ -167,6 +170,7 @@ def _tune(
     answer: StopAnswer,
     ignore_memory: bool,
     extend: bool,
+    rungs: Rungs | None,
 ) -> Run:
     began = time.perf_counter()
     ready = prepare(recipe, placement, folder, callbacks, progress, ignore_memory=ignore_memory)
@@ -191,6 +195,7 @@ def _tune(
         callbacks=[*_between_steps(loaded.model, recipe), *callbacks.callbacks],
         answer=answer,
         began=began,
+        rungs=rungs,
     )
     beginning = WeightsBefore(trainer)
     if recipe.adapter.kind != "full":

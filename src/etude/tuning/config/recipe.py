@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -296,12 +297,7 @@ class Recipe(Section):
             RecipeError: the file is missing, is not YAML, or is invalid.
         """
         file = find_recipe(path)
-        fields = _load(file)
-        if data is not None:
-            _train_on(fields, data)
-        # Last, so that `--data train.csv --set data.eval=dev.csv` evaluates on dev.csv.
-        for override in overrides or []:
-            apply_override(fields, override)
+        fields = read_fields(file, overrides or [], data=data)
         return cls.parse(fields, str(file))
 
     @classmethod
@@ -335,6 +331,28 @@ class Recipe(Section):
         if yaml.safe_load(text) != fields:
             text = yaml.safe_dump(fields, sort_keys=False)
         return text
+
+
+def read_fields(
+    file: Path, overrides: Sequence[str] = (), *, data: str | None = None
+) -> dict[str, Any]:
+    """Return the plain data of a recipe's YAML file, changed, and not validated.
+
+    Args:
+        file: the file.
+        overrides: `dotted.key=value`, values read as YAML.
+        data: training data to use instead.
+
+    Raises:
+        RecipeError: the file is missing or is not YAML, or an override is not one.
+    """
+    fields = _load(file)
+    if data is not None:
+        _train_on(fields, data)
+    # Last, so that `--data train.csv --set data.eval=dev.csv` evaluates on dev.csv.
+    for override in overrides:
+        apply_override(fields, override)
+    return fields
 
 
 def apply_override(fields: dict[str, Any], override: str) -> None:

@@ -14,6 +14,32 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(shipped_folder("recipes").glob("*.yaml"))}
 
 
+def shipped_spaces() -> dict[str, Path]:
+    """Return the files of the shipped spaces of `etude search`, by name."""
+    folder = shipped_folder("recipes") / "spaces"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def find_space(space: str | os.PathLike[str]) -> Path:
+    """Return the file of a search space: an existing file, a shipped space, or a recipe.
+
+    Args:
+        space: a path, or a name with or without `.yaml`.
+
+    Raises:
+        RecipeError: not found; the message lists what is shipped.
+    """
+    file = Path(space)
+    name = file.name.removesuffix(".yaml")
+    spaces = shipped_spaces()
+    if not file.is_file() and file.name == str(space) and name in spaces:
+        return spaces[name]
+    try:
+        return find_recipe(space)
+    except RecipeError as error:
+        raise RecipeError(f"{error}; shipped spaces: {', '.join(spaces)}") from None
+
+
 def find_recipe(recipe: str | os.PathLike[str]) -> Path:
     """Return the file of a recipe: an existing file first, then a shipped recipe of that name.
 

@@ -208,7 +208,9 @@ class Chat:
         asked = asked_questions(data.eval.sources, data.encoder, recipe.eval)
         limit = _answer_limit(recipe, data.encoder)
         answered = answer_questions(loaded, data.encoder, asked, recipe.eval, limit, progress)
-        details = {"generation": answered.details} if answered.details else {}
+        details: dict[str, Any] = {"loss_parts": evaluation.parts}
+        if answered.details:
+            details["generation"] = answered.details
         metrics = {**evaluation.metrics, **answered.metrics}
         return Measurement(evaluation.loss, metrics, answered.answers, answered.scores, details)
 

@@ -37,6 +37,9 @@ class Evaluation:
     """The objective's metrics by name: rewards, margin, accuracy, ..."""
     outputs: list[Any] = field(default_factory=list[Any])
     """Model output for each sample, in order; empty if the objective returns none."""
+    parts: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Σ loss and weight of each micro-batch: their sums' ratio is the loss. For its standard error
+    over the samples, of which they are clusters."""
 
 
 def evaluate(
@@ -64,6 +67,7 @@ def evaluate(
     objective = in_evaluation(objective)
     total, means = 0.0, MeanMetrics()
     outputs: dict[int, Any] = {}
+    parts: list[tuple[float, float]] = []
     if progress:
         progress.start("Evaluating", len(samples), "samples")
     lengths = [side_tokens(objective, sample) for sample in samples]
@@ -74,6 +78,7 @@ def evaluate(
         for row, batch in zip(rows, batches, strict=True):
             loss = objective.loss(model, batch, values)
             total += float(loss.total)
+            parts.append((float(loss.total), float(objective.normalizer(list(batch)))))
             means.add(loss.sums)
             outputs.update(zip(row, loss.outputs, strict=False))
             if progress:
@@ -82,7 +87,7 @@ def evaluate(
         progress.finish()
     in_order = [outputs[i] for i in range(len(samples))] if outputs else []
     metrics = {**means.values(), **objective.summarize(samples, in_order)}
-    return Evaluation(total / objective.normalizer(samples), metrics, in_order)
+    return Evaluation(total / objective.normalizer(samples), metrics, in_order, parts)
 
 
 def evaluation_loss(

@@ -35,6 +35,7 @@ from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.checkpoint import Checkpoint, Counters, last_checkpoint, save_checkpoint
 from etude.tuning.training.evaluate import best_metric, evaluate
 from etude.tuning.training.interrupt import StopAnswer, StopRequest, stop_request
+from etude.tuning.training.rungs import Rungs
 from etude.tuning.training.step import Abandoned, NotFiniteError, OptimizerSteps, planned_steps
 
 # Steps timed to estimate the speed under a time limit; the first is slower than the rest.
@@ -94,6 +95,7 @@ class Trainer:
         callbacks: called at each stage, in this order.
         answer: is kept up to date with what a stop would do.
         began: when this process began the run, by `time.perf_counter`; None: now.
+        rungs: where the run is evaluated and pauses, to be compared with others.
 
     Raises:
         RecipeError: `eval.best_metric` names no metric of the objective.
@@ -113,6 +115,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         answer: StopAnswer | None = None,
         began: float | None = None,
+        rungs: Rungs | None = None,
     ) -> None:
         self.model = model
         self.parameters = dict(parameters)
@@ -153,6 +156,7 @@ class Trainer:
         self._answer = answer or StopAnswer()
         self._began = time.perf_counter() if began is None else began
         self._earlier = Counters()
+        self._rungs = rungs
 
     @property
     def total_seconds(self) -> float:
@@ -226,6 +230,9 @@ class Trainer:
             self.steps.training() as fusion,
         ):
             self._fusion = fusion
+            # Killed between the checkpoint of a pause and the answer to whoever asked for it.
+            if counters.step and self._pauses():
+                return self._paused()
             while counters.step < counters.total_steps:
                 try:
                     record = self._step(stop)
@@ -245,8 +252,13 @@ class Trainer:
                     return TrainingResult(
                         "finished", counters, self._finish("early stopping: no improvement")
                     )
+                # Before the checkpoint: a run that pauses with one has its value.
+                self._evaluate_at_rung()
                 if last or counters.step % self.spec.save_every == 0:
                     self._save()
+                if self._pauses():
+                    self._save()
+                    return self._paused()
                 if self._out_of_time() and not last:
                     self._save()
                     return TrainingResult("finished", counters, self._finish("time limit reached"))
@@ -331,6 +343,19 @@ class Trainer:
         every, counters = self.spec.eval_every, self.counters
         if every is None or not self.data.eval or not (last or counters.step % every == 0):
             return False
+        record = self._evaluate()
+        value = {self.best_metric.name: record.loss, **record.metrics}[self.best_metric.name]
+        self._lower_at_plateau(value)
+        if counters.best_value is None or self.best_metric.better(value, counters.best_value):
+            counters.best_value = value
+            counters.best_step, counters.bad_evaluations = counters.step, 0
+            self._write(self.folder.checkpoints / "best", keep=1)
+        else:
+            counters.bad_evaluations += 1
+        return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
+
+    def _evaluate(self) -> EvaluationRecord:
+        """Evaluate the held-out samples, and record the result."""
         average = self.average.applied() if self.average is not None else nullcontext()
         with self.placement.autocast_context(), average:
             evaluation = evaluate(
@@ -341,19 +366,29 @@ class Trainer:
                 layout=self.layout,
             )
         self.model.train()
-        loss = evaluation.loss
-        record = EvaluationRecord(counters.step, loss, evaluation.metrics)
+        record = EvaluationRecord(self.counters.step, evaluation.loss, evaluation.metrics)
         self.folder.append_metrics(record.as_json())
         self.callbacks.on_evaluate(record)
-        value = {self.best_metric.name: loss, **evaluation.metrics}[self.best_metric.name]
-        self._lower_at_plateau(value)
-        if counters.best_value is None or self.best_metric.better(value, counters.best_value):
-            counters.best_value = value
-            counters.best_step, counters.bad_evaluations = counters.step, 0
-            self._write(self.folder.checkpoints / "best", keep=1)
-        else:
-            counters.bad_evaluations += 1
-        return self.spec.patience is not None and counters.bad_evaluations >= self.spec.patience
+        return record
+
+    def _evaluate_at_rung(self) -> None:
+        """Evaluate at a rung, unless it was done at this step; no weights are chosen by it."""
+        counters, every = self.counters, self.spec.eval_every
+        due = self._pauses() or (
+            self._rungs is not None and self._rungs.is_rung(counters.step, counters.total_steps)
+        )
+        done = every is not None and counters.step % every == 0
+        if due and not done and self.data.eval:
+            self._evaluate()
+
+    def _pauses(self) -> bool:
+        counters = self.counters
+        return self._rungs is not None and self._rungs.pauses(counters.step, counters.total_steps)
+
+    def _paused(self) -> TrainingResult:
+        counters = self.counters
+        reason = f"paused after step {counters.step} of {counters.total_steps}"
+        return TrainingResult("stopped", counters, reason)
 
     def _lower_at_plateau(self, value: float) -> None:
         """Lower the learning rate if evaluations no longer improve; those in warm-up do not count.

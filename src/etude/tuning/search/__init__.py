@@ -1,0 +1,1 @@
+"""Hyper-parameter search: trials over a recipe whose values may be ranges."""
