@@ -48,8 +48,12 @@ class Task:
 
 TASKS = (
     Task("docstrings", "docstrings", None, "", ("train.max_minutes=null",)),
-    Task("sst2", "text-classification", "sst2", "test", ("data.max_train=1500", "data.max_eval=500")),
-    Task("banking77", "banking77", "banking77", "test", ("data.max_train=3000", "data.max_eval=1000")),
+    Task(
+        "sst2", "text-classification", "sst2", "test", ("data.max_train=1500", "data.max_eval=500")
+    ),
+    Task(
+        "banking77", "banking77", "banking77", "test", ("data.max_train=3000", "data.max_eval=1000")
+    ),
 )
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from etude.cli.complete import complete_run
 from etude.cli.root import app
 
+if TYPE_CHECKING:
+    from etude.tuning.runs.folder import RunFolder
+
 
 @app.command(
     "eval",
     epilog="Examples:\n\n"
     "`etude eval runs/latest`\n\n"
-    "`etude eval runs/latest --data questions.jsonl --base`",
+    "`etude eval runs/latest --data questions.jsonl --base`\n\n"
+    "`etude eval runs/latest --forgetting`",
 )
 def evaluate(
     run: Annotated[
@@ -31,6 +35,18 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Number of answers to generate and score. Default: the recipe's."),
     ] = None,
+    forgetting: Annotated[
+        bool,
+        typer.Option(
+            "--forgetting",
+            help="Measure what the model lost outside its task instead: knowledge, prose, "
+            "instructions. Added to the report.",
+        ),
+    ] = False,
+    prose: Annotated[
+        Path | None,
+        typer.Option(help="With --forgetting: a text file instead of Python's reference."),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -44,6 +60,9 @@ def evaluate(
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, runs)
+    if forgetting:
+        _forgetting(folder, prose, as_json=as_json)
+        return
     results = evaluate_run(
         folder,
         data=data,
@@ -67,3 +86,32 @@ def evaluate(
     Console(highlight=False).print(table)
     if (note := results["tuned"].get("note")) is not None:
         typer.echo(note, err=True)
+
+
+def _forgetting(folder: RunFolder, prose: Path | None, *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from etude.core import units as q
+    from etude.tuning.forgetting.measure import measure_forgetting
+    from etude.tuning.report.details.forgetting import change_table, verdict
+    from etude.tuning.report.live import TerminalProgress
+    from etude.tuning.report.page import write_report
+
+    record = measure_forgetting(folder, text=prose, progress=TerminalProgress(quiet=as_json))
+    page = write_report(folder)
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    drawn = change_table(record, folder.read_json("summary.json") or {})
+    table = Table()
+    for number, column in enumerate(drawn.columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in drawn.rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+    typer.echo(verdict(record))
+    for note in record["notes"]:
+        typer.echo(note, err=True)
+    kept = ", the base's scores kept from before" if record["base_kept"] else ""
+    typer.echo(f"measured in {q.duration(record['seconds'])}{kept}; report: {page}")

@@ -14,7 +14,7 @@ log π(y|x) of an answer is the sum of its ℓₙ.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -174,3 +174,28 @@ def answer_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     counts = [sample.trained_tokens for sample in batch]
     parts = cast("tuple[torch.Tensor, ...]", tokens.split(counts))  # pyright: ignore[reportUnknownMemberType]
     return torch.stack([part.sum() for part in parts])
+
+
+def choice_log_probs(model: Any, batch: Batch, choices: Sequence[int]) -> torch.Tensor:
+    """Return the log-probabilities of some tokens against each other, (S, C), in nats.
+
+    Args:
+        model: a transformers causal language model; within `packed_rows` where `batch` is packed.
+        batch: S samples, of which each has one trained token: the place where a choice stands.
+        choices: C tokens.
+    """
+    inputs = batch.inputs(model.device)
+    targets = inputs.pop("targets")
+    trained = targets.flatten() != -100
+    rows = torch.tensor(list(choices), device=model.device)
+    weight = plain_head(model)
+    if weight is None:
+        positions = trained.view_as(targets).any(dim=0).nonzero().flatten()
+        logits = logits_at(model, positions, **inputs)
+        kept = (targets[:, positions] != -100).flatten()
+        chosen = logits.flatten(0, 1)[kept][:, rows]
+    else:
+        output = model.base_model(use_cache=False, **inputs)
+        hidden = cast("torch.Tensor", output.last_hidden_state)
+        chosen = hidden.flatten(0, 1)[trained] @ weight[rows].to(hidden.dtype).t()
+    return chosen.to(accumulator(chosen.dtype)).log_softmax(dim=1)

@@ -74,7 +74,7 @@ def render(folder: RunFolder) -> str:
         "figures": headline(summary, records),
         "charts": training_charts(records, summary),
         "optimization": list(summary.get("optimization", {}).items()),
-        "results": blocks(folder.read_json(folder.details.name) or {}, summary),
+        "results": blocks(_details(folder), summary),
         "samples": [sample_view(record, index + 1, score) for index, record in enumerate(samples)],
         "shown": SAMPLES_SHOWN,
         "tally": tally(samples, score),
@@ -97,6 +97,13 @@ def render(folder: RunFolder) -> str:
     }
     content["sections"] = _sections(content)
     return render_page("report.html", content)
+
+
+def _details(folder: RunFolder) -> dict[str, Any]:
+    """Return the results of the task, and what was measured of the run afterwards."""
+    details: dict[str, Any] = folder.read_json(folder.details.name) or {}
+    forgotten = folder.read_json("forgetting.json")
+    return {**details, "forgetting": forgotten} if forgotten else details
 
 
 def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart]:

@@ -13,6 +13,7 @@ from etude.tuning.report.details.baselines import baselines
 from etude.tuning.report.details.classification import confusion_matrix, per_class, per_label
 from etude.tuning.report.details.entities import entity_results
 from etude.tuning.report.details.errors import worst_errors
+from etude.tuning.report.details.forgetting import forgetting
 from etude.tuning.report.details.generation import documents, generation
 from etude.tuning.report.details.probabilities import calibration, precision_recall
 from etude.tuning.report.details.regression import regression
@@ -38,6 +39,7 @@ DRAWN: dict[str, Drawer] = {
 COMPARED: dict[str, ComparingDrawer] = {
     "generation": generation,
     "documents": documents,
+    "forgetting": forgetting,
 }
 """Results that are drawn beside the figures of the run's summary.json, before and after."""
 

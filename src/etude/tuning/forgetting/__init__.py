@@ -1,0 +1,1 @@
+"""What fine-tuning cost a language model outside its task."""
