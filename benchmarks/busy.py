@@ -92,9 +92,9 @@ def work(verb: str, folder: Path) -> None:
     from etude.tuning.generation.greedy import generate
     from etude.tuning.models.load import load_model
     from etude.tuning.pipeline import tune
-    from etude.tuning.preparation import adapt
     from etude.tuning.placement import use_threads
     from etude.tuning.predictor import Predictor
+    from etude.tuning.preparation import adapt
     from etude.tuning.training.evaluate import evaluation_loss
 
     recipe = Recipe.parse(fields(folder))
