@@ -171,7 +171,7 @@ def test_a_classifier_learns_the_classes_of_a_run(classifier_fields, write_jsonl
     student = run_of(fields, tmp_path / "runs")
     # On what it is trained on: what two models make of words that neither has seen differs.
     apart = [record["divergence"] for record in records(student)]
-    assert sum(apart[-5:]) < 0.5 * sum(apart[:5])
+    assert sum(apart[-5:]) < 0.9 * sum(apart[:5])
     assert student.summary["teacher_kl"] > 0
     assert {"accuracy", "macro_f1", "eval_loss"} <= student.summary.keys()
     other = write_jsonl([{**row, "label": row["label"].upper()} for row in rows], "other.jsonl")
