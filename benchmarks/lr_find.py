@@ -4,10 +4,10 @@
 
 For each of three tasks on public data (`$ETUDE_DATA`, see `benchmarks/task_data.py`): `etude
 lr-find` proposes a rate; the recipe is then trained at nine rates, a factor √10 apart, and at the
-proposal, all with the same seed, steps and evaluation. Printed are the held-out loss at each rate and how far above
-the best of the nine the proposal's is. The promise is at most 2 %; exit code 1 if a task misses it.
-About an hour on two cores; `--only docstrings --steps 20` is a quick look, whose runs are too short
-to judge by.
+proposal, all with the same seed, steps and evaluation. Printed are the held-out loss at each rate
+and how far above the best of the nine the proposal's is. The promise is at most 2 %; exit code 1 if
+a task misses it. About an hour on two cores; `--only sst2 --steps 20` is a quick look, whose runs
+are too short to judge by.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.app.lr_find import ADAPTER_RATES
 from etude.core.progress import SilentProgress
 from etude.tuning.callbacks import Callback
 from etude.tuning.config.recipe import Recipe
@@ -87,8 +88,8 @@ def measured(task: Task, steps: int, seeds: int) -> dict[str, Any]:
     recipe = recipe_of(task, steps)
     found = find_learning_rate(
         recipe,
-        low=1e-5,
-        high=1.0,
+        low=ADAPTER_RATES[0],
+        high=ADAPTER_RATES[1],
         steps=100,
         base=Path("runs"),
         callbacks=Callback(),

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from etude.tuning.report.chart import Chart
     from etude.tuning.training.lr_range import RangeTest
 
-ADAPTER_RATES = 1e-5, 1.0
+ADAPTER_RATES = 1e-4, 1.0
 """Rates between which adapters and heads are tested."""
 
-FULL_RATES = 1e-7, 1e-2
+FULL_RATES = 1e-6, 1e-2
 """Rates between which full fine-tuning is tested."""
 
 
@@ -127,8 +127,8 @@ class FoundRate:
         test = self.test
         if not test.fell:
             return (
-                "The loss did not fall at any rate, so no rate is proposed: take more steps "
-                "(--steps), or check the data (etude data check)."
+                "The loss fell at no rate by more than its noise, so none is proposed: take more "
+                "steps (--steps), or check the data (etude data check)."
             )
         return f"Proposed: train.lr {test.proposal:g}."
 

@@ -46,7 +46,7 @@ def lr_find(
     data: Annotated[str | None, typer.Option(help="Use this training data instead.")] = None,
     low: Annotated[
         float | None,
-        typer.Option("--from", help="First rate. Default: 1e-5; full fine-tuning: 1e-7."),
+        typer.Option("--from", help="First rate. Default: 1e-4; full fine-tuning: 1e-6."),
     ] = None,
     high: Annotated[
         float | None,
@@ -78,7 +78,6 @@ def lr_find(
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.series import Series
     from etude.tuning.report.terminal import TerminalView
-    from etude.tuning.training.lr_range import FLAT
 
     for option, value in (("--from", low), ("--to", high)):
         if value is not None and value <= 0:
@@ -116,7 +115,6 @@ def lr_find(
         f"loss over learning rate, smoothed; ended {test.ended}\n"
         f"falls fastest at {test.rates[test.steepest]:.1e}, lowest "
         f"({q.loss(test.smoothed[test.lowest])} {test.unit}) at {test.rates[test.lowest]:.1e}\n"
-        f"flat neighbourhood, within {q.percent(FLAT)} of the lowest: {low_flat:.1e} to "
-        f"{high_flat:.1e}\n"
+        f"flat neighbourhood, where it is hardly higher: {low_flat:.1e} to {high_flat:.1e}\n"
         f"{found.sentence()} The recipe has {found.current:g}."
     )

@@ -100,3 +100,10 @@ def test_methods_differ_only_in_what_makes_them_one():
     assert lora.train == qlora.train
     assert full.train.lr == pytest.approx(qlora.train.lr / 10)
     assert full.with_method("qlora") == qlora
+
+
+def test_full_fine_tuning_has_no_factors_whose_rates_or_product_it_could_decay():
+    recipe = Recipe.parse({"train": {"delta_decay": 0.1, "loraplus_lr_ratio": 4}})
+    full = recipe.with_method("full").train
+    assert (full.delta_decay, full.loraplus_lr_ratio) == (0.0, 1.0)
+    assert recipe.with_method("lora").train.delta_decay == 0.1

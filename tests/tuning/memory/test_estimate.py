@@ -577,3 +577,19 @@ def test_generation_is_planned_with_its_cache_and_only_where_answers_are_generat
     assert any("generated" in note for note in with_answers.notes)
     assert with_answers.total > without.total
     assert not without.notes
+
+
+def test_what_is_held_beside_the_run_is_counted_a_teacher_an_average_and_a_gradient():
+    def estimated(**sections: Any) -> Any:
+        return estimate_memory(llama(), recipe(quant={"kind": "nf4"}, **sections), torch.bfloat16)
+
+    plain = estimated()
+    taught = estimated(objective={"kind": "distill", "teacher": "self"})
+    assert taught.parts["weights"] == plain.parts["weights"] + 2 * plain.parameters
+    other = estimated(objective={"kind": "distill", "teacher": "another"})
+    assert other.total == plain.total
+    assert "the teacher, a second model in memory, is not counted" in other.notes
+    averaged = estimated(train={"ema_decay": 0.9})
+    assert averaged.parts["optimizer"] == plain.parts["optimizer"] + 4 * plain.trained
+    noisy = estimated(train={"gradient_noise": True})
+    assert noisy.parts["gradients"] == 2 * plain.parts["gradients"]

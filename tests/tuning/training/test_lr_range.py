@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import tempfile
 from pathlib import Path
 
@@ -66,8 +67,19 @@ def test_a_valley_is_found_where_it_is_and_how_flat_it_is():
         if low <= rate <= high
     ]
     assert max(inside) <= (1 + FLAT) * min(found.smoothed)
+    assert max(inside) - min(found.smoothed) <= (found.began - min(found.smoothed)) / 2
     assert low < found.rates[found.lowest] < high
     assert found.fell
+
+
+def test_noise_alone_is_rarely_called_a_fall_and_a_clear_fall_always_is():
+    def fell(seed, depth):
+        drawn = random.Random(seed)
+        steps = Steps(lambda rate: 1 - depth * min(1.0, rate / 0.1) + 0.05 * drawn.gauss(0, 1))
+        return range_test(steps, low=1e-4, high=1.0, count=100).fell
+
+    assert sum(fell(seed, 0.0) for seed in range(60)) <= 6
+    assert all(fell(seed, 0.3) for seed in range(20))
 
 
 def test_it_ends_where_the_loss_diverges():

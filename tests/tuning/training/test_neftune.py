@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.fusion.packed_attention import packed_rows
+from etude.tuning.fusion.packed_heads import segment_logits
+from etude.tuning.fusion.patch import fused_layers
 from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.training.neftune import noisy_embeddings, sample_lengths
@@ -87,6 +90,39 @@ def test_packed_and_padded_samples_have_noise_by_their_own_length(model):
     padded = bounds(model, alpha, input_ids=torch.randint(5, 50, (2, 16)), attention_mask=mask)
     assert padded[0].max() <= short * 1.001
     assert padded[1].max() <= long * 1.001
+
+
+def test_an_encoders_packed_texts_have_noise_by_their_own_length():
+    config = BertConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    bert = BertForSequenceClassification(config).train()
+    seen = []
+    ids = torch.randint(5, 50, (1, 20))
+    inputs = {
+        "input_ids": ids,
+        "targets": ids,
+        "position_ids": torch.cat([torch.arange(4), torch.arange(16)])[None],
+        "segment_lengths": [4, 16],
+    }
+    plain = bert.get_input_embeddings()(ids).detach()
+    with packed_rows(bert), fused_layers(bert), noisy_embeddings(bert, 8.0):
+        hook = bert.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: seen.append(output.detach())
+        )
+        for seed in range(40):
+            torch.manual_seed(seed)
+            segment_logits(bert, inputs, 2)
+        hook.remove()
+    found = (torch.stack(seen) - plain).abs().amax(dim=(0, 3))[0]
+    short, long = (8.0 / math.sqrt(n * 32) for n in (4, 16))
+    assert found[:4].min() > 0.95 * short
+    assert found[4:].max() <= 1.001 * long
 
 
 def test_the_lengths_of_rows_without_a_layout_are_the_rows():

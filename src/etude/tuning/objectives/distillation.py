@@ -34,6 +34,14 @@ TEACHER_KL = Metric(
 AS_MEASURED = Mixture(label_weight=1.0)
 """Cross-entropy of the labels, with the forward KL beside it."""
 
+IN_TRAINING = "divergence"
+"""Name, in the record of a step, of the recipe's divergence at the recipe's temperature."""
+
+
+def _recorded(mixture: Mixture) -> str:
+    """Return the name that a loss of this mixture records its divergence by."""
+    return TEACHER_KL.name if mixture == AS_MEASURED else IN_TRAINING
+
 
 class Teacher(Protocol):
     """A model whose distributions are learnt, in evaluation mode and without gradients."""
@@ -118,7 +126,7 @@ class DistilledLanguageModel(SFT):
                 own[:, :words], known[:, :words], wanted, self.mixture
             )
             total, apart = losses.sum(), found.sum()
-        return LossSum(total, {TEACHER_KL.name: (float(apart), len(wanted))})
+        return LossSum(total, {_recorded(self.mixture): (float(apart), len(wanted))})
 
 
 class DistilledClassifier(Classification):
@@ -164,7 +172,7 @@ class DistilledClassifier(Classification):
         right = int((logits.detach().argmax(dim=1) == labels).sum())
         sums = {
             "accuracy": (float(right), len(batch)),
-            TEACHER_KL.name: (float(found.sum()), len(batch)),
+            _recorded(self.mixture): (float(found.sum()), len(batch)),
         }
         return LossSum(losses.sum(), sums, list(logits.detach().float().cpu().numpy()))
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from etude.core.errors import RunError
@@ -32,7 +33,12 @@ FIRST = 10
 """Steps from which the loss before the rate had an effect is taken; the test cannot end in them."""
 
 FLAT = 0.05
-"""A rate is in the flat neighbourhood of the best if its loss is at most this fraction above."""
+"""A rate is in the flat neighbourhood of the best if its loss is at most this fraction above, and
+at least half of the fall is left."""
+
+SURE = 4.0
+"""The loss fell if it did by more than this many standard errors. The lowest of a hundred smoothed
+values lies two below the first ones by chance alone, and four in about one test of forty."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,10 @@ class RangeTest:
     """Why it ended."""
     unit: str
     """Of the losses."""
-    smoothed: list[float] = field(default_factory=list[float])
+    smoothed: list[float]
     """The losses, smoothed without lag."""
+    window: float
+    """Steps that a smoothed loss is a mean of, about."""
 
     @property
     def lowest(self) -> int:
@@ -77,9 +85,15 @@ class RangeTest:
         return float(f"{middle:.1e}")
 
     @property
+    def began(self) -> float:
+        """Mean loss of the first steps, before the rate had an effect."""
+        return sum(self.losses[:FIRST]) / len(self.losses[:FIRST])
+
+    @property
     def flat(self) -> tuple[float, float]:
-        """The rates around the lowest smoothed loss at which it is at most `FLAT` above."""
-        limit = (1 + FLAT) * self.smoothed[self.lowest]
+        """The rates around the lowest smoothed loss at which it is hardly higher; see `FLAT`."""
+        least = self.smoothed[self.lowest]
+        limit = min((1 + FLAT) * least, least + max(0.0, self.began - least) / 2)
         first = last = self.lowest
         while first > 0 and self.smoothed[first - 1] <= limit:
             first -= 1
@@ -89,9 +103,16 @@ class RangeTest:
 
     @property
     def fell(self) -> bool:
-        """Whether the loss fell at all: by more than `FLAT` of where it began."""
-        began = sum(self.losses[:FIRST]) / len(self.losses[:FIRST])
-        return self.smoothed[self.lowest] < (1 - FLAT) * began
+        """Whether the loss fell at all: by more than its noise explains.
+
+        The noise is that of successive differences, which a slow fall hardly enlarges.
+        """
+        known = self.losses[: max(FIRST, self.lowest + 1)]
+        squares = [(b - a) ** 2 for a, b in pairwise(known)]
+        noise = math.sqrt(sum(squares) / len(squares) / 2)
+        # The average over the past is of 2 window − 1 steps' worth, as is that over the future.
+        error = noise * math.sqrt(1 / (2 * (2 * self.window - 1)) + 1 / FIRST)
+        return self.began - self.smoothed[self.lowest] > SURE * error
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -151,7 +172,8 @@ def range_test(
             if reason := _diverged(losses, count):
                 ended = f"at {rate:.1e}, where the loss is {reason}"
                 break
-    return RangeTest(rates, losses, ended, steps.objective.unit, _without_lag(losses, count))
+    smoothed = _without_lag(losses, count)
+    return RangeTest(rates, losses, ended, steps.objective.unit, smoothed, _window(count))
 
 
 def _diverged(losses: Sequence[float], count: int) -> str | None:
@@ -167,9 +189,13 @@ def _diverged(losses: Sequence[float], count: int) -> str | None:
     return None
 
 
+def _window(count: int) -> float:
+    """Return the steps that the average over the past is of: a twentieth of the test."""
+    return max(2.0, count / 20)
+
+
 def _weight(count: int) -> float:
-    """Return the smoothing weight: a window of a twentieth of the test."""
-    return 1 - 1 / max(2.0, count / 20)
+    return 1 - 1 / _window(count)
 
 
 def _without_lag(losses: Sequence[float], count: int) -> list[float]:
