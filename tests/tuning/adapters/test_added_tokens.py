@@ -209,6 +209,26 @@ def test_rows_are_merged_into_16_bits_and_a_quantised_base(folder, tmp_path):
     assert logits(merged, ids).shape[-1] == merged.config.vocab_size
 
 
+def test_an_adapter_without_quantised_layers_says_that_its_base_was_quantised(folder, tmp_path):
+    """It was trained on the decoded weights, so it is merged into them."""
+    loaded = with_tokens(folder, quant="nf4")
+    spec = adapted(loaded, AdapterSpec(kind="head"))
+    randomize(loaded.model)
+    ours = logits(loaded.model, ids_of(loaded))
+    save_adapter(loaded.model, tmp_path / "a", spec, loaded.origin)
+    loaded.tokenizer.save_pretrained(tmp_path / "a")
+    found = read_adapter(tmp_path / "a").provenance
+    assert found is not None
+    assert found.quant.kind == "nf4"
+    report = merge_adapter(
+        ModelSpec(id=str(folder)), tmp_path / "a", tmp_path / "m", dtype="float32"
+    )
+    assert report.base == "dequantized"
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    difference = (logits(merged, ids_of(loaded)) - ours).abs().max()
+    assert float(difference) <= 10 * NEAR * float(ours.abs().max())
+
+
 def test_modules_that_are_trained_whole_have_the_new_rows_among_theirs(folder, tmp_path):
     loaded = with_tokens(folder)
     spec = AdapterSpec(rank=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])

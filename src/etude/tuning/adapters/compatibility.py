@@ -66,6 +66,10 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
     embedding = model.get_input_embeddings() if saved.tokens else None
     for path, rows in saved.tokens.items():
         names = [name for name in stated if not name or name_matches(path, name)]
+        if not names and any(
+            other != path and torch.equal(rows, values) for other, values in saved.tokens.items()
+        ):
+            continue  # PEFT stores those of a tied module as well where the matrix was resized
         module = model.get_submodule(path)
         weight: Any = getattr(module, "weight", None)
         indices = stated[names[0]] if names else []

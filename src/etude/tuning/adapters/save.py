@@ -120,7 +120,7 @@ def save_adapter(
             raise AdapterError(f"{bad} contains NaN or infinity; the adapter was not saved")
     texts = {
         CONFIG: to_json(_peft_config(model, layers, parts, spec, origin, name), indent=2),
-        PROVENANCE: to_json(_provenance(layers, spec, origin), indent=2),
+        PROVENANCE: to_json(_provenance(model, layers, spec, origin), indent=2),
     }
     packed = spec.factors.bits is not None
     content = pack_factors(tensors, spec.factors) if packed else tensors
@@ -295,10 +295,13 @@ def _shortest_targets(model: nn.Module, layers: dict[str, AdaptedLayer]) -> list
 
 
 def _provenance(
-    layers: dict[str, AdaptedLayer], spec: AdapterSpec, origin: ModelOrigin
+    model: nn.Module, layers: dict[str, AdaptedLayer], spec: AdapterSpec, origin: ModelOrigin
 ) -> dict[str, Any]:
-    held = [layer.base.spec for layer in layers.values() if isinstance(layer.base, QuantLinear)]
-    quant = held[0] if held else QuantSpec(kind="none")
+    # Where none of the adapted layers is quantised (experts, a head), others may be, and the
+    # adapter was trained on them.
+    bases_first = [*(layer.base for layer in layers.values()), *model.modules()]
+    held = (module.spec for module in bases_first if isinstance(module, QuantLinear))
+    quant = next(held, QuantSpec(kind="none"))
     taken = any(layer.taken is not None for layer in layers.values())
     return {
         "etude": __version__,
