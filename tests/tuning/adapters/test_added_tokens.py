@@ -162,7 +162,7 @@ def test_an_adapter_that_peft_made_is_read_and_merged(folder, tmp_path, whole):
     ids = ids_of(loaded)
     new = list(loaded.added.ids)
     tied = loaded.model.config.tie_word_embeddings
-    rows = {"embed_tokens": new} if tied else {"embed_tokens": new, "lm_head": new}
+    rows = new if tied else {"embed_tokens": new, "lm_head": new}
     config = LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=rows)
     torch.manual_seed(0)
     peft = get_peft_model(resized(folder, 1 + max(new)), config).eval()

@@ -30,6 +30,7 @@ from etude.tuning.adapters.targets import (
     linear_modules,
     means_experts_to_peft,
     name_matches,
+    named_modules,
     with_bias,
 )
 from etude.tuning.models.load import ModelOrigin
@@ -64,13 +65,16 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
         raise AdapterError(f"{saved.folder}: trainable_token_indices are not in {WEIGHTS}")
     found: dict[str, SavedRows] = {}
     embedding = model.get_input_embeddings() if saved.tokens else None
+    modules = dict(named_modules(model))
     for path, rows in saved.tokens.items():
-        names = [name for name in stated if not name or name_matches(path, name)]
+        module = modules.get(path)
+        names = [
+            name for name in stated if (name_matches(path, name) if name else module is embedding)
+        ]
         if not names and any(
             other != path and torch.equal(rows, values) for other, values in saved.tokens.items()
         ):
             continue  # PEFT stores those of a tied module as well where the matrix was resized
-        module = model.get_submodule(path)
         weight: Any = getattr(module, "weight", None)
         indices = stated[names[0]] if names else []
         if not isinstance(weight, Tensor) or rows.shape != (len(indices), weight.shape[1]):
@@ -89,7 +93,8 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
     tied = {other for path, one in found.items() if one.tied for other in tied_to(model, path)}
     for path, weight in saved.embeddings.items():
         # A matrix that was resized and not trained has new rows that its base was given by chance.
-        if trained and path not in found and path not in tied and trained[-1] < len(weight):
+        known = trained and path in modules and trained[-1] < len(weight)
+        if known and path not in found and path not in tied:
             found[path] = SavedRows(trained, weight[trained].float(), tied=False)
     return found
 

@@ -159,6 +159,7 @@ def load_adapter(
     if origin is not None and not force:
         refuse_other_base(saved, origin)
     _refuse_rewritten_ties(saved, model)
+    rows = trained_rows(saved, model)
     refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     parts = {path: saved.parts[path] for path in found if path in saved.parts}
@@ -166,7 +167,7 @@ def load_adapter(
     if saved.starts_off_base:
         for path, part in parts.items():
             parts[path], halves[path] = _halves(part)
-    modules, rows = saved.modules, trained_rows(saved, model)
+    modules = saved.modules
     adapters = registry.kind(saved.kind).restore(parts, found, saved.options, saved.shared)
     inject(
         model,
