@@ -263,12 +263,12 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
         here = found.get(path)
         if isinstance(here, nn.Linear) and peft_initialisation(saved.options.config):
             continue  # what PEFT's initialisation left of the base: computed again
-        fits = isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape
-        if fits:
+        fits = False
+        if isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape:
             kept = [number for number in range(len(weight)) if number not in new]
-            own = cast("Tensor", here.weight)
             rows = slice(None) if len(kept) == len(weight) else kept
-            fits = torch.allclose(own[rows].float(), weight[rows].float(), rtol=2**-8, atol=0)
+            own = here.weight[rows].float()
+            fits = torch.allclose(own, weight[rows].float(), rtol=2**-8, atol=0)
         if not fits:
             raise AdapterError(
                 f"{saved.folder} contains different weights for {path}, trained or resized; "
