@@ -117,6 +117,8 @@ class Configuration:
             # What is trained whole has the rows among its own; what is adapted has none.
             not (self.added and (self.targets in ("embedding", "head") or self.tokens)),
             not (self.patterns and self.targets == "none"),
+            # PEFT's adapts the router, which is no Linear: refused by name.
+            not (self.experts and self.written_by == "peft" and self.targets == "all-linear"),
             (self.targets == "none") <= bool(self.experts),
             bool(self.experts) <= (self.architecture in MIXTURES),
             not self.experts

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from comparison import Failure, compare, failure_of, shrunk
-from configurations import Configuration, draw
+from configurations import FIRST_OF_MIXTURES, Configuration, draw
 
 SEEDS = range(40)
+WITH_TOKENS_AND_EXPERTS = range(FIRST_OF_MIXTURES, FIRST_OF_MIXTURES + 8)
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *WITH_TOKENS_AND_EXPERTS])
 def test_a_configuration_by_its_seed(seed):
     compare(draw(seed))
 

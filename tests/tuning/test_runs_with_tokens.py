@@ -29,7 +29,7 @@ def fields(tiny_recipe, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
     def make(**sections):
-        made = tiny_recipe(**{"data": {"train": str(file)}, "train": {"max_steps": 9}, **sections})
+        made = tiny_recipe(**{"data": {"train": str(file)}, "train": {"max_steps": 6}, **sections})
         made["model"] = {**made["model"], "add_tokens": TOKENS}
         return made
 

@@ -257,7 +257,7 @@ def _with_adapter(
     adapter: Path, recipe: Recipe, head: Head, progress: Progress | None
 ) -> Predictor:
     loaded = load_model(recipe.model, recipe.quant, progress, head)
-    refuse_other_numbers(read_adapter(adapter), loaded.added)
+    refuse_other_numbers(adapter, loaded.added)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)
     _require_head(loaded, adapter)

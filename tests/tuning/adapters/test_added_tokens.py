@@ -162,7 +162,7 @@ def test_an_adapter_that_peft_made_is_read_and_merged(folder, tmp_path, whole):
     ids = ids_of(loaded)
     new = list(loaded.added.ids)
     tied = loaded.model.config.tie_word_embeddings
-    rows = {"embed_tokens": new} if tied else {"embed_tokens": new, "lm_head": new}
+    rows = new if tied else {"embed_tokens": new, "lm_head": new}
     config = LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=rows)
     torch.manual_seed(0)
     peft = get_peft_model(resized(folder, 1 + max(new)), config).eval()
@@ -207,6 +207,26 @@ def test_rows_are_merged_into_16_bits_and_a_quantised_base(folder, tmp_path):
     held = merged.get_input_embeddings().weight[list(loaded.added.ids)]
     assert torch.equal(held, rows.trainable_tokens_delta.bfloat16())
     assert logits(merged, ids).shape[-1] == merged.config.vocab_size
+
+
+def test_an_adapter_without_quantised_layers_says_that_its_base_was_quantised(folder, tmp_path):
+    """It was trained on the decoded weights, so it is merged into them."""
+    loaded = with_tokens(folder, quant="nf4")
+    spec = adapted(loaded, AdapterSpec(kind="head"))
+    randomize(loaded.model)
+    ours = logits(loaded.model, ids_of(loaded))
+    save_adapter(loaded.model, tmp_path / "a", spec, loaded.origin)
+    loaded.tokenizer.save_pretrained(tmp_path / "a")
+    found = read_adapter(tmp_path / "a").provenance
+    assert found is not None
+    assert found.quant.kind == "nf4"
+    report = merge_adapter(
+        ModelSpec(id=str(folder)), tmp_path / "a", tmp_path / "m", dtype="float32"
+    )
+    assert report.base == "dequantized"
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    difference = (logits(merged, ids_of(loaded)) - ours).abs().max()
+    assert float(difference) <= 10 * NEAR * float(ours.abs().max())
 
 
 def test_modules_that_are_trained_whole_have_the_new_rows_among_theirs(folder, tmp_path):

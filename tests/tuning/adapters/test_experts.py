@@ -322,8 +322,8 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(mixtral, tmp_path):
             Recipe.parse(fields)
     made_by_peft(mixtral, tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text(json.dumps({**config, "r": 4}))
-    with pytest.raises(AdapterError, match=r"not of rank 4 for 4 experts"):
+    (tmp_path / CONFIG).write_text(json.dumps({**config, "rank_pattern": {"down_proj": 4}}))
+    with pytest.raises(AdapterError, match=r"down_proj are not of rank 4 for 4 experts"):
         load_adapter(base(mixtral), tmp_path)
     with pytest.raises(NoTargetMatchedError, match="the model has no experts"):
         load_adapter(tiny("llama"), tmp_path)

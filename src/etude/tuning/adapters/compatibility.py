@@ -30,6 +30,7 @@ from etude.tuning.adapters.targets import (
     linear_modules,
     means_experts_to_peft,
     name_matches,
+    named_modules,
     with_bias,
 )
 from etude.tuning.models.load import ModelOrigin
@@ -64,9 +65,16 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
         raise AdapterError(f"{saved.folder}: trainable_token_indices are not in {WEIGHTS}")
     found: dict[str, SavedRows] = {}
     embedding = model.get_input_embeddings() if saved.tokens else None
+    modules = dict(named_modules(model))
     for path, rows in saved.tokens.items():
-        names = [name for name in stated if not name or name_matches(path, name)]
-        module = model.get_submodule(path)
+        module = modules.get(path)
+        names = [
+            name for name in stated if (name_matches(path, name) if name else module is embedding)
+        ]
+        if not names and any(
+            other != path and torch.equal(rows, values) for other, values in saved.tokens.items()
+        ):
+            continue  # PEFT stores those of a tied module as well where the matrix was resized
         weight: Any = getattr(module, "weight", None)
         indices = stated[names[0]] if names else []
         if not isinstance(weight, Tensor) or rows.shape != (len(indices), weight.shape[1]):
@@ -85,7 +93,8 @@ def trained_rows(saved: SavedAdapter, model: Any) -> dict[str, SavedRows]:
     tied = {other for path, one in found.items() if one.tied for other in tied_to(model, path)}
     for path, weight in saved.embeddings.items():
         # A matrix that was resized and not trained has new rows that its base was given by chance.
-        if trained and path not in found and path not in tied and trained[-1] < len(weight):
+        known = trained and path in modules and trained[-1] < len(weight)
+        if known and path not in found and path not in tied:
             found[path] = SavedRows(trained, weight[trained].float(), tied=False)
     return found
 
@@ -254,12 +263,12 @@ def _refuse_other_modules(saved: SavedAdapter, model: nn.Module) -> None:
         here = found.get(path)
         if isinstance(here, nn.Linear) and peft_initialisation(saved.options.config):
             continue  # what PEFT's initialisation left of the base: computed again
-        fits = isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape
-        if fits:
+        fits = False
+        if isinstance(here, nn.Embedding | nn.Linear) and here.weight.shape == weight.shape:
             kept = [number for number in range(len(weight)) if number not in new]
-            own = cast("Tensor", here.weight)
             rows = slice(None) if len(kept) == len(weight) else kept
-            fits = torch.allclose(own[rows].float(), weight[rows].float(), rtol=2**-8, atol=0)
+            own = here.weight[rows].float()
+            fits = torch.allclose(own, weight[rows].float(), rtol=2**-8, atol=0)
         if not fits:
             raise AdapterError(
                 f"{saved.folder} contains different weights for {path}, trained or resized; "

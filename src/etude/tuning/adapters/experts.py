@@ -145,12 +145,13 @@ def _factors(layer: AdaptedLayer) -> tuple[Tensor, Tensor] | None:
 
 def computes_as_all(module: nn.Module) -> bool:
     """Return whether a module of experts computes as the functions for all models do."""
+    flags = ("is_transposed", "has_gate", "_apply_gate")
+    return _are_experts(module) and all(hasattr(module, name) for name in flags)
+
+
+def _are_experts(module: nn.Module) -> bool:
     stacked = _stacked(module)
-    return (
-        all(hasattr(module, name) for name in ("is_transposed", "has_gate", "_apply_gate"))
-        and DOWN in stacked
-        and any(name in stacked for name in UP)
-    )
+    return DOWN in stacked and any(name in stacked for name in UP)
 
 
 def _stacked(module: nn.Module) -> list[str]:
@@ -166,11 +167,10 @@ def stacked_weights(model: nn.Module) -> dict[str, bool]:
             found |= {f"{path}.{name}": True for name in module.products()}
         elif isinstance(module, StackedLinear) or not path:
             continue
-        else:
+        elif _are_experts(module):
             able = computes_as_all(module)
-            known = (*UP, DOWN) if able else ()
             for name in _stacked(module):
-                found[f"{path}.{name}"] = name in known
+                found[f"{path}.{name}"] = able and name in (*UP, DOWN)
     return found
 
 

@@ -129,7 +129,7 @@ def merge_adapter(
     # On the CPU: the result is a file, and a GPU would only copy the weights.
     here = with_tokens_of(saved, spec).model_copy(update={"dtype": computed, "device": "cpu"})
     loaded = load_model(here, quant, progress, head)
-    refuse_other_numbers(saved, loaded.added)
+    refuse_other_numbers(saved.folder, loaded.added)
     refuse_base_folder(output, loaded.origin)
     with UnquantizedWeights(loaded.files) as original:
         load_adapter(loaded.model, adapter, origin=loaded.origin, original=original)

@@ -120,7 +120,7 @@ def save_adapter(
             raise AdapterError(f"{bad} contains NaN or infinity; the adapter was not saved")
     texts = {
         CONFIG: to_json(_peft_config(model, layers, parts, spec, origin, name), indent=2),
-        PROVENANCE: to_json(_provenance(layers, spec, origin), indent=2),
+        PROVENANCE: to_json(_provenance(model, layers, spec, origin), indent=2),
     }
     packed = spec.factors.bits is not None
     content = pack_factors(tensors, spec.factors) if packed else tensors
@@ -159,6 +159,7 @@ def load_adapter(
     if origin is not None and not force:
         refuse_other_base(saved, origin)
     _refuse_rewritten_ties(saved, model)
+    rows = trained_rows(saved, model)
     refuse_other_shapes(saved, model)
     found = adaptable_modules(model)
     parts = {path: saved.parts[path] for path in found if path in saved.parts}
@@ -166,7 +167,7 @@ def load_adapter(
     if saved.starts_off_base:
         for path, part in parts.items():
             parts[path], halves[path] = _halves(part)
-    modules, rows = saved.modules, trained_rows(saved, model)
+    modules = saved.modules
     adapters = registry.kind(saved.kind).restore(parts, found, saved.options, saved.shared)
     inject(
         model,
@@ -295,10 +296,13 @@ def _shortest_targets(model: nn.Module, layers: dict[str, AdaptedLayer]) -> list
 
 
 def _provenance(
-    layers: dict[str, AdaptedLayer], spec: AdapterSpec, origin: ModelOrigin
+    model: nn.Module, layers: dict[str, AdaptedLayer], spec: AdapterSpec, origin: ModelOrigin
 ) -> dict[str, Any]:
-    held = [layer.base.spec for layer in layers.values() if isinstance(layer.base, QuantLinear)]
-    quant = held[0] if held else QuantSpec(kind="none")
+    # Where none of the adapted layers is quantised (experts, a head), others may be, and the
+    # adapter was trained on them.
+    bases_first = [*(layer.base for layer in layers.values()), *model.modules()]
+    held = (module.spec for module in bases_first if isinstance(module, QuantLinear))
+    quant = next(held, QuantSpec(kind="none"))
     taken = any(layer.taken is not None for layer in layers.values())
     return {
         "etude": __version__,

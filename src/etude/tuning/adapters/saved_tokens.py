@@ -45,20 +45,20 @@ def with_tokens_of(saved: SavedAdapter, spec: ModelSpec) -> ModelSpec:
     )
 
 
-def refuse_other_numbers(saved: SavedAdapter, added: AddedTokens) -> None:
-    """Refuse a base whose added tokens have other numbers than in the adapter's folder.
+def refuse_other_numbers(folder: Path, added: AddedTokens) -> None:
+    """Refuse a base whose added tokens have other numbers than in an adapter's folder.
 
     Raises:
         AdapterError: a row of the adapter would be that of another token.
     """
-    file = saved.folder / TOKENIZER
+    file = folder / TOKENIZER
     if not added.ids or not file.is_file():
         return
     numbers = _numbers(file)
     for token, number in zip(added.tokens, added.ids, strict=True):
         if token in numbers and numbers[token][0] != number:
             raise AdapterError(
-                f"{saved.folder}: {token} has the number {numbers[token][0]} there and {number} "
+                f"{folder}: {token} has the number {numbers[token][0]} there and {number} "
                 "here; name the tokens in that order (model.add_tokens, model.add_special_tokens)"
             )
 

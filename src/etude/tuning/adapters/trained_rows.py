@@ -3,7 +3,7 @@
     W[ids] = D,  every other row as it is            D (tokens, width), trained, float32
 
 What is trained are the rows themselves, not a change of them, so that they do not depend on what a
-base begins new rows with (PEFT's `trainable_token_indices`). The matrix is never copied: an
+base begins new rows with (PEFT's `trainable_token_indices`). Training copies no matrix: an
 embedding looks its trained tokens up in D, and an output matrix's logits of these tokens are
 products with D.
 """

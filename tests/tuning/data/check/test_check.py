@@ -230,6 +230,36 @@ def test_a_model_without_a_template_or_with_one_of_another_is_said(tmp_path, tin
     assert "split-marks" in {f.check for f in check_data(spec, other).findings}
 
 
+def test_markers_that_the_tokenizer_splits_are_suggested_as_tokens(tmp_path, tiny_tokenizer):
+    import copy
+
+    rows = clean_rows()
+    rows[3]["completion"] = "<|call|>add(2, 3)<|result|> which is five, as anybody can count."
+    rows[5]["prompt"] = "<|call|> is what the question begins with, and it asks for the harbour."
+    rows[7]["completion"] = "A < b | c > d is no marker, and neither is <b>bold</b> text here."
+    spec = DataSpec(train=str(write(tmp_path / "a.jsonl", rows)), eval_fraction=0.0)
+    (found,) = check_data(spec, tiny_tokenizer, only=["unknown-tokens"]).findings
+    assert found.severity == "warning"
+    assert found.rows == ["a.jsonl:4", "a.jsonl:6"]
+    assert 'model.add_tokens: ["<|call|>", "<|result|>"]' in found.advice
+    grown = copy.deepcopy(tiny_tokenizer)
+    grown.add_tokens(["<|call|>", "<|result|>"])
+    assert check_data(spec, grown, only=["unknown-tokens"]).findings == []
+
+
+def test_a_template_of_another_model_is_none_where_its_markers_are_tokens(tmp_path, tiny_tokenizer):
+    import copy
+
+    rows = clean_rows()
+    rows[2]["completion"] = "<start_of_turn>model\nIt is the old bridge.<end_of_turn>"
+    spec = DataSpec(train=str(write(tmp_path / "a.jsonl", rows)), eval_fraction=0.0)
+    (found,) = check_data(spec, tiny_tokenizer, only=["wrong-template"]).findings
+    assert found.rows == ["a.jsonl:3"]
+    grown = copy.deepcopy(tiny_tokenizer)
+    grown.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
+    assert check_data(spec, grown, only=["wrong-template"]).findings == []
+
+
 def test_rows_that_cannot_be_read_are_counted_and_the_others_checked(check):
     rows = clean_rows()
     del rows[6]["completion"]
