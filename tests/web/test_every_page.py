@@ -251,7 +251,7 @@ ORDER = {
     ],
     "/lab/runs/{name}": [
         "Report", "Download the adapter", "Clone with changes", "Training loss: arrow keys",
-        "Predictions", "Log", "Resolved, every key", "Delete the run", "Delete",
+        "Predictions", "Lines of the log", "Resolved, every key", "Delete the run", "Delete",
     ],
     "/papers": ["Search titles", "Search", "All shelves", "Following", "Keys"],
     "/papers/paper/{key:path}": ["Like Title", "Not for me: Title", "Save the note", "Keys"],
