@@ -181,7 +181,7 @@ class Curves extends HTMLElement {
         cursor: { drag: { x: false, y: false } },
         scales: { x: { time: false } },
         axes: [
-          { ...axis, space: 60 },
+          { ...axis, space: 60, size: 28 },
           { ...axis, size: 58, values: (_, ticks) => ticks.map(written) },
         ],
         series: [

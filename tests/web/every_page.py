@@ -105,7 +105,9 @@ def addresses(route: str) -> list[str]:
 
 
 def is_page(answer) -> bool:
-    """Tell a page from a download, and from plain data."""
+    """Tell a page of the app from a download, plain data, and a report, which is shut off."""
+    if "sandbox" in answer.headers.get("content-security-policy", ""):
+        return False
     kind = answer.headers.get("content-type", "")
     return kind.startswith("text/html") and "content-disposition" not in answer.headers
 

@@ -128,11 +128,13 @@ def _read(bench: Workbench) -> None:
 
 def _paper(number: int, day: date) -> Any:
     title = SUBJECTS[number % len(SUBJECTS)]
-    abstract = (
-        f"We ask what is left of {title[:1].lower()}{title[1:]} when time and memory are short. "
-        "On two processor cores, the method that we propose loses half a point of accuracy and "
-        "takes a third of the memory. Code and figures are public."
+    claims = (
+        "On two processor cores, our method loses half a point of accuracy and takes a third of "
+        "the memory. ",
+        "We find that most of what is gained comes from the first thousand examples. ",
+        "A simple baseline, tuned with as much care, is within one point of the best method. ",
     )
+    abstract = claims[number % len(claims)] + "Code and figures are public."
     key = 2 if number == 42 else number
     return sighting(key, day, title=title, abstract=abstract)
 

@@ -251,10 +251,10 @@ ORDER = {
     ],
     "/lab/runs/{name}": [
         "Report", "Download the adapter", "Clone with changes", "Training loss: arrow keys",
-        "Predictions", "Log", "Resolved, every key", "Delete the run", "Delete",
+        "Predictions", "Lines of the log", "Resolved, every key", "Delete the run", "Delete",
     ],
     "/papers": ["Search titles", "Search", "All shelves", "Following", "Keys"],
-    "/papers/paper/{key:path}": ["Search titles", "Like", "Keys"],
+    "/papers/paper/{key:path}": ["Like Title", "Not for me: Title", "Save the note", "Keys"],
     "/practise": ["Skip to the page", "Practise", "Collection", "Difficulty"],
     "/practise/{slug}": [
         "Your submissions", "Lesson and solution", "editor", "Run visible tests", "Submit",
