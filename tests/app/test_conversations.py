@@ -265,6 +265,7 @@ def test_a_process_ends_when_it_is_idle_and_when_its_run_is_deleted(
     opened = conversable(run)
     name = opened.kept.begin(ChatSettings(max_new_tokens=2))
     opened.kept.ask(name, {"message": "open 3"}, BOTH)
+    (run.path / "work").mkdir()
     before = signal.getsignal(signal.SIGTERM)
     work.main(str(run.path / "work"), "converse", "converse", "")
     signal.signal(signal.SIGTERM, before)

@@ -114,6 +114,25 @@ def test_a_process_that_dies_or_takes_too_long_is_said(chat, tmp_path, monkeypat
         lab.preview(chat)
 
 
+def test_one_process_answers_what_follows_and_a_killed_one_is_replaced(chat, tmp_path):
+    lab.end_processes()
+    lab.preview(chat)
+    ((_, warm),) = lab._warm
+    first = warm.process.pid
+    assert lab.preview(chat, search="open 3").matching == 2
+    with pytest.raises(DataError, match="no data file"):
+        lab.preview(chat.replace("rows.jsonl", "gone.jsonl"))
+    assert warm.process.pid == first
+    warm.process.kill()
+    warm.process.wait()
+    assert lab.preview(chat).count == 12 and warm.process.pid != first
+    # One with other variables is not asked.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_HOME", str(tmp_path))
+        lab.preview(chat)
+        assert [process is warm for _, process in lab._warm] == [False]
+
+
 def test_whoever_asks_imports_neither_torch_nor_transformers(chat, tmp_path):
     code = (
         "import sys\nfrom etude.app import jobs, lab, recipe_form, run_series, runs\n"

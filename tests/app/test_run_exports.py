@@ -104,6 +104,7 @@ def test_why_it_failed_is_one_line_and_what_a_kill_left_is_removed(run, tiny_lla
 
 def test_a_run_that_is_merged_now_is_not_deleted(run):
     folder = work_of_run(run)
+    (run.path / "work").mkdir(exist_ok=True)
     folder.write(WorkState("merge", "merged", "float32", time.time(), signature(), "Merging"))
     with pytest.raises(RunError, match="Merging"):
         remove_job(str(run.path), run.path.parent)

@@ -192,6 +192,13 @@ def test_a_run_is_chatted_with_evaluated_merged_and_its_damage_refused(
     assert done.returncode == 0, done.stderr
     assert "--- base" in done.stdout
     assert "--- tuned" in done.stdout
+    greedy = done.stdout
+    assert etude("chat", latest, "--max-new-tokens", "4", stdin="number 3").stdout == greedy
+    sampled = [
+        etude("chat", latest, "--max-new-tokens", "16", *words, stdin="number 3").stdout
+        for words in (["--temperature", "2", "--seed", seed] for seed in ("1", "1", "2"))
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
 
     done = etude("eval", latest, "--base", "--json")
     results = json.loads(done.stdout)

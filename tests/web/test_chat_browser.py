@@ -35,9 +35,10 @@ def answers(page):
 def ask(page, text, *, tokens, blind=False):
     page.get_by_label("Message", exact=True).fill(text)
     page.get_by_text("How it answers").click()
-    page.get_by_label("Longest answer, in tokens").fill(str(tokens))
+    page.get_by_label("Tokens at most").fill(str(tokens))
+    page.get_by_label("Temperature").fill("0.8")
     if blind:
-        page.get_by_label(re.compile("^Blind")).check()
+        page.get_by_label("Blind:").check()
     page.get_by_role("button", name="Ask", exact=True).click()
     page.wait_for_url(re.compile("/chat/[0-9a-f]{16}"))
 

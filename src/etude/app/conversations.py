@@ -126,9 +126,10 @@ class Conversation:
 
     @property
     def title(self) -> str:
-        """How it begins, in one line."""
-        first = " ".join(self.turns[0].text.split()) if self.turns else ""
-        return first if len(first) <= 80 else f"{first[:79]}…"
+        """How it begins: its first line, shortened."""
+        lines = self.turns[0].text.strip().splitlines() if self.turns else []
+        first = " ".join(lines[0].split()) if lines else ""
+        return first if len(first) <= 60 else f"{first[:59]}…"
 
     @property
     def at(self) -> datetime:

@@ -122,8 +122,7 @@ class WarmProcess:
                 timer.cancel()
 
     def _begin(self) -> subprocess.Popen[str]:
-        if self._errors is not None:
-            self._errors.close()
+        self._drop()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         process = subprocess.Popen(
             # -P: a random.py in the working folder must not shadow Python's.
@@ -151,7 +150,11 @@ class WarmProcess:
 
     def _end(self) -> None:
         with self._life:
-            process, self.process = self.process, None
+            self._drop()
+
+    def _drop(self) -> None:
+        """End the process, and close what leads to it."""
+        process, self.process = self.process, None
         if process is None:
             return
         process.kill()
