@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,15 +188,14 @@ def find_search(name: str, base: Path = Path("runs")) -> RunFolder:
         RunError: there is none, or it is a run.
     """
     from etude.tuning.runs.folder import find_run, list_runs
-    from etude.tuning.search.record import is_search
 
-    searches = [run for run in list_runs(base) if is_search(run)]
+    searches = [run for run in list_runs(base) if run.is_search]
     if name == "latest":
         if not searches:
             raise RunError(f"there is no search in {base} yet; start one with: etude search RECIPE")
         return searches[-1]
     folder = find_run(name, base)
-    if not is_search(folder):
+    if not folder.is_search:
         raise RunError(f"{folder.path} is a run, not a search: etude tune --resume goes on with it")
     return folder
 
@@ -208,14 +206,13 @@ def read_search(folder: RunFolder) -> Space:
     Raises:
         RunError: search.json is missing or damaged.
     """
-    from etude.tuning.search.record import SEARCH
     from etude.tuning.search.space import Space
 
-    content = folder.read_json(SEARCH)
+    content = folder.read_json(folder.search.name)
     try:
         return Space.from_json(content)
     except (TypeError, KeyError, RecipeError) as error:
-        raise RunError(f"{folder.path / SEARCH} is damaged: {error}") from None
+        raise RunError(f"{folder.search} is damaged: {error}") from None
 
 
 def start(
@@ -239,7 +236,7 @@ def start(
     from etude.tuning.runs.folder import RunFolder, remove_run
     from etude.tuning.runs.process import Heartbeat
     from etude.tuning.search.driver import Search
-    from etude.tuning.search.record import SEARCH, SearchRecord
+    from etude.tuning.search.record import SearchRecord
     from etude.tuning.settle import settled, with_adapter_found
 
     space = plan.space
@@ -248,7 +245,7 @@ def start(
             if plan.resume is None:
                 default = with_adapter_found(space.default, base)
                 space = replace(space, default=settled(default, folder.path))
-            folder.write_json(SEARCH, space.as_json())
+            folder.write_json(folder.search.name, space.as_json())
             folder.write_text(folder.recipe.name, space.default.to_yaml())
             folder.clear_stop()
             folder.set_state("running")
@@ -336,8 +333,3 @@ def _note_failure(
             folder.set_state("failed", str(error))
         else:
             folder.set_state("failed", f"{type(error).__name__}: {innermost_reason(error)}")
-
-
-def describe(space: Space) -> list[str]:
-    """Return a line for each range."""
-    return [f"{one.key}: {one.text}; default {json.dumps(one.default)}" for one in space.ranges]

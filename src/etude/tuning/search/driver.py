@@ -40,6 +40,7 @@ from etude.tuning.search.space import Space
 from etude.tuning.search.storage import (
     JOURNAL,
     READY,
+    Direction,
     make_sampler,
     note,
     open_study,
@@ -183,8 +184,8 @@ class Search:
         summary: dict[str, Any] = default.read_json(default.summary.name) or {}
         self._metrics = _chosen_metrics(self.settings.metric, summary, default.read_metrics())
         metric = self._metrics[0]
-        first = "maximize" if metric.higher_is_better else "minimize"
-        directions = [first, *("minimize" for _ in self.settings.against)]
+        first: Direction = "maximize" if metric.higher_is_better else "minimize"
+        directions: list[Direction] = [first, *("minimize" for _ in self.settings.against)]
         self._study = open_study(self.folder.path, self.settings, directions)
         self._tell_late()
 
@@ -203,7 +204,7 @@ class Search:
             if isinstance(action, Drop):
                 self._end(trials[action.number], "dropped")
                 continue
-            if self._out_of_time(trials):
+            if self._out_of_time():
                 self.view.on_message("the time is over; --resume goes on with what is left")
                 return "finished"
             if isinstance(action, Begin):
@@ -444,8 +445,7 @@ class Search:
         name = self.settings.metric or "metric"
         return Metric(name, name, "loss", higher_is_better=True)
 
-    def _out_of_time(self, trials: Sequence[Trial]) -> bool:
-        del trials
+    def _out_of_time(self) -> bool:
         limit = self.settings.minutes
         return limit is not None and time.monotonic() - self._began > limit * 60
 

@@ -16,10 +16,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from etude.core.errors import (
     AdapterError,
@@ -87,7 +87,7 @@ class Worker:
         """
         began = time.monotonic()
         outcome = self._run(job, events, stopping)
-        return Outcome(**{**asdict(outcome), "seconds": round(time.monotonic() - began, 3)})
+        return replace(outcome, seconds=round(time.monotonic() - began, 3))
 
     def _run(self, job: Job, events: Events, stopping: Callable[[], bool]) -> Outcome:
         connection = self._started()
@@ -245,4 +245,4 @@ class _Relay:
 
     def __call__(self, name: str, figures: Mapping[str, Any]) -> None:
         with self._lock, suppress(OSError):
-            self._connection.send((name, cast("dict[str, Any]", dict(figures))))
+            self._connection.send((name, dict(figures)))
