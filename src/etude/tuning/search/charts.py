@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from etude.core import units as q
 from etude.tuning.config.reference import as_yaml
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.report.axis import Axis, Tick, linear_axis, logarithmic_axis
@@ -294,7 +293,7 @@ def parallel(ranges: Sequence[Range], record: SearchRecord) -> Parallel | None:
         [(style, "".join(drawn)) for style, drawn in paths.items() if drawn],
         f"{len(compared)} trials across {len(ranges)} keys and {metric.title}; the table below "
         "has their values.",
-        width=7.0 * len(axes),
+        width=8.5 * len(axes),
     )
 
 
@@ -452,4 +451,6 @@ def _dots(places: Sequence[tuple[float, float]], x_axis: Axis, y_axis: Axis) -> 
 def importance_rows(record: SearchRecord) -> list[tuple[str, str, float]]:
     """Return (key, percentage as text, percentage) of each key, the most important first."""
     most = max(record.importance.values(), default=1.0) or 1.0
-    return [(k, q.percent(share), 100 * share / most) for k, share in record.importance.items()]
+    return [
+        (k, f"{100 * share:.0f} %", 100 * share / most) for k, share in record.importance.items()
+    ]

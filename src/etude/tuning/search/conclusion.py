@@ -28,7 +28,7 @@ def conclusions(record: SearchRecord, keys: Sequence[str]) -> list[tuple[str, st
         lines.append(("default", f"trial {default.number}: {_said(default, record)}"))
     if best is not None:
         text = f"trial {best.number}: {_said(best, record)}; {changes(best, default, keys)}"
-        lines.append(("best", text))
+        lines.append(("best", text if best is not default else changes(best, default, keys)))
     if cheapest is not None and best is not None:
         lines.append(("cheapest", _cheapest(cheapest, best, default, record, keys)))
     if len(chosen.front) > 1:

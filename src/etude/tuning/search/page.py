@@ -137,13 +137,14 @@ def _figures(record: SearchRecord, space: Space) -> list[Figure]:
     cheapest = record.trial(record.selection.cheapest)
     figures: list[Figure] = []
     if best is not None and best.value is not None:
-        known = default.value if default is not None else None
+        known = default.value if default is not None and default.number != best.number else None
         error = error_text(best, record)
         figures.append(
             Figure(
                 f"Best {metric.title}",
                 metric.text(best.value),
-                f"trial {best.number}" + (f", standard error {error}" if error else ""),
+                ("the default recipe" if default is best else f"trial {best.number}")
+                + (f", standard error {error}" if error else ""),
                 before=metric.text(known) if known is not None else "",
                 change=metric.change(known, best.value) if known is not None else "",
                 better=known is None or not metric.better(known, best.value),
@@ -160,13 +161,12 @@ def _figures(record: SearchRecord, space: Space) -> list[Figure]:
         )
     spent = sum(trial.seconds for trial in record.trials)
     figures.append(
-        Figure("Trials", q.number(record.begun), left_out(record) or f"of {space.settings.trials}")
-    )
-    figures.append(
         Figure(
-            "Time",
-            q.duration(spent),
-            f"as much as {record.trained:.1f} full trainings",
+            "Trials",
+            f"{record.begun} of {space.settings.trials}"
+            if record.begun < space.settings.trials
+            else q.number(record.begun),
+            f"{q.duration(spent)}, as much as {record.trained:.1f} full trainings",
         )
     )
     return figures

@@ -9,7 +9,6 @@ with: see `driver`). One process at a time opens a search: it holds the lock of 
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -61,7 +60,7 @@ def open_study(folder: Path, settings: SearchSettings, directions: Sequence[Dire
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     file = folder / JOURNAL
     try:
