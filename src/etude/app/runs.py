@@ -218,13 +218,13 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
         RunError: there is no such run, or a file of it is damaged.
     """
     from etude.app.run_queue import read_queue
-    from etude.app.search import write_search_report
+    from etude.app import search
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(name, base)
     if report and folder.is_search:
-        write_search_report(folder)
+        search.write_report(folder)
     elif report:
         write_report(folder)
     return RunDetails(

@@ -258,8 +258,8 @@ def start(
         assert record is not None
         if state == "finished":
             conclude(folder, space, record)
-        write_search_report(folder)
         folder.set_state(state, _detail(record, space))
+        write_report(folder)
         return SearchResult(folder, state == "finished", record)
 
 
@@ -291,17 +291,52 @@ def conclude(folder: RunFolder, space: Space, record: SearchRecord) -> None:
     folder.write_json(folder.summary.name, {**summary, "name": folder.name, "search": searched})
 
 
-def write_search_report(folder: RunFolder) -> Path:
-    """Write search.html and return its path.
+def write_report(folder: RunFolder) -> None:
+    """Write search.html again.
 
     Raises:
         RunError: a file of the search is damaged, or the page cannot be written.
     """
-    from etude.tuning.search.page import render
+    from etude.tuning.search.page import write_search_report
 
-    page = folder.path / "search.html"
-    folder.write_text(page.name, render(folder, read_search(folder)))
-    return page
+    write_search_report(folder, read_search(folder))
+
+
+@dataclass(frozen=True)
+class SearchOverview:
+    """What the app shows of a search beside its report."""
+
+    lede: str
+    conclusions: list[tuple[str, str]]
+    """Label and text: default, best, cheapest, ..."""
+    command: str
+    """That tunes by the winner's recipe; empty before there is one."""
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    """`number`, `name`, `state`, `cells`, `reason` and `best` of each trial, the best first."""
+
+
+def overview(folder: RunFolder) -> SearchOverview | None:
+    """Return what a search has found by now; None before its first trial.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    from etude.tuning.search.page import search_content
+    from etude.tuning.search.record import SearchRecord
+
+    record = SearchRecord.read(folder)
+    if record is None:
+        return None
+    content = search_content(folder, read_search(folder), record)
+    table = content["table"]
+    return SearchOverview(
+        content["lede"],
+        content["conclusions"],
+        content["command"],
+        table["columns"],
+        table["rows"],
+    )
 
 
 def _detail(record: SearchRecord, space: Space) -> str:

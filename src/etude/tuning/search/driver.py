@@ -32,10 +32,11 @@ from etude.core.errors import RecipeError, RunError, did_you_mean
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import Metric, loss_metric, metrics_of
 from etude.tuning.runs.folder import RunFolder, list_runs
-from etude.tuning.search.evidence import Selection, select, standard_error
+from etude.tuning.search.evidence import select, standard_error
 from etude.tuning.search.halving import Begin, Drop, next_action
 from etude.tuning.search.importance import importance
-from etude.tuning.search.record import SearchRecord
+from etude.tuning.search.page import write_search_report
+from etude.tuning.search.record import SearchRecord, Selection
 from etude.tuning.search.space import Space
 from etude.tuning.search.storage import (
     JOURNAL,
@@ -439,6 +440,7 @@ class Search:
 
     def _show(self, record: SearchRecord) -> None:
         record.write(self.folder)
+        write_search_report(self.folder, self.space)
         self.view.on_record(record)
 
     def _unknown(self) -> Metric:

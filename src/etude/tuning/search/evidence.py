@@ -14,12 +14,12 @@ standard error of the best, the cheapest. The error is that of a bootstrap over 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etude.tuning.search.record import Selection
 from etude.tuning.search.trial import Trial
 
 DRAWS = 2_000
@@ -90,18 +90,6 @@ def _of_ratio(sums: Floats, weights: Floats, generator: np.random.Generator) -> 
         above = sums[chosen].sum(axis=1)
         found += np.divide(above, below, out=np.zeros_like(above), where=below > 0).tolist()
     return float(np.std(found, ddof=1))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The trials that a search names."""
-
-    default: int | None
-    best: int | None
-    cheapest: int | None
-    """Within one standard error of the best."""
-    front: tuple[int, ...] = ()
-    """Trials that no other is better than in all objectives, where there are several."""
 
 
 def cost(trial: Trial) -> tuple[float, float]:

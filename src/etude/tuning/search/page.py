@@ -1,4 +1,4 @@
-"""The page of a search: `render` makes search.html from search.json and trials.json."""
+"""The page of a search: search.html, made from search.json and trials.json."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from etude.tuning.search.settings import COSTS
 from etude.tuning.search.space import Space
 from etude.tuning.search.trial import OVER, STATES, Trial
 from etude.tuning.search.view import cost_text, error_text, metric_text, written_values
+
+
+def write_search_report(folder: RunFolder, space: Space) -> None:
+    """Write search.html.
+
+    Raises:
+        RunError: trials.json is damaged, or the page cannot be written.
+    """
+    folder.write_text("search.html", render(folder, space))
 
 
 def render(folder: RunFolder, space: Space) -> str:

@@ -9,10 +9,21 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.search.evidence import Selection
 from etude.tuning.search.trial import UNCOUNTED, Trial
 
 TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The trials that a search names."""
+
+    default: int | None
+    best: int | None
+    cheapest: int | None
+    """Within one standard error of the best."""
+    front: tuple[int, ...] = ()
+    """Trials that no other is better than in all objectives, where there are several."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from etude.app import drafts, jobs
+from etude.app import drafts, jobs, search
 from etude.app.run_news import run_named
 from etude.app.run_queue import read_queue
 from etude.app.run_series import read_series
@@ -55,7 +55,9 @@ def _page(
     facts = facts_of(run, read_queue(bench.runs))
     broken = facts.damaged or ""
     curves, series, predictions = [], None, None
+    searched = None
     try:
+        searched = search.overview(run) if run.is_search else None
         series = read_series(run)
         curves = run_curves(series)
         predictions = predictions_of(run, worst_first=order == "worst")
@@ -80,7 +82,8 @@ def _page(
         recipe=recipe,
         wrong=wrong,
         is_alive=facts.state in ALIVE,
-        can_resume=facts.state in RESUMABLE,
+        can_resume=facts.state in RESUMABLE and not run.is_search,
+        searched=searched,
         has_adapter=run.adapter.is_dir(),
         has_report=run.report.is_file(),
         size=size_of(run),
