@@ -217,8 +217,8 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     Raises:
         RunError: there is no such run, or a file of it is damaged.
     """
-    from etude.app.run_queue import read_queue
     from etude.app import search
+    from etude.app.run_queue import read_queue
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
 
