@@ -92,6 +92,7 @@ def tune(
     progress: Progress | None = None,
     ignore_memory: bool = False,
     rungs: Rungs | None = None,
+    before: Measurement | None = None,
 ) -> Run:
     """Fine-tune a model as `recipe` says.
 
@@ -105,6 +106,8 @@ def tune(
         progress: reports every stage that may take more than two seconds.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
         rungs: where the run is evaluated and pauses, to be compared with others; see `search`.
+        before: what another run of the same base on the same data measured before training; None:
+            measured.
 
     Returns:
         The run, finished or (after Ctrl-C or SIGTERM, or at a rung) stopped.
@@ -140,7 +143,16 @@ def tune(
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)
             return _tune(
-                recipe, placement, folder, watching, progress, answer, ignore_memory, extend, rungs
+                recipe,
+                placement,
+                folder,
+                watching,
+                progress,
+                answer,
+                ignore_memory,
+                extend,
+                rungs,
+                before,
             )
         except BaseException as error:
             note_failure(folder, error, new=resume is None)
@@ -177,6 +189,7 @@ def _tune(
     ignore_memory: bool,
     extend: bool,
     rungs: Rungs | None,
+    known: Measurement | None,
 ) -> Run:
     began = time.perf_counter()
     task = task_named(recipe.task)
@@ -214,7 +227,7 @@ def _tune(
         def measure() -> Measurement:
             return task.measure(loaded, data, recipe, objective, progress)
 
-        before = measured_before(folder) or measure()
+        before = measured_before(folder) or known or measure()
     folder.write_json("before.json", before.as_json())
     trainer = Trainer(
         loaded.model,

@@ -18,6 +18,7 @@ import yaml
 from etude.app import search as service
 from etude.core.errors import RecipeError, RunError
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.pipeline import tune
 from etude.tuning.runs.folder import RunFolder, list_runs
 from etude.tuning.search.record import SearchRecord
 
@@ -86,6 +87,15 @@ def test_a_search_names_the_default_the_best_and_writes_its_recipe(searched):
     assert recipe.adapter.rank == best.values["adapter.rank"]
     summary = json.loads((result.folder.path / "summary.json").read_text())
     assert summary["eval_loss"] == best.value
+
+
+def test_the_base_is_measured_once_and_a_trial_is_the_run_of_its_recipe(searched, tmp_path):
+    result, _ = searched
+    runs = list_runs(result.folder.path / "trials")
+    assert len({(run.path / "before.json").read_text() for run in runs}) == 1
+    best = result.record.trial(result.record.selection.best)
+    alone = tune(Recipe.read(result.best_recipe), base=tmp_path)
+    assert alone.summary["eval_loss"] == best.value
 
 
 def test_every_trial_is_a_run_and_the_list_shows_the_search_once(searched, etude_command):

@@ -10,6 +10,7 @@ from etude.tuning.report.sections import Figure
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.search import charts
 from etude.tuning.search.conclusion import changes, conclusions, left_out
+from etude.tuning.search.parallel import parallel
 from etude.tuning.search.record import SearchRecord
 from etude.tuning.search.settings import COSTS
 from etude.tuning.search.space import Space
@@ -62,7 +63,7 @@ def search_content(folder: RunFolder, space: Space, record: SearchRecord) -> dic
         "fronts": [chart for chart in fronts if chart is not None],
         "importance": charts.importance_rows(record),
         "importance_needs": 12,
-        "parallel": charts.parallel(space.ranges, record),
+        "parallel": parallel(space.ranges, record),
         "slices": [chart for chart in slices if chart is not None],
         "place": charts.common_place(record),
         "table": _table(record, keys),

@@ -49,6 +49,8 @@ class Job:
     """Shares of the training after which it is evaluated."""
     until: float
     """Share after which it pauses; 1: it is trained to its end."""
+    before: dict[str, Any] | None = None
+    """What the base measures, before.json of another trial; None: it is measured."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ def _train(job: Job, connection: Connection) -> Outcome:
     from etude.tuning.pipeline import tune
     from etude.tuning.runs.folder import RunFolder
     from etude.tuning.search.relay import RelayCallback, RelayProgress
+    from etude.tuning.training.measurement import Measurement
     from etude.tuning.training.rungs import Rungs
 
     relay = _Relay(connection)
@@ -206,6 +209,7 @@ def _train(job: Job, connection: Connection) -> Outcome:
             callbacks=[RelayCallback(relay)],
             progress=RelayProgress(relay),
             rungs=Rungs(job.shares, job.until),
+            before=Measurement.from_json(job.before) if job.before else None,
         )
     except InsufficientMemoryError as error:
         return Outcome("no_memory", str(error))
