@@ -83,6 +83,12 @@ def test_what_is_wrong_with_a_space_is_said_by_its_key(text, said):
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ["train: {lr: {low: 1, high: 2}}", "search: {trials: 3}"])
+def test_a_run_says_that_ranges_are_for_a_search(text):
+    with pytest.raises(RecipeError, match="which `etude search` takes"):
+        Recipe.parse({**FIELDS, **yaml.safe_load(text)})
+
+
 def test_a_space_is_read_again_from_its_own_record():
     space = _space(
         "adapter: {target_modules: {choices: [all-linear, [q_proj, v_proj]]}, "
