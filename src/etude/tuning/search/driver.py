@@ -285,6 +285,8 @@ class Search:
             lambda name, figures: self.view.on_event(trial.number, name, dict(figures)),
             self.stopping,
         )
+        if outcome.disk_full and not trial.number:
+            raise RunError(outcome.reason)
         if outcome.disk_full:
             raise RunError(
                 f"trial {trial.number}: {outcome.reason}; finished trials are kept: free some "
