@@ -44,6 +44,7 @@ from etude.tuning.memory.estimate import MemoryEstimate
 from etude.tuning.memory.fit import estimate_other_methods, estimate_recipe, require_fit
 from etude.tuning.memory.model_configs import ModelOutline, config_of
 from etude.tuning.metrics.metric import loss_metric
+from etude.tuning.metrics.sampling_error import standard_errors
 from etude.tuning.models.heads import Head, head_modules
 from etude.tuning.models.load import LoadedModel, ModelFiles, load_model
 from etude.tuning.models.unquantized import UnquantizedWeights
@@ -295,6 +296,7 @@ def _tune(
     beside: dict[str, Any] = after.details.get("baselines", {})
     summary = {
         **figures(before, after, outcome, metrics),
+        "standard_errors": standard_errors(after.details, [metric.name for metric in metrics]),
         "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,

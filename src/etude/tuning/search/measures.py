@@ -9,7 +9,6 @@ from typing import Any
 from etude.core.errors import RecipeError, RunError, did_you_mean
 from etude.tuning.metrics.metric import Metric, loss_metric, metrics_of
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.search.evidence import standard_error
 from etude.tuning.search.settings import SearchSettings
 from etude.tuning.search.trial import Trial, percent
 from etude.tuning.training.rungs import rung_step
@@ -96,7 +95,6 @@ def measured(
     if folder.state != "finished":
         return trial
     summary: dict[str, Any] = folder.read_json(folder.summary.name) or {}
-    details: dict[str, Any] = folder.read_json(folder.details.name) or {}
     objectives = [summary.get(metric.name), *(summary.get(c) for c in settings.against)]
     if any(value is None for value in objectives):
         raise RunError(f"{folder.path}: summary.json has no {metric.name}")
@@ -106,7 +104,7 @@ def measured(
         trial,
         state="finished",
         objectives=[float(value) for value in objectives],
-        error=standard_error(details, metric.name),
+        error=summary.get("standard_errors", {}).get(metric.name),
         figures=figures,
     )
 
