@@ -127,7 +127,7 @@ def plan_search_resumption(
         RecipeError: another setting is to change.
     """
     from etude.tuning.search.settings import SearchSettings
-    from etude.tuning.search.storage import require_optuna
+    from etude.tuning.search.storage import JOURNAL, require_optuna
 
     require_optuna()
     folder = find_search(search, base)
@@ -147,7 +147,7 @@ def plan_search_resumption(
         )
     began_with = {**found.settings.model_dump(), "minutes": None, **given}
     chosen = SearchSettings.parse(began_with, "options")
-    if chosen.metric != found.settings.metric and (folder.path / "journal.jsonl").exists():
+    if chosen.metric != found.settings.metric and (folder.path / JOURNAL).exists():
         raise RecipeError(
             f"{folder.path} is compared by {found.settings.metric or 'the metric of its task'} "
             "since its first trial; start a new search for another metric"

@@ -121,6 +121,10 @@ class Search:
             if not self._default():
                 return "stopped"
             return self._search()
+        except KeyboardInterrupt:
+            # A second Ctrl-C: what the trial at work has saved stays.
+            self._worker.kill()
+            raise
         except OSError as error:
             raise RunError(
                 f"cannot write in {self.folder.path}: {disk_reason(error)}; free some space and "
@@ -128,10 +132,6 @@ class Search:
             ) from error
         finally:
             self._worker.close()
-
-    def kill(self) -> None:
-        """End the trial at work at once; what its run has saved stays."""
-        self._worker.kill()
 
     # Trial 0
 
