@@ -40,7 +40,6 @@ from etude.tuning.search.page import write_search_report
 from etude.tuning.search.record import SearchRecord, Selection
 from etude.tuning.search.space import Space
 from etude.tuning.search.storage import (
-    JOURNAL,
     READY,
     Direction,
     make_sampler,
@@ -137,27 +136,24 @@ class Search:
 
     def _default(self) -> bool:
         """Train the default recipe in full, unless it is; open the study. False: stopped."""
-        if (self.folder.path / JOURNAL).exists():
-            folder = self._run_of(0)
-            if folder is not None and folder.state == "finished":
-                self._open(folder)
-                return True
         trial = Trial(0, self.space.default_values(), "running")
-        self._show(SearchRecord(self._unknown(), (), [trial], Selection(None, None, None)))
-        outcome = self._train(trial, 1.0)
-        if outcome.state == "stopped":
-            return False
         folder = self._run_of(0)
-        if outcome.state != "finished" or folder is None:
-            raise RunError(
-                f"the default recipe of {self.space.origin} cannot be trained, so it cannot be "
-                f"searched around: {outcome.reason}"
-            )
+        if folder is None or folder.state != "finished":
+            self._show(SearchRecord(self._unknown(), (), [trial], Selection(None, None, None)))
+            outcome = self._train(trial, 1.0)
+            if outcome.state == "stopped":
+                return False
+            folder = self._run_of(0)
+            if outcome.state != "finished" or folder is None:
+                raise RunError(
+                    f"the default recipe of {self.space.origin} cannot be trained, so it cannot "
+                    f"be searched around: {outcome.reason}"
+                )
+            trial = replace(trial, seconds=outcome.seconds)
         self._open(folder)
         study = self._opened()
         if not study.get_trials(deepcopy=False):
-            trial = self._measured(replace(trial, seconds=outcome.seconds), folder)
-            self._add_default(study, trial)
+            self._add_default(study, self._measured(trial, folder))
         return True
 
     def _add_default(self, study: Study, trial: Trial) -> None:
