@@ -186,8 +186,11 @@ def _wait_for_workers(folder):
 
 
 def test_what_cannot_be_trained_is_counted_and_does_not_end_the_search(tiny_recipe, tmp_path):
+    killed = []
+
     def crash(number, name, figures):
-        if name == "step" and number == victim:
+        if name == "step" and number and not killed:
+            killed.append(number)
             for child in psutil.Process().children():
                 if "spawn_main" in " ".join(child.cmdline()):
                     os.kill(child.pid, signal.SIGKILL)
@@ -206,27 +209,14 @@ def test_what_cannot_be_trained_is_counted_and_does_not_end_the_search(tiny_reci
         },
         search={"trials": 4, "halving": False, "seed": 3},
     )
-    victim = None
-    plan = service.plan_search(file)
-
-    class Killing(Silent):
-        """Kills the process of the first trial that is not the default."""
-
-        done = False
-
-        def on_record(self, record):
-            nonlocal victim
-            running = [t.number for t in record.trials if t.state == "running" and t.number]
-            if victim is None and running:
-                victim = running[0]
-
-    result = service.start(plan, base=tmp_path / "runs", view=Killing(crash))
+    result = _search(file, tmp_path / "runs", view=Silent(crash))
     states = {trial.number: trial for trial in result.record.trials}
     assert result.finished
     assert result.record.begun == 4
     kinds = {trial.state for trial in states.values()}
     assert kinds >= {"finished", "failed"}
     failed = [trial for trial in states.values() if trial.state == "failed"]
+    assert [trial.number for trial in failed] == killed
     assert "SIGKILL" in failed[0].reason
     for trial in states.values():
         if trial.values.get("train.micro_tokens") == 50_000_000 and trial.state != "skipped":
