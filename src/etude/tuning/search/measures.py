@@ -95,15 +95,15 @@ def measured(
     if folder.state != "finished":
         return trial
     summary: dict[str, Any] = folder.read_json(folder.summary.name) or {}
-    objectives = [summary.get(metric.name), *(summary.get(c) for c in settings.against)]
-    if any(value is None for value in objectives):
-        raise RunError(f"{folder.path}: summary.json has no {metric.name}")
+    names = [metric.name, *settings.against]
+    if missing := [name for name in names if summary.get(name) is None]:
+        raise RunError(f"{folder.path}: summary.json has no {missing[0]}")
     figures = {key: summary[key] for key in FIGURES if key in summary}
     figures |= {m.name: summary.get(m.name) for m in metrics_of(summary, "")}
     return replace(
         trial,
         state="finished",
-        objectives=[float(value) for value in objectives],
+        objectives=[float(summary[name]) for name in names],
         error=summary.get("standard_errors", {}).get(metric.name),
         figures=figures,
     )
