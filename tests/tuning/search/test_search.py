@@ -24,8 +24,13 @@ from etude.tuning.search.record import SearchRecord
 
 pytestmark = pytest.mark.integration
 
+# A micro-batch a sample: a standard error needs some.
 SPACE = {
-    "train": {"epochs": 4, "lr": {"low": 1e-4, "high": 1e-1, "log": True, "default": 1e-3}},
+    "train": {
+        "epochs": 4,
+        "micro_tokens": 16,
+        "lr": {"low": 1e-4, "high": 1e-1, "log": True, "default": 1e-3},
+    },
     "adapter": {"rank": {"choices": [2, 4, 8], "default": 4}},
     "search": {"trials": 7, "rungs": 2},
 }
