@@ -12,7 +12,12 @@ from tests.web.conftest import EVIL, PORT
 from etude.app import drafts
 from etude.app.run_queue import read_queue
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.metrics.metric import loss_metric
 from etude.tuning.runs.folder import RunFolder, remove_run
+from etude.tuning.search.page import write_search_report
+from etude.tuning.search.record import SearchRecord, Selection
+from etude.tuning.search.space import space_of
+from etude.tuning.search.trial import Trial
 
 ORIGIN = {"Origin": f"http://127.0.0.1:{PORT}"}
 
@@ -64,6 +69,40 @@ def test_a_runs_page_says_its_state_its_reason_and_what_to_do(client, run):
     assert answer["points"]["loss"]["steps"] == list(range(1, 31))
     more = client.get(f"/lab/runs/{run.name}/series", params={"cursor": answer["cursor"]}).json()
     assert more["points"] == {} and not more["reset"]
+
+
+@pytest.fixture
+def search(bench):
+    """A search with two trials, of which one has a reason that tries to be HTML."""
+    space = space_of(
+        {"data": {"train": "rows.jsonl"}, "train": {"lr": {"low": 1e-4, "high": 1e-2}}}, "s.yaml"
+    )
+    figures = {"trainable_parameters": 1000, "train_seconds": 3.0}
+    done = Trial(0, {"train.lr": 1e-3}, "finished", 0, {}, [2.5], 0.25, figures, 4.0, "trial-000")
+    lost = Trial(1, {"train.lr": 5e-3}, "failed", 1, reason=f"its process ended {EVIL}")
+    chosen = Selection(default=0, best=0, cheapest=0)
+    with RunFolder.create("searched", bench.runs) as folder:
+        folder.write_json("search.json", space.as_json())
+        folder.write_text("recipe.yaml", space.default.to_yaml())
+        SearchRecord(loss_metric("nats"), (), [done, lost], chosen).write(folder)
+        write_search_report(folder, space)
+        folder.set_state("stopped", "2 of 20 trials")
+    yield folder
+    remove_run(folder)
+
+
+def test_the_page_of_a_search_lists_its_trials_and_opens_its_report(client, post, search):
+    page = client.get(f"/lab/runs/{search.name}").text
+    assert EVIL not in page and "&lt;img" in page
+    assert "2.500 ±0.250" in page and "1.00e-3" in page and ">failed<" in page
+    assert f"etude search --resume {search.name}" in page
+    assert ">Resume<" not in page and "Clone with changes" not in page and "No step yet" not in page
+    report = client.get(f"/lab/runs/{search.name}/report")
+    assert report.status_code == 200 and "Hyper-parameter search" in report.text
+    assert EVIL not in report.text
+    told = post(f"/lab/runs/{search.name}/resume")
+    assert told.status_code == 422 and "is a search" in told.text
+    assert search.name in client.get("/lab").text
 
 
 def test_a_damaged_run_has_a_page_that_says_so(client, run):

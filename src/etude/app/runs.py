@@ -226,17 +226,20 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     Args:
         name: `latest`, a name, the start of one, or a path.
         base: folder that runs are kept in.
-        report: write its report.html again first.
+        report: write its report.html, of a search its search.html, again first.
 
     Raises:
         RunError: there is no such run, or a file of it is damaged.
     """
+    from etude.app import search
     from etude.app.run_queue import read_queue
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(name, base)
-    if report:
+    if report and folder.is_search:
+        search.write_report(folder)
+    elif report:
         write_report(folder)
     return RunDetails(
         folder,

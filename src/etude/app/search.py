@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +127,7 @@ def plan_search_resumption(
         RecipeError: another setting is to change.
     """
     from etude.tuning.search.settings import SearchSettings
-    from etude.tuning.search.storage import require_optuna
+    from etude.tuning.search.storage import JOURNAL, require_optuna
 
     require_optuna()
     folder = find_search(search, base)
@@ -148,7 +147,7 @@ def plan_search_resumption(
         )
     began_with = {**found.settings.model_dump(), "minutes": None, **given}
     chosen = SearchSettings.parse(began_with, "options")
-    if chosen.metric != found.settings.metric and (folder.path / "journal.jsonl").exists():
+    if chosen.metric != found.settings.metric and (folder.path / JOURNAL).exists():
         raise RecipeError(
             f"{folder.path} is compared by {found.settings.metric or 'the metric of its task'} "
             "since its first trial; start a new search for another metric"
@@ -189,15 +188,14 @@ def find_search(name: str, base: Path = Path("runs")) -> RunFolder:
         RunError: there is none, or it is a run.
     """
     from etude.tuning.runs.folder import find_run, list_runs
-    from etude.tuning.search.record import is_search
 
-    searches = [run for run in list_runs(base) if is_search(run)]
+    searches = [run for run in list_runs(base) if run.is_search]
     if name == "latest":
         if not searches:
             raise RunError(f"there is no search in {base} yet; start one with: etude search RECIPE")
         return searches[-1]
     folder = find_run(name, base)
-    if not is_search(folder):
+    if not folder.is_search:
         raise RunError(f"{folder.path} is a run, not a search: etude tune --resume goes on with it")
     return folder
 
@@ -208,14 +206,13 @@ def read_search(folder: RunFolder) -> Space:
     Raises:
         RunError: search.json is missing or damaged.
     """
-    from etude.tuning.search.record import SEARCH
     from etude.tuning.search.space import Space
 
-    content = folder.read_json(SEARCH)
+    content = folder.read_json(folder.search.name)
     try:
         return Space.from_json(content)
     except (TypeError, KeyError, RecipeError) as error:
-        raise RunError(f"{folder.path / SEARCH} is damaged: {error}") from None
+        raise RunError(f"{folder.search} is damaged: {error}") from None
 
 
 def start(
@@ -239,7 +236,7 @@ def start(
     from etude.tuning.runs.folder import RunFolder, remove_run
     from etude.tuning.runs.process import Heartbeat
     from etude.tuning.search.driver import Search
-    from etude.tuning.search.record import SEARCH, SearchRecord
+    from etude.tuning.search.record import SearchRecord
     from etude.tuning.settle import settled, with_adapter_found
 
     space = plan.space
@@ -248,7 +245,7 @@ def start(
             if plan.resume is None:
                 default = with_adapter_found(space.default, base)
                 space = replace(space, default=settled(default, folder.path))
-            folder.write_json(SEARCH, space.as_json())
+            folder.write_json(folder.search.name, space.as_json())
             folder.write_text(folder.recipe.name, space.default.to_yaml())
             folder.clear_stop()
             folder.set_state("running")
@@ -261,8 +258,8 @@ def start(
         assert record is not None
         if state == "finished":
             conclude(folder, space, record)
-        write_search_report(folder)
         folder.set_state(state, _detail(record, space))
+        write_report(folder)
         return SearchResult(folder, state == "finished", record)
 
 
@@ -294,17 +291,52 @@ def conclude(folder: RunFolder, space: Space, record: SearchRecord) -> None:
     folder.write_json(folder.summary.name, {**summary, "name": folder.name, "search": searched})
 
 
-def write_search_report(folder: RunFolder) -> Path:
-    """Write search.html and return its path.
+def write_report(folder: RunFolder) -> None:
+    """Write search.html again.
 
     Raises:
         RunError: a file of the search is damaged, or the page cannot be written.
     """
-    from etude.tuning.search.page import render
+    from etude.tuning.search.page import write_search_report
 
-    page = folder.path / "search.html"
-    folder.write_text(page.name, render(folder, read_search(folder)))
-    return page
+    write_search_report(folder, read_search(folder))
+
+
+@dataclass(frozen=True)
+class SearchOverview:
+    """What the app shows of a search beside its report."""
+
+    lede: str
+    conclusions: list[tuple[str, str]]
+    """Label and text: default, best, cheapest, ..."""
+    command: str
+    """That tunes by the winner's recipe; empty before there is one."""
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    """`number`, `name`, `state`, `cells`, `reason` and `best` of each trial, the best first."""
+
+
+def overview(folder: RunFolder) -> SearchOverview | None:
+    """Return what a search has found by now; None before its first trial.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    from etude.tuning.search.page import search_content
+    from etude.tuning.search.record import SearchRecord
+
+    record = SearchRecord.read(folder)
+    if record is None:
+        return None
+    content = search_content(folder, read_search(folder), record)
+    table = content["table"]
+    return SearchOverview(
+        content["lede"],
+        content["conclusions"],
+        content["command"],
+        table["columns"],
+        table["rows"],
+    )
 
 
 def _detail(record: SearchRecord, space: Space) -> str:
@@ -336,8 +368,3 @@ def _note_failure(
             folder.set_state("failed", str(error))
         else:
             folder.set_state("failed", f"{type(error).__name__}: {innermost_reason(error)}")
-
-
-def describe(space: Space) -> list[str]:
-    """Return a line for each range."""
-    return [f"{one.key}: {one.text}; default {json.dumps(one.default)}" for one in space.ranges]

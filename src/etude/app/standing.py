@@ -55,6 +55,8 @@ def standing_of(
         return _queued(folder, queue, detail)
     if state in ("starting", "running", "stopping"):
         return _at_work(folder, state, step, total_steps)
+    if folder.is_search:
+        return _of_search(folder, state, detail)
     if state == "finished":
         return Standing(state, detail, "look at its report, try it, or train it for longer")
     if state == "stopped":
@@ -64,6 +66,13 @@ def standing_of(
     if state == "failed":
         return Standing(state, detail or "its state is unknown", _after_failure(folder, detail))
     return Standing(state, _how_it_was_lost(record), _how_to_go_on(folder))
+
+
+def _of_search(folder: RunFolder, state: RunState, detail: str) -> Standing:
+    """Return the standing of a search that nobody is at work on."""
+    if state == "finished":
+        return Standing(state, detail, "look at its page, or tune with its best.yaml")
+    return Standing(state, detail, f"go on with: etude search --resume {folder.name}")
 
 
 def _queued(folder: RunFolder, queue: Queue | None, detail: str) -> Standing:

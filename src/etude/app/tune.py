@@ -191,6 +191,8 @@ def plan_resumption(
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, base)
+    if folder.is_search:
+        raise RecipeError(f"{folder.path} is a search; go on with: etude search --resume {run}")
     other = [one for one in overrides if one.partition("=")[0].strip() not in LENGTH]
     if other:
         raise RecipeError(

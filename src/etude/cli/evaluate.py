@@ -81,7 +81,11 @@ def evaluate(
         table.add_column(metric.title, justify="right")
     table.add_column("samples", justify="right")
     for voice, result in results.items():
-        values = (metric.text(result.get(metric.name)) for metric in shown)
+        errors = result.get("standard_errors", {})
+        values = (
+            f"{m.text(result.get(m.name))} {m.error_text(errors.get(m.name))}".strip()
+            for m in shown
+        )
         table.add_row(voice, *values, q.number(result["samples"]))
     Console(highlight=False).print(table)
     if (note := results["tuned"].get("note")) is not None:

@@ -109,7 +109,8 @@ def search(
         bool | None,
         typer.Option(
             "--halving/--no-halving",
-            help="Stop most trials early and resume the best. Default: with one objective.",
+            help="Stop most trials early and resume the best. Default: with one objective, not "
+            "with gp.",
             show_default=False,
         ),
     ] = None,

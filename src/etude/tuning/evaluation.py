@@ -12,6 +12,7 @@ from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
+from etude.tuning.metrics.sampling_error import standard_errors
 from etude.tuning.objectives.base import SFT, Objective
 from etude.tuning.pipeline import require_effect
 from etude.tuning.predictor import load
@@ -41,8 +42,9 @@ def evaluate_run(
 
     Returns:
         For `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per trained
-        token; the metrics of the task; samples; a `note` if both gave the same outputs. For each
-        extractive baseline of the recipe: its metrics.
+        token; the metrics of the task; `standard_errors` over the samples, by name; samples; a
+        `note` if both gave the same outputs. For each extractive baseline of the recipe: its
+        metrics.
 
     Raises:
         EtudeError: the run is not finished, or the data cannot be used.
@@ -78,6 +80,7 @@ def evaluate_run(
             "unit": objective.unit,
             **_perplexity(objective, measured.loss),
             **measured.metrics,
+            "standard_errors": _errors(measured),
             "samples": len(prepared.eval.samples),
         }
     if base:
@@ -91,6 +94,12 @@ def evaluate_run(
     for row in beside.get("rows", [])[:-1]:
         results[row["name"]] = {**row["metrics"], "samples": len(prepared.eval.samples)}
     return results
+
+
+def _errors(measured: Measurement) -> dict[str, float]:
+    """Return standard errors by the names of the results, of which the loss has its own."""
+    found = standard_errors(measured.details, ["eval_loss", *measured.metrics])
+    return {("loss" if name == "eval_loss" else name): error for name, error in found.items()}
 
 
 def _perplexity(objective: Objective, loss: float) -> dict[str, float]:

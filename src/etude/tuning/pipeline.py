@@ -39,6 +39,7 @@ from etude.tuning.failures import disk_error_message, note_failure
 from etude.tuning.memory.fit import estimate_other_methods
 from etude.tuning.memory.model_configs import ModelOutline
 from etude.tuning.metrics.metric import loss_metric
+from etude.tuning.metrics.sampling_error import standard_errors
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.optim.optimizers import optimizer_figures
 from etude.tuning.placement import Placement
@@ -86,6 +87,7 @@ def tune(
     progress: Progress | None = None,
     ignore_memory: bool = False,
     rungs: Rungs | None = None,
+    before: Measurement | None = None,
 ) -> Run:
     """Fine-tune a model as `recipe` says.
 
@@ -99,6 +101,8 @@ def tune(
         progress: reports every stage that may take more than two seconds.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
         rungs: where the run is evaluated and pauses, to be compared with others; see `search`.
+        before: what another run of the same base on the same data measured before training; None:
+            measured.
 
     Returns:
         The run, finished or (after Ctrl-C or SIGTERM, or at a rung) stopped.
@@ -134,7 +138,16 @@ def tune(
             kept = {**environment(), "placement": placement.as_json()}
             folder.write_json("environment.json", kept)
             return _tune(
-                recipe, placement, folder, watching, progress, answer, ignore_memory, extend, rungs
+                recipe,
+                placement,
+                folder,
+                watching,
+                progress,
+                answer,
+                ignore_memory,
+                extend,
+                rungs,
+                before,
             )
         except BaseException as error:
             note_failure(folder, error, new=resume is None)
@@ -171,6 +184,7 @@ def _tune(
     ignore_memory: bool,
     extend: bool,
     rungs: Rungs | None,
+    known: Measurement | None,
 ) -> Run:
     began = time.perf_counter()
     ready = prepare(recipe, placement, folder, callbacks, progress, ignore_memory=ignore_memory)
@@ -181,7 +195,7 @@ def _tune(
         def measure() -> Measurement:
             return task.measure(loaded, data, recipe, objective, progress)
 
-        before = measured_before(folder) or measure()
+        before = measured_before(folder) or known or measure()
     folder.write_json("before.json", before.as_json())
     trainer = Trainer(
         loaded.model,
@@ -253,6 +267,7 @@ def _tune(
     beside: dict[str, Any] = after.details.get("baselines", {})
     summary = {
         **figures(before, after, outcome, metrics),
+        "standard_errors": standard_errors(after.details, [metric.name for metric in metrics]),
         "baselines": {row["name"]: row["metrics"] for row in beside.get("rows", [])[:-1]},
         **sizes(loaded, folder, adapted, parameters),
         **state,

@@ -444,7 +444,10 @@ def _faults(error: ValidationError) -> list[Fault]:
     found: list[Fault] = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
+        if path == "search" or _is_range(fault["input"]):
+            what = "belongs to a space" if path == "search" else "is a range of values"
+            message = f"{path} {what}, which `etude search` takes; a run has one value of each key"
+        elif fault["type"] == "extra_forbidden":
             called = renamed_keys.answer(path)
             message = called or f"unknown key {path!r}{suggest(path, Recipe)}"
         elif said := renamed_keys.renamed_value(path, fault["input"]):
@@ -461,3 +464,8 @@ def _faults(error: ValidationError) -> list[Fault]:
                 message += did_you_mean(fault["input"], allowed)
         found.append(Fault(path, message))
     return found
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value is what `etude search` takes in its place; see `search.ranges`."""
+    return isinstance(value, dict) and bool({"low", "high", "choices"} & cast("Any", value).keys())

@@ -46,6 +46,14 @@ class Metric:
         write = {"loss": units.loss, "percent": units.percent, "points": units.points}
         return write[self.format](value)
 
+    def error_text(self, error: float | None) -> str:
+        """Return a standard error as people read it: `±1.2`; empty where it is not known."""
+        if error is None:
+            return ""
+        if self.format == "percent":
+            return f"±{100 * error:.1f}"
+        return f"±{error:.1f}" if self.format == "points" else f"±{error:.3f}"
+
     def change(self, before: float | None, after: float | None) -> str:
         """Return the change, signed: relative for a loss, in points for a share or a score."""
         if self.format == "loss" and not self.higher_is_better:

@@ -40,9 +40,9 @@ def print_outcome(path: Path, *, show: int, console: Console | None = None) -> N
         table.add_column(column, justify="right")
     for metric in metrics_of(summary, ""):
         before, after = summary.get(f"{metric.name}_before"), summary.get(metric.name)
-        table.add_row(
-            metric.title, metric.text(before), metric.text(after), _change(metric, before, after)
-        )
+        error = metric.error_text(summary.get("standard_errors", {}).get(metric.name))
+        shown = f"{metric.text(after)} {error}".strip()
+        table.add_row(metric.title, metric.text(before), shown, _change(metric, before, after))
     console.print(table)
     if complaint := summary.get("verdict"):
         console.print(escape(sentence(complaint)), style="bold red", soft_wrap=True)

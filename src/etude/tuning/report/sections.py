@@ -94,7 +94,7 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
             Figure(
                 metric.title[:1].upper() + metric.title[1:],
                 metric.text(after),
-                metric.note,
+                _with_error(metric, summary),
                 before="" if before is None else metric.text(before),
                 change="" if before is None else metric.change(before, after),
                 better=before is None or metric.better(after, before),
@@ -124,6 +124,12 @@ def headline(summary: Summary, records: Sequence[dict[str, Any]]) -> list[Figure
         ]
         figures.append(Figure("Training time", q.duration(seconds), ", ".join(filter(None, notes))))
     return figures or _running_figures(records)
+
+
+def _with_error(metric: Metric, summary: Summary) -> str:
+    """Return a metric's note, with its standard error over the evaluation samples if known."""
+    error = metric.error_text(summary.get("standard_errors", {}).get(metric.name))
+    return ", ".join(filter(None, [metric.note, f"standard error {error}" if error else ""]))
 
 
 def loss_unit(summary: Summary, records: Sequence[dict[str, Any]]) -> str:

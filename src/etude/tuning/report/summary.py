@@ -41,6 +41,9 @@ class RunResult(TypedDict, total=False):
     metrics: list[MetricRecord]
     """Metrics on held-out samples, the loss first."""
 
+    standard_errors: dict[str, float]
+    """Of metrics over the evaluation samples, by name; missing where it is not known."""
+
     eval_loss_before: float
     eval_loss: float
     seconds: float

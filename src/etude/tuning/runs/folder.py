@@ -18,6 +18,8 @@
         report.html       all of it, to look at
         chats/, exports/  conversations, and what was made of the adapter, on the run's page
 
+The folder of a search has search.json, and a run's folder a trial in trials/ (`search.driver`).
+
 One process writes, any number read. A small file is replaced whole (written aside, flushed to
 disk, renamed), so that a reader, or a run killed at any byte, finds the old or the new one. A
 line of metrics.jsonl is one append; a last line that a kill or a full disk cut short is dropped
@@ -142,6 +144,16 @@ class RunFolder:
         return self.path.resolve().name
 
     @property
+    def search(self) -> Path:
+        """The space of a search, whose folder has the form of a run's; a run has none."""
+        return self.path / "search.json"
+
+    @property
+    def is_search(self) -> bool:
+        """Whether this is a search, whose runs are in `trials/`, and no run itself."""
+        return self.search.is_file()
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe."""
         return self.path / "recipe.yaml"
@@ -204,7 +216,7 @@ class RunFolder:
     @property
     def report(self) -> Path:
         """The report page."""
-        return self.path / "report.html"
+        return self.path / ("search.html" if self.is_search else "report.html")
 
     # The lock
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from etude.core import units as q
 from etude.tuning.config.reference import as_yaml
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.report.axis import Axis, Tick, linear_axis, logarithmic_axis
@@ -72,7 +71,7 @@ def slice_chart(one: Range, record: SearchRecord, *, name: str) -> Chart | None:
     points = [
         Point(
             trial,
-            _place(one, x_axis, trial.values[one.key]),
+            place_of(one, x_axis, trial.values[one.key]),
             value,
             f"trial {trial.number}, {value_text(one.key, trial.values[one.key])}",
         )
@@ -140,8 +139,8 @@ def curves_chart(record: SearchRecord) -> Chart | None:
     y_axis = linear_axis(values, metric_tick(metric), count=5)
     paths: list[tuple[str, str]] = []
     for style in ("raw", "main", "default", "best"):
-        drawn = [_line(p, x_axis, y_axis) for t, p in curves if _style(t, record) == style]
-        dots = [_dots(p, x_axis, y_axis) for t, p in curves if _style(t, record) == style]
+        drawn = [_line(p, x_axis, y_axis) for t, p in curves if style_of(t, record) == style]
+        dots = [_dots(p, x_axis, y_axis) for t, p in curves if style_of(t, record) == style]
         if drawn:
             paths += [(style, "".join(drawn)), (f"{style}-dots", "".join(dots))]
     chosen = record.selection
@@ -220,90 +219,12 @@ def progress_chart(record: SearchRecord) -> Chart | None:
     return chart
 
 
-@dataclass(frozen=True)
-class ParallelAxis:
-    """One axis of the parallel coordinates, with places in percent of its height."""
-
-    left: float
-    title: str
-    ticks: list[tuple[float, str]]
-    side: str
-    """CSS class of the labels: `first` of the first axis, `last` of the metric's, else empty."""
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """Parallel coordinates (Inselberg 1985): a line a trial across an axis for each key."""
-
-    axes: list[ParallelAxis]
-    paths: list[tuple[str, str]]
-    """CSS class and SVG path data, the ones drawn last on top."""
-    spoken: str
-    width: float
-    """Least width of the drawing, in rem."""
-
-
-def parallel(ranges: Sequence[Range], record: SearchRecord) -> Parallel | None:
-    """Draw every trial with a value across an axis for each key; None with fewer than two."""
-    metric = common_metric(record)
-    compared = [
-        (trial, value) for trial in record.trials if (value := common_value(trial)) is not None
-    ]
-    if len(compared) < 2 or not ranges:
-        return None
-    values = [value for _, value in compared]
-    quality = linear_axis(values, metric_tick(metric), count=4)
-    low, high = (0.0, 1.0) if metric.higher_is_better else (1.0, 0.0)
-    places = [index / len(ranges) for index in range(len(ranges) + 1)]
-    axes = [
-        ParallelAxis(
-            100 * place,
-            one.key.rpartition(".")[2],
-            [(100 * _place(one, value_axis(one), v), t) for v, t in _labels(one)],
-            "first" if place == 0 else "",
-        )
-        for place, one in zip(places, ranges, strict=False)
-    ]
-    axes.append(
-        ParallelAxis(
-            100.0,
-            metric.title,
-            [(100 * (low + (high - low) * tick.position), tick.label) for tick in quality.ticks],
-            "last",
-        )
-    )
-    ranked = sorted(values, reverse=metric.higher_is_better)
-    quarter = ranked[max(0, (len(ranked) + 3) // 4 - 1)]
-    paths: dict[str, list[str]] = {"rest": [], "quarter": [], "default": [], "best": []}
-    for trial, value in compared:
-        heights = [
-            (place, _place(one, value_axis(one), trial.values[one.key]))
-            for place, one in zip(places, ranges, strict=False)
-            if one.key in trial.values
-        ]
-        heights.append((1.0, low + (high - low) * quality.position(value)))
-        path = "".join(
-            f"{'L' if index else 'M'}{BOX * x:.0f} {BOX * (1 - y):.0f}"
-            for index, (x, y) in enumerate(heights)
-        )
-        good = not metric.better(quarter, value)
-        style = _style(trial, record)
-        paths[style if style in paths else "quarter" if good else "rest"].append(path)
-    return Parallel(
-        axes,
-        [(style, "".join(drawn)) for style, drawn in paths.items() if drawn],
-        f"{len(compared)} trials across {len(ranges)} keys and {metric.title}; the table below "
-        "has their values.",
-        width=7.0 * len(axes),
-    )
-
-
 def value_axis(one: Range) -> Axis:
     """Return the axis of a key's values; choices stand at equal distances."""
     if one.choices:
         count = len(one.choices)
         ticks = tuple(
-            Tick((index + 0.5) / count, _short(as_yaml(choice)))
+            Tick((index + 0.5) / count, shortened(as_yaml(choice)))
             for index, choice in enumerate(one.choices)
         )
         return Axis(-0.5, count - 0.5, ticks)
@@ -322,23 +243,19 @@ def metric_tick(metric: Metric) -> Callable[[float, int], str]:
     return decimal_tick
 
 
-def _place(one: Range, axis: Axis, value: object) -> float:
+def place_of(one: Range, axis: Axis, value: object) -> float:
+    """Return where a key's value stands on its axis, 0 to 1."""
     number = one.choices.index(value) if one.choices else value
     return axis.position(number)  # pyright: ignore[reportArgumentType]
 
 
-def _labels(one: Range) -> list[tuple[object, str]]:
-    """Return the values of a key that its axis names: all choices, or both ends."""
-    if one.choices:
-        return [(choice, _short(as_yaml(choice))) for choice in one.choices]
-    return [(end, value_text(one.key, end)) for end in (one.low, one.high)]
-
-
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return a choice's text, cut to what an axis has room for."""
     return text if len(text) <= 18 else f"{text[:17]}…"
 
 
-def _style(trial: Trial, record: SearchRecord) -> str:
+def style_of(trial: Trial, record: SearchRecord) -> str:
+    """Return the CSS class of a trial: `best`, `default`, `main` (finished) or `raw`."""
     if trial.number == record.selection.best:
         return "best"
     if trial.number == record.selection.default:
@@ -378,8 +295,8 @@ def _scatter(
         drawn = [
             point
             for point in points
-            if (_style(point.trial, record) if own else "") == own
-            and (own or _style(point.trial, record) not in ("default", "best"))
+            if (style_of(point.trial, record) if own else "") == own
+            and (own or style_of(point.trial, record) not in ("default", "best"))
         ]
         if drawn:
             path = "".join(
@@ -452,4 +369,6 @@ def _dots(places: Sequence[tuple[float, float]], x_axis: Axis, y_axis: Axis) -> 
 def importance_rows(record: SearchRecord) -> list[tuple[str, str, float]]:
     """Return (key, percentage as text, percentage) of each key, the most important first."""
     most = max(record.importance.values(), default=1.0) or 1.0
-    return [(k, q.percent(share), 100 * share / most) for k, share in record.importance.items()]
+    return [
+        (k, f"{100 * share:.0f} %", 100 * share / most) for k, share in record.importance.items()
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from etude.core import units as q
 from etude.tuning.search.record import SearchRecord
 from etude.tuning.search.settings import COSTS
-from etude.tuning.search.trial import OVER, STATES, Trial
+from etude.tuning.search.trial import OVER, STATES, Trial, TrialState
 from etude.tuning.search.view import cost_text, metric_text, value_text
 
 
@@ -28,7 +28,7 @@ def conclusions(record: SearchRecord, keys: Sequence[str]) -> list[tuple[str, st
         lines.append(("default", f"trial {default.number}: {_said(default, record)}"))
     if best is not None:
         text = f"trial {best.number}: {_said(best, record)}; {changes(best, default, keys)}"
-        lines.append(("best", text))
+        lines.append(("best", text if best is not default else changes(best, default, keys)))
     if cheapest is not None and best is not None:
         lines.append(("cheapest", _cheapest(cheapest, best, default, record, keys)))
     if len(chosen.front) > 1:
@@ -58,7 +58,7 @@ def changes(trial: Trial, default: Trial | None, keys: Sequence[str]) -> str:
 
 def left_out(record: SearchRecord) -> str:
     """Return how many trials have no value, and why; empty if all have."""
-    counts = Counter(trial.state for trial in record.trials if trial.state in OVER)
+    counts = Counter[TrialState](t.state for t in record.trials if t.state in OVER)
     return ", ".join(f"{count} {STATES[state]}" for state, count in counts.items())
 
 

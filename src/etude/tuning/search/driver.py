@@ -28,27 +28,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from etude.core.atomic_files import disk_reason
-from etude.core.errors import RecipeError, RunError, did_you_mean
+from etude.core.errors import RecipeError, RunError
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.metrics.metric import Metric, loss_metric, metrics_of
+from etude.tuning.metrics.metric import Metric
 from etude.tuning.runs.folder import RunFolder, list_runs
-from etude.tuning.search.evidence import Selection, select, standard_error
+from etude.tuning.search.evidence import select
 from etude.tuning.search.halving import Begin, Drop, next_action
 from etude.tuning.search.importance import importance
-from etude.tuning.search.record import SearchRecord
+from etude.tuning.search.measures import chosen_metrics, leaves_base, measured
+from etude.tuning.search.page import write_search_report
+from etude.tuning.search.record import SearchRecord, Selection
 from etude.tuning.search.space import Space
 from etude.tuning.search.storage import (
-    JOURNAL,
     READY,
+    Direction,
     make_sampler,
     note,
     open_study,
     report,
     require_optuna,
 )
-from etude.tuning.search.trial import OVER, Trial, percent
+from etude.tuning.search.trial import UNCOUNTED, Trial, percent
 from etude.tuning.search.worker import Job, Outcome, Worker
-from etude.tuning.training.rungs import rung_step
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -56,13 +57,10 @@ if TYPE_CHECKING:
 RECORD = "trial"
 """User attribute of Optuna's trial that holds ours."""
 
-MOST_SKIPPED = 100
+MOST_SKIPPED = 50
 """Draws in a row that cannot be trained, or were drawn before, after which a space is exhausted."""
 
 _AGAIN = "the same values"
-
-LOSS_TASKS = ("chat", "language-modeling")
-"""Tasks that are searched by their loss unless a metric is named: others need generation."""
 
 
 class View(Protocol):
@@ -122,6 +120,10 @@ class Search:
             if not self._default():
                 return "stopped"
             return self._search()
+        except KeyboardInterrupt:
+            # A second Ctrl-C: what the trial at work has saved stays.
+            self._worker.kill()
+            raise
         except OSError as error:
             raise RunError(
                 f"cannot write in {self.folder.path}: {disk_reason(error)}; free some space and "
@@ -130,35 +132,28 @@ class Search:
         finally:
             self._worker.close()
 
-    def kill(self) -> None:
-        """End the trial at work at once; what its run has saved stays."""
-        self._worker.kill()
-
     # Trial 0
 
     def _default(self) -> bool:
         """Train the default recipe in full, unless it is; open the study. False: stopped."""
-        if (self.folder.path / JOURNAL).exists():
-            folder = self._run_of(0)
-            if folder is not None and folder.state == "finished":
-                self._open(folder)
-                return True
         trial = Trial(0, self.space.default_values(), "running")
-        self._show(SearchRecord(self._unknown(), (), [trial], Selection(None, None, None)))
-        outcome = self._train(trial, 1.0)
-        if outcome.state == "stopped":
-            return False
         folder = self._run_of(0)
-        if outcome.state != "finished" or folder is None:
-            raise RunError(
-                f"the default recipe of {self.space.origin} cannot be trained, so it cannot be "
-                f"searched around: {outcome.reason}"
-            )
+        if folder is None or folder.state != "finished":
+            self._show(SearchRecord(self._unknown(), (), [trial], Selection(None, None, None)))
+            outcome = self._train(trial, 1.0)
+            if outcome.state == "stopped":
+                return False
+            folder = self._run_of(0)
+            if outcome.state != "finished" or folder is None:
+                raise RunError(
+                    f"the default recipe of {self.space.origin} cannot be trained, so it cannot "
+                    f"be searched around: {outcome.reason}"
+                )
+            trial = replace(trial, seconds=outcome.seconds)
         self._open(folder)
         study = self._opened()
         if not study.get_trials(deepcopy=False):
-            trial = self._measured(replace(trial, seconds=outcome.seconds), folder)
-            self._add_default(study, trial)
+            self._add_default(study, self._measured(trial, folder))
         return True
 
     def _add_default(self, study: Study, trial: Trial) -> None:
@@ -181,29 +176,30 @@ class Search:
             RecipeError: the metric that is named is not among them.
         """
         summary: dict[str, Any] = default.read_json(default.summary.name) or {}
-        self._metrics = _chosen_metrics(self.settings.metric, summary, default.read_metrics())
+        self._metrics = chosen_metrics(self.settings.metric, summary, default.read_metrics())
         metric = self._metrics[0]
-        first = "maximize" if metric.higher_is_better else "minimize"
-        directions = [first, *("minimize" for _ in self.settings.against)]
+        first: Direction = "maximize" if metric.higher_is_better else "minimize"
+        directions: list[Direction] = [first, *("minimize" for _ in self.settings.against)]
         self._study = open_study(self.folder.path, self.settings, directions)
         self._tell_late()
 
     # The other trials
 
     def _search(self) -> Literal["finished", "stopped"]:
-        skipped = 0
+        skipped, settings = 0, self.settings
         while True:
             trials = self._trials()
-            self._show(self._record(trials))
+            if not skipped:
+                self._show(self._record(trials))
             if self.stopping():
                 return "stopped"
-            action = next_action(trials, self.settings, self._rung_metric.better)
+            action = next_action(trials, settings, self._rung_metric.better)
             if action is None:
                 return "finished"
             if isinstance(action, Drop):
                 self._end(trials[action.number], "dropped")
                 continue
-            if self._out_of_time(trials):
+            if self._out_of_time():
                 self.view.on_message("the time is over; --resume goes on with what is left")
                 return "finished"
             if isinstance(action, Begin):
@@ -214,33 +210,15 @@ class Search:
                         f"{MOST_SKIPPED} draws in a row were impossible or drawn before: the "
                         "space is exhausted"
                     )
-                    self._close_bracket(trials)
-                    return "finished"
+                    # What has been begun is compared and trained to its end.
+                    begun = sum(trial.state not in UNCOUNTED for trial in trials)
+                    settings, skipped = settings.model_copy(update={"trials": begun}), 0
                 continue
             trial = trials[action.number]
             outcome = self._train(trial, action.until)
             if outcome.state == "stopped":
                 self._store(replace(trial, seconds=trial.seconds + outcome.seconds))
                 return "stopped"
-            self._settle(trial, outcome)
-
-    def _close_bracket(self, trials: Sequence[Trial]) -> None:
-        """Train the best of a bracket that cannot be filled, and give up the others."""
-        begun = [trial for trial in trials if trial.state not in OVER]
-        closed = self.settings.model_copy(update={"trials": len(begun)})
-        while not self.stopping():
-            trials = self._trials()
-            self._show(self._record(trials))
-            action = next_action(trials, closed, self._rung_metric.better)
-            if action is None or isinstance(action, Begin):
-                return
-            trial = trials[action.number]
-            if isinstance(action, Drop):
-                self._end(trial, "dropped")
-                continue
-            outcome = self._train(trial, action.until)
-            if outcome.state == "stopped":
-                return
             self._settle(trial, outcome)
 
     def _draw(self, bracket: int, trials: Sequence[Trial]) -> Trial | None:
@@ -257,18 +235,26 @@ class Search:
             else:
                 visible[one.key] = self.space.unset(one.key)
         trial = Trial(drawn.number, values, "running", bracket)
+        if reason := self._impossible(trial, trials):
+            trial = replace(trial, state="skipped", reason=reason)
+        # In this order: a trial that is not ready was killed while it was drawn.
         drawn.set_user_attr(RECORD, trial.as_json())
         drawn.set_user_attr(READY, True)
-        same = [other.number for other in trials if other.values == values]
-        if same:
-            self._end(trial, "skipped", f"{_AGAIN} as trial {same[0]}")
-            return None
-        try:
-            self.space.recipe(values, _run_name(trial.number))
-        except RecipeError as error:
-            self._end(trial, "skipped", str(error).partition(": ")[2])
+        if trial.state == "skipped":
+            self._tell(trial)
             return None
         return trial
+
+    def _impossible(self, trial: Trial, trials: Sequence[Trial]) -> str:
+        """Return why a trial is not to be trained; empty if it is."""
+        same = [other.number for other in trials if other.values == trial.values]
+        if same:
+            return f"{_AGAIN} as trial {same[0]}"
+        try:
+            self.space.recipe(trial.values, _run_name(trial.number))
+        except RecipeError as error:
+            return str(error).partition(": ")[2]
+        return ""
 
     def _train(self, trial: Trial, until: float) -> Outcome:
         """Train a trial until a share of its training.
@@ -290,16 +276,26 @@ class Search:
                 folder.path.name if folder is not None else "",
                 self.settings.shares,
                 until,
+                self._before(),
             ),
             lambda name, figures: self.view.on_event(trial.number, name, dict(figures)),
             self.stopping,
         )
+        if outcome.disk_full and not trial.number:
+            raise RunError(outcome.reason)
         if outcome.disk_full:
             raise RunError(
                 f"trial {trial.number}: {outcome.reason}; finished trials are kept: free some "
                 f"space and resume: etude search --resume {self.folder.path}"
             )
         return outcome
+
+    def _before(self) -> dict[str, Any] | None:
+        """Return what trial 0 measured before training, if that of all trials is the same."""
+        default = self._run_of(0)
+        if default is None or not leaves_base(one.key for one in self.space.ranges):
+            return None
+        return default.read_json("before.json")
 
     def _settle(self, trial: Trial, outcome: Outcome) -> None:
         """Record the outcome of a trial's training."""
@@ -335,28 +331,8 @@ class Search:
         return value if metric.higher_is_better == rung.higher_is_better else -value
 
     def _measured(self, trial: Trial, folder: RunFolder) -> Trial:
-        """Return a trial with what its run has measured by now."""
         assert self._metrics is not None
-        metric, rung = self._metrics
-        records = folder.read_metrics()
-        rungs = _rung_values(records, rung, self.settings.shares)
-        trial = replace(trial, run=folder.path.name, rungs=rungs)
-        if folder.state != "finished":
-            return trial
-        summary: dict[str, Any] = folder.read_json(folder.summary.name) or {}
-        details: dict[str, Any] = folder.read_json(folder.details.name) or {}
-        objectives = [summary.get(metric.name), *(summary.get(c) for c in self.settings.against)]
-        if any(value is None for value in objectives):
-            raise RunError(f"{folder.path}: summary.json has no {metric.name}")
-        figures = {key: summary[key] for key in _FIGURES if key in summary}
-        figures |= {m.name: summary.get(m.name) for m in metrics_of(summary, "")}
-        return replace(
-            trial,
-            state="finished",
-            objectives=[float(value) for value in objectives],
-            error=standard_error(details, metric.name),
-            figures=figures,
-        )
+        return measured(trial, folder, self._metrics, self.settings)
 
     # The journal
 
@@ -438,14 +414,14 @@ class Search:
 
     def _show(self, record: SearchRecord) -> None:
         record.write(self.folder)
+        write_search_report(self.folder, self.space)
         self.view.on_record(record)
 
     def _unknown(self) -> Metric:
         name = self.settings.metric or "metric"
         return Metric(name, name, "loss", higher_is_better=True)
 
-    def _out_of_time(self, trials: Sequence[Trial]) -> bool:
-        del trials
+    def _out_of_time(self) -> bool:
         limit = self.settings.minutes
         return limit is not None and time.monotonic() - self._began > limit * 60
 
@@ -454,66 +430,6 @@ class Search:
         name = _run_name(number)
         found = [run for run in list_runs(self.base) if run.path.name.startswith(f"{name}-")]
         return found[-1] if found else None
-
-
-_FIGURES = (
-    "saved_bytes",
-    "peak_rss",
-    "peak_gpu_memory",
-    "train_seconds",
-    "total_seconds",
-    "trainable_parameters",
-    "steps",
-    "method",
-    "eval_loss_before",
-)
-
-
-def _chosen_metrics(
-    named: str | None, summary: dict[str, Any], records: Sequence[dict[str, Any]]
-) -> tuple[Metric, Metric]:
-    """Return the metric to improve, and the one that trials are compared by at rungs.
-
-    Raises:
-        RecipeError: there is no metric of that name.
-    """
-    listed = metrics_of(summary, str(summary.get("loss_unit", "")))
-    known = {metric.name: metric for metric in listed}
-    if named is not None:
-        name = "eval_loss" if named == "loss" else named
-        if name not in known:
-            names = ["loss", *(other for other in known if other != "eval_loss")]
-            raise RecipeError(
-                f"there is no metric {named!r}{did_you_mean(named, names)}; this task has "
-                f"{', '.join(names)}"
-            )
-        metric = known[name]
-    elif summary.get("task") in LOSS_TASKS or len(listed) < 2:
-        metric = known.get("eval_loss", loss_metric(""))
-    else:
-        metric = next(one for one in listed if one.name != "eval_loss")
-    measured = {key for record in records for key in record}
-    if metric.name == "eval_loss" or f"eval_{metric.name}" in measured or not measured:
-        return metric, metric
-    return metric, known.get("eval_loss", loss_metric(""))
-
-
-def _rung_values(
-    records: Sequence[dict[str, Any]], metric: Metric, shares: Sequence[float]
-) -> dict[str, float]:
-    """Return what a run measured at its rungs, by the percentage of its training."""
-    key = metric.name if metric.name == "eval_loss" else f"eval_{metric.name}"
-    values = {int(r["step"]): r[key] for r in records if r.get(key) is not None}
-    totals = [int(r["total_steps"]) for r in records if "total_steps" in r]
-    if not totals:
-        return {}
-    found: dict[str, float] = {}
-    for share in shares[:-1]:
-        # A plan that a time limit shortened is past a rung when it is measured.
-        after = [step for step in sorted(values) if step >= rung_step(share, totals[-1])]
-        if after and str(percent(share)) not in found:
-            found[str(percent(share))] = float(values[after[0]])
-    return found
 
 
 def _remove_checkpoints(folder: RunFolder) -> None:

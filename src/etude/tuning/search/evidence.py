@@ -1,97 +1,16 @@
 """What a search may conclude: the best trial, the cheapest as good, the front of several aims.
 
-A metric on N evaluation samples has a standard error; trials closer than it are not told apart.
-The one-standard-error rule (Breiman et al. 1984, section 3.4.3) takes, of the trials within one
-standard error of the best, the cheapest. The error is that of a bootstrap over the samples (Efron
-1979):
-
-    accuracy, macro-F1  samples drawn again are counts drawn again: a multinomial over the cells of
-                        the confusion matrix
-    the loss            Σ loss / Σ weight over micro-batches drawn again, each a cluster of samples
+Trials whose metric differs by less than its standard error over the evaluation samples are not told
+apart. The one-standard-error rule (Breiman et al. 1984, section 3.4.3) takes, of the trials within
+one standard error of the best, the cheapest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from etude.tuning.search.record import Selection
 from etude.tuning.search.trial import Trial
-
-DRAWS = 2_000
-FEWEST = 8
-"""With fewer clusters a bootstrap says nothing."""
-
-Floats = NDArray[np.float64]
-
-
-def standard_error(details: dict[str, Any], metric: str) -> float | None:
-    """Return the standard error of a run's metric over its evaluation samples.
-
-    Args:
-        details: of the run, details.json.
-        metric: its name.
-
-    Returns:
-        None where the run did not record what it needs.
-    """
-    generator = np.random.default_rng(0)
-    if metric in ("accuracy", "macro_f1") and "confusion_matrix" in details:
-        return _of_counts(np.asarray(details["confusion_matrix"]["counts"]), metric, generator)
-    if metric == "eval_loss" and "loss_parts" in details:
-        parts = np.asarray(details["loss_parts"], dtype=np.float64)
-        return _of_ratio(parts[:, 0], parts[:, 1], generator)
-    return None
-
-
-def _of_counts(counts: NDArray[Any], metric: str, generator: np.random.Generator) -> float | None:
-    """Return the error of a metric of a confusion matrix (true, predicted)."""
-    total = int(counts.sum())
-    if total < FEWEST:
-        return None
-    cells = counts.ravel() / total
-    classes = len(counts)
-    found: list[float] = []
-    # A piece at a time: many classes have many cells.
-    rows = max(1, 2_000_000 // len(cells))
-    for done in range(0, DRAWS, rows):
-        drawn = generator.multinomial(total, cells, size=min(rows, DRAWS - done))
-        drawn = drawn.reshape(-1, classes, classes).astype(np.float64)
-        right = np.einsum("nii->ni", drawn)
-        if metric == "accuracy":
-            found += (right.sum(axis=1) / total).tolist()
-            continue
-        both = drawn.sum(axis=1) + drawn.sum(axis=2)
-        found += (
-            np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
-            .mean(axis=1)
-            .tolist()
-        )
-    return float(np.std(found, ddof=1))
-
-
-def _of_ratio(sums: Floats, weights: Floats, generator: np.random.Generator) -> float | None:
-    """Return the error of Σ sums / Σ weights over clusters."""
-    count = len(sums)
-    if count < FEWEST:
-        return None
-    chosen = generator.integers(0, count, (DRAWS, count))
-    return float(np.std(sums[chosen].sum(axis=1) / weights[chosen].sum(axis=1), ddof=1))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The trials that a search names."""
-
-    default: int | None
-    best: int | None
-    cheapest: int | None
-    """Within one standard error of the best."""
-    front: tuple[int, ...] = ()
-    """Trials that no other is better than in all objectives, where there are several."""
 
 
 def cost(trial: Trial) -> tuple[float, float]:

@@ -36,6 +36,7 @@ def importance(space: Space, trials: Sequence[Trial], metric: Metric) -> dict[st
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         direction="maximize" if metric.higher_is_better else "minimize",
         storage=optuna.storages.InMemoryStorage(),

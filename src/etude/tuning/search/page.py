@@ -1,4 +1,4 @@
-"""The page of a search: `render` makes search.html from search.json and trials.json."""
+"""The page of a search: search.html, made from search.json and trials.json."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from etude.tuning.report.sections import Figure
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.search import charts
 from etude.tuning.search.conclusion import changes, conclusions, left_out
+from etude.tuning.search.parallel import parallel
 from etude.tuning.search.record import SearchRecord
 from etude.tuning.search.settings import COSTS
 from etude.tuning.search.space import Space
 from etude.tuning.search.trial import OVER, STATES, Trial
 from etude.tuning.search.view import cost_text, error_text, metric_text, written_values
+
+
+def write_search_report(folder: RunFolder, space: Space) -> None:
+    """Write search.html.
+
+    Raises:
+        RunError: trials.json is damaged, or the page cannot be written.
+    """
+    folder.write_text("search.html", render(folder, space))
 
 
 def render(folder: RunFolder, space: Space) -> str:
@@ -53,7 +63,7 @@ def search_content(folder: RunFolder, space: Space, record: SearchRecord) -> dic
         "fronts": [chart for chart in fronts if chart is not None],
         "importance": charts.importance_rows(record),
         "importance_needs": 12,
-        "parallel": charts.parallel(space.ranges, record),
+        "parallel": parallel(space.ranges, record),
         "slices": [chart for chart in slices if chart is not None],
         "place": charts.common_place(record),
         "table": _table(record, keys),
@@ -137,13 +147,14 @@ def _figures(record: SearchRecord, space: Space) -> list[Figure]:
     cheapest = record.trial(record.selection.cheapest)
     figures: list[Figure] = []
     if best is not None and best.value is not None:
-        known = default.value if default is not None else None
+        known = default.value if default is not None and default.number != best.number else None
         error = error_text(best, record)
         figures.append(
             Figure(
                 f"Best {metric.title}",
                 metric.text(best.value),
-                f"trial {best.number}" + (f", standard error {error}" if error else ""),
+                ("the default recipe" if default is best else f"trial {best.number}")
+                + (f", standard error {error}" if error else ""),
                 before=metric.text(known) if known is not None else "",
                 change=metric.change(known, best.value) if known is not None else "",
                 better=known is None or not metric.better(known, best.value),
@@ -160,13 +171,12 @@ def _figures(record: SearchRecord, space: Space) -> list[Figure]:
         )
     spent = sum(trial.seconds for trial in record.trials)
     figures.append(
-        Figure("Trials", q.number(record.begun), left_out(record) or f"of {space.settings.trials}")
-    )
-    figures.append(
         Figure(
-            "Time",
-            q.duration(spent),
-            f"as much as {record.trained:.1f} full trainings",
+            "Trials",
+            f"{record.begun} of {space.settings.trials}"
+            if record.begun < space.settings.trials
+            else q.number(record.begun),
+            f"{q.duration(spent)}, as much as {record.trained:.1f} full trainings",
         )
     )
     return figures

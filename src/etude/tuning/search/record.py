@@ -9,12 +9,21 @@ from typing import Any
 from etude.core.errors import RunError
 from etude.tuning.metrics.metric import Metric
 from etude.tuning.runs.folder import RunFolder
-from etude.tuning.search.evidence import Selection
 from etude.tuning.search.trial import UNCOUNTED, Trial
 
 TRIALS = "trials.json"
-SEARCH = "search.json"
-"""The space of a search; a run's folder with this file is a search."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The trials that a search names."""
+
+    default: int | None
+    best: int | None
+    cheapest: int | None
+    """Within one standard error of the best."""
+    front: tuple[int, ...] = ()
+    """Trials that no other is better than in all objectives, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +79,17 @@ class SearchRecord:
         if content is None:
             return None
         try:
-            selection = dict(content["selection"])
+            chosen = content["selection"]
             return cls(
                 Metric.from_json(content["metric"]),
                 tuple(content["against"]),
                 [Trial.from_json(record) for record in content["trials"]],
-                Selection(**{**selection, "front": tuple(selection["front"])}),
+                Selection(
+                    chosen["default"], chosen["best"], chosen["cheapest"], tuple(chosen["front"])
+                ),
                 Metric.from_json(content["rung_metric"]) if content["rung_metric"] else None,
                 content["importance"],
                 content["seconds"],
             )
         except (TypeError, KeyError, ValueError) as error:
             raise RunError(f"{folder.path / TRIALS} is damaged: {error}") from None
-
-
-def is_search(folder: RunFolder) -> bool:
-    """Whether a run's folder is that of a search."""
-    return (folder.path / SEARCH).is_file()

@@ -40,7 +40,8 @@ class SearchSettings(Section):
     joint over all keys. `gp`: Gaussian process."""
 
     halving: bool | None = None
-    """Successive halving (Jamieson and Talwalkar 2016). None: with one objective."""
+    """Successive halving (Jamieson and Talwalkar 2016). None: with one objective, and not with a
+    Gaussian process."""
 
     eta: Annotated[int, Field(ge=2, le=10)] = 3
     """Of the trials of a bracket that reach a rung, one in `eta` goes on."""
@@ -64,6 +65,11 @@ class SearchSettings(Section):
                 "search.halving compares by one objective; omit search.against, or set "
                 "search.halving: false"
             )
+        if self.halving and self.sampler == "gp":
+            raise ValueError(
+                "search.sampler gp learns from trials that are trained in full; omit "
+                "search.halving, or set search.sampler: tpe"
+            )
         if len(set(self.against)) < len(self.against):
             raise ValueError("search.against names a cost twice")
         if self.eta ** (self.rungs - 1) > MOST_HALVED:
@@ -76,7 +82,8 @@ class SearchSettings(Section):
     @property
     def shares(self) -> tuple[float, ...]:
         """Shares of the training at which trials are compared, ending with 1."""
-        halved = not self.against if self.halving is None else self.halving
+        alone = not self.against and self.sampler != "gp"
+        halved = alone if self.halving is None else self.halving
         if not halved:
             return (1.0,)
         return tuple(self.eta**-rung for rung in reversed(range(self.rungs)))

@@ -9,12 +9,11 @@ with: see `driver`). One process at a time opens a search: it holds the lock of 
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from etude.core.atomic_files import disk_reason, drop_torn_line
 from etude.core.errors import RunError
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 JOURNAL = "journal.jsonl"
+
+Direction = Literal["minimize", "maximize"]
 
 READY = "ready"
 """User attribute of a trial whose values are all drawn."""
@@ -43,16 +44,13 @@ def require_optuna() -> None:
     require_extra("search", "`etude search`", "optuna")
 
 
-def open_study(
-    folder: Path, settings: SearchSettings, directions: Sequence[str], *, read_only: bool = False
-) -> Study:
+def open_study(folder: Path, settings: SearchSettings, directions: Sequence[Direction]) -> Study:
     """Open the journal of a search, or begin it.
 
     Args:
-        folder: of the search, locked by this process unless `read_only`.
+        folder: of the search, locked by this process.
         settings: of the search, for its sampler.
         directions: `minimize` or `maximize` of each objective.
-        read_only: nothing is mended; the study is for looking at.
 
     Raises:
         MissingExtraError: Optuna is not installed.
@@ -62,12 +60,11 @@ def open_study(
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     file = folder / JOURNAL
     try:
-        if not read_only:
-            mend_journal(file)
+        mend_journal(file)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
         study = optuna.create_study(
             storage=storage,
@@ -80,8 +77,7 @@ def open_study(
         raise RunError(f"cannot read or write {file}: {disk_reason(error)}") from None
     except (ValueError, KeyError, AssertionError) as error:
         raise RunError(f"{file} is damaged: {error}") from None
-    if not read_only:
-        fail_half_drawn(study)
+    fail_half_drawn(study)
     return study
 
 

@@ -202,11 +202,7 @@ def metric_text(trial: Trial, record: SearchRecord) -> str:
 
 def error_text(trial: Trial, record: SearchRecord) -> str:
     """Return the standard error of a finished trial: `±1.2`; empty where it is not known."""
-    if trial.error is None:
-        return ""
-    if record.metric.format == "percent":
-        return f"±{100 * trial.error:.1f}"
-    return f"±{trial.error:.1f}" if record.metric.format == "points" else f"±{trial.error:.3f}"
+    return record.metric.error_text(trial.error)
 
 
 def cost_text(name: str, value: float | None) -> str:

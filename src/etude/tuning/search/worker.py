@@ -16,10 +16,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from etude.core.errors import (
     AdapterError,
@@ -49,6 +49,8 @@ class Job:
     """Shares of the training after which it is evaluated."""
     until: float
     """Share after which it pauses; 1: it is trained to its end."""
+    before: dict[str, Any] | None = None
+    """What the base measures, before.json of another trial; None: it is measured."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Worker:
         """
         began = time.monotonic()
         outcome = self._run(job, events, stopping)
-        return Outcome(**{**asdict(outcome), "seconds": round(time.monotonic() - began, 3)})
+        return replace(outcome, seconds=round(time.monotonic() - began, 3))
 
     def _run(self, job: Job, events: Events, stopping: Callable[[], bool]) -> Outcome:
         connection = self._started()
@@ -159,7 +161,10 @@ def _work(connection: Connection, log: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk: what is printed is the least of it
+        output = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(output, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -192,6 +197,7 @@ def _train(job: Job, connection: Connection) -> Outcome:
     from etude.tuning.pipeline import tune
     from etude.tuning.runs.folder import RunFolder
     from etude.tuning.search.relay import RelayCallback, RelayProgress
+    from etude.tuning.training.measurement import Measurement
     from etude.tuning.training.rungs import Rungs
 
     relay = _Relay(connection)
@@ -206,6 +212,7 @@ def _train(job: Job, connection: Connection) -> Outcome:
             callbacks=[RelayCallback(relay)],
             progress=RelayProgress(relay),
             rungs=Rungs(job.shares, job.until),
+            before=Measurement.from_json(job.before) if job.before else None,
         )
     except InsufficientMemoryError as error:
         return Outcome("no_memory", str(error))
@@ -245,4 +252,4 @@ class _Relay:
 
     def __call__(self, name: str, figures: Mapping[str, Any]) -> None:
         with self._lock, suppress(OSError):
-            self._connection.send((name, cast("dict[str, Any]", dict(figures))))
+            self._connection.send((name, dict(figures)))

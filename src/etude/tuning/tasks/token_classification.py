@@ -233,7 +233,14 @@ class TokenTagging:
             evaluation.metrics,
             [marked(sample.words, predicted) for sample, _, predicted in shown],
             [100.0 * (set(wanted) == set(predicted)) for _, wanted, predicted in shown],
-            entity_details(sentences, true, found),
+            {
+                **entity_details(sentences, true, found),
+                # True, found and both, of each sentence: for the standard error of entity F1.
+                "entity_counts": [
+                    (len(set(a)), len(set(b)), len(set(a) & set(b)))
+                    for a, b in zip(true, found, strict=True)
+                ],
+            },
         )
 
     def sample_records(

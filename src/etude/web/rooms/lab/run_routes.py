@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from etude.app import drafts, jobs
+from etude.app import drafts, jobs, search
 from etude.app.conversing import why_not
 from etude.app.run_exports import run_exports
 from etude.app.run_news import run_named
@@ -65,7 +65,9 @@ def run_page(
     facts = facts_of(run, read_queue(bench.runs))
     broken = facts.damaged or ""
     curves, series, predictions = [], None, None
+    searched = None
     try:
+        searched = search.overview(run) if run.is_search else None
         series = read_series(run)
         curves = run_curves(series)
         predictions = predictions_of(run, worst_first=order == "worst")
@@ -93,9 +95,10 @@ def run_page(
         log_topic=log_topic,
         has_log=run.log.is_file() or run.job.is_file(),
         is_alive=facts.state in ALIVE,
-        can_resume=facts.state in RESUMABLE,
+        can_resume=facts.state in RESUMABLE and not run.is_search,
+        searched=searched,
         work_at=at.get(work_topic, ""),
-        exports=run_exports(run),
+        exports=[] if run.is_search else run_exports(run),
         quantised=facts.figures.get("method") == "qlora",
         free=disk_free(run.path),
         why_not=why_not(run),
