@@ -148,5 +148,5 @@ def _interval(change: Mapping[str, Any]) -> str:
     return f"{q.signed(low, 1)} to {q.signed(high, 1)}"
 
 
-def _short(text: str, most: int = 400) -> str:
+def _short(text: str, most: int = 160) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
