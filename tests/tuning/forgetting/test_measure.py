@@ -154,6 +154,6 @@ def test_the_verdict_names_what_is_surely_worse_and_nothing_else():
     content["changes"].append(change("prose", 2.0, 1.9, 0.01))
     content["changes"].append(change("questions", 25.0, 30.0, 0.2))
     said = verdict(content)
-    assert "better at prose" in said and "questions" not in said and "chance" in said
+    assert "better at perplexity of x.txt" in said and "questions" not in said and "chance" in said
     content["changes"] = [change("questions", 25.0, 30.0, 0.2)]
     assert "no more than chance" in verdict(content)

@@ -11,8 +11,8 @@ from etude.tuning.metrics.metric import metrics_of
 from etude.tuning.report.blocks import Block, Remark, Table
 
 TITLES = {
-    "questions": "knowledge: MMLU questions answered rightly",
-    "prose": "prose: perplexity of {prose}",
+    "questions": "MMLU questions answered",
+    "prose": "perplexity of {prose}",
     "instructions": "instructions followed",
 }
 
@@ -136,16 +136,17 @@ def _difference(change: Mapping[str, Any]) -> str:
     """Return the change: in points, or of the perplexity in percent."""
     difference = change["tuned"] - change["base"]
     if change["name"] == "prose":
-        return f"{100 * math.expm1(difference):+.1f} %"
-    return f"{difference:+.1f}"
+        return f"{q.signed(100 * math.expm1(difference), 1)} %"
+    return q.signed(difference, 1)
 
 
 def _interval(change: Mapping[str, Any]) -> str:
     low, high = change["low"], change["high"]
     if change["name"] == "prose":
-        return f"{100 * math.expm1(low):+.1f} to {100 * math.expm1(high):+.1f} %"
-    return f"{low:+.1f} to {high:+.1f}"
+        low, high = 100 * math.expm1(low), 100 * math.expm1(high)
+        return f"{q.signed(low, 1)} to {q.signed(high, 1)} %"
+    return f"{q.signed(low, 1)} to {q.signed(high, 1)}"
 
 
-def _short(text: str, most: int = 400) -> str:
+def _short(text: str, most: int = 160) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
