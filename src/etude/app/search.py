@@ -237,13 +237,13 @@ def start(
     from etude.tuning.runs.process import Heartbeat
     from etude.tuning.search.driver import Search
     from etude.tuning.search.record import SearchRecord
-    from etude.tuning.settle import settled, with_adapter_found
+    from etude.tuning.settle import settled, with_runs_found
 
     space = plan.space
     with plan.resume or RunFolder.create(f"{space.default.name}-search", base) as folder:
         try:
             if plan.resume is None:
-                default = with_adapter_found(space.default, base)
+                default = with_runs_found(space.default, base)
                 space = replace(space, default=settled(default, folder.path))
             folder.write_json(folder.search.name, space.as_json())
             folder.write_text(folder.recipe.name, space.default.to_yaml())

@@ -105,9 +105,9 @@ class DistilledLanguageModel(SFT):
         targets = cast("Tensor", inputs.pop("targets"))
         trained = targets.flatten() != -100
         wanted = targets.flatten()[trained]
-        weight = plain_head(model)
+        weight = _whole_matrix(model)
         with self.teacher.active(model, batch.layout) as teacher:
-            teacher_weight = plain_head(teacher)
+            teacher_weight = _whole_matrix(teacher)
             plain = weight is not None and teacher_weight is not None
             known = (
                 _hidden(teacher, inputs, trained)
@@ -119,7 +119,8 @@ class DistilledLanguageModel(SFT):
                 _hidden(model, inputs, trained), weight, known, teacher_weight, wanted, self.mixture
             )
         else:
-            # Models that scale or cap their logits do so themselves: of the trained tokens, whole.
+            # Models that scale or cap their logits, or have rows of their own for added tokens, do so
+            # themselves: of the trained tokens, whole.
             own = _logits(model, inputs, targets, trained)
             words = min(own.shape[-1], known.shape[-1])
             losses, found = mixture_of_logits(
@@ -175,6 +176,12 @@ class DistilledClassifier(Classification):
             _recorded(self.mixture): (float(found.sum()), len(batch)),
         }
         return LossSum(losses.sum(), sums, list(logits.detach().float().cpu().numpy()))
+
+
+def _whole_matrix(model: Any) -> Tensor | None:
+    """Return the output matrix, (V, H), if it is all there is between hidden states and logits."""
+    matrix = plain_head(model)
+    return None if matrix is None or matrix.rows is not None else matrix.weight
 
 
 def _hidden(model: Any, inputs: Mapping[str, Any], trained: Tensor) -> Tensor:

@@ -197,5 +197,5 @@ def choice_log_probs(model: Any, batch: Batch, choices: Sequence[int]) -> torch.
     else:
         output = model.base_model(use_cache=False, **inputs)
         hidden = cast("torch.Tensor", output.last_hidden_state)
-        chosen = hidden.flatten(0, 1)[trained] @ weight[rows].to(hidden.dtype).t()
+        chosen = weight.to(hidden.dtype).logits(hidden.flatten(0, 1)[trained])[:, rows]
     return chosen.to(accumulator(chosen.dtype)).log_softmax(dim=1)
