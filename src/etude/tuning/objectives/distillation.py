@@ -119,8 +119,8 @@ class DistilledLanguageModel(SFT):
                 _hidden(model, inputs, trained), weight, known, teacher_weight, wanted, self.mixture
             )
         else:
-            # Models that scale or cap their logits, or have rows of their own for added tokens, do so
-            # themselves: of the trained tokens, whole.
+            # Models that scale or cap their logits, or have rows of their own for added tokens,
+            # multiply themselves: of the trained tokens, whole.
             own = _logits(model, inputs, targets, trained)
             words = min(own.shape[-1], known.shape[-1])
             losses, found = mixture_of_logits(
