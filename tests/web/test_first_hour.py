@@ -1,7 +1,8 @@
 """A newcomer's first hour with `etude up`, in one go, in a real browser.
 
 Opened by the link that the terminal shows, a problem is solved with the keyboard alone, a paper is
-liked, a file of data is sent and looked at, a model is tuned by QLoRA, and its adapter taken home.
+liked, a file of data is sent and looked at, a model is tuned by QLoRA, its adapter is taken home,
+it is asked beside its base, and a file for llama.cpp is made of it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.web.rooms.test_practise_browser import (
 )
 from tests.web.test_lab_browser import SHORT, change
 
+from etude.app.conversing import end_conversing
 from etude.app.run_queue import read_queue
 from etude.core.paths import home
 from etude.practice.problem import find_problem
@@ -95,7 +97,11 @@ def test_a_newcomers_first_hour(browser, link, folder, questions, tiny_llama):
         look_at_data(page, questions, str(tiny_llama(layers=1)))
         run = tune(page, folder)
         take_the_adapter_home(page, run)
-        # Chat with the tuned model, and its merge and export, join here, on the run's own page.
+        try:
+            chat_with_it(page)
+        finally:
+            end_conversing(run)
+        export_it(page, run)
         what_was_done_is_remembered(page)
     with new_context(browser, "status of 403") as stranger:
         page = stranger.new_page()
@@ -207,6 +213,27 @@ def take_the_adapter_home(page, run):
         config = json.loads(packed.read(f"{run.name}/adapter_config.json"))
     assert {"adapter_config.json", "adapter_model.safetensors"} <= names
     assert config["peft_type"] == "LORA"
+
+
+def chat_with_it(page):
+    page.get_by_role("link", name="Chat with it").click()
+    page.get_by_label("Message", exact=True).fill("open 3")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    turn = page.locator("#turn-1")
+    turn.get_by_text("Which is better?").wait_for()
+    assert turn.locator("h3").all_inner_texts() == ["Base", "Tuned"]
+    page.get_by_role("button", name="Tuned", exact=True).click()
+    turn.get_by_text("your vote").wait_for()
+
+
+def export_it(page, run):
+    page.get_by_role("link", name=run.name, exact=True).click()
+    page.get_by_role("button", name="Make: LoRA file for llama.cpp").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download: LoRA file for llama.cpp").click()
+    packed = download.value.path().read_bytes()
+    assert packed[:4] == b"GGUF"
+    assert packed == (run.path / "exports" / "adapter.gguf").read_bytes()
 
 
 def what_was_done_is_remembered(page):
