@@ -175,7 +175,7 @@ def _wait_for_trial(process, base, number, limit=240.0):
     while time.monotonic() < end:
         for metrics in base.glob(f"*/trials/trial-{number:03}-*/metrics.jsonl"):
             if metrics.stat().st_size:
-                return metrics.parent.parent.parent
+                return metrics.resolve().parent.parent.parent  # not by the link `latest`
         if process.poll() is not None:
             raise AssertionError(f"the search ended early: {process.stderr.read()}")
         time.sleep(0.01)
