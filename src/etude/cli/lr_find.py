@@ -100,9 +100,9 @@ def lr_find(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if svg is not None:
-        write_output(svg, found.svg())
+        write_output(svg, found.svg(), to_stderr=True)
     if html is not None:
-        write_output(html, found.html())
+        write_output(html, found.html(), to_stderr=True)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
         return

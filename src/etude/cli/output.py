@@ -7,8 +7,13 @@ from pathlib import Path
 import typer
 
 
-def write_output(file: Path, text: str) -> None:
-    """Write `text` whole, or leave what was there, and say where it is on standard error.
+def write_output(file: Path, text: str, *, to_stderr: bool = False) -> None:
+    """Write `text` whole, or leave what was there, and say where it is.
+
+    Args:
+        file: as the person named it.
+        text: its content.
+        to_stderr: whether standard output has something that programs read.
 
     Raises:
         RunError: it cannot be written.
@@ -20,4 +25,4 @@ def write_output(file: Path, text: str) -> None:
         replace_output(file, text)
     except OSError as error:
         raise RunError(f"cannot write {file}: {disk_reason(error)}") from None
-    typer.echo(f"written to {file}", err=True)
+    typer.echo(f"written to {file}", err=to_stderr)

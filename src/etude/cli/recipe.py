@@ -191,7 +191,7 @@ def schedule(
     with working("Counting the steps"):
         found = recipe_schedule(recipe, overrides or (), data=data, steps=steps)
     if svg is not None:
-        write_output(svg, found.svg())
+        write_output(svg, found.svg(), to_stderr=True)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
         return
