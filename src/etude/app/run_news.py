@@ -14,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -216,5 +217,14 @@ def _record(line: bytes, file: Path) -> dict[str, Any]:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise RunError(f"{file}: a line that is not a JSON object")
+        raise RunError(f"{file}{_place(line, file)}: not a JSON object")
     return cast("dict[str, Any]", record)
+
+
+def _place(wanted: bytes, file: Path) -> str:
+    """Return `, line N` of a line; the file is read from its beginning for that."""
+    with suppress(OSError), file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.rstrip(b"\r\n") == wanted.rstrip(b"\r\n"):
+                return f", line {number}"
+    return ""
