@@ -310,6 +310,7 @@ def test_each_kind_of_weight_has_its_rate_and_its_decay():
         lm_head__weight=(8, 8),
         lm_head__bias=(8,),
         norm__weight=(8,),
+        embed__trainable_tokens_delta=(3, 8),
     )
     groups = parameter_groups(TrainSpec(lr=1e-3, loraplus_lr_ratio=4, weight_decay=0.1), named)
     found = {
@@ -330,6 +331,7 @@ def test_each_kind_of_weight_has_its_rate_and_its_decay():
         "lm_head.weight": (1, 0.1),
         "lm_head.bias": (1, 0),
         "norm.weight": (1, 0),
+        "embed.trainable_tokens_delta": (1, 0),
     }
 
 

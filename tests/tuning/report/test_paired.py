@@ -55,7 +55,14 @@ def test_the_interval_is_that_of_the_mean_for_many_samples():
 def test_equal_runs_differ_by_nothing():
     test = compare_scores("a", "b", "score", [50.0, 20.0], [50.0, 20.0])
     assert (test.mean, test.low, test.high, test.p) == (0.0, 0.0, 0.0, 1.0)
-    assert "may be chance" in test.sentence and "few samples" in test.sentence
+    assert test.sentence.startswith("b is as good as a on the 2 samples of both")
+    assert "better" not in test.sentence and "few samples" in test.sentence
+
+
+def test_a_small_difference_is_named_and_may_be_chance():
+    test = compare_scores("a", "b", "score", [50.0, 20.0], [52.0, 19.0])
+    assert test.sentence.startswith("b is 0.5 points better than a")
+    assert "may be chance" in test.sentence
 
 
 def sample(name: str, after: str, reference: str = "yes", **more) -> dict:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from etude.core.errors import RunError
 from etude.tuning.adapters.registry import adapter_tensors
+from etude.tuning.adapters.trained_rows import DELTA
 from etude.tuning.config.sections.train import TrainSpec
 from etude.tuning.optim.adamw import PlacedAdamW
 from etude.tuning.optim.paged import paged_memory
@@ -75,10 +76,14 @@ def parameter_groups(
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Return whether weight decay applies: as the adapter kind declares; not to biases, norms."""
+    """Return whether weight decay applies: as the adapter kind declares; not to biases, norms.
+
+    Nor to rows of added tokens: they are values, not changes, and would fade in every step that
+    does not contain their token.
+    """
     last = name.rpartition(".")[2]
     own = adapter_tensors().get(last)
-    return own.decays if own is not None else parameter.ndim > 1 and last != "bias"
+    return own.decays if own is not None else parameter.ndim > 1 and last not in ("bias", DELTA)
 
 
 def _is_up_factor(name: str) -> bool:

@@ -54,13 +54,17 @@ class PairedTest:
     @property
     def sentence(self) -> str:
         """What follows from it."""
-        said = (
-            f"{self.second} is {abs(self.mean):.1f} points "
-            f"{'better' if self.mean >= 0 else 'worse'} than {self.first} on the "
-            f"{self.samples} samples of both (95 % from {self.low:+.1f} to {self.high:+.1f}, "
-            f"p {_p_text(self.p)})"
+        apart = f"{abs(self.mean):.1f}"
+        if not float(apart):
+            said = f"{self.second} is as good as {self.first}"
+        else:
+            how = "better" if self.mean > 0 else "worse"
+            said = f"{self.second} is {apart} points {how} than {self.first}"
+        said += (
+            f" on the {self.samples} samples of both "
+            f"(95 % from {self.low:+.1f} to {self.high:+.1f}, p {_p_text(self.p)})"
         )
-        if self.p > 0.05:
+        if self.p > 0.05 and float(apart):
             said += ": that may be chance"
         return said + ("; few samples, a rough interval" if self.samples < FEW else "")
 
