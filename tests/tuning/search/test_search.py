@@ -271,7 +271,7 @@ def test_a_metric_that_does_not_exist_names_near_ones(tiny_recipe, tmp_path):
 
 
 def test_a_default_that_cannot_be_trained_ends_the_search_and_leaves_nothing(tiny_recipe, tmp_path):
-    file = _file(tmp_path, tiny_recipe, data={"train": str(tmp_path / "missing.jsonl")})
+    file = _file(tmp_path, tiny_recipe, model={"id": str(tmp_path / "missing")})
     with pytest.raises(RunError, match=r"default recipe .* cannot be trained"):
         _search(file, tmp_path / "runs")
     assert list_runs(tmp_path / "runs") == []
