@@ -17,6 +17,7 @@ from tests.app.test_today import solve
 from tests.web.rooms.papers_data import installation
 
 from etude.app import drafts
+from etude.app.conversations import ChatSettings, Conversations
 from etude.app.workbench import Workbench
 from etude.core.paths import home
 from etude.practice.problem import find_problem
@@ -80,10 +81,12 @@ def furnished(folder: Path, model: str) -> Iterator[Workbench]:
             yield bench
 
 
-def parameters() -> dict[str, str]:
+def parameters(runs: Path) -> dict[str, str]:
     """Return a value for each parameter of a route, by the route's beginning and its name."""
     (draft,) = (home() / "lab").iterdir()
+    (chat,) = Conversations(RunFolder(runs / "shown-1")).all()
     return {
+        "/lab/runs/{name}/chat/{chat}": f"shown-1/chat/{chat.id}",
         "/practise/collections/{name}": "llm",
         "/lab/runs/{name}": "shown-1",
         "/lab/new/{draft}": draft.name,
@@ -93,10 +96,10 @@ def parameters() -> dict[str, str]:
     }
 
 
-def addresses(route: str) -> list[str]:
+def addresses(route: str, runs: Path) -> list[str]:
     """Return the addresses of a route, the first of which is the usual one."""
     path = route
-    for beginning, value in parameters().items():
+    for beginning, value in parameters(runs).items():
         if path.startswith(beginning):
             path = beginning.partition("{")[0] + value + path[len(beginning) :]
             break
@@ -165,6 +168,10 @@ def _train(runs: Path) -> None:
             run.adapter.mkdir()
             (run.adapter / "adapter_config.json").write_text("{}", "utf-8")
             run.log.write_text("a line of the log\n" * 200, "utf-8")
+            (run.path / "exports" / "peft").mkdir(parents=True)
+            (run.path / "exports" / "peft" / "adapter_config.json").write_text("{}", "utf-8")
+            (run.path / "exports" / "adapter.gguf").write_bytes(b"GGUF")
+            _converse(run)
             run.set_state("finished")
     for name in ("failed-1", f"{LONG}-1"):
         with named(runs, name) as run:
@@ -175,8 +182,21 @@ def _train(runs: Path) -> None:
         (run.path / "summary.json").write_text("{ not JSON")
 
 
+def _converse(run: RunFolder) -> None:
+    """Keep a conversation of two questions, of which the first was voted on."""
+    kept = Conversations(run)
+    name = kept.begin(ChatSettings())
+    for number in (1, 2):
+        kept.ask(name, {"message": f"question {number}"}, ("base", "tuned"))
+        for voice in ("base", "tuned"):
+            kept.begin_answer(name, number, voice)
+            text = f"an answer of the {voice} model " * 20
+            kept.end_answer(name, number, voice, "ended", text=text, tokens=120, seconds=2.5)
+    kept.vote(name, 1, "left")
+
+
 def _steps(run: RunFolder, count: int) -> None:
-    fields = {"name": run.name, "data": {"train": "rows.jsonl"}}
+    fields = {"name": run.name, "task": "chat", "data": {"train": "rows.jsonl"}}
     run.write_text("recipe.yaml", Recipe.parse(fields).to_yaml())
     for step in range(1, count + 1):
         figures = {"loss": 3 - step / 20, "lr": 1e-4, "grad_norm": 0.5, "tokens_per_s": 900.0}

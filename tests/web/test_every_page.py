@@ -42,12 +42,12 @@ def reader(served):
 
 
 @pytest.fixture(scope="module")
-def pages(reader):
+def pages(reader, bench):
     """The addresses of each route's pages; none for what is no page."""
     found: dict[str, list[str]] = {}
     wrong: dict[str, int] = {}
     for route in PAGE_ROUTES:
-        answers = [(path, reader.get(path)) for path in addresses(route)]
+        answers = [(path, reader.get(path)) for path in addresses(route, bench.runs)]
         for path, answer in answers:
             if answer.status_code != UNUSUAL.get(path, 200):
                 wrong[path] = answer.status_code
