@@ -254,8 +254,9 @@ ORDER = {
         "Store, and look again", "Start the run",
     ],
     "/lab/runs/{name}": [
-        "Report", "Download the adapter", "Clone with changes", "Training loss: arrow keys",
-        "Predictions", "Lines of the log", "Resolved, every key", "Delete the run", "Delete",
+        "Chat with it", "Report", "Clone with changes", "Training loss: arrow keys",
+        "Predictions", "Download the adapter", "Lines of the log", "Resolved, every key",
+        "Delete the run", "Delete",
     ],
     "/papers": ["Search titles", "Search", "All shelves", "Following", "Keys"],
     "/papers/paper/{key:path}": ["Like Title", "Not for me: Title", "Save the note", "Keys"],
