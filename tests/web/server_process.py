@@ -12,7 +12,8 @@ from tests.web.conftest import KEY, LAUNCH_KEY
 
 from etude.web.session import launch_token
 
-PORT = 18700
+# Of its own for each process of tests: a port that was left for a moment may be taken by another.
+PORT = 18700 + 20 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PROGRAM = """
     import sys
     from pathlib import Path

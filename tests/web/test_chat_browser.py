@@ -6,10 +6,10 @@ import re
 
 import pytest
 from tests.app.trained import endless, train
-from tests.web.test_lab_browser import MINUTES, serve
+from tests.web.server_process import ServerProcess
+from tests.web.test_lab_browser import MINUTES
 
 from etude.app.conversing import conversable, end_conversing
-from etude.web.session import launch_token
 
 pytestmark = pytest.mark.integration
 TURN = "#turn-1"
@@ -116,20 +116,19 @@ def test_a_server_killed_in_mid_answer_loses_nothing_that_was_written(browser, t
     runs = tmp_path / "runs"
     runs.mkdir()
     run = train(model, runs, "spoken", quant={"kind": "none"})
-    process, port = serve(runs, 18701)
+    server = ServerProcess(runs)
     page = browser.new_context().new_page()
     page.set_default_timeout(MINUTES)
     try:
-        page.goto(f"http://127.0.0.1:{port}/open?token={launch_token(b'l' * 32)}")
-        page.goto(f"http://127.0.0.1:{port}/lab/runs/{run.name}/chat")
+        page.goto(server.link())
+        page.goto(f"{server.address}/lab/runs/{run.name}/chat")
         ask(page, "open 7", tokens=50_000)
         answers(page).first.wait_for()
         for _ in range(2400):
             if len(answers(page).first.inner_text()) > 40:
                 break
             page.wait_for_timeout(100)
-        process.kill()
-        process.wait()
+        server.kill()
         shown = answers(page).first.inner_text()
         opened, name = conversable(run), re.search("[0-9a-f]{16}", page.url)[0]
         written = opened.kept.text_file(name, 1, "base")
@@ -140,8 +139,9 @@ def test_a_server_killed_in_mid_answer_loses_nothing_that_was_written(browser, t
                 break
             page.wait_for_timeout(100)
         assert written.stat().st_size > size, "the answer does not need the server"
-        process, again = serve(runs, port)
-        assert again == port
+        port = server.port
+        server.start()
+        assert server.port == port
         # The page goes on by itself; then the answer is stopped.
         for _ in range(2400):
             if len(answers(page).first.inner_text()) > len(shown) + 40:
@@ -153,8 +153,7 @@ def test_a_server_killed_in_mid_answer_loses_nothing_that_was_written(browser, t
         page.reload()
         assert answers(page).first.inner_text().startswith(shown)
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
         end_conversing(run)
         page.context.close()
 
