@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Literal
 from etude.core.errors import AdapterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from etude.core.progress import Progress
     from etude.tuning.adapters.merge import Into, MergeReport
     from etude.tuning.export.gguf_lora import GGUFLora
     from etude.tuning.export.peft import PeftAdapter
+    from etude.tuning.model_soup import Soup
 
 Number = Literal["f32", "f16"]
 
@@ -30,6 +33,46 @@ def adapter_folder(run: str, runs: Path = Path("runs")) -> Path:
     from etude.tuning.runs.folder import find_run
 
     return Path(run) if (Path(run) / CONFIG).is_file() else find_run(run, runs).adapter
+
+
+def average_adapters(
+    names: Sequence[str],
+    base: Path = Path("runs"),
+    output: Path | None = None,
+    *,
+    rank: int | None = None,
+    data: Path | None = None,
+    progress: Progress | None = None,
+) -> Soup:
+    """Average runs into a run of its own, and measure all on the same samples.
+
+    Args:
+        names: two runs or more.
+        base: folder that runs are kept in.
+        output: folder to write; None: a new one in `base`.
+        rank: of the average; None: the sum of the ranks, which is exact.
+        data: file to measure on; None: what the first run held out.
+        progress: reports every stage.
+
+    Raises:
+        EtudeError: the runs cannot be averaged, or the folder exists; nothing is left of it.
+    """
+    from etude.app.runs import find_runs_to_compare
+    from etude.tuning.config.recipe import Recipe
+    from etude.tuning.model_soup import average_runs
+    from etude.tuning.runs.folder import RunFolder, remove_run
+
+    folders = find_runs_to_compare(names, base)
+    if output is not None:
+        folder = RunFolder.make(output)
+    else:
+        folder = RunFolder.create(f"{Recipe.read_run(folders[0].recipe).name}-average", base)
+    try:
+        with folder:
+            return average_runs(folders, folder, rank=rank, data=data, progress=progress)
+    except BaseException:
+        remove_run(folder)
+        raise
 
 
 def merge_run(

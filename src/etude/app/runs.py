@@ -77,6 +77,8 @@ class RunDetails:
     summary: Summary
     """Empty unless it finished."""
     environment: dict[str, Any] | None
+    test: dict[str, Any] | None
+    """When the test set was opened and what was measured, test.json; None before."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -85,6 +87,7 @@ class RunDetails:
             "detail": self.detail,
             "summary": self.summary,
             "environment": self.environment,
+            "test": self.test,
         }
 
 
@@ -98,7 +101,8 @@ class RunComparison:
     differences: list[tuple[str, list[str]]]
     """Recipe keys that differ, each with its value in each run."""
     tests: list[PairedTest]
-    """Each further run against the first, on the samples of both; without those that share none."""
+    """Each further run against the first, or every pair, on the samples of both, corrected for how
+    many they are; without those that share none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -115,7 +119,10 @@ class RunComparison:
                 key: dict(zip((f.name for f in self.folders), values, strict=True))
                 for key, values in self.differences
             },
-            "paired_tests": [{**asdict(test), "says": test.sentence} for test in self.tests],
+            "paired_tests": [
+                {**asdict(test), "differs": test.differs, "says": test.sentence}
+                for test in self.tests
+            ],
         }
 
 
@@ -226,12 +233,12 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     Args:
         name: `latest`, a name, the start of one, or a path.
         base: folder that runs are kept in.
-        report: write its report.html, of a search its search.html, again first.
+        report: write its page (report.html, search.html, folds.html) again first.
 
     Raises:
         RunError: there is no such run, or a file of it is damaged.
     """
-    from etude.app import search
+    from etude.app import folds, search
     from etude.app.run_queue import read_queue
     from etude.tuning.report.page import write_report
     from etude.tuning.runs.folder import find_run
@@ -239,6 +246,8 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
     folder = find_run(name, base)
     if report and folder.is_search:
         search.write_report(folder)
+    elif report and folder.is_cross_validation:
+        folds.write_report(folder)
     elif report:
         write_report(folder)
     return RunDetails(
@@ -247,6 +256,7 @@ def run_details(name: str, base: Path = Path("runs"), *, report: bool = False) -
         folder.state_record().get("detail"),
         cast("Summary", folder.read_json("summary.json") or {}),
         folder.read_json("environment.json"),
+        folder.read_json(folder.test.name),
     )
 
 
@@ -260,17 +270,21 @@ def find_runs_to_compare(names: Sequence[str], base: Path = Path("runs")) -> lis
 
     folders = list({run.name: run for run in (find_run(name, base) for name in names)}.values())
     if len(folders) < 2:
-        raise RunError("compare wants two different runs or more")
+        raise RunError("name two different runs or more")
     return folders
 
 
-def compare_runs(folders: list[RunFolder]) -> RunComparison:
-    """Compare runs: their figures, what differs between their recipes, and sample by sample."""
-    from etude.tuning.report.differences import outcomes, recipe_differences
-    from etude.tuning.report.paired import paired_test
+def compare_runs(folders: list[RunFolder], *, every_pair: bool = False) -> RunComparison:
+    """Compare runs: their figures, what differs between their recipes, and sample by sample.
 
-    first, *others = folders
-    tests = [test for other in others if (test := paired_test(first, other)) is not None]
+    Args:
+        folders: two or more.
+        every_pair: compare each with each sample by sample; else each with the first.
+    """
+    from etude.tuning.report.differences import outcomes, recipe_differences
+    from etude.tuning.report.paired import paired_tests
+
+    tests = paired_tests(folders, every_pair=every_pair)
     return RunComparison(folders, outcomes(folders), recipe_differences(folders), tests)
 
 

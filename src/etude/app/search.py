@@ -233,7 +233,7 @@ def start(
     Raises:
         EtudeError: see `Search.run`; what is finished is kept.
     """
-    from etude.tuning.runs.folder import RunFolder, remove_run
+    from etude.tuning.runs.folder import RunFolder
     from etude.tuning.runs.process import Heartbeat
     from etude.tuning.search.driver import Search
     from etude.tuning.search.record import SearchRecord
@@ -252,7 +252,7 @@ def start(
             with Heartbeat(folder.heartbeat):
                 state = Search(folder, space, view, stopping).run()
         except BaseException as error:
-            _note_failure(folder, error, new=plan.resume is None, remove=remove_run)
+            note_failure(folder, error, new=plan.resume is None)
             raise
         record = SearchRecord.read(folder)
         assert record is not None
@@ -347,19 +347,20 @@ def _detail(record: SearchRecord, space: Space) -> str:
     return f"{said}; best {record.metric.title} {record.metric.text(best.value)}, {best.run}"
 
 
-def _note_failure(
-    folder: RunFolder, error: BaseException, *, new: bool, remove: Callable[[RunFolder], None]
-) -> None:
-    """Record why a search ended; a new one without a step of a trial leaves nothing behind."""
+def note_failure(folder: RunFolder, error: BaseException, *, new: bool) -> None:
+    """Record why a search or a cross-validation ended.
+
+    A new one without a step of a trial leaves nothing behind.
+    """
     from contextlib import suppress
 
     from etude.core.errors import EtudeError, innermost_reason
-    from etude.tuning.runs.folder import list_runs
+    from etude.tuning.runs.folder import list_runs, remove_run
 
     trials = list_runs(folder.path / "trials")
     if new and not any(run.has_steps() for run in trials):
         with suppress(RunError):
-            remove(folder)
+            remove_run(folder)
         return
     with suppress(RunError):
         if isinstance(error, KeyboardInterrupt):

@@ -55,8 +55,8 @@ def standing_of(
         return _queued(folder, queue, detail)
     if state in ("starting", "running", "stopping"):
         return _at_work(folder, state, step, total_steps)
-    if folder.is_search:
-        return _of_search(folder, state, detail)
+    if folder.has_trials:
+        return _of_trials(folder, state, detail)
     if state == "finished":
         return Standing(state, detail, "look at its report, try it, or train it for longer")
     if state == "stopped":
@@ -68,8 +68,11 @@ def standing_of(
     return Standing(state, _how_it_was_lost(record), _how_to_go_on(folder))
 
 
-def _of_search(folder: RunFolder, state: RunState, detail: str) -> Standing:
-    """Return the standing of a search that nobody is at work on."""
+def _of_trials(folder: RunFolder, state: RunState, detail: str) -> Standing:
+    """Return the standing of a search or a cross-validation that nobody is at work on."""
+    if folder.is_cross_validation:
+        after = f"go on with: etude tune --resume {folder.name}"
+        return Standing(state, detail, "look at its page" if state == "finished" else after)
     if state == "finished":
         return Standing(state, detail, "look at its page, or tune with its best.yaml")
     return Standing(state, detail, f"go on with: etude search --resume {folder.name}")

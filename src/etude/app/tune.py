@@ -193,6 +193,11 @@ def plan_resumption(
     folder = find_run(run, base)
     if folder.is_search:
         raise RecipeError(f"{folder.path} is a search; go on with: etude search --resume {run}")
+    if folder.is_cross_validation:
+        raise RecipeError(
+            f"{folder.path} is a cross-validation; go on with: etude tune --resume {run}, without "
+            "other options"
+        )
     other = [one for one in overrides if one.partition("=")[0].strip() not in LENGTH]
     if other:
         raise RecipeError(

@@ -116,6 +116,80 @@ def combine(
     typer.echo(f"{done.folder}: {done.modules} layers, {shown}, {q.size(done.bytes)}")
 
 
+@group.command(
+    epilog="Examples:\n\n`etude adapters average seed-1 seed-2 seed-3`\n\n"
+    "`etude adapters average seed-1 seed-2 seed-3 --rank 16 -o runs/soup --data dev.csv`"
+)
+def average(
+    parts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two finished runs or more, of one base and one task.",
+            metavar="RUN...",
+            autocompletion=complete_run,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write. Default: a new one among the runs."),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Rank of the average, as the nearest to it. Default: the sum of the ranks, which "
+            "is exact.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Measure on this file. Default: what the first run held out."),
+    ] = None,
+    runs: _RUNS = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Average runs of several seeds into a run of its own, and measure all on the same samples.
+
+    A better average is not a matter of course; what is gained is printed, whatever it is.
+    """
+    import json
+
+    from etude.app.export import average_adapters
+    from etude.cli.runs import print_table
+    from etude.core import units as q
+    from etude.tuning.report.live import TerminalProgress
+
+    soup = average_adapters(
+        parts, runs, output, rank=rank, data=data, progress=TerminalProgress(quiet=as_json)
+    )
+    if as_json:
+        typer.echo(json.dumps(soup.results, indent=2))
+        return
+    names = list(soup.results)
+    shown = [(soup.metric.title, soup.metric.name)] if soup.metric.name != "eval_loss" else []
+    rows = [
+        (
+            name,
+            q.loss(soup.results[name]["loss"]),
+            *(
+                f"{soup.metric.text(soup.results[name][key])} "
+                f"{soup.metric.error_text(soup.results[name]['standard_errors'].get(key))}".strip()
+                for _, key in shown
+            ),
+            q.number(soup.results[name]["samples"]),
+        )
+        for name in names
+    ]
+    print_table(("", "loss", *(title for title, _ in shown), "samples"), rows)
+    typer.echo(f"\n{soup.gain}")
+    if soup.test is not None:
+        typer.echo(soup.test.sentence)
+    low, high = soup.combined.ranks
+    ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    exact = "exact" if rank is None else "the nearest of that rank"
+    typer.echo(f"{soup.folder.path}: {ranks}, {exact}, {q.size(soup.combined.bytes)}")
+
+
 def _weighted(part: str, runs: Path) -> tuple[Path, float]:
     from etude.core.errors import AdapterError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     epilog="Examples:\n\n"
     "`etude eval runs/latest`\n\n"
     "`etude eval runs/latest --data questions.jsonl --base`\n\n"
-    "`etude eval runs/latest --forgetting`",
+    "`etude eval runs/latest --forgetting`\n\n"
+    "`etude eval runs/latest --final`",
 )
 def evaluate(
     run: Annotated[
@@ -47,6 +48,18 @@ def evaluate(
         Path | None,
         typer.Option(help="With --forgetting: a text file instead of Python's reference."),
     ] = None,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Open the test set (`data.test`, or --data where the recipe names none) and "
+            "evaluate on it; that it was opened, and when, is kept with the run.",
+        ),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="With --final: open a test set that was opened before."),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -55,24 +68,40 @@ def evaluate(
     from rich.table import Table
 
     from etude.core import units as q
+    from etude.core.errors import RecipeError
     from etude.tuning.evaluation import evaluate_run, evaluated_metrics
+    from etude.tuning.final_test import final_test
+    from etude.tuning.report.details.final_test import figure, opened, warnings
     from etude.tuning.report.live import TerminalProgress
     from etude.tuning.runs.folder import find_run
 
     folder = find_run(run, runs)
+    if again and not final:
+        raise RecipeError("--again is for --final: it opens a test set once more")
+    if final and forgetting:
+        raise RecipeError("--final opens the test set, --forgetting measures elsewhere: name one")
     if forgetting:
         _forgetting(folder, prose, as_json=as_json)
         return
-    results = evaluate_run(
-        folder,
-        data=data,
-        base=base,
-        generate=generate,
-        progress=TerminalProgress(quiet=as_json),
-        on_message=lambda line: typer.echo(line, err=True),
-    )
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    how: dict[str, Any] = {
+        "data": data,
+        "base": base,
+        "generate": generate,
+        "progress": TerminalProgress(quiet=as_json),
+        "on_message": say,
+    }
+    record: dict[str, Any] | None = None
+    if final:
+        record = final_test(folder, again=again, **how)
+        results = record["openings"][-1]["results"]
+    else:
+        results = evaluate_run(folder, **how)
     if as_json:
-        typer.echo(json.dumps(results, indent=2))
+        typer.echo(json.dumps(record or results, indent=2))
         return
     table = Table()
     shown = [m for m in evaluated_metrics(folder) if any(m.name in r for r in results.values())]
@@ -81,13 +110,11 @@ def evaluate(
         table.add_column(metric.title, justify="right")
     table.add_column("samples", justify="right")
     for voice, result in results.items():
-        errors = result.get("standard_errors", {})
-        values = (
-            f"{m.text(result.get(m.name))} {m.error_text(errors.get(m.name))}".strip()
-            for m in shown
-        )
+        values = (figure(metric, result) for metric in shown)
         table.add_row(voice, *values, q.number(result["samples"]))
     Console(highlight=False).print(table)
+    for line in () if record is None else (opened(record), *warnings(record)):
+        typer.echo(line)
     if (note := results["tuned"].get("note")) is not None:
         typer.echo(note, err=True)
 

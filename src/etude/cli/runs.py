@@ -18,6 +18,8 @@ from etude.cli.root import app
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from etude.tuning.report.paired import PairedTest
+
 runs_app = typer.Typer(
     help="List, show, compare and clean up runs.",
     no_args_is_help=True,
@@ -106,6 +108,7 @@ def show(
     from rich.text import Text
 
     from etude.app.runs import run_details
+    from etude.tuning.report.details.final_test import opened, test_figures, warnings
     from etude.tuning.report.differences import loss_curves
     from etude.tuning.report.plot import text_plot
     from etude.tuning.report.sections import headline
@@ -125,6 +128,12 @@ def show(
         before = f"{figure.before} → " if figure.before else ""
         note = " ".join(filter(None, (figure.change, figure.note)))
         console.print(f"{figure.label:>22}  {before}{figure.value}  [dim]{note}[/dim]")
+    if run.test is not None:
+        console.print(f"\n{opened(run.test)}", markup=False, soft_wrap=True)
+        for label, text in test_figures(run.test):
+            console.print(f"{label:>22}  {text}", markup=False, soft_wrap=True)
+        for line in warnings(run.test):
+            console.print(f"{'note':>22}  {line}", markup=False, soft_wrap=True)
     if plot := text_plot(loss_curves([folder])):
         console.print("\nTraining loss, smoothed\n" + plot, markup=False, soft_wrap=True)
     for label, path in (("report", folder.report), ("adapter", folder.adapter)):
@@ -134,6 +143,7 @@ def show(
 
 @runs_app.command(
     epilog="Examples:\n\n`etude runs compare first-run second-run`\n\n"
+    "`etude runs compare lora-2026 qlora-2026 latest --paired`\n\n"
     "`etude runs compare lora-2026 qlora-2026 latest --html compare.html`"
 )
 def compare(
@@ -143,6 +153,14 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(help="Write a web page with charts to this file instead.")
     ] = None,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            help="Test every pair of these runs on the samples that both were evaluated on, "
+            "corrected for the number of pairs, and print nothing else.",
+        ),
+    ] = False,
     runs: Base = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -157,9 +175,12 @@ def compare(
         write_comparison(folders, html)
         typer.echo(html)
         return
-    compared = compare_runs(folders)
+    compared = compare_runs(folders, every_pair=paired)
     if as_json:
         typer.echo(json.dumps(compared.as_json(), indent=2))
+        return
+    if paired:
+        _print_tests(compared.tests)
         return
     differences = compared.differences
     finished = all(folder.state == "finished" for folder in folders)
@@ -184,6 +205,18 @@ def compare(
         typer.echo(f"\n{test.sentence}")
     typer.echo("\nTraining loss, smoothed")
     typer.echo(text_plot(loss_curves(folders)))
+
+
+def _print_tests(tests: Sequence[PairedTest]) -> None:
+    from etude.core.errors import RunError
+    from etude.tuning.report.paired import paired_table
+
+    if not tests:
+        raise RunError("no two of these runs were evaluated on the same samples")
+    table = paired_table(tests)
+    print_table(table.columns, table.rows)
+    for test in tests:
+        typer.echo(f"\n{test.sentence}")
 
 
 @runs_app.command(

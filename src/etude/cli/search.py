@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
 from etude.cli.root import app
+from etude.cli.stopping import stop_on_signal
 
 if TYPE_CHECKING:
     from etude.app.search import SearchResult
@@ -158,7 +155,7 @@ def search(
     )
     for note in plan.notes:
         view.on_message(note)
-    with _stopping(view.on_message) as stopping:
+    with stop_on_signal(view.on_message, "trial") as stopping:
         view.open()
         try:
             result = service.start(plan, base=runs, view=view, stopping=stopping)
@@ -173,32 +170,6 @@ def search(
     if not result.finished:
         typer.echo(f"stopped; resume with: etude search --resume {result.folder.path}", err=True)
         raise typer.Exit(130)
-
-
-@contextmanager
-def _stopping(say: Callable[[str], None]) -> Generator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once."""
-    asked = False
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        del number
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say(
-            "stopping: the trial at work is saved at its next safe point, and all others are kept. "
-            "Ctrl-C again ends at once"
-        )
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_result(result: SearchResult, keys: list[str]) -> None:

@@ -29,6 +29,7 @@ class Method(StrEnum):
     "`etude tune text-classification --data reviews.csv`\n\n"
     "`etude tune --data reviews.csv --text-column review --label-column stars`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
+    "`etude tune text-classification --data reviews.csv --folds 5`\n\n"
     "`etude tune --resume latest`\n\n"
     "`etude tune --resume latest --set train.epochs=4`\n\n"
     "`etude tune --clone latest --set adapter.rank=16 --queue`"
@@ -88,6 +89,18 @@ def tune(
     compare: Annotated[
         bool, typer.Option("--compare", help="Run all three methods on the same data.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Cross-validation: divide the data into so many parts and make a run for each, "
+            "which holds it out.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --folds: divide the data so often, each time otherwise."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -128,11 +141,14 @@ def tune(
 
     Ctrl-C stops the run and keeps its progress; the last line says how to resume it.
     """
+    from etude.app import folds as cross_validation
     from etude.app import jobs
     from etude.app import tune as service
+    from etude.cli.folds import run_folds
     from etude.core.errors import RecipeError
     from etude.tuning.report.outcome import print_comparison, print_outcome
     from etude.tuning.report.terminal import TerminalView
+    from etude.tuning.runs.folder import find_run
 
     named = service.DataOptions(data, eval_data, text_column, label_column)
     if resume is not None or clone is not None:
@@ -144,13 +160,24 @@ def tune(
             )
         if resume is not None and clone is not None:
             raise RecipeError("--resume goes on with a run, --clone begins another: name one")
+    if repeats is not None and folds is None and resume is None:
+        raise RecipeError("--repeats is for --folds: it divides the data so often")
+    if folds is not None and (queue or compare):
+        raise RecipeError("--folds makes its runs here, by one method: no --queue, no --compare")
     if queue:
         if compare:
             raise RecipeError("--compare runs three methods here; it takes no --queue")
         if resume is not None:
             _queued(jobs.resume_job(resume, runs, overrides or (), ignore_memory=ignore_memory))
             return
+    again = None if resume is None or overrides else find_run(resume, runs)
+    if again is not None and again.is_cross_validation:
+        planned = cross_validation.plan_folds_resumption(again, folds, repeats)
+        run_folds(planned, runs, quiet=quiet, as_json=as_json)
+        return
     if resume is not None:
+        if folds is not None or repeats is not None:
+            raise RecipeError(f"--resume {resume} is no cross-validation; omit --folds, --repeats")
         plan = service.plan_resumption(resume, runs, overrides or ())
     elif clone is not None:
         plan = jobs.plan_clone(clone, runs, overrides or ())
@@ -167,6 +194,12 @@ def tune(
         for note in plan.notes:
             typer.echo(note, err=True)
         _queued(jobs.add_job(plan, runs, ignore_memory=ignore_memory))
+        return
+    if folds is not None:
+        for note in () if quiet or as_json else plan.notes:
+            typer.echo(note, err=True)
+        planned = cross_validation.plan_folds(plan.recipe, folds, repeats or 1)
+        run_folds(planned, runs, quiet=quiet, as_json=as_json)
         return
     silent = quiet or as_json
     view = TerminalView(quiet=silent)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from etude.core.errors import RunError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.adapters.multi_adapter import adapter_disabled
+from etude.tuning.artifacts import PreparedData
+from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.metrics.metric import PERPLEXITY, Metric, metrics_of
 from etude.tuning.metrics.sampling_error import standard_errors
 from etude.tuning.objectives.base import SFT, Objective
@@ -21,30 +25,67 @@ from etude.tuning.tasks.registry import task_named
 from etude.tuning.training.measurement import Measurement, unchanged
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What was measured of a run, and on what."""
+
+    results: dict[str, dict[str, Any]]
+    """As `evaluate_run` returns them."""
+    recipe: Recipe
+    """Of the run."""
+    data: PreparedData
+    tuned: Measurement
+    objective: Objective
+
+
 def evaluate_run(
     folder: RunFolder,
     *,
-    data: Path | None = None,
+    data: Path | Sequence[NamedFile] | None = None,
     base: bool = False,
     generate: int | None = None,
     progress: Progress | None = None,
     on_message: Callable[[str], None] | None = None,
+    on_data: Callable[[PreparedData], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
+    """Evaluate a run's model, and optionally its base; return the results of `measure_run`."""
+    return measure_run(
+        folder,
+        data=data,
+        base=base,
+        generate=generate,
+        progress=progress,
+        on_message=on_message,
+        on_data=on_data,
+    ).results
+
+
+def measure_run(
+    folder: RunFolder,
+    *,
+    data: Path | Sequence[NamedFile] | None = None,
+    base: bool = False,
+    generate: int | None = None,
+    progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
+    on_data: Callable[[PreparedData], None] | None = None,
+) -> Evaluated:
     """Evaluate a run's model, and optionally its base.
 
     Args:
         folder: a finished run.
-        data: a file to evaluate on, every row of it; None: the run's own held-out samples.
+        data: files to evaluate on, every row of them; None: the run's own held-out samples.
         base: also evaluate the model without its adapter.
         generate: answers to generate; None: the recipe's `eval.generate`.
         progress: reports every stage.
         on_message: told what the figures do not say: why samples were not packed.
+        on_data: called with the samples before anything is measured on them.
 
     Returns:
-        For `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per trained
-        token; the metrics of the task; `standard_errors` over the samples, by name; samples; a
-        `note` if both gave the same outputs. For each extractive baseline of the recipe: its
-        metrics.
+        With `results` for `tuned` and `base`: loss, in `unit`; perplexity, where that is nats per
+        trained token; the metrics of the task; `standard_errors` over the samples, by name;
+        samples; a `note` if both gave the same outputs. For each extractive baseline of the recipe:
+        its metrics.
 
     Raises:
         EtudeError: the run is not finished, or the data cannot be used.
@@ -59,10 +100,13 @@ def evaluate_run(
     if base and not tuned.adapted:
         raise RunError("full fine-tuning overwrote the base, so the run has no base to evaluate")
     loaded, task = tuned.loaded, task_named(recipe.task)
-    if data is None:
-        prepared = task.encode(task.read(recipe), loaded, recipe, progress)
+    if data is not None:
+        files = [NamedFile(path=str(data))] if isinstance(data, Path) else data
+        prepared = task.read_evaluation(files, loaded, recipe, progress)
     else:
-        prepared = task.read_evaluation(data, loaded, recipe, progress)
+        prepared = task.encode(task.read(recipe), loaded, recipe, progress)
+    if on_data is not None:
+        on_data(prepared)
     objective = task.evaluation_objective(recipe, prepared, folder, adapted=tuned.adapted)
     with loaded.placement.autocast_context():
         unpacked = task.layout(recipe, loaded).unpacked_because
@@ -93,7 +137,7 @@ def evaluate_run(
     beside: dict[str, Any] = measurements["tuned"].details.get("baselines", {})
     for row in beside.get("rows", [])[:-1]:
         results[row["name"]] = {**row["metrics"], "samples": len(prepared.eval.samples)}
-    return results
+    return Evaluated(results, recipe, prepared, measurements["tuned"], objective)
 
 
 def _errors(measured: Measurement) -> dict[str, float]:

@@ -57,6 +57,7 @@ from etude.tuning.runs.process import Heartbeat
 from etude.tuning.settle import settled, with_runs_found
 from etude.tuning.tasks.base import TaskRecord
 from etude.tuning.tasks.detect import resolved
+from etude.tuning.trackers.registry import require_trackers, trackers
 from etude.tuning.training.gradient_noise import noise_scale
 from etude.tuning.training.interrupt import StopAnswer, answers
 from etude.tuning.training.measurement import Measurement, unchanged
@@ -112,6 +113,7 @@ def tune(
             saved before is still valid. A run that has not trained a step leaves no folder.
     """
     recipe.require_data()
+    require_trackers(recipe.train.trackers)
     bound_products()
     recipe = with_runs_found(recipe, base)
     watching, progress = CallbackList(callbacks), progress or SilentProgress()
@@ -187,6 +189,10 @@ def _tune(
     known: Measurement | None,
 ) -> Run:
     began = time.perf_counter()
+    callbacks = CallbackList([*trackers(recipe.train.trackers, folder), *callbacks.callbacks])
+    if tests := recipe.data.test_files:
+        names = " and ".join(file.first for file in tests)
+        callbacks.on_message(f"data.test is not read: {names} waits for `etude eval RUN --final`")
     ready = prepare(recipe, placement, folder, callbacks, progress, ignore_memory=ignore_memory)
     task, loaded, data, objective = ready.task, ready.loaded, ready.data, ready.objective
     adapted, parameters = ready.adapted, ready.parameters

@@ -169,9 +169,10 @@ def load(
     if not isinstance(run, RunFolder) and is_adapter(run):
         return _load_adapter(Path(run), progress)
     folder = run if isinstance(run, RunFolder) else find_run(str(run), base)
-    if folder.is_search:
+    if folder.has_trials:
+        what = "search" if folder.is_search else "cross-validation"
         raise RunError(
-            f"{folder.path} is a search: name one of its runs, in {folder.path / 'trials'}"
+            f"{folder.path} is a {what}: name one of its runs, in {folder.path / 'trials'}"
         )
     recipe = trained_recipe(folder)
     use_threads(recipe.train.threads)

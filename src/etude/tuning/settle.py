@@ -7,7 +7,8 @@ from pathlib import Path
 
 from etude.core.errors import RunError
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.data import BM25, DataSpec, NamedFile
+from etude.tuning.config.sections.data import BM25, DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.config.sections.objective import SELF
 from etude.tuning.data.sources import standard_input
 from etude.tuning.models.catalog import CATALOG
@@ -28,7 +29,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         DataError: standard input is a terminal or empty, or cannot be stored.
         ModelError: the file of added tokens cannot be read.
     """
-    data = recipe.data
+    data = recipe.data.model_copy(update={"test": _absolute(recipe.data.test)})
     if data.kind == "files":
         if data.train == standard_input.NAME:
             data = data.model_copy(update={"train": str(standard_input.store(folder / "data"))})
@@ -91,7 +92,7 @@ def _with_adapter_found(recipe: Recipe, base: str | Path) -> Recipe:
 
 def with_paths(spec: DataSpec) -> DataSpec:
     """Return data in files, all of them by their absolute paths."""
-    update = {"train": _absolute(spec.train), "eval": _absolute(spec.eval)}
+    update = {key: _absolute(getattr(spec, key)) for key in ("train", "eval", "test")}
     return spec.model_copy(update=update)
 
 

@@ -6,8 +6,16 @@ from math import comb
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from etude.tuning.report.paired import compare_scores, paired_test
+from etude.tuning.report.paired import (
+    compare_scores,
+    corrected,
+    holm,
+    paired_table,
+    paired_test,
+    paired_tests,
+)
 from etude.tuning.runs.folder import RunFolder
 
 
@@ -38,6 +46,72 @@ def test_many_samples_agree_with_the_exact_test_within_the_error_of_the_draws():
     p = compare_scores("a", "b", "correct", ours, theirs).p
     # Four standard errors of a share of 10,000 draws.
     assert abs(p - exact) < 4 * (exact * (1 - exact) / 10_000) ** 0.5
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (7, 1), (40, 22), (900, 1000)])
+def test_mcnemars_test_is_scipys_exact_binomial_test(better, worse):
+    ours = [0.0] * better + [100.0] * worse + [100.0] * 5
+    theirs = [100.0] * better + [0.0] * worse + [100.0] * 5
+    found = compare_scores("a", "b", "score", ours, theirs).mcnemar
+    expected = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_scores_between_right_and_wrong_have_no_mcnemar_test():
+    test = compare_scores("a", "b", "score", [0.0, 30.0], [100.0, 20.0])
+    assert test.mcnemar is None
+    assert test.decisive == test.p
+
+
+def step_down(values, level):
+    """Holm 1979 as he wrote it: reject the smallest while it is below level / (those left)."""
+    rejected = set()
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        if values[place] > level / (len(values) - rank):
+            break
+        rejected.add(place)
+    return rejected
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.2])
+def test_holms_adjusted_values_reject_what_his_procedure_rejects(level):
+    generator = np.random.default_rng(1)
+    for count in (1, 2, 5, 12):
+        for _ in range(50):
+            values = generator.beta(0.3, 2.0, count).tolist()
+            adjusted = holm(values)
+            assert {i for i, p in enumerate(adjusted) if p <= level} == step_down(values, level)
+            assert all(p >= value for p, value in zip(adjusted, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # statsmodels' multipletests(method="holm") and R's p.adjust print these.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+        ([0.6, 0.001, 0.9], [1.0, 0.003, 1.0]),
+        ([0.04], [0.04]),
+    ],
+)
+def test_holms_adjusted_values_are_the_known_ones(values, expected):
+    assert holm(values) == pytest.approx(expected)
+
+
+def test_several_comparisons_are_corrected_and_one_alone_is_not():
+    strong = compare_scores("a", "b", "correct", [0.0] * 12, [100.0] * 12)
+    weak = compare_scores("a", "c", "correct", [0.0] * 6 + [100.0] * 6, [100.0] * 12)
+    (alone,) = corrected([weak])
+    assert alone.adjusted is None and alone.differs and "corrected" not in alone.sentence
+    first, second, third = corrected([strong, weak, weak])
+    assert weak.mcnemar == pytest.approx(0.03125)
+    assert (first.differs, second.differs) == (True, False)
+    assert second.adjusted == third.adjusted == pytest.approx(0.0625)
+    assert "p 0.031, 0.062 corrected for 3 comparisons" in second.sentence
+    assert "may be chance" in second.sentence
+    table = paired_table([first, second, third])
+    assert table.columns[-2:] == ["p, McNemar", "p, Holm"]
+    assert table.rows[1][-2:] == ["0.031", "0.062"]
 
 
 def test_the_interval_is_that_of_the_mean_for_many_samples():
@@ -88,3 +162,26 @@ def test_samples_that_both_runs_have_are_paired_by_what_they_are(tmp_path):
     second.write_lines("samples.jsonl", [{**one, "score_after": 20.0} for one in scored])
     test = paired_test(first, second)
     assert (test.measure, test.mean) == ("score", 0.0)
+
+
+def test_every_pair_of_three_runs_is_compared_and_printed(tmp_path, etude_command):
+    folders = [RunFolder.create(name, tmp_path) for name in ("one", "two", "three")]
+    for folder, right in zip(folders, (2, 9, 12), strict=True):
+        folder.write_lines(
+            "samples.jsonl", [sample(f"r:{i}", "yes" if i < right else "no") for i in range(12)]
+        )
+    assert len(paired_tests(folders)) == 2
+    tests = paired_tests(folders, every_pair=True)
+    assert [test.comparisons for test in tests] == [3, 3, 3]
+    assert [test.differs for test in tests] == [True, True, False]
+    names = [str(folder.path) for folder in folders]
+    told = etude_command("runs", "compare", *names, "--paired")
+    assert told.returncode == 0, told.stderr
+    assert "p, Holm" in told.stdout and "corrected for 3 comparisons" in told.stdout
+    page = tmp_path / "compare.html"
+    assert etude_command("runs", "compare", *names, "--html", page).returncode == 0
+    assert "corrected for 3 comparisons" in page.read_text()
+    (folders[0].path / "samples.jsonl").unlink()
+    (folders[1].path / "samples.jsonl").unlink()
+    told = etude_command("runs", "compare", *names[:2], "--paired")
+    assert told.returncode == 2 and "no two of these runs" in told.stderr

@@ -156,6 +156,7 @@ def combine_folders(
     method: Method = "exact",
     rank: int | None = None,
     overwrite: bool = False,
+    modules: bool = False,
 ) -> Combined:
     """Write the weighted sum of saved adapters as a plain LoRA in PEFT's format.
 
@@ -167,6 +168,8 @@ def combine_folders(
         method: see `combine_adapters`.
         rank: likewise.
         overwrite: replace an existing folder.
+        modules: also sum the weights of modules that were trained whole, such as heads, which is
+            meant for weights that sum to 1; else adapters that have some are refused.
 
     Raises:
         AdapterError: one is damaged, has another base, or cannot be combined.
@@ -179,9 +182,9 @@ def combine_folders(
     if not saved:
         raise AdapterError("no adapters to combine were named")
     for adapter, _ in saved:
-        _refuse_unlike(adapter, saved[0][0])
+        _refuse_unlike(adapter, saved[0][0], modules=modules)
     paths = dict.fromkeys(path for adapter, _ in saved for path in adapter.parts)
-    tensors: dict[str, Tensor] = {}
+    tensors = _summed_modules(saved)
     ranks: dict[str, int] = {}
     for path in paths:
         parts: list[Weighted] = [
@@ -225,10 +228,34 @@ def combine_folders(
     return Combined(output, len(ranks), (min(ranks.values()), max(ranks.values())), size)
 
 
-def _refuse_unlike(adapter: SavedAdapter, first: SavedAdapter) -> None:
+def _summed_modules(saved: Sequence[tuple[SavedAdapter, float]]) -> dict[str, Tensor]:
+    """Return the weighted sums of the modules trained whole, by their names in the file.
+
+    Raises:
+        AdapterError: the adapters do not have the same ones.
+    """
+    flat = [
+        {
+            f"{PREFIX}{path}.{part}": weight * tensor
+            for path, module in adapter.modules.items()
+            for part, tensor in module.items()
+        }
+        for adapter, weight in saved
+    ]
+    shapes = [{key: tensor.shape for key, tensor in one.items()} for one in flat]
+    for (adapter, _), own in zip(saved, shapes, strict=True):
+        if own != shapes[0]:
+            raise AdapterError(
+                f"{adapter.folder} and {saved[0][0].folder} have trained other modules whole, or "
+                "heads of other sizes; they cannot be summed"
+            )
+    return {key: torch.stack([one[key] for one in flat]).sum(0) for key in flat[0]}
+
+
+def _refuse_unlike(adapter: SavedAdapter, first: SavedAdapter, *, modules: bool) -> None:
     if registry.kind(adapter.kind).beyond_factors is not None:
         raise AdapterError(f"{adapter.folder} is of kind {adapter.kind}, which cannot be combined")
-    if more := adapter.beside_factors:
+    if (more := adapter.beside_factors) and not (modules and adapter.only_modules_beside):
         raise AdapterError(f"{adapter.folder} has {more}, which cannot be combined")
     if adapter.not_linear:
         raise AdapterError(

@@ -117,6 +117,12 @@ class SavedAdapter:
         return f"factors relative to a base that {changed} changes" if changed else None
 
     @property
+    def only_modules_beside(self) -> bool:
+        """Whether modules trained whole are all that it has beside the factors."""
+        others = self.biases or self.tokens or self.stacked
+        return not others and peft_initialisation(self.options.config) is None
+
+    @property
     def starts_off_base(self) -> bool:
         """Whether the initialisation subtracted a part from the base."""
         return self.provenance is not None and self.provenance.init != "default"

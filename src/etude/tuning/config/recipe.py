@@ -387,7 +387,7 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
 
 
 def _train_on(fields: dict[str, Any], data: str) -> None:
-    """Replace the recipe's training data by `data`, and drop its evaluation data."""
+    """Replace the recipe's training data by `data`, and drop its evaluation and test data."""
     section: Any = fields.get("data") or {}
     if not isinstance(section, dict):
         return  # reported by the validation of the whole recipe
@@ -395,7 +395,7 @@ def _train_on(fields: dict[str, Any], data: str) -> None:
     if kept.get("kind") == "docstrings":
         fields["data"] = {**kept, "packages": [data], "eval_packages": []}
     else:
-        fields["data"] = {**kept, "kind": "files", "train": data, "eval": None}
+        fields["data"] = {**kept, "kind": "files", "train": data, "eval": None, "test": None}
 
 
 def _one_line(error: Exception) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.documents import (
     Documents,
     documents_of,
@@ -85,8 +86,8 @@ def _sides(spec: DataSpec) -> tuple[Documents, Documents | None]:
                 "data.train: weights of files are for conversations; mix general text into "
                 "documents by data.replay"
             )
-        return _read_all(spec.train_files, spec), (
-            _read_all(spec.eval_files, spec) if spec.eval else None
+        return read_all(spec.train_files, spec), (
+            read_all(spec.eval_files, spec) if spec.eval else None
         )
     source = SOURCES[spec.kind]
     if not isinstance(source, RowSource):
@@ -96,7 +97,7 @@ def _sides(spec: DataSpec) -> tuple[Documents, Documents | None]:
     return train, None if rows.eval is None else documents_of(rows.eval, spec, f"{spec.train}")
 
 
-def _read_all(files: Sequence[NamedFile], spec: DataSpec) -> Documents:
+def read_all(files: Sequence[NamedFile], spec: DataSpec) -> Documents:
     """Read the documents of one file or folder, or of several.
 
     Raises:
@@ -121,7 +122,7 @@ def read_named(name: str | None, spec: DataSpec) -> Documents:
 def _split(
     train: Sequence[Sample], held_out: Documents | None, spec: DataSpec, seed: int
 ) -> DataSplit:
-    if held_out is not None or len(train) > 1 or not spec.eval_fraction:
+    if held_out is not None or len(train) > 1 or not spec.eval_fraction or spec.fold.of:
         evaluation = None if held_out is None else held_out.samples
         return split_samples(train, evaluation, spec, seed)
     parts = split_single(train[0], spec.eval_fraction)

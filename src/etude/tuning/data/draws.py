@@ -184,7 +184,7 @@ def content_key(sample: Sample) -> bytes:
     return digest.digest()
 
 
-def unit(key: bytes, seed: int, purpose: Literal["side", "draw"]) -> float:
+def unit(key: bytes, seed: int, purpose: Literal["side", "draw", "fold"]) -> float:
     """Return a number in [0, 1) that depends on `key`, `seed` and `purpose` alone."""
     digest = hashlib.blake2b(key, digest_size=8, person=purpose.encode(), salt=_salt(seed))
     return int.from_bytes(digest.digest(), "big") / 2**64

@@ -11,11 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.data import DataSpec, FoldSpec
 from etude.tuning.data.account import Account
 from etude.tuning.data.columns import field_reader
 from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.draws import content_key, unit
+from etude.tuning.data.folds import fold_note, held_out_fold
 from etude.tuning.data.labels import (
     LabelError,
     LabelKind,
@@ -88,11 +89,17 @@ def split_labelled(
     if held_out is None:
         _require_texts([known], spec)
         kind = label_kind(spec, known.samples)
-        out = held_out_places(known.samples, kind, spec.eval_fraction, seed)
+        out = (
+            _fold_places(known.samples, kind, spec.fold, seed)
+            if spec.fold.of is not None
+            else held_out_places(known.samples, kind, spec.eval_fraction, seed)
+        )
         rest = [i for i in range(len(known.samples)) if i not in out]
         evaluated = known, sorted(out)
-        if spec.eval_fraction > 0:
-            each = ", the same share of every class" if kind == "class" else ""
+        each = ", the same share of every class" if kind == "class" else ""
+        if spec.fold.of is not None:
+            notes.append(fold_note(len(out), len(known.samples), spec.fold, each))
+        elif spec.eval_fraction > 0:
             notes.append(
                 f"held out {len(out):,} of {len(known.samples):,} samples{each} "
                 f"(data.eval_fraction {spec.eval_fraction:g})"
@@ -160,6 +167,17 @@ def _strata(samples: Sequence[Sample], kind: LabelKind) -> list[str]:
     if kind != "class":
         return [""] * len(samples)
     return [str(sample.label) for sample in samples]
+
+
+def _fold_places(samples: Sequence[Sample], kind: LabelKind, fold: FoldSpec, seed: int) -> set[int]:
+    """Return the places that a fold holds out; several labels of a row are balanced as one."""
+    strata = (
+        ["; ".join(sorted(labels_of(sample))) for sample in samples]
+        if kind == "multi_label"
+        else _strata(samples, kind)
+    )
+    keys = [prompt_key(sample) for sample in samples]
+    return held_out_fold(keys, strata, fold, seed, classes=kind == "class")
 
 
 def held_out_places(

@@ -14,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from etude.core.errors import DataError
-from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.config.sections.data import DataSpec, FoldSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.account import Account, accounted
+from etude.tuning.data.disk_buffer import DiskBuffer
 from etude.tuning.data.draws import Draw, MixedDraw, content_key, mixed_draw, unit
+from etude.tuning.data.folds import fold_note, held_out_fold
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
@@ -139,7 +142,7 @@ def split_samples(
     Args:
         train: training samples, also the source of held-out ones if `held_out` is None.
         held_out: evaluation samples; equal training samples are dropped.
-        spec: gives `eval_fraction`, `max_train` and `max_eval`.
+        spec: gives `eval_fraction` or `fold`, `max_train` and `max_eval`.
         seed: seed of the hold-out and of the random draws.
 
     Raises:
@@ -148,7 +151,10 @@ def split_samples(
     notes: list[str] = []
     train_draw = mixed_draw(spec, seed) if spec.weighted else Draw(spec.max_train, seed)
     eval_draw = Draw(spec.max_eval, seed)
-    if held_out is None:
+    if held_out is None and spec.fold.of is not None:
+        out = _hold_out_fold(train, spec.fold, seed, train_draw, eval_draw)
+        notes.append(fold_note(out, out + train_draw.seen, spec.fold))
+    elif held_out is None:
         _hold_out(train, spec.eval_fraction, seed, train_draw, eval_draw)
         if spec.eval_fraction > 0:
             notes.append(
@@ -176,6 +182,21 @@ def split_samples(
     notes += train_draw.notes("training")
     notes += eval_draw.notes("evaluation")
     return split
+
+
+def _hold_out_fold(
+    samples: Iterable[Sample], fold: FoldSpec, seed: int, train: Draw | MixedDraw, held: Draw
+) -> int:
+    """Assign the samples of a fold to `held`, the others to `train`; return how many it has."""
+    known = DiskBuffer()
+    keys: list[bytes] = []
+    for sample in samples:
+        known.append(sample)
+        keys.append(prompt_key(sample))
+    out = held_out_fold(keys, [""] * len(keys), fold, seed, classes=False)
+    for place, sample in enumerate(known):
+        (held if place in out else train).add(sample)
+    return len(out)
 
 
 def _hold_out(

@@ -13,8 +13,10 @@ from etude.core.atomic_files import replace_text
 from etude.core.errors import RunError
 from etude.tuning.config.renamed_keys import translated
 from etude.tuning.metrics.smoothing import smooth
+from etude.tuning.report.blocks import Remark
 from etude.tuning.report.chart import Chart, Line, decimal_tick, line_chart
 from etude.tuning.report.html import render_page
+from etude.tuning.report.paired import paired_table, paired_tests
 from etude.tuning.report.sections import comparison, evaluation_losses, loss_unit
 from etude.tuning.report.series import Series, series, smoothing
 from etude.tuning.report.summary import RunResult, Summary, result_of
@@ -57,6 +59,7 @@ def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
     """
     names = [folder.name for folder in folders]
     charts = _charts(folders)
+    tests = paired_tests(folders, every_pair=True)
     comparable = all(folder.state == "finished" for folder in folders)
     content: dict[str, Any] = {
         "kind": "Comparison of runs",
@@ -67,11 +70,13 @@ def write_comparison(folders: Sequence[RunFolder], path: Path) -> None:
         "sections": [
             ("outcomes", "Outcomes"),
             *([("curves", "Curves")] if charts else []),
+            *([("paired", "Sample by sample")] if tests else []),
             ("differences", "Differences"),
         ],
         "compare": comparison(outcomes(folders), rank=comparable),
         "ranked": comparable,
         "charts": charts,
+        "tests": [paired_table(tests), *(Remark(test.sentence) for test in tests)] if tests else [],
         "differences": recipe_differences(folders),
         "source": "the files of these runs",
     }

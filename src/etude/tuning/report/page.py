@@ -103,7 +103,12 @@ def _details(folder: RunFolder) -> dict[str, Any]:
     """Return the results of the task, and what was measured of the run afterwards."""
     details: dict[str, Any] = folder.read_json(folder.details.name) or {}
     forgotten = folder.read_json("forgetting.json")
-    return {**details, "forgetting": forgotten} if forgotten else details
+    tested = folder.read_json(folder.test.name)
+    return {
+        **details,
+        **({"forgetting": forgotten} if forgotten else {}),
+        **({"final_test": tested} if tested else {}),
+    }
 
 
 def training_charts(records: Sequence[dict[str, Any]], summary: Summary) -> list[Chart]:

@@ -15,10 +15,12 @@
         adapter/          the outcome, in PEFT's format
         samples.jsonl     evaluation samples before and after
         summary.json      figures of the whole run
+        test.json         when the test set was opened, and what was measured on it
         report.html       all of it, to look at
         chats/, exports/  conversations, and what was made of the adapter, on the run's page
 
-The folder of a search has search.json, and a run's folder a trial in trials/ (`search.driver`).
+The folder of a search has search.json, and a run's folder a trial in trials/ (`search.driver`);
+that of a cross-validation has folds.json, and a run's folder a fold (`cross_validation.driver`).
 
 One process writes, any number read. A small file is replaced whole (written aside, flushed to
 disk, renamed), so that a reader, or a run killed at any byte, finds the old or the new one. A
@@ -122,6 +124,24 @@ class RunFolder:
             folder.name_latest()
         return folder
 
+    @classmethod
+    def make(cls, path: Path) -> Self:
+        """Make a run's folder with its empty parts at `path`; `latest` is not changed.
+
+        Raises:
+            RunError: there is something, or the folder cannot be made.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} already exists; choose another folder")
+        folder = cls(path)
+        try:
+            folder.checkpoints.mkdir(parents=True)
+            first = to_json(state_record("stopped", ""), indent=2) + "\n"
+            replace_text(folder.path / "state.json", first)
+        except OSError as error:
+            raise RunError(f"cannot make {path}: {disk_reason(error)}") from None
+        return folder
+
     def name_latest(self) -> None:
         """Let `latest` name this run."""
         point_latest(self.path.parent, self.path.name)
@@ -152,6 +172,21 @@ class RunFolder:
     def is_search(self) -> bool:
         """Whether this is a search, whose runs are in `trials/`, and no run itself."""
         return self.search.is_file()
+
+    @property
+    def folds(self) -> Path:
+        """How often and into how many folds the data of a cross-validation are divided."""
+        return self.path / "folds.json"
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether this is a cross-validation, whose runs are in `trials/`, and no run itself."""
+        return self.folds.is_file()
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether this is no run, but holds some: a search, or a cross-validation."""
+        return self.is_search or self.is_cross_validation
 
     @property
     def recipe(self) -> Path:
@@ -214,9 +249,16 @@ class RunFolder:
         return self.path / "details.json"
 
     @property
+    def test(self) -> Path:
+        """When the test set was opened, and what was measured on it; see `final_test`."""
+        return self.path / "test.json"
+
+    @property
     def report(self) -> Path:
         """The report page."""
-        return self.path / ("search.html" if self.is_search else "report.html")
+        if self.is_search:
+            return self.path / "search.html"
+        return self.path / ("folds.html" if self.is_cross_validation else "report.html")
 
     # The lock
 
@@ -336,6 +378,12 @@ class RunFolder:
             return bool(self.read_metrics()) or any(self.checkpoints.rglob("step-*.pt"))
         except RunError:
             return True
+
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of a run that is not gone on with."""
+        with suppress(OSError):
+            shutil.rmtree(self.checkpoints)
+            self.checkpoints.mkdir()
 
     def truncate_metrics(self, step: int) -> None:
         """Drop all records after `step`: a resumed run writes them again."""

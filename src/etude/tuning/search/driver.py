@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -313,7 +311,7 @@ class Search:
         if outcome.state == "finished":
             self._store(trial)
             self._tell(trial)
-            _remove_checkpoints(folder)
+            folder.remove_checkpoints()
             return
         if not trial.rungs:
             self._end(trial, "failed", "nothing was measured at its rung: no held-out samples?")
@@ -358,7 +356,7 @@ class Search:
         self._store(ended)
         self._tell(ended)
         if state == "dropped" and (folder := self._run_of(trial.number)) is not None:
-            _remove_checkpoints(folder)
+            folder.remove_checkpoints()
 
     def _store(self, trial: Trial) -> None:
         note(self._opened(), trial.number, RECORD, trial.as_json())
@@ -430,13 +428,6 @@ class Search:
         name = _run_name(number)
         found = [run for run in list_runs(self.base) if run.path.name.startswith(f"{name}-")]
         return found[-1] if found else None
-
-
-def _remove_checkpoints(folder: RunFolder) -> None:
-    """Remove the checkpoints of a trial that is not gone on with."""
-    with suppress(OSError):
-        shutil.rmtree(folder.checkpoints)
-        folder.checkpoints.mkdir()
 
 
 def _run_name(number: int) -> str:

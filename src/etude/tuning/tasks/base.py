@@ -19,6 +19,7 @@ from etude.tuning.adapters.read import read_json
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.renamed_keys import current_task
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.samples import DataSplit
@@ -235,9 +236,13 @@ class Task(Protocol):
         ...
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every row of `file` as evaluation data, with the run's columns."""
+        """Read every row of `files` as evaluation data, with the run's columns."""
         ...
 
     def record(self, loaded: LoadedModel, encoder: Any, recipe: Recipe) -> TaskRecord:

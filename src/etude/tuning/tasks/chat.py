@@ -16,6 +16,7 @@ from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.eval import EvalSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.encode import Encoder
 from etude.tuning.data.encoded import EncodedSet
@@ -48,6 +49,7 @@ from etude.tuning.tasks.held_out import (
     context_notes,
     evaluate_held_out,
     require_held_out,
+    whole_files,
     within_context,
 )
 from etude.tuning.training.evaluate import generate_answers
@@ -55,11 +57,6 @@ from etude.tuning.training.measurement import Measurement
 
 REFERENCE = "reference.json"
 """Cached reference log-probabilities in the run's folder, for full fine-tuning."""
-
-_COLUMNS = (
-    *("prompt", "completion", "text", "chosen", "rejected", "label", "tools", "format"),
-    *("system_column", "reasoning"),
-)
 
 
 class Chat:
@@ -117,16 +114,17 @@ class Chat:
         return PreparedData(train, held_out, encoder, notes, system=system)
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read a file with the run's columns, if the run's data were files."""
-        columns = _COLUMNS if recipe.data.kind != "docstrings" else ()
-        spec = DataSpec(
-            train=str(file),
-            eval_fraction=0.0,
-            system=recipe.data.system,
-            **{name: getattr(recipe.data, name) for name in columns},
-        )
+        """Read files with the run's columns, if the run's data were files."""
+        columns = recipe.data
+        if columns.kind == "docstrings":
+            columns = DataSpec(system=columns.system)
+        spec = whole_files(columns, files)
         split = load_samples(spec, recipe.train.seed, with_columns(recipe.eval))
         encoder = self.encoder(loaded, recipe)
         encoded: EncodedSet = encoder.encode_all(split.train, progress)

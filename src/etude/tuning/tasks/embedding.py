@@ -22,6 +22,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.counts import Counts, Tally
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
@@ -42,7 +43,7 @@ from etude.tuning.tasks.held_out import (
     context_notes,
     evaluate_held_out,
     require_held_out,
-    whole_file,
+    whole_files,
     within_context,
 )
 from etude.tuning.tasks.sentence_transformers import write_embedder
@@ -181,10 +182,14 @@ class Embedding:
         return PreparedData(train, held_out, encoder, notes, {"with a negative": negatives})
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every row of a file with the run's columns."""
-        spec = whole_file(recipe.data, file)
+        """Read every row of files with the run's columns."""
+        spec = whole_files(recipe.data, files)
         split = load_samples(spec, recipe.train.seed, pair_reader)
         notes = list(split.notes)
         samples = with_positives(split.train, recipe.train.seed, "evaluation", notes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from etude.core.errors import DataError
 from etude.core.progress import Progress
 from etude.tuning.config.recipe import Recipe
-from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.data import DataSpec, FoldSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.schema import DataSplit
 from etude.tuning.models.load import LoadedModel
 from etude.tuning.objectives.base import Objective
@@ -29,9 +30,15 @@ def require_held_out(split: DataSplit) -> None:
         )
 
 
-def whole_file(spec: DataSpec, file: Path, **changes: Any) -> DataSpec:
-    """Return a specification that reads every row of `file`, with the columns of a run's data."""
-    whole = {"kind": "files", "train": str(file), "eval": None, "eval_fraction": 0.0}
+def whole_files(spec: DataSpec, files: Sequence[NamedFile], **changes: Any) -> DataSpec:
+    """Return a specification that reads every row of `files`, with the columns of a run's data."""
+    whole = {
+        "kind": "files",
+        "train": list(files),
+        "eval": None,
+        "eval_fraction": 0.0,
+        "fold": FoldSpec(),
+    }
     return spec.model_copy(update={**whole, "max_train": None, **changes})
 
 

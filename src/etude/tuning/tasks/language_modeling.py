@@ -21,10 +21,11 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Layout
 from etude.tuning.data.document_rows import DocumentEncoder, by_document, mixed
-from etude.tuning.data.document_split import DocumentSplit, read_named, read_split
-from etude.tuning.data.documents import is_text, read_documents
+from etude.tuning.data.document_split import DocumentSplit, read_all, read_named, read_split
+from etude.tuning.data.documents import is_text
 from etude.tuning.data.encoded import EncodedSample, EncodedSet
 from etude.tuning.data.formats.registry import format_name
 from etude.tuning.data.schema import DataSplit, Sample
@@ -153,10 +154,14 @@ class LanguageModeling:
         )
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every document of a file or folder."""
-        documents = read_documents(str(file), recipe.data)
+        """Read every document of files or folders."""
+        documents = read_all(files, recipe.data)
         general = read_named(recipe.eval.general, recipe.data)
         encoder = self.encoder(loaded, recipe)
         held_out = _evaluated(encoder, documents.samples, recipe, progress)

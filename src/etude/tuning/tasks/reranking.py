@@ -22,6 +22,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import BM25
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.candidates import (
     Mined,
@@ -53,7 +54,7 @@ from etude.tuning.tasks.base import Prediction, TaskRecord, omission_notes
 from etude.tuning.tasks.baselines import beside_model
 from etude.tuning.tasks.classifier_results import SHOWN
 from etude.tuning.tasks.first_stage import embedding_ranker
-from etude.tuning.tasks.held_out import within_context
+from etude.tuning.tasks.held_out import whole_files, within_context
 from etude.tuning.tasks.sentence_transformers import write_cross_encoder
 from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.tasks.text_encoder import TextEncoder, Tokens, encoded_text
@@ -216,11 +217,14 @@ class Reranking:
         return PreparedData(trained, measured, encoder, notes, facts)
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every row of a file with the run's columns; its documents are searched."""
-        update = {"kind": "files", "train": str(file), "eval": None, "eval_fraction": 0.0}
-        spec = recipe.data.model_copy(update={**update, "max_train": None})
+        """Read every row of files with the run's columns; its documents are searched."""
+        spec = whole_files(recipe.data, files)
         split = load_samples(spec, recipe.train.seed, pair_reader)
         found = held_out_queries(split.train, _ranker(recipe, progress), spec.candidates)
         encoder = self.encoder(loaded, recipe)

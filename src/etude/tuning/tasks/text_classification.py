@@ -21,6 +21,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.labelled import load_labelled
@@ -67,7 +68,7 @@ from etude.tuning.tasks.held_out import (
     context_notes,
     evaluate_held_out,
     require_held_out,
-    whole_file,
+    whole_files,
     within_context,
 )
 from etude.tuning.tasks.text_encoder import (
@@ -178,11 +179,15 @@ class TextClassification:
         return PreparedData(train, held_out, encoder, notes, facts)
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every row of a file with the run's columns; saved thresholds apply."""
+        """Read every row of files with the run's columns; saved thresholds apply."""
         encoder = self.encoder(loaded, recipe)
-        spec = whole_file(recipe.data, file, label_kind=encoder.kind)
+        spec = whole_files(recipe.data, files, label_kind=encoder.kind)
         split = load_labelled(spec, recipe.train.seed)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)

@@ -19,6 +19,7 @@ from etude.core.errors import AdapterError, DataError
 from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.encoded import EncodedSample
 from etude.tuning.data.samples import DataSplit, load_samples
@@ -57,7 +58,7 @@ from etude.tuning.tasks.held_out import (
     context_notes,
     evaluate_held_out,
     require_held_out,
-    whole_file,
+    whole_files,
 )
 from etude.tuning.tasks.text_classification import text_layout
 from etude.tuning.training.measurement import Measurement
@@ -156,10 +157,14 @@ class TokenTagging:
         return PreparedData(train, held_out, encoder, notes, facts)
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every row of a file with the run's columns."""
-        spec = whole_file(recipe.data, file)
+        """Read every row of files with the run's columns."""
+        spec = whole_files(recipe.data, files)
         repairs, counts = SpanRepairs(), WordCounts()
         split = load_samples(spec, recipe.train.seed, partial(tagged_reader, repairs=repairs))
         encoder = self.encoder(loaded, recipe)

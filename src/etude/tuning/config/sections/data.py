@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from etude.tuning.config.sections.base import Fraction, Section
+from etude.tuning.config.sections.named_files import Files, NamedFile, listed, place
 
 BM25 = "bm25"
 """The first stage of a search that is no model."""
@@ -23,63 +24,24 @@ class ReplaySpec(Section):
     """Share of the training tokens that are of it; rows are drawn at random by the seed."""
 
 
-class NamedFile(Section):
-    """One of several data files, or two text files of aligned lines."""
+class FoldSpec(Section):
+    """Part of the training data that is held out, of several equal ones."""
 
-    path: str | None = None
-    """The file."""
+    of: Annotated[int, Field(ge=2)] | None = None
+    """Hold out one of so many equal parts of the training data instead of `eval_fraction`, each
+    with the same share of every class. `etude tune --folds` makes a run for each."""
 
-    prompts: str | None = None
-    """Text file with a prompt a line; needs `completions`."""
+    number: Annotated[int, Field(ge=1)] = 1
+    """Which of the parts is held out, from 1."""
 
-    completions: str | None = None
-    """Text file whose line n answers line n of `prompts`."""
-
-    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """Share of the training samples, relative to the weights of the other files."""
+    repeat: Annotated[int, Field(ge=1)] = 1
+    """Which of several divisions it is of, from 1; each has its own seed."""
 
     @model_validator(mode="after")
-    def _named_once(self) -> Self:
-        if (self.path is None) == (self.prompts is None or self.completions is None):
-            raise ValueError("a data file is {path}, or {prompts, completions}")
-        if self.path is not None and (self.prompts or self.completions):
-            raise ValueError("a data file is {path}, or {prompts, completions}, not both")
+    def _one_of_them(self) -> Self:
+        if self.of is not None and self.number > self.of:
+            raise ValueError(f"data.fold.number {self.number} is more than data.fold.of {self.of}")
         return self
-
-    @property
-    def first(self) -> str:
-        """The file that rows are named by."""
-        return self.path or self.prompts or ""
-
-    @property
-    def paths(self) -> list[str]:
-        """All files of it."""
-        return [path for path in (self.path, self.prompts, self.completions) if path is not None]
-
-
-def _form(value: Any) -> str:
-    """Return which form of naming files a value has."""
-    return "files" if isinstance(value, list) else "file"
-
-
-def _as_list(value: Any) -> Any:
-    """Return several files as a list of objects; one file as it is."""
-    if isinstance(value, (dict, NamedFile)):
-        value = [value]
-    if not isinstance(value, list):
-        return value
-    entries = cast("list[Any]", value)
-    if not entries:
-        raise ValueError("an empty list names no data file")
-    return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
-
-
-Files = Annotated[
-    Annotated[str, Tag("file")] | Annotated[list[NamedFile], Tag("files")],
-    Discriminator(_form),
-    BeforeValidator(_as_list, json_schema_input_type=str | NamedFile | list[str | NamedFile]),
-]
-"""One file, or several."""
 
 
 class DataSpec(Section):
@@ -101,6 +63,10 @@ class DataSpec(Section):
     """Path of the evaluation file, or a list as for `train`, without weights. None: hold out
     `eval_fraction` of the training data."""
 
+    test: Files | None = None
+    """Path of the test file, or a list as for `eval`. It is read neither in tuning nor in a search:
+    `etude eval RUN --final` opens it, once, and the report says when."""
+
     encoding: str | None = None
     """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 by its byte order mark."""
 
@@ -110,6 +76,9 @@ class DataSpec(Section):
 
     eval_fraction: Fraction = 0.05
     """Fraction of the rows to hold out if there is no evaluation file."""
+
+    fold: FoldSpec = FoldSpec()
+    """Part of the training data that is held out, of several equal ones."""
 
     train_split: str = "train"
     """Training split (`hub` only)."""
@@ -320,17 +289,52 @@ class DataSpec(Section):
             raise ValueError("data.train: give every file a weight, or none")
         if any(file.weight for file in self.eval_files):
             raise ValueError("data.eval: weights are for data.train; every evaluation row is used")
+        if any(file.weight for file in self.test_files):
+            raise ValueError("data.test: weights are for data.train; every test row is used")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_of_train(self) -> Self:
+        if self.fold.of is None:
+            return self
+        if self.eval is not None or self.eval_split is not None:
+            raise ValueError(
+                "data.fold holds out a part of data.train; omit data.eval (--set data.eval=null), "
+                "or name it as data.test"
+            )
+        if self.kind == "docstrings":
+            raise ValueError(
+                "data.fold: docstrings are held out by whole packages (data.eval_packages); folds "
+                "are of files or a data set of the hub"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _test_is_apart(self) -> Self:
+        tested = {place(path) for file in self.test_files for path in file.paths}
+        for key, files in (("data.train", self.train_files), ("data.eval", self.eval_files)):
+            for path in (path for file in files for path in file.paths):
+                if place(path) in tested:
+                    raise ValueError(
+                        f"data.test: {path} is {key} too; a test set is of rows that neither "
+                        "training nor the choice of a recipe has seen"
+                    )
         return self
 
     @property
     def train_files(self) -> list[NamedFile]:
         """The training files; empty if none is named."""
-        return _listed(self.train)
+        return listed(self.train)
 
     @property
     def eval_files(self) -> list[NamedFile]:
         """The evaluation files; empty if none is named."""
-        return _listed(self.eval)
+        return listed(self.eval)
+
+    @property
+    def test_files(self) -> list[NamedFile]:
+        """The test files; empty if none is named."""
+        return listed(self.test)
 
     @property
     def weighted(self) -> bool:
@@ -343,9 +347,3 @@ class DataSpec(Section):
         if isinstance(train, list):
             train = [file.model_copy(update={"weight": None}) for file in train]
         return self.model_copy(update={"train": train, "max_train": None, "max_eval": None})
-
-
-def _listed(files: str | list[NamedFile] | None) -> list[NamedFile]:
-    if files is None:
-        return []
-    return [NamedFile(path=files)] if isinstance(files, str) else files

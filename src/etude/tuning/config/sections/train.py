@@ -177,6 +177,11 @@ class TrainSpec(Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads. None: the physical cores available to this process."""
 
+    trackers: list[Literal["tensorboard"]] = []
+    """Other programs that are shown the figures of the run while it trains. `tensorboard`: event
+    files in the run's folder (extra `tensorboard`). None is needed: metrics.jsonl and the report
+    hold all of it."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = {"paged": self.paged, "beta1": self.beta1, "beta2": self.beta2}

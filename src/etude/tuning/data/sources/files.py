@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 from etude.core.errors import DataError, did_you_mean
-from etude.tuning.config.sections.data import DataSpec, NamedFile
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.sources.conll import looks_like_conll, read_conll
 from etude.tuning.data.sources.data_file import COMPRESSIONS, DataFile, decompression_errors
 from etude.tuning.data.sources.line_pairs import paired_rows

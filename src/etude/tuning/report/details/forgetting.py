@@ -9,6 +9,7 @@ from typing import Any
 from etude.core import units as q
 from etude.tuning.metrics.metric import metrics_of
 from etude.tuning.report.blocks import Block, Remark, Table
+from etude.tuning.report.paired import p_text
 
 TITLES = {
     "questions": "MMLU questions answered",
@@ -120,11 +121,6 @@ def title(change: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 def written(change: Mapping[str, Any], value: float) -> str:
     """Return a value of a measure: a share, or the perplexity."""
     return f"{math.exp(value):.2f}" if change["name"] == "prose" else f"{value:.1f} %"
-
-
-def p_text(p: float) -> str:
-    """Return a p-value."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _is_worse(change: Mapping[str, Any]) -> bool:

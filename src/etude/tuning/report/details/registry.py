@@ -13,6 +13,7 @@ from etude.tuning.report.details.baselines import baselines
 from etude.tuning.report.details.classification import confusion_matrix, per_class, per_label
 from etude.tuning.report.details.entities import entity_results
 from etude.tuning.report.details.errors import worst_errors
+from etude.tuning.report.details.final_test import final_test
 from etude.tuning.report.details.forgetting import forgetting
 from etude.tuning.report.details.generation import documents, generation
 from etude.tuning.report.details.probabilities import calibration, precision_recall
@@ -23,6 +24,7 @@ Drawer = Callable[[Any], list[Block]]
 ComparingDrawer = Callable[[Any, Mapping[str, Any]], list[Block]]
 
 DRAWN: dict[str, Drawer] = {
+    "final_test": final_test,
     "baselines": baselines,
     "regression": regression,
     "calibration": calibration,
