@@ -61,7 +61,6 @@ class Pair:
     seeds: int = 3
 
 
-CUT = {"model.keep_layers": [0, 2, 4], "adapter.kind": "full", "train.lr": 2e-4}
 LABELS: Settings = {"objective.kind": "auto", "objective.teacher": None}
 NOT_TAUGHT = {
     **LABELS,
@@ -86,22 +85,16 @@ def classifiers(title: str, data: str, teacher: Arm, rows: int, epochs: int) -> 
                 "3 layers, labels and teacher (T = 2, w = 0.5)",
                 *("distillation", {**TAUGHT, **schedule}, "teacher"),
             ),
-            "alone": Arm(
-                "3 layers, teacher alone (T = 2, w = 0)",
-                "distillation",
-                {**TAUGHT, **schedule, "objective.label_weight": 0.0},
-                "teacher",
-            ),
         },
-        {"data.max_train": rows},
+        {"data.max_train": rows, "data.max_eval": 900},
     )
 
 
 ANSWERS = {
     "data.prompt": "question",
     "data.completion": "answer",
-    "data.max_train": 160,
-    "data.max_eval": 64,
+    "data.max_train": 128,
+    "data.max_eval": 48,
     "train.epochs": 1,
     "train.eval_every": None,
     "eval.generate": 0,
@@ -122,14 +115,14 @@ PAIRS: dict[str, Pair] = {
             "6 layers, LoRA: the teacher",
             *("text-classification", {"quant.kind": "none", "train.epochs": 2}),
         ),
-        3000,
+        2000,
         3,
     ),
     "banking77": classifiers(
         "intents (BANKING77)",
         "banking77",
         Arm("6 layers, LoRA: the teacher", "banking77", {"train.epochs": 4}),
-        4000,
+        2000,
         4,
     ),
     "nf4": Pair(
