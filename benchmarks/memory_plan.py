@@ -207,7 +207,7 @@ def main() -> None:
         write_models(folder, {str(CASES[name]["model"]) for name in options.only})
         recipes = {name: recipe_of(CASES[name], folder) for name in options.only}
         plans = {
-            name: estimate_memory(config_of(r.model.id), r, Placement.of(r).compute_dtype)
+            name: estimate_memory(config_of(r.model), r, Placement.of(r).compute_dtype)
             for name, r in recipes.items()
         }
         print(f"{'':32} {'planned':>9} {'measured':>9} {'ratio':>7}  parts, MB", flush=True)

@@ -119,7 +119,7 @@ def test_a_plan_counts_the_rows(fields):
     without = recipe.model_copy(
         update={"model": recipe.model.model_copy(update={"add_tokens": []})}
     )
-    with open_outline(recipe.model.id) as outline:
+    with open_outline(recipe.model) as outline:
         more, less = estimate_recipe(recipe, outline), estimate_recipe(without, outline)
     width = outline.config.hidden_size
     assert more.trained - less.trained == len(TOKENS) * width

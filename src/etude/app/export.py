@@ -115,7 +115,7 @@ def merge_run(
         raise AdapterError(f"{folder} does not name its base model; name it with --model")
     record = TaskRecord.read(folder)
     report = merge_adapter(
-        ModelSpec(id=name),
+        ModelSpec(id=name, keep_layers=saved.provenance and saved.provenance.kept_layers),
         folder,
         output,
         base=base,

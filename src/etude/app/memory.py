@@ -102,7 +102,7 @@ def estimate_methods_of(
         methods = ["qlora", "full"]
     estimates: list[MethodEstimate] = []
     head = task_named(chosen.task).expected_head(chosen)
-    with open_outline(chosen.model.id, head) as outline:
+    with open_outline(chosen.model, head) as outline:
         for name in methods:
             own = chosen.with_method(name)
             plan = estimate_recipe(own, outline)

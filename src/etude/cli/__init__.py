@@ -31,6 +31,7 @@ from etude.cli import predict as _predict
 from etude.cli import recipe as _recipe
 from etude.cli import runs as _runs
 from etude.cli import search as _search
+from etude.cli import teacher_scores as _teacher_scores
 from etude.cli import tune as _tune
 from etude.cli import up as _up
 from etude.cli.full_disk import buffer_output, full_disk, silence_output, with_kept
@@ -57,6 +58,7 @@ VERBS = (
     _recipe,
     _runs,
     _search,
+    _teacher_scores,
     _tune,
     _up,
 )

@@ -205,10 +205,14 @@ def adapter_recipe(folder: Path) -> Recipe:
             f"{folder} is an adapter of task_type {kind}; only classifiers (SEQ_CLS) that name "
             "their base (base_model_name_or_path) can be used without a run"
         )
+    model: dict[str, Any] = {"id": str(base), "dtype": "float32"}
+    trained_on = read_adapter(folder).provenance
+    if trained_on is not None and trained_on.kept_layers is not None:
+        model |= {"id": trained_on.base, "keep_layers": trained_on.kept_layers}
     return Recipe.parse(
         {
             "task": "text-classification",
-            "model": {"id": str(base), "dtype": "float32"},
+            "model": model,
             "quant": {"kind": "none"},
             "data": {"train": "-", "too_long": "cut_prompt"},
         }
@@ -299,7 +303,8 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
         raise RunError(
             f"{folder.path} has no model yet; finish it: etude tune --resume {folder.path}"
         )
-    spec = recipe.model.model_copy(update={"id": str(path)})
+    # Its own files have the layers that are left.
+    spec = recipe.model.model_copy(update={"id": str(path), "keep_layers": None})
     task, record = task_named(recipe.task), TaskRecord.read(path)
     loaded = load_model(spec, recipe.quant, progress, task.saved_head(record))
     recipe = _as_recorded(recipe, record)

@@ -52,7 +52,8 @@ class Prepared:
     adapted: list[AdaptedModule]
     """The adapted modules; none in full fine-tuning."""
     parameters: dict[str, torch.nn.Parameter]
-    """The trained weights by name."""
+    """The trained weights by name; projections of hidden states (`objective.hidden_weight`) are
+    among them, and in no saved adapter or model."""
     layout: Layout
     objective: Objective
     head: Head
@@ -85,7 +86,7 @@ def prepare(
         EtudeError: the recipe, the model, the data or the machine is unsuitable.
     """
     task = task_named(recipe.task)
-    with ModelFiles(recipe.model.id) as files:
+    with ModelFiles(recipe.model.id, recipe.model.keep_layers) as files:
         estimate = _estimated(
             recipe, placement, files, task.expected_head(recipe), callbacks, ignore_memory
         )
@@ -118,7 +119,12 @@ def prepare(
             callbacks.on_message(f"packing is off: {layout.unpacked_because}")
         objective = task.objective(recipe, loaded, data, folder, progress)
         if recipe.objective.kind == "distill":
-            objective = distilled(objective, recipe, loaded, folder, callbacks, progress)
+            objective, projections = distilled(
+                *(objective, recipe, loaded, folder, callbacks, progress),
+                samples=data.train.samples,
+                layout=layout,
+            )
+            parameters = {**parameters, **projections}
     return Prepared(
         task,
         loaded,
@@ -147,7 +153,7 @@ def _estimated(
         InsufficientMemoryError: the run cannot fit, and is not to begin all the same.
     """
     try:
-        outline = ModelOutline(config_of(recipe.model.id, files), head, files)
+        outline = ModelOutline(config_of(recipe.model, files), head, files)
         estimate = estimate_recipe(recipe, outline)
     except ModelError as error:
         # What is wrong with the model itself, loading it will say; an estimate is not worth a run.

@@ -50,7 +50,11 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         model = model.model_copy(update={"id": _if_there(model.id)})
     # A file of tokens may be another when the run goes on.
     model = listed(model)
-    return recipe.model_copy(update={"data": data, "model": model})
+    objective = recipe.objective
+    if objective.teacher_scores is not None:
+        scores = _path(objective.teacher_scores)
+        objective = objective.model_copy(update={"teacher_scores": scores})
+    return recipe.model_copy(update={"data": data, "model": model, "objective": objective})
 
 
 def with_runs_found(recipe: Recipe, base: str | Path) -> Recipe:
@@ -72,7 +76,7 @@ def _with_teacher_found(recipe: Recipe, base: str | Path) -> Recipe:
     try:
         folder = str(find_run(named, base).path.absolute())
     except RunError:
-        if recipe.task == "text-classification":
+        if recipe.task in ("text-classification", "token-classification"):
             raise
         folder = _if_there(named)
     spec = recipe.objective.model_copy(update={"teacher": folder})

@@ -384,25 +384,25 @@ def test_known_models_have_the_parameters_that_they_are_known_for(name):
         "qwen2.5-7b": 7_615_616_512,
     }
     chosen = recipe(adapter={"target_modules": ["q_proj"]}, quant={"kind": "none"})
-    found = weigh(config_of(name), chosen, torch.bfloat16, held_as(chosen))
+    found = weigh(config_of(ModelSpec(id=name)), chosen, torch.bfloat16, held_as(chosen))
     assert found.parameters == published[name]
 
 
 def test_models_are_found_by_file_and_unknown_ones_refused(tiny_llama, tmp_path):
     folder = tiny_llama()
-    assert config_of(str(folder)).hidden_size == 64
-    assert config_of(str(folder / "config.json")).hidden_size == 64
+    assert config_of(ModelSpec(id=str(folder))).hidden_size == 64
+    assert config_of(ModelSpec(id=str(folder / "config.json"))).hidden_size == 64
     with pytest.raises(ModelError, match=r"did you mean 'llama-3\.1-8b'"):
-        config_of("llama-3.1-8")
+        config_of(ModelSpec(id="llama-3.1-8"))
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
     with pytest.raises(ModelError, match="names no model_type"):
-        config_of(str(tmp_path / "config.json"))
+        config_of(ModelSpec(id=str(tmp_path / "config.json")))
     (tmp_path / "config.json").write_text('{"model_type": "florp"}')
     with pytest.raises(ModelError, match="not understood"):
-        config_of(str(tmp_path / "config.json"))
+        config_of(ModelSpec(id=str(tmp_path / "config.json")))
     with pytest.raises(NoTargetMatchedError):
         estimate_memory(llama(), recipe(adapter={"target_modules": ["query"]}), torch.bfloat16)
-    assert all(config_of(name) for name in KNOWN)
+    assert all(config_of(ModelSpec(id=name)) for name in KNOWN)
 
 
 # What fits
@@ -490,7 +490,7 @@ def test_tune_refuses_a_run_that_cannot_fit_and_says_what_to_change(
     own, others = run.summary["memory_estimate"], run.summary["other_memory_estimates"]
     assert set(own["parts"]) == set(PARTS)
     assert [other["method"] for other in others] == ["qlora", "full"]
-    with open_outline(chosen.model.id) as outline:
+    with open_outline(chosen.model) as outline:
         assert own == estimate_recipe(chosen, outline).as_json()
         full = estimate_recipe(chosen.with_method("full"), outline)
     assert others[1] == full.as_json()

@@ -8,7 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from etude.tuning.objectives.divergence import Mixture, mixture_of_logits, mixture_sum
+from etude.tuning.objectives.divergence import (
+    KnownLogits,
+    KnownStates,
+    Mixture,
+    mixture_of_logits,
+    mixture_sum,
+)
 
 KINDS = ["forward_kl", "reverse_kl", "jsd"]
 
@@ -46,7 +52,7 @@ def test_chunks_equal_the_whole_and_its_gradients(kind, temperature, label_weigh
     teacher_hidden, teacher_weight = random(150, 5, seed=3), random(31, 5, seed=4)
     targets = torch.arange(150) % 31
     ours = [tensor.clone().requires_grad_() for tensor in (hidden, weight)]
-    total, apart = mixture_sum(*ours, teacher_hidden, teacher_weight, targets, mixture)
+    total, apart = mixture_sum(*ours, KnownStates(teacher_hidden, teacher_weight), targets, mixture)
     (2 * total).backward()
     theirs = [tensor.clone().requires_grad_() for tensor in (hidden, weight)]
     known, known_apart = dense(
@@ -65,12 +71,13 @@ def test_the_gradient_is_that_of_finite_differences(kind):
     student = random(4, 9, seed=5).requires_grad_()
     teacher, targets = random(4, 9, seed=6), torch.tensor([0, 3, 8, 3])
     assert torch.autograd.gradcheck(
-        lambda z: mixture_of_logits(z, teacher, targets, mixture)[0], (student,)
+        lambda z: mixture_of_logits(z, KnownLogits(teacher), targets, mixture)[0], (student,)
     )
     hidden, weight = random(3, 4, seed=7).requires_grad_(), random(6, 4, seed=8).requires_grad_()
     assert torch.autograd.gradcheck(
         lambda h, w: mixture_sum(
-            h, w, random(3, 4, seed=9), random(6, 4, seed=10), targets[:3] % 6, mixture
+            *(h, w, KnownStates(random(3, 4, seed=9), random(6, 4, seed=10))),
+            *(targets[:3] % 6, mixture),
         )[0],
         (hidden, weight),
     )
@@ -80,7 +87,7 @@ def test_the_gradient_is_that_of_finite_differences(kind):
 def test_a_student_that_is_its_teacher_has_no_divergence_and_no_gradient(kind):
     logits = random(6, 12, scale=3).requires_grad_()
     loss, apart = mixture_of_logits(
-        logits, logits.detach(), torch.zeros(6, dtype=torch.int64), Mixture(kind, 2.0)
+        logits, KnownLogits(logits.detach()), torch.zeros(6, dtype=torch.int64), Mixture(kind, 2.0)
     )
     loss.sum().backward()
     torch.testing.assert_close(apart, torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-14)
@@ -91,7 +98,7 @@ def test_a_student_that_is_its_teacher_has_no_divergence_and_no_gradient(kind):
 def test_the_jensen_shannon_divergence_is_between_zero_and_log_two(beta):
     student, teacher = random(50, 9, seed=1, scale=30), random(50, 9, seed=2, scale=30)
     targets = torch.zeros(50, dtype=torch.int64)
-    _, apart = mixture_of_logits(student, teacher, targets, Mixture("jsd", 1.0, beta))
+    _, apart = mixture_of_logits(student, KnownLogits(teacher), targets, Mixture("jsd", 1.0, beta))
     assert (apart >= 0).all()
     assert (apart <= math.log(2) + 1e-12).all()
 
@@ -103,7 +110,8 @@ def test_the_gradient_keeps_its_size_as_the_temperature_rises(temperature):
     student = (student - student.mean()).requires_grad_()
     teacher = teacher - teacher.mean()
     loss, _ = mixture_of_logits(
-        student, teacher, torch.zeros(1, dtype=torch.int64), Mixture(temperature=temperature)
+        *(student, KnownLogits(teacher), torch.zeros(1, dtype=torch.int64)),
+        Mixture(temperature=temperature),
     )
     loss.sum().backward()
     torch.testing.assert_close(
@@ -115,6 +123,6 @@ def test_rows_of_a_matrix_beyond_the_other_are_of_no_token():
     """Models with one tokenizer pad their vocabularies to different round numbers."""
     hidden, weight, teacher = random(5, 4, seed=1), random(10, 4, seed=2), random(12, 4, seed=3)
     targets, mixture = torch.arange(5), Mixture(label_weight=0.5)
-    cut = mixture_sum(hidden, weight, hidden, teacher[:10], targets, mixture)
-    whole = mixture_sum(hidden, weight, hidden, teacher, targets, mixture)
+    cut = mixture_sum(hidden, weight, KnownStates(hidden, teacher[:10]), targets, mixture)
+    whole = mixture_sum(hidden, weight, KnownStates(hidden, teacher), targets, mixture)
     assert cut[0] == whole[0] and cut[1] == whole[1]

@@ -211,3 +211,75 @@ def test_a_student_that_begins_as_its_teacher_has_nothing_to_learn(tiny_recipe, 
     fields = tiny_recipe(objective={**SELF, "label_weight": 0.0})
     with pytest.raises(RecipeError, match="begins as its teacher, so there is nothing to learn"):
         run_of(fields, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def matched(tiny_recipe_in, tiny_llama, tmp_path_factory):
+    """A student of two layers beside a wider teacher of four."""
+    folder = tmp_path_factory.mktemp("matched")
+    teacher = tiny_llama(seed=1, layers=4, hidden_size=96, num_attention_heads=6)
+    objective = {
+        "kind": "distill",
+        "teacher": str(teacher),
+        "label_weight": 0.0,
+        "hidden_weight": 2.0,
+    }
+    fields = tiny_recipe_in(folder)(objective=objective, train={"epochs": 3, "lr": 5e-3})
+    return run_of(fields, folder / "runs")
+
+
+def test_states_come_nearer_to_the_teachers_and_their_projection_is_not_saved(matched):
+    from safetensors import safe_open
+
+    apart = [record["hidden_states"] for record in records(matched)]
+    assert sum(apart[-5:]) < 0.7 * sum(apart[:5])
+    for record in records(matched):
+        # T² of the recipe's T = 2.
+        expected = 4 * record["divergence"] + record["hidden_states"]
+        assert record["loss"] == pytest.approx(expected, rel=1e-5)
+    with safe_open(matched.folder / "adapter" / "adapter_model.safetensors", "pt") as file:
+        assert all("lora_" in name for name in file.keys())  # noqa: SIM118 - no mapping
+    assert evaluate_run(RunFolder.open(matched.folder), generate=0)["tuned"]["loss"] == (
+        pytest.approx(matched.summary["eval_loss"], rel=1e-5)
+    )
+
+
+def test_a_run_with_projections_resumes_to_the_same_losses(matched, tmp_path):
+    folder = tmp_path / "copied"
+    shutil.copytree(matched.folder, folder)
+    copied = type(matched)(folder, matched.state, matched.summary)
+    whole = losses(copied)
+    assert (
+        losses(tune(Recipe.read_run(folder / "recipe.yaml"), resume=stopped(copied, 12))) == whole
+    )
+
+
+def test_states_of_a_step_are_the_same_in_one_pass_or_in_many(tiny_recipe, tiny_llama, tmp_path):
+    teacher = tiny_llama(seed=1, layers=3)
+    objective = {"kind": "distill", "teacher": str(teacher), "hidden_weight": 1.0}
+    found = []
+    for micro_tokens, packing in ((32, True), (2048, True), (2048, False)):
+        fields = tiny_recipe(
+            data={"packing": packing},
+            objective=objective,
+            train={"max_steps": 3, "batch_samples": 16, "micro_tokens": micro_tokens},
+        )
+        found.append(losses(run_of(fields, tmp_path / f"{micro_tokens}-{packing}")))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[2] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_a_classifiers_states_are_matched_with_those_of_a_run(
+    classifier_fields, write_jsonl, tmp_path
+):
+    rows = [
+        {"text": f"{word} {WORDS[i % 7]}", "label": label}
+        for i in range(30)
+        for word, label in zip(["good", "bad", "fine", "late"], "abab", strict=True)
+    ]
+    data = write_jsonl(rows)
+    teacher = run_of(classifier_fields(data), tmp_path / "runs")
+    objective = {"kind": "distill", "teacher": str(teacher.folder), "hidden_weight": 1.0}
+    student = run_of(classifier_fields(data, objective=objective), tmp_path / "runs")
+    apart = [record["hidden_states"] for record in records(student)]
+    assert sum(apart[-5:]) < sum(apart[:5])

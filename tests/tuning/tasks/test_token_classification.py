@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from etude.core.errors import AdapterError, DataError, RecipeError
+from etude.core.errors import AdapterError, DataError, ModelError, RecipeError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.evaluation import evaluate_run
@@ -510,3 +510,33 @@ def test_minilm_finds_chemicals_and_diseases(shared_data, tmp_path):
     (found,) = load(run.folder).predict([text])
     assert {span.label for span in found.spans} <= {"Chemical", "Disease"}
     assert any(span.text.lower().startswith("lithium") for span in found.spans)
+
+
+def test_a_tagger_learns_the_tags_of_a_run(run, tiny_bert, tmp_path):
+    """Over the words of the whole step, however it is cut into micro-batches."""
+    data = conll(tmp_path / "rows.tsv")
+    objective = {"kind": "distill", "teacher": str(run.folder), "label_weight": 0.0}
+    student = tune(
+        Recipe.parse(fields(data, tiny_bert, objective=objective)), base=tmp_path / "runs"
+    )
+    assert student.summary["objective"] == "distill"
+    assert student.summary["entity_f1"] > 0.9
+    assert 0 < student.summary["teacher_kl"] < 0.2 * student.summary["teacher_kl_before"]
+    found = []
+    for micro_tokens, scores in ((16, None), (512, None), (512, str(tmp_path / "scores"))):
+        own = {**objective, "label_weight": 0.25, "teacher_scores": scores}
+        train = {"max_steps": 2, "micro_tokens": micro_tokens}
+        recipe = fields(data, tiny_bert, objective=own, train=train)
+        folder = RunFolder.open(tune(Recipe.parse(recipe), base=tmp_path / "runs").folder)
+        found.append([record["loss"] for record in folder.read_metrics() if "loss" in record])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    # All tags are stored, in 16 bits.
+    assert found[2] == pytest.approx(found[1], rel=2e-3)
+
+
+def test_a_teacher_with_other_tags_is_refused(run, tiny_bert, tmp_path):
+    rows = conll(tmp_path / "rows.tsv")
+    rows.write_text(rows.read_text("utf-8").replace("Disease", "Illness"), "utf-8")
+    objective = {"kind": "distill", "teacher": str(run.folder)}
+    with pytest.raises(ModelError, match=r"the student .*Illness"):
+        tune(Recipe.parse(fields(rows, tiny_bert, objective=objective)), base=tmp_path / "runs")

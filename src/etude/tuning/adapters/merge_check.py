@@ -30,6 +30,7 @@ from etude.tuning.adapters.layer import AdaptedLayer
 from etude.tuning.adapters.modules_to_save import ModuleToSave
 from etude.tuning.adapters.read import SavedAdapter, read_adapter
 from etude.tuning.adapters.saved_parts import WEIGHTS
+from etude.tuning.models.cut import cut_module
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import ModelOrigin
 from etude.tuning.models.output import no_bars
@@ -132,11 +133,13 @@ def peft_logits(
     # As float32, of files that hold two bytes a weight or four.
     if 2 * sum(file.stat().st_size for file in files) > psutil.virtual_memory().available / 2:
         return None
-    return _by_peft(folder, saved.folder, ids, head)
+    return _by_peft(folder, saved.folder, ids, head, origin.kept_layers)
 
 
 @torch.no_grad()
-def _by_peft(folder: Path, adapter: Path, ids: Tensor, head: Head) -> Tensor | None:
+def _by_peft(
+    folder: Path, adapter: Path, ids: Tensor, head: Head, kept: tuple[int, ...] | None
+) -> Tensor | None:
     # PEFT is none of Etude's dependencies.
     wrapper: Any = import_module("peft").PeftModel
     with no_bars(), warnings.catch_warnings():
@@ -146,6 +149,8 @@ def _by_peft(folder: Path, adapter: Path, ids: Tensor, head: Head) -> Tensor | N
         plain = auto.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True
         )
+        if kept is not None:
+            cut_module(plain, kept)
         _resize(plain, read_adapter(adapter))
         try:
             model = wrapper.from_pretrained(plain, str(adapter)).eval()

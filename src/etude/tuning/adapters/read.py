@@ -61,6 +61,8 @@ class Provenance:
     former case the second half of every factor is the subtracted part, with B negated."""
     factors: FactorSpec
     """Quantisation of the factors."""
+    kept_layers: list[int] | None = None
+    """Numbers of the base's layers that the model has; None: all."""
 
 
 @dataclass(frozen=True)
@@ -340,7 +342,9 @@ def _read_provenance(folder: Path) -> Provenance | None:
         factors = FactorSpec.model_validate(content.get("factors", {}))
         # The key is `start`, as since 0.1.0, so that older versions can read it.
         init = str(content.get("start", "default"))
-        return Provenance(str(base["name"]), str(base["fingerprint"]), quant, init, factors)
+        kept = base.get("kept_layers")
+        layers = None if kept is None else [int(number) for number in kept]
+        return Provenance(str(base["name"]), str(base["fingerprint"]), quant, init, factors, layers)
     except (KeyError, TypeError, ValueError):
         raise AdapterError(
             f"{file} is damaged; restore it, or delete it to load the adapter without checks"

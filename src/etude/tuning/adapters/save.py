@@ -306,7 +306,11 @@ def _provenance(
     taken = any(layer.taken is not None for layer in layers.values())
     return {
         "etude": __version__,
-        "base": {"name": origin.name, "fingerprint": origin.fingerprint},
+        "base": {
+            "name": origin.name,
+            "fingerprint": origin.fingerprint,
+            **({"kept_layers": list(origin.kept_layers)} if origin.kept_layers else {}),
+        },
         "quant": quant.model_dump(),
         "start": spec.init if taken else "default",
         "factors": spec.factors.model_dump(),

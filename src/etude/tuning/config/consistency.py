@@ -7,6 +7,9 @@ from etude.tuning.config.sections.objective import SELF, ObjectiveSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
 
+_WITH_HEAD = ("text-classification", "token-classification")
+"""Tasks of which only a run has the trained head that a teacher needs."""
+
 
 def check_weights(train: TrainSpec, adapter: AdapterSpec) -> None:
     """Refuse what decays or averages weights that it is not defined for."""
@@ -30,13 +33,25 @@ def check_weights(train: TrainSpec, adapter: AdapterSpec) -> None:
 
 def check_teacher(task: str, spec: ObjectiveSpec, adapter: AdapterSpec, quant: QuantSpec) -> None:
     """Refuse a teacher without distillation, and distillation that has nothing to learn."""
+    stored = {
+        "scores_kind": spec.scores_kind != "top_k",
+        "scores_per_position": spec.scores_per_position != 64,
+    }
+    if spec.teacher_scores is None and (named := [key for key, set_ in stored.items() if set_]):
+        raise ValueError(f"objective.{named[0]} is for objective.teacher_scores; omit it")
     own = {
         "teacher": spec.teacher is not None,
         "divergence": spec.divergence != "forward_kl",
         "teacher_temperature": spec.teacher_temperature != 2.0,
         "label_weight": spec.label_weight != 0.5,
         "jsd_beta": spec.jsd_beta != 0.5,
+        "teacher_scores": spec.teacher_scores is not None,
+        "hidden_weight": spec.hidden_weight > 0,
     }
+    if spec.hidden_layers is not None and spec.hidden_weight == 0:
+        raise ValueError("objective.hidden_layers is for objective.hidden_weight; omit it")
+    if spec.hidden_layers == []:
+        raise ValueError("objective.hidden_layers: [] names no layers; omit it for all of them")
     if spec.kind != "distill":
         if named := [key for key, changed in own.items() if changed]:
             raise ValueError(
@@ -44,9 +59,10 @@ def check_teacher(task: str, spec: ObjectiveSpec, adapter: AdapterSpec, quant: Q
                 "it, or change the kind"
             )
         return
-    if task not in ("chat", "text-classification", "auto"):
+    if task not in ("chat", *_WITH_HEAD, "auto"):
         raise ValueError(
-            f"objective.kind: distill is for task: chat and text-classification, not {task}"
+            "objective.kind: distill is for task: chat, text-classification and "
+            f"token-classification, not {task}"
         )
     if spec.teacher is None:
         raise ValueError(
@@ -60,11 +76,21 @@ def check_teacher(task: str, spec: ObjectiveSpec, adapter: AdapterSpec, quant: Q
             "objective.kind: distill takes the labels as they are: omit label_smoothing, "
             "focal_gamma and class_weights"
         )
-    if spec.teacher == SELF and task == "text-classification":
+    if spec.teacher == SELF and task in _WITH_HEAD:
         raise ValueError(
             "objective.teacher: self has no trained head to learn classes from; name a run"
         )
     if spec.teacher == SELF and adapter.kind == "full" and quant.kind == "none":
         raise ValueError(
             "objective.teacher: self is overwritten by full fine-tuning; name the model"
+        )
+    if spec.hidden_weight > 0 and spec.teacher_scores is not None:
+        raise ValueError(
+            "objective.hidden_weight asks the teacher in every step, and objective.teacher_scores "
+            "is for runs without one; omit either"
+        )
+    if spec.scores_kind == "sampled" and spec.divergence != "forward_kl":
+        raise ValueError(
+            f"objective.scores_kind: sampled estimates the forward KL, not {spec.divergence}; set "
+            "objective.scores_kind: top_k"
         )

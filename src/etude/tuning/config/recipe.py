@@ -137,13 +137,18 @@ class Recipe(Section):
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no class labels; use data.kind: files")
         if self.task == "token-classification":
-            if self.objective.kind != "auto":
+            if self.objective.kind not in ("auto", "distill"):
                 raise ValueError(
                     f"objective.kind: {self.objective.kind} is for task: chat; a tagger is "
                     "trained by cross-entropy over the tags of its words, so omit it"
                 )
             if self.data.kind == "docstrings":
                 raise ValueError("data.kind: docstrings has no tags; use data.kind: files")
+        if self.model.keep_layers is not None and self.quant.kind == "native":
+            raise ValueError(
+                "model.keep_layers: the layers of files that are quantised (quant.kind: native) "
+                "cannot be left out; set quant.kind: nf4"
+            )
         self._check_generation()
         check_weights(self.train, self.adapter)
         check_teacher(self.task, self.objective, self.adapter, self.quant)

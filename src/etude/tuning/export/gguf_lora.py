@@ -126,6 +126,11 @@ def export_gguf_lora(
         raise RunError(f"{output} already exists; choose another name, or replace it with --force")
     saved = read_adapter(adapter)
     _refuse_inexpressible(saved)
+    if saved.provenance is not None and saved.provenance.kept_layers is not None:
+        raise AdapterError(
+            f"{saved.folder} is for a model of some layers of {saved.provenance.base} "
+            "(model.keep_layers), which is no file of llama.cpp's: merge the adapter (etude merge)"
+        )
     name = model or _base_name(saved)
     source = resolve(name)
     if source.path is None:

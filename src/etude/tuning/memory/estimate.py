@@ -202,7 +202,13 @@ def _plan(
         "allocator": SCRATCH + round(ALLOCATOR * comes_and_goes),
     }
     notes: list[str] = []
-    if recipe.objective.kind == "distill" and recipe.objective.teacher != SELF:
+    spec = recipe.objective
+    if spec.kind == "distill" and spec.teacher_scores is not None:
+        notes.append(
+            "the teacher is not counted: once its scores are stored (etude teacher-scores), it is "
+            "not loaded"
+        )
+    elif spec.kind == "distill" and spec.teacher != SELF:
         notes.append("the teacher, a second model in memory, is not counted")
     if recipe.eval.generate and not head.is_new:
         generating = process + weights.held + SCRATCH + PROGRAMS + weights.dense + answering
@@ -228,7 +234,8 @@ def teacher_bytes(recipe: Recipe, parameters: int, stored: torch.dtype) -> int:
         stored: dtype of weights that are not quantised.
     """
     spec = recipe.objective
-    own = spec.kind == "distill" and spec.teacher == SELF and recipe.quant.kind != "none"
+    asked = spec.kind == "distill" and spec.teacher_scores is None
+    own = asked and spec.teacher == SELF and recipe.quant.kind != "none"
     return stored.itemsize * parameters if own else 0
 
 

@@ -16,9 +16,11 @@ from torch import nn
 
 from etude.core.errors import ModelError
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.memory.estimate import held_as
 from etude.tuning.memory.trace import Held
 from etude.tuning.models.catalog import known_models, unknown_model
+from etude.tuning.models.cut import cut_config, kept_layers
 from etude.tuning.models.folder import read_json
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.models.load import ModelFiles
@@ -87,33 +89,33 @@ class ModelOutline:
 
 
 @contextmanager
-def open_outline(name: str, head: Head = CAUSAL_LM) -> Generator[ModelOutline]:
+def open_outline(spec: ModelSpec, head: Head = CAUSAL_LM) -> Generator[ModelOutline]:
     """Yield what is known of a model, its files open until the end, if it has any here.
 
     Args:
-        name: as for `config_of`.
+        spec: the recipe's model; its name as for `config_of`.
         head: what it is to have on top.
 
     Raises:
         ModelError: nothing of that name is known or here.
     """
     try:
-        files = ModelFiles(name)
+        files = ModelFiles(spec.id, spec.keep_layers)
     except ModelError:
         files = None
     if files is None or not files.are_here:
-        yield ModelOutline(config_of(name), head)
+        yield ModelOutline(config_of(spec), head)
         return
     with files:
-        yield ModelOutline(config_of(name, files), head, files)
+        yield ModelOutline(config_of(spec, files), head, files)
 
 
-def config_of(name: str, files: ModelFiles | None = None) -> Any:
-    """Return the transformers configuration of a model.
+def config_of(spec: ModelSpec, files: ModelFiles | None = None) -> Any:
+    """Return the transformers configuration of a model, cut to the layers that it keeps.
 
     Args:
-        name: a model on this machine (alias, hub id, folder, `.gguf`), a `config.json`, or one of
-            `KNOWN`.
+        spec: names a model on this machine (alias, hub id, folder, `.gguf`), a `config.json`, or
+            one of `KNOWN`.
         files: the model's, where they are open already.
 
     Raises:
@@ -121,6 +123,13 @@ def config_of(name: str, files: ModelFiles | None = None) -> Any:
     """
     if files is not None and files.are_here:
         return files.config
+    config = _whole_config(spec.id)
+    if spec.keep_layers is None:
+        return config
+    return cut_config(config, kept_layers(spec.keep_layers, config, spec.id))
+
+
+def _whole_config(name: str) -> Any:
     path = Path(name).expanduser()
     if path.suffix == ".json" or (path / "config.json").is_file():
         file = path if path.suffix == ".json" else path / "config.json"

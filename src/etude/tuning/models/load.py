@@ -33,6 +33,7 @@ from etude.tuning.models.added_tokens import NO_TOKENS, AddedTokens, add_tokens,
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
+from etude.tuning.models.cut import CutCheckpoint, kept_layers
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.heads import CAUSAL_LM, Head, new_head_value
@@ -69,13 +70,19 @@ class ModelOrigin:
     fingerprint: str
     """See `checkpoint.fingerprint`."""
 
+    kept_layers: tuple[int, ...] | None = None
+    """Numbers of its layers that the model has; None: all."""
+
     @property
     def published(self) -> tuple[str, str | None]:
         """What other programs know the model by, and its revision, if both are known.
 
         The hub id of what an alias stands for or of a model in the hub's cache, else the absolute
-        path of a folder or file.
+        path of a folder or file. A model cut from it is not published: its name is none of a model,
+        so that no program puts the adapter on the whole one.
         """
+        if self.kept_layers is not None:
+            return f"{self.name}, layers {', '.join(map(str, self.kept_layers))}", None
         if self.name in CATALOG:
             return CATALOG[self.name].hub_id, None
         path = Path(self.path)
@@ -94,13 +101,15 @@ class ModelFiles:
 
     Args:
         name: of the model, as the recipe says it.
+        keep_layers: the recipe's `model.keep_layers`.
 
     Raises:
         ModelError: no model has that name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, keep_layers: int | list[int] | None = None) -> None:
         self.source = resolve(name)
+        self._keep_layers = keep_layers
         self._users = 0
         self._checkpoint: Checkpoint | None = None
         self._named: Checkpoint | None = None
@@ -157,7 +166,11 @@ class ModelFiles:
                     f"{self.name} is not on this machine, and its weights are needed: "
                     f"etude models pull {self.name}"
                 )
-            self._checkpoint = open_checkpoint(self.source)
+            whole = open_checkpoint(self.source)
+            self._checkpoint = whole
+            if self._keep_layers is not None:
+                kept = kept_layers(self._keep_layers, whole.config, self.name)
+                self._checkpoint = CutCheckpoint(whole, kept)
         return self._checkpoint
 
     def named_for(self, model: Any) -> Checkpoint:
@@ -187,7 +200,8 @@ class ModelFiles:
     def origin(self) -> ModelOrigin:
         """Which weights these are; the files are read for it once."""
         checkpoint = self.checkpoint
-        return ModelOrigin(self.name, str(checkpoint.path), fingerprint(checkpoint))
+        kept = checkpoint.kept if isinstance(checkpoint, CutCheckpoint) else None
+        return ModelOrigin(self.name, str(checkpoint.path), fingerprint(checkpoint), kept)
 
 
 @dataclass(frozen=True)
@@ -249,7 +263,7 @@ def load_model(
     placement = placement or Placement.of(spec)
     device, dtype = placement.device, placement.dtype
     progress = progress or SilentProgress()
-    files = files or ModelFiles(spec.id)
+    files = files or ModelFiles(spec.id, spec.keep_layers)
     files.fetch(progress)
     with files:
         checkpoint = files.checkpoint

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ def mixture_rows(
     Returns:
         (n,) loss, (n,) divergence at temperature T without T², (n, V) gradient of the loss.
     """
-    T, w = mixture.temperature, mixture.label_weight
+    T = mixture.temperature
     log_q, log_p = (F.log_softmax(z / T, dim=-1) for z in (student, teacher))
     q = log_q.exp()
     if mixture.divergence == "forward_kl":
@@ -77,6 +77,22 @@ def mixture_rows(
             g = (1 - beta) * (log_q - log_m)
             found = beta * (log_p.exp() * (log_p - log_m)).sum(-1) + (q * g).sum(-1)
         gradient = q * (g - (q * g).sum(-1, keepdim=True))
+    return with_label(student, found, gradient, targets, mixture)
+
+
+def with_label(
+    student: Tensor, found: Tensor, gradient: Tensor, targets: Tensor | None, mixture: Mixture
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss, divergence and the loss's gradient from those of the divergence alone.
+
+    Args:
+        student: (n, V) logits.
+        found: (n,) divergence at temperature T.
+        gradient: (n, V) of it, in the logits divided by T.
+        targets: (n,) int64; not used where the label's weight is 0.
+        mixture: of divergence and label.
+    """
+    T, w = mixture.temperature, mixture.label_weight
     # T² of the loss, 1/T of the logits' scale.
     loss, gradient = (1 - w) * T**2 * found, (1 - w) * T * gradient
     if w > 0:
@@ -90,18 +106,85 @@ def mixture_rows(
     return loss, found, gradient
 
 
+class Known(Protocol):
+    """What is known of a teacher's distributions at N positions."""
+
+    @property
+    def words(self) -> int:
+        """Words that they are over. The student's rows beyond are of no token: padding."""
+        ...
+
+    def rows(
+        self, student: Tensor, place: slice, targets: Tensor, mixture: Mixture
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, divergence and gradient as `mixture_rows`, of the positions of `place`.
+
+        Args:
+            student: (n, words) logits of these positions.
+            place: which of the N.
+            targets: (n,) int64.
+            mixture: of divergence and label.
+        """
+        ...
+
+
+class KnownStates:
+    """A teacher's last hidden states and output matrix; its logits are made as they are wanted.
+
+    Args:
+        hidden: (N, H').
+        weight: (V', H').
+    """
+
+    def __init__(self, hidden: Tensor, weight: Tensor) -> None:
+        self.hidden = hidden
+        self.matrix = weight.to(hidden.dtype)
+        self.words = len(weight)
+
+    def rows(
+        self, student: Tensor, place: slice, targets: Tensor, mixture: Mixture
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Multiply, and compare."""
+        return mixture_rows(
+            student, self.logits(place, student.shape[-1]).to(student.dtype), targets, mixture
+        )
+
+    def logits(self, place: slice, words: int) -> Tensor:
+        """Return the logits of some positions and the first words, (n, words)."""
+        states = self.hidden[place]
+        return (_filled(states) @ self.matrix[:words].t())[: len(states)]
+
+
+class KnownLogits:
+    """A teacher's logits, whole.
+
+    Args:
+        logits: (N, V').
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.whole = logits
+        self.words = logits.shape[-1]
+
+    def rows(
+        self, student: Tensor, place: slice, targets: Tensor, mixture: Mixture
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare."""
+        return mixture_rows(
+            student, self.logits(place, student.shape[-1]).to(student.dtype), targets, mixture
+        )
+
+    def logits(self, place: slice, words: int) -> Tensor:
+        """Return the logits of some positions and the first words, (n, words)."""
+        return self.whole[place, :words]
+
+
 class _ChunkedMixture(torch.autograd.Function):
-    """Σ loss and Σ divergence over positions, from hidden states and output matrices."""
+    """Σ loss and Σ divergence over positions, from hidden states and the output matrix."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        teacher_hidden: Tensor,
-        teacher_weight: Tensor,
-        targets: Tensor,
-        mixture: Mixture,
+        ctx: Any, hidden: Tensor, weight: Tensor, known: Known, targets: Tensor, mixture: Mixture
     ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         dtype = accumulator(hidden.dtype)
@@ -109,24 +192,21 @@ class _ChunkedMixture(torch.autograd.Function):
         apart = torch.zeros((), dtype=dtype, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
-        matrix = weight.to(hidden.dtype)
-        teacher_matrix = teacher_weight.to(teacher_hidden.dtype)
-        # Rows beyond the smaller matrix are of no token: padding to a round number.
-        words = min(len(matrix), len(teacher_matrix))
+        words = min(len(weight), known.words)
+        matrix = weight[:words].to(hidden.dtype)
         step = GPU_CHUNK if hidden.device.type == "cuda" else CHUNK
         for start in range(0, hidden.shape[0], step):
-            target = targets[start : start + step]
+            place = slice(start, start + step)
+            target = targets[place]
             count = len(target)
-            chunk = _filled(hidden[start : start + step])
-            logits = (chunk @ matrix[:words].t())[:count].to(dtype)
-            teacher = _filled(teacher_hidden[start : start + step])
-            teacher_logits = (teacher @ teacher_matrix[:words].t())[:count].to(dtype)
-            loss, found, gradient = mixture_rows(logits, teacher_logits, target, mixture)
+            chunk = _filled(hidden[place])
+            logits = (chunk @ matrix.t())[:count].to(dtype)
+            loss, found, gradient = known.rows(logits, place, target, mixture)
             total += loss.sum()
             apart += found.sum()
             slope = gradient.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[start : start + count] = slope @ matrix[:words]
+                grad_hidden[start : start + count] = slope @ matrix
             if grad_weight is not None:
                 grad_weight[:words] += (slope.t() @ chunk[:count]).to(grad_weight.dtype)
         ctx.gradients = (grad_hidden, grad_weight)
@@ -138,24 +218,19 @@ class _ChunkedMixture(torch.autograd.Function):
         scale = upstream[0]
         gradients = cast("tuple[Tensor | None, Tensor | None]", ctx.gradients)
         own = (None if g is None else g * scale.to(g.dtype) for g in gradients)
-        return (*own, None, None, None, None)
+        return (*own, None, None, None)
 
 
 def mixture_sum(
-    hidden: Tensor,
-    weight: Tensor,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
-    targets: Tensor,
-    mixture: Mixture,
+    hidden: Tensor, weight: Tensor, known: Known, targets: Tensor, mixture: Mixture
 ) -> tuple[Tensor, Tensor]:
     """Return Σ loss, differentiable in `hidden` and `weight`, and Σ divergence.
 
     Args:
         hidden: (N, H), the student's last hidden states.
         weight: (V, H), its output matrix.
-        teacher_hidden: (N, H'), the teacher's.
-        teacher_weight: (V', H'); words are compared up to the smaller of V and V'.
+        known: of the teacher's distributions at the same positions; words are compared up to the
+            smaller of V and its own number.
         targets: (N,) int64, labels.
         mixture: of divergence and label.
 
@@ -163,18 +238,19 @@ def mixture_sum(
         Two scalars, float32 (float64 for float64 input).
     """
     apply = cast("Callable[..., tuple[Tensor, Tensor]]", _ChunkedMixture.apply)  # pyright: ignore[reportUnknownMemberType]
-    return apply(hidden, weight, teacher_hidden, teacher_weight, targets, mixture)
+    return apply(hidden, weight, known, targets, mixture)
 
 
 class _RowMixture(torch.autograd.Function):
-    """Loss of each row of logits that exist: a classifier's."""
+    """Loss of each row of logits that exist: a classifier's, a tagger's."""
 
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, targets: Tensor, mixture: Mixture
+        ctx: Any, student: Tensor, known: Known, targets: Tensor, mixture: Mixture
     ) -> tuple[Tensor, Tensor]:
-        loss, found, gradient = mixture_rows(student, teacher, targets, mixture)
-        ctx.gradient = gradient
+        words = min(student.shape[-1], known.words)
+        loss, found, gradient = known.rows(student[:, :words], slice(None), targets, mixture)
+        ctx.gradient = F.pad(gradient, (0, student.shape[-1] - words))
         ctx.mark_non_differentiable(found)
         return loss, found
 
@@ -184,18 +260,18 @@ class _RowMixture(torch.autograd.Function):
 
 
 def mixture_of_logits(
-    student: Tensor, teacher: Tensor, targets: Tensor, mixture: Mixture
+    student: Tensor, known: Known, targets: Tensor, mixture: Mixture
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each row, differentiable in `student`, and its divergence.
 
     Args:
         student: (n, C) logits.
-        teacher: (n, C).
+        known: of the teacher's distributions at these rows.
         targets: (n,) int64.
         mixture: of divergence and label.
     """
     apply = cast("Callable[..., tuple[Tensor, Tensor]]", _RowMixture.apply)  # pyright: ignore[reportUnknownMemberType]
-    return apply(student, teacher, targets, mixture)
+    return apply(student, known, targets, mixture)
 
 
 def _filled(rows: Tensor) -> Tensor:

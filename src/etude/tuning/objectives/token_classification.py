@@ -62,10 +62,7 @@ class TokenClassification:
         """Return Σ −log p(tag) over the words; the log-probabilities of each sample are outputs."""
         del values
         log_probs = word_log_probs(model, batch)
-        tags = torch.as_tensor(
-            np.concatenate([_words(sample).tags for sample in batch]).astype(np.int64),
-            device=log_probs.device,
-        )
+        tags = word_tags(batch, log_probs.device)
         total = F.nll_loss(log_probs, tags, reduction="sum")
         detached = log_probs.detach()
         right = int((detached.argmax(dim=1) == tags).sum())
@@ -137,6 +134,12 @@ def word_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     )
     chosen = logits.flatten(0, 1).index_select(0, torch.as_tensor(places, device=logits.device))
     return chosen.to(accumulator(chosen.dtype)).log_softmax(dim=1)
+
+
+def word_tags(batch: Batch, device: torch.device) -> torch.Tensor:
+    """Return the tags of all words of a batch in order, (W,) int64."""
+    tags = np.concatenate([_words(sample).tags for sample in batch])
+    return torch.as_tensor(tags.astype(np.int64), device=device)
 
 
 def by_sample(log_probs: torch.Tensor, batch: Batch) -> list[NDArray[np.float32]]:

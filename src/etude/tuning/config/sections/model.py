@@ -22,6 +22,11 @@ class ModelSpec(Section):
     """`cpu`, `cuda`, `cuda:1`, ... `auto`: a working CUDA GPU for which the Triton kernels can be
     compiled, else `cpu`. `mps` is not supported by quantised bases and fused kernels."""
 
+    keep_layers: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
+    """Layers of the base that stay, all others are left out: a number keeps the first so many,
+    `[0, 2, 4]` those with these numbers, from 0. Such a model is worse at first and wants training:
+    docs/distillation.md."""
+
     add_tokens: list[str] | str = []
     """Tokens added to the vocabulary, `["<tool>", "</tool>"]`, or a text file with one on each
     line. Their rows of the embedding and of the output matrix are trained and saved with the
@@ -35,6 +40,15 @@ class ModelSpec(Section):
     def adds_tokens(self) -> bool:
         """Whether tokens are to be added."""
         return bool(self.add_tokens or self.add_special_tokens)
+
+    @model_validator(mode="after")
+    def _layers(self) -> Self:
+        kept = self.keep_layers
+        if isinstance(kept, list) and (not kept or kept != sorted(set(kept))):
+            raise ValueError(
+                f"model.keep_layers: {kept} must name layers once each, in rising order"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tokens(self) -> Self:

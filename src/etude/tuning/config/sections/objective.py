@@ -17,10 +17,10 @@ class ObjectiveSpec(Section):
 
     kind: Literal["auto", "sft", "dpo", "orpo", "kto", "distill"] = "auto"
     """`sft`: cross-entropy of the answers. `distill`: a teacher's distributions as well, of tokens
-    (chat) or classes (text classification, one class a row; docs/distillation.md). `dpo`, `orpo`:
-    preference pairs (Rafailov et al. 2023; Hong et al. 2024). `kto`: unpaired preferences
-    (Ethayarajh et al. 2024). `auto`: `dpo` for pairs, `kto` for unpaired preferences, else `sft`.
-    Tasks other than chat and text classification have one objective each."""
+    (chat), classes (text classification, one class a row) or the tags of words (token
+    classification; docs/distillation.md). `dpo`, `orpo`: preference pairs (Rafailov et al. 2023;
+    Hong et al. 2024). `kto`: unpaired preferences (Ethayarajh et al. 2024). `auto`: `dpo` for
+    pairs, `kto` for unpaired preferences, else `sft`. Other tasks have one objective each."""
 
     teacher: str | None = None
     """Of `distill`: a run (`latest`, its name or folder), a model with the same tokenizer, or
@@ -40,6 +40,28 @@ class ObjectiveSpec(Section):
 
     jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """β of `divergence: jsd`, the teacher's share of the mixture."""
+
+    teacher_scores: str | None = None
+    """Of `distill`: a folder with the teacher's scores of the training samples. What it lacks is
+    stored before the first step; once all is there, no run loads the teacher (`etude
+    teacher-scores`). None: the teacher is asked in every step."""
+
+    scores_kind: Literal["top_k", "sampled"] = "top_k"
+    """Of `teacher_scores`, for each position: the likeliest words, all others as one, or words
+    drawn from the teacher, an unbiased estimate (`divergence: forward_kl` only; Anshumann et al.
+    2025)."""
+
+    scores_per_position: Annotated[int, Field(ge=1, lt=1 << 16)] = 64
+    """Of `teacher_scores`: words, or draws, of each position."""
+
+    hidden_weight: Annotated[float, Field(ge=0)] = 0.0
+    """λ of `distill`: weight of the mean squared distance between the hidden states of student and
+    teacher at the trained positions, the student's multiplied by a learned matrix (Romero et al.
+    2015). 0: they are not compared."""
+
+    hidden_layers: list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None = None
+    """Of `hidden_weight`: pairs, after how many layers of the student and of the teacher. None:
+    after each of the student's but the last, at the same share of the teacher's."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     """β, strength of the regularisation towards the base model (DPO, KTO)."""
