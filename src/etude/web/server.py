@@ -133,9 +133,9 @@ class _Server(uvicorn.Server):
         """Stop."""
         self._stopping()
         super().handle_exit(sig, frame)
-        # uvicorn raises the signal again once it has ended: Ctrl-C here is no failure.
-        if sig == signal.SIGINT:
-            self._captured_signals.clear()
+        # uvicorn raises the signal again once it has ended. Ctrl-C here is no failure, and SIGTERM
+        # would end this process before it has ended what works for it.
+        self._captured_signals.clear()
 
 
 def serve(app: App, listeners: Iterable[socket.socket], ready: Callable[[], None]) -> None:
