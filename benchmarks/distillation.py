@@ -42,7 +42,7 @@ class Arm:
     recipe: str
     settings: Settings
     teacher: str | None = None
-    """The arm whose run of the same seed teaches."""
+    """The arm whose run, of seed 0, teaches the students of all seeds."""
     stored: bool = False
     """Whether its teacher's scores are stored first, in a process of their own."""
 
@@ -72,8 +72,13 @@ TAUGHT: Settings = {"objective.kind": "distill", "quant.kind": "none"}
 
 
 def classifiers(title: str, data: str, teacher: Arm, rows: int, epochs: int) -> Pair:
-    """Return a pair of a whole encoder and one with half of its layers."""
-    schedule = {"train.epochs": epochs, "train.batch_samples": 32}
+    """Return a pair of a whole encoder and one with half of its layers, on half of the rows."""
+    schedule = {
+        "train.epochs": epochs,
+        "train.batch_samples": 32,
+        "data.max_train": rows // 2,
+        "data.max_eval": 900,
+    }
     return Pair(
         title,
         data,
@@ -86,7 +91,7 @@ def classifiers(title: str, data: str, teacher: Arm, rows: int, epochs: int) -> 
                 *("distillation", {**TAUGHT, **schedule}, "teacher"),
             ),
         },
-        {"data.max_train": rows, "data.max_eval": 900},
+        {"data.max_train": rows},
     )
 
 
@@ -115,14 +120,14 @@ PAIRS: dict[str, Pair] = {
             "6 layers, LoRA: the teacher",
             *("text-classification", {"quant.kind": "none", "train.epochs": 2}),
         ),
-        2000,
+        3000,
         3,
     ),
     "banking77": classifiers(
         "intents (BANKING77)",
         "banking77",
         Arm("6 layers, LoRA: the teacher", "banking77", {"train.epochs": 4}),
-        2000,
+        3000,
         4,
     ),
     "nf4": Pair(
@@ -184,7 +189,11 @@ def key_of(name: str, arm_name: str, seed: int) -> str:
     arms = [pair.arms[arm_name]]
     if (taught_by := arms[0].teacher) is not None:
         arms.append(pair.arms[taught_by])
-    content = json.dumps([[a.recipe, settings_of(pair, a, seed)] for a in arms], sort_keys=True)
+    seeds = (seed, 0)
+    settings = [
+        [one.recipe, settings_of(pair, one, of)] for one, of in zip(arms, seeds, strict=False)
+    ]
+    content = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     return f"{name}/{arm_name}/{seed}/{digest}"
 
@@ -200,7 +209,7 @@ def run(name: str, arm_name: str, seed: int, results: dict[str, Any], work: Path
     data = prepare(pair.data, work / "data")
     settings = settings_of(pair, arm, seed)
     if arm.teacher is not None:
-        settings["objective.teacher"] = results[key_of(name, arm.teacher, seed)]["run"]
+        settings["objective.teacher"] = results[key_of(name, arm.teacher, 0)]["run"]
     command = [arm.recipe, "--data", str(data / "train.jsonl"), "--json"]
     command += ["--runs", str(work / "runs")]
     own = {"data.eval": str(data / "test.jsonl"), **settings}
@@ -246,7 +255,8 @@ def cells(only: list[str] | None, seeds: int | None) -> Iterator[tuple[str, str,
             continue
         for seed in range(min(pair.seeds, seeds or pair.seeds)):
             for arm in pair.arms:
-                yield name, arm, seed
+                if seed == 0 or arm not in {one.teacher for one in pair.arms.values()}:
+                    yield name, arm, seed
 
 
 def table(results: dict[str, Any]) -> str:
@@ -318,7 +328,7 @@ def main() -> None:
             print("the time is over; start it again for the rest")
             break
         taught_by = PAIRS[name].arms[arm].teacher
-        if taught_by is not None and key_of(name, taught_by, seed) not in results:
+        if taught_by is not None and key_of(name, taught_by, 0) not in results:
             continue
         try:
             results[key] = run(name, arm, seed, results, chosen.work)

@@ -103,13 +103,15 @@ def stored_scores(
             f"training samples have none ({lacking[0].origin}); name another folder by "
             "objective.teacher_scores"
         )
-    if missing := store.missing():
+    if store.missing():
         if data_hash(list(unique)) != store.about.data:
             raise DataError(
                 f"{folder} has teacher scores of more data than these, not all of them: make them "
                 "with the data that they were begun with"
             )
-        _fill(store, missing, unique, student, teacher(), read, layout, recipe, progress)
+        with store.alone(lambda: progress.start("Another process stores these scores", None)):
+            if missing := store.missing():
+                _fill(store, missing, unique, student, teacher(), read, layout, recipe, progress)
     return store
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from etude.core.atomic_files import disk_reason, replace_file, replace_text
 from etude.core.errors import DataError, RunError
+from etude.core.lock import FileLock
 from etude.tuning.data.encoded import EncodedSample
 
 Kind = Literal["top_k", "sampled"]
@@ -174,6 +176,26 @@ class ScoreStore:
             raise _cannot_write(folder, error) from None
         return cls(folder)
 
+    @contextmanager
+    def alone(self, waiting: Callable[[], object]) -> Generator[None]:
+        """Context manager: be the only process that writes here; remove what killed ones left.
+
+        Args:
+            waiting: called once, before waiting for another process.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            lock = FileLock(self.folder / ".lock", wait=True, waiting=waiting)
+            lock.acquire()
+            for torn in self.folder.glob(".scores-*"):
+                torn.unlink()
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from None
+        with lock:
+            yield
+
     def missing(self) -> list[int]:
         """Return the numbers of the files that are not there."""
         return [number for number in range(len(self.files)) if not self._file(number).exists()]
@@ -181,7 +203,7 @@ class ScoreStore:
     @property
     def bytes(self) -> int:
         """On disk."""
-        return sum(file.stat().st_size for file in self.folder.iterdir())
+        return sum(file.stat().st_size for file in self.folder.glob("[!.]*"))
 
     @property
     def positions(self) -> int:

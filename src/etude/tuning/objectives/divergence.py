@@ -88,21 +88,21 @@ def with_label(
     Args:
         student: (n, V) logits.
         found: (n,) divergence at temperature T.
-        gradient: (n, V) of it, in the logits divided by T.
+        gradient: (n, V) of it, in the logits divided by T; overwritten.
         targets: (n,) int64; not used where the label's weight is 0.
         mixture: of divergence and label.
     """
     T, w = mixture.temperature, mixture.label_weight
     # T² of the loss, 1/T of the logits' scale.
-    loss, gradient = (1 - w) * T**2 * found, (1 - w) * T * gradient
+    loss, gradient = (1 - w) * T**2 * found, gradient.mul_((1 - w) * T)
     if w > 0:
         assert targets is not None
         log_s = F.log_softmax(student, dim=-1)
         rows = torch.arange(len(targets), device=targets.device)
         loss = loss - w * log_s[rows, targets]
-        own = log_s.exp()
+        own = log_s.exp_()
         own[rows, targets] -= 1
-        gradient = gradient + w * own
+        gradient.add_(own, alpha=w)
     return loss, found, gradient
 
 

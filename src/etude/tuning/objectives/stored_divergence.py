@@ -48,25 +48,36 @@ def stored_rows(
     if scores.shares is not None:
         shares = scores.shares.to(log_q)
         found = (shares * (log_p - log_q.gather(1, words))).sum(-1)
-        gradient = log_q.exp().scatter_add_(1, words, -shares)
+        gradient = log_q.exp_().scatter_add_(1, words, -shares)
         return with_label(student, found, gradient, targets, mixture)
-    others = log_q.scatter(1, words, -math.inf).logsumexp(-1)
-    log_Q = torch.cat([log_q.gather(1, words), others[:, None]], 1)
+    stored = log_q.gather(1, words)
+    others = _log_sum_beside(log_q, words)
+    log_Q = torch.cat([stored, others[:, None]], 1)
     log_P = torch.cat([log_p, scores.rest.to(log_q)[:, None]], 1)
     # Stored in 16 bits, they sum to 1 but for some thousandths.
     log_P = log_P - log_P.logsumexp(-1, keepdim=True)
-    own = log_q.gather(1, words).exp()
+    # From here on each matrix of n times V is used again for the next.
     if mixture.divergence == "forward_kl":
         found = _times(log_P.exp(), log_P - log_Q).sum(-1)
         # The rest has no words at k = V.
         shift = torch.where(others > -math.inf, log_P[:, -1] - others, -math.inf)
-        gradient = log_q.exp() - (log_q + shift[:, None]).exp()
-        gradient.scatter_(1, words, own - log_P[:, :-1].exp())
+        gradient = log_q.exp()
+        gradient.sub_(log_q.add_(shift[:, None]).exp_())
+        gradient.scatter_(1, words, stored.exp() - log_P[:, :-1].exp())
     else:
         found, slope = _outcomes(log_P, log_Q, mixture)
-        gradient = log_q.exp() * slope[:, -1:]
-        gradient.scatter_(1, words, own * slope[:, :-1])
+        gradient = log_q.exp_().mul_(slope[:, -1:])
+        gradient.scatter_(1, words, stored.exp() * slope[:, :-1])
     return with_label(student, found, gradient, targets, mixture)
+
+
+def _log_sum_beside(log_q: Tensor, words: Tensor) -> Tensor:
+    """Return the logarithm of the mass of all other words, (n,), however small it is."""
+    others = log_q.scatter(1, words, -math.inf)
+    largest = others.amax(1, keepdim=True)
+    # There are none at k = V.
+    largest = torch.where(largest > -math.inf, largest, 0.0)
+    return others.sub_(largest).exp_().sum(1).log_() + largest.squeeze(1)
 
 
 def _outcomes(log_P: Tensor, log_Q: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
