@@ -1,9 +1,10 @@
 // <etude-live topic="runs"><div id="runs">…</div></etude-live>: a part of the page that is fetched
-// again, and replaced, whenever the topic moves: from this page's address, or from that in `src`.
-// Without JavaScript it is what the server wrote. `at` is the topic's position when it was written,
-// so that nothing that happened since is missed; a part with `data-final` is replaced no more.
+// again whenever the topic moves, from this page's address, or from that in `src`; only what differs
+// is changed. Without JavaScript it is what the server wrote. `at` is the topic's position when it
+// was written, so that nothing that happened since is missed; a part with `data-final` stays.
 
 import { follow, together } from "./events";
+import { morph } from "./morph";
 
 class Live extends HTMLElement {
   #end: (() => void) | null = null;
@@ -26,17 +27,49 @@ class Live extends HTMLElement {
     const page = await together(address, () => fetchPage(address));
     const fresh = page?.getElementById(part.id);
     if (!fresh) return;
+    await released();
+    if (!this.isConnected || this.firstElementChild !== part) return;
     if (fresh.hasAttribute("data-final")) this.disconnectedCallback();
     if (fresh.innerHTML === part.innerHTML) return;
-    const focused = part.contains(document.activeElement) ? document.activeElement : null;
+    const focused = document.activeElement;
+    const inside = part.contains(focused);
     const top = part.scrollTop;
     const atEnd = top > 0 && part.scrollHeight - part.clientHeight - top < 4;
-    this.replaceChildren(fresh);
+    const same = fresh.localName === part.localName;
+    if (same) morph(part, fresh);
+    else this.replaceChildren(fresh);
+    const now = same ? part : fresh;
     // Whoever reads the end of a log reads on at its end; other places stay where they were.
-    fresh.scrollTop = atEnd ? fresh.scrollHeight : top;
-    if (focused) focusAgain(fresh, focused);
+    if (atEnd || !same) now.scrollTop = atEnd ? now.scrollHeight : top;
+    if (inside && document.activeElement !== focused) focusAgain(now, focused as HTMLElement);
   }
 }
+
+let pressed: Promise<void> | null = null;
+
+/** Wait while a button of the pointer is down: what it was pressed on must be there, and in its
+ * place, when it is let go, or there is no click. */
+function released(): Promise<void> {
+  return pressed ?? Promise.resolve();
+}
+
+addEventListener(
+  "pointerdown",
+  () => {
+    pressed ??= new Promise((resolve) => {
+      const over = new AbortController();
+      const end = (event: Event) => {
+        if (event.type === "blur" && event.target !== window) return; // another element's
+        over.abort();
+        pressed = null;
+        setTimeout(resolve); // after the click, which follows at once
+      };
+      for (const name of ["pointerup", "pointercancel", "dragend", "blur"])
+        addEventListener(name, end, { capture: true, signal: over.signal });
+    });
+  },
+  { capture: true },
+);
 
 /** Fetch a page; null if it is there no longer. Fails if the server does. */
 async function fetchPage(address: string): Promise<Document | null> {
@@ -45,13 +78,11 @@ async function fetchPage(address: string): Promise<Document | null> {
   return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
 }
 
-/** Focus what stands where the replaced element stood: the same link or button, or the part. */
-function focusAgain(part: Element, lost: Element): void {
-  const same = (one: Element) =>
-    one.textContent === lost.textContent &&
-    ["id", "href", "name", "value"].every((name) => one.getAttribute(name) === lost.getAttribute(name));
-  const found = lost.id === part.id ? part : [...part.getElementsByTagName(lost.tagName)].find(same);
-  (found as HTMLElement | undefined)?.focus();
+/** Focus an element that was moved; if it is gone, the part, so that Tab goes on from here. */
+function focusAgain(part: Element, lost: HTMLElement): void {
+  const heir = lost.isConnected ? lost : (part as HTMLElement);
+  if (heir === part && !part.hasAttribute("tabindex")) part.setAttribute("tabindex", "-1");
+  heir.focus({ preventScroll: true });
 }
 
 customElements.define("etude-live", Live);

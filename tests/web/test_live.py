@@ -108,6 +108,78 @@ def test_the_end_of_a_log_stays_in_sight_and_the_focus_where_it_was(served, page
     assert stop.evaluate("one => one === document.activeElement")
 
 
+def test_what_a_person_does_survives_what_changes_meanwhile(served, page, run):
+    """Text that is selected, a box that is ticked, the focus, and a click that is half done."""
+    asked = []
+    page.route("**/stop", lambda route: (asked.append(route.request.url), route.fulfill(body="")))
+    page.goto(f"{served.address}/lab/runs/{run.name}")
+    page.locator("#log").evaluate(
+        "one => getSelection().setBaseAndExtent(one.firstChild, 4, one.firstChild, 9)"
+    )
+    with run.log.open("a", encoding="utf-8") as file:
+        file.write("the second line\n")
+    page.locator("#log", has_text="the second line").wait_for()
+    assert page.evaluate("getSelection().toString()") == "first"
+    stop = page.get_by_role("button", name="Stop and save")
+    stop.evaluate("one => { window.before = one; }")
+    # The run is at work: what is ticked for later stays ticked.
+    box = page.locator("#delete input[name=sure]")
+    box.check()
+    run.set_state("starting")
+    page.locator("#standing .state.starting").wait_for()
+    assert stop.evaluate("one => one === window.before") and box.is_checked()
+    # What is written above it must not move it away from under the pointer.
+    stop.hover()
+    page.mouse.down()
+    with page.expect_response(f"**/lab/runs/{run.name}"):
+        run.set_state("running")
+    assert asked == [] and page.locator("#standing .state.starting").count() == 1
+    page.mouse.up()
+    page.wait_for_url("**/stop")
+    assert len(asked) == 1
+
+
+def test_a_press_acts_as_it_was_meant_although_the_button_means_something_else_by_now(
+    served, page, run
+):
+    """Who pressed to stop and save does not end it without saving."""
+    asked = []
+    page.route(
+        "**/stop", lambda route: (asked.append(route.request.post_data), route.fulfill(status=204))
+    )
+    page.goto(f"{served.address}/lab/runs/{run.name}")
+    stop = page.get_by_role("button", name="Stop and save")
+    stop.hover()
+    page.mouse.down()
+    with page.expect_response(f"**/lab/runs/{run.name}"):
+        run.ask_to_stop()
+        run.set_state("running")
+    page.mouse.up()
+    at_once = page.get_by_role("button", name="End it at once")
+    at_once.wait_for()
+    assert len(asked) == 1 and "now" not in asked[0]
+    # Whoever uses the keyboard goes on from here, not from the top of the page.
+    at_once.focus()
+    run.clear_stop()
+    run.set_state("starting")
+    stop.wait_for()
+    assert page.evaluate("document.activeElement.id") == "standing"
+    assert len(asked) == 1
+
+
+def test_what_a_reader_has_opened_and_a_row_stay_when_another_run_appears(served, page, bench, run):
+    page.goto(f"{served.address}/lab")
+    box = page.get_by_role("checkbox", name=f"Compare {run.name}")
+    box.check()
+    box.evaluate("one => { window.row = one.closest('tr'); }")
+    with RunFolder.create("newer", bench.runs) as newer:
+        newer.set_state("running")
+        page.get_by_role("link", name=newer.name, exact=True).first.wait_for()
+        assert box.is_checked()
+        assert box.evaluate("one => one.closest('tr') === window.row")
+        assert box.evaluate("one => one === document.activeElement")
+
+
 def test_what_is_known_of_a_draft_meanwhile_is_shown(served, page, bench):
     draft = drafts.draft_of_text("name: a draft\n")
     known = draft.folder / f"findings-{draft._mark()}.json"

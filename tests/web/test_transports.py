@@ -243,7 +243,6 @@ def test_a_tab_that_asks_by_itself_does_not_while_it_is_hidden_and_then_catches_
         shows(page, "finished")
 
 
-@pytest.mark.parametrize("way", ["worker", "polling"])
 def test_a_clock_that_jumps_by_hours_stops_nothing(served, context, run, way):
     page = context.new_page()
     page.clock.install()
