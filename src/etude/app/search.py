@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from etude.core.errors import RecipeError, RunError
@@ -263,6 +266,36 @@ def start(
         return SearchResult(folder, state == "finished", record)
 
 
+@contextmanager
+def stopped_by_signals(say: Callable[[str], None]) -> Generator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once.
+
+    Args:
+        say: told, at the first one, what happens.
+    """
+    asked = False
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        del number
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say(
+            "stopping: the trial at work is saved at its next safe point, and all others are kept. "
+            "Ctrl-C again ends at once"
+        )
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def conclude(folder: RunFolder, space: Space, record: SearchRecord) -> None:
     """Write the winner's recipe and figures: best.yaml, summary.json."""
     from etude.tuning.config.recipe import Recipe
@@ -337,6 +370,17 @@ def overview(folder: RunFolder) -> SearchOverview | None:
         table["columns"],
         table["rows"],
     )
+
+
+def trials_stamp(folder: RunFolder) -> str:
+    """Return a text that changes whenever a trial of a search begins, gets further or ends."""
+    from etude.tuning.search.record import TRIALS
+
+    try:
+        status = (folder.path / TRIALS).stat()
+    except OSError:
+        return "none"
+    return f"{status.st_mtime_ns}.{status.st_size}"
 
 
 def _detail(record: SearchRecord, space: Space) -> str:

@@ -72,7 +72,13 @@ def _of_search(folder: RunFolder, state: RunState, detail: str) -> Standing:
     """Return the standing of a search that nobody is at work on."""
     if state == "finished":
         return Standing(state, detail, "look at its page, or tune with its best.yaml")
-    return Standing(state, detail, f"go on with: etude search --resume {folder.name}")
+    if state == "killed":
+        detail = _how_it_was_lost(folder.state_record())
+    return Standing(
+        state,
+        detail,
+        f"resume it with the trials that are left (etude search --resume {folder.name})",
+    )
 
 
 def _queued(folder: RunFolder, queue: Queue | None, detail: str) -> Standing:

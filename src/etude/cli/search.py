@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
+from etude.cli.queued import say_queued
 from etude.cli.root import app
 
 if TYPE_CHECKING:
@@ -42,6 +39,7 @@ class Cost(StrEnum):
     "`etude search space.yaml --trials 40`\n\n"
     "`etude search space.yaml --set 'train.lr={low: 1e-4, high: 1e-2, log: true}'`\n\n"
     "`etude search space.yaml --against saved_bytes --sampler tpe`\n\n"
+    "`etude search text-classification --data reviews.csv --queue`\n\n"
     "`etude search --resume latest --trials 60`"
 )
 def search(
@@ -123,6 +121,14 @@ def search(
             autocompletion=complete_run,
         ),
     ] = None,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="Put the search into the queue and return: a process of its own works on it, and "
+            "goes on when this terminal is closed (`etude runs queue`).",
+        ),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -131,6 +137,7 @@ def search(
 
     Ctrl-C stops the search and keeps everything; the last line says how to resume it.
     """
+    from etude.app import jobs
     from etude.app import search as service
     from etude.app.tune import DataOptions
     from etude.tuning.search.view import SearchView
@@ -153,12 +160,21 @@ def search(
     if resume is not None:
         plan = service.plan_search_resumption(resume, runs, same_as=plan, settings=settings)
     assert plan is not None
+    if queue:
+        for note in plan.notes:
+            typer.echo(note, err=True)
+        if resume is None:
+            say_queued(jobs.add_search(plan, runs))
+        else:
+            changed = {key: value for key, value in settings.items() if value is not None}
+            say_queued(jobs.resume_job(resume, runs, search=changed))
+        return
     view = SearchView(
         plan.space.settings, [one.key for one in plan.space.ranges], quiet=quiet or as_json
     )
     for note in plan.notes:
         view.on_message(note)
-    with _stopping(view.on_message) as stopping:
+    with service.stopped_by_signals(view.on_message) as stopping:
         view.open()
         try:
             result = service.start(plan, base=runs, view=view, stopping=stopping)
@@ -173,32 +189,6 @@ def search(
     if not result.finished:
         typer.echo(f"stopped; resume with: etude search --resume {result.folder.path}", err=True)
         raise typer.Exit(130)
-
-
-@contextmanager
-def _stopping(say: Callable[[str], None]) -> Generator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once."""
-    asked = False
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        del number
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say(
-            "stopping: the trial at work is saved at its next safe point, and all others are kept. "
-            "Ctrl-C again ends at once"
-        )
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_result(result: SearchResult, keys: list[str]) -> None:
