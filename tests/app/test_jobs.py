@@ -18,6 +18,7 @@ from etude.app.jobs import (
     MOST_LAUNCHES,
     QUEUE_LOCK,
     add_job,
+    add_search,
     advance,
     log_tail,
     plan_clone,
@@ -28,12 +29,15 @@ from etude.app.jobs import (
 from etude.app.run_queue import read_queue, set_at_once
 from etude.app.run_series import read_series
 from etude.app.runs import facts_of, list_facts
+from etude.app.search import PlannedSearch
 from etude.app.tune import PlannedRun
 from etude.core.errors import RunError
 from etude.core.lock import FileLock
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.runs.process import Heartbeat, is_process, send, signature
+from etude.tuning.search.record import SearchRecord
+from etude.tuning.search.space import space_of
 
 pytestmark = pytest.mark.integration
 
@@ -229,6 +233,46 @@ def test_job_and_owner_killed_in_mid_run_show_the_same_curve_after_it_is_resumed
     shown = read_series(run, seen.cursor, limit=10**6)
     drawn = seen.points["loss"].steps if not shown.reset else []
     assert drawn + shown.points["loss"].steps == list(range(1, fact.steps + 1))
+
+
+def test_a_search_is_a_job_that_is_stopped_and_resumed_with_other_trials(base, fields):
+    ranges = {"lr": {"low": 1e-4, "high": 1e-1, "log": True, "default": 1e-3}}
+    train = {**fields["train"], "max_steps": 2, "epochs": 2, **ranges}
+    space = space_of(
+        {**fields, "train": train, "search": {"trials": 500, "halving": False}}, "the form"
+    )
+    search = add_search(PlannedSearch(space), base)
+    assert search.state == "queued" and search.is_search
+    other = add_search(PlannedSearch(space), base)
+    assert [run.name for run in read_queue(base).waiting] == [search.name, other.name]
+    stop_job(other.name, base)
+    assert other.state == "stopped"
+
+    assert advance(base).path == search.path
+    begun(base)
+
+    def trials():
+        record = SearchRecord.read(search)
+        return [trial.state for trial in record.trials] if record else []
+
+    until(lambda: trials().count("finished") >= 2, "two trials", search)
+    assert not stop_job(search.name, base).from_queue
+    wait_for_end(search.state_record()["pid"])
+    assert search.state == "stopped", log_tail(search)
+    record = SearchRecord.read(search)
+    assert record is not None
+    finished = [trial for trial in record.trials if trial.state == "finished"]
+
+    resume_job(search.name, base, search={"trials": record.begun + 1})
+    assert search.state == "queued"
+    advance(base)
+    begun(base)
+    wait_for_end(search.state_record()["pid"])
+    assert search.state == "finished", log_tail(search)
+    after = SearchRecord.read(search)
+    assert after is not None and after.begun == record.begun + 1
+    assert after.trials[: len(finished)] == finished, "nothing is trained twice"
+    assert "trials" in search.read_json("summary.json")["search"]
 
 
 def test_a_job_is_stopped_while_it_starts_and_is_resumed_longer_after_it_finished(base, planned):

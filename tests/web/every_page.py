@@ -22,7 +22,12 @@ from etude.app.workbench import Workbench
 from etude.core.paths import home
 from etude.practice.problem import find_problem
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.metrics.metric import loss_metric
 from etude.tuning.runs.folder import RunFolder
+from etude.tuning.search.page import write_search_report
+from etude.tuning.search.record import SearchRecord, Selection
+from etude.tuning.search.space import space_of
+from etude.tuning.search.trial import Trial
 from etude.web import assets, entrance, events
 from etude.web.rooms import ROOMS
 
@@ -47,7 +52,10 @@ PAGE_ROUTES = sorted(
 FURTHER = {
     "/": ["/no-such-page"],
     "/lab/compare": ["/lab/compare?run=shown-1&run=other-1"],
-    "/lab/runs/{name}": [f"/lab/runs/{name}-1" for name in ("failed", "working", "damaged", LONG)],
+    "/lab/new/{draft}/search": ["{path}?trials=0&vary=train.lr&against=peak_rss"],
+    "/lab/runs/{name}": [
+        f"/lab/runs/{name}-1" for name in ("failed", "working", "damaged", "searched", LONG)
+    ],
     "/papers": ["/papers?order=topics", "/papers?shelf=learning"],
     "/papers/search": ["/papers/search?q=yolo", "/papers/search?q=zzzz"],
     "/papers/tagged": ["/papers/tagged?tag=to%20read"],
@@ -56,7 +64,7 @@ FURTHER = {
     "/practise/{slug}/solution": ["/practise/causal-mask/solution"],
     "/settings": ["/settings?saved=true"],
 }
-"""Other addresses of a route, at which its page looks different."""
+"""Other addresses of a route, at which its page looks different; `{path}` is the usual one's."""
 
 
 @contextmanager
@@ -104,7 +112,7 @@ def addresses(route: str, runs: Path) -> list[str]:
             path = beginning.partition("{")[0] + value + path[len(beginning) :]
             break
     assert "{" not in path, f"{route}: give its parameter a value"
-    return [path, *FURTHER.get(route, [])]
+    return [path, *(one.replace("{path}", path) for one in FURTHER.get(route, []))]
 
 
 def is_page(answer) -> bool:
@@ -177,9 +185,30 @@ def _train(runs: Path) -> None:
         with named(runs, name) as run:
             _steps(run, 3)
             run.set_state("failed", "the disk is full: free some space, then resume the run")
+    with named(runs, "searched-1") as run:
+        _search(run)
     with named(runs, "damaged-1") as run:
         run.set_state("finished")
         (run.path / "summary.json").write_text("{ not JSON")
+
+
+def _search(run: RunFolder) -> None:
+    """Write what a search of four trials has found, of which one failed."""
+    fields = {"name": "searched", "data": {"train": "rows.jsonl"}}
+    rates = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+    space = space_of({**fields, "train": rates, "search": {"trials": 4}}, "the form")
+    figures = {"trainable_parameters": 1000, "train_seconds": 3.0}
+    trials = [
+        Trial(n, {"train.lr": rate}, "finished", 0, {}, [loss], 0.1, figures, 4.0, f"trial-00{n}")
+        for n, (rate, loss) in enumerate([(1e-3, 2.5), (3e-3, 2.25), (2e-4, 3.125)])
+    ]
+    trials.append(Trial(3, {"train.lr": 9e-3}, "failed", 0, reason="its process ended"))
+    run.write_json("search.json", space.as_json())
+    run.write_text("recipe.yaml", space.default.to_yaml())
+    chosen = Selection(default=0, best=1, cheapest=1)
+    SearchRecord(loss_metric("nats"), (), trials, chosen).write(run)
+    write_search_report(run, space)
+    run.set_state("stopped", "4 of 4 trials")
 
 
 def _converse(run: RunFolder) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.web.conftest import EVIL, PORT
 
 from etude.app import drafts
-from etude.app.run_queue import read_queue
+from etude.app.run_queue import read_order, read_queue
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.metrics.metric import loss_metric
 from etude.tuning.runs.folder import RunFolder, remove_run
@@ -91,17 +91,24 @@ def search(bench):
     remove_run(folder)
 
 
-def test_the_page_of_a_search_lists_its_trials_and_opens_its_report(client, post, search):
+def test_the_page_of_a_search_lists_its_trials_and_opens_its_report(
+    web, client, post, search, monkeypatch
+):
+    monkeypatch.setattr("etude.app.jobs.advance", lambda base: None)
     page = client.get(f"/lab/runs/{search.name}").text
     assert EVIL not in page and "&lt;img" in page
     assert "2.500 ±0.250" in page and "1.00e-3" in page and ">failed<" in page
     assert f"etude search --resume {search.name}" in page
-    assert ">Resume<" not in page and "Clone with changes" not in page and "No step yet" not in page
+    assert ">Resume<" in page and "Clone with changes" not in page and "No step yet" not in page
     report = client.get(f"/lab/runs/{search.name}/report")
     assert report.status_code == 200 and "Hyper-parameter search" in report.text
     assert EVIL not in report.text
-    told = post(f"/lab/runs/{search.name}/resume")
-    assert told.status_code == 422 and "is a search" in told.text
+    where = f"/lab/runs/{search.name}"
+    assert post(f"{where}/resume", trials="0").status_code == 422
+    assert post(f"{where}/resume", trials="30").headers["location"] == where
+    assert read_order(search)["search"] == {"trials": 30}
+    assert [one.name for one in read_queue(web.bench.runs).waiting] == [search.name]
+    assert post(f"{where}/stop").status_code == 303 and search.state == "stopped"
     assert search.name in client.get("/lab").text
 
 
@@ -183,6 +190,40 @@ def test_a_clone_is_changed_by_fields_and_by_yaml(client, run, post, looked):
     assert "this is not YAML" in client.get(where).text
     started = post(f"{where}/start")
     assert started.status_code == 422 and "not YAML" in started.text
+
+
+def test_a_search_around_a_run_is_chosen_by_a_form_and_waits_in_the_queue(
+    web, client, post, bench, monkeypatch
+):
+    monkeypatch.setattr("etude.app.jobs.advance", lambda base: None)
+    with RunFolder.create("begun", bench.runs) as run:
+        data = run.path / f"{EVIL}.jsonl"
+        data.write_text('{"prompt": "a", "completion": "b"}\n' * 9)
+        recipe = Recipe.parse({"name": "begun", "data": {"train": str(data)}})
+        run.write_text("recipe.yaml", recipe.to_yaml())
+        run.set_state("finished")
+    where = post(f"/lab/runs/{run.name}/search").headers["location"]
+    page = client.get(where)
+    assert page.status_code == 200 and EVIL not in page.text
+    assert "etude search chat --data" in page.text and "--trials 20" in page.text
+    # Ticked is what is known to matter.
+    assert page.text.count('name="vary"') > page.text.count("checked> <b>") == 5
+    varied = {"vary": "train.lr", "low.train.lr": "1e-4", "log.train.lr": "true", "trials": "3"}
+    shown = post(where, **varied, **{"high.train.lr": "1e-2"})
+    assert shown.status_code == 303 and "csrf" not in shown.headers["location"]
+    again = client.get(shown.headers["location"].partition("#")[0])
+    assert "train.lr={default: 0.001, high: 0.01" in again.text.replace("&#39;", "'")
+    wrong = post(where, **varied, **{"high.train.lr": "1e-5", "start": "true"})
+    assert wrong.status_code == 422 and "is above high" in wrong.text
+    assert read_queue(bench.runs).waiting == []
+    started = post(where, **varied, **{"high.train.lr": "1e-2", "start": "true"})
+    (search,) = read_queue(bench.runs).waiting
+    assert started.headers["location"] == f"/lab/runs/{search.name}"
+    assert search.is_search
+    page = client.get(started.headers["location"]).text
+    assert "No trial yet" in page and "Take it out of the queue" in page
+    for folder in (run, search):
+        remove_run(folder)
 
 
 def test_an_upload_is_stored_under_a_plain_name_or_refused(post, looked, monkeypatch):

@@ -27,6 +27,7 @@ from etude.core.paths import home
 if TYPE_CHECKING:
     from etude.app.recipe_form import RecipeForm
     from etude.tuning.runs.folder import RunFolder
+    from etude.tuning.search.space import Space
 
 Part = Literal["preview", "masks", "memory", "findings"]
 PARTS: tuple[Part, ...] = ("preview", "masks", "memory", "findings")
@@ -145,10 +146,29 @@ class Draft:
         recipe.require_data()
         recipe, _ = resolved(recipe)
         run = add_job(PlannedRun(recipe), base, ignore_memory=ignore_memory)
-        # Its data may be here, so the draft stays as long as the run does.
-        replace_text(self.folder / "runs.json", to_json([*self._runs(), str(run.path)]))
+        self._keep_for(run)
         advance(base)
         return run
+
+    def search(self, space: Space, base: Path) -> RunFolder:
+        """Put a search around the recipe into the queue, and start it if nothing is at work.
+
+        Raises:
+            EtudeError: Optuna is not installed, or the search's folder cannot be made.
+        """
+        from etude.app.jobs import add_search, advance
+        from etude.app.search import PlannedSearch
+        from etude.tuning.search.storage import require_optuna
+
+        require_optuna()
+        search = add_search(PlannedSearch(space), base)
+        self._keep_for(search)
+        advance(base)
+        return search
+
+    def _keep_for(self, run: RunFolder) -> None:
+        """Note a run: its data may be here, so the draft stays as long as the run does."""
+        replace_text(self.folder / "runs.json", to_json([*self._runs(), str(run.path)]))
 
     def _runs(self) -> list[str]:
         try:

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ def _begin(folder: RunFolder) -> bool:
 
 def _work(folder: RunFolder) -> int:
     try:
-        finished = _train(folder)
+        finished = _search(folder) if folder.is_search else _train(folder)
     except KeyboardInterrupt:
         if folder.state_record().get("state") in ("starting", "running"):
             _record(folder, "stopped", "stopped before training began")
@@ -108,6 +109,27 @@ def _train(folder: RunFolder) -> bool:
         ignore_memory=bool(order.get("ignore_memory")),
     )
     return run.finished
+
+
+def _search(folder: RunFolder) -> bool:
+    """Search to the end; return whether the search finished."""
+    from etude.app import search
+    from etude.app.run_queue import read_order
+    from etude.app.stopping import stop_on_signal
+    from etude.tuning.search.view import SearchView
+
+    settings = read_order(folder).get("search") or {}
+    plan = search.plan_search_resumption(str(folder.path), settings=settings)
+    view = SearchView(plan.space.settings, [one.key for one in plan.space.ranges])
+    with stop_on_signal(view.on_message, "trial") as stopping:
+        result = search.start(
+            # The folder that this process has locked.
+            replace(plan, resume=folder),
+            base=folder.path.parent,
+            view=view,
+            stopping=stopping,
+        )
+    return result.finished
 
 
 def _record(folder: RunFolder, state: str, detail: str) -> None:

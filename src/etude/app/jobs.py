@@ -17,8 +17,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from etude.core.lock import FileLock
 from etude.core.user import current_user
 
 if TYPE_CHECKING:
+    from etude.app.search import PlannedSearch
     from etude.app.tune import PlannedRun
     from etude.tuning.runs.folder import RunFolder
 
@@ -81,12 +82,38 @@ def add_job(
     return RunFolder.create(recipe.name, base, queued=fill)
 
 
+def add_search(plan: PlannedSearch, base: Path = Path("runs")) -> RunFolder:
+    """Put a new search at the end of the queue; the caller may `advance` it then.
+
+    Args:
+        plan: of a new search.
+        base: folder that runs are kept in.
+
+    Raises:
+        RunError: the folder cannot be made; there is none then.
+    """
+    from etude.tuning.runs.folder import RunFolder
+    from etude.tuning.settle import settled, with_runs_found
+
+    base = base.absolute()
+    default = with_runs_found(plan.space.default, base)
+
+    def fill(folder: RunFolder) -> None:
+        space = replace(plan.space, default=settled(default, folder.path))
+        folder.write_text("recipe.yaml", space.default.to_yaml())
+        folder.write_json("search.json", space.as_json())
+        folder.write_json("job.json", _order())
+
+    return RunFolder.create(f"{default.name}-search", base, queued=fill)
+
+
 def resume_job(
     name: str,
     base: Path = Path("runs"),
     overrides: Sequence[str] = (),
     *,
     ignore_memory: bool = False,
+    search: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     """Put a stopped, failed or killed run back into the queue, to go on from its last checkpoint.
 
@@ -95,22 +122,30 @@ def resume_job(
         base: folder that runs are kept in.
         overrides: how long it is to last, as `plan_resumption` takes it; a finished run may go on.
         ignore_memory: start even if the memory estimate says that the run cannot fit.
+        search: of a search, which goes on with what is left: settings that may change, as
+            `plan_search_resumption` takes them.
 
     Raises:
         RunError: there is no such run, or a process is at work on it.
         RecipeError: there is nothing to resume, or another key is to change.
     """
+    from etude.app.search import plan_search_resumption
     from etude.app.tune import plan_resumption
+    from etude.tuning.runs.folder import find_run
 
-    folder = plan_resumption(name, base, overrides).resume
+    if find_run(name, base).is_search:
+        folder = plan_search_resumption(name, base, settings=dict(search or {})).resume
+    else:
+        folder = plan_resumption(name, base, overrides).resume
     assert folder is not None, "a run to resume has a folder"
     with folder:
         if folder.state == "queued":
             return folder
         order = _order(overrides=overrides, ignore_memory=ignore_memory)
-        order["before"] = folder.state_record()
+        order |= {"before": folder.state_record(), "search": dict(search or {})}
         folder.write_json("job.json", order)
-        folder.set_state("queued", "to go on from its last checkpoint")
+        where = "with the trials that are left" if folder.is_search else "from its last checkpoint"
+        folder.set_state("queued", f"to go on {where}")
     return folder
 
 
@@ -303,4 +338,5 @@ def _order(*, overrides: Sequence[str] = (), ignore_memory: bool = False) -> dic
         "ignore_memory": ignore_memory,
         "launches": 0,
         "before": None,
+        "search": {},
     }

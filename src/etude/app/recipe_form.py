@@ -172,11 +172,19 @@ def recipe_text(recipe: Recipe) -> str:
     from etude.tuning.config import reference
     from etude.tuning.config.recipe import Recipe
 
+    return reference.nested(changed_values(recipe), Recipe, {})
+
+
+def changed_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the values of a recipe that are not the defaults, by dotted key; the task always."""
+    from etude.tuning.config import reference
+    from etude.tuning.config.recipe import Recipe
+
     values = reference.flatten(recipe.model_dump(mode="json"), Recipe)
     defaults = {name: key.default for name, key in _keys().items()}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     # The task says what the rest means, whether it is the default or not.
-    return reference.nested({**changed, "task": recipe.task}, Recipe, {})
+    return {**changed, "task": recipe.task}
 
 
 def command_of(recipe: Recipe) -> str:

@@ -339,6 +339,17 @@ def overview(folder: RunFolder) -> SearchOverview | None:
     )
 
 
+def trials_stamp(folder: RunFolder) -> str:
+    """Return a text that changes whenever a trial of a search begins, gets further or ends."""
+    from etude.tuning.search.record import TRIALS
+
+    try:
+        status = (folder.path / TRIALS).stat()
+    except OSError:
+        return "none"
+    return f"{status.st_mtime_ns}.{status.st_size}"
+
+
 def _detail(record: SearchRecord, space: Space) -> str:
     best = record.trial(record.selection.best)
     said = f"{record.begun} of {space.settings.trials} trials"

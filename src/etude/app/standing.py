@@ -75,7 +75,13 @@ def _of_trials(folder: RunFolder, state: RunState, detail: str) -> Standing:
         return Standing(state, detail, "look at its page" if state == "finished" else after)
     if state == "finished":
         return Standing(state, detail, "look at its page, or tune with its best.yaml")
-    return Standing(state, detail, f"go on with: etude search --resume {folder.name}")
+    if state == "killed":
+        detail = _how_it_was_lost(folder.state_record())
+    return Standing(
+        state,
+        detail,
+        f"resume it with the trials that are left (etude search --resume {folder.name})",
+    )
 
 
 def _queued(folder: RunFolder, queue: Queue | None, detail: str) -> Standing:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from etude.cli.stopping import stop_on_signal
+from etude.app.stopping import stop_on_signal
 
 if TYPE_CHECKING:
     from etude.app.folds import PlannedFolds

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from etude.app.stopping import stop_on_signal
 from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
+from etude.cli.queued import say_queued
 from etude.cli.root import app
-from etude.cli.stopping import stop_on_signal
 
 if TYPE_CHECKING:
     from etude.app.search import SearchResult
@@ -39,6 +40,7 @@ class Cost(StrEnum):
     "`etude search space.yaml --trials 40`\n\n"
     "`etude search space.yaml --set 'train.lr={low: 1e-4, high: 1e-2, log: true}'`\n\n"
     "`etude search space.yaml --against saved_bytes --sampler tpe`\n\n"
+    "`etude search text-classification --data reviews.csv --queue`\n\n"
     "`etude search --resume latest --trials 60`"
 )
 def search(
@@ -120,6 +122,14 @@ def search(
             autocompletion=complete_run,
         ),
     ] = None,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="Put the search into the queue and return: a process of its own works on it, and "
+            "goes on when this terminal is closed (`etude runs queue`).",
+        ),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -128,6 +138,7 @@ def search(
 
     Ctrl-C stops the search and keeps everything; the last line says how to resume it.
     """
+    from etude.app import jobs
     from etude.app import search as service
     from etude.app.tune import DataOptions
     from etude.tuning.search.view import SearchView
@@ -150,6 +161,15 @@ def search(
     if resume is not None:
         plan = service.plan_search_resumption(resume, runs, same_as=plan, settings=settings)
     assert plan is not None
+    if queue:
+        for note in plan.notes:
+            typer.echo(note, err=True)
+        if resume is None:
+            say_queued(jobs.add_search(plan, runs))
+        else:
+            changed = {key: value for key, value in settings.items() if value is not None}
+            say_queued(jobs.resume_job(resume, runs, search=changed))
+        return
     view = SearchView(
         plan.space.settings, [one.key for one in plan.space.ranges], quiet=quiet or as_json
     )

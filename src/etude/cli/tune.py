@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.complete import complete_recipe, complete_recipe_key, complete_run, complete_task
+from etude.cli.queued import say_queued
 from etude.cli.root import app
 
 if TYPE_CHECKING:
-    from etude.tuning.runs.folder import RunFolder
+    pass
 
 
 class Method(StrEnum):
@@ -168,7 +169,7 @@ def tune(
         if compare:
             raise RecipeError("--compare runs three methods here; it takes no --queue")
         if resume is not None:
-            _queued(jobs.resume_job(resume, runs, overrides or (), ignore_memory=ignore_memory))
+            say_queued(jobs.resume_job(resume, runs, overrides or (), ignore_memory=ignore_memory))
             return
     again = None if resume is None or overrides else find_run(resume, runs)
     if again is not None and again.is_cross_validation:
@@ -193,7 +194,7 @@ def tune(
     if queue:
         for note in plan.notes:
             typer.echo(note, err=True)
-        _queued(jobs.add_job(plan, runs, ignore_memory=ignore_memory))
+        say_queued(jobs.add_job(plan, runs, ignore_memory=ignore_memory))
         return
     if folds is not None:
         for note in () if quiet or as_json else plan.notes:
@@ -227,20 +228,3 @@ def tune(
     print_outcome(run.folder.path, show=plan.recipe.eval.show)
     if run.comparison:
         print_comparison(run.comparison)
-
-
-def _queued(folder: RunFolder) -> None:
-    """Start the next job, and say where the new one stands."""
-    from etude.app.jobs import advance
-    from etude.app.run_queue import read_queue
-
-    base = folder.path.parent
-    started = advance(base)
-    typer.echo(folder.path)
-    if started is not None and started.path == folder.path:
-        said = f"started; its output is in {folder.log}"
-    else:
-        waiting = [run.name for run in read_queue(base).waiting]
-        place = waiting.index(folder.name) + 1 if folder.name in waiting else 1
-        said = f"queued, number {place} of those that wait"
-    typer.echo(f"{said}; see: etude runs queue", err=True)

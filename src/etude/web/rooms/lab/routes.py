@@ -15,7 +15,13 @@ from etude.web.bench import Bench
 from etude.web.events import Source, positions
 from etude.web.pages import render
 from etude.web.room import Room
-from etude.web.rooms.lab import chat_routes, draft_routes, export_routes, run_routes
+from etude.web.rooms.lab import (
+    chat_routes,
+    draft_routes,
+    export_routes,
+    run_routes,
+    search_routes,
+)
 from etude.web.rooms.lab.curves import compared_curves
 from etude.web.rooms.lab.topics import (
     open_chat,
@@ -23,6 +29,7 @@ from etude.web.rooms.lab.topics import (
     open_log,
     open_metrics,
     open_runs,
+    open_trials,
     open_work,
 )
 
@@ -37,6 +44,7 @@ ROOM = Room(
         run_routes.router,
         export_routes.router,
         chat_routes.router,
+        search_routes.router,
     ],
     Path(__file__).parent,
     [
@@ -46,6 +54,7 @@ ROOM = Room(
         Source("draft", open_draft),
         Source("chat", open_chat),
         Source("work", open_work),
+        Source("trials", open_trials),
     ],
 )
 

@@ -60,8 +60,10 @@ def run_page(
     request: Request, bench: Bench, run: RunFolder, order: str = "worst", wrong: str = ""
 ) -> HTMLResponse:
     """Return the page of a run."""
-    log_topic, work_topic = f"log/{run.name}", f"work/{run.name}"
-    at = positions(request, "runs", log_topic, work_topic)
+    log_topic, work_topic, trials_topic = (
+        f"{family}/{run.name}" for family in ("log", "work", "trials")
+    )
+    at = positions(request, "runs", log_topic, work_topic, trials_topic)
     facts = facts_of(run, read_queue(bench.runs))
     broken = facts.damaged or ""
     curves, series, predictions = [], None, None
@@ -95,8 +97,10 @@ def run_page(
         log_topic=log_topic,
         has_log=run.log.is_file() or run.job.is_file(),
         is_alive=facts.state in ALIVE,
-        can_resume=facts.state in RESUMABLE and not run.has_trials,
+        can_resume=facts.state in RESUMABLE and not run.is_cross_validation,
         searched=searched,
+        trials_topic=trials_topic,
+        trials=search.read_search(run).settings.trials if run.is_search and not broken else 0,
         work_at=at.get(work_topic, ""),
         exports=[] if run.has_trials else run_exports(run),
         quantised=facts.figures.get("method") == "qlora",
@@ -140,11 +144,17 @@ def stop(
 
 
 @router.post("/{name}/resume")
-def resume(request: Request, bench: Bench, name: str) -> Response:
-    """Put the run into the queue again."""
+def resume(
+    request: Request,
+    bench: Bench,
+    name: str,
+    trials: Annotated[int | None, Form(ge=1, le=100_000)] = None,
+) -> Response:
+    """Put the run, or the search, into the queue again."""
     run = run_of(bench, name)
     try:
-        jobs.resume_job(str(run.path), bench.runs)
+        changed = {"trials": trials} if trials else {}
+        jobs.resume_job(str(run.path), bench.runs, search=changed)
         jobs.advance(bench.runs)
     except EtudeError as error:
         return run_page(request, bench, run, wrong=str(error))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from etude.app.conversing import conversable
 from etude.app.drafts import find_draft
 from etude.app.run_exports import EXPORTS
 from etude.app.run_news import MetricsTail, run_named, runs_signature
+from etude.app.search import trials_stamp
 from etude.app.work import work_of_run
 from etude.app.workbench import Workbench
 from etude.tuning.runs.folder import RunFolder
@@ -103,3 +105,12 @@ def open_work(bench: Workbench, which: str) -> ChangedTopic:
     """
     run = RunFolder(run_named(bench.runs, which))
     return ChangedTopic(lambda: work_of_run(run).stamp(run.path / EXPORTS))
+
+
+def open_trials(bench: Workbench, which: str) -> ChangedTopic:
+    """Return the topic `trials/NAME`: the trials of a search.
+
+    Raises:
+        RunError: there is no such search.
+    """
+    return ChangedTopic(partial(trials_stamp, RunFolder(run_named(bench.runs, which))))

@@ -1,4 +1,4 @@
-"""Ctrl-C of a command whose work is many runs."""
+"""Ctrl-C of a command or a job whose work is many runs."""
 
 from __future__ import annotations
 
