@@ -12,6 +12,7 @@ from tests.web.conftest import EVIL, PORT
 from etude.app import drafts
 from etude.app.run_queue import read_order, read_queue
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.cross_validation.page import write_folds_report
 from etude.tuning.metrics.metric import loss_metric
 from etude.tuning.runs.folder import RunFolder, remove_run
 from etude.tuning.search.page import write_search_report
@@ -89,6 +90,31 @@ def search(bench):
         folder.set_state("stopped", "2 of 20 trials")
     yield folder
     remove_run(folder)
+
+
+@pytest.fixture
+def folds(bench):
+    """A cross-validation that was stopped before its first fold."""
+    with RunFolder.create("reviews-folds", bench.runs) as folder:
+        folder.write_json("folds.json", {"folds": 5, "repeats": 1})
+        fields = {"name": "reviews", "data": {"train": "rows.jsonl"}}
+        folder.write_text("recipe.yaml", Recipe.parse(fields).to_yaml())
+        folder.set_state("stopped", "0 of 5 folds finished")
+        write_folds_report(folder)
+    yield folder
+    remove_run(folder)
+
+
+def test_the_page_of_a_cross_validation_says_how_it_goes_on(client, post, folds):
+    page = client.get(f"/lab/runs/{folds.name}").text
+    assert "0 of 5 folds finished" in page and "cross-validation" in page
+    assert f"etude tune --resume {folds.name}" in page
+    assert "Clone with changes" not in page and "Take it elsewhere" not in page
+    report = client.get(f"/lab/runs/{folds.name}/report")
+    assert report.status_code == 200 and "Every fold" in report.text
+    told = post(f"/lab/runs/{folds.name}/resume")
+    assert told.status_code == 422 and "is a cross-validation" in told.text
+    assert folds.name in client.get("/lab").text
 
 
 def test_the_page_of_a_search_lists_its_trials_and_opens_its_report(

@@ -51,9 +51,12 @@ def lede(summary: Summary) -> str:
     for metric in metrics_of(summary, "")[1:2]:
         value, value_before = figure(summary, metric.name), figure(summary, f"{metric.name}_before")
         if value is not None and value_before is not None:
-            verb = "rose" if value > value_before else "fell"
-            said += f", {metric.title} {verb} from {metric.text(value_before)} to "
-            said += metric.text(value)
+            if metric.text(value) == metric.text(value_before):
+                said += f", {metric.title} is {metric.text(value)}, as before"
+            else:
+                verb = "rose" if value > value_before else "fell"
+                said += f", {metric.title} {verb} from {metric.text(value_before)} to "
+                said += metric.text(value)
     return said + "."
 
 
