@@ -98,8 +98,8 @@ def classifiers(title: str, data: str, teacher: Arm, rows: int, epochs: int) -> 
 ANSWERS = {
     "data.prompt": "question",
     "data.completion": "answer",
-    "data.max_train": 128,
-    "data.max_eval": 48,
+    "data.max_train": 64,
+    "data.max_eval": 24,
     "train.epochs": 1,
     "train.eval_every": None,
     "eval.generate": 0,
@@ -135,12 +135,16 @@ PAIRS: dict[str, Pair] = {
         "gsm8k",
         ("eval_loss", "teacher_kl"),
         {
-            "labels": Arm("NF4, labels alone", "chat", {}),
             "self": Arm("NF4, taught by the unquantised self (T = 1, w = 0)", "chat", OWN_SELF),
-            "half": Arm("NF4, labels and the same teacher (T = 1, w = 0.5)", "chat", HALF_SELF),
+            "labels": Arm("NF4, labels alone", "chat", {}),
             "stored": Arm(
-                "the same, 64 likeliest words stored", "chat", HALF_SELF, None, stored=True
+                "NF4, labels and the same teacher (T = 1, w = 0.5), 64 likeliest words stored",
+                "chat",
+                HALF_SELF,
+                None,
+                stored=True,
             ),
+            "half": Arm("the same, the teacher asked in every step", "chat", HALF_SELF),
             "sampled": Arm(
                 "the same, 64 drawn words stored",
                 "chat",

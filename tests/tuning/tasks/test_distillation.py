@@ -11,6 +11,7 @@ from etude.core.errors import ModelError, RecipeError, RunError
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.pipeline import tune
+from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 
 pytestmark = pytest.mark.integration
@@ -283,3 +284,16 @@ def test_a_classifiers_states_are_matched_with_those_of_a_run(
     student = run_of(classifier_fields(data, objective=objective), tmp_path / "runs")
     apart = [record["hidden_states"] for record in records(student)]
     assert sum(apart[-5:]) < sum(apart[:5])
+
+
+def test_a_cut_classifiers_adapter_opens_without_its_run(classifier_fields, write_jsonl, tmp_path):
+    rows = [{"text": f"{w} {WORDS[i % 7]}", "label": w} for i in range(20) for w in ("good", "bad")]
+    fields = classifier_fields(write_jsonl(rows), train={"max_steps": 2})
+    fields["model"] = {**fields["model"], "keep_layers": [1]}
+    run = run_of(fields, tmp_path / "runs")
+    alone = shutil.copytree(run.folder / "adapter", tmp_path / "alone")
+    texts = ["good film", "bad room"]
+    found = [load(place).predict(texts) for place in (run.folder, alone)]
+    assert len(load(alone).loaded.model.base_model.encoder.layer) == 1
+    for one, other in zip(*found, strict=True):
+        assert one.as_json() == other.as_json()
