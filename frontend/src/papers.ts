@@ -79,6 +79,18 @@ function judge(which: "like" | "dislike"): void {
   say(undone ? "Taken back." : which === "like" ? "Liked." : "Marked as not for me.");
 }
 
+/** Tick the paper that has the focus for an export. */
+function tick(): void {
+  const box = current()?.querySelector<HTMLInputElement>('input[form="ticked"]');
+  if (!box) {
+    say("Choose a paper first: j goes to the next one.");
+    return;
+  }
+  box.checked = !box.checked;
+  const count = document.querySelectorAll('input[form="ticked"]:checked').length;
+  say(`${box.checked ? "Ticked" : "Unticked"}: ${count} to export, at the foot of the list.`);
+}
+
 function say(text: string): void {
   if (told) told.textContent = text;
 }
@@ -94,6 +106,7 @@ const KEYS: Record<string, () => void> = {
   k: () => move(-1),
   l: () => judge("like"),
   d: () => judge("dislike"),
+  x: tick,
   u: back,
   "/": () => {
     const field = document.querySelector<HTMLInputElement>("#q");

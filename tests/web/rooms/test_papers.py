@@ -141,6 +141,7 @@ def test_a_shelf_has_the_papers_of_its_categories_alone(client):
         ("/papers/beside/2604.99999", 404),
         ("/papers/tagged?tag=no", 404),
         ("/papers/export?tag=no", 422),
+        ("/papers/export?format=ris", 422),
         ("/papers/export?format=doc&liked=true", 422),
         ("/feeds/wrong/all.rss", 404),
     ],

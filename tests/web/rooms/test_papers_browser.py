@@ -80,6 +80,24 @@ def test_a_paper_is_liked_and_opened_with_the_keyboard_alone(served, page):
     page.locator(f"[data-paper='{ids[2]}'] a.open:focus").wait_for()
 
 
+def test_papers_are_ticked_with_the_keyboard_and_exported(served, page):
+    page.goto(f"{served.address}/papers?order=newest")
+    ids = listed(page)
+    page.keyboard.press("x")
+    assert page.locator("#told").inner_text().startswith("Choose a paper first")
+    for key in "jxjjxjx":
+        page.keyboard.press(key)
+    page.keyboard.press("x")  # taken back
+    assert page.locator("#told").inner_text().startswith("Unticked: 2 to export")
+    assert focused(page) == ids[3]
+    page.get_by_label("Ticked papers as").select_option(label="RIS")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export", exact=True).click()
+    assert download.value.suggested_filename == "papers.ris"
+    text = download.value.path().read_text("utf-8")
+    assert text.count("TY  - ") == 2 and ids[0] in text and ids[2] in text
+
+
 def test_the_button_keeps_the_focus_when_it_was_pressed(served, page):
     page.goto(f"{served.address}/papers?order=newest")
     button = page.get_by_role("button", name="Like A YOLOv8").first
@@ -185,6 +203,13 @@ def test_everything_works_without_scripts(served, page):
     page.get_by_role("button", name="Like A YOLOv8").first.click()
     assert "#paper-" in page.url
     assert list(served.bench.reader.opinions().values()) == [1]
+    ids = listed(page)
+    for number in (0, 4):
+        page.get_by_role("checkbox", name="Export").nth(number).check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export", exact=True).click()
+    text = download.value.path().read_text("utf-8")
+    assert text.count("@") == 2 and ids[0] in text and ids[4] in text
     page.get_by_label("Search titles").fill("graph networks")
     page.get_by_role("button", name="Search").click()
     page.get_by_text("20 papers").wait_for()
