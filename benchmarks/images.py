@@ -34,9 +34,10 @@ def digits(file: Path | None) -> tuple[np.ndarray, np.ndarray]:
     if file is not None:
         content = np.load(file)
         return content["images"].reshape(-1, 28, 28).astype(np.uint8), content["labels"]
-    from sklearn.datasets import load_digits
+    from sklearn import datasets  # pyright: ignore[reportMissingTypeStubs]
 
-    found: Any = load_digits()
+    read: Any = datasets.load_digits
+    found: Any = read()
     return (found.images * 255 / 16).astype(np.uint8), found.target
 
 

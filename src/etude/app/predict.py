@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -52,7 +52,7 @@ class PredictionJob:
 
 def plan_predictions(
     run: str,
-    source: Path | Sequence[Path] | Iterable[str],
+    source: Path | list[Path] | Iterable[str],
     *,
     column: str | None = None,
     base: Path = Path("runs"),
@@ -109,7 +109,9 @@ def plan_predictions(
         refused.append(complaint)
         refuse(complaint)
 
-    inputs = InputReader(recipe, column).of_lines(source, "standard input", leave_out)
+    inputs = InputReader(recipe, column).of_lines(
+        cast("Iterable[str]", source), "standard input", leave_out
+    )
     first = next(inputs, None)
     if first is None:
         raise DataError(
@@ -120,7 +122,7 @@ def plan_predictions(
     return PredictionJob(folder, _chain(first, inputs), None, refused)
 
 
-def _paths(source: Path | Sequence[Path] | Iterable[str]) -> list[Path] | None:
+def _paths(source: Path | list[Path] | Iterable[str]) -> list[Path] | None:
     """Return the files that were named; None for a stream of lines."""
     if isinstance(source, Path):
         return [source]

@@ -74,11 +74,11 @@ class Preparation:
             raise ModelError(f"{file} is not JSON, or cannot be read") from None
         if stated is not None and not isinstance(stated, dict):
             raise ModelError(f"{file} does not contain a JSON object")
-        stated = stated or getattr(config, "image_preparation", None)
-        if stated is None:
+        stated_or_own: Any = cast("Any", stated) or getattr(config, "image_preparation", None)
+        if stated_or_own is None:
             side: Any = getattr(config, "image_size", None) or 224
             return cls(_pair(side, file))
-        return cls._stated(cast("dict[str, Any]", stated), file)
+        return cls._stated(cast("dict[str, Any]", stated_or_own), file)
 
     @classmethod
     def _stated(cls, stated: dict[str, Any], file: Path) -> Self:

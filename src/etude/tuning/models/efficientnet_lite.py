@@ -93,7 +93,9 @@ class SamePadded(nn.Conv2d):
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1
     ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            inputs, outputs, kernel, stride, groups=groups, bias=False
+        )
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in torch
         """Return the convolution of (images, channels, height, width)."""
@@ -171,9 +173,9 @@ class EfficientNetLiteForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
-        super().__init__(config)
+        super().__init__(config)  # pyright: ignore[reportUnknownMemberType]
         self.efficientnet = Trunk(config)
-        self.classifier = nn.Linear(config.top, config.num_labels)
+        self.classifier = nn.Linear(config.top, cast("int", config.num_labels))
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
@@ -188,8 +190,8 @@ class EfficientNetLiteForImageClassification(PreTrainedModel):
         return ImageClassifierOutput(loss=cast("Any", loss), logits=logits)
 
 
-AutoConfig.register(MODEL_TYPE, EfficientNetLiteConfig)
-AutoModelForImageClassification.register(
+cast("Any", AutoConfig).register(MODEL_TYPE, EfficientNetLiteConfig)
+cast("Any", AutoModelForImageClassification).register(
     EfficientNetLiteConfig, EfficientNetLiteForImageClassification
 )
 

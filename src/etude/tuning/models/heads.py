@@ -115,7 +115,7 @@ class Head:
                 "token classifier",
             ),
             "image-classification": (
-                auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+                cast("Any", auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
                 "image classifier",
             ),
             "none": (auto.MODEL_MAPPING_NAMES, "model"),

@@ -153,8 +153,8 @@ class ImageClassification(TextClassification):
         Preparation.from_json(record.options.get(PREPARATION))
         return Head(HEAD, record.labels, options=dict(record.options))
 
-    def encoder(self, loaded: LoadedModel, recipe: Recipe) -> ImageEncoder:
-        """Return an encoder with the saved preparation of images; of a new head, the model's.
+    def encoder(self, loaded: LoadedModel, recipe: Recipe) -> Any:
+        """Return an `ImageEncoder` with the saved preparation; of a new head, with the model's.
 
         Raises:
             ModelError: `data.image_size` is a size that the model cannot have.
@@ -172,7 +172,7 @@ class ImageClassification(TextClassification):
         self, split: DataSplit, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
         """Prepare images for the model."""
-        encoder = self.encoder(loaded, recipe)
+        encoder: ImageEncoder = self.encoder(loaded, recipe)
         progress.start("Preparing images", len(split.train) + len(split.eval), "images")
         train = encoder.encode_all(split.train, progress)
         held_out = encoder.encode_all(split.eval, progress)
@@ -187,7 +187,7 @@ class ImageClassification(TextClassification):
         self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
     ) -> PreparedData:
         """Read every image of a folder or a table with the run's columns."""
-        encoder = self.encoder(loaded, recipe)
+        encoder: ImageEncoder = self.encoder(loaded, recipe)
         split = read_images(whole_file(recipe.data, file), recipe.train.seed)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
@@ -304,8 +304,9 @@ def _require_size(loaded: LoadedModel, preparation: Preparation) -> None:
     """
     config: Any = loaded.model.config
     own: Any = getattr(config, "image_size", None)
-    fixed = hasattr(config, "patch_size") and own is not None
-    if fixed and preparation.size != ((own, own) if isinstance(own, int) else tuple(own)):
+    if own is None or not hasattr(config, "patch_size"):
+        return
+    if preparation.size != ((own, own) if isinstance(own, int) else tuple(own)):
         raise ModelError(
             f"data.image_size {preparation.size[0]}: {loaded.origin.name} has positions for images "
             f"of {own} pixels alone; omit it"
