@@ -90,6 +90,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(AT_ONCE) --dist l
 tested-models: develop
 	$(BIN)/etude models pull smollm2-135m
 	$(BIN)/etude models pull minilm
+	$(BIN)/etude models pull efficientnet-lite0
 
 test: develop browser frontend-tools postgres tested-models  ## Install what is missing and run the tests that cover every promise
 	$(PYTEST) -m "not slow"

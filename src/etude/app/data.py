@@ -127,6 +127,7 @@ def inspect_recipe(
     from etude.tuning.data.schema import DataSplit
     from etude.tuning.data.tagging.inspect import inspect_tagged
     from etude.tuning.tasks.detect import resolved
+    from etude.tuning.tasks.inspect_images import inspect_images
     from etude.tuning.tasks.inspect_texts import inspect_texts
 
     progress.start("Reading the data", None)
@@ -140,6 +141,9 @@ def inspect_recipe(
         split, samples = DataSplit(wanted, [], []), len(wanted)
     split = DataSplit(split.train, split.eval, [*found, *split.notes])
     progress.finish()
+    if recipe.task == "image-classification":
+        inspection = inspect_images(split, samples)
+        return replace(inspection, fields=account.table())
     tokenizer = tokenizer_of(recipe.model, progress)
     progress.start("Tokenising", None)
     inspectors = {
@@ -161,11 +165,14 @@ def samples_of(recipe: Recipe, account: Account) -> DataSplit:
     from etude.tuning.data.references import for_training
     from etude.tuning.data.samples import load_samples
     from etude.tuning.data.schema import DataSplit
+    from etude.tuning.tasks.image_classification import read_images
     from etude.tuning.tasks.registry import task_named
 
     spec, seed = recipe.data, recipe.train.seed
     if recipe.task == "language-modeling":
         return task_named(recipe.task).read(recipe)
+    if recipe.task == "image-classification":
+        return read_images(spec, seed, account)
     if recipe.task == "text-classification":
         return load_labelled(spec, seed, account=account, refuse=False)
     split = load_samples(spec, seed, reader_of(recipe.task), account=account, refuse=False)

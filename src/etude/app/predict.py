@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from etude.app.predict_inputs import Input, InputReader, Refuse
 from etude.core.errors import DataError
 
 if TYPE_CHECKING:
     from etude.core.progress import Progress
+    from etude.tuning.config.recipe import Recipe
     from etude.tuning.predictor import Predictor
     from etude.tuning.runs.folder import RunFolder
     from etude.tuning.tasks.base import Prediction
@@ -51,7 +52,7 @@ class PredictionJob:
 
 def plan_predictions(
     run: str,
-    source: Path | Iterable[str],
+    source: Path | list[Path] | Iterable[str],
     *,
     column: str | None = None,
     base: Path = Path("runs"),
@@ -65,8 +66,9 @@ def plan_predictions(
     Args:
         run: `latest`, a name, or a path; or the folder of a classifier's adapter, as PEFT saves it.
         source: a file of rows (JSONL, JSON, CSV, TSV, Parquet) or of lines (.txt), or a stream of
-            lines. Blank lines are skipped. A line is an input, or a JSON row with the run's
-            columns; of a run that reads pairs, also two texts with a tab between them.
+            lines; for a run of images, files and folders. Blank lines are skipped. A line is an
+            input, or a JSON row with the run's columns; of a run that reads pairs, also two
+            texts with a tab between them.
         column: of rows: the column with the input, or a template of columns such as
             `{title}: {text}`. None is the run's own: `data.prompt`, or `data.text` of a
             run that reads texts; words where the rows of a token classification have them.
@@ -88,7 +90,13 @@ def plan_predictions(
     else:
         folder = find_run(run, base)
         recipe = Recipe.read_run(folder.recipe)
-    if isinstance(source, Path):
+    paths = _paths(source)
+    if recipe.task == "image-classification":
+        return _images(folder, recipe, source if paths is None else paths, column, refuse)
+    if paths is not None and len(paths) > 1:
+        raise DataError("name one file: only images may be several")
+    if paths is not None:
+        source = paths[0]
         total = sum(1 for _ in InputReader(recipe, column).of_file(source))
         if not total:
             raise DataError(f"{source} holds no inputs")
@@ -101,7 +109,9 @@ def plan_predictions(
         refused.append(complaint)
         refuse(complaint)
 
-    inputs = InputReader(recipe, column).of_lines(source, "standard input", leave_out)
+    inputs = InputReader(recipe, column).of_lines(
+        cast("Iterable[str]", source), "standard input", leave_out
+    )
     first = next(inputs, None)
     if first is None:
         raise DataError(
@@ -110,6 +120,47 @@ def plan_predictions(
             else "standard input is empty: there is nothing to predict"
         )
     return PredictionJob(folder, _chain(first, inputs), None, refused)
+
+
+def _paths(source: Path | list[Path] | Iterable[str]) -> list[Path] | None:
+    """Return the files that were named; None for a stream of lines."""
+    if isinstance(source, Path):
+        return [source]
+    if isinstance(source, list):
+        return [Path(str(path)) for path in cast("list[Any]", source)]
+    return None
+
+
+def _images(
+    folder: RunFolder | Path,
+    recipe: Recipe,
+    source: list[Path] | Any,
+    column: str | None,
+    refuse: Refuse | None,
+) -> PredictionJob:
+    """Check that each image can be decoded; those that cannot are left out and named.
+
+    Raises:
+        DataError: there are no images, or, without `refuse`, one cannot be decoded.
+    """
+    from etude.app.predict_inputs import image_paths
+    from etude.tuning.images.decode import UnreadableImageError, decode
+
+    refused: list[str] = []
+    found: list[Input] = []
+    for path in image_paths(source, recipe, column):
+        try:
+            decode(path)
+        except UnreadableImageError as error:
+            if refuse is None:
+                raise
+            refused.append(str(error))
+            refuse(str(error))
+        else:
+            found.append(str(path))
+    if not found:
+        raise DataError("no image to predict" + (f": {refused[0]}" if refused else ""))
+    return PredictionJob(folder, iter(found), len(found), refused)
 
 
 def predictions(

@@ -43,6 +43,45 @@ def stop(complaint: str) -> None:
     raise DataError(complaint)
 
 
+def image_paths(
+    source: Iterable[Path] | Iterable[str], recipe: Recipe, column: str | None
+) -> Iterator[Path]:
+    """Yield the paths of the images to predict.
+
+    Args:
+        source: images, folders of images at any depth, files of rows or lines with paths that are
+            relative to them; or lines of a stream, each a path.
+        recipe: of the run.
+        column: of rows: the column with the path; None: the run's.
+
+    Raises:
+        DataError: a file of rows cannot be read.
+    """
+    from etude.tuning.data.columns import field_reader
+    from etude.tuning.data.sources.files import read_rows
+    from etude.tuning.data.sources.image_folder import image_files
+    from etude.tuning.data.sources.registry import READERS, UnreadableRow
+    from etude.tuning.images.decode import SUFFIXES
+
+    read = field_reader(column or recipe.data.image, "data.image of the run, or --column")
+    for entry in source:
+        if isinstance(entry, str) and not entry.strip():
+            continue
+        path = Path(entry.strip()) if isinstance(entry, str) else entry
+        if path.is_dir():
+            yield from image_files(path)
+        elif path.suffix.lower() in TEXT_SUFFIXES[:2]:
+            lines = path.read_text("utf-8").splitlines()
+            yield from (path.parent / line.strip() for line in lines if line.strip())
+        elif path.suffix.lower() in READERS and path.suffix.lower() not in SUFFIXES:
+            for row in read_rows(path):
+                if isinstance(row, UnreadableRow):
+                    raise DataError(row.message)
+                yield path.parent / read(row)
+        else:
+            yield path
+
+
 @dataclass
 class InputReader:
     """How the inputs of a run are read.

@@ -55,10 +55,17 @@ class DataOptions:
     """A file to evaluate on."""
     text_column: str | None = None
     label_column: str | None = None
+    image_column: str | None = None
+    """Column of the paths of images."""
 
     def overrides(self) -> list[str]:
         """Return them, without the training data, as `dotted.key=value`."""
-        keys = {"eval": self.held_out, "text": self.text_column, "label": self.label_column}
+        keys = {
+            "eval": self.held_out,
+            "text": self.text_column,
+            "label": self.label_column,
+            "image": self.image_column,
+        }
         return [
             f"data.{key}={json.dumps(value)}" for key, value in keys.items() if value is not None
         ]

@@ -121,9 +121,9 @@ def check(
         check_output(spec, fix)
     to_stdout = json_file is not None and str(json_file) == "-"
     progress = TerminalProgress(quiet=to_stdout)
-    # The checks by tokens are of templates and answers, which tagged words have none of.
-    tagged = chosen.task == "token-classification"
-    tokenizer = None if tagged else tokenizer_of(chosen.model, progress)
+    # The checks by tokens are of templates and answers, which tagged words and images have none of.
+    tokenless = chosen.task in ("token-classification", "image-classification")
+    tokenizer = None if tokenless else tokenizer_of(chosen.model, progress)
     report = check_data(
         spec,
         tokenizer,

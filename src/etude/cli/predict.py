@@ -21,6 +21,7 @@ from etude.core.errors import RunError
     "`etude predict latest questions.txt > answers.jsonl`\n\n"
     "`etude predict reviews-2026 reviews.csv --column review | jq -r .label`\n\n"
     "`echo 'a fine film' | etude predict latest`\n\n"
+    "`etude predict latest photos/ > classes.jsonl`\n\n"
     "`jq -c '{premise, hypothesis}' pairs.jsonl | etude predict latest -`"
 )
 def predict(
@@ -32,11 +33,13 @@ def predict(
             autocompletion=complete_run,
         ),
     ],
-    file: Annotated[
-        Path | None,
+    files: Annotated[
+        list[Path] | None,
         typer.Argument(
+            metavar="[FILE]...",
             help="A text file with one input per line, or a file of rows (JSONL, JSON, CSV, TSV, "
-            "Parquet). `-` or no file: standard input, an input or a JSON row per line.",
+            "Parquet). `-` or no file: standard input, an input or a JSON row per line. For image "
+            "classification: images, folders of images, or a file of rows or lines with paths.",
             show_default=False,
         ),
     ] = None,
@@ -66,12 +69,14 @@ def predict(
     batches as they are made, in the order of the inputs. Blank lines are skipped. A line that
     begins with `{` is a JSON row when the column is in it. A line of standard input that cannot be
     read is named and left out, and the exit status is 2 at the end; a file with such a row is
-    refused before anything is predicted.
+    refused before anything is predicted. Of images, what cannot be decoded is named and left out,
+    and the exit status is 2.
     """
     from etude.app.predict import plan_predictions, predictions
     from etude.tuning.report.live import TerminalProgress
 
-    source = _standard_input() if file is None or str(file) == "-" else file
+    named = [] if files is None or list(map(str, files)) == ["-"] else files
+    source = named or _standard_input()
     job = plan_predictions(run, source, column=column, base=runs, refuse=_name_line)
     # Where results appear on the terminal, they show the progress, and a bar would cut into them.
     progress = TerminalProgress(quiet=sys.stdout.isatty())

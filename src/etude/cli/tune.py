@@ -29,6 +29,7 @@ class Method(StrEnum):
     "`etude tune docstrings`\n\n"
     "`etude tune text-classification --data reviews.csv`\n\n"
     "`etude tune --data reviews.csv --text-column review --label-column stars`\n\n"
+    "`etude tune image-classification --data photos`\n\n"
     "`etude tune docstrings --set adapter.rank=8 --data path/to/my/package`\n\n"
     "`etude tune text-classification --data reviews.csv --folds 5`\n\n"
     "`etude tune --resume latest`\n\n"
@@ -69,8 +70,8 @@ def tune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Train on this data instead: a file (`-`: standard input) or, for docstrings, a "
-            "package or folder."
+            help="Train on this data instead: a file (`-`: standard input), a folder of folders "
+            "of images or, for docstrings, a package or folder."
         ),
     ] = None,
     eval_data: Annotated[
@@ -82,6 +83,10 @@ def tune(
     ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="Column of the label, if its name is not `label`.")
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the paths of images, if its name is not `image`."),
     ] = None,
     method: Annotated[
         Method | None,
@@ -151,7 +156,7 @@ def tune(
     from etude.tuning.report.terminal import TerminalView
     from etude.tuning.runs.folder import find_run
 
-    named = service.DataOptions(data, eval_data, text_column, label_column)
+    named = service.DataOptions(data, eval_data, text_column, label_column, image_column)
     if resume is not None or clone is not None:
         if any((recipe, task, model, method, compare)) or named != service.DataOptions():
             raise RecipeError(

@@ -40,6 +40,8 @@ class PreparedData:
 def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
     """Return data.json: totals, the length histogram and a coloured sample."""
     stats = data.train.stats
+    if data.train.samples[0].image is not None:
+        return _describe_images(data)
     histogram = stats.histogram
     return {
         "totals": {
@@ -58,6 +60,18 @@ def describe_data(data: PreparedData, tokenizer: Any) -> dict[str, Any]:
         "sample_html": html_sample(data.train.samples[0], tokenizer),
         "notes": data.notes,
         "system": data.system,
+    }
+
+
+def _describe_images(data: PreparedData) -> dict[str, Any]:
+    return {
+        "totals": {
+            "training images": data.train.stats.samples,
+            "evaluation images": data.eval.stats.samples,
+            **data.facts,
+        },
+        "notes": data.notes,
+        "system": None,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -307,6 +307,14 @@ def _load_full(folder: RunFolder, recipe: Recipe, progress: Progress | None) -> 
     spec = recipe.model.model_copy(update={"id": str(path), "keep_layers": None})
     task, record = task_named(recipe.task), TaskRecord.read(path)
     loaded = load_model(spec, recipe.quant, progress, task.saved_head(record))
+    if loaded.head.sees_images:
+        # A head of other classes would be replaced by a new one.
+        own = cast("dict[int, str]", loaded.files.config.id2label)
+        if tuple(own.values()) != record.labels:
+            raise AdapterError(
+                f"{path} has the classes {', '.join(own.values())}, its task.json "
+                f"{', '.join(record.labels)}; restore the file"
+            )
     recipe = _as_recorded(recipe, record)
     return Predictor(loaded, task.encoder(loaded, recipe), adapted=False, recipe=recipe)
 

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from etude.tuning.config.sections.adapter import AdapterSpec
+from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.objective import SELF, ObjectiveSpec
 from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.config.sections.train import TrainSpec
 
 _WITH_HEAD = ("text-classification", "token-classification")
 """Tasks of which only a run has the trained head that a teacher needs."""
+
+
+def check_images(
+    data: DataSpec, train: TrainSpec, objective: ObjectiveSpec, model: ModelSpec
+) -> None:
+    """Refuse options of texts in a recipe of images."""
+    refused = {
+        f"data.kind: {data.kind}": data.kind != "files",
+        f"data.label_kind: {data.label_kind}": data.label_kind not in ("auto", "class"),
+        "data.label_columns": bool(data.label_columns),
+        "data.label_separator": data.label_separator is not None,
+        f"objective.kind: {objective.kind}": objective.kind != "auto",
+        "data.text_pair": data.text_pair is not None,
+        "train.neftune_alpha": train.neftune_alpha is not None,
+        "model.add_tokens": model.adds_tokens,
+    }
+    if named := [key for key, changed in refused.items() if changed]:
+        raise ValueError(
+            f"{named[0]} is not for task: image-classification, in which each image of a file or "
+            "folder has one class; omit it"
+        )
 
 
 def check_weights(train: TrainSpec, adapter: AdapterSpec) -> None:

@@ -19,7 +19,7 @@ from pydantic import ValidationError, model_validator
 
 from etude.core.errors import RecipeError, did_you_mean
 from etude.tuning.config import renamed_keys
-from etude.tuning.config.consistency import check_teacher, check_weights
+from etude.tuning.config.consistency import check_images, check_teacher, check_weights
 from etude.tuning.config.near_keys import suggest
 from etude.tuning.config.sections.adapter import TRAINS_UP_FACTOR, AdapterSpec
 from etude.tuning.config.sections.base import Section
@@ -47,6 +47,7 @@ class Recipe(Section):
         "language-modeling",
         "text-classification",
         "token-classification",
+        "image-classification",
         "embedding",
         "reranking",
     ] = "chat"
@@ -55,9 +56,10 @@ class Recipe(Section):
     `text-classification`: assigning a class, several labels or a number (`data.label`) to a text
     (`data.text`) or a pair of texts (`data.text_pair`). `token-classification`: finding entities,
     from words (`data.words`) and tags (`data.tags`), or text and spans (`data.spans`).
-    `embedding`: vectors that are near for texts that belong together (`data.text` and
-    `data.positive`, or texts of one class). `reranking`: scores of documents for a query, which the
-    model reads together (the same columns). `auto`: read from the data."""
+    `image-classification`: assigning a class to an image, of a folder of folders or by its path
+    (`data.image`). `embedding`: vectors that are near for texts that belong together (`data.text`
+    and `data.positive`, or texts of one class). `reranking`: scores of documents for a query, which
+    the model reads together (the same columns). `auto`: read from the data."""
 
     model: ModelSpec = ModelSpec()
     """The base model; a plain string is its id."""
@@ -149,6 +151,8 @@ class Recipe(Section):
                 "model.keep_layers: the layers of files that are quantised (quant.kind: native) "
                 "cannot be left out; set quant.kind: nf4"
             )
+        if self.task == "image-classification":
+            check_images(self.data, self.train, self.objective, self.model)
         self._check_generation()
         check_weights(self.train, self.adapter)
         check_teacher(self.task, self.objective, self.adapter, self.quant)
@@ -157,7 +161,7 @@ class Recipe(Section):
                 f"data.hard_negatives {self.data.hard_negatives} are part of data.negatives "
                 f"{self.data.negatives}; lower the first, or raise the second"
             )
-        if self.task not in ("text-classification", "auto"):
+        if self.task not in ("text-classification", "image-classification", "auto"):
             self._refuse_class_options()
         if self.train.head_lr_ratio != 1 and self.task in NO_NEW_HEAD:
             raise ValueError(f"train.head_lr_ratio: task: {self.task} has no new head; omit it")

@@ -67,7 +67,11 @@ class Batch:
         return Batch(samples, self.layout)
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
-        """Return input_ids, targets and position or mask tensors, on `device`."""
+        """Return input_ids, targets and position or mask tensors, on `device`; or pixel_values."""
+        images = [sample.image for sample in self.samples if sample.image is not None]
+        if images:
+            pixels = images[0].preparation.tensor([image.pixels() for image in images])
+            return {"pixel_values": pixels.to(device)}
         if self.layout.packed:
             row = collate(self.samples)
             inputs: dict[str, Any] = {

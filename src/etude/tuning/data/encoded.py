@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from etude.tuning.data.counts import EncodingStats
 from etude.tuning.data.schema import Sample
+from etude.tuning.images.encoded import EncodedImage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +65,10 @@ class EncodedSample:
 
     words: TaggedWords | None = None
     """For token classification, where its words are, and their tags."""
+
+    image: EncodedImage | None = None
+    """For an image, its pixels; `input_ids` is then a fingerprint, of as many numbers as it counts
+    tokens."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -226,8 +226,10 @@ def inspection_page(inspection: Inspection, title: str) -> str:
 def totals(stats: EncodingStats) -> list[tuple[str, str]]:
     """Return the statistics as (name, value) pairs for display."""
     share = stats.trained_tokens / stats.tokens if stats.tokens else 0.0
-    rows = [
-        ("samples", f"{stats.samples:,}"),
+    rows = [("samples", f"{stats.samples:,}")]
+    if not stats.tokens:
+        return rows  # images
+    rows += [
         ("tokens", f"{stats.tokens:,}"),
         ("trained tokens", f"{stats.trained_tokens:,} ({share:.1%})"),
         ("longest sample", f"{stats.longest:,} tokens"),

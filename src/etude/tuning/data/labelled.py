@@ -25,13 +25,18 @@ from etude.tuning.data.labels import (
     read_label,
     rows_named,
 )
-from etude.tuning.data.samples import load_samples, prompt_key
+from etude.tuning.data.samples import ReaderFactory, load_samples, prompt_key
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import Row
 
 
 def load_labelled(
-    spec: DataSpec, seed: int, *, account: Account | None = None, refuse: bool = True
+    spec: DataSpec,
+    seed: int,
+    *,
+    account: Account | None = None,
+    refuse: bool = True,
+    reader: ReaderFactory | None = None,
 ) -> DataSplit:
     """Read the labelled texts that `spec` names, and split them.
 
@@ -40,6 +45,7 @@ def load_labelled(
         seed: seed of the split.
         account: as for `load_samples`.
         refuse: as for `load_samples`.
+        reader: of images with labels, say; None: of texts.
 
     Raises:
         DataError: as `load_samples`; also if a text is empty, with the rows of all such texts.
@@ -49,7 +55,9 @@ def load_labelled(
             "data.train: weights of files are for conversations and texts; of labelled texts, "
             "name the files without weights, and balance classes by train.sampling"
         )
-    return load_samples(spec, seed, labelled_reader, split_labelled, account=account, refuse=refuse)
+    return load_samples(
+        spec, seed, reader or labelled_reader, split_labelled, account=account, refuse=refuse
+    )
 
 
 def labelled_reader(spec: DataSpec, first: Row) -> Callable[[Row], Sample]:

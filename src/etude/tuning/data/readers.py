@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from etude.tuning.data.formats.registry import sample_reader
+from etude.tuning.data.image_rows import image_reader
 from etude.tuning.data.labelled import labelled_reader
 from etude.tuning.data.samples import ReaderFactory
 from etude.tuning.data.tagging.reading import tagged_reader
@@ -10,6 +11,7 @@ from etude.tuning.data.text_pairs import pair_reader
 
 _READERS: dict[str, ReaderFactory] = {
     "text-classification": labelled_reader,
+    "image-classification": image_reader,
     "token-classification": tagged_reader,
     "embedding": pair_reader,
     "reranking": pair_reader,

@@ -23,6 +23,7 @@ from etude.tuning.data.folds import fold_note, held_out_fold
 from etude.tuning.data.formats.registry import sample_reader
 from etude.tuning.data.schema import DataSplit, Sample
 from etude.tuning.data.sources.registry import SOURCES, Row, SourceRow, SplitSource, UnreadableRow
+from etude.tuning.images.decode import UnreadableImageError
 
 ReaderFactory = Callable[[DataSpec, Row], Callable[[Row], Sample]]
 """Creates a function from rows to samples, given the settings and the first row."""
@@ -104,6 +105,9 @@ def _samples(
             if read is None:
                 read = accounted(reader(spec, row))
             sample = read(row)
+        except UnreadableImageError as error:
+            account.refuse(row.origin, str(error))
+            continue
         except DataError as error:
             if refuse:
                 # What is wrong with the first row, the recipe likely gets wrong about all.

@@ -147,6 +147,9 @@ class Sample:
 
     tags: tuple[str, ...] = ()
     """For token classification, the tag of each word, in the scheme of the data."""
+    image: str | None = None
+    """For an image, the path of its file; `text` is then the SHA-256 of the file."""
+
     fields: RowFields | None = field(default=None, compare=False, repr=False)
     """Of the row that it was read from; None if it was made otherwise."""
 

@@ -81,9 +81,31 @@ def _uncalled(model: Any, paths: list[str]) -> list[str]:
     with undisturbed(model, training=True), foreign_code(model):
         for path in paths:
             model.get_submodule(path).register_forward_pre_hook(partial(note, path))
-        model(input_ids=random_tokens(model, PROBE_TOKENS)[None])
+        model(**_probe_inputs(model))
     alike = {_expert(path) for path in ran} - {None}
     return [path for path in paths if path not in ran and _expert(path) not in alike]
+
+
+def _probe_inputs(model: Any) -> dict[str, Tensor]:
+    """Return a few tokens, or one image."""
+    if model.main_input_name != "pixel_values":
+        return {"input_ids": random_tokens(model, PROBE_TOKENS)[None]}
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(image_shape(model.config), generator=generator)
+    return {"pixel_values": pixels.to(model.device, model.dtype)}
+
+
+def image_shape(config: Any, count: int = 1, size: tuple[int, int] | None = None) -> list[int]:
+    """Return the shape of a batch of images: (images, channels, height, width).
+
+    Args:
+        config: of the model.
+        count: of images.
+        size: height and width; None: those of the configuration.
+    """
+    side: Any = getattr(config, "image_size", None) or 224
+    height, width = size or ((side, side) if isinstance(side, int) else tuple(side))
+    return [count, int(getattr(config, "num_channels", 3)), height, width]
 
 
 def _expert(path: str) -> str | None:

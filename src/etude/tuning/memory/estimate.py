@@ -26,6 +26,7 @@ from etude.core.machine import rss
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.objective import SELF
 from etude.tuning.generation.greedy import PREFILL_TOKENS
+from etude.tuning.images.encoded import HELD_BYTES
 from etude.tuning.memory.trace import Held, Trace, Weights, trace_step, weigh
 from etude.tuning.models.heads import CAUSAL_LM, Head
 from etude.tuning.optim.registry import OPTIMIZERS
@@ -123,7 +124,9 @@ def estimate_memory(
     held = held or held_as(recipe)
     weights = weigh(config, recipe, stored, held, head)
     trace = trace_step(config, recipe, stored, held, compute, head)
-    answering = answering_bytes(config, recipe, compute or stored, weights.trained)
+    answering = 0
+    if not head.is_new:
+        answering = answering_bytes(config, recipe, compute or stored, weights.trained)
     return _plan(recipe, weights, trace, process, head, answering, stored)
 
 
@@ -210,6 +213,8 @@ def _plan(
         )
     elif spec.kind == "distill" and spec.teacher != SELF:
         notes.append("the teacher, a second model in memory, is not counted")
+    if head.sees_images:
+        notes.append(f"prepared images, up to {HELD_BYTES / 1e6:.0f} MB, are not counted")
     if recipe.eval.generate and not head.is_new:
         generating = process + weights.held + SCRATCH + PROGRAMS + weights.dense + answering
         more = generating - sum(parts.values())

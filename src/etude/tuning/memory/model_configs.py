@@ -71,6 +71,7 @@ KNOWN: Mapping[str, dict[str, Any]] = {
         num_experts_per_tok=2,
         sliding_window=None,
     ),
+    "efficientnet-lite0": {"model_type": "efficientnet-lite"},
 }
 """Shapes of published models, as their config.json has them."""
 

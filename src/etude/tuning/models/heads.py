@@ -23,8 +23,8 @@ class Head:
     """The head that a model is built with."""
 
     kind: str = "causal-lm"
-    """`causal-lm`, `sequence-classification`, `token-classification`, or `none` for the trunk
-    alone."""
+    """`causal-lm`, `sequence-classification`, `token-classification`, `image-classification`, or
+    `none` for the trunk alone."""
 
     labels: tuple[str, ...] = ()
     """Class names, in the order of the outputs."""
@@ -43,12 +43,17 @@ class Head:
     @property
     def is_new(self) -> bool:
         """Whether the head is not part of the checkpoint."""
-        return self.kind in ("sequence-classification", "token-classification")
+        return self.kind.endswith("classification")
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the model's input is images, not tokens."""
+        return self.kind == "image-classification"
 
     @property
     def packs_rows(self) -> bool:
         """Whether several samples may share a row, if the model packs (`fusion.packed_heads`)."""
-        return True
+        return not self.sees_images
 
     @property
     def auto_class(self) -> Any:
@@ -59,6 +64,7 @@ class Head:
             "causal-lm": "AutoModelForCausalLM",
             "sequence-classification": "AutoModelForSequenceClassification",
             "token-classification": "AutoModelForTokenClassification",
+            "image-classification": "AutoModelForImageClassification",
             "none": "AutoModel",
         }
         return getattr(transformers, names[self.kind])
@@ -70,7 +76,7 @@ class Head:
             least = 1 if self.problem != "single_label_classification" and self.labels else 2
             outputs = max(least, len(self.labels))
             configured.num_labels = 1 if self.problem == "regression" else outputs
-            if self.kind == "sequence-classification":
+            if self.kind in ("sequence-classification", "image-classification"):
                 configured.problem_type = self.problem
             if self.labels:
                 configured.id2label = dict(enumerate(self.labels))
@@ -108,10 +114,16 @@ class Head:
                 auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
                 "token classifier",
             ),
+            "image-classification": (
+                cast("Any", auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+                "image classifier",
+            ),
             "none": (auto.MODEL_MAPPING_NAMES, "model"),
         }
         known, name = mappings[self.kind]
-        if config.model_type not in known:
+        # Ours is none of transformers'.
+        own = self.sees_images and config.model_type == "efficientnet-lite"
+        if config.model_type not in known and not own:
             raise ModelError(f"{origin} is a {classes[0]}: transformers has no {name} for it")
 
 

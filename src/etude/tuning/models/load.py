@@ -28,12 +28,15 @@ from etude.core.errors import ModelError
 from etude.core.progress import Progress, SilentProgress
 from etude.tuning.config.sections.model import ModelSpec
 from etude.tuning.config.sections.quant import QuantSpec
+from etude.tuning.images.preparation import Preparation
 from etude.tuning.models import hub
 from etude.tuning.models.added_tokens import NO_TOKENS, AddedTokens, add_tokens, rooms, take_rows
+from etude.tuning.models.batch_norm import freeze_statistics
 from etude.tuning.models.bitsandbytes import METHOD, BitsAndBytesCheckpoint
 from etude.tuning.models.catalog import CATALOG
 from etude.tuning.models.checkpoint import Checkpoint, fingerprint, row_slices
 from etude.tuning.models.cut import CutCheckpoint, kept_layers
+from etude.tuning.models.efficientnet_lite import EfficientNetLiteCheckpoint
 from etude.tuning.models.folder import FolderCheckpoint, quantization_of, read_json
 from etude.tuning.models.gguf_model import GGUFCheckpoint
 from etude.tuning.models.heads import CAUSAL_LM, Head, new_head_value
@@ -83,7 +86,7 @@ class ModelOrigin:
         """
         if self.kept_layers is not None:
             return f"{self.name}, layers {', '.join(map(str, self.kept_layers))}", None
-        if self.name in CATALOG:
+        if self.name in CATALOG and CATALOG[self.name].hub_id:
             return CATALOG[self.name].hub_id, None
         path = Path(self.path)
         if hub.is_hub_id(self.name) and path.parent.name == "snapshots":
@@ -212,6 +215,7 @@ class LoadedModel:
     """The transformers model; its Linears are `QuantLinear` if it was quantised."""
 
     tokenizer: Any
+    """Its tokenizer; of a model of images their preparation, `images.preparation.Preparation`."""
     files: ModelFiles
     """What it was read from; open as long as whoever opened it wants."""
 
@@ -268,22 +272,23 @@ def load_model(
     with files:
         checkpoint = files.checkpoint
         # Before the weights are read, for it fails in an instant if it fails.
-        tokenizer = checkpoint.tokenizer() if head.is_new else None
+        tokenizer: Any = None
+        if head.sees_images:
+            tokenizer = Preparation.read(checkpoint.path, files.config)
+        elif head.is_new:
+            tokenizer = checkpoint.tokenizer()
         pad_id = getattr(tokenizer, "pad_token_id", None)
         config = head.configure(files.config, pad_id) if head.is_new else files.config
         model = build_meta_model(config, dtype, spec.id, head)
         checkpoint = files.named_for(model)
         shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
         places = match_tensors(model, shapes, str(checkpoint.path), head)
-        tokenizer = tokenizer or checkpoint.tokenizer()
-        embeddings = len(model.get_input_embeddings().weight)
-        if len(tokenizer) > embeddings:
-            raise ModelError(
-                f"{spec.id} has embeddings for {embeddings} tokens, its tokenizer knows "
-                f"{len(tokenizer)}"
-            )
-        added = add_tokens(tokenizer, spec)
-        room = rooms(model, added)
+        added, room = NO_TOKENS, dict[str, int]()
+        if not head.sees_images:
+            tokenizer = tokenizer or checkpoint.tokenizer()
+            _require_embeddings(model, tokenizer, spec.id)
+            added = add_tokens(tokenizer, spec)
+            room = rooms(model, added)
         linears = _replace_linears(model, checkpoint, quant, placement, spec.id)
         files.transposed = frozenset(path for path, one in linears.items() if one.from_conv1d)
         for place in places:
@@ -303,9 +308,18 @@ def load_model(
     # Parameters are loaded by now; buffers that no checkpoint holds, such as rotary frequencies,
     # were computed on the processor.
     model.to(device)
+    freeze_statistics(model)
     model.requires_grad_(False)
     model.eval()
     return LoadedModel(model, tokenizer, files, origin, placement, head, added)
+
+
+def _require_embeddings(model: Any, tokenizer: Any, name: str) -> None:
+    embeddings = len(model.get_input_embeddings().weight)
+    if len(tokenizer) > embeddings:
+        raise ModelError(
+            f"{name} has embeddings for {embeddings} tokens, its tokenizer knows {len(tokenizer)}"
+        )
 
 
 def open_checkpoint(source: ModelSource) -> Checkpoint:
@@ -321,6 +335,8 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
         stated = quantization_of(read_json(source.path / "config.json"))
         coded = stated is not None and stated.get("quant_method") == METHOD
         return BitsAndBytesCheckpoint(source.path) if coded else FolderCheckpoint(source.path)
+    if source.format == "efficientnet-lite":
+        return EfficientNetLiteCheckpoint(source.path)
     raise ModelError(
         f"{source.name} is in CTranslate2's format: only causal language models in safetensors or "
         "GGUF can be loaded at present"

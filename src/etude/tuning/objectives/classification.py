@@ -258,7 +258,7 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Return the logits of each sample's classes, (samples, classes), float32 at least.
 
     Args:
-        model: a transformers model for sequence classification.
+        model: a transformers model for the classification of sequences or images.
             It is within `row_layout` of the batch's layout.
         batch: packed or padded; its labels are not used.
     """
@@ -266,7 +266,9 @@ def class_logits(model: Any, batch: Batch) -> torch.Tensor:
     if batch.layout.packed:
         logits = segment_logits(model, inputs, len(batch))
     else:
-        del inputs["targets"]
+        inputs.pop("targets", None)  # images have none
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         logits = cast("torch.Tensor", model(**inputs).logits)
     return logits.to(accumulator(logits.dtype))
 

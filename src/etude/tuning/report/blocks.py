@@ -103,6 +103,26 @@ class MarkedTexts:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small picture with a line on it."""
+
+    source: str
+    """A data URI: a report loads nothing."""
+    caption: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side."""
+
+    title: str
+    pictures: Sequence[Picture]
+    note: str = ""
+    kind: Literal["pictures"] = "pictures"
+
+
+@dataclass(frozen=True)
 class Remark:
     """A sentence that stands out: what a reader of the results should know first."""
 
@@ -110,4 +130,4 @@ class Remark:
     kind: Literal["remark"] = "remark"
 
 
-Block = Table | Plot | Heatmap | MarkedTexts | Remark
+Block = Table | Plot | Heatmap | MarkedTexts | Pictures | Remark

@@ -57,15 +57,7 @@ def baselines(
     targets = [sample.label for sample in train.samples]
     truth = [sample.label for sample in held_out.samples]
     matrix = label_matrix(train.samples, labels) if kind == "multi_label" else np.zeros((0, 0))
-    if kind == "class":
-        constant: Any = np.bincount(cast("list[int]", targets), minlength=labels).argmax()
-    elif kind == "multi_label":
-        constant = matrix.mean(axis=0) > 0.5
-    else:
-        constant = float(np.mean(cast("list[float]", targets)))
-    rows = [
-        {"name": CONSTANT[kind], "metrics": _scores(kind, labels, truth, [constant] * len(truth))}
-    ]
+    rows: list[dict[str, Any]] = majority(kind, labels, train, held_out)["rows"]
     progress.start(f"Fitting {LINEAR[kind]}", None)
     note = ""
     try:
@@ -78,6 +70,29 @@ def baselines(
             note = f"TF-IDF was fitted on {MOST_ROWS:,} of the {len(targets):,} training samples."
     progress.finish()
     return {"rows": rows, "note": note}
+
+
+def majority(
+    kind: LabelKind, labels: int, train: EncodedSet, held_out: EncodedSet
+) -> dict[str, Any]:
+    """Return the scores of the commonest answer alone, as `baselines` does.
+
+    Args:
+        kind: what a label is.
+        labels: number of classes or labels.
+        train: samples, of texts or images.
+        held_out: samples to score.
+    """
+    targets = [sample.label for sample in train.samples]
+    truth = [sample.label for sample in held_out.samples]
+    if kind == "class":
+        constant: Any = np.bincount(cast("list[int]", targets), minlength=labels).argmax()
+    elif kind == "multi_label":
+        constant = label_matrix(train.samples, labels).mean(axis=0) > 0.5
+    else:
+        constant = float(np.mean(cast("list[float]", targets)))
+    scores = _scores(kind, labels, truth, [constant] * len(truth))
+    return {"rows": [{"name": CONSTANT[kind], "metrics": scores}], "note": ""}
 
 
 def beside_model(

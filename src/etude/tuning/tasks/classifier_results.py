@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.data.labels import LabelKind
 from etude.tuning.data.schema import Sample
+from etude.tuning.images.encoded import thumbnail
 from etude.tuning.metrics.calibration import reliability
 from etude.tuning.metrics.classification import (
     class_report,
@@ -294,6 +296,8 @@ def _histogram(values: Floats, bins: int = 24) -> dict[str, Any]:
 
 
 def _row(sample: Sample) -> Mapping[str, Any]:
+    if sample.image is not None:
+        return {"origin": sample.origin, "text": "", "image": thumbnail(Path(sample.image))}
     text = excerpt(sample.text or "")
     return {
         "origin": sample.origin,

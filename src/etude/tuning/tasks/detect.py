@@ -20,6 +20,7 @@ from etude.tuning.data.columns import names
 from etude.tuning.data.documents import is_text
 from etude.tuning.data.formats.registry import FORMATS, FirstRow
 from etude.tuning.data.sources import standard_input
+from etude.tuning.data.sources.image_folder import is_image_folder
 from etude.tuning.data.sources.registry import SOURCES, Row, SplitSource
 
 ROWS = 2000
@@ -29,6 +30,7 @@ CHAT = "chat"
 LANGUAGE_MODELING = "language-modeling"
 TEXT_CLASSIFICATION = "text-classification"
 TOKEN_CLASSIFICATION = "token-classification"
+IMAGE_CLASSIFICATION = "image-classification"
 EMBEDDING = "embedding"
 
 LABEL_NAMES = (
@@ -85,6 +87,12 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
         return recipe, []
     if recipe.data.train == standard_input.NAME:
         return recipe, []  # read once it is stored
+    if folder := _image_folder(recipe.data):
+        if recipe.task != "auto":
+            return recipe, []
+        return _with(recipe, IMAGE_CLASSIFICATION, {}), [
+            f"task: {IMAGE_CLASSIFICATION}, from the images in the folders of {folder.name}"
+        ]
     documents = [file.path for file in recipe.data.train_files if file.path is not None]
     if recipe.data.kind == "files" and any(map(is_text, documents)):
         if recipe.task != "auto":
@@ -103,6 +111,14 @@ def resolved(recipe: Recipe) -> tuple[Recipe, list[str]]:
     if found is None:
         return recipe, []
     return _with(recipe, found.task, found.columns), [found.reason]
+
+
+def _image_folder(spec: DataSpec) -> Path | None:
+    """Return the training data if they are a folder of images."""
+    paths = [Path(f.path).expanduser() for f in spec.train_files if f.path is not None]
+    if spec.kind != "files":
+        return None
+    return next((path for path in paths if is_image_folder(path)), None)
 
 
 def _with(recipe: Recipe, task: str, columns: dict[str, Any]) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from etude.tuning.tasks.base import Task
 from etude.tuning.tasks.chat import Chat
 from etude.tuning.tasks.embedding import Embedding
+from etude.tuning.tasks.image_classification import ImageClassification
 from etude.tuning.tasks.language_modeling import LanguageModeling
 from etude.tuning.tasks.reranking import Reranking
 from etude.tuning.tasks.text_classification import TextClassification
@@ -17,6 +18,7 @@ TASKS: dict[str, Task] = {
         LanguageModeling(),
         TextClassification(),
         TokenTagging(),
+        ImageClassification(),
         Embedding(),
         Reranking(),
     )

@@ -8,7 +8,6 @@ deviation of numbers are saved in `task.json`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,6 @@ from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.batch import Batch, Layout
-from etude.tuning.data.encoded import EncodedSet
 from etude.tuning.data.labelled import load_labelled
 from etude.tuning.data.labels import (
     LabelKind,
@@ -49,8 +47,6 @@ from etude.tuning.objectives.classification import (
     Classification,
     MultiLabel,
     Regression,
-    balanced_class_weights,
-    balanced_label_weights,
     class_logits,
 )
 from etude.tuning.runs.folder import RunFolder
@@ -63,6 +59,13 @@ from etude.tuning.tasks.base import (
     omission_notes,
 )
 from etude.tuning.tasks.baselines import baselines, beside_model
+from etude.tuning.tasks.classifier_objective import (
+    class_facts,
+    class_weights_of,
+    objective_of,
+    refuse_unsuitable,
+    weights_note,
+)
 from etude.tuning.tasks.classifier_results import measured, named
 from etude.tuning.tasks.held_out import (
     context_notes,
@@ -82,9 +85,6 @@ from etude.tuning.training.measurement import Measurement
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this. A processor's matrix library compiles code for each shape
 that it meets: rows of every length made a step of MiniLM several times slower."""
-
-LISTED_CLASSES = 20
-"""Classes up to which the data's table has a line for each."""
 
 Targets = Classification | MultiLabel | Regression
 
@@ -106,7 +106,7 @@ class TextClassification:
         kind = _kind(split, recipe.data)
         require_learnable(split, recipe.data, kind)
         require_held_out(split)
-        _refuse_unsuitable(recipe, kind)
+        refuse_unsuitable(recipe, kind)
         notes = [*split.notes, *describe_labels(kind, split.train, recipe.data)]
         return DataSplit(split.train, split.eval, notes)
 
@@ -172,10 +172,10 @@ class TextClassification:
                 f"{limit:,} tokens of data.max_length, of which the model sees the first at most: "
                 f"{rows_named(encoder.far_too_long)}"
             )
-        weights = _class_weights(recipe, encoder, train)
+        weights = class_weights_of(recipe, encoder, train)
         if weights is not None:
-            notes.append(_weights_note(weights, encoder.labels))
-        facts = _class_facts(encoder, train)
+            notes.append(weights_note(weights, encoder.labels))
+        facts = class_facts(encoder, train)
         return PreparedData(train, held_out, encoder, notes, facts)
 
     def read_evaluation(
@@ -227,14 +227,14 @@ class TextClassification:
             balanced=recipe.objective.class_weights == "balanced",
             progress=progress,
         )
-        return _objective(recipe, encoder, data.train, found)
+        return objective_of(recipe, encoder, data.train, found)
 
     def evaluation_objective(
         self, recipe: Recipe, data: PreparedData, folder: RunFolder, *, adapted: bool
     ) -> Objective:
         """Return the loss for the kind of label; evaluations leave out weights."""
         del folder, adapted
-        return _objective(recipe, data.encoder, None)
+        return objective_of(recipe, data.encoder, None)
 
     def metrics(self, objective: Objective) -> list[Metric]:
         """Return accuracy and macro-F1; F1 of labels; errors and correlations of numbers."""
@@ -309,81 +309,6 @@ class TextClassification:
 
 def _kind(split: DataSplit, spec: DataSpec) -> LabelKind:
     return label_kind(spec, [*split.train, *split.eval])
-
-
-def _refuse_unsuitable(recipe: Recipe, kind: LabelKind) -> None:
-    """Refuse options that the kind of label has no use for.
-
-    Raises:
-        DataError: naming the option.
-    """
-    what = {"class": "classes", "multi_label": "several labels a row", "number": "numbers"}[kind]
-    refused = {
-        "objective.class_weights": kind == "number" and recipe.objective.class_weights != "none",
-        "objective.focal_gamma": kind == "number" and recipe.objective.focal_gamma > 0,
-        "objective.label_smoothing": kind != "class" and recipe.objective.label_smoothing > 0,
-        "train.sampling": kind != "class" and recipe.train.sampling != "shuffle",
-    }
-    for option, bad in refused.items():
-        if bad:
-            raise DataError(
-                f"{option} is for classes, and the labels of these data are {what}; omit it"
-            )
-
-
-def _objective(
-    recipe: Recipe,
-    encoder: TextEncoder,
-    train: EncodedSet | None,
-    found: dict[str, Any] | None = None,
-) -> Objective:
-    """Return the objective; without training samples, as evaluations use it: unweighted."""
-    if encoder.kind == "number":
-        options = encoder.options
-        return Regression(float(options["mean"]), float(options["deviation"]), found)
-    make = Classification if encoder.kind == "class" else MultiLabel
-    if train is None:
-        return make(len(encoder.labels))
-    weights, spec = _class_weights(recipe, encoder, train), recipe.objective
-    if encoder.kind == "class":
-        return Classification(
-            len(encoder.labels), weights, spec.focal_gamma, found, spec.label_smoothing
-        )
-    return MultiLabel(len(encoder.labels), weights, spec.focal_gamma, found)
-
-
-def _class_weights(recipe: Recipe, encoder: TextEncoder, train: EncodedSet) -> list[float] | None:
-    if recipe.objective.class_weights == "none":
-        return None
-    balanced = balanced_class_weights if encoder.kind == "class" else balanced_label_weights
-    return balanced(train.samples, len(encoder.labels))
-
-
-def _weights_note(weights: Sequence[float], labels: Sequence[str]) -> str:
-    if len(weights) <= LISTED_CLASSES:
-        each = ", ".join(
-            f"{label} {weight:.3g}" for label, weight in zip(labels, weights, strict=True)
-        )
-    else:
-        each = f"{min(weights):.3g} to {max(weights):.3g}"
-    return f"weights in the loss (objective.class_weights: balanced): {each}"
-
-
-def _class_facts(encoder: TextEncoder, train: EncodedSet) -> dict[str, int | float | str]:
-    """Return the samples of each class, condensed where there are many."""
-    if encoder.kind == "number":
-        mean, deviation = encoder.options["mean"], encoder.options["deviation"]
-        return {"labels": f"mean {mean:.4g}, standard deviation {deviation:.4g}"}
-    counted: Counter[int] = Counter()
-    for sample in train.samples:
-        label = sample.label
-        counted.update(cast("tuple[int, ...]", label if isinstance(label, tuple) else (label,)))
-    name = "class" if encoder.kind == "class" else "label"
-    if len(encoder.labels) <= LISTED_CLASSES:
-        return {f"{name} {label}": counted[i] for i, label in enumerate(encoder.labels)}
-    counts = [counted[i] for i in range(len(encoder.labels))]
-    each = f"{len(counts):,}, {min(counts):,} to {max(counts):,} rows each"
-    return {"classes" if name == "class" else "labels": each}
 
 
 def _prediction(encoder: TextEncoder, scores: torch.Tensor) -> Prediction:

@@ -57,7 +57,8 @@ class DataSpec(Section):
     list of paths, or of {path, weight}: weights are the files' shares of the training samples,
     drawn once by the seed, none twice. {prompts, completions}: two text files of aligned lines. For
     `language-modeling` also a text file (.txt, .md, .rst, .html), which is one document, or a
-    folder of such files."""
+    folder of such files; for `image-classification` also a folder of folders of images, each named
+    by its class."""
 
     eval: Files | None = None
     """Path of the evaluation file, or a list as for `train`, without weights. None: hold out
@@ -128,6 +129,14 @@ class DataSpec(Section):
 
     text: str = "text"
     """Column of plain text, or of the text to classify (there also a template with {columns})."""
+
+    image: str = "image"
+    """Column of the path of an image, relative to the file that names it
+    (`image-classification`)."""
+
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Height and width of the images that the model gets, in pixels (`image-classification`). None:
+    the model's own; a vision transformer takes no other."""
 
     positive: str = "positive"
     """Column of the text that belongs with `data.text` (`task: embedding`, `reranking`). Rows

@@ -19,6 +19,9 @@ from etude.tuning.data.schema import DataSplit, Sample
 LABELLED = "text-classification"
 """The task whose rows are labelled texts."""
 
+IMAGES = "image-classification"
+"""The task whose rows are labelled images."""
+
 _TITLES = {
     "mixed-labels": "labels of several kinds",
     "one-class": "training rows that all have one label",

@@ -13,6 +13,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.data.account import TRAILING, Account, accounted
 from etude.tuning.data.check.answers import Answers, Labels
 from etude.tuning.data.check.classes import (
+    IMAGES,
     LABELLED,
     Classes,
     LabelledTokens,
@@ -131,6 +132,8 @@ def check_data(
         DataError: a file is missing or of an unknown kind, or a check has no such name.
     """
     progress = progress or SilentProgress()
+    if task == IMAGES:
+        spec = spec.model_copy(update={"label_kind": "class"})
     chosen = {known_check(name) for name in only}
     passed = {known_check(name) for name in skip}
 
@@ -206,6 +209,13 @@ def _families(tokenizer: Any, spec: DataSpec, task: str) -> dict[str, Callable[[
         "languages": Languages,
         "private": Secrets,
     }
+    if task == IMAGES:
+        # Texts are what the other checks are of.
+        return {
+            "repeats": Repeats,
+            "labels": Labels,
+            "classes": lambda: Classes(spec),
+        }
     labelled = task == LABELLED
     if labelled:
         families["classes"] = lambda: Classes(spec)
@@ -250,7 +260,7 @@ def read_entries(
     whole = spec.every_row()
     if not train or spec.eval_fraction == 0:
         return train, refused
-    if task == LABELLED:
+    if task in (LABELLED, IMAGES):
         out = held_out_labelled([entry.sample for entry in train], spec, seed)
         held_out = [Entry(e.sample, "eval", e.row) for i, e in enumerate(train) if i in out]
         rest = [entry for i, entry in enumerate(train) if i not in out]

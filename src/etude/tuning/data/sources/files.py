@@ -14,6 +14,7 @@ from etude.tuning.config.sections.data import DataSpec
 from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.sources.conll import looks_like_conll, read_conll
 from etude.tuning.data.sources.data_file import COMPRESSIONS, DataFile, decompression_errors
+from etude.tuning.data.sources.image_folder import is_image_folder, read_image_folder
 from etude.tuning.data.sources.line_pairs import paired_rows
 from etude.tuning.data.sources.registry import (
     READERS,
@@ -33,7 +34,7 @@ def read_rows(
     The file is opened and its kind checked at once; rows are read as they are asked for.
 
     Args:
-        path: the file, compressed or not.
+        path: the file, compressed or not; or a folder of folders of images.
         spec: gives encoding and separator; None: both by the file.
         label: what the rows are named by; None: the file's name.
 
@@ -41,6 +42,9 @@ def read_rows(
         DataError: the file is missing, a folder, empty, of an unknown kind, or not what its name
             says; a single row that is damaged comes as an `UnreadableRow`.
     """
+    folder = Path(path).expanduser()
+    if is_image_folder(folder):
+        return read_image_folder(folder, spec or DataSpec())
     file = _existing(path, spec, label)
     reader = READERS.get(file.suffix)
     # A .tsv without a header, or any other ending: words and tags are recognised by content.
@@ -73,7 +77,7 @@ def labels_of(files: Sequence[NamedFile]) -> list[str]:
 def _existing(path: str | os.PathLike[str], spec: DataSpec | None, label: str | None) -> DataFile:
     place = Path(path).expanduser()
     if place.is_dir():
-        raise DataError(f"{place} is a folder; name a file in it ({_known()})")
+        raise DataError(f"{place} is a folder, and not of images; name a file in it ({_known()})")
     if not place.exists():
         near = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
         raise DataError(f"no data file at {place}{did_you_mean(place.name, near)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from etude.core import units as q
-from etude.tuning.report.blocks import Block, Table
+from etude.tuning.report.blocks import Block, Picture, Pictures, Table
 
 SHOWN = 5
 
@@ -14,13 +14,15 @@ def worst_errors(content: dict[str, Any]) -> list[Block]:
     """List the samples that are most wrong: by probability, or by the size of the error.
 
     Args:
-        content: titles of `columns`; `rows` of `origin`, `text` and `cells`; how many are `wrong`
-            of the `total`.
+        content: titles of `columns`; `rows` of `origin`, `text` or `image`, and `cells`; how many
+            are `wrong` of the `total`.
     """
     rows: list[dict[str, Any]] = content["rows"]
     if not rows:
         return []
     columns: list[str] = content["columns"]
+    if "image" in rows[0]:
+        return [_pictures(content)]
     number = columns[-1] == "error"
     note = (
         "The largest errors."
@@ -42,6 +44,20 @@ def worst_errors(content: dict[str, Any]) -> list[Block]:
             wraps=frozenset({4}),
         )
     ]
+
+
+def _pictures(content: dict[str, Any]) -> Pictures:
+    """Return the images that are most wrong, each with its class and what was predicted."""
+    shown: list[Picture] = []
+    for row in content["rows"]:
+        label, predicted, probability = row["cells"]
+        caption = f"{label}, predicted {predicted} ({q.percent(probability)})"
+        shown.append(Picture(row["image"], caption, row["origin"]))
+    note = (
+        f"{q.number(content['wrong'])} of {q.number(content['total'])} images are wrong; the "
+        "surest of them first."
+    )
+    return Pictures("Wrong images", shown, note)
 
 
 def _written(cell: str | float, number: bool) -> str:

@@ -1,0 +1,1 @@
+"""Images: decoding of files that nobody vouches for, and their preparation for a model."""
