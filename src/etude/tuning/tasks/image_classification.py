@@ -20,6 +20,7 @@ from etude.core.progress import Progress
 from etude.tuning.artifacts import PreparedData
 from etude.tuning.config.recipe import Recipe
 from etude.tuning.config.sections.data import DataSpec
+from etude.tuning.config.sections.named_files import NamedFile
 from etude.tuning.data.account import Account
 from etude.tuning.data.batch import Batch, Layout
 from etude.tuning.data.counts import Counts
@@ -49,7 +50,7 @@ from etude.tuning.tasks.classifier_objective import (
     objective_of,
     weights_note,
 )
-from etude.tuning.tasks.held_out import require_held_out, whole_file
+from etude.tuning.tasks.held_out import require_held_out, whole_files
 from etude.tuning.tasks.text_classification import TextClassification
 from etude.tuning.training.measurement import Measurement
 
@@ -184,11 +185,15 @@ class ImageClassification(TextClassification):
         return PreparedData(train, held_out, encoder, notes, class_facts(encoder, train))
 
     def read_evaluation(
-        self, file: Path, loaded: LoadedModel, recipe: Recipe, progress: Progress
+        self,
+        files: Sequence[NamedFile],
+        loaded: LoadedModel,
+        recipe: Recipe,
+        progress: Progress,
     ) -> PreparedData:
-        """Read every image of a folder or a table with the run's columns."""
+        """Read every image of folders or tables with the run's columns."""
         encoder: ImageEncoder = self.encoder(loaded, recipe)
-        split = read_images(whole_file(recipe.data, file), recipe.train.seed)
+        split = read_images(whole_files(recipe.data, files), recipe.train.seed)
         encoded = encoder.encode_all(split.train, progress)
         return PreparedData(encoded, encoded, encoder, split.notes)
 
