@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager
 
 import httpx
+import psutil
 import pytest
 
 from etude.web.server import FIRST_PORT, WebError, listen
@@ -50,22 +51,34 @@ def link(said):
     return re.search(r"http://\S+/open\?token=\S+", said)[0]
 
 
-def test_it_serves_lets_in_by_its_link_and_ends_by_ctrl_c_in_the_middle_of_a_stream(home):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_lets_in_by_its_link_and_ends_in_the_middle_of_a_stream(home, how):
     with up(home) as (process, said), httpx.Client(follow_redirects=True) as client:
         page = client.get(link(said))
         assert page.status_code == 200
         assert "Solve Create TensorDataset" in page.text
         base = str(page.url).rstrip("/")
         assert "token" not in base
+        problem = client.get(f"{base}/practise/create-tensordataset").text
+        csrf = re.search(r'name="csrf" value="(\w+)"', problem)[1]
+        saved = client.post(
+            f"{base}/practise/create-tensordataset/draft",
+            data={"csrf": csrf, "source": "def f(): ...", "tab": "a" * 16, "revision": 0},
+            headers={"Origin": base},
+        )
+        assert saved.status_code == 200
+        judges = list(psutil.Process(process.pid).children())
+        assert any("judge" in judge.cmdline() for judge in judges)
         with client.stream("GET", f"{base}/events?since=runs") as stream:
             lines = stream.iter_lines()
             assert "retry: 3000" in (next(lines), next(lines))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             rest = process.stdout.read()
         assert process.wait() == 0
         assert "has ended" in rest
         assert "Traceback" not in rest
         assert not (home / "web" / "server.json").exists()
+        assert psutil.wait_procs(judges, timeout=60)[1] == []
 
 
 def test_secrets_are_readable_by_their_owner_alone(home):

@@ -188,10 +188,10 @@ def test_a_classifier_is_tried_with_its_probabilities(served, page, bench, tiny_
 def test_an_adapter_is_made_into_a_file_for_llama_cpp_and_downloaded(served, page, run):
     page.set_default_timeout(MINUTES)
     page.goto(f"{served.address}/lab/runs/{run.name}")
-    page.get_by_role("button", name="Make: LoRA file for llama.cpp").click()
+    page.get_by_role("button", name=re.compile("Make[^:]*: LoRA file for llama.cpp")).click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download: LoRA file for llama.cpp").click()
     assert download.value.path().read_bytes() == (run.path / "exports/adapter.gguf").read_bytes()
-    page.get_by_role("button", name="Delete: LoRA file for llama.cpp").click()
-    page.get_by_role("button", name="Make: LoRA file for llama.cpp").wait_for()
+    page.get_by_role("button", name=re.compile("Delete, .*: LoRA file for llama.cpp")).click()
+    page.get_by_role("button", name=re.compile("Make[^:]*: LoRA file for llama.cpp")).wait_for()
     assert not (run.path / "exports/adapter.gguf").exists()

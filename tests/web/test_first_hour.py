@@ -228,7 +228,7 @@ def chat_with_it(page):
 
 def export_it(page, run):
     page.get_by_role("link", name=run.name, exact=True).click()
-    page.get_by_role("button", name="Make: LoRA file for llama.cpp").click()
+    page.get_by_role("button", name=re.compile("Make[^:]*: LoRA file for llama.cpp")).click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download: LoRA file for llama.cpp").click()
     packed = download.value.path().read_bytes()

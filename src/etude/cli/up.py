@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def up(
 
     It answers this machine only, and ends with Ctrl-C.
     """
+    gc.disable()  # until all is imported: what imports leave behind is not garbage
     from etude.core.errors import LockHeldError
     from etude.core.extras import require_extra
     from etude.core.lock import FileLock
@@ -79,6 +81,8 @@ def _serve(port: int | None, runs: Path, *, browser: bool, lan: bool) -> None:
     sessions = Sessions(lasting_key(server.folder()), bytes.fromhex(running.key))
     names = server.own_names() if lan else []
     web = create_app(bench, sessions, port=number, hosts=[*LOCAL, *names], password=password)
+    gc.freeze()
+    gc.enable()
     wanted = port or server.FIRST_PORT
     if number != wanted:
         typer.echo(f"Port {wanted} is taken, so this is port {number}.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -133,9 +132,9 @@ class _Server(uvicorn.Server):
         """Stop."""
         self._stopping()
         super().handle_exit(sig, frame)
-        # uvicorn raises the signal again once it has ended: Ctrl-C here is no failure.
-        if sig == signal.SIGINT:
-            self._captured_signals.clear()
+        # uvicorn raises the signal again once it has ended. Ctrl-C here is no failure, and SIGTERM
+        # would end this process before it has ended what works for it.
+        self._captured_signals.clear()
 
 
 def serve(app: App, listeners: Iterable[socket.socket], ready: Callable[[], None]) -> None:

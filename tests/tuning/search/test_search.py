@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -197,8 +198,10 @@ def test_what_cannot_be_trained_is_counted_and_does_not_end_the_search(tiny_reci
         if name == "step" and number and not killed:
             killed.append(number)
             for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    os.kill(child.pid, signal.SIGKILL)
+                # A child that has ended in the meantime has no command line.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        os.kill(child.pid, signal.SIGKILL)
 
     file = _file(
         tmp_path,
