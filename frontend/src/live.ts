@@ -60,11 +60,13 @@ addEventListener(
       const over = new AbortController();
       const end = (event: Event) => {
         if (event.type === "blur" && event.target !== window) return; // another element's
+        // The release of a scrollbar, or over a menu, is told by the next move alone.
+        if (event.type === "pointermove" && (event as PointerEvent).buttons) return;
         over.abort();
         pressed = null;
         setTimeout(resolve); // after the click, which follows at once
       };
-      for (const name of ["pointerup", "pointercancel", "dragend", "blur"])
+      for (const name of ["pointerup", "pointercancel", "pointermove", "dragend", "blur"])
         addEventListener(name, end, { capture: true, signal: over.signal });
     });
   },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -219,6 +220,36 @@ def test_a_killed_process_is_seen_and_the_question_is_answered_by_another(runs):
     opened.stop(name)
     base = opened.kept.find(name).turns[0].answers[0]
     assert base.how == "stopped" and base.text
+
+
+@pytest.mark.integration
+def test_a_disk_that_becomes_full_fails_the_answer_and_keeps_what_was_written(runs, tmp_path, disk):
+    run = RunFolder(tmp_path / "runs" / "full")
+    without = shutil.ignore_patterns("chats", "work")
+    shutil.copytree(run_named(runs, "chat").path, run.path, ignore=without)
+    (disk.place / "chats").mkdir()
+    (run.path / "chats").symlink_to(disk.place / "chats")
+    opened = conversable(run)
+    disk.fill(leaving=12 * 1024)
+    try:
+        name = opened.begin(ChatSettings(max_new_tokens=50_000), {"message": "open 3"})
+        wait(lambda: opened.kept.find(name).waiting is None)
+        base, tuned = opened.kept.find(name).turns[0].answers
+        assert base.how == tuned.how == "failed" and "disk is full" in base.problem
+        written = opened.kept.text_file(name, 1, "base").read_text("utf-8", "ignore")
+        assert len(written) > 1000 and base.text == written.strip()
+        # The process lives, and answers as soon as there is space.
+        process = opened.process()
+        assert process.condition == "running"
+        disk.free()
+        opened.ask(name, {"message": "and then?"})
+        wait(lambda: opened.kept.find(name).turns[1].answers[0].text)
+        assert opened.process().process == process.process
+        opened.stop(name)
+        wait(lambda: opened.kept.find(name).waiting is None)
+        assert opened.kept.find(name).turns[1].answers[0].how == "stopped"
+    finally:
+        end_conversing(run)
 
 
 @pytest.mark.integration

@@ -340,9 +340,12 @@ class Conversations:
         self, name: str, number: int, voice: Voice, begun: bool, end: dict[str, Any] | None
     ) -> KeptAnswer:
         if end is not None:
+            text = str(end.get("text", ""))
+            if end["how"] == "failed":  # a disk that is full has no room for it twice
+                text = text or self._written(name, number, voice)
             return KeptAnswer(
                 voice,
-                str(end.get("text", "")),
+                text,
                 end["how"],
                 True,
                 int(end.get("tokens", 0)),
@@ -350,12 +353,15 @@ class Conversations:
                 str(end.get("problem", "")),
                 end.get("prediction"),
             )
+        return KeptAnswer(voice, self._written(name, number, voice), None, begun)
+
+    def _written(self, name: str, number: int, voice: Voice) -> str:
+        """Return what a voice has written so far; a character that was cut is left out."""
         try:
             written = self.text_file(name, number, voice).read_bytes()
         except OSError:
-            written = b""
-        # A character that a kill has cut is not shown.
-        return KeptAnswer(voice, written.decode("utf-8", "ignore").strip(), None, begun)
+            return ""
+        return written.decode("utf-8", "ignore").strip()
 
     def position(self, name: str) -> str:
         """Return a text that changes whenever more of a conversation is written."""
