@@ -83,7 +83,7 @@ def tiny_vit(tmp_path_factory):
     return folder
 
 
-def fields(data, model, **sections):
+def fields(data, model, /, **sections):
     base = {
         "name": "photos",
         "task": "image-classification",
