@@ -195,6 +195,17 @@ def test_an_adapter_of_peft_gives_the_same_numbers_here(plain_run, tiny_vit, pho
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["head", "full"])
+def test_the_head_alone_and_the_whole_model_are_saved_and_opened(photos, tiny_vit, tmp_path, kind):
+    train = {"lr": 2e-2 if kind == "head" else 3e-3}
+    recipe = Recipe.parse(fields(photos, tiny_vit, adapter={"kind": kind}, train=train))
+    run = tune(recipe, base=tmp_path)
+    again = evaluate_run(RunFolder.open(run.folder))
+    assert again["tuned"]["loss"] == pytest.approx(run.summary["eval_loss"], rel=1e-5)
+    saved = run.folder / ("adapter" if kind == "head" else "model")
+    assert (saved / "preprocessor_config.json").exists()
+
+
 def test_the_preparation_is_saved_with_its_hash_and_a_change_is_refused(plain_run, tmp_path):
     record = TaskRecord.read(plain_run.folder / "adapter")
     preparation = record.options["preparation"]
