@@ -115,6 +115,7 @@ def test_an_image_classifier_learns_from_a_folder_of_folders(run):
     assert summary["task"] == "image-classification"
     assert summary["accuracy"] == 1.0 > summary["accuracy_before"]
     assert summary["baselines"].keys() == {"majority class"}
+    assert summary["memory_estimate"]["parts"]["activations"] > 0
     totals = json.loads((run.folder / "data.json").read_text("utf-8"))["totals"]
     assert totals == {
         "training images": 27,
