@@ -126,9 +126,10 @@ def _paths(source: Path | list[Path] | Iterable[str]) -> list[Path] | None:
     """Return the files that were named; None for a stream of lines."""
     if isinstance(source, Path):
         return [source]
-    if isinstance(source, list):
-        return [Path(str(path)) for path in cast("list[Any]", source)]
-    return None
+    if not isinstance(source, list):
+        return None
+    listed = cast("list[Any]", source)
+    return listed if listed and all(isinstance(one, Path) for one in listed) else None
 
 
 def _images(

@@ -247,7 +247,7 @@ def _tune(
         if recipe.adapter.factors.bits is not None:
             round_factors(loaded.model, recipe.adapter.factors)
         save(loaded, recipe, folder, task.record(loaded, data.encoder, recipe))
-        task.finish(folder.adapter if adapted else folder.path / "model", loaded, recipe)
+        task.finish(_saved_in(recipe, folder), loaded, recipe)
         with placement.autocast_context():
             found = measure()
         if found.chosen:
