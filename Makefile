@@ -55,7 +55,7 @@ $(VENV)/.developed: $(VENV)/.torch pyproject.toml requirements.lock
 
 $(VENV)/.lintable: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/.constraints \
-	  -e '.[practice,papers,web,search,gpu]' --group lint
+	  -e '.[practice,papers,web,images,search,tensorboard,gpu]' --group lint
 	touch $@
 
 reference: install  ## Write docs/reference/recipe.md from the keys' own words
