@@ -288,7 +288,7 @@ def _command(recipe: Recipe, ranges: Sequence[Range], settings: Mapping[str, Any
     for one in ranges:
         kept += ["--set", f"{one.key}={reference.as_yaml(_as_json(one))}"]
     for name, value in settings.items():
-        values = cast("list[Any]", value) if isinstance(value, list) else [value]
-        for each in values:
+        several = cast("list[Any]", value) if isinstance(value, list) else [value]
+        for each in several:
             kept += [f"--{name}", str(each)]
     return shlex.join(kept)
