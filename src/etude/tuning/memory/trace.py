@@ -16,7 +16,7 @@ import copy
 import inspect
 import weakref
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.initialization import no_init_weights
 
 from etude.core.errors import ModelError, innermost_reason
 from etude.tuning.adapters.experts import AdaptedExperts
@@ -256,7 +257,9 @@ def _build(config: Any, recipe: Recipe, dtype: torch.dtype, held: Held, head: He
     if more := len(wanted_tokens(recipe.model)):
         config = copy.deepcopy(config)
         config.get_text_config().vocab_size += more
-    with _WithoutValues():
+    # Truncated normal values, those of vision transformers, are drawn until all of them fit.
+    without = no_init_weights() if head.sees_images else nullcontext()
+    with _WithoutValues(), without:
         model = build_model(config, dtype, recipe.model.id, head)
         freeze_statistics(model)
         return _adapted(model, recipe, dtype, held, head)
