@@ -133,13 +133,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    machine = environment()
     with tempfile.TemporaryDirectory() as aside:
         model = small_encoder(Path(aside))
         rows = kept(options.json)[: options.pairs]
         for number in range(len(rows), options.pairs):
             rows.append(compared(model, number))
             if options.json is not None:
-                content = {"environment": environment(), "rows": rows}
+                content = {"environment": machine, "rows": rows}
                 options.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     called = sum(row["differs"] for row in rows)
     by_permutation = sum(row["permutation"] <= 0.05 for row in rows)
