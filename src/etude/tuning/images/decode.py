@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 64_000_000
 """Pixels of an image at most: 192 MB as RGB. A small file can say that it has billions."""
 MOST_BYTES = 256_000_000
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
 )
@@ -63,7 +63,7 @@ class Decoded:
 
 
 def pillow() -> Any:
-    """Return Pillow's `Image` module, its decoders loaded.
+    """Return Pillow's `Image` module.
 
     Raises:
         EtudeError: Pillow is not installed.
@@ -72,7 +72,6 @@ def pillow() -> Any:
         from PIL import Image
     except ImportError:
         raise EtudeError("images need Pillow: pip install 'etude[images]'") from None
-    Image.init()
     return Image
 
 
