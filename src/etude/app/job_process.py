@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etude.app.jobs import advance
 from etude.core.errors import EtudeError, RunError
@@ -117,7 +117,7 @@ def _search(folder: RunFolder) -> bool:
     from etude.app.run_queue import read_order
     from etude.tuning.search.view import SearchView
 
-    settings = read_order(folder).get("search") or {}
+    settings: dict[str, Any] = read_order(folder).get("search") or {}
     plan = search.plan_search_resumption(str(folder.path), settings=settings)
     view = SearchView(plan.space.settings, [one.key for one in plan.space.ranges])
     with search.stopped_by_signals(view.on_message) as stopping:
