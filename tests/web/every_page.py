@@ -96,6 +96,7 @@ def parameters(runs: Path) -> dict[str, str]:
     return {
         "/lab/runs/{name}/chat/{chat}": f"shown-1/chat/{chat.id}",
         "/practise/collections/{name}": "llm",
+        "/practise/tracks/{name}": "lora",
         "/lab/runs/{name}": "shown-1",
         "/lab/new/{draft}": draft.name,
         "/practise/{slug}": SLUG,

@@ -18,6 +18,7 @@ PAGES = [
     ("/today/runs", NORMAL),
     ("/lab/new", LAB),
     ("/practise/collections/llm", NORMAL),
+    ("/practise/tracks/rows-to-loss", NORMAL),
     ("/practise/create-tensordataset", EDITOR),
     ("/practise/create-tensordataset/history", EDITOR),
 ]

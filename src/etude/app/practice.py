@@ -116,14 +116,16 @@ def list_problems(
     *,
     collection: str | None = None,
     difficulty: str | None = None,
+    track: str | None = None,
     shelf: Path | None = None,
 ) -> list[ListedProblem]:
-    """Return the problems of a shelf, of one collection or difficulty only if named.
+    """Return the problems of a shelf, of one collection, difficulty or track only if named.
 
     Raises:
-        ProblemError: there is no such collection or difficulty.
+        ProblemError: there is no such collection, difficulty or track.
     """
     from etude.practice.problem import COLLECTIONS, DIFFICULTIES, load_shelf
+    from etude.practice.tracks import find_track
 
     for given, known, what in (
         (collection, COLLECTIONS, "collection"),
@@ -132,9 +134,14 @@ def list_problems(
         if given is not None and given not in known:
             raise ProblemError(f"there is no {what} {given!r}; there are {', '.join(known)}")
     solved = progress.solved()
+    found = load_shelf(shelf)
+    if track is not None:
+        by_slug = {problem.slug: problem for problem in found}
+        steps = [step.problem for step in find_track(track).steps]
+        found = [by_slug[slug] for slug in steps if slug in by_slug]
     return [
         ListedProblem(problem, problem.slug in solved)
-        for problem in load_shelf(shelf)
+        for problem in found
         if collection in (None, problem.collection)
         and difficulty in (None, problem.front.difficulty)
     ]

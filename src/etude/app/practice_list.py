@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from etude.practice.problem import Problem
     from etude.practice.progress import UserProgress
+    from etude.practice.tracks import Track
 
 STATES = ("new", "begun", "solved")
 TITLES = {
@@ -83,9 +84,68 @@ class Listing:
     states: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
 
 
+@dataclass(frozen=True)
+class TrackShown:
+    """A track, and how far its reader is."""
+
+    track: Track
+    rows: list[tuple[Row, str]]
+    """Each problem, and what it adds."""
+
+    @property
+    def solved(self) -> int:
+        """Problems of it that are solved."""
+        return sum(row.state == "solved" for row, _ in self.rows)
+
+    @property
+    def state(self) -> str:
+        """`new`, `begun` or `solved`, as of a problem."""
+        if self.solved == len(self.rows):
+            return "solved"
+        return "new" if all(row.state == "new" for row, _ in self.rows) else "begun"
+
+    @property
+    def next(self) -> Problem | None:
+        """The first problem that is not solved; None at the end."""
+        return next((row.problem for row, _ in self.rows if row.state != "solved"), None)
+
+
 def collection_title(name: str) -> str:
     """Return how a collection is called on pages."""
     return TITLES.get(name, name.replace("-", " ").capitalize())
+
+
+def tracks(progress: UserProgress) -> list[TrackShown]:
+    """Return all tracks, with how far the user is on each.
+
+    Raises:
+        ProblemError: the file of tracks is damaged, or names a problem that is not there.
+    """
+    from etude.practice.tracks import load_tracks
+
+    return [track_shown(progress, track.name) for track in load_tracks()]
+
+
+def track_shown(progress: UserProgress, name: str) -> TrackShown:
+    """Return a track, with how far the user is on it.
+
+    Raises:
+        ProblemError: there is no such track.
+    """
+    from etude.practice.problem import find_problem
+    from etude.practice.tracks import find_track
+
+    track = find_track(name)
+    solved, begun = progress.solved(), progress.tried() | progress.opened()
+    return TrackShown(
+        track,
+        [(_row(find_problem(step.problem), solved, begun), step.why) for step in track.steps],
+    )
+
+
+def _row(problem: Problem, solved: set[str], begun: set[str]) -> Row:
+    slug = problem.slug
+    return Row(problem, "solved" if slug in solved else "begun" if slug in begun else "new")
 
 
 def listing(progress: UserProgress, filters: Filters) -> Listing:
@@ -97,13 +157,7 @@ def listing(progress: UserProgress, filters: Filters) -> Listing:
     from etude.practice.problem import DIFFICULTIES, load_shelf
 
     solved, begun = progress.solved(), progress.tried() | progress.opened()
-    rows = [
-        Row(
-            problem,
-            "solved" if problem.slug in solved else "begun" if problem.slug in begun else "new",
-        )
-        for problem in load_shelf()
-    ]
+    rows = [_row(problem, solved, begun) for problem in load_shelf()]
     collections = list(dict.fromkeys(row.problem.collection for row in rows))
     for given, known, what in (
         (filters.collection, collections, "collection"),

@@ -6,6 +6,7 @@ import gzip
 import re
 import subprocess
 import sys
+from html import unescape
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,6 +18,7 @@ from etude.practice.judge.verdict import Verdict
 from etude.practice.problem import find_problem
 from etude.practice.progress import UserProgress
 from etude.practice.queue import Queue
+from etude.practice.tracks import find_track, load_tracks
 from etude.web.formulas import to_mathml
 from etude.web.pages import markdown
 
@@ -132,6 +134,24 @@ def test_a_collections_page_counts_its_problems_by_difficulty(client):
     totals = re.findall(r"\d+ of (\d+) solved</span>", page.text)
     assert sum(map(int, totals)) == 10
     assert client.get("/practise/collections/no").status_code == 422
+
+
+def test_a_tracks_page_has_its_problems_in_order_and_leads_to_the_next(client, judged):
+    track = find_track("lora")
+    page = client.get("/practise/tracks/lora")
+    order = [step.problem for step in track.steps]
+    assert slugs(page) == order
+    assert all(step.why in unescape(page.text) for step in track.steps)
+    judged(order[0], Verdict("accepted", total=9))
+    again = client.get("/practise/tracks/lora").text
+    assert f"1 of {len(order)} solved" in again
+    headline = again[again.index('class="headline"') :]
+    assert order[1] in headline[: headline.index("</p>")]
+    shown = client.get("/practise").text
+    assert shown.count("/practise/tracks/") == len(load_tracks())
+    assert "/practise/tracks/" not in client.get("/practise?q=lora").text
+    unknown = client.get("/practise/tracks/lara")
+    assert unknown.status_code == 422 and "did you mean" in unknown.text
 
 
 def test_code_is_saved_with_line_ends_of_python_and_shown_again(client, post):

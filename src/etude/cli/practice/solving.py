@@ -28,6 +28,9 @@ def list_problems(
     difficulty: Annotated[
         str | None, typer.Option(help="List this difficulty only: easy, medium or hard.")
     ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="List the problems of this track, in its order.")
+    ] = None,
     shelf: Shelf = None,
 ) -> None:
     """List the problems and mark those that you have solved."""
@@ -35,7 +38,11 @@ def list_problems(
     from rich.table import Table
 
     shown = service.list_problems(
-        service.open_progress(), collection=collection, difficulty=difficulty, shelf=shelf
+        service.open_progress(),
+        collection=collection,
+        difficulty=difficulty,
+        track=track,
+        shelf=shelf,
     )
     table = Table(box=None, pad_edge=False)
     for name in ("", "problem", "title", "difficulty", "collection"):

@@ -1,4 +1,4 @@
-"""Reading: the list of problems, a collection, a problem's page, its history, its solution."""
+"""Reading: the list of problems, collections, tracks, a problem's page, history and solution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from etude.app.attempts import history
 from etude.app.practice import daily_problem
-from etude.app.practice_list import Filters, collection_title, listing
+from etude.app.practice_list import Filters, collection_title, listing, track_shown, tracks
 from etude.app.wrong_answers import wrong_answers
 from etude.web.bench import Bench
 from etude.web.events import Source
@@ -56,6 +56,7 @@ def index(
         listing=listing(bench.progress, filters),
         filters=filters,
         daily=daily_problem(bench.progress, choose=False),
+        tracks=[] if filters else tracks(bench.progress),
     )
 
 
@@ -64,6 +65,12 @@ def collection(request: Request, bench: Bench, name: Slug) -> HTMLResponse:
     """Show a collection: what it is about, its difficulty, how far its reader is."""
     found = listing(bench.progress, Filters(collection=name))
     return render(request, "practise/collection.html", group=found.groups[0])
+
+
+@router.get("/tracks/{name}")
+def track(request: Request, bench: Bench, name: Slug) -> HTMLResponse:
+    """Show a track: its problems in order, what each adds, how far its reader is."""
+    return render(request, "practise/track.html", shown=track_shown(bench.progress, name))
 
 
 @router.get("/{slug}")
