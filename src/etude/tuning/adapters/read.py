@@ -342,7 +342,7 @@ def _read_provenance(folder: Path) -> Provenance | None:
         factors = FactorSpec.model_validate(content.get("factors", {}))
         # The key is `start`, as since 0.1.0, so that older versions can read it.
         init = str(content.get("start", "default"))
-        kept = base["kept_layers"] if "kept_layers" in base else None
+        kept = dict(base).get("kept_layers")  # what is no object is damaged
         layers = None if kept is None else [int(number) for number in kept]
         return Provenance(str(base["name"]), str(base["fingerprint"]), quant, init, factors, layers)
     except (KeyError, TypeError, ValueError):
