@@ -248,7 +248,8 @@ def describe_labels(kind: LabelKind, samples: Sequence[Sample], spec: DataSpec) 
             none += f"; no training row has {_some(absent)}"
         return [f"labels: {len(counted):,}, several a row (column {where}), {each}{none}"]
     notes = [f"labels: {len(counted):,} classes (column {where}), {each}"]
-    if all(_WHOLE.fullmatch(label) for label in counted) and len(counted) > 2:
+    whole = all(_WHOLE.fullmatch(label) for label in counted)
+    if whole and len(counted) > 2 and samples[0].image is None:
         notes.append(
             "the labels are whole numbers, read as classes; to predict them as quantities, set "
             "data.label_kind: number"
