@@ -256,12 +256,12 @@ async def hold_streams(server: Server, cookie: str, count: int, runs: Path) -> d
         status = await reader.readline()
         if b" 200 " not in status:
             sys.exit(f"a stream was refused: {status!r}")
-        await reader.readuntil(b"news")
+        await reader.readuntil(b'"to"')  # it is watched now
         return reader, writer
 
     async def hears(reader: asyncio.StreamReader) -> bool:
         try:
-            await asyncio.wait_for(reader.readuntil(b'"topic"'), 60)
+            await asyncio.wait_for(reader.readuntil(b'"from"'), 60)
         except (TimeoutError, asyncio.IncompleteReadError):
             return False
         return True

@@ -113,6 +113,8 @@ def test_all_who_follow_hear_of_a_change_and_the_id_leads_on(bench, run):
         for stream in streams:
             first = await anext(stream)
             assert first.retry == 3000
+            begun = [(await anext(stream)).data for _ in range(2)]
+            assert [sorted(one) for one in begun] == [["to", "topic"]] * 2
         waiting = [asyncio.create_task(anext(stream)) for stream in streams]
         while len(hub._watched) < 2 or any(one.followers < 3 for one in hub._watched.values()):
             await asyncio.sleep(0)
@@ -133,6 +135,23 @@ def test_all_who_follow_hear_of_a_change_and_the_id_leads_on(bench, run):
         watching.cancel()
 
     in_a_loop(scenario())
+
+
+def test_what_happens_between_the_connection_and_the_first_look_is_told(bench, run):
+    async def scenario():
+        hub = Hub(bench, SOURCES)
+        stream = hub.follow({"runs": None})
+        await anext(stream)
+        # The browser has its connection, and asks where the list stands.
+        asked = hub.open("runs").position()
+        run.set_state("finished")
+        begun = (await anext(stream)).data
+        hub.close()
+        return asked, begun
+
+    asked, begun = in_a_loop(scenario())
+    assert begun["topic"] == "runs" and "from" not in begun
+    assert begun["to"] not in ("", asked)
 
 
 def test_a_run_that_is_damaged_is_said_to_be_and_the_rest_goes_on(bench, run):

@@ -6,7 +6,8 @@ happened after any earlier position. So nothing is remembered here: a browser th
 server that was restarted, go on where they were.
 
 Each event says from which position to which it leads. A page applies it if it stands at the first;
-otherwise it asks `/events/after` for what it lacks, so nothing is shown twice or left out.
+otherwise it asks `/events/after` for what it lacks, so nothing is shown twice or left out. A
+topic's first event says only where it stands.
 """
 
 from __future__ import annotations
@@ -138,6 +139,11 @@ class Hub:
                     yield ServerSentEvent(data={"topic": name, "gone": str(error)})
                     continue
                 at[name] = watched.position if position is None else position
+                if position is None:
+                    # A page asked where the topic stands when the connection was there, which is
+                    # before it is watched: what happened in between is in neither answer.
+                    begun = {"topic": name, "to": watched.position}
+                    yield ServerSentEvent(data=begun, id=joined(at))
             while not self._closed:
                 news = self._news
                 for name in list(at):
