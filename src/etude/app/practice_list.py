@@ -116,30 +116,36 @@ def collection_title(name: str) -> str:
 
 
 def tracks(progress: UserProgress) -> list[TrackShown]:
-    """Return all tracks, with how far the user is on each.
+    """Return the tracks of which a problem is on the shelf, with how far the user is on each.
 
     Raises:
-        ProblemError: the file of tracks is damaged, or names a problem that is not there.
+        ProblemError: the file of tracks is damaged.
     """
     from etude.practice.tracks import load_tracks
 
-    return [track_shown(progress, track.name) for track in load_tracks()]
+    shown = [track_shown(progress, track.name) for track in load_tracks()]
+    return [track for track in shown if track.rows]
 
 
 def track_shown(progress: UserProgress, name: str) -> TrackShown:
-    """Return a track, with how far the user is on it.
+    """Return a track, with how far the user is on it; a problem that was deleted is left out.
 
     Raises:
         ProblemError: there is no such track.
     """
-    from etude.practice.problem import find_problem
+    from etude.practice.problem import load_shelf
     from etude.practice.tracks import find_track
 
     track = find_track(name)
+    shelf = {problem.slug: problem for problem in load_shelf()}
     solved, begun = progress.solved(), progress.tried() | progress.opened()
     return TrackShown(
         track,
-        [(_row(find_problem(step.problem), solved, begun), step.why) for step in track.steps],
+        [
+            (_row(shelf[step.problem], solved, begun), step.why)
+            for step in track.steps
+            if step.problem in shelf
+        ],
     )
 
 

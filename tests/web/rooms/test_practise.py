@@ -337,6 +337,8 @@ def test_hostile_texts_of_problems_code_and_verdicts_stay_text(client, hostile, 
     post(f"{hostile}/draft", f"</pre>{EVIL} b", 0, OTHER)
     post(f"{hostile}/hint", f"</textarea>{EVIL}", 1)
     post(f"{hostile}/solution")
+    # No problem of a track is on this shelf: there is none to show, and the list is as it was.
+    assert "/practise/tracks/" not in client.get("/practise").text
     for path in ("", "/collections/pytorch", f"/{hostile}", f"/{hostile}/history",
                  f"/{hostile}/solution"):  # fmt: skip
         page = client.get(f"/practise{path}")
