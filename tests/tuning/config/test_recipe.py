@@ -42,6 +42,12 @@ recipes = st.builds(
 )
 
 
+@pytest.mark.parametrize("path", ["\0", "~nobody-at-all/x", "x" * 5000])
+def test_what_is_no_path_is_left_to_whoever_opens_it(path):
+    fields = {**MINIMAL, "data": {"train": path, "test": "test.jsonl"}}
+    assert Recipe.parse(fields).data.train == path
+
+
 @given(recipes)
 def test_a_recipe_written_as_yaml_is_read_back_equal(recipe):
     assert Recipe.parse(yaml.safe_load(recipe.to_yaml())) == recipe

@@ -71,7 +71,10 @@ Files = Annotated[
 
 def place(path: str) -> Path:
     """Return where a path leads, whichever way it is written."""
-    return Path(path).expanduser().resolve()
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):
+        return Path(path)  # no path, or nobody's home: whoever opens it says so
 
 
 def listed(files: str | list[NamedFile] | None) -> list[NamedFile]:
