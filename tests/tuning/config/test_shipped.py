@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from etude.core.errors import RecipeError
 from etude.tuning.config.recipe import Recipe
@@ -50,3 +54,30 @@ def test_an_unknown_name_is_answered_by_the_nearest_and_the_list():
 def test_every_shipped_recipe_says_what_it_does_in_its_first_line():
     for file in shipped_recipes().values():
         assert summary_line(file).endswith(".")
+
+
+def _installed_with(extras):
+    """Return the distributions that installing Etude with these extras brings, by their names."""
+    found, left = set(), [("etude", frozenset(extras))]
+    while left:
+        name, wanted = left.pop()
+        for line in metadata.requires(name) or ():
+            need = Requirement(line)
+            marker = need.marker
+            if marker and not any(marker.evaluate({"extra": extra}) for extra in ("", *wanted)):
+                continue
+            key = (canonicalize_name(need.name), frozenset(need.extras))
+            if key not in found:
+                found.add(key)
+                left.append(key)
+    return {name for name, _ in found}
+
+
+@pytest.mark.parametrize("name", ["docstrings", "gguf"])
+def test_the_packages_that_a_recipe_reads_are_there_after_make_install(name):
+    data = Recipe.read(name).data
+    brought = _installed_with({"practice", "papers"})
+    owners = metadata.packages_distributions()
+    for package in (*data.packages, *data.eval_packages):
+        if package != "stdlib":
+            assert {canonicalize_name(one) for one in owners[package]} & brought, package
