@@ -14,7 +14,7 @@ from etude.tuning.config.sections.quant import QuantSpec
 from etude.tuning.memory.fit import estimate_recipe
 from etude.tuning.memory.model_configs import open_outline
 from etude.tuning.models.cut import cut_module
-from etude.tuning.models.load import load_model
+from etude.tuning.models.load import ModelFiles, load_model
 from etude.tuning.pipeline import tune
 from etude.tuning.predictor import load
 from etude.tuning.tasks.embedding import TRUNK
@@ -189,3 +189,10 @@ def test_layers_of_quantised_files_are_not_left_out():
     }
     with pytest.raises(RecipeError, match="cannot be left out"):
         Recipe.parse(fields)
+
+
+def test_layers_that_are_not_there_are_refused_as_often_as_is_asked(tiny_llama):
+    with ModelFiles(str(tiny_llama(layers=2)), 9) as files:
+        for _ in range(2):
+            with pytest.raises(ModelError, match="has 2 layers"):
+                _ = files.checkpoint

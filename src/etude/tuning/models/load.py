@@ -170,10 +170,15 @@ class ModelFiles:
                     f"etude models pull {self.name}"
                 )
             whole = open_checkpoint(self.source)
-            self._checkpoint = whole
-            if self._keep_layers is not None:
+            if self._keep_layers is None:
+                self._checkpoint = whole
+                return whole
+            try:
                 kept = kept_layers(self._keep_layers, whole.config, self.name)
                 self._checkpoint = CutCheckpoint(whole, kept)
+            except ModelError:
+                whole.close()  # or whoever asks again would get the whole model
+                raise
         return self._checkpoint
 
     def named_for(self, model: Any) -> Checkpoint:
